@@ -1,0 +1,24 @@
+# Built in two steps, so that the image holds no pip cache and no build tools; runs as a user of its own.
+FROM python:3.13-slim AS build
+COPY requirements.txt .
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -r requirements.txt
+
+FROM python:3.13-slim
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent statsapi \
+    && install -d -o statsapi -g statsapi /data /run/statsapi
+COPY --from=build /venv /venv
+WORKDIR /app
+COPY wsgi.py gunicorn.conf.py ./
+COPY statsapi statsapi
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    STATSAPI_JOURNAL=sqlite:////data/events.db \
+    GUNICORN_CMD_ARGS="--bind 0.0.0.0:8000"
+USER statsapi
+# The journal is a SQLite database in WAL mode: this must be a local file system, not NFS.
+VOLUME /data
+EXPOSE 8000
+# No curl in the image: Python asks. compose, which binds a Unix socket, brings its own.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-m", "statsapi.healthcheck"]
+CMD ["gunicorn", "wsgi:app"]

@@ -1,0 +1,47 @@
+# One command each; CI runs the same. Everything lives in .venv, made when it is first needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.runtime  ## make .venv with what the service needs
+
+$(VENV)/.runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "statsapi needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+serve: $(VENV)/.runtime  ## run the service on port 8000 (Ctrl-C stops it)
+	$(BIN)/gunicorn wsgi:app
+
+test: $(VENV)/.dev  ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+stress: $(VENV)/.dev  ## long randomised runs: make stress SEED=7 OPS=100000
+	STATSAPI_TEST_OPS=$(or $(OPS),100000) STATSAPI_TEST_SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/test_timeline.py
+
+bench: $(VENV)/.dev  ## every figure the project promises, as ratios
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.dev  ## compile the pinned requirements from the .in files
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements.txt requirements.in
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements-dev.txt requirements-dev.in
+
+clean:  ## remove .venv and caches; data/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help install serve test lint stress bench lock clean

@@ -1,0 +1,147 @@
+"""Every setting, once: name, default, unit, meaning. Read from the environment, checked as a whole at start.
+
+A field `window_us` named by `STATSAPI_WINDOW` is one line of the README's table; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from marshmallow import Schema, ValidationError, fields, validate
+
+from statsapi.errors import ConfigError
+from statsapi.times import HOUR_US, MINUTE_US, format_duration, parse_duration_us
+
+PREFIX: Final = "STATSAPI_"
+
+# Raw events outlive the retention by this much, so that machines whose clocks differ a little never answer from
+# different raw events, and /debug/events can show what has just left the window.
+GRACE_US: Final = 5 * MINUTE_US
+
+
+class _Duration(fields.Field[int]):
+    """A positive duration; deserializes to microseconds."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        try:
+            duration_us = parse_duration_us(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+        if duration_us <= 0:
+            raise ValidationError("must be longer than 0")
+        return duration_us
+
+
+def _setting(kind: Callable[..., fields.Field[Any]], default: Any, meaning: str, **options: Any) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"field": kind(load_default=default, **options), "meaning": meaning}
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The typed settings. Construct it directly in tests; `Settings.from_env()` for a process."""
+
+    journal: str = _setting(
+        fields.String,
+        "sqlite:///data/events.db",
+        "where events are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, or `memory://` (one worker, "
+        "nothing survives a restart)",
+    )
+    fsync: str = _setting(
+        fields.String,
+        "interval",
+        "what a 2xx means: `interval` survives the death of every process (a power cut loses at most the last "
+        "second), `always` survives a power cut",
+        validate=validate.OneOf(("interval", "always")),
+    )
+    window_us: int = _setting(_Duration, HOUR_US, "the window of a question that names none")
+    retention_us: int = _setting(
+        _Duration, HOUR_US, "how long raw events are kept, never less than the window (5 minutes of grace are added)"
+    )
+    max_future_skew_us: int | None = _setting(
+        _Duration, None, "refuse events stamped further ahead of the server's clock than this; unset accepts all"
+    )
+    max_body_bytes: int = _setting(
+        fields.Integer, 16 * 1024 * 1024, "largest request body, in bytes", validate=validate.Range(min=1024)
+    )
+    pin_workers: str = _setting(
+        fields.String,
+        "auto",
+        "give each worker one core of its own: `auto` (where there are no more workers than cores), `on`, `off`",
+        validate=validate.OneOf(("auto", "on", "off")),
+    )
+
+    def __post_init__(self) -> None:
+        faults = _contradictions(self.window_us, self.retention_us)
+        if faults:
+            raise ConfigError(*faults)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """The settings of this process; raises one ConfigError that names every fault.
+
+        A variable set to nothing counts as unset, as compose files write it.
+        """
+        environ = os.environ if environ is None else environ
+        given = {name: environ[name].strip() for name in env_names().values() if environ.get(name, "").strip()}
+        try:
+            loaded: dict[str, Any] = _schema().load(given)
+        except ValidationError as error:
+            faults = [
+                f"{name}={given.get(name, '')!r}: {' '.join(reasons)}"
+                for name, reasons in sorted(error.normalized_messages().items())
+            ]
+            fine: Any = error.valid_data
+            if {"window_us", "retention_us"} <= fine.keys():
+                faults += _contradictions(fine["window_us"], fine["retention_us"])
+            raise ConfigError(*faults) from None
+        return cls(**loaded)
+
+
+def _contradictions(window_us: int, retention_us: int) -> list[str]:
+    if retention_us >= window_us:
+        return []
+    return [
+        f"{PREFIX}RETENTION ({format_duration(retention_us)}) must not be shorter than "
+        f"{PREFIX}WINDOW ({format_duration(window_us)})"
+    ]
+
+
+def env_names() -> dict[str, str]:
+    """Field name -> environment variable, in the order of the table."""
+    return {
+        field.name: PREFIX + field.name.removesuffix("_us").upper() for field in dataclasses.fields(Settings)
+    }
+
+
+def unknown_names(environ: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that are no settings: a warning, not a refusal, as Kubernetes sets some of its own."""
+    known = set(env_names().values())
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def settings_table() -> str:
+    """The README's table of settings, in Markdown."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    names = env_names()
+    for field in dataclasses.fields(Settings):
+        default = field.default
+        if default is not None and isinstance(field.metadata["field"], _Duration):
+            default = format_duration(default)
+        shown = "unset" if default is None else f"`{default}`"
+        rows.append(f"| `{names[field.name]}` | {shown} | {field.metadata['meaning']} |")
+    return "\n".join(rows) + "\n"
+
+
+def _schema() -> Schema:
+    names = env_names()
+    loaders: dict[str, fields.Field[Any]] = {}
+    for field in dataclasses.fields(Settings):
+        loader = field.metadata["field"]
+        loader.data_key = names[field.name]
+        loaders[field.name] = loader
+    return Schema.from_dict(loaders)()

@@ -1,0 +1,89 @@
+"""Everything statsapi refuses, as one tree. Each error carries a stable `code` and data; its text is for people.
+
+    StatsError
+    ├── ConfigError            settings that cannot work, or a journal that cannot be used: raised at start
+    │   └── JournalRefused     a corrupt file, a newer format, a directory that cannot be written
+    ├── InvalidEvents          events that break a rule which needs the clock or the state; nothing was recorded
+    ├── JournalUnavailable     the journal failed now: nothing was recorded, or (`outcome_unknown`) it may have been
+    ├── ViewNotReady           the replay has not caught up in the time a reader waits
+    ├── StoreFull              a limit on what is kept was reached; nothing was recorded
+    └── IdempotencyConflict    the key was used before with another request
+
+HTTP status codes are not known here: `api/problems.py` maps each class to one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+class StatsError(Exception):
+    """The root. `code` is stable: it is the last part of the problem's `type`."""
+
+    code = "internal"
+
+
+class ConfigError(StatsError):
+    """Settings that cannot work. `faults` holds one sentence for each, all of them."""
+
+    code = "config"
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class JournalRefused(ConfigError):
+    """The journal that the settings name cannot be used as it is, and waiting will not help."""
+
+    code = "journal-refused"
+
+
+class InvalidEvents(StatsError):
+    """Events that are refused for what they say. `items` name each: {"index"?, "field", "reason"}."""
+
+    code = "validation"
+
+    def __init__(self, items: list[dict[str, Any]]) -> None:
+        super().__init__(f"{len(items)} invalid")
+        self.items = items
+
+
+class JournalUnavailable(StatsError):
+    """The journal failed now. With `outcome_unknown` the append may have happened: retry with the same key."""
+
+    code = "journal-unavailable"
+
+    def __init__(self, detail: str, *, outcome_unknown: bool = False, retry_after_s: int = 1) -> None:
+        super().__init__(detail)
+        self.outcome_unknown = outcome_unknown
+        self.retry_after_s = retry_after_s
+
+
+class ViewNotReady(StatsError):
+    """This worker is still replaying the journal."""
+
+    code = "view-not-ready"
+
+    def __init__(self, waited_s: float, *, retry_after_s: int = 5) -> None:
+        super().__init__(f"this worker is still replaying the journal (waited {waited_s:.0f} s)")
+        self.retry_after_s = retry_after_s
+
+
+class StoreFull(StatsError):
+    """Recording would exceed `limit` `things` (events or series); what is stored stays and can be read."""
+
+    code = "store-full"
+
+    def __init__(self, things: str, held: int, limit: int, *, retry_after_s: int = 60) -> None:
+        super().__init__(f"the store holds {held} {things} and the limit is {limit}")
+        self.things, self.held, self.limit = things, held, limit
+        self.retry_after_s = retry_after_s
+
+
+class IdempotencyConflict(StatsError):
+    """The same Idempotency-Key came with another request before."""
+
+    code = "idempotency-conflict"
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was used before with a different request")
