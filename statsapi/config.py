@@ -60,10 +60,14 @@ class Settings:
     )
     window_us: int = _setting(_Duration, HOUR_US, "the window of a question that names none")
     retention_us: int = _setting(
-        _Duration, HOUR_US, "how long raw events are kept, never less than the window (5 minutes of grace are added)"
+        _Duration,
+        HOUR_US,
+        "how long raw events are kept, never less than the window (5 minutes of grace are added)",
     )
     max_future_skew_us: int | None = _setting(
-        _Duration, None, "refuse events stamped further ahead of the server's clock than this; unset accepts all"
+        _Duration,
+        None,
+        "refuse events stamped further ahead of the server's clock than this; unset accepts all",
     )
     max_body_bytes: int = _setting(
         fields.Integer, 16 * 1024 * 1024, "largest request body, in bytes", validate=validate.Range(min=1024)
@@ -93,7 +97,7 @@ class Settings:
         except ValidationError as error:
             faults = [
                 f"{name}={given.get(name, '')!r}: {' '.join(reasons)}"
-                for name, reasons in sorted(error.normalized_messages().items())
+                for name, reasons in sorted(error.messages_dict.items())
             ]
             fine: Any = error.valid_data
             if {"window_us", "retention_us"} <= fine.keys():
@@ -113,9 +117,7 @@ def _contradictions(window_us: int, retention_us: int) -> list[str]:
 
 def env_names() -> dict[str, str]:
     """Field name -> environment variable, in the order of the table."""
-    return {
-        field.name: PREFIX + field.name.removesuffix("_us").upper() for field in dataclasses.fields(Settings)
-    }
+    return {field.name: PREFIX + field.name.removesuffix("_us").upper() for field in dataclasses.fields(Settings)}
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
@@ -129,7 +131,7 @@ def settings_table() -> str:
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     names = env_names()
     for field in dataclasses.fields(Settings):
-        default = field.default
+        default: Any = field.default
         if default is not None and isinstance(field.metadata["field"], _Duration):
             default = format_duration(default)
         shown = "unset" if default is None else f"`{default}`"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
+
 class StatsError(Exception):
     """The root. `code` is stable: it is the last part of the problem's `type`."""
 

@@ -99,7 +99,7 @@ offsets = st.timedeltas(min_value=timedelta(hours=-23), max_value=timedelta(hour
 
 @given(st.datetimes(timezones=st.none() | offsets))
 def test_timestamp_is_what_datetime_means(moment: datetime) -> None:
-    """For every datetime, the ISO text gives its distance from the epoch, or a refusal where UTC leaves year 1 to 9999."""
+    """For every datetime the ISO text gives its distance from the epoch, or a refusal outside years 1 to 9999 UTC."""
     exact_us = (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
     if (offset := moment.utcoffset()) is not None:
         exact_us -= offset // timedelta(microseconds=1)

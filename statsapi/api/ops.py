@@ -1,0 +1,28 @@
+"""What is asked about the service itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint
+
+from statsapi.api.requests import service
+from statsapi.times import format_timestamp
+
+blueprint = Blueprint("ops", __name__)
+
+_ENDPOINTS = {
+    "POST /event": "Record one event: {timestamp, value, series?}",
+    "GET /statistics": "Count, min, max and mean over the past window",
+    "GET /debug/events": "The raw events held and late arrivals, newest first",
+    "GET /": "This page",
+}
+
+
+@blueprint.get("/")
+def index() -> dict[str, Any]:
+    return {
+        "message": "Event Statistics API is running",
+        "server_time": format_timestamp(service().now_us()),
+        "endpoints": _ENDPOINTS,
+    }

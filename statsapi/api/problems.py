@@ -1,0 +1,118 @@
+"""Every error as application/problem+json (RFC 9457): one function builds the body, one table knows the statuses.
+
+    {"type": "urn:statsapi:problem:validation", "title": "…", "status": 422, "detail": "what to do",
+     "errors": [{"field": "value", "reason": "must be a number"}]}
+
+`type` is stable and made for programs; `title` and `detail` are for people. `errors` is there where single fields or
+items are at fault.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, current_app, request
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from statsapi import errors
+
+# The most specific class wins.
+_STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
+    errors.InvalidEvents: (422, "The request is not valid"),
+    errors.IdempotencyConflict: (422, "Idempotency-Key was used before"),
+    errors.StoreFull: (507, "The store is full"),
+    errors.JournalUnavailable: (503, "The journal is not available"),
+    errors.JournalRefused: (503, "The journal cannot be used"),
+    errors.ViewNotReady: (503, "Not ready yet"),
+    errors.StatsError: (500, "Internal error"),
+}
+
+_HTTP_DETAIL: dict[int, str] = {
+    404: "There is no such endpoint; GET / lists them.",
+    500: "This is a fault of the service. It has been logged.",
+}
+
+
+def problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,
+) -> Response:
+    """The one body shape. `members` (errors, outcome, …) follow the standard ones."""
+    body = {
+        "type": f"urn:statsapi:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        **members,
+    }
+    response = Response(json.dumps(body), status, mimetype="application/problem+json")
+    response.headers.update(headers or {})
+    return response
+
+
+def register(app: Flask) -> None:
+    app.register_error_handler(ValidationError, _validation)
+    app.register_error_handler(errors.StatsError, _refused)
+    app.register_error_handler(HTTPException, _http)
+
+
+def _validation(error: ValidationError) -> Response:
+    faults = [{"field": field, "reason": reason} for field, reason in _flatten(error.messages)]
+    return _invalid(faults)
+
+
+def _invalid(faults: list[dict[str, Any]]) -> Response:
+    first = faults[0]
+    where = f"{first['field']}: " if first["field"] else ""
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return problem(422, "validation", "The request is not valid", f"{where}{first['reason']}{more}", errors=faults)
+
+
+def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """marshmallow's nested messages as (dotted field, reason); the whole body is the empty field."""
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from _flatten(inner, path if key == "_schema" else f"{path}.{key}" if path else str(key))
+    elif isinstance(messages, list):
+        for inner in messages:
+            yield from _flatten(inner, path)
+    else:
+        yield path, str(messages)
+
+
+def _refused(error: errors.StatsError) -> Response:
+    if isinstance(error, errors.InvalidEvents):
+        return _invalid(error.items)
+    status, title = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    if status == 500:
+        current_app.logger.error("unexpected refusal", exc_info=error)
+    headers, members = {}, {}
+    if hasattr(error, "retry_after_s"):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.JournalUnavailable):
+        members["outcome"] = "unknown" if error.outcome_unknown else "not recorded"
+    return problem(status, error.code, title, str(error), headers=headers, **members)
+
+
+def _http(error: HTTPException) -> Response:
+    """What Flask and Werkzeug refuse: 404, 405, 413, 415, and 500 for anything that was not foreseen."""
+    status = error.code or 500
+    title = HTTPStatus(status).phrase
+    detail = _HTTP_DETAIL.get(status) or error.description or title
+    # Werkzeug's own Content-Type and body give way to ours; Allow, Location and the like stay.
+    headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    if status == 405:
+        detail = f"{request.path} takes {headers.get('Allow', 'other methods')}, not {request.method}."
+    elif status == 413:
+        limit = current_app.config["MAX_CONTENT_LENGTH"]
+        detail = f"The body may have at most {limit} bytes (STATSAPI_MAX_BODY_BYTES)."
+    return problem(status, title.lower().replace(" ", "-"), title, detail, headers=headers)

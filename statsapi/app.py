@@ -1,0 +1,49 @@
+"""The application factory: the one place where everything is wired together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from flask import Flask
+
+from statsapi import api
+from statsapi.config import Settings, unknown_names
+from statsapi.journal import Journal, open_journal
+from statsapi.service import Service
+
+logger = logging.getLogger("statsapi")
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    journal: Callable[[], Journal] | None = None,
+    clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    background: bool = True,
+) -> Flask:
+    """A Flask app with its service as `app.extensions["statsapi"]`; nothing is opened and no thread runs yet.
+
+    The service starts with `start()`, which Gunicorn's hooks call after the fork, or by itself with the first
+    request (Flask's test client, other WSGI servers). Tests pass a journal opener, a clock, and `background=False`
+    to call `service.maintain()` themselves. Raises ConfigError when the environment's settings cannot work.
+    """
+    if settings is None:
+        settings = Settings.from_env()
+        for name in unknown_names(os.environ):
+            logger.warning("%s is not a setting of statsapi and is ignored", name)
+    service = Service(
+        settings,
+        journal or (lambda: open_journal(settings.journal, fsync=settings.fsync, clock_us=clock_us)),
+        clock_us,
+        background=background,
+    )
+    app = Flask("statsapi", static_folder=None)
+    app.json = api.Json(app)
+    app.extensions["statsapi"] = service
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["PROPAGATE_EXCEPTIONS"] = False  # a fault is logged and answered as a problem, under tests too
+    api.register(app)
+    return app

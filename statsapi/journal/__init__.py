@@ -1,0 +1,287 @@
+"""The journal: the durable order of records, and the truth that every worker's store is a view of.
+
+A record is {version, id, appended_us, kind, parts}; `format.py` draws its bytes. Here is what every engine
+promises.
+
+Order.  Records stand in the order in which they were committed, and a reader sees them in that order, without
+gaps. Positions rise and are never given twice, not even after everything was compacted; what they are is the
+engine's affair. `appended_us` is max(the engine's clock, the previous record's), set inside the append's
+transaction: it never falls, whatever clocks do, also across compaction and restarts.
+
+Durability.  When `append` returns, the record survives the death of every process (memory:// excepted, which
+promises nothing). With fsync="always" it survives a power cut too; with "interval" a power cut costs what was
+appended since the last `maintain()`, which the service calls once a second. An append that failed is told
+apart: JournalUnavailable says whether the record surely does not count (`outcome_unknown` False) or may. An
+engine recovers by itself: when the cause is gone the next call works.
+
+History.  A reader names where it stands by a Mark, a position and that record's random id. If the record is
+no longer there, or is another (the engine failed over to an older copy, a file was restored, the prefix was
+compacted), `read` raises HistoryChanged and the view starts afresh. A view starts so, and never misses or
+doubles a record:
+
+    checkpoint = journal.read_checkpoint()
+    mark = checkpoint.mark if checkpoint else START      # and begin with the checkpoint's state
+    while (segment := journal.read(mark)).records:       # HistoryChanged: start again from the top
+        ...                                              # apply segment.changes, in order
+        mark = segment.mark
+
+Compaction.  A checkpoint replaces every record up to its mark, in one small atomic step (`replace_prefix`).
+From then on they are gone for readers; `maintain` takes them from the disk in small steps.
+
+Threads.  Every method may be called from several threads at once. A journal is opened by the process that
+uses it, after the fork. `close` may be called twice; any other call after it raises JournalUnavailable.
+
+Another engine is one more module with this protocol and one more line in OPENERS; tests/test_journal.py is
+its suite.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from statsapi.errors import ConfigError, StatsError
+from statsapi.journal.format import Change, Events, decode_batch, encode_batch
+from statsapi.model import Deletion, EventBatch
+
+__all__ = [
+    "START",
+    "Appended",
+    "Change",
+    "Checkpoint",
+    "Clock",
+    "Decide",
+    "Draft",
+    "Events",
+    "Fsync",
+    "HistoryChanged",
+    "Journal",
+    "Key",
+    "Mark",
+    "Proposal",
+    "Segment",
+    "decode_batch",
+    "encode_batch",
+    "open_journal",
+    "wall_clock_us",
+]
+
+# What is appended. An EventBatch without parts is a tick: it only moves appended_us.
+Draft = EventBatch | Deletion
+Clock = Callable[[], int]
+Fsync = Literal["interval", "always"]
+
+READ_LIMIT_BYTES = 8 << 20
+READ_LIMIT_RECORDS = 65_536
+
+
+class HistoryChanged(StatsError):  # noqa: N818 - not a fault of the caller's
+    """The record that a view stands on is no longer there, or is another one: start from the checkpoint."""
+
+    code = "history-changed"
+
+
+class Mark(NamedTuple):
+    """Where a reader stands: after this record. Opaque: compare only for equality."""
+
+    position: int
+    record_id: bytes
+
+
+START = Mark(0, b"")  # before the first record there ever was
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a decision wants appended (None: nothing), and the answer that is kept under the key."""
+
+    draft: Draft | None
+    answer: bytes = b""
+
+
+Decide = Callable[[], Proposal]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key: `name` says whose, `digest` what was asked; kept for ttl_us from the append.
+
+    Both are compared byte by byte. Expiry is judged by the journal's time, max(the clock, the last
+    appended_us).
+    """
+
+    name: bytes
+    digest: bytes
+    ttl_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append came to.
+
+    mark         the new record; None when there is none (a replay, or a proposal without a draft)
+    appended_us  the record's; without a record, the journal's time when that was decided
+    answer       the proposal's, or in a replay the one that was kept first
+    replayed     the key was known, with the same digest: nothing was recorded now
+    """
+
+    mark: Mark | None
+    appended_us: int
+    answer: bytes | None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of the journal.
+
+    mark         where the next read goes on; the mark that was asked with when there is nothing new
+    appended_us  of the last record; None when there is nothing new
+    changes      Events and Deletions, in an order that gives the same state as the records one by one:
+    records of
+                 events that stand between two deletions become one Events per series, arrival order kept in
+                 each
+    records      how many records these were (ticks count)
+    more         there was more than the limits allowed: read on
+    """
+
+    mark: Mark
+    appended_us: int | None
+    changes: list[Change]
+    records: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state that every record up to and including `mark` adds up to; `state` is the service's own bytes.
+
+    `id` is the caller's, new for each checkpoint; `appended_us` is that of the record at `mark`.
+    """
+
+    id: bytes
+    mark: Mark
+    appended_us: int
+    state: bytes
+
+
+class Journal(Protocol):
+    """See the module's text for order, durability, history and threads."""
+
+    @property
+    def needs_single_process(self) -> bool:
+        """Whether a second process would see another journal (memory://)."""
+
+    @property
+    def promise(self) -> str:
+        """One sentence for the log at start: what survives what."""
+
+    def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
+        """Record it, once per key, and return when it is as durable as configured.
+
+        A callable is run under the journal's write lock: nobody else appends between its run and its record.
+        It may call `read` and `find_answer` of this journal (to catch its view up), nothing that appends. An
+        engine without such a lock runs it again when somebody was faster, so it must have no effect but its
+        result. What it raises comes out here, and nothing is recorded or kept.
+
+        With a key the record, the key and proposal.answer are written together or not at all. A key that is
+        known and not expired: the same digest gives the first answer with replayed=True (a callable is then
+        not run), another digest raises IdempotencyConflict.
+
+        Raises JournalUnavailable; without `outcome_unknown` nothing was recorded. ValueError for a draft that
+        has no place in the format (a series name beyond 65,535 bytes; columns of different lengths).
+        """
+
+    def find_answer(self, key: Key) -> bytes | None:
+        """The answer kept under this key, or None; IdempotencyConflict for another request. A few µs."""
+
+    def read(
+        self,
+        after: Mark,
+        *,
+        until_us: int | None = None,
+        limit_bytes: int = READ_LIMIT_BYTES,
+        limit_records: int = READ_LIMIT_RECORDS,
+    ) -> Segment:
+        """What was committed after that mark, in commit order, at least one record if there is any, up to the
+        limits.
+
+        With `until_us` the journal ends, for this call, before the first record appended later than that.
+        Everything whose append returned before this call began is there (or `more` is True). With nothing new
+        it costs a few µs. The arrays are read-only. Raises HistoryChanged when the mark's record no longer
+        stands, or is covered by a checkpoint, except by one with that very mark; START stands only as long as
+        there is no checkpoint. JournalRefused for a record that this version cannot read: it is never
+        skipped.
+        """
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """The current checkpoint with its state."""
+
+    def replace_prefix(self, previous_id: bytes | None, checkpoint: Checkpoint) -> bool:
+        """Make this the checkpoint, if the current one is still `previous_id` (None: there is none); else
+        False.
+
+        HistoryChanged when checkpoint.mark is neither a record of the journal nor the current checkpoint's
+        mark.
+        """
+
+    def maintain(self) -> None:
+        """Housekeeping, about once a second from a background thread of each worker: bounds what a power cut
+        can cost, and takes compacted records and expired keys from the disk in small steps that do not hold
+        up appends.
+        """
+
+    def size_bytes(self) -> int:
+        """What the journal occupies on disk (or in memory), housekeeping included."""
+
+    def close(self) -> None:
+        """Release everything; what was acknowledged stays. May be called twice."""
+
+
+def wall_clock_us() -> int:
+    """Microseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1000
+
+
+def _open_memory(url: str, fsync: Fsync, clock_us: Clock) -> Journal:
+    from statsapi.journal.memory import MemoryJournal
+
+    if url != "memory://":
+        raise ConfigError("memory:// takes nothing behind the slashes")
+    return MemoryJournal(clock_us=clock_us)
+
+
+def _open_sqlite(url: str, fsync: Fsync, clock_us: Clock) -> Journal:
+    from statsapi.journal.sqlite import SqliteJournal
+
+    path = url.removeprefix("sqlite:///")
+    if path == url or not path or path.endswith("/"):
+        raise ConfigError(
+            "a SQLite journal is named sqlite:///relative/path.db or sqlite:////absolute/path.db, not "
+            + repr(url)
+        )
+    return SqliteJournal(path, fsync=fsync, clock_us=clock_us)
+
+
+# Engines are imported when they are asked for: nobody needs a Redis client to run on SQLite.
+OPENERS: dict[str, Callable[[str, Fsync, Clock], Journal]] = {
+    "memory": _open_memory,
+    "sqlite": _open_sqlite,
+}
+
+
+def open_journal(url: str, *, fsync: str = "interval", clock_us: Clock = wall_clock_us) -> Journal:
+    """Open the journal that `url` names, creating it when it is not there.
+
+    ConfigError for settings that cannot work, JournalRefused for a journal that is there but cannot be used.
+    """
+    scheme, separator, _ = url.partition("://")
+    opener = OPENERS.get(scheme)
+    if not separator or opener is None:  # the URL itself is not repeated: it may hold a password
+        known = ", ".join(f"{name}://" for name in OPENERS)
+        raise ConfigError(f"no journal engine for {scheme.partition(':')[0]!r}: the known ones are {known}")
+    if fsync not in ("interval", "always"):
+        raise ConfigError(f"fsync is 'interval' or 'always', not {fsync!r}")
+    return opener(url, "always" if fsync == "always" else "interval", clock_us)

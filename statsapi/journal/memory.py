@@ -1,0 +1,186 @@
+"""The journal in memory: the same promises within one process, and nothing after its end.
+
+Records are kept as their payload bytes, so what a caller does to its arrays later changes nothing, and
+reading is the same code as everywhere. A list of records and the position before its first one; a checkpoint
+cuts the list.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from bisect import bisect_right
+from typing import NamedTuple
+
+from statsapi.errors import IdempotencyConflict, JournalUnavailable
+from statsapi.journal import (
+    READ_LIMIT_BYTES,
+    READ_LIMIT_RECORDS,
+    START,
+    Appended,
+    Checkpoint,
+    Clock,
+    Decide,
+    HistoryChanged,
+    Key,
+    Mark,
+    Proposal,
+    Segment,
+    wall_clock_us,
+)
+from statsapi.journal.format import decode_records, encode
+
+
+class _Record(NamedTuple):
+    id: bytes
+    appended_us: int
+    payload: bytes
+
+
+class _Kept(NamedTuple):
+    digest: bytes
+    answer: bytes
+    expires_us: int
+
+
+class MemoryJournal:
+    """See the Journal protocol. `_writing` is held for a whole append, decision included; `_lock` only to
+    touch the fields, so that a decision can read, and readers never wait for a decision.
+    """
+
+    needs_single_process = True
+    promise = "the journal is in memory: everything is lost when the process ends"
+
+    def __init__(self, *, clock_us: Clock = wall_clock_us) -> None:
+        self._clock_us = clock_us
+        self._writing = threading.Lock()
+        self._lock = threading.Lock()
+        self._records: list[_Record] = []
+        self._base = 0  # the position before _records[0]
+        self._appended_us = 0  # of the last record there ever was
+        self._payload_bytes = 0
+        self._checkpoint: Checkpoint | None = None
+        self._keys: dict[bytes, _Kept] = {}
+        self._closed = False
+
+    def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
+        with self._writing:
+            if key is not None and (answer := self.find_answer(key)) is not None:
+                return Appended(None, self._now_us(), answer, replayed=True)
+            if not isinstance(proposal, Proposal):
+                self._check_open()
+                proposal = proposal()
+            payload = None if proposal.draft is None else encode(proposal.draft)
+            with self._lock:
+                self._check_open()
+                now_us = self._now_us()
+                mark = None
+                if payload is not None:
+                    record = _Record(secrets.token_bytes(16), now_us, payload)
+                    self._records.append(record)
+                    self._payload_bytes += len(payload)
+                    self._appended_us = now_us
+                    mark = Mark(self._base + len(self._records), record.id)
+                if key is not None:
+                    self._keys[key.name] = _Kept(key.digest, proposal.answer, now_us + key.ttl_us)
+            return Appended(mark, now_us, proposal.answer)
+
+    def find_answer(self, key: Key) -> bytes | None:
+        with self._lock:
+            self._check_open()
+            kept = self._keys.get(key.name)
+            if kept is None or kept.expires_us <= self._now_us():
+                return None
+        if kept.digest != key.digest:
+            raise IdempotencyConflict
+        return kept.answer
+
+    def read(
+        self,
+        after: Mark,
+        *,
+        until_us: int | None = None,
+        limit_bytes: int = READ_LIMIT_BYTES,
+        limit_records: int = READ_LIMIT_RECORDS,
+    ) -> Segment:
+        with self._lock:
+            self._check_open()
+            self._check_stands(after)
+            first = after.position - self._base
+            held = len(self._records)
+            if until_us is not None:  # appended_us never falls
+                held = bisect_right(self._records, until_us, key=lambda record: record.appended_us)
+            records = self._records[first : min(held, first + max(1, limit_records))]
+        size = 0
+        for count, record in enumerate(records, 1):
+            size += len(record.payload)
+            if size >= limit_bytes:
+                del records[count:]
+                break
+        if not records:
+            return Segment(after, None, [], 0, more=False)
+        end = after.position + len(records)
+        changes = decode_records(
+            range(after.position + 1, end + 1),
+            [record.appended_us for record in records],
+            [record.payload for record in records],
+        )
+        mark = Mark(end, records[-1].id)
+        return Segment(mark, records[-1].appended_us, changes, len(records), first + len(records) < held)
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        with self._lock:
+            self._check_open()
+            return self._checkpoint
+
+    def replace_prefix(self, previous_id: bytes | None, checkpoint: Checkpoint) -> bool:
+        with self._writing, self._lock:
+            self._check_open()
+            if previous_id != (None if self._checkpoint is None else self._checkpoint.id):
+                return False
+            self._check_stands(checkpoint.mark)
+            dead = checkpoint.mark.position - self._base
+            self._payload_bytes -= sum(len(record.payload) for record in self._records[:dead])
+            del self._records[:dead]
+            self._base += dead
+            self._checkpoint = checkpoint
+            return True
+
+    def maintain(self) -> None:
+        with self._lock:
+            self._check_open()
+            now_us = self._now_us()
+            # Keys with one lifetime expire in the order they came; any other order only makes some go later.
+            while self._keys:
+                name = next(iter(self._keys))
+                if self._keys[name].expires_us > now_us:
+                    break
+                del self._keys[name]
+
+    def size_bytes(self) -> int:
+        with self._lock:
+            self._check_open()
+            state = 0 if self._checkpoint is None else len(self._checkpoint.state)
+            return self._payload_bytes + state
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._records = []
+            self._keys = {}
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise JournalUnavailable("the journal is closed")
+
+    def _now_us(self) -> int:
+        return max(self._clock_us(), self._appended_us)
+
+    def _check_stands(self, mark: Mark) -> None:
+        """Caller holds _lock."""
+        behind = START if self._checkpoint is None else self._checkpoint.mark
+        if mark == behind:
+            return
+        at = mark.position - self._base
+        if not 0 < at <= len(self._records) or self._records[at - 1].id != mark.record_id:
+            raise HistoryChanged("the record this view stands on is no longer in the journal")

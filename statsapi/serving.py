@@ -1,0 +1,309 @@
+"""Gunicorn's side: a threaded worker that shares connections fairly, one core each, and the hooks of gunicorn.conf.py.
+
+The only module that knows Gunicorn. What the arbiter (the parent process) decides for a worker is set on the worker
+object before the fork, and both sides see it:
+
+    pre_fork          arbiter   gives the worker a slot on the board and a core
+    post_fork         worker    pins itself to that core
+    post_worker_init  worker    starts the application's service: files and threads belong after the fork
+    worker_exit       worker    closes the service: what was acknowledged is flushed
+    child_exit        arbiter   clears the slot, also of a worker that was killed
+
+Gunicorn does not kill a worker that hangs before its first heartbeat; a service's `start()` must therefore not wait
+for anything that may never come.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.gthread import ThreadWorker
+
+from statsapi.config import Settings
+from statsapi.errors import ConfigError
+
+# A connection is left to a worker that has fewer for PATIENCE_S in pauses of PAUSE_S, the epoll timeout's unit. A worker
+# that runs Python in all its threads answers its poller within the interpreter's switch interval of 5 ms.
+PAUSE_S: Final = 0.001
+PATIENCE_S: Final = 0.010
+
+# Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. A quarter of a
+# second is far inside every sensible `timeout` and saves the system calls.
+HEARTBEAT_S: Final = 0.25
+
+
+class Load(NamedTuple):
+    """What a worker shows of itself: its open connections, and a count that moves with each turn of its poll loop."""
+
+    connections: int
+    turns: int
+
+
+class Board:
+    """Shared memory in which each worker shows its load; a slot is 16 bytes, written by its owner alone.
+
+    It must exist before the first fork. Reads take no lock: a number is at worst one turn old, and a wrong choice
+    costs one connection's place.
+    """
+
+    SLOTS: Final = mmap.PAGESIZE // 16
+
+    def __init__(self) -> None:
+        self._cells = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")  # [connections + 1, turns] per slot
+
+    def show(self, slot: int, load: Load) -> None:
+        self._cells[2 * slot + 1] = load.turns
+        self._cells[2 * slot] = load.connections + 1
+
+    def clear(self, slot: int) -> None:
+        """The slot's worker takes no (more) connections: it is starting, leaving, or gone."""
+        self._cells[2 * slot] = 0
+
+    def loads(self) -> dict[int, Load]:
+        """The loads of the workers that accept connections, by slot."""
+        cells = self._cells.tolist()
+        return {at // 2: Load(cells[at] - 1, cells[at + 1]) for at in range(0, len(cells), 2) if cells[at]}
+
+
+_board = Board()  # at import, as the arbiter loads this module before it forks
+
+
+class FairThreadWorker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
+    """Gunicorn's threaded worker, which leaves a new connection to a worker that has fewer.
+
+    All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections opened
+    at once, all may stay with one of two workers, for as long as they live. Here a worker that has more connections
+    than another one looks away from the listener for a moment. After PATIENCE_S it takes the connection all the same,
+    and those it waited for do not count until their poll loop turns again: a worker that is stuck or stopped delays
+    one connection, not each.
+
+    Without a slot (more workers than the board has, or no hooks) it is Gunicorn's own worker.
+    """
+
+    slot: int | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turns = 0
+        self._heartbeat_at = 0.0
+        self._paused_until = 0.0
+        self._waiting_since: float | None = None  # when the connection that is being left to others was first seen
+        self._stuck: dict[int, int] = {}  # slot -> turns, of workers that let a connection wait
+
+    def notify(self) -> None:
+        now = time.monotonic()
+        if now - self._heartbeat_at >= HEARTBEAT_S:
+            self._heartbeat_at = now
+            super().notify()
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        if self.slot is not None and not self.alive:
+            _board.clear(self.slot)  # leaving: the others must not wait for this one
+        super().set_accept_enabled(enabled and time.monotonic() >= self._paused_until)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        if self.slot is None:
+            super().wait_for_and_dispatch_events(timeout)
+            return
+        self._turns += 1
+        if self.alive:
+            _board.show(self.slot, Load(self.nr_conns, self._turns))
+        if self._paused_until:
+            timeout = min(timeout, max(self._paused_until - time.monotonic(), 0.0))
+        listening, waiting_since = self._accepting, self._waiting_since
+        super().wait_for_and_dispatch_events(timeout)
+        if listening and self._accepting and waiting_since == self._waiting_since:
+            self._waiting_since = None  # nothing came from the listener: another worker took it
+
+    def accept(self, listener: Any) -> None:
+        if self.slot is not None and self._leave_to_others(self.slot):
+            return
+        super().accept(listener)
+        if self.slot is not None:
+            _board.show(self.slot, Load(self.nr_conns, self._turns))
+
+    def _leave_to_others(self, slot: int) -> bool:
+        """Whether a worker with fewer connections should take what waits; if so the listener is paused."""
+        freer = {
+            other: load.turns
+            for other, load in _board.loads().items()
+            if other != slot and load.connections < self.nr_conns and self._stuck.get(other) != load.turns
+        }
+        if freer:
+            now = time.monotonic()
+            if self._waiting_since is None:
+                self._waiting_since = now
+            if now - self._waiting_since < PATIENCE_S:
+                self._paused_until = now + PAUSE_S
+                self.set_accept_enabled(False)
+                return True
+            self._stuck = freer
+        self._waiting_since = None
+        self._paused_until = 0.0
+        return False
+
+
+# Cores
+
+
+def allowed_cores() -> list[int]:
+    """The cores this process may run on; empty where the platform does not say (macOS)."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def cpu_limit(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
+    """The container's CPU time in cores (cgroup v2); infinite without a limit."""
+    try:
+        quota, period = cpu_max.read_text().split()
+        return float(quota) / float(period)
+    except (OSError, ValueError):  # no cgroup v2, or "max"
+        return float("inf")
+
+
+def default_workers() -> int:
+    """A worker for each core that may be used, at most four: each holds all live events in its own memory."""
+    if _is_memory_only():
+        return 1
+    return int(max(1, min(len(allowed_cores()) or os.cpu_count() or 1, cpu_limit(), 4)))
+
+
+def _choose_core(mode: str, workers: int, taken: list[tuple[int, int]]) -> int | None:
+    """The core for a new worker, where `taken` holds (age, core) of those alive; None leaves it free to roam.
+
+    The core with the fewest workers; among equals the one whose newest worker is oldest, as a reload leaves old and
+    new workers side by side and the old ones are about to go.
+
+    `auto` pins where each worker can have a core of its own and the machine is not shared by quota: containers that
+    are limited by CPU time all see the same cores, and would all choose the first.
+    """
+    cores = allowed_cores()
+    if mode == "off" or not cores:
+        return None
+    if mode == "auto" and (workers > len(cores) or cpu_limit() < len(cores)):
+        return None
+    return min(cores, key=lambda core: (*_crowd(core, taken), core))
+
+
+def _crowd(core: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
+    ages = [age for age, other in taken if other == core]
+    return len(ages), max(ages, default=0)
+
+
+# Hooks, in the order in which Gunicorn calls them
+
+
+def _is_memory_only() -> bool:
+    """Whether the journal lives in one process's memory, so that a second worker would give wrong answers."""
+    try:
+        return Settings.from_env().journal.startswith("memory:")
+    except ConfigError:
+        return False  # on_starting says what is wrong
+
+
+def on_starting(server: Any) -> None:
+    """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
+    faults: list[str] = []
+    try:
+        Settings.from_env()
+    except ConfigError as error:
+        faults += error.faults
+    if _is_memory_only():
+        if server.num_workers > 1:
+            faults.append(
+                f"STATSAPI_JOURNAL=memory:// keeps events in one process, so {server.num_workers} workers would each "
+                "answer from their own: set WEB_CONCURRENCY=1, or a journal that workers share (sqlite:///…)"
+            )
+        if server.master_pid:  # USR2: a second arbiter beside the first
+            faults.append(
+                "STATSAPI_JOURNAL=memory:// cannot be upgraded in place (USR2): a second server beside the first "
+                "would answer from its own events; stop and start instead"
+            )
+    if not faults:
+        return
+    for fault in faults:
+        server.log.error("Refusing to start: %s", fault)
+    if server.pidfile is not None:
+        server.pidfile.unlink()  # Gunicorn has written it already and forgets it on this path
+    sys.exit(os.EX_CONFIG)
+
+
+def nworkers_changed(server: Any, new: int, old: int | None) -> None:
+    """Keep memory:// at one worker, whatever TTIN asks for. At start (`old` is None) on_starting refuses instead."""
+    if old is not None and new > 1 and _is_memory_only():
+        server.log.warning("Staying at one worker: STATSAPI_JOURNAL=memory:// keeps events in one process")
+        server.num_workers = 1
+
+
+def on_reload(server: Any) -> None:
+    """HUP with memory://: stop the old worker before Gunicorn starts the new one.
+
+    What it held is lost either way, as by a restart, and the log says so. Gunicorn would run the two side by side
+    for a while, each with its own events; so the old one finishes first, and new connections wait in the listen queue.
+    """
+    if not _is_memory_only():
+        return
+    server.log.warning("Reloading with STATSAPI_JOURNAL=memory://: all events held are lost")
+    server.cfg.set("workers", 1)  # a reload spawns as many as the file says, before nworkers_changed is heard
+    server.kill_workers(signal.SIGTERM)
+    deadline = time.monotonic() + server.cfg.graceful_timeout
+    while server.WORKERS and time.monotonic() < deadline:
+        server.reap_workers()
+        time.sleep(0.02)
+    server.kill_workers(signal.SIGKILL)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker a slot that no living worker has, and a core.
+
+    Both follow from the workers that live, so nothing has to be kept in step over replacement, HUP, TTIN and TTOU.
+    """
+    living = list(server.WORKERS.values())
+    taken = {getattr(other, "slot", None) for other in living}
+    worker.slot = next((slot for slot in range(Board.SLOTS) if slot not in taken), None)
+    if worker.slot is not None:
+        _board.clear(worker.slot)
+    pinned = [(other.age, other.core) for other in living if getattr(other, "core", None) is not None]
+    worker.core = _choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Keep all threads of the worker on one core."""
+    if worker.core is not None:
+        os.sched_setaffinity(0, {worker.core})
+
+
+def post_worker_init(worker: Any) -> None:
+    """Start the application's service, if it has one (benchmarks.hello has none)."""
+    service = _service(worker)
+    if service is None:
+        return
+    try:
+        service.start()
+    except ConfigError as error:  # the journal refused: say so without a traceback, and stop the server
+        for fault in error.faults:
+            worker.log.error("Refusing to start: %s", fault)
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Flush and close the service. Gunicorn may call this in the arbiter too, where the application was never loaded."""
+    service = _service(worker)
+    if service is not None:
+        service.close()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Clear the slot: a worker that was killed could not."""
+    if worker.slot is not None:
+        _board.clear(worker.slot)
+
+
+def _service(worker: Any) -> Any:
+    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("statsapi")

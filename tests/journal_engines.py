@@ -1,0 +1,89 @@
+"""The engines that tests/test_journal.py runs on: one entry each, nothing else to write for a new one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from statsapi.journal import START, Journal, Mark, Proposal, Segment, open_journal, wall_clock_us
+from statsapi.model import Deletion, EventBatch
+
+
+class Engine:
+    """Opens journals that all are the same journal, and closes them at the end."""
+
+    def __init__(self, url: str, fsync: str) -> None:
+        self._url, self._fsync = url, fsync
+        self._opened: list[Journal] = []
+
+    @property
+    def survives(self) -> bool:
+        """Whether what was recorded is there when the journal is opened again."""
+        return not self._url.startswith("memory:")
+
+    def open(self, clock_us: Callable[[], int] = wall_clock_us) -> Journal:
+        journal = open_journal(self._url, fsync=self._fsync, clock_us=clock_us)
+        self._opened.append(journal)
+        return journal
+
+    def close(self) -> None:
+        for journal in self._opened:
+            journal.close()
+
+
+@contextmanager
+def memory(folder: Path) -> Iterator[Engine]:
+    yield Engine("memory://", "interval")
+
+
+@contextmanager
+def sqlite(folder: Path) -> Iterator[Engine]:
+    yield Engine(f"sqlite:///{folder}/{secrets.token_hex(4)}/events.db", "interval")
+
+
+@contextmanager
+def sqlite_always(folder: Path) -> Iterator[Engine]:
+    yield Engine(f"sqlite:///{folder}/{secrets.token_hex(4)}/events.db", "always")
+
+
+ENGINES = {"memory": memory, "sqlite": sqlite, "sqlite-always": sqlite_always}
+
+
+class Clock:
+    """A clock that stands where it is put."""
+
+    def __init__(self, now_us: int = 1_000_000) -> None:
+        self.now_us = now_us
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+def event(value: float = 1.0, series: str = "default", ts_us: int = 0) -> Proposal:
+    return Proposal(EventBatch.single(series, ts_us, value))
+
+
+TICK = Proposal(EventBatch(()))
+
+
+def segments(journal: Journal, after: Mark = START, **limits: int) -> list[Segment]:
+    """Everything after that mark, segment by segment."""
+    found = []
+    while (segment := journal.read(after, **limits)).records:
+        found.append(segment)
+        after = segment.mark
+    return found
+
+
+def values(journal: Journal, after: Mark = START, **limits: int) -> dict[str, list[float]]:
+    """The values of each series after that mark in the order of arrival; a deletion stands there as None."""
+    found: dict[str, list[float]] = {}
+    for segment in segments(journal, after, **limits):
+        for change in segment.changes:
+            if isinstance(change, Deletion):
+                found.setdefault(change.series, []).append(None)  # type: ignore[arg-type]
+            else:
+                found.setdefault(change.series, []).extend(change.values.tolist())
+    return found

@@ -1,0 +1,444 @@
+"""What is particular to the SQLite journal: processes, crashes, disks and files."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from statsapi.errors import JournalRefused, JournalUnavailable
+from statsapi.journal import START, Appended, Checkpoint, HistoryChanged, Mark, Proposal, open_journal
+from statsapi.journal import sqlite as engine
+from statsapi.journal.sqlite import SqliteJournal
+from statsapi.model import EventBatch, Part
+from tests.journal_engines import event, segments, values
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "data" / "events.db")
+
+
+@pytest.fixture
+def journal(path: str) -> Iterator[SqliteJournal]:
+    with closing(SqliteJournal(path, wait_limit_s=0.5)) as journal:
+        yield journal
+
+
+def batch(events: int) -> Proposal:
+    return Proposal(EventBatch((Part("batch", np.zeros(events, np.int64), np.zeros(events)),)))
+
+
+def mark_of(appended: Appended) -> Mark:
+    assert appended.mark is not None
+    return appended.mark
+
+
+@contextmanager
+def writer(path: str, series: str, count: int, fsync: str = "interval") -> Iterator[subprocess.Popen[bytes]]:
+    """A process that stands ready to append when it is sent a line."""
+    command = [sys.executable, "-m", "tests.journal_writer", f"sqlite:///{path}", fsync, series, str(count)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"go\n")
+    process.stdin.flush()
+
+
+# Processes
+
+
+def test_processes_append_while_a_reader_follows(journal: SqliteJournal, path: str) -> None:
+    """A reader that follows sees every record of several processes once, in commit order, each process's in
+    its order.
+    """
+    each = 300
+    with writer(path, "a", each) as a, writer(path, "b", each) as b, writer(path, "c", each) as c:
+        for process in (a, b, c):
+            go(process)
+        mark, found, stamps = START, {}, []
+        while sum(map(len, found.values())) < 3 * each:
+            for segment in segments(journal, mark):
+                assert segment.mark.position == mark.position + segment.records
+                mark = segment.mark
+                for change in segment.changes:
+                    found.setdefault(change.series, []).extend(change.values.tolist())
+                stamps.append(segment.appended_us)
+        assert [process.wait(10) for process in (a, b, c)] == [0, 0, 0]
+    assert found == {series: [float(number) for number in range(each)] for series in "abc"}
+    assert stamps == sorted(stamps)
+    assert values(journal) == found
+
+
+@pytest.mark.parametrize("fsync", ["interval", "always"])
+def test_nothing_acknowledged_is_lost_by_a_kill(path: str, fsync: str) -> None:
+    """After SIGKILL at any moment every acknowledged record is there exactly once, and at most one that was
+    not.
+    """
+    for attempt in range(5):
+        with writer(path, f"run{attempt}", 100_000, fsync) as process:
+            go(process)
+            assert process.stdout is not None
+            said = [process.stdout.readline() for _ in range(random.randrange(1, 200))]
+            process.send_signal(signal.SIGKILL)
+            said += process.stdout.readlines()  # what is left in the pipe was acknowledged as well
+            process.wait()
+        with closing(SqliteJournal(path)) as journal:
+            found = values(journal)[f"run{attempt}"]
+        assert found == [float(number) for number in range(len(found))]
+        assert len(found) - len(said) in (0, 1)
+
+
+def test_a_stopped_peer_costs_an_error_not_a_hang(journal: SqliteJournal, path: str) -> None:
+    """While a stopped process holds the write lock, appends fail in time as surely not recorded, and reads go
+    on.
+    """
+    mark = mark_of(journal.append(event(1.0)))
+    hold = (
+        f"import sqlite3; c = sqlite3.connect({path!r}, isolation_level=None); c.execute('BEGIN IMMEDIATE');"
+        "print('held', flush=True); input()"
+    )
+    command = [sys.executable, "-c", hold]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as peer:
+        try:
+            assert peer.stdout is not None
+            peer.stdout.readline()
+            peer.send_signal(signal.SIGSTOP)
+            errors: list[JournalUnavailable] = []
+
+            def fail(proposal: object) -> None:
+                with pytest.raises(JournalUnavailable, match="another writer") as caught:
+                    journal.append(proposal)  # type: ignore[arg-type]
+                errors.append(caught.value)
+
+            threads = [threading.Thread(target=fail, args=(event(2.0),)) for _ in range(3)]
+            threads.append(threading.Thread(target=fail, args=(lambda: event(2.0),)))
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert [error.outcome_unknown for error in errors] == [False] * 4
+            with pytest.raises(JournalUnavailable):
+                journal.replace_prefix(None, Checkpoint(b"c", mark, 0, b""))
+            assert values(journal) == {"default": [1.0]}
+        finally:
+            peer.kill()
+    journal.append(event(3.0))
+    assert values(journal) == {"default": [1.0, 3.0]}
+
+
+def test_those_who_wait_are_committed_together(journal: SqliteJournal) -> None:
+    """What queues up behind a slow writer becomes one transaction."""
+    inside, let_go = threading.Event(), threading.Event()
+
+    def slow() -> Proposal:
+        inside.set()
+        let_go.wait()
+        return event(0.0)
+
+    first = threading.Thread(target=journal.append, args=(slow,))
+    first.start()
+    inside.wait()
+    results: list[Appended] = []
+    threads = [threading.Thread(target=lambda: results.append(journal.append(event(1.0)))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    while len(journal._queue) < 6:
+        pass
+    let_go.set()
+    for thread in (first, *threads):
+        thread.join()
+    assert len({result.appended_us for result in results}) == 1
+    assert sorted(mark_of(result).position for result in results) == [2, 3, 4, 5, 6, 7]
+
+
+# Durability and size
+
+
+def test_fsync_modes(path: str) -> None:
+    """fsync=always syncs at every COMMIT, fsync=interval leaves that to maintain."""
+    for fsync, synchronous in (("interval", 1), ("always", 2)):
+        with closing(SqliteJournal(path, fsync=fsync)) as journal:  # type: ignore[arg-type]
+            connection = journal._writer.connection()
+            assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_maintain_moves_everything_into_the_file(journal: SqliteJournal, path: str, tmp_path: Path) -> None:
+    """What was appended before maintain does not need the WAL any more, so it was synced."""
+    for number in range(100):
+        journal.append(event(float(number)))
+    journal.maintain()
+    copy = str(tmp_path / "copy.db")
+    subprocess.run(["cp", path, copy], check=True)  # by another process: see the module about POSIX locks
+    with closing(SqliteJournal(copy)) as copied:
+        assert values(copied) == {"default": [float(number) for number in range(100)]}
+
+
+def test_files_stay_bounded_under_load(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under steady load with regular compaction neither the WAL nor the file grows with what went through."""
+    monkeypatch.setattr(engine, "WAL_RESTART_BYTES", 1 << 20)
+    monkeypatch.setattr(engine, "WAL_KEPT_BYTES", 1 << 20)
+    each = 1500
+    ahead = threading.Semaphore(200)  # how far the writers may be ahead of compaction, on a machine of any speed
+    with closing(SqliteJournal(path)) as one, closing(SqliteJournal(path)) as other:
+
+        def write(journal: SqliteJournal) -> None:
+            for _ in range(each):
+                ahead.acquire()
+                journal.append(batch(1000))
+
+        threads = [threading.Thread(target=write, args=(journal,)) for journal in (one, other)]
+        for thread in threads:
+            thread.start()
+        wal_bytes, file_bytes, records, previous, mark = 0, 0, 0, None, START
+        while records < 2 * each:
+            found = segments(one, mark)
+            if found:
+                mark = found[-1].mark
+                checkpoint = Checkpoint(os.urandom(16), mark, found[-1].appended_us or 0, b"")
+                assert one.replace_prefix(previous, checkpoint)
+                previous = checkpoint.id
+            other.maintain()
+            wal_bytes = max(wal_bytes, os.stat(path + "-wal").st_size)
+            file_bytes = max(file_bytes, os.stat(path).st_size)
+            compacted = sum(segment.records for segment in found)
+            records += compacted
+            if compacted:
+                ahead.release(compacted)
+        for thread in threads:
+            thread.join()
+        went_through = 2 * each * 16_000
+        assert wal_bytes < went_through / 3
+        assert file_bytes < went_through / 3
+        with closing(sqlite3.connect(path)) as look:
+            assert look.execute("SELECT count(*) FROM log").fetchone() == (0,)
+            assert look.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_dead_records_leave_in_bounded_steps(
+    journal: SqliteJournal, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call of maintain does a bounded amount of work; readers never see what is dead, and in the end it
+    is gone.
+    """
+    monkeypatch.setattr(engine, "STEP_ROWS", 10)
+    monkeypatch.setattr(engine, "STEPS", 2)
+    marks = [mark_of(journal.append(event(float(number)))) for number in range(50)]
+    assert journal.replace_prefix(None, Checkpoint(b"c", marks[44], 0, b""))
+    left = []
+    for _ in range(4):
+        journal.maintain()
+        with closing(sqlite3.connect(path)) as look:
+            left += look.execute("SELECT count(*) FROM log").fetchone()
+        assert values(journal, marks[44]) == {"default": [45.0, 46.0, 47.0, 48.0, 49.0]}
+    assert left == [30, 10, 5, 5]
+
+
+def test_a_prefix_that_goes_while_it_is_read_leaves_no_gap(
+    journal: SqliteJournal, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a read gives is of the moment in which its mark stood, also when the records are removed meanwhile."""
+    marks = [mark_of(journal.append(event(float(number)))) for number in range(10)]
+    probe, calls = engine._probe, []
+
+    def then_compact(connection: sqlite3.Connection, after: Mark) -> int:
+        last = probe(connection, after)
+        calls.append(after)
+        if len(calls) == 2:
+            with closing(SqliteJournal(path)) as other:
+                assert other.replace_prefix(None, Checkpoint(b"c", marks[5], 0, b""))
+                other.maintain()
+        return last
+
+    monkeypatch.setattr(engine, "_probe", then_compact)
+    assert journal.read(marks[0]).records == 9
+    monkeypatch.undo()
+    with pytest.raises(HistoryChanged):
+        journal.read(marks[0])
+
+
+def test_nothing_leaks(path: str) -> None:
+    """Opening, refusing and closing leave no descriptor behind."""
+    SqliteJournal(path).close()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        journal = SqliteJournal(path)
+        journal.append(event())
+        journal.read(START)
+        journal.maintain()
+        journal.close()
+        with pytest.raises(JournalRefused):
+            SqliteJournal(os.path.dirname(path))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert os.listdir(os.path.dirname(path)) == ["events.db"]
+
+
+# Files that cannot be used
+
+
+def test_files_that_are_not_ours_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program's database, a damaged file, a newer schema, a folder, a read-only one: a sentence says
+    what to do.
+    """
+    foreign, garbage, newer = (str(tmp_path / name) for name in ("foreign.db", "garbage.db", "newer.db"))
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    Path(garbage).write_bytes(os.urandom(10_000))
+    SqliteJournal(newer).close()
+    with closing(sqlite3.connect(newer)) as connection:
+        connection.execute("PRAGMA user_version=99")
+    in_a_file = os.path.join(garbage, "x.db")
+    for path, said in (
+        (foreign, "name another file"),
+        (garbage, "restore it from a backup"),
+        (newer, "use a newer one"),
+        (str(tmp_path), "name another"),
+        (in_a_file, "make it, or name another"),
+    ):
+        before = Path(path).read_bytes() if os.path.isfile(path) else b""
+        with pytest.raises(JournalRefused, match=said):
+            open_journal(f"sqlite:///{path}")
+        assert not before or Path(path).read_bytes() == before
+    good = str(tmp_path / "good.db")
+    SqliteJournal(good).close()
+    for target, said in ((good, "read-only"), (str(tmp_path), "cannot be written")):
+        with monkeypatch.context() as patch:  # tests may run as root, whom no mode stops
+            patch.setattr(os, "access", lambda path, mode, target=target: path != target)
+            with pytest.raises(JournalRefused, match=said):
+                SqliteJournal(good)
+
+
+def test_an_interrupted_creation_is_completed(tmp_path: Path) -> None:
+    """An empty file, as a crash during the first start leaves it, becomes a journal."""
+    path = tmp_path / "events.db"
+    path.touch()
+    with closing(SqliteJournal(str(path))) as journal:
+        journal.append(event(1.0))
+        assert values(journal) == {"default": [1.0]}
+
+
+# Faults at run time
+
+
+def test_a_full_disk_is_said_and_survived(journal: SqliteJournal) -> None:
+    """When the disk is full nothing is recorded, the error says so, and appends work again once there is
+    space.
+    """
+    journal.append(event(1.0))
+    connection = journal._writer.connection()
+    connection.execute("PRAGMA max_page_count=20")
+    for proposal in (batch(100_000), lambda: batch(100_000)):
+        with pytest.raises(JournalUnavailable, match="full") as caught:
+            journal.append(proposal)
+        assert not caught.value.outcome_unknown
+    assert values(journal) == {"default": [1.0]}
+    connection.execute("PRAGMA max_page_count=1000000")
+    journal.append(event(2.0))
+    assert values(journal) == {"default": [1.0, 2.0]}
+
+
+def test_a_failing_disk_is_said_and_survived(journal: SqliteJournal, path: str) -> None:
+    """A write that fails in the COMMIT is of unknown outcome, counts once or not at all, and later appends
+    work.
+    """
+    journal.append(event(1.0))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.stat(path + "-wal").st_size + 2000, limits[1]))
+    try:
+        with pytest.raises(JournalUnavailable, match="disk") as caught:
+            journal.append(event(2.0))
+        assert caught.value.outcome_unknown
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    journal.append(event(3.0))
+    assert values(journal) in ({"default": [1.0, 3.0]}, {"default": [1.0, 2.0, 3.0]})
+
+
+def back_up(path: str, to: str) -> None:
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+
+
+def test_a_restored_file_is_noticed(path: str, tmp_path: Path) -> None:
+    """When a backup is moved into place, every worker changes over: views start afresh, appends go to the new
+    file.
+    """
+    backup = str(tmp_path / "backup.db")
+    with closing(SqliteJournal(path)) as one, closing(SqliteJournal(path)) as other:
+        kept = mark_of(one.append(event(1.0)))
+        back_up(path, backup)
+        for number in range(300):
+            lost = mark_of(one.append(event(float(number))))
+        assert other.read(lost).records == 0
+        os.replace(backup, path)
+        with pytest.raises(HistoryChanged):
+            one.read(lost)
+        assert other.read(kept).records == 0
+        other.append(event(2.0))
+        one.append(lambda: event(3.0))
+        one.maintain()
+        other.maintain()
+        assert values(one) == values(other) == {"default": [1.0, 2.0, 3.0]}
+    with closing(SqliteJournal(path)) as again:
+        assert values(again) == {"default": [1.0, 2.0, 3.0]}
+    with closing(sqlite3.connect(path)) as look:
+        assert look.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_file_replaced_during_a_decision_is_not_written(path: str, tmp_path: Path) -> None:
+    """A decision made on the old file is made again on the new one."""
+    backup, runs = str(tmp_path / "backup.db"), []
+    with closing(SqliteJournal(path)) as journal:
+        journal.append(event(1.0))
+        back_up(path, backup)
+        journal.append(event(2.0))
+
+        def decide() -> Proposal:
+            if not runs:
+                os.replace(backup, path)
+            runs.append(values(journal)["default"])
+            return event(9.0)
+
+        journal.append(decide)
+        assert runs == [[1.0], [1.0]]
+        assert values(journal) == {"default": [1.0, 9.0]}
+
+
+def test_a_file_that_is_gone_is_not_made_anew(path: str, tmp_path: Path) -> None:
+    """While the file is away nothing is acknowledged, and none is made that a restore would replace."""
+    away = str(tmp_path / "away.db")
+    with closing(SqliteJournal(path)) as journal:
+        mark = mark_of(journal.append(event(1.0)))
+        back_up(path, away)
+        os.unlink(path)
+        calls = (lambda: journal.append(event(2.0)), lambda: journal.read(mark), journal.maintain)
+        for call in calls:
+            with pytest.raises(JournalUnavailable, match="not there") as caught:
+                call()
+            assert not caught.value.outcome_unknown
+        assert not os.path.exists(path)
+        os.replace(away, path)
+        journal.append(event(3.0))
+        assert values(journal, mark) == {"default": [3.0]}

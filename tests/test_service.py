@@ -1,0 +1,343 @@
+"""The service over a shared journal: views agree, everything expires by itself, faults are told apart."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statsapi.app import create_app
+from statsapi.config import GRACE_US, Settings
+from statsapi.errors import JournalUnavailable, ViewNotReady
+from statsapi.journal import START, HistoryChanged, Proposal
+from statsapi.journal.memory import MemoryJournal
+from statsapi.model import Deletion, EventBatch, Part
+from statsapi.service import Service
+from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, floor_minute_us
+from statsapi.view import View
+from tests.conftest import FakeClock
+
+KEEP_US = HOUR_US + GRACE_US
+
+
+class SharedJournal(MemoryJournal):
+    """One journal for several services in one process: closing is the test's, not a service's."""
+
+    def close(self) -> None:
+        pass
+
+
+def service_on(journal: MemoryJournal, clock: Any) -> Service:
+    return Service(Settings(journal="memory://"), lambda: journal, clock, background=False)
+
+
+def event(ts_us: int, value: float = 1.0, series: str = "default") -> EventBatch:
+    return EventBatch.single(series, ts_us, value)
+
+
+def test_events_expire_from_memory_and_journal(clock: FakeClock) -> None:
+    """What is older than retention and grace goes from store and journal, while later events are recorded."""
+    journal = SharedJournal(clock_us=clock)
+    service = service_on(journal, clock)
+    service.record(event(clock.now_us))
+    service.keep_house()
+    assert service.view().last_caught_up().event_count() == 1
+    clock.advance(KEEP_US + MINUTE_US)
+    service.record(event(clock.now_us))
+    service.keep_house()
+    assert service.view().last_caught_up().event_count() == 1
+    with pytest.raises(HistoryChanged):
+        journal.read(START)
+    checkpoint = journal.read_checkpoint()
+    assert checkpoint is not None
+    assert journal.read(checkpoint.mark).records == 1
+
+
+def test_events_expire_when_nobody_does_anything(clock: FakeClock) -> None:
+    """Without a read or a write, housekeeping alone empties store and journal, and then has nothing left to do."""
+    journal = SharedJournal(clock_us=clock)
+    services = [service_on(journal, clock) for _ in range(2)]
+    for _ in range(100):
+        services[0].record(event(clock.now_us))
+    clock.advance(KEEP_US + MINUTE_US)
+    for _ in range(3):
+        for service in services:
+            service.keep_house()
+            assert service.view().last_caught_up().event_count() == 0
+    checkpoint = journal.read_checkpoint()
+    assert checkpoint is not None
+    assert journal.read(checkpoint.mark).records == 1  # one tick, although two services keep house
+    size = journal.size_bytes()
+    for _ in range(200):
+        clock.advance(MINUTE_US)
+        services[0].keep_house()
+    assert journal.size_bytes() <= size
+
+
+def test_a_checkpoint_carries_what_is_stamped_ahead(clock: FakeClock) -> None:
+    """An event from the future outlives the record that brought it."""
+    journal = SharedJournal(clock_us=clock)
+    service = service_on(journal, clock)
+    service.record(event(clock.now_us + 24 * HOUR_US, 7.0))
+    service.record(event(clock.now_us, 1.0))
+    clock.advance(12 * HOUR_US)
+    service.record(event(clock.now_us, 2.0))
+    service.keep_house()
+    assert journal.read_checkpoint() is not None
+    for reader in (service, service_on(journal, clock)):
+        summary = reader.summarise("default")
+        assert (summary.count, summary.min, summary.max) == (2, 2.0, 7.0)
+
+
+def test_deleted_events_stay_deleted_after_compaction(clock: FakeClock) -> None:
+    """A deletion counts for what stood before it, in the checkpoint too; what came after it stays."""
+    journal = SharedJournal(clock_us=clock)
+    service = service_on(journal, clock)
+    ahead_us = clock.now_us + 24 * HOUR_US
+    service.record(event(ahead_us, 1.0))
+    journal.append(Proposal(Deletion("default")))
+    service.record(event(ahead_us, 2.0))
+    clock.advance(2 * HOUR_US)
+    service.record(event(clock.now_us, 3.0, "other"))
+    service.keep_house()
+    for reader in (service, service_on(journal, clock)):
+        assert reader.summarise("default").max == 2.0
+        assert reader.summarise("default").count == 1
+
+
+def test_two_compactions_at_once(clock: FakeClock) -> None:
+    """Of two workers that compact from the same checkpoint only one wins, and both go on giving the same answers."""
+    journal = SharedJournal(clock_us=clock)
+    first, second = (service_on(journal, clock) for _ in range(2))
+    first.record(event(clock.now_us + 48 * HOUR_US, 5.0))
+    clock.advance(2 * HOUR_US)
+    first.record(event(clock.now_us, 6.0))
+    views = [service.view() for service in (first, second)]
+    for view in views:
+        view.catch_up()
+    barrier = threading.Barrier(2)
+    won: list[bool] = []
+
+    def compact(view: View) -> None:
+        barrier.wait()
+        won.append(view.compact())
+
+    threads = [threading.Thread(target=compact, args=(view,)) for view in views]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False, True]
+    for reader in (first, second, service_on(journal, clock)):
+        assert reader.summarise("default").count == 2
+
+
+class _Replaced(SharedJournal):
+    """A journal whose content can be exchanged, as a restored file does."""
+
+    def become(self, other: MemoryJournal) -> None:
+        with self._writing, self._lock:
+            self._records, self._base, self._checkpoint = other._records, other._base, other._checkpoint
+
+
+def test_a_view_starts_afresh_when_history_changed(clock: FakeClock) -> None:
+    """After the journal was replaced by another, answers are the other's: neither the old nor a mixture."""
+    journal, other = _Replaced(clock_us=clock), MemoryJournal(clock_us=clock)
+    service = service_on(journal, clock)
+    for value in (1.0, 2.0, 3.0):
+        service.record(event(clock.now_us, value))
+        other.append(Proposal(event(clock.now_us, 10 * value)))
+    assert service.summarise("default").max == 3.0
+    journal.become(other)
+    assert service.summarise("default").max == 30.0
+    assert service.summarise("default").count == 3
+
+
+def test_reads_wait_for_a_replay_and_then_give_up(clock: FakeClock) -> None:
+    """While another thread replays, a read waits as long as it was told, then says ViewNotReady; later it works."""
+    replaying, go_on = threading.Event(), threading.Event()
+
+    class Slow(SharedJournal):
+        def read(self, *args: Any, **kwargs: Any) -> Any:
+            replaying.set()
+            assert go_on.wait(30)
+            return super().read(*args, **kwargs)
+
+    view = View(Slow(clock_us=clock), KEEP_US)
+    thread = threading.Thread(target=view.catch_up)
+    thread.start()
+    assert replaying.wait(30)
+    with pytest.raises(ViewNotReady):
+        view.catch_up(wait_s=0.01)
+    go_on.set()
+    thread.join()
+    view.catch_up(wait_s=10)
+
+
+def test_a_replay_that_takes_too_long_goes_on_where_it_was(clock: FakeClock) -> None:
+    """A reader that runs out of time keeps what was replayed: the next ones finish it."""
+
+    class OneByOne(SharedJournal):
+        def read(self, after: Any, **options: Any) -> Any:
+            return super().read(after, **options | {"limit_records": 1})
+
+    journal = OneByOne(clock_us=clock)
+    service = service_on(journal, clock)
+    for _ in range(20):
+        service.record(event(clock.now_us))
+    view = View(journal, KEEP_US)
+    attempts = 1
+    while True:
+        try:
+            store = view.catch_up(wait_s=0)
+            break
+        except ViewNotReady:
+            attempts += 1
+    assert 1 < attempts <= 21
+    assert store.event_count() == 20
+
+
+@pytest.mark.parametrize(("unknown", "outcome"), [(True, "unknown"), (False, "not recorded")])
+def test_a_failing_journal_is_a_503(clock: FakeClock, unknown: bool, outcome: str) -> None:
+    """A write that the journal refused is a 503 that says whether the event may have been recorded."""
+
+    class Failing(SharedJournal):
+        def append(self, *args: Any, **kwargs: Any) -> Any:
+            raise JournalUnavailable("the disk is full", outcome_unknown=unknown)
+
+    app = create_app(
+        Settings(journal="memory://"),
+        journal=lambda: Failing(clock_us=clock),
+        clock_us=clock,
+        background=False,
+    )
+    response = app.test_client().post("/event", json={"timestamp": 1763711100, "value": 1})
+    assert response.status_code == 503
+    assert response.content_type == "application/problem+json"
+    assert response.headers["Retry-After"] == "1"
+    assert response.get_json(force=True)["outcome"] == outcome
+    assert "the disk is full" in response.get_json(force=True)["detail"]
+
+
+def test_nothing_is_opened_before_the_first_use(clock: FakeClock) -> None:
+    """create_app opens no journal (it may run before a fork), start opens one, and close ends its use for good."""
+    opened = []
+
+    def open_journal() -> MemoryJournal:
+        opened.append(1)
+        return MemoryJournal(clock_us=clock)
+
+    app = create_app(Settings(journal="memory://"), journal=open_journal, clock_us=clock)
+    assert opened == []
+    service = app.extensions["statsapi"]
+    service.start()
+    service.start()
+    assert opened == [1]
+    service.close()
+    service.close()
+    with pytest.raises(JournalUnavailable):
+        service.record(event(clock.now_us))
+
+
+def test_the_background_thread_keeps_house(clock: FakeClock) -> None:
+    """With background=True nobody needs to call anything: what is due is done, and a fault does not end it."""
+    journal = SharedJournal(clock_us=clock)
+    journal.append(Proposal(event(clock.now_us)))
+    clock.advance(KEEP_US + MINUTE_US)
+    journal.append(Proposal(event(clock.now_us)))
+    done = threading.Event()
+    faults = [JournalUnavailable("once"), ZeroDivisionError("once")]
+
+    class Watched(SharedJournal):
+        def maintain(self) -> None:
+            if faults:
+                raise faults.pop()
+            done.set()
+
+    watched = Watched(clock_us=clock)
+    watched._records, watched._appended_us = journal._records, journal._appended_us
+    service = Service(Settings(journal="memory://"), lambda: watched, clock)
+    service.start()
+    assert done.wait(30)
+    service.close()
+    assert service.view().last_caught_up().event_count() == 1
+
+
+# Several workers, wrong clocks, restarts, compactions: against a list.
+
+_SERIES = ("default", "a")
+_steps = st.one_of(
+    st.tuples(
+        st.just("record"),
+        st.integers(0, 2),
+        st.lists(
+            st.tuples(
+                st.sampled_from(_SERIES),
+                st.integers(-150, 150).map(lambda minutes: minutes * MINUTE_US // 2 + minutes),
+                st.floats(allow_nan=False, allow_infinity=False),
+            ),
+            max_size=4,
+        ),
+    ),
+    st.tuples(
+        st.just("delete"),
+        st.integers(0, 2),
+        st.sampled_from(_SERIES),
+        st.integers(-100, 100),
+        st.integers(0, 100),
+    ),
+    st.tuples(st.just("advance"), st.integers(0, 90)),
+    st.tuples(st.just("keep_house"), st.integers(0, 2)),
+    st.tuples(st.just("restart"), st.integers(0, 2)),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_steps, max_size=25), st.tuples(*[st.integers(-5, 5)] * 3))
+def test_every_view_agrees_with_a_list(steps: list[Any], skews_s: tuple[int, int, int]) -> None:
+    """Three workers with clocks some seconds apart give the very answers of a list of all events, at every step."""
+    clock = FakeClock()
+    journal = SharedJournal(clock_us=clock)
+
+    def skewed(i: int) -> Any:
+        return lambda: clock.now_us + skews_s[i] * SECOND_US
+
+    services = [service_on(journal, skewed(i)) for i in range(3)]
+    recorded: list[tuple[str, int, float]] = []
+    for step in steps:
+        match step:
+            case ("record", worker, events):
+                by_series: dict[str, list[tuple[int, float]]] = {}
+                for series, offset_us, value in events:
+                    by_series.setdefault(series, []).append((clock.now_us + offset_us, value))
+                    recorded.append((series, clock.now_us + offset_us, value))
+                parts = tuple(
+                    Part(series, np.array([e[0] for e in rows]), np.array([e[1] for e in rows]))
+                    for series, rows in by_series.items()
+                )
+                services[worker].record(EventBatch(parts))
+            case ("delete", _, series, start, minutes):
+                start_us = floor_minute_us(clock.now_us) + start * MINUTE_US
+                end_us = start_us + minutes * MINUTE_US
+                journal.append(Proposal(Deletion(series, start_us, end_us)))
+                recorded = [e for e in recorded if not (e[0] == series and start_us <= e[1] < end_us)]
+            case ("advance", minutes):
+                clock.advance(minutes * MINUTE_US + 1)
+            case ("keep_house", worker):
+                services[worker].keep_house()
+            case ("restart", worker):
+                services[worker] = service_on(journal, skewed(worker))
+        for i, service in enumerate(services):
+            for series in _SERIES:
+                summary = service.summarise(series)
+                now_us = max(skewed(i)(), service.view().last_caught_up().appended_us)
+                values = [v for s, ts_us, v in recorded if s == series and ts_us >= now_us - HOUR_US]
+                assert summary.count == len(values)
+                if values:
+                    assert summary.mean == statistics.mean(values)
+                    assert (summary.min, summary.max) == (min(values), max(values))
