@@ -77,7 +77,7 @@ READ_LIMIT_BYTES = 8 << 20
 READ_LIMIT_RECORDS = 65_536
 
 
-class HistoryChanged(StatsError):  # noqa: N818 - not a fault of the caller's
+class HistoryChanged(StatsError):
     """The record that a view stands on is no longer there, or is another one: start from the checkpoint."""
 
     code = "history-changed"
@@ -259,8 +259,7 @@ def _open_sqlite(url: str, fsync: Fsync, clock_us: Clock) -> Journal:
     path = url.removeprefix("sqlite:///")
     if path == url or not path or path.endswith("/"):
         raise ConfigError(
-            "a SQLite journal is named sqlite:///relative/path.db or sqlite:////absolute/path.db, not "
-            + repr(url)
+            "a SQLite journal is named sqlite:///relative/path.db or sqlite:////absolute/path.db, not " + repr(url)
         )
     return SqliteJournal(path, fsync=fsync, clock_us=clock_us)
 
