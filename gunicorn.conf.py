@@ -1,8 +1,12 @@
 """How Gunicorn serves statsapi. Command line and GUNICORN_CMD_ARGS win over every line here; code is in statsapi.serving."""
 
 import os
+import sys
 
-from statsapi import serving
+# Gunicorn reads this file before it puts the working directory on the path.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from statsapi import serving  # noqa: E402
 
 # Loopback: who opens the service to a network does it on purpose (--bind; the container image and nginx's unit do).
 bind = "127.0.0.1:8000"

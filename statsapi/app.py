@@ -45,5 +45,6 @@ def create_app(
     app.extensions["statsapi"] = service
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["PROPAGATE_EXCEPTIONS"] = False  # a fault is logged and answered as a problem, under tests too
+    app.url_map.merge_slashes = False  # a series may be named a//b
     api.register(app)
     return app

@@ -13,7 +13,7 @@ from typing import Any, Final
 from marshmallow import Schema, ValidationError, fields, validate
 
 from statsapi.errors import ConfigError
-from statsapi.times import HOUR_US, MINUTE_US, format_duration, parse_duration_us
+from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_duration, parse_duration_us
 
 PREFIX: Final = "STATSAPI_"
 
@@ -71,6 +71,19 @@ class Settings:
     )
     max_body_bytes: int = _setting(
         fields.Integer, 16 * 1024 * 1024, "largest request body, in bytes", validate=validate.Range(min=1024)
+    )
+    max_batch_events: int = _setting(
+        fields.Integer, 100_000, "most events in one request", validate=validate.Range(min=1)
+    )
+    max_series: int = _setting(
+        fields.Integer,
+        100_000,
+        "most series at one time; events of further ones are refused (507)",
+        validate=validate.Range(min=1),
+    )
+    idempotency_ttl_us: int = _setting(_Duration, DAY_US, "how long an Idempotency-Key is remembered")
+    dedup: bool = _setting(
+        fields.Boolean, False, "drop an event that equals one held (series, timestamp, value); `?dedup=` overrides it"
     )
     pin_workers: str = _setting(
         fields.String,
@@ -134,6 +147,8 @@ def settings_table() -> str:
         default: Any = field.default
         if default is not None and isinstance(field.metadata["field"], _Duration):
             default = format_duration(default)
+        if isinstance(default, bool):
+            default = str(default).lower()
         shown = "unset" if default is None else f"`{default}`"
         rows.append(f"| `{names[field.name]}` | {shown} | {field.metadata['meaning']} |")
     return "\n".join(rows) + "\n"

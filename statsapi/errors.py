@@ -3,7 +3,7 @@
     StatsError
     ├── ConfigError            settings that cannot work, or a journal that cannot be used: raised at start
     │   └── JournalRefused     a corrupt file, a newer format, a directory that cannot be written
-    ├── InvalidEvents          events that break a rule which needs the clock or the state; nothing was recorded
+    ├── InvalidRequest         it breaks a rule which needs the clock or the state; nothing was recorded
     ├── JournalUnavailable     the journal failed now: nothing was recorded, or (`outcome_unknown`) it may have been
     ├── ViewNotReady           the replay has not caught up in the time a reader waits
     ├── StoreFull              a limit on what is kept was reached; nothing was recorded
@@ -39,14 +39,15 @@ class JournalRefused(ConfigError):
     code = "journal-refused"
 
 
-class InvalidEvents(StatsError):
-    """Events that are refused for what they say. `items` name each: {"index"?, "field", "reason"}."""
+class InvalidRequest(StatsError):
+    """Refused for what it says. `items` name each fault: {"index"?, "field", "reason"}."""
 
     code = "validation"
 
-    def __init__(self, items: list[dict[str, Any]]) -> None:
+    def __init__(self, items: list[dict[str, Any]], *, rejected: int | None = None) -> None:
         super().__init__(f"{len(items)} invalid")
         self.items = items
+        self.rejected = rejected  # of a batch: how many events are at fault, where `items` name the first only
 
 
 class JournalUnavailable(StatsError):

@@ -76,39 +76,39 @@ def _sums_by_limbs(values: Values) -> tuple[int, int] | None:
     if largest == 0.0:
         return 0, 0
     scaling = 600 if largest < _LOW else -560 if largest > _HIGH else 0
-    rest = np.empty(n)
-    if scaling == 0:
-        source = values
-    else:
+    source = values
+    if scaling:
         source = values * 2.0**scaling
         # Downwards, a product that is subnormal has lost bits. (Upwards all are exact.)
         if scaling < 0 and not (source * 2.0**-scaling == values).all():
             return None
         largest *= 2.0**scaling
-    # Each |l·l| sum is at most n · 2**(2B - 2) units, which must not pass 2**53.
+    # A sum of n products of two limbs is at most n · 2**(2B - 2) units, which must not pass 2**53.
     bits = (55 - (n - 1).bit_length()) // 2
-    unit = math.frexp(largest)[1] - bits + 1  # as a power of two; |x| < 2**exponent = 2**(bits - 1) · 2**unit
-    limbs = []
-    for i in range(_LIMBS):
+    unit = math.frexp(largest)[1] - bits + 1  # u_0 is 2**unit; largest < 2**(bits - 1) · u_0
+    limbs = np.empty((_LIMBS, n))
+    rest = np.empty(n)
+    for i, limb in enumerate(limbs):
         grid = math.ldexp(1.5, 52 + unit - i * bits)
-        limb = source + grid
+        np.add(source, grid, out=limb)
         limb -= grid
-        limbs.append(limb)
         np.subtract(source, limb, out=rest)
-        if not rest.any():
+        # Looking at a few first saves looking at all, as long as there is something left.
+        if not rest[:32].any() and not rest.any():
             break
         source = rest
     else:
         return None
-    # Everything in units of the last limb's grid: an integer sum first, one shift at the end.
-    last = len(limbs) - 1
-    lowest = unit - last * bits
+    # In units of the last limb's grid: integers first, one shift at the end.
+    lowest = unit - i * bits
+    limbs = limbs[: i + 1]
     total = squares = 0
-    for i, limb in enumerate(limbs):
-        total += int(math.ldexp(float(limb.sum()), i * bits - unit)) << (last - i) * bits
-        for j in range(i + 1):
-            product = int(math.ldexp(float(limb.dot(limbs[j])), (i + j) * bits - 2 * unit))
-            squares += product << ((2 * last - i - j) * bits + (j < i))  # twice the products off the diagonal
+    for j, limb_sum in enumerate(limbs.sum(axis=1).tolist()):
+        total += int(math.ldexp(limb_sum, j * bits - unit)) << (i - j) * bits
+        # Not limbs @ limbs.T, which is as fast: BLAS may start threads for it, in a worker that is pinned to one core.
+        for k, product in enumerate(np.vecdot(limbs[j:], limbs[j]).tolist(), j):
+            units = int(math.ldexp(product, (j + k) * bits - 2 * unit))
+            squares += units << (2 * i - j - k) * bits + (j < k)  # products off the diagonal count twice
     return (
         _shift(total, SUM_SCALE_BITS + lowest - scaling),
         _shift(squares, SQUARES_SCALE_BITS + 2 * (lowest - scaling)),

@@ -50,3 +50,32 @@ class Deletion:
     series: str
     start_us: int = MIN_TS_US
     end_us: int = MAX_TS_US + 1
+
+
+class Span(NamedTuple):
+    """A half-open stretch of time, [start_us, end_us); without an end it has no upper bound."""
+
+    start_us: int
+    end_us: int | None = None
+
+
+class SeriesInfo(NamedTuple):
+    """What is held of one series: how many events, and the first and last timestamp."""
+
+    name: str
+    events: int
+    first_us: int
+    last_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key: `name` says whose, `digest` what was asked; kept for ttl_us from the append.
+
+    Both are compared byte by byte. Expiry is judged by the journal's time, max(the clock, the last
+    appended_us).
+    """
+
+    name: bytes
+    digest: bytes
+    ttl_us: int

@@ -10,18 +10,18 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from statsapi.config import GRACE_US, Settings
-from statsapi.errors import InvalidEvents, JournalUnavailable, StatsError
-from statsapi.journal import Journal, Proposal
-from statsapi.model import EventBatch
-from statsapi.store import Held, Store
-from statsapi.summary import Summary
-from statsapi.times import MINUTE_US, floor_minute_us, format_duration
+from statsapi.errors import InvalidRequest, JournalUnavailable, StatsError, StoreFull
+from statsapi.journal import Decide, Journal, Proposal
+from statsapi.model import MAX_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
+from statsapi.store import Store
+from statsapi.times import MINUTE_US, floor_minute_us, format_duration, format_timestamp
 from statsapi.view import View
 
 logger = logging.getLogger("statsapi")
@@ -33,11 +33,25 @@ HOUSEKEEPING_INTERVAL_S: Final = 1.0
 
 
 class Recorded(NamedTuple):
-    """now_us: the journal's time of the record. expired: how many of the events are older than everything kept."""
+    """What recording a batch comes to: events by what became of them, at the journal's time `now_us`.
+
+    expired: older than everything kept. Without deduplication they are in the journal and in no answer; with it they
+    are left out, since whether they were there before can no longer be told.
+    """
 
     now_us: int
     stored: int
-    expired: int
+    duplicates: int = 0
+    expired: int = 0
+
+
+# Makes the answer to a recording out of what it came to: it is kept under the idempotency key, with the record.
+MakeAnswer = Callable[[Recorded], bytes]
+
+
+class Reply(NamedTuple):
+    body: bytes
+    replayed: bool
 
 
 class Service:
@@ -103,18 +117,68 @@ class Service:
 
     def now_us(self) -> int:
         """The clock, but never before the last record seen: what was recorded has happened."""
-        return max(self._clock_us(), self.view().last_caught_up().appended_us)
+        return self._now_after(self.view().last_caught_up())
 
-    def record(self, batch: EventBatch) -> Recorded:
+    def _now_after(self, store: Store) -> int:
+        return max(self._clock_us(), store.appended_us)
+
+    # Recording
+
+    def find_answer(self, key: Key) -> Reply | None:
+        """The first answer to this key, if there was one; to be asked before limits and the like are looked at."""
+        body = self.view().journal.find_answer(key)
+        return None if body is None else Reply(body, replayed=True)
+
+    def record(
+        self,
+        batch: EventBatch,
+        make_answer: MakeAnswer = lambda recorded: b"",
+        *,
+        key: Key | None = None,
+        dedup: bool = False,
+    ) -> Reply:
         """Append the batch as one record; when this returns it is as durable as configured.
 
-        Raises InvalidEvents (nothing is recorded then) and JournalUnavailable.
+        With a key: once per key, and its first answer again for every retry. With `dedup` events that equal one held
+        or one earlier in the batch (series, timestamp, value) are left out; that is decided under the journal's write
+        lock, so it holds across workers. Raises InvalidRequest and StoreFull (nothing is recorded then),
+        IdempotencyConflict and JournalUnavailable.
         """
         self._refuse_far_future(batch)
-        appended = self.view().journal.append(Proposal(batch))
-        kept_from_us = floor_minute_us(appended.appended_us - self._keep_us)
+        self._refuse_too_many_series(batch)
+        proposal: Proposal | Decide
+        if dedup:
+            proposal = lambda: self._without_duplicates(batch, make_answer)  # noqa: E731
+        else:
+            recorded = self._count_expired(batch)
+            proposal = Proposal(batch if len(batch) else None, make_answer(recorded))
+        appended = self.view().journal.append(proposal, key=key)
+        return Reply(appended.answer or b"", appended.replayed)
+
+    def _count_expired(self, batch: EventBatch) -> Recorded:
+        store = self.view().last_caught_up()
+        now_us = self._now_after(store)
+        kept_from_us = store.kept_from_us(now_us)
         expired = sum(int(np.count_nonzero(part.ts_us < kept_from_us)) for part in batch.parts)
-        return Recorded(appended.appended_us, len(batch) - expired, expired)
+        return Recorded(now_us, len(batch) - expired, expired=expired)
+
+    def _without_duplicates(self, batch: EventBatch, make_answer: MakeAnswer) -> Proposal:
+        """Runs under the journal's write lock: what the caught-up view does not hold is new."""
+        store = self.view().catch_up()
+        now_us = self._now_after(store)
+        kept_from_us = store.kept_from_us(now_us)
+        parts = []
+        expired = 0
+        for series, ts_us, values in batch.parts:
+            raw = ts_us >= kept_from_us
+            expired += len(raw) - int(np.count_nonzero(raw))
+            new = raw & ~_repeats(ts_us, values)
+            new[new] = ~store.contains(series, ts_us[new], values[new])
+            if new.any():
+                parts.append(Part(series, ts_us[new], values[new]))
+        fresh = EventBatch(tuple(parts))
+        recorded = Recorded(now_us, len(fresh), len(batch) - len(fresh) - expired, expired)
+        return Proposal(fresh if parts else None, make_answer(recorded))
 
     def _refuse_far_future(self, batch: EventBatch) -> None:
         skew_us = self.settings.max_future_skew_us
@@ -122,7 +186,7 @@ class Service:
             return
         latest_us = self._clock_us() + skew_us
         if any(int(part.ts_us.max()) > latest_us for part in batch.parts if len(part.ts_us)):
-            raise InvalidEvents(
+            raise InvalidRequest(
                 [
                     {
                         "field": "timestamp",
@@ -132,22 +196,85 @@ class Service:
                 ]
             )
 
-    def summarise(self, series: str) -> Summary:
-        """The exact summary of the default window, without an upper end, of everything acknowledged so far."""
-        store = self._caught_up()
-        return store.summarise(series, self._now_after(store) - self.settings.window_us, None)
+    def _refuse_too_many_series(self, batch: EventBatch) -> None:
+        """A bound on memory, not exact to the series: other workers may add some at the same moment."""
+        view = self.view()
+        names = [part.series for part in batch.parts]
+        if not view.last_caught_up().unknown_series(names):
+            return
+        store = view.catch_up(wait_s=READ_WAIT_S)
+        held, limit = store.series_count(), self.settings.max_series
+        if held + len(store.unknown_series(names)) > limit:
+            raise StoreFull("series", held, limit)
 
-    def held_events(self, series: str, limit: int, *, late_only: bool) -> tuple[int, Held]:
-        """(now_us, a page of the raw events and late arrivals of a series, newest first)."""
-        store = self._caught_up()
-        now_us = self._now_after(store)
-        return now_us, store.held(series, store.kept_from_us(now_us), limit, late_only=late_only)
+    def delete(self, series: str, span: Span) -> int:
+        """Forget the series' events in the span, everywhere; how many of those held that were.
 
-    def _caught_up(self) -> Store:
-        return self.view().catch_up(wait_s=READ_WAIT_S)
+        The edges are whole minutes; InvalidRequest names the nearest ones otherwise. A record like any other: events
+        recorded later count, also in that span.
+        """
+        end_us = MAX_TS_US + 1 if span.end_us is None else span.end_us
+        faults = [
+            {"field": field, "reason": f"must be a whole minute; the nearest range that covers it has {nearest}"}
+            for field, edge_us, nearest in (
+                ("start", span.start_us, format_timestamp(floor_minute_us(span.start_us))),
+                ("end", end_us, format_timestamp(min(-floor_minute_us(-end_us), MAX_TS_US))),
+            )
+            if edge_us % MINUTE_US
+        ]
+        if faults:
+            raise InvalidRequest(faults)
+        deleted = 0
 
-    def _now_after(self, store: Store) -> int:
-        return max(self._clock_us(), store.appended_us)
+        def decide() -> Proposal:
+            nonlocal deleted
+            deleted = self.view().catch_up().count(series, span)
+            return Proposal(Deletion(series, span.start_us, end_us))
+
+        self.view().journal.append(decide)
+        return deleted
+
+    # Asking
+
+    def ask(self) -> tuple[Store, int]:
+        """The store with everything acknowledged before this call, and now. Do not keep the store.
+
+        Raises ViewNotReady while a replay takes longer than READ_WAIT_S.
+        """
+        store = self.view().catch_up(wait_s=READ_WAIT_S)
+        return store, self._now_after(store)
+
+    def spans(
+        self,
+        store: Store,
+        now_us: int,
+        windows_us: Sequence[int],
+        start_us: int | None = None,
+        end_us: int | None = None,
+    ) -> list[Span]:
+        """The spans that a question means: an explicit range, or windows that end now and have no upper bound.
+
+        Without either it is the default window. InvalidRequest where one reaches past what is kept. A start may lie
+        up to the grace before the retention, as its client computed it some time ago.
+        """
+        if start_us is not None:
+            kept_from_us = store.kept_from_us(now_us)
+            if start_us < kept_from_us:
+                raise InvalidRequest([{"field": "start", "reason": self._kept(kept_from_us)}])
+            return [Span(start_us, end_us)]
+        for window_us in windows_us:
+            if window_us > self.settings.retention_us:
+                reason = f"{format_duration(window_us)} {self._kept(now_us - self.settings.retention_us)}"
+                raise InvalidRequest([{"field": "window" if len(windows_us) == 1 else "windows", "reason": reason}])
+        return [Span(now_us - window_us) for window_us in windows_us or (self.settings.window_us,)]
+
+    def _kept(self, from_us: int) -> str:
+        return (
+            f"reaches past what is kept: {format_duration(self.settings.retention_us)} (STATSAPI_RETENTION), "
+            f"now since {format_timestamp(from_us)}"
+        )
+
+    # Keeping house
 
     def keep_house(self) -> None:
         """Catch up and let the journal do its upkeep; once a minute also expire and compact. Every worker does so.
@@ -191,3 +318,12 @@ class Service:
                 logger.exception("housekeeping failed")
             if self._stopping.wait(max(0.0, started_s + HOUSEKEEPING_INTERVAL_S - time.monotonic())):
                 return
+
+
+def _repeats(ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
+    """Which events equal an earlier one of the same arrays: bool[n]. O(n log n)."""
+    order = np.lexsort((values, ts_us))  # stable: of equal events the first to come stays first
+    repeats = np.zeros(len(ts_us), np.bool_)
+    same = (np.diff(ts_us[order]) == 0) & (values[order][1:] == values[order][:-1])
+    repeats[order[1:]] = same
+    return repeats

@@ -15,16 +15,18 @@ for anything that may never come.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import signal
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers import gthread
 
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
@@ -32,7 +34,7 @@ from statsapi.errors import ConfigError
 # A connection is left to a worker that has fewer for PATIENCE_S in pauses of PAUSE_S, the epoll timeout's unit. A worker
 # that runs Python in all its threads answers its poller within the interpreter's switch interval of 5 ms.
 PAUSE_S: Final = 0.001
-PATIENCE_S: Final = 0.010
+PATIENCE_S: Final = 0.030
 
 # Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. A quarter of a
 # second is far inside every sensible `timeout` and saves the system calls.
@@ -40,42 +42,46 @@ HEARTBEAT_S: Final = 0.25
 
 
 class Load(NamedTuple):
-    """What a worker shows of itself: its open connections, and a count that moves with each turn of its poll loop."""
+    """What a worker shows of itself: its open connections, and a count that rises with each turn of its poll loop."""
 
     connections: int
     turns: int
 
 
 class Board:
-    """Shared memory in which each worker shows its load; a slot is 16 bytes, written by its owner alone.
+    """Shared memory in which each worker shows its load. A slot is 16 bytes, written by its owner alone.
 
-    It must exist before the first fork. Reads take no lock: a number is at worst one turn old, and a wrong choice
-    costs one connection's place.
+    It must exist before the first fork. Nobody takes a lock: what is read is at worst one turn old, and then a
+    connection is one place off.
     """
 
     SLOTS: Final = mmap.PAGESIZE // 16
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")  # [connections + 1, turns] per slot
+        self._cells = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")  # connections + 1, turns; for each slot
 
-    def show(self, slot: int, load: Load) -> None:
-        self._cells[2 * slot + 1] = load.turns
-        self._cells[2 * slot] = load.connections + 1
+    def show(self, slot: int, connections: int, turns: int) -> None:
+        self._cells[2 * slot + 1] = turns
+        self._cells[2 * slot] = connections + 1
 
     def clear(self, slot: int) -> None:
         """The slot's worker takes no (more) connections: it is starting, leaving, or gone."""
         self._cells[2 * slot] = 0
 
     def loads(self) -> dict[int, Load]:
-        """The loads of the workers that accept connections, by slot."""
+        """The workers that take connections, by slot."""
         cells = self._cells.tolist()
         return {at // 2: Load(cells[at] - 1, cells[at + 1]) for at in range(0, len(cells), 2) if cells[at]}
 
 
+# How a thread of Gunicorn's tells the poll loop that a connection has not sent anything yet.
+_NO_DATA_YET: Final[Future[object]] = Future()
+_NO_DATA_YET.set_result(gthread._DEFER)
+
 _board = Board()  # at import, as the arbiter loads this module before it forks
 
 
-class FairThreadWorker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
+class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
     """Gunicorn's threaded worker, which leaves a new connection to a worker that has fewer.
 
     All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections opened
@@ -114,7 +120,7 @@ class FairThreadWorker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no t
             return
         self._turns += 1
         if self.alive:
-            _board.show(self.slot, Load(self.nr_conns, self._turns))
+            _board.show(self.slot, self.nr_conns, self._turns)
         if self._paused_until:
             timeout = min(timeout, max(self._paused_until - time.monotonic(), 0.0))
         listening, waiting_since = self._accepting, self._waiting_since
@@ -127,7 +133,18 @@ class FairThreadWorker(ThreadWorker):  # type: ignore[misc]  # Gunicorn has no t
             return
         super().accept(listener)
         if self.slot is not None:
-            _board.show(self.slot, Load(self.nr_conns, self._turns))
+            _board.show(self.slot, self.nr_conns, self._turns)
+
+    def enqueue_req(self, conn: Any) -> None:
+        """A new connection waits for its first bytes in the poll loop, not in a thread.
+
+        Gunicorn gives it a thread that waits up to 5 s: as many silent connections as there are threads, such as
+        a browser opens ahead, stopped everybody else for that long.
+        """
+        if self.alive and not conn.initialized and not conn.data_ready:
+            self.finish_request(conn, _NO_DATA_YET)
+        else:
+            super().enqueue_req(conn)
 
     def _leave_to_others(self, slot: int) -> bool:
         """Whether a worker with fewer connections should take what waits; if so the listener is paused."""
@@ -174,7 +191,7 @@ def default_workers() -> int:
     return int(max(1, min(len(allowed_cores()) or os.cpu_count() or 1, cpu_limit(), 4)))
 
 
-def _choose_core(mode: str, workers: int, taken: list[tuple[int, int]]) -> int | None:
+def choose_core(mode: str, workers: int, taken: list[tuple[int, int]]) -> int | None:
     """The core for a new worker, where `taken` holds (age, core) of those alive; None leaves it free to roam.
 
     The core with the fewest workers; among equals the one whose newest worker is oldest, as a reload leaves old and
@@ -209,6 +226,7 @@ def _is_memory_only() -> bool:
 
 def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
+    _log_as_gunicorn_does(server.log.error_log)
     faults: list[str] = []
     try:
         Settings.from_env()
@@ -232,6 +250,14 @@ def on_starting(server: Any) -> None:
     if server.pidfile is not None:
         server.pidfile.unlink()  # Gunicorn has written it already and forgets it on this path
     sys.exit(os.EX_CONFIG)
+
+
+def _log_as_gunicorn_does(error_log: logging.Logger) -> None:
+    """What the service logs goes where Gunicorn's own lines go, by level and handlers, in every worker."""
+    ours = logging.getLogger("statsapi")
+    ours.handlers = error_log.handlers  # the very list: a reload exchanges what is in it
+    ours.setLevel(error_log.level)
+    ours.propagate = False
 
 
 def nworkers_changed(server: Any, new: int, old: int | None) -> None:
@@ -270,7 +296,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     if worker.slot is not None:
         _board.clear(worker.slot)
     pinned = [(other.age, other.core) for other in living if getattr(other, "core", None) is not None]
-    worker.core = _choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
+    worker.core = choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -164,7 +164,7 @@ def test_index(client: FlaskClient) -> None:
 def test_index_lists_the_routes_there_are(app: Flask, client: FlaskClient) -> None:
     """The list of endpoints is that of the router, no more and no less."""
     routes = {
-        f"{method} {rule.rule}"
+        f"{method} {rule.rule.replace('<path:name>', '{name}')}"
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
@@ -335,7 +335,7 @@ def test_unforeseen_faults_are_problems_too(app: Flask, client: FlaskClient) -> 
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("secret")
 
-    app.extensions["statsapi"].summarise = broken
+    app.extensions["statsapi"].ask = broken
     response = client.get("/statistics")
     problem = assert_problem(response, 500, "internal-server-error")
     assert "secret" not in response.text

@@ -24,7 +24,7 @@ ALLOWED = {
     "config": {"errors", "times"},
     "view": {"store", "journal", "model", "errors", "times"},
     "service": {"view", "store", "summary", "journal", "config", "model", "errors", "times"},
-    "api": {"api", "service", "summary", "config", "model", "errors", "times"},
+    "api": {"api", "service", "store", "summary", "config", "model", "errors", "times"},
     "app": {"api", "service", "journal", "config", "errors", "times"},
     "serving": {"config", "errors"},
     "healthcheck": set(),

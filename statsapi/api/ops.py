@@ -13,9 +13,14 @@ blueprint = Blueprint("ops", __name__)
 
 _ENDPOINTS = {
     "POST /event": "Record one event: {timestamp, value, series?}",
-    "GET /statistics": "Count, min, max and mean over the past window",
+    "GET /statistics": "Count, min, max and mean of the past window, or what window, start, stats … ask for",
     "GET /debug/events": "The raw events held and late arrivals, newest first",
     "GET /": "This page",
+    "POST /events": "Record many events at once: JSON, columnar JSON, NDJSON or CSV",
+    "GET /events": "The raw events of a range as JSON pages, NDJSON or CSV",
+    "GET /statistics/timeline": "Statistics step by step, for charts",
+    "GET /series": "The series there are",
+    "DELETE /series/{name}": "Forget a series, or a range of it",
 }
 
 

@@ -9,11 +9,11 @@ items are at fault.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 from flask import Flask, Response, current_app, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
@@ -22,7 +22,7 @@ from statsapi import errors
 
 # The most specific class wins.
 _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
-    errors.InvalidEvents: (422, "The request is not valid"),
+    errors.InvalidRequest: (422, "The request is not valid"),
     errors.IdempotencyConflict: (422, "Idempotency-Key was used before"),
     errors.StoreFull: (507, "The store is full"),
     errors.JournalUnavailable: (503, "The journal is not available"),
@@ -54,7 +54,7 @@ def problem(
         "detail": detail,
         **members,
     }
-    response = Response(json.dumps(body), status, mimetype="application/problem+json")
+    response = Response(msgspec.json.encode(body) + b"\n", status, mimetype="application/problem+json")
     response.headers.update(headers or {})
     return response
 
@@ -70,11 +70,16 @@ def _validation(error: ValidationError) -> Response:
     return _invalid(faults)
 
 
-def _invalid(faults: list[dict[str, Any]]) -> Response:
+def _invalid(faults: list[dict[str, Any]], rejected: int | None = None) -> Response:
     first = faults[0]
-    where = f"{first['field']}: " if first["field"] else ""
+    where = "".join(f"{name} {first[name]}, " for name in ("index", "line") if name in first)
+    where += f"{first['field']}: " if first["field"] else ""
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return problem(422, "validation", "The request is not valid", f"{where}{first['reason']}{more}", errors=faults)
+    members: dict[str, Any] = {"errors": faults}
+    if rejected is not None:
+        members["rejected"] = rejected
+        more = f" ({rejected} events are at fault; nothing was stored)"
+    return problem(422, "validation", "The request is not valid", f"{where}{first['reason']}{more}", **members)
 
 
 def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -90,8 +95,8 @@ def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _refused(error: errors.StatsError) -> Response:
-    if isinstance(error, errors.InvalidEvents):
-        return _invalid(error.items)
+    if isinstance(error, errors.InvalidRequest):
+        return _invalid(error.items, error.rejected)
     status, title = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     if status == 500:
         current_app.logger.error("unexpected refusal", exc_info=error)

@@ -1,23 +1,36 @@
-"""JSON <-> model: shapes and ranges. Rules that need state or a clock are the service's."""
+"""JSON and query parameters <-> model: shapes and ranges. Rules that need state or a clock are the service's."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, Final
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from statsapi.model import DEFAULT_SERIES
-from statsapi.times import parse_timestamp_us
+from statsapi.times import parse_duration_us, parse_timestamp_us
 
 SERIES_NAME: Final = re.compile(r"[A-Za-z0-9_.:/@=+\-]{1,200}\Z", re.ASCII)
 SERIES_RULE: Final = "must be 1 to 200 characters out of A-Z a-z 0-9 _ . : / @ = + -"
 
 DEBUG_PAGE_MAX: Final = 10_000
+SERIES_PAGE_MAX: Final = 10_000
+EXPORT_PAGE_MAX: Final = 10_000
+WINDOWS_MAX: Final = 20
+PERCENTILES_MAX: Final = 100
+
+STATS: Final = ("count", "min", "max", "mean", "sum", "variance", "stddev", "first", "last", "rate")
+SEED_STATS: Final = STATS[:4]
+STEP_STATS: Final = tuple(name for name in STATS if name not in ("first", "last"))
 
 
 class Timestamp(fields.Field[int]):
     """Any timestamp DESIGN's section 4 allows; deserializes to microseconds UTC."""
+
+    default_error_messages = {  # noqa: RUF012 (marshmallow reads it from the class)
+        "required": "is missing; give an ISO 8601 string or Unix seconds",
+        "null": "must be an ISO 8601 string or Unix seconds, not null",
+    }
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         try:
@@ -26,10 +39,82 @@ class Timestamp(fields.Field[int]):
             raise ValidationError(str(error)) from None
 
 
+class QueryTimestamp(Timestamp):
+    """As in a body; a parameter is always text, so a number in it is Unix seconds. A space may be a lost plus."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        text = str(value)
+        if re.fullmatch(r"-?\d+(\.\d+)?", text, re.ASCII) and not re.fullmatch(r"\d{7,8}", text, re.ASCII):
+            value = float(text) if "." in text else int(text)
+        elif re.search(r" \d\d:?\d\d\Z", text) and ("T" in text or text.count(" ") > 1):
+            value = "+".join(text.rsplit(" ", 1))  # ?start=2025-11-21T07:45:00+01:00, where + means a space in a URL
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Duration(fields.Field[int]):
+    """A positive duration; deserializes to microseconds."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        try:
+            duration_us = parse_duration_us(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+        if duration_us <= 0:
+            raise ValidationError("must be longer than 0")
+        return duration_us
+
+
+class CommaSeparated(fields.Field[list[Any]]):
+    """`a,b,c` in one parameter: each through `inner`, at least one, at most `most`, none twice."""
+
+    def __init__(self, inner: fields.Field[Any], most: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.inner = inner
+        self.most = most
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        items = [item.strip() for item in str(value).split(",")]
+        if len(items) > self.most:
+            raise ValidationError(f"takes at most {self.most}, not {len(items)}")
+        loaded = []
+        for item in items:
+            try:
+                loaded.append(self.inner.deserialize(item))
+            except ValidationError as error:
+                raise ValidationError([f"{item!r} {message}" for message in error.messages]) from None
+        if len(set(loaded)) < len(loaded):
+            raise ValidationError("names one twice")
+        return loaded
+
+
+class Stats(CommaSeparated):
+    """Names of statistics, or `all`; deserializes to a list in the order of the answer."""
+
+    def __init__(self, names: tuple[str, ...] = STATS) -> None:
+        rule = validate.OneOf(names, error=f"is none of {', '.join(names)}")
+        super().__init__(fields.String(validate=rule), len(names))
+        self.names = names
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
+        if value == "all":
+            return list(self.names)
+        asked = super()._deserialize(value, attr, data, **kwargs)
+        return [name for name in self.names if name in asked]
+
+
+class Percentile(fields.Field[tuple[str, float]]):
+    """A percentile as it was written, which is its name in the answer, and as a number from 0 to 100."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, float]:
+        if not re.fullmatch(r"\d{1,3}(\.\d{1,15})?", value, re.ASCII) or float(value) > 100:
+            raise ValidationError("must be a number from 0 to 100, such as 99.9")
+        return value, float(value)
+
+
 class FiniteFloat(fields.Float):
     """A number, or what Python's float() reads in a string, within float64; no booleans, NaN or infinities."""
 
-    default_error_messages = {  # noqa: RUF012 (marshmallow reads it from the class)
+    default_error_messages = {  # noqa: RUF012
         "required": "is missing; give a number such as 42.5",
         "null": "must be a number, not null",
         "invalid": "must be a number such as 42.5",
@@ -39,12 +124,10 @@ class FiniteFloat(fields.Float):
 
 
 class SeriesName(fields.String):
-    default_error_messages = {"invalid": SERIES_RULE}  # noqa: RUF012
+    default_error_messages = {"invalid": SERIES_RULE, "null": SERIES_RULE}  # noqa: RUF012
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(
-            load_default=DEFAULT_SERIES, validate=validate.Regexp(SERIES_NAME, error=SERIES_RULE), **options
-        )
+    def __init__(self, *, load_default: str | None = DEFAULT_SERIES) -> None:
+        super().__init__(load_default=load_default, validate=validate.Regexp(SERIES_NAME, error=SERIES_RULE))
 
 
 class StrictSchema(Schema):
@@ -58,25 +141,78 @@ class StrictSchema(Schema):
             "unknown": f"is not known here; known are: {known}",
             "type": f"must be a JSON object with the fields: {known}",
         }
+        # What an empty input loads to, where nothing is required. Not to be changed.
+        self.defaults = None if any(field.required for field in self.fields.values()) else self.load({})
 
 
 class EventSchema(StrictSchema):
-    timestamp = Timestamp(
-        required=True,
-        error_messages={
-            "required": "is missing; give an ISO 8601 string or Unix seconds",
-            "null": "must be an ISO 8601 string or Unix seconds, not null",
-        },
-    )
+    timestamp = Timestamp(required=True)
     value = FiniteFloat(required=True)
     series = SeriesName()
 
 
-class StatisticsQuery(StrictSchema):
+class RecordQuery(StrictSchema):
+    dedup = fields.Boolean(load_default=None)
+
+
+class BatchQuery(RecordQuery):
+    partial_ = fields.Boolean(data_key="partial", load_default=False)  # Schema has an attribute `partial`
+
+
+class RangeQuery(StrictSchema):
+    """A question about one series, over a window or an explicit range."""
+
     series = SeriesName()
+    window = Duration()
+    start = QueryTimestamp()
+    end = QueryTimestamp()
+
+    @validates_schema
+    def _one_question(self, data: dict[str, Any], **kwargs: Any) -> None:
+        spans = [name for name in ("window", "windows", "start") if name in data]
+        faults: dict[str, list[str]] = {}
+        if len(spans) > 1:
+            faults = {name: ["goes alone: window, windows, or start and perhaps end"] for name in spans}
+        if "end" in data and "start" not in data:
+            faults["end"] = ["needs a start"]
+        if faults:
+            raise ValidationError(faults)
+        if "end" in data and data["end"] < data["start"]:
+            raise ValidationError({"end": ["lies before start"]})
+
+
+class StatisticsQuery(RangeQuery):
+    windows = CommaSeparated(Duration(), WINDOWS_MAX)
+    stats = Stats()
+    percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
+
+
+class TimelineQuery(RangeQuery):
+    step = Duration(required=True, error_messages={"required": "is missing; give a duration such as 1m"})
+    stats = Stats(STEP_STATS)
 
 
 class DebugQuery(StrictSchema):
     series = SeriesName()
     limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=DEBUG_PAGE_MAX))
     late = fields.Boolean(load_default=False)
+
+
+class SeriesQuery(StrictSchema):
+    prefix = fields.String(load_default="")
+    after = fields.String(load_default="")
+    limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=SERIES_PAGE_MAX))
+
+
+class DeleteQuery(StrictSchema):
+    start = QueryTimestamp()
+    end = QueryTimestamp()
+
+
+class ExportQuery(StrictSchema):
+    series = SeriesName(load_default=None)
+    start = QueryTimestamp()
+    end = QueryTimestamp()
+    format = fields.String(validate=validate.OneOf(("json", "ndjson", "csv")))
+    limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=EXPORT_PAGE_MAX))
+    cursor = fields.String(load_default="")

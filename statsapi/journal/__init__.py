@@ -44,7 +44,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from statsapi.errors import ConfigError, StatsError
 from statsapi.journal.format import Change, Events, decode_batch, encode_batch
-from statsapi.model import Deletion, EventBatch
+from statsapi.model import Deletion, EventBatch, Key
 
 __all__ = [
     "START",
@@ -102,19 +102,6 @@ class Proposal:
 
 
 Decide = Callable[[], Proposal]
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An idempotency key: `name` says whose, `digest` what was asked; kept for ttl_us from the append.
-
-    Both are compared byte by byte. Expiry is judged by the journal's time, max(the clock, the last
-    appended_us).
-    """
-
-    name: bytes
-    digest: bytes
-    ttl_us: int
 
 
 @dataclass(frozen=True, slots=True)

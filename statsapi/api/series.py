@@ -1,0 +1,49 @@
+"""Which series there are, and forgetting one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint
+from marshmallow import ValidationError
+
+from statsapi.api.requests import load_query, service
+from statsapi.api.schemas import SERIES_NAME, SERIES_RULE, DeleteQuery, SeriesQuery
+from statsapi.model import MIN_TS_US, Span
+from statsapi.times import format_timestamp
+
+blueprint = Blueprint("series", __name__)
+
+_QUERY = SeriesQuery()
+_DELETE_QUERY = DeleteQuery()
+
+
+@blueprint.get("/series")
+def get_series() -> dict[str, Any]:
+    """The series that hold raw events, by name; `next` is what to give as `after` for the next page."""
+    query = load_query(_QUERY)
+    store, now_us = service().ask()
+    page = store.series_page(query["prefix"], query["after"], query["limit"] + 1, store.kept_from_us(now_us))
+    shown = page[: query["limit"]]
+    return {
+        "series": [
+            {
+                "name": series.name,
+                "count": series.events,
+                "first": format_timestamp(series.first_us),
+                "last": format_timestamp(series.last_us),
+            }
+            for series in shown
+        ],
+        "next": shown[-1].name if len(page) > len(shown) else None,
+    }
+
+
+@blueprint.delete("/series/<path:name>")
+def delete_series(name: str) -> dict[str, Any]:
+    """Forget a series, or its events in a range of whole minutes, on every worker and in every replay."""
+    if not SERIES_NAME.match(name):
+        raise ValidationError({"name": [SERIES_RULE]})
+    query = load_query(_DELETE_QUERY)
+    deleted = service().delete(name, Span(query.get("start", MIN_TS_US), query.get("end")))
+    return {"status": "success", "series": name, "deleted": deleted}

@@ -1,0 +1,101 @@
+"""Naive twins: the plainest code that is right, slow and without a trick, for tests to compare with under ==."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from statsapi.summary import IDENTITY, Summary
+
+Event = tuple[int, float]
+
+
+def scaled_sums(values: Sequence[float]) -> tuple[int, int]:
+    """Σx · 2**1074 and Σx² · 2**2148 in fractions."""
+    fractions = [Fraction(value) for value in values]
+    total = sum(fractions, Fraction()) * 2**1074
+    squares = sum((x * x for x in fractions), Fraction()) * 2**2148
+    assert total.denominator == squares.denominator == 1
+    return int(total), int(squares)
+
+
+def summary(values: Sequence[float]) -> Summary:
+    if not values:
+        return IDENTITY
+    return Summary(len(values), min(values), max(values), *scaled_sums(values))
+
+
+def percentile(values: Sequence[float], p: float) -> float:
+    """What numpy answers; where its arithmetic overflows, the exact point between the two neighbours, rounded."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        answer = float(np.percentile(np.array(values), p))
+    if np.isfinite(answer):
+        return answer
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * (p / 100)
+    low, high = (Fraction(ordered[min(int(place) + i, len(ordered) - 1)]) for i in (0, 1))
+    return float(low + (high - low) * Fraction(place - int(place)))
+
+
+class NaiveTimeline:
+    """The verbs of Timeline over one list of (ts_us, value) in order of arrival."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def insert(self, ts_us: Sequence[int], values: Sequence[float]) -> None:
+        self.events.extend(zip(ts_us, values, strict=True))
+
+    def between(self, start_us: int | None, end_us: int | None) -> list[Event]:
+        """The events of [start_us, end_us) in order of time, then of arrival."""
+        inside = [e for e in self.events if _inside(e[0], start_us, end_us)]
+        return sorted(inside, key=lambda event: event[0])
+
+    def values(self, start_us: int | None, end_us: int | None) -> list[float]:
+        return [value for _, value in self.between(start_us, end_us)]
+
+    def delete(self, start_us: int | None, end_us: int | None) -> int:
+        before = len(self.events)
+        self.events = [e for e in self.events if not _inside(e[0], start_us, end_us)]
+        return before - len(self.events)
+
+    def expire_before(self, cutoff_us: int) -> int:
+        return self.delete(None, cutoff_us)
+
+    def summarise(self, start_us: int | None, end_us: int | None) -> Summary:
+        return summary(self.values(start_us, end_us))
+
+    def count(self, start_us: int | None, end_us: int | None) -> int:
+        return len(self.between(start_us, end_us))
+
+    def percentiles(self, start_us: int | None, end_us: int | None, ps: Sequence[float]) -> list[float]:
+        values = self.values(start_us, end_us)
+        return [percentile(values, p) for p in ps] if values else []
+
+    def steps(self, start_us: int, step_us: int, n_steps: int) -> list[Summary]:
+        edges = [start_us + step_us * i for i in range(n_steps + 1)]
+        return [self.summarise(edges[i], edges[i + 1]) for i in range(n_steps)]
+
+    def first(self, start_us: int | None, end_us: int | None) -> Event | None:
+        return next(iter(self.between(start_us, end_us)), None)
+
+    def last(self, start_us: int | None, end_us: int | None) -> Event | None:
+        return next(reversed(self.between(start_us, end_us)), None)
+
+    def columns(
+        self, start_us: int | None, end_us: int | None, limit: int | None, newest_first: bool
+    ) -> list[Event]:
+        events = self.between(start_us, end_us)
+        return (events[::-1] if newest_first else events)[:limit]
+
+    def contains(self, event: Event) -> bool:
+        return event in self.events
+
+
+def _inside(ts_us: int, start_us: int | None, end_us: int | None) -> bool:
+    return (start_us is None or ts_us >= start_us) and (end_us is None or ts_us < end_us)

@@ -1,0 +1,259 @@
+"""Real Gunicorn servers for tests and benchmarks, and a small WSGI application that shows which worker answered.
+
+    with gunicorn_server(tmp_path, workers=2) as server:
+        status, body = server.request("GET", "/statistics")
+
+A server runs in a process group of its own, which is all that is ever signalled or killed. Its log is a file; a port
+is chosen by the kernel and read from that log. Nothing sleeps for correctness: everything polls with a deadline.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+ROOT = Path(__file__).parent.parent
+DEADLINE_S = 30.0  # for everything that takes milliseconds on a quiet machine
+
+
+def wait_until(condition: Callable[[], Any], what: str, *, deadline_s: float = DEADLINE_S) -> Any:
+    """The first true value of `condition()`; fails after the deadline, naming `what` was waited for."""
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {deadline_s:.0f} s for {what}")
+        time.sleep(0.01)
+    return value
+
+
+class Server:
+    """A running Gunicorn. `target` is `http://host:port` or `unix:/path`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log_path: Path, bind: str) -> None:
+        self.process = process
+        self._log_path = log_path
+        self._bind = bind
+
+    @property
+    def log(self) -> str:
+        return self._log_path.read_text(errors="replace")
+
+    @property
+    def target(self) -> str:
+        if self._bind.startswith("unix:"):
+            return self._bind
+        found = re.search(r"Listening at: (http://\S+)", self.log)
+        assert found, self.log
+        return found[1]
+
+    def connect(self, timeout_s: float = DEADLINE_S) -> socket.socket:
+        if self._bind.startswith("unix:"):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(timeout_s)
+            try:
+                sock.connect(self._bind.removeprefix("unix:"))
+            except OSError:
+                sock.close()
+                raise
+            return sock
+        host, _, port = self.target.removeprefix("http://").rpartition(":")
+        return socket.create_connection((host, int(port)), timeout_s)
+
+    def client(self) -> Client:
+        return Client(self)
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """One request on a connection of its own: the status and the decoded JSON."""
+        with self.client() as client:
+            return client.request(method, path, body, headers)
+
+    def workers(self) -> set[int]:
+        """The pids of the arbiter's children."""
+        found = set()
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+                if int(parent) == self.process.pid and state != "Z":
+                    found.add(int(stat.parent.name))
+        return found
+
+    def wait_for_workers(self, count: int, *, besides: set[int] = frozenset()) -> set[int]:  # type: ignore[assignment]
+        """The pids when exactly `count` workers answer `/pid` and none of them is in `besides`."""
+
+        def answering() -> set[int]:
+            alive = self.workers()
+            if len(alive) != count or alive & besides:
+                return set()
+            clients = [self.client() for _ in range(4 * count)]  # together, or one worker could answer all
+            try:
+                return alive if {client.request("GET", "/pid")[1] for client in clients} == alive else set()
+            except (OSError, http.client.HTTPException):
+                return set()
+            finally:
+                for client in clients:
+                    client.close()
+
+        found: set[int] = wait_until(answering, f"{count} workers\n{self.log}")
+        return found
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait_for_log(self, text: str) -> None:
+        wait_until(lambda: text in self.log, f"{text!r} in the log:\n{self.log}")
+
+
+class Client:
+    """A keep-alive HTTP client that opens its connection again only when the server said it would close it."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: http.client.HTTPConnection | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("localhost")
+            self._connection.auto_open = 0  # a connection that breaks is a failure, not a reason to try again
+            self._connection.sock = self._server.connect()
+        payload = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        kind = {} if payload is None else {"Content-Type": "application/json"}
+        self._connection.request(method, path, payload, {**kind, **(headers or {})})
+        response = self._connection.getresponse()
+        text = response.read()
+        if response.will_close:
+            self.close()
+        return response.status, json.loads(text) if text else None
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def start_gunicorn(
+    directory: Path,
+    *,
+    app: str = "wsgi:app",
+    workers: int | None = 2,
+    bind: str = "127.0.0.1:0",
+    env: Mapping[str, str] | None = None,
+    args: Sequence[str] = (),
+) -> Server:
+    """Start Gunicorn with the project's gunicorn.conf.py, not waiting for it. Journal and HOME lie in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    log_path = directory / "gunicorn.log"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("STATSAPI_", "GUNICORN_"))}
+    inherited.pop("WEB_CONCURRENCY", None)
+    command = [sys.executable, "-m", "gunicorn", "--bind", bind]
+    if workers is not None:
+        command += ["--workers", str(workers)]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *args, app],
+            cwd=ROOT,
+            env={
+                **inherited,
+                "HOME": str(directory),
+                "XDG_RUNTIME_DIR": str(directory),
+                "STATSAPI_JOURNAL": f"sqlite:///{directory}/events.db",
+                **(env or {}),
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Server(process, log_path, bind)
+
+
+@contextmanager
+def gunicorn_server(directory: Path, **options: Any) -> Iterator[Server]:
+    """`start_gunicorn`, ready when it answers; stopped by SIGTERM at the end, its whole group killed if that fails."""
+    server = start_gunicorn(directory, **options)
+    try:
+        wait_until(lambda: _answers(server), "the server to answer")
+        yield server
+    finally:
+        stop(server)
+
+
+def stop(server: Server) -> int:
+    """SIGTERM, wait, and whatever is left of the process group is killed. Returns the exit status."""
+    try:
+        with suppress(ProcessLookupError):
+            server.process.terminate()
+        return server.process.wait(DEADLINE_S)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
+
+
+def _answers(server: Server) -> bool:
+    if server.process.poll() is not None:
+        raise AssertionError(f"the server ended with status {server.process.returncode}\n{server.log}")
+    try:
+        server.request("GET", "/")
+    except (OSError, AssertionError, http.client.HTTPException):
+        return False
+    return True
+
+
+# The small application: gunicorn … tests.servers:app
+
+
+class _Probe:
+    """GET /pid: the worker's pid. POST /echo: the body's length. GET /wait?for=path: answers once that file exists.
+
+    Its service only writes down that Gunicorn's hooks started and closed it.
+    """
+
+    def __init__(self) -> None:
+        self.extensions = {"statsapi": self}
+
+    def start(self) -> None:
+        self._note("start")
+
+    def close(self) -> None:
+        self._note("close")
+
+    def _note(self, what: str) -> None:
+        if path := os.environ.get("PROBE_NOTES"):
+            with open(path, "a") as notes:
+                notes.write(f"{what} {os.getpid()}\n")
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        answer: Any = os.getpid()
+        if environ["PATH_INFO"] == "/wait":
+            path = Path(parse_qs(environ["QUERY_STRING"])["for"][0])
+            path.with_suffix(".asked").touch()
+            wait_until(path.exists, str(path))
+        elif environ["PATH_INFO"] == "/echo":
+            answer = len(environ["wsgi.input"].read())
+        body = json.dumps(answer).encode()
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+app = _Probe()

@@ -1,0 +1,329 @@
+"""Windows, ranges, more statistics, timelines, series, export and deletion, over HTTP."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, format_timestamp
+from tests.conftest import NOW, FakeClock
+from tests.test_api_seed import assert_problem, post
+
+VALUES = [1.5, -2.0, 1e16, 0.1, 42.0, 3.25, 7.0, 0.1]
+
+
+@pytest.fixture
+def filled(client: FlaskClient, clock: FakeClock) -> FlaskClient:
+    """VALUES[i] lies i * 7 + 1 minutes before now."""
+    for i, value in enumerate(VALUES):
+        post(client, format_timestamp(clock.now_us - (7 * i + 1) * MINUTE_US), value)
+    return client
+
+
+def inside(minutes: float) -> list[float]:
+    return [value for i, value in enumerate(VALUES) if 7 * i + 1 <= minutes]
+
+
+def test_window(filled: FlaskClient) -> None:
+    """?window= answers for that window, and tells series, from and to; a window has no upper end."""
+    body = filled.get("/statistics?window=15m").json
+    assert list(body.items()) == [
+        ("series", "default"),
+        ("from", "2025-11-21T07:30:00+00:00"),
+        ("to", None),
+        ("count", 3),
+        ("min", -2.0),
+        ("max", 1e16),
+        ("mean", statistics.mean(inside(15))),
+    ]
+    for spelled in ("PT15M", "900s", "900", "0.25h"):
+        assert filled.get(f"/statistics?window={spelled}").json == body
+
+
+def test_windows_from_one_snapshot(filled: FlaskClient) -> None:
+    """?windows= answers several, in the order asked."""
+    body = filled.get("/statistics?windows=5m,1h,15m").json
+    assert list(body) == ["series", "windows"]
+    assert [answer["count"] for answer in body["windows"]] == [len(inside(m)) for m in (5, 60, 15)]
+    assert [answer["mean"] for answer in body["windows"]] == [statistics.mean(inside(m)) for m in (5, 60, 15)]
+
+
+def test_range_is_half_open(filled: FlaskClient, clock: FakeClock) -> None:
+    """[start, end): an event at start counts, one at end does not; without an end there is no upper bound."""
+    post(filled, format_timestamp(clock.now_us + HOUR_US), 9.0)
+    start, end = (format_timestamp(clock.now_us - m * MINUTE_US) for m in (15, 1))
+    body = filled.get(f"/statistics?start={quote(start)}&end={quote(end)}").json
+    assert (body["from"], body["to"], body["count"]) == (start, end, 2)
+    assert filled.get(f"/statistics?start={quote(start)}").json["count"] == 4
+    unquoted_plus = filled.get(f"/statistics?start={start}&end={end}").json
+    assert unquoted_plus == body
+    seconds = (clock.now_us - 15 * MINUTE_US) / SECOND_US
+    assert filled.get(f"/statistics?start={seconds}&end={quote(end)}").json == body
+
+
+def test_all_statistics(filled: FlaskClient) -> None:
+    """stats=all gives every statistic, exact, in a fixed order."""
+    body = filled.get("/statistics?stats=all&window=1h").json
+    assert list(body)[3:] == ["count", "min", "max", "mean", "sum", "variance", "stddev", "first", "last", "rate"]
+    assert body["mean"] == statistics.mean(VALUES)
+    assert body["variance"] == statistics.variance(VALUES)
+    assert body["stddev"] == statistics.stdev(VALUES)
+    assert body["sum"] == float(sum(map(__import__("fractions").Fraction, VALUES)))
+    assert (body["first"], body["last"]) == (VALUES[-1], VALUES[0])
+    assert body["rate"] == len(VALUES) / 3600
+
+
+def test_some_statistics(filled: FlaskClient) -> None:
+    """?stats= gives what was asked and no more, also without a window."""
+    assert filled.get("/statistics?stats=stddev,count").json == {"count": 8, "stddev": statistics.stdev(VALUES)}
+
+
+def test_percentiles(filled: FlaskClient) -> None:
+    """Percentiles are exact, named as they were asked, and null for an empty window."""
+    body = filled.get("/statistics?percentiles=50,95,99.9,0,100").json
+    expected = {name: np.percentile(VALUES, float(name)) for name in ("50", "95", "99.9", "0", "100")}
+    assert list(body) == ["count", "min", "max", "mean", "percentiles"]
+    assert body["percentiles"] == expected
+    empty = filled.get("/statistics?percentiles=50&series=none&stats=count").json
+    assert empty == {"count": 0, "percentiles": {"50": None}}
+
+
+def test_empty_and_single(filled: FlaskClient, client: FlaskClient) -> None:
+    """No events: count 0, a sum and rate of 0 and nulls. One event: a null variance."""
+    empty = client.get("/statistics?stats=all&series=none").json
+    assert {name for name, value in empty.items() if value is not None} == {"count", "sum", "rate"}
+    post(client, NOW, 5.0, series="one")
+    single = client.get("/statistics?stats=all&series=one").json
+    assert single["variance"] is None
+    assert single["stddev"] is None
+    assert "reasons" not in single
+
+
+def test_beyond_float64_says_why(client: FlaskClient) -> None:
+    """A sum or variance that leaves float64 is null with its reason, while the mean and deviation stay right."""
+    for value in (1.5e308, 1.5e308, -1.5e308, 1.5e308):
+        post(client, NOW, value)
+    body = client.get("/statistics?stats=mean,sum,variance,stddev").json
+    assert body["mean"] == 7.5e307
+    assert body["sum"] is None
+    assert body["variance"] is None
+    assert body["stddev"] == 1.5e308
+    assert set(body["reasons"]) == {"sum", "variance"}
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("window=2h", "window"),
+        ("window=-5m", "window"),
+        ("window=0", "window"),
+        ("window=soon", "window"),
+        ("windows=5m,2h", "windows"),
+        ("windows=5m,5m", "windows"),
+        ("windows=", "windows"),
+        ("windows=" + ",".join(f"{i}s" for i in range(1, 22)), "windows"),
+        ("window=5m&start=2025-11-21T07:00:00Z", "window"),
+        ("window=5m&windows=5m", "windows"),
+        ("end=2025-11-21T07:00:00Z", "end"),
+        ("window=5m&end=2025-11-21T07:00:00Z", "end"),
+        ("start=2025-11-21T07:00:00Z&end=2025-11-21T06:59:59Z", "end"),
+        ("start=2025-11-21T06:39:59Z", "start"),
+        ("start=yesterday", "start"),
+        ("stats=median", "stats"),
+        ("stats=count,count", "stats"),
+        ("percentiles=101", "percentiles"),
+        ("percentiles=-1", "percentiles"),
+        ("percentiles=nan", "percentiles"),
+        ("percentiles=", "percentiles"),
+        ("series=a%20b", "series"),
+        ("window=5m&window=1h", "window"),
+    ],
+)
+def test_questions_refused(client: FlaskClient, query: str, field: str) -> None:
+    """A question that cannot be answered as asked is a 422 that names the parameter."""
+    problem = assert_problem(client.get("/statistics?" + query), 422, "validation")
+    assert field in [error["field"] for error in problem["errors"]]
+
+
+def test_what_is_kept_is_said(client: FlaskClient) -> None:
+    """A window past the retention is told how much is kept, and since when."""
+    problem = assert_problem(client.get("/statistics?window=2h"), 422, "validation")
+    assert "1h" in problem["detail"]
+    assert "2025-11-21T06:45:00" in problem["detail"]
+
+
+def test_timeline(filled: FlaskClient, clock: FakeClock) -> None:
+    """Each step has its own statistics, empty ones included; together they are the window."""
+    post(filled, format_timestamp(clock.now_us + MINUTE_US), 8.0)
+    body = filled.get("/statistics/timeline?window=1h&step=10m&stats=count,mean,sum").json
+    assert list(body) == ["series", "from", "to", "steps"]
+    steps = body["steps"]
+    assert len(steps) == 6
+    assert list(steps[0]) == ["from", "to", "count", "mean", "sum"]
+    assert [step["from"] for step in steps] == [
+        format_timestamp(clock.now_us - m * MINUTE_US) for m in range(60, 0, -10)
+    ]
+    assert [step["to"] for step in steps[:-1]] == [step["from"] for step in steps[1:]]
+    assert steps[-1]["to"] is None
+    for i, step in enumerate(steps):
+        oldest, newest = 60 - 10 * i, 50 - 10 * i
+        values = [v for j, v in enumerate(VALUES) if newest < 7 * j + 1 <= oldest] + ([8.0] if i == 5 else [])
+        assert step["count"] == len(values)
+        assert step["mean"] == (statistics.mean(values) if values else None)
+    assert sum(step["count"] for step in steps) == filled.get("/statistics").json["count"]
+
+
+def test_timeline_of_a_range(filled: FlaskClient) -> None:
+    """A range that is no multiple of the step ends with a shorter one."""
+    query = "start=2025-11-21T07:00:00Z&end=2025-11-21T07:25:00Z&step=10m"
+    steps = filled.get("/statistics/timeline?" + query).json["steps"]
+    assert [(step["from"][11:16], step["to"][11:16]) for step in steps] == [
+        ("07:00", "07:10"),
+        ("07:10", "07:20"),
+        ("07:20", "07:25"),
+    ]
+    whole = filled.get("/statistics?start=2025-11-21T07:00:00Z&end=2025-11-21T07:25:00Z").json
+    assert sum(step["count"] for step in steps) == whole["count"]
+
+
+def test_timeline_is_bounded(client: FlaskClient) -> None:
+    """A step so short that it makes more than 5,000 of them is refused, as is none at all."""
+    assert len(client.get("/statistics/timeline?window=5000s&step=1s").get_json(force=True).get("steps", [])) in (
+        0,
+        5000,
+    )
+    assert_problem(client.get("/statistics/timeline?window=1h&step=500ms"), 422, "validation")
+    problem = assert_problem(client.get("/statistics/timeline?window=1h"), 422, "validation")
+    assert problem["errors"][0]["field"] == "step"
+
+
+def test_series_list(client: FlaskClient, clock: FakeClock) -> None:
+    """GET /series tells name, count, first and last, by name, in pages, by prefix; expired series are not there."""
+    for name in ("b", "a/1", "a/2", "a/3"):
+        post(client, NOW, 1.0, series=name)
+    post(client, "2025-11-21T07:30:00Z", 1.0, series="b")
+    body = client.get("/series").json
+    assert list(body) == ["series", "next"]
+    assert [series["name"] for series in body["series"]] == ["a/1", "a/2", "a/3", "b"]
+    assert body["series"][3] == {"name": "b", "count": 2, "first": "2025-11-21T07:30:00+00:00", "last": NOW}
+    assert body["next"] is None
+    page = client.get("/series?prefix=a/&limit=2").json
+    assert ([series["name"] for series in page["series"]], page["next"]) == (["a/1", "a/2"], "a/2")
+    page = client.get("/series?prefix=a/&limit=2&after=a/2").json
+    assert ([series["name"] for series in page["series"]], page["next"]) == (["a/3"], None)
+    clock.advance(2 * HOUR_US)
+    post(client, format_timestamp(clock.now_us), 1.0, series="new")
+    assert [series["name"] for series in client.get("/series").json["series"]] == ["new"]
+
+
+def test_export_csv_and_back(client: FlaskClient, app: Flask) -> None:
+    """A CSV export holds every event to the last bit, with its series as a column."""
+    rows = [("2025-11-21T07:44:00.000001Z", 0.1, "a"), (NOW, -1.7976931348623157e308, "a"), (NOW, 5e-324, "b")]
+    for timestamp, value, series in rows:
+        post(client, timestamp, value, series=series)
+    response = client.get("/events?format=csv")
+    assert response.mimetype == "text/csv"
+    read = list(csv.DictReader(io.StringIO(response.text)))
+    assert [(float(row["value"]), row["series"]) for row in read] == [(row[1], row[2]) for row in rows]
+    assert read[0]["timestamp"] == "2025-11-21T07:44:00.000001Z"
+    before = {series: client.get(f"/statistics?series={series}&stats=all").json for series in "ab"}
+    for series in "ab":
+        client.delete(f"/series/{series}")
+    for row in read:
+        post(client, row["timestamp"], row["value"], series=row["series"])
+    assert {series: client.get(f"/statistics?series={series}&stats=all").json for series in "ab"} == before
+
+
+def test_export_formats(client: FlaskClient) -> None:
+    """The format comes from ?format= or Accept; NDJSON has an object a line; ranges and a series narrow it."""
+    for minute in range(40, 45):
+        post(client, f"2025-11-21T07:{minute}:00Z", minute)
+    response = client.get("/events?series=default&start=2025-11-21T07:42:00Z&format=ndjson")
+    assert response.mimetype == "application/x-ndjson"
+    assert [json.loads(line)["value"] for line in response.text.splitlines()] == [42.0, 43.0, 44.0]
+    assert client.get("/events", headers={"Accept": "text/csv"}).mimetype == "text/csv"
+    assert client.get("/events", headers={"Accept": "*/*"}).mimetype == "application/json"
+    assert client.get("/events?format=csv&series=none").text == "timestamp,value,series\n"
+    assert_problem(client.get("/events", headers={"Accept": "image/png"}), 406, "not-acceptable")
+    assert_problem(client.get("/events?format=xml"), 422, "validation")
+    assert_problem(client.get("/events?start=2025-11-21T01:00:00Z"), 422, "validation")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_export_pages(client: FlaskClient, limit: int) -> None:
+    """Pages of JSON, followed by their cursor, give every event once, in order, through runs at one instant too."""
+    for series in "ab":
+        for i in range(9):
+            post(client, f"2025-11-21T07:{40 + i // 4}:00Z", i, series=series)
+    seen: list[tuple[str, float]] = []
+    cursor = ""
+    while True:
+        body = client.get(f"/events?limit={limit}&cursor={cursor}").json
+        assert len(body["events"]) <= limit
+        seen += [(event["series"], event["value"]) for event in body["events"]]
+        cursor = body["next"]
+        if cursor is None:
+            break
+    assert seen == [(series, float(i)) for series in "ab" for i in range(9)]
+    assert_problem(client.get("/events?cursor=xyz"), 422, "validation")
+
+
+def test_export_is_a_snapshot(client: FlaskClient, clock: FakeClock) -> None:
+    """What is recorded, expires or is deleted while an export streams does not show in it."""
+    for i in range(100):
+        post(client, format_timestamp(clock.now_us - i * SECOND_US), float(i))
+    response = client.get("/events?format=csv")
+    stream = response.iter_encoded()
+    next(stream)
+    post(client, NOW, 1e9)
+    client.delete("/series/default")
+    rest = b"".join(stream).decode().splitlines()
+    assert sorted(float(row.split(",")[1]) for row in rest) == [float(i) for i in range(100)]
+
+
+def test_delete(filled: FlaskClient, clock: FakeClock) -> None:
+    """DELETE forgets a series or whole minutes of it and says how many events that were; later ones count again."""
+    start, end = (quote(format_timestamp(clock.now_us - m * MINUTE_US)) for m in (15, 1))
+    body = filled.delete(f"/series/default?start={start}&end={end}").json
+    assert body == {"status": "success", "series": "default", "deleted": 2}
+    assert filled.get("/statistics").json["count"] == len(VALUES) - 2
+    assert filled.delete("/series/default").json["deleted"] == len(VALUES) - 2
+    assert filled.get("/statistics").json["count"] == 0
+    assert filled.get("/series").json["series"] == []
+    assert filled.delete("/series/default").json["deleted"] == 0
+    post(filled, NOW, 3.0)
+    assert filled.get("/statistics").json["count"] == 1
+
+
+def test_delete_takes_names_with_slashes(client: FlaskClient) -> None:
+    """A series may be named like a path, percent-encoded or not."""
+    for path in ("a//b/c", quote("a//b/c", safe="")):
+        post(client, NOW, 1.0, series="a//b/c")
+        assert client.delete(f"/series/{path}").json["deleted"] == 1
+
+
+def test_delete_wants_whole_minutes(client: FlaskClient) -> None:
+    """Another range is refused, naming the nearest one that covers it."""
+    response = client.delete("/series/x?start=2025-11-21T07:00:30Z&end=2025-11-21T07:10:01Z")
+    problem = assert_problem(response, 422, "validation")
+    reasons = {error["field"]: error["reason"] for error in problem["errors"]}
+    assert "2025-11-21T07:00:00+00:00" in reasons["start"]
+    assert "2025-11-21T07:11:00+00:00" in reasons["end"]
+    assert_problem(client.delete("/series/a%20b"), 422, "validation")
+
+
+def test_deleted_from_the_debug_page_too(client: FlaskClient) -> None:
+    """A late arrival that is deleted is forgotten as well."""
+    post(client, "2024-01-01T00:00:00Z", 1.0)
+    client.delete("/series/default")
+    body: Any = client.get("/debug/events").json
+    assert body["total_events"] == 0

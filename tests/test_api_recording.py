@@ -1,0 +1,163 @@
+"""Retries, deduplication and limits, over HTTP."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from statsapi.app import create_app
+from statsapi.config import Settings
+from statsapi.journal.memory import MemoryJournal
+from statsapi.times import DAY_US, HOUR_US, format_timestamp
+from tests.conftest import NOW, FakeClock
+from tests.test_api_seed import assert_problem, post
+from tests.test_service import SharedJournal
+
+EVENT = {"timestamp": NOW, "value": 42.5}
+
+
+def keyed(client: FlaskClient, key: str, body: Any = EVENT, path: str = "/event") -> Any:
+    return client.post(path, json=body, headers={"Idempotency-Key": key})
+
+
+def test_a_retry_counts_once_and_gets_the_first_answer(client: FlaskClient, clock: FakeClock) -> None:
+    """Same key and same body: the first answer again, byte for byte, marked as replayed."""
+    first = keyed(client, "k1")
+    clock.advance(1_000_000)
+    again = keyed(client, '"k1"')
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.data == first.data
+    assert "Idempotent-Replayed" not in first.headers
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert client.get("/statistics").json["count"] == 1
+
+
+def test_the_same_key_with_another_request_is_refused(client: FlaskClient) -> None:
+    """Another body, or another query, under the same key is a 422; another path is another key."""
+    keyed(client, "k1")
+    assert_problem(keyed(client, "k1", {**EVENT, "value": 1}), 422, "idempotency-conflict")
+    assert_problem(keyed(client, "k1", path="/event?dedup=true"), 422, "idempotency-conflict")
+    assert client.get("/statistics").json["count"] == 1
+
+
+def test_a_refused_request_does_not_use_up_its_key(client: FlaskClient) -> None:
+    """After a 4xx the mended request may come with the same key."""
+    assert keyed(client, "k1", {"timestamp": NOW}).status_code == 422
+    assert keyed(client, "k1").status_code == 200
+
+
+def test_keys_expire(client: FlaskClient, clock: FakeClock) -> None:
+    """After STATSAPI_IDEMPOTENCY_TTL a key is new again."""
+    keyed(client, "k1")
+    clock.advance(DAY_US + 1)
+    assert "Idempotent-Replayed" not in keyed(client, "k1").headers
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "é", "a b"])
+def test_keys_refused(client: FlaskClient, key: str) -> None:
+    """A key is 1 to 255 printable ASCII characters."""
+    problem = assert_problem(keyed(client, key), 422, "validation")
+    assert problem["errors"][0]["field"] == "Idempotency-Key"
+
+
+def test_a_race_of_one_key_counts_once(clock: FakeClock) -> None:
+    """Sixteen threads on two workers send the same request at once: one event, and one answer for all."""
+    journal = SharedJournal(clock_us=clock)
+    apps = [
+        create_app(Settings(journal="memory://"), journal=lambda: journal, clock_us=clock, background=False)
+        for _ in range(2)
+    ]
+    barrier = threading.Barrier(16)
+    answers: list[tuple[bytes, bool]] = []
+
+    def send(app: Any) -> None:
+        barrier.wait()
+        response = keyed(app.test_client(), "k")
+        answers.append((response.data, "Idempotent-Replayed" in response.headers))
+
+    threads = [threading.Thread(target=send, args=(apps[i % 2],)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({body for body, _ in answers}) == 1
+    assert sorted(replayed for _, replayed in answers) == [False] + [True] * 15
+    for app in apps:
+        assert app.test_client().get("/statistics").json["count"] == 1
+
+
+def test_dedup(client: FlaskClient) -> None:
+    """?dedup=true leaves out an event that equals one held; without it, equal events are two events."""
+    post(client, NOW, 1.0)
+    post(client, NOW, 1.0)
+    assert client.get("/statistics").json["count"] == 2
+    response = client.post("/event?dedup=true", json={"timestamp": NOW, "value": 1.0})
+    assert "duplicate" in response.json["message"]
+    assert client.get("/statistics").json["count"] == 2
+    client.post("/event?dedup=true", json={"timestamp": NOW, "value": 2.0})
+    client.post("/event?dedup=true", json={"timestamp": NOW, "value": 1.0, "series": "other"})
+    assert client.get("/statistics").json["count"] == 3
+    assert client.get("/statistics?series=other").json["count"] == 1
+
+
+def test_dedup_sees_raw_events_only(client: FlaskClient) -> None:
+    """An event older than what is kept cannot be checked: it is reported as expired, and not recorded."""
+    response = client.post("/event?dedup=true", json={"timestamp": "2020-01-01", "value": 1.0})
+    assert "expired" in response.json["message"]
+    assert client.get("/debug/events").json["total_events"] == 0
+
+
+def test_dedup_as_a_setting(clock: FakeClock) -> None:
+    """STATSAPI_DEDUP makes it the default, and ?dedup=false overrides that."""
+    app = create_app(Settings(journal="memory://", dedup=True), clock_us=clock, background=False)
+    client = app.test_client()
+    for _ in range(3):
+        post(client, NOW, 1.0)
+    assert client.get("/statistics").json["count"] == 1
+    client.post("/event?dedup=false", json={"timestamp": NOW, "value": 1.0})
+    assert client.get("/statistics").json["count"] == 2
+
+
+def test_dedup_holds_across_workers_and_races(clock: FakeClock) -> None:
+    """Threads on two workers record the same events with dedup at once: each is there once."""
+    journal = SharedJournal(clock_us=clock)
+    apps = [
+        create_app(Settings(journal="memory://"), journal=lambda: journal, clock_us=clock, background=False)
+        for _ in range(2)
+    ]
+    barrier = threading.Barrier(8)
+
+    def send(app: Any) -> None:
+        client = app.test_client()
+        barrier.wait()
+        for value in range(20):
+            assert client.post("/event?dedup=true", json={"timestamp": NOW, "value": value}).status_code == 200
+
+    threads = [threading.Thread(target=send, args=(apps[i % 2],)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for app in apps:
+        assert app.test_client().get("/statistics?stats=count,sum").json == {"count": 20, "sum": 190.0}
+
+
+def test_max_series(clock: FakeClock) -> None:
+    """When STATSAPI_MAX_SERIES are held, another one is a 507; those held go on; room comes back with expiry."""
+    journal = MemoryJournal(clock_us=clock)
+    app = create_app(
+        Settings(journal="memory://", max_series=2), journal=lambda: journal, clock_us=clock, background=False
+    )
+    client = app.test_client()
+    for series in ("a", "b"):
+        assert post(client, NOW, 1, series=series).status_code == 200
+    problem = assert_problem(post(client, NOW, 1, series="c"), 507, "store-full")
+    assert "2" in problem["detail"]
+    assert post(client, NOW, 1, series="a").status_code == 200
+    clock.advance(2 * HOUR_US)
+    post(client, format_timestamp(clock.now_us), 1, series="a")
+    app.extensions["statsapi"].keep_house()
+    assert post(client, format_timestamp(clock.now_us), 1, series="c").status_code == 200

@@ -1,0 +1,417 @@
+"""Timeline against its naive twin, with tiny chunks so that every edge is met soon.
+
+A long run from the same file: STATSAPI_STRESS_OPS=20000 STATSAPI_STRESS_SEED=7 pytest tests/test_timeline.py -k stress
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import tracemalloc
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from statsapi import timeline as timeline_module
+from statsapi.model import MAX_TS_US, MIN_TS_US
+from statsapi.summary import IDENTITY, Summary
+from statsapi.timeline import Columns, Timeline
+from tests import oracles
+
+wild_floats = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=True),
+    st.sampled_from([0.0, -0.0, 1e308, -1e308, 1.7e308, -1.7e308, 5e-324, -5e-324, 1e16, 1.0, -1e16, 1e12, 0.1]),
+    st.integers(-3, 3).map(float),
+)
+# A narrow span makes equal stamps and late events common; a few lie far out.
+stamps = st.one_of(st.integers(0, 60), st.integers(-1000, 1000), st.sampled_from([MIN_TS_US, MAX_TS_US]))
+bounds = st.one_of(st.none(), st.integers(-5, 65), stamps)
+batches = st.lists(st.tuples(stamps, wild_floats), max_size=40)
+percents = st.one_of(st.sampled_from([0, 25, 50, 90, 95, 99, 99.9, 100]), st.floats(0, 100))
+
+
+def columns_of(events: list[oracles.Event]) -> Columns:
+    return np.array([ts for ts, _ in events], np.int64), np.array([value for _, value in events], np.float64)
+
+
+def events_of(columns: Columns) -> list[oracles.Event]:
+    ts_us, values = columns
+    assert ts_us.dtype == np.int64
+    assert values.dtype == np.float64
+    return list(zip(ts_us.tolist(), values.tolist(), strict=True))
+
+
+class TimelineMachine(RuleBasedStateMachine):
+    """Every verb on both twins, in any order; a Timeline that differs anywhere, or does not add up inside, fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.naive = oracles.NaiveTimeline()
+        self.snapshots: list[tuple[Iterator[Columns], list[oracles.Event]]] = []
+
+    @initialize(chunk_events=st.sampled_from([2, 3, 4, 8]))
+    def start(self, chunk_events: int) -> None:
+        self.timeline = Timeline(chunk_events)
+
+    @rule(events=batches)
+    def insert(self, events: list[oracles.Event]) -> None:
+        self.timeline.insert(*columns_of(events))
+        self.naive.insert([ts for ts, _ in events], [value for _, value in events])
+
+    @rule(start=st.integers(0, 60), gaps=st.lists(st.tuples(st.integers(0, 3), wild_floats), max_size=40))
+    def insert_in_order(self, start: int, gaps: list[tuple[int, float]]) -> None:
+        events = []
+        for gap, value in gaps:
+            start += gap
+            events.append((start, value))
+        self.insert(events)
+
+    @rule(ts=stamps, value=wild_floats)
+    def insert_one(self, ts: int, value: float) -> None:
+        self.insert([(ts, value)])
+
+    @rule(cutoff=st.integers(-1000, 1000))
+    def expire(self, cutoff: int) -> None:
+        assert self.timeline.expire_before(cutoff) == self.naive.expire_before(cutoff)
+
+    @rule(start=bounds, end=bounds)
+    def delete(self, start: int | None, end: int | None) -> None:
+        assert self.timeline.delete(start, end) == self.naive.delete(start, end)
+
+    @rule(start=bounds, end=bounds)
+    def summarise(self, start: int | None, end: int | None) -> None:
+        assert self.timeline.summarise(start, end) == self.naive.summarise(start, end)
+        assert self.timeline.count(start, end) == self.naive.count(start, end)
+
+    @rule(start=st.integers(-5, 40), width=st.integers(1, 20), moves=st.integers(1, 5))
+    def slide(self, start: int, width: int, moves: int) -> None:
+        for _ in range(moves):
+            self.summarise(start, start + width)
+            self.summarise(start, None)
+            start += 1
+
+    @rule(start=bounds, end=bounds, ps=st.lists(percents, max_size=4))
+    def percentiles(self, start: int | None, end: int | None, ps: list[float]) -> None:
+        assert self.timeline.percentiles(start, end, ps) == self.naive.percentiles(start, end, ps)
+
+    @rule(start=st.one_of(st.integers(-20, 60), stamps), step=st.integers(1, 30), n=st.integers(0, 12))
+    def steps(self, start: int, step: int, n: int) -> None:
+        assert self.timeline.steps(start, step, n) == self.naive.steps(start, step, n)
+
+    @rule(start=bounds, end=bounds)
+    def ends(self, start: int | None, end: int | None) -> None:
+        assert self.timeline.first(start, end) == self.naive.first(start, end)
+        assert self.timeline.last(start, end) == self.naive.last(start, end)
+
+    @rule(start=bounds, end=bounds, limit=st.one_of(st.none(), st.integers(0, 30)), newest_first=st.booleans())
+    def columns(self, start: int | None, end: int | None, limit: int | None, newest_first: bool) -> None:
+        expected = self.naive.columns(start, end, limit, newest_first)
+        assert events_of(self.timeline.columns(start, end, limit, newest_first)) == expected
+
+    @rule(start=bounds, end=bounds, newest_first=st.booleans())
+    def take_snapshot(self, start: int | None, end: int | None, newest_first: bool) -> None:
+        expected = self.naive.columns(start, end, None, newest_first)
+        self.snapshots.append((self.timeline.snapshot(start, end, newest_first), expected))
+
+    @precondition(lambda self: self.snapshots)
+    @rule()
+    def walk_snapshot(self) -> None:
+        pieces, expected = self.snapshots.pop()
+        assert [event for piece in pieces for event in events_of(piece)] == expected
+
+    @rule(events=batches, data=st.data())
+    def contains(self, events: list[oracles.Event], data: st.DataObject) -> None:
+        if self.naive.events:
+            events = events + data.draw(st.lists(st.sampled_from(self.naive.events), max_size=5))
+        found = self.timeline.contains(*columns_of(events)).tolist()
+        assert found == [self.naive.contains(event) for event in events]
+
+    @invariant()
+    def holds(self) -> None:
+        if hasattr(self, "timeline"):
+            self.timeline.check_invariants()
+            assert len(self.timeline) == len(self.naive)
+            if len(self.naive):
+                stamps = [ts for ts, _ in self.naive.events]
+                assert (self.timeline.first_ts_us, self.timeline.last_ts_us) == (min(stamps), max(stamps))
+
+
+TestTimelineMachine = TimelineMachine.TestCase
+TestTimelineMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+# -- a larger run, from a seed ----------------------------------------------------------------------------------------
+
+STRESS_OPS = int(os.environ.get("STATSAPI_STRESS_OPS", "60"))
+STRESS_SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))
+
+
+@pytest.mark.parametrize("chunk_events", [16, 200, 3000])
+def test_stress(chunk_events: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bulk loads, late bursts, ties, expiry and deletes over some 100,000 events, compared after each step."""
+    monkeypatch.setattr(timeline_module, "_PARTITION_ALL", 100)
+    seed = (STRESS_SEED, chunk_events)
+    rng = np.random.default_rng(seed)
+    timeline = Timeline(chunk_events)
+    ts_us, values = np.empty(0, np.int64), np.empty(0)
+    now = 0
+    for op in range(STRESS_OPS):
+        n = int(rng.choice([1, 7, 100, 2000, 8000]))
+        late_by = int(rng.choice([0, 50, 20_000, 100_000]))
+        new_ts_us = now + np.sort(rng.integers(0, n + 1, n)) - rng.integers(0, late_by + 1, n)
+        kind = rng.integers(4)
+        new_values = (
+            rng.standard_normal(n)
+            if kind < 2
+            else rng.integers(0, 4, n) * 0.5
+            if kind == 2
+            else np.exp(rng.normal(0, 60, n))
+        )
+        now += n
+        timeline.insert(new_ts_us, new_values)
+        ts_us, values = np.concatenate((ts_us, new_ts_us)), np.concatenate((values, new_values))
+        start, end = np.sort(rng.integers(now - 60_000, now + 2, 2)).tolist()
+        if op % 7 == 6:
+            gone = ts_us < start
+            assert timeline.expire_before(start) == np.count_nonzero(gone)
+            ts_us, values = ts_us[~gone], values[~gone]
+        if op % 11 == 10:
+            gone = (ts_us >= end - 500) & (ts_us < end)
+            assert timeline.delete(end - 500, end) == np.count_nonzero(gone)
+            ts_us, values = ts_us[~gone], values[~gone]
+        timeline.check_invariants()
+        inside = (ts_us >= start) & (ts_us < end)
+        # The sums themselves are proven elsewhere: here the quick ones serve, over the events a plain mask selects.
+        where = f"seed {seed}, operation {op}"
+        assert timeline.summarise(start, end) == Summary.of(values[inside]), where
+        assert timeline.summarise(start, None) == Summary.of(values[ts_us >= start]), where
+        assert timeline.count(start, end) == np.count_nonzero(inside), where
+        order = np.flatnonzero(inside)[ts_us[inside].argsort(kind="stable")]
+        got_ts_us, got_values = timeline.columns(start, end)
+        assert (got_ts_us == ts_us[order]).all() and (got_values == values[order]).all(), where  # noqa: PT018
+        if inside.any():
+            ps = [0.0, 50.0, 99.9, float(rng.uniform(0, 100)), 100.0]
+            assert timeline.percentiles(start, end, ps) == np.percentile(values[inside], ps).tolist(), where
+        step = (end - start) // 7 + 1
+        edges = [start + step * i for i in range(8)]
+        expected = [Summary.of(values[(ts_us >= a) & (ts_us < b)]) for a, b in pairwise(edges)]
+        assert timeline.steps(start, step, 7) == expected, where
+        some = rng.integers(0, len(ts_us), 5) if len(ts_us) else np.empty(0, np.int64)
+        assert timeline.contains(ts_us[some], values[some]).all(), where
+        assert not timeline.contains(ts_us[some], np.nextafter(values[some], 0.3)).any(), where
+
+
+# -- what is promised -------------------------------------------------------------------------------------------------
+
+
+def timeline_of(values: list[float], chunk_events: int = 4) -> Timeline:
+    """One event a microsecond."""
+    timeline = Timeline(chunk_events)
+    timeline.insert(np.arange(len(values)), np.array(values))
+    return timeline
+
+
+def test_a_spike_that_expired_leaves_no_trace() -> None:
+    """After a 1e12 spike has left the window, variance and mean are those of the rest."""
+    rest = [0.1, 0.2, 0.3, 0.7, 0.4, 0.9]
+    for timeline in (timeline_of([1e12, *rest]), timeline_of([1e12, *rest], chunk_events=100)):
+        assert timeline.summarise(None, None).max == 1e12
+        assert timeline.summarise(1, None).variance == statistics.variance(rest)
+        assert timeline.expire_before(1) == 1
+        summary = timeline.summarise(None, None)
+        assert (summary.mean, summary.variance) == (statistics.mean(rest), statistics.variance(rest))
+
+
+@pytest.mark.parametrize("values", [[1e308] * 3, [1e16, 1.0, -1e16], [5e-324] * 5, [1e308, 5e-324, -1e308]], ids=str)
+def test_mean_is_exact_where_floats_fail(values: list[float]) -> None:
+    """Sums that overflow, cancel or vanish still give the mean of statistics.mean."""
+    assert timeline_of(values, chunk_events=2).summarise(None, None).mean == statistics.mean(values)
+
+
+def test_the_range_is_half_open() -> None:
+    """An event at the start counts, one at the end does not; an empty or inverted range holds nothing."""
+    timeline = timeline_of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert timeline.summarise(1, 5).count == timeline.count(1, 5) == 4
+    for start, end in ((3, 3), (5, 1)):
+        assert timeline.summarise(start, end) == IDENTITY
+        assert timeline.count(start, end) == timeline.delete(start, end) == 0
+        assert timeline.percentiles(start, end, [50]) == timeline.steps(start, 1, 0) == []
+        assert timeline.first(start, end) is timeline.last(start, end) is None
+        assert len(timeline.columns(start, end)[0]) == len(list(timeline.snapshot(start, end))) == 0
+
+
+def test_equal_stamps_keep_the_order_of_arrival() -> None:
+    """Among events of one instant, the first to arrive is first and the last to arrive is last, late or not."""
+    timeline = Timeline(2)
+    for value in range(20):
+        timeline.insert(np.array([7, 9]), np.array([float(value), 100.0 + value]))
+        timeline.check_invariants()
+    assert timeline.columns(7, 8)[1].tolist() == list(range(20))
+    assert (timeline.first(7, 8), timeline.last(7, 8)) == ((7, 0.0), (7, 19.0))
+
+
+def test_an_unanswerable_question_is_refused() -> None:
+    """Percentiles outside 0 to 100 and steps that do not advance raise ValueError, as does a chunk size without sense."""
+    timeline = timeline_of([1.0])
+    for p in (-1, 100.1, float("nan")):
+        with pytest.raises(ValueError, match="percentile"):
+            timeline.percentiles(None, None, [p])
+    with pytest.raises(ValueError, match="step_us"):
+        timeline.steps(0, 0, 1)
+    for chunk_events in (1, 40_000):
+        with pytest.raises(ValueError, match="chunk_events"):
+            Timeline(chunk_events)
+
+
+def test_an_empty_timeline_answers() -> None:
+    """Every question to a series without events has an answer; its first and last stamps alone do not exist."""
+    timeline = Timeline()
+    assert timeline.summarise(None, None) == IDENTITY
+    assert timeline.percentiles(None, None, [50]) == []
+    assert timeline.expire_before(5) == len(timeline) == 0
+    assert timeline.contains(np.array([1]), np.array([1.0])).tolist() == [False]
+    for name in ("first_ts_us", "last_ts_us"):
+        with pytest.raises(ValueError, match="zero-size"):
+            getattr(timeline, name)
+
+
+# -- percentiles ------------------------------------------------------------------------------------------------------
+
+VALUES = {
+    "log-normal": lambda rng, n: rng.lognormal(3, 1, n),
+    "few different": lambda rng, n: rng.integers(0, 5, n) * 1.5,
+    "all equal": lambda rng, n: np.full(n, 2.5),
+    "nearly all equal": lambda rng, n: np.where(rng.random(n) < 0.99, 1.0, rng.random(n)),
+    "rising with time": lambda rng, n: np.arange(n, dtype=float),
+    "zeros of both signs": lambda rng, n: rng.choice([-0.0, 0.0, 1.0], n),
+    "ends of float64": lambda rng, n: rng.choice([-1.7976931348623157e308, 1.7976931348623157e308, 5e-324], n),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("shuffled", [False, True], ids=["in order", "late"])
+def test_percentiles_are_those_of_numpy(kind: str, shuffled: bool) -> None:
+    """Over 60,000 events, where the pivots narrow the values down, every percentile is numpy's."""
+    rng = np.random.default_rng(3)
+    n = 60_000
+    ts_us, values = np.arange(n), VALUES[kind](rng, n)
+    timeline = Timeline(1000)
+    order = rng.permutation(n) if shuffled else ts_us
+    for batch in np.array_split(order, 20):
+        timeline.insert(ts_us[batch], values[batch])
+    ps = [0, 0.001, 1, 25, 33.3, 50, 90, 99, 99.9, 99.999, 100]
+    for start in (0, 1, 12_345, 59_000):
+        expected = [oracles.percentile(values[start:].tolist(), p) for p in ps]
+        assert timeline.percentiles(start, None, ps) == expected
+        assert timeline.percentiles(start, None, ps) == expected  # from the memo
+
+
+def test_percentiles_find_ranks_that_the_pivots_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a margin of nearly nothing the first pivots miss; wider ones find every rank."""
+    monkeypatch.setattr(timeline_module, "isqrt", lambda _: -1)
+    monkeypatch.setattr(timeline_module, "_PARTITION_ALL", 10)
+    values = np.random.default_rng(1).standard_normal(20_000)
+    timeline = Timeline(500)
+    timeline.insert(np.arange(20_000), values)
+    calls = []
+    narrow = timeline_module._narrow
+    monkeypatch.setattr(timeline_module, "_narrow", lambda *args: calls.append(args[3]) or narrow(*args))
+    ps = [float(p) for p in range(101)]
+    assert timeline.percentiles(None, None, ps) == np.percentile(values, ps).tolist()
+    assert len(calls) > 1
+
+
+# -- copies, snapshots, memory ----------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_stays_as_it_was() -> None:
+    """What a snapshot shows is the moment it was taken, whatever is inserted, settled, expired or deleted meanwhile."""
+    rng = np.random.default_rng(2)
+    timeline = Timeline(8)
+    timeline.insert(rng.integers(0, 100, 200), rng.random(200))
+    expected = events_of(timeline.columns(None, None))
+    snapshot = timeline.snapshot(None, None)
+    walked = events_of(next(snapshot))
+    timeline.insert(rng.integers(0, 200, 200), rng.random(200))
+    timeline.delete(20, 40)
+    walked += events_of(next(snapshot))
+    timeline.expire_before(90)
+    for piece in snapshot:
+        assert len(piece[0]) <= 16 + 4
+        walked += events_of(piece)
+    assert walked == expected
+
+
+def test_what_is_handed_out_does_no_harm() -> None:
+    """Columns are the caller's to write to, a snapshot's pieces refuse it, and inputs are copied."""
+    timeline = Timeline(4)
+    ts_us, values = np.arange(10), np.arange(10.0)
+    timeline.insert(ts_us, values)
+    ts_us[:], values[:] = -1, -1
+    for column in timeline.columns(None, None):
+        column[:] = 77
+    for piece in timeline.snapshot(None, None):
+        for column in piece:
+            with pytest.raises(ValueError, match="read-only"):
+                column[0] = 77
+    assert events_of(timeline.columns(None, None)) == [(i, float(i)) for i in range(10)]
+    timeline.check_invariants()
+
+
+def test_contains_among_thousands_at_one_instant() -> None:
+    """Pairs are found by value where all stamps are equal, in time that does not multiply."""
+    timeline = Timeline()
+    timeline.insert(np.zeros(20_000, np.int64), np.arange(20_000.0))
+    asked = np.arange(0.0, 40_000.0, 4)
+    assert timeline.contains(np.zeros(10_000, np.int64), asked).tolist() == (asked < 20_000).tolist()
+
+
+def traced() -> int:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def test_memory_is_small_and_given_back() -> None:
+    """20 bytes an event in order, 28 in random order, near nothing after expiry; nbytes says about the same."""
+    n = 200_000
+    rng = np.random.default_rng(1)
+    for order, limit in ((np.arange(n), 20), (rng.permutation(n), 28)):
+        values = rng.random(n)
+        tracemalloc.start()
+        try:
+            timeline = Timeline()
+            for batch in np.array_split(order, 20):
+                timeline.insert(batch, values[: len(batch)])
+            timeline.summarise(None, None)
+            held = traced()
+            assert held < limit * n
+            assert 0.9 < timeline.nbytes / held < 1.1
+            timeline.expire_before(n - 100)
+            assert len(timeline) == 100
+            assert traced() < 10_000
+        finally:
+            tracemalloc.stop()
+
+
+def test_a_small_series_is_small() -> None:
+    """A series of ten events, one by one, asked once, takes less than 1,000 bytes."""
+    ts_us, values = np.arange(10), np.arange(10.0)
+    tracemalloc.start()
+    try:
+        before = traced()
+        many = []
+        for _ in range(200):
+            timeline = Timeline()
+            for i in range(10):
+                timeline.insert(ts_us[i : i + 1], values[i : i + 1])
+            timeline.summarise(None, None)
+            many.append(timeline)
+        assert (traced() - before) / len(many) < 1000
+    finally:
+        tracemalloc.stop()
