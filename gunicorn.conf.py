@@ -1,4 +1,6 @@
-"""How Gunicorn serves statsapi. Command line and GUNICORN_CMD_ARGS win over every line here; code is in statsapi.serving."""
+"""How Gunicorn serves statsapi. Command line and GUNICORN_CMD_ARGS win over every line here; code is in
+statsapi.serving.
+"""
 
 import os
 import sys
@@ -6,7 +8,7 @@ import sys
 # Gunicorn reads this file before it puts the working directory on the path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from statsapi import serving  # noqa: E402
+from statsapi import serving
 
 # Loopback: who opens the service to a network does it on purpose (--bind; the container image and nginx's unit do).
 bind = "127.0.0.1:8000"

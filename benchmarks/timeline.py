@@ -125,7 +125,6 @@ def in_order(n: int) -> None:
         f"{n:,} events, 60 different values: percentiles",
         [timed(lambda s=s: ties.percentiles(s, None, PS)) for s in cuts(n, 15)],
     )
-    del ties
     snapshot = report(f"{n:,} events: snapshot", [timed(lambda: timeline.snapshot(None, None)) for _ in range(10)])
     walk = timed(lambda: sum(len(piece[0]) for piece in timeline.snapshot(None, None)))
     print(f"{f'{n:,} events: walk of a snapshot':<74} {(walk - snapshot) * 1000 / n:7.1f} ns an event")
@@ -157,9 +156,8 @@ def random_order(n: int) -> None:
     timeline.summarise(None, None)
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    print(
-        f"{f'memory, {n:,} events in random order':<74} {held / n:7.1f} B an event (says itself {timeline.nbytes / n:.1f})"
-    )
+    label = f"memory, {n:,} events in random order"
+    print(f"{label:<74} {held / n:7.1f} B an event (says itself {timeline.nbytes / n:.1f})")
     timeline, times = load(ts_us, values)
     report("insert 10,000 in random order", times, f"{n / sum(times):.1f} M events/s")
     report("summarise, the first after the load in random order", [timed(lambda: lowered(timeline, 5_000_000))])
@@ -173,15 +171,17 @@ def steady(n: int, seconds: int) -> None:
     window_us = n * SPACING_US
     now_us = window_us
     rng = np.random.default_rng(4)
-    inserts, reads, expiries = [], [], []
+    inserts: list[float] = []
+    reads: list[float] = []
+    expiries: list[float] = []
     for i in range(200 * seconds):
         now_us += 5_000
         batch = now_us - rng.integers(0, 2_000_000, 1000)
         inserts.append(timed(lambda b=batch: timeline.insert(b, values[:1000])))
         if i % 2:
-            reads.append(timed(lambda: lowered(timeline, now_us - window_us)))
+            reads.append(timed(lambda from_us=now_us - window_us: lowered(timeline, from_us)))
         if i % 200 == 0:
-            expiries.append(timed(lambda: timeline.expire_before(now_us - window_us)))
+            expiries.append(timed(lambda from_us=now_us - window_us: timeline.expire_before(from_us)))
     report("steady, 200,000 events/s up to 2 s late: insert 1,000", inserts)
     report("steady: summarise after every other of them", reads)
     report("steady: expire", expiries)

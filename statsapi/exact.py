@@ -147,7 +147,9 @@ def rounded_sum(total: int) -> float:
 
 
 def mean(count: int, total: int) -> float | None:
-    """The float64 nearest to Σx / count, equal to `statistics.mean` bit for bit; None for no values. Never overflows."""
+    """The float64 nearest to Σx / count, equal to `statistics.mean` bit for bit; None for no values. Never
+    overflows.
+    """
     return total / (count << SUM_SCALE_BITS) if count else None
 
 

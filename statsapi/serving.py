@@ -31,7 +31,8 @@ from gunicorn.workers import gthread
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 
-# A connection is left to a worker that has fewer for PATIENCE_S in pauses of PAUSE_S, the epoll timeout's unit. A worker
+# A connection is left to a worker that has fewer for PATIENCE_S in pauses of PAUSE_S, the epoll timeout's unit. A
+# worker
 # that runs Python in all its threads answers its poller within the interpreter's switch interval of 5 ms.
 PAUSE_S: Final = 0.001
 PATIENCE_S: Final = 0.030
@@ -84,7 +85,8 @@ _board = Board()  # at import, as the arbiter loads this module before it forks
 class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
     """Gunicorn's threaded worker, which leaves a new connection to a worker that has fewer.
 
-    All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections opened
+    All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections
+    opened
     at once, all may stay with one of two workers, for as long as they live. Here a worker that has more connections
     than another one looks away from the listener for a moment. After PATIENCE_S it takes the connection all the same,
     and those it waited for do not count until their poll loop turns again: a worker that is stuck or stopped delays
@@ -314,12 +316,14 @@ def post_worker_init(worker: Any) -> None:
         service.start()
     except ConfigError as error:  # the journal refused: say so without a traceback, and stop the server
         for fault in error.faults:
-            worker.log.error("Refusing to start: %s", fault)
+            worker.log.error("Refusing to start: %s", fault)  # noqa: TRY400 (the fault says it all)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Flush and close the service. Gunicorn may call this in the arbiter too, where the application was never loaded."""
+    """Flush and close the service. Gunicorn may call this in the arbiter too, where the application was never
+    loaded.
+    """
     service = _service(worker)
     if service is not None:
         service.close()

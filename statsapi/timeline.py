@@ -20,7 +20,8 @@ A late event, say 10:00:05 when chunks start at 10:00:00, 10:00:07, 10:00:19 and
 to the first chunk, where it is appended to that chunk's `late` buffer, in order of arrival. Prefix sums from that chunk
 on are cut off. A question that comes now sums the one late value, adds it to the chunk's total and extends the prefix
 sums again; where an edge cuts this chunk, the buffer is searched by comparing all its stamps. When the buffer
-holds about a quarter of a chunk (between an eighth and three eighths, so that chunks which fill together do not all settle at
+holds about a quarter of a chunk (between an eighth and three eighths, so that chunks which fill together do not all
+settle at
 once), it is merged into new sorted columns: the chunk is *settled*; past two chunks' worth it is split as well.
 
     operation                 cost, for m events into a series of c chunks of C events
@@ -31,11 +32,14 @@ once), it is merged into new sorted columns: the chunk is *settled*; past two ch
     expire_before, delete     O(chunks dropped + C)
 
 Monoid vocabulary and the idea of trees of partial aggregates: Tangwongsan, Hirzel & Schneider, "Optimal and general
-out-of-order sliding-window aggregation" (2019). Theirs keeps a finger B-tree of partials since it may not subtract; exact
-integers may, so a list of prefix sums is enough. Two levels (blocks of 64 chunks) were measured and refused: they save the
+out-of-order sliding-window aggregation" (2019). Theirs keeps a finger B-tree of partials since it may not subtract;
+exact
+integers may, so a list of prefix sums is enough. Two levels (blocks of 64 chunks) were measured and refused: they
+save the
 0.3 ms it takes to extend 1,220 prefix sums after a late event at the far end, and cost a third of this file.
 
-No locks, no clock, no I/O. Whoever calls holds Store._lock; what is handed out (columns, snapshots) may be read without it.
+No locks, no clock, no I/O. Whoever calls holds Store._lock; what is handed out (columns, snapshots) may be read
+without it.
 """
 
 from __future__ import annotations
@@ -54,8 +58,10 @@ from statsapi.exact import scaled_sums
 from statsapi.model import MAX_TS_US, MIN_TS_US, TimestampsUs, Values
 from statsapi.summary import IDENTITY, Summary, combine
 
-# Half of it cuts at 4,096 values to sum, twice as much halves the number of chunks to walk: both were slower in the middle
-# of what matters (summarise 10M events: 4,096 -> 78 µs, 8,192 -> 95 µs, 16,384 -> 150 µs; percentiles 5.1, 3.4, 2.5 ms).
+# Half of it cuts at 4,096 values to sum, twice as much halves the number of chunks to walk: both were slower in the
+# middle
+# of what matters (summarise 10M events: 4,096 -> 78 µs, 8,192 -> 95 µs, 16,384 -> 150 µs; percentiles 5.1, 3.4, 2.5
+# ms).
 CHUNK_EVENTS = 8_192
 # Ranks are uint16, and a chunk splits only past twice its size.
 _MAX_CHUNK_EVENTS = 2**15 - 1
@@ -81,7 +87,8 @@ _Sums = tuple[int, int]
 class _SumsBefore:
     """Sums over the first k of n events in time order, k moving little from one question to the next.
 
-    A sliding window cuts a chunk a few events further on each time: the sums are moved from the nearest place where they
+    A sliding window cuts a chunk a few events further on each time: the sums are moved from the nearest place where
+    they
     are known, which is the last cut, nothing at all, or everything.
     """
 
@@ -378,7 +385,8 @@ class _Chunk(_SumsBefore):
 class _Chunks:
     """The sealed chunks in order of time, with prefix sums over them.
 
-    starts[i] <= every stamp in chunk i <= starts[i + 1]. A stamp that stands on such a boundary may be on both sides, the
+    starts[i] <= every stamp in chunk i <= starts[i + 1]. A stamp that stands on such a boundary may be on both sides,
+    the
     earlier arrivals to the left.
     """
 
@@ -644,7 +652,9 @@ class Timeline:
         self._tail = _Buffer(ts_us[end:].copy(), values[end:].copy())
 
     def expire_before(self, cutoff_us: int) -> int:
-        """Drop every event with ts < cutoff_us; how many that were. O(chunks dropped + one cut); memory is given back."""
+        """Drop every event with ts < cutoff_us; how many that were. O(chunks dropped + one cut); memory is given
+        back.
+        """
         return self.delete(None, cutoff_us)
 
     def delete(self, start_us: int | None, end_us: int | None) -> int:
@@ -874,7 +884,8 @@ class Timeline:
             arrays += [chunk.ts_us, chunk.values, chunk.rank, chunk.sample]
             if chunk.late:
                 arrays += [chunk.late.ts_us, chunk.late.values]
-        # An array object takes 112 bytes, a chunk with its sums and its entries in the lists some 1,600, a timeline 400.
+        # An array object takes 112 bytes, a chunk with its sums and its entries in the lists some 1,600, a timeline
+        # 400.
         return sum(array.nbytes + 112 for array in arrays) + 1_600 * len(self._chunks.chunks) + 400
 
     def check_invariants(self) -> None:
@@ -918,7 +929,9 @@ class Timeline:
                 yield _Piece(*self._ordered_tail().columns(), None)
 
     def _place(self, first: int, last: int, cut: list[int], start_us: int, end_us: int) -> tuple[int, ...]:
-        """What the answer to a range hangs on, until something changes: a window that slid past no event has the same."""
+        """What the answer to a range hangs on, until something changes: a window that slid past no event has the
+        same.
+        """
         place: tuple[int, ...] = (first, last, *self._ordered_tail().positions(start_us, end_us))
         for i in cut:
             chunk = self._chunks.chunks[i]
@@ -1031,7 +1044,8 @@ def _values_at(columns: list[tuple[Values, Values]], n: int, ranks: list[int]) -
 
     The samples together hold every 64th value, and each column's sample is off by less than one step, in a direction
     that differs from column to column. So a rank's place in the partitioned sample gives two pivots that very likely
-    enclose it, and only the values between them, a few thousand, are looked at. Whether they did is counted, by binary search in
+    enclose it, and only the values between them, a few thousand, are looked at. Whether they did is counted, by
+    binary search in
     every column; if not, the pivots are set further apart. The idea is that of Floyd & Rivest's SELECT (1975).
     """
     if n <= _PARTITION_ALL:
@@ -1039,7 +1053,8 @@ def _values_at(columns: list[tuple[Values, Values]], n: int, ranks: list[int]) -
         everything.partition(ranks)
         return {rank: float(everything[rank]) for rank in ranks}
     sample = np.concatenate([sample for _, sample in columns])
-    # A place is off by the sum of the columns' errors: 0.29 sqrt(columns) steps is their standard deviation, if the starts
+    # A place is off by the sum of the columns' errors: 0.29 sqrt(columns) steps is their standard deviation, if the
+    # starts
     # of the samples are as good as random. 3.4 of that, and a little, seldom need a second try.
     margin = 2 + isqrt(len(columns))
     found: dict[int, float] = {}
@@ -1072,7 +1087,8 @@ def _narrow(
         (float(sample[low]) if low >= 0 else -inf, float(sample[high]) if high < len(sample) else inf)
         for low, high in places
     ]
-    # The values strictly between low and high begin at searchsorted(nextafter(low)) and end at searchsorted(high), so one
+    # The values strictly between low and high begin at searchsorted(nextafter(low)) and end at searchsorted(high), so
+    # one
     # call a column does for all. In a long run of equal values the pivots are equal, and the run itself is asked for.
     keys = [_band(low, high) if low < high else _band(low, high)[::-1] for low, high in pivots]
     below = _below(columns, keys)

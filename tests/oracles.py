@@ -87,9 +87,7 @@ class NaiveTimeline:
     def last(self, start_us: int | None, end_us: int | None) -> Event | None:
         return next(reversed(self.between(start_us, end_us)), None)
 
-    def columns(
-        self, start_us: int | None, end_us: int | None, limit: int | None, newest_first: bool
-    ) -> list[Event]:
+    def columns(self, start_us: int | None, end_us: int | None, limit: int | None, newest_first: bool) -> list[Event]:
         events = self.between(start_us, end_us)
         return (events[::-1] if newest_first else events)[:limit]
 

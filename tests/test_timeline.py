@@ -257,7 +257,9 @@ def test_equal_stamps_keep_the_order_of_arrival() -> None:
 
 
 def test_an_unanswerable_question_is_refused() -> None:
-    """Percentiles outside 0 to 100 and steps that do not advance raise ValueError, as does a chunk size without sense."""
+    """Percentiles outside 0 to 100 and steps that do not advance raise ValueError, as does a chunk size without
+    sense.
+    """
     timeline = timeline_of([1.0])
     for p in (-1, 100.1, float("nan")):
         with pytest.raises(ValueError, match="percentile"):

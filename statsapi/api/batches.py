@@ -7,7 +7,8 @@ say is EventSchema's to decide, here too, but at 5-8 µs an item it would cost t
                                         │                         ▲
                                         └── rows in doubt ── EventSchema, one by one: taken, or named
 
-The fast way takes only what the schema takes and yields the same bits; whatever it is unsure of (a `24:00:00`, a null, a
+The fast way takes only what the schema takes and yields the same bits; whatever it is unsure of (a `24:00:00`, a
+null, a
 name out of the alphabet) goes to the schema, row by row, so one odd row does not slow its ten thousand neighbours.
 tests/test_batches.py holds the two against each other; benchmarks/decoding.py measures them.
 """
@@ -252,7 +253,9 @@ def _items_of(document: dict[str, object]) -> object:
     timestamps, values = cast(list[object], document["timestamp"]), cast(list[object], document["value"])
     if len(timestamps) != len(values):
         raise ValidationError({"value": [f"has {len(values)} entries where timestamp has {len(timestamps)}"]})
-    return [{"timestamp": timestamp, "value": value, **shared} for timestamp, value in zip(timestamps, values)]
+    return [
+        {"timestamp": timestamp, "value": value, **shared} for timestamp, value in zip(timestamps, values, strict=True)
+    ]
 
 
 def _ndjson_rows(body: bytes, max_events: int) -> _Rows:
@@ -517,9 +520,7 @@ def _distinct(series: list[str] | str) -> Sequence[str]:
     return list(dict.fromkeys(series))
 
 
-def _parts(
-    series: list[str] | str, ts_us: TimestampsUs, values: Values, good: Mask, rejected: int
-) -> tuple[Part, ...]:
+def _parts(series: list[str] | str, ts_us: TimestampsUs, values: Values, good: Mask, rejected: int) -> tuple[Part, ...]:
     """The good rows by series. Parts are views of common columns, sorted by series once: O(rows + series)."""
     if rejected:
         ts_us, values = ts_us[good], values[good]
@@ -563,7 +564,8 @@ def _float_or_nan(value: float | str) -> float:
 # Below this many rows one by one is faster than the 60 numpy calls of _fixed_width_us.
 _VECTOR_MIN: Final = 64
 
-# The day number (from 1970) of the first of each month from January of year 0, which no timestamp has, to January 10000.
+# The day number (from 1970) of the first of each month from January of year 0, which no timestamp has, to January
+# 10000.
 _MONTH_DAY: Final = np.arange("0000-01", "10000-02", dtype="M8[M]").astype("M8[D]").astype(np.int32)
 
 # Up to 2^53 the double product is the one parse_timestamp_us rounds, for an integer that numpy made a double as well.
@@ -615,7 +617,9 @@ def _unix_us_of_any(raw: list[int | float]) -> tuple[TimestampsUs, Mask]:
 
 
 def _unix_us(raw: list[int | float], kinds: set[type]) -> tuple[TimestampsUs, Mask]:
-    """Unix seconds or milliseconds, by magnitude as in statsapi.times; rows that might round otherwise are not known."""
+    """Unix seconds or milliseconds, by magnitude as in statsapi.times; rows that might round otherwise are not
+    known.
+    """
     if kinds == {int}:
         try:
             whole = np.fromiter(raw, np.int64, len(raw))
@@ -734,7 +738,8 @@ _GZIP_MEMBERS_MAX: Final = 1000
 def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes:
     """The body without its Content-Encoding, which may be identity or gzip, of one member or many.
 
-    Never inflates more than `limit_bytes` and one byte, whatever the body would become: RequestEntityTooLarge. A corrupt
+    Never inflates more than `limit_bytes` and one byte, whatever the body would become: RequestEntityTooLarge. A
+    corrupt
     or truncated one is a BadRequest, another encoding UnsupportedMediaType. The copy at the end doubles the memory of
     what is accepted for a moment.
     """

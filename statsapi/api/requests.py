@@ -26,7 +26,7 @@ def service() -> Service:
 def load_query(schema: StrictSchema) -> dict[str, Any]:
     """The query through `schema`; a parameter given twice is refused, as one of them would be ignored."""
     if not request.query_string and schema.defaults is not None:  # most requests: 30 µs saved
-        return schema.defaults
+        return dict(schema.defaults)
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
     if repeated:
         raise ValidationError({name: ["is given more than once"] for name in repeated})

@@ -1,0 +1,12 @@
+"""`make bench`: every benchmark, one after another; each runs alone as `python -m benchmarks.NAME` too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+NAMES = ("timeline", "journal", "service")
+
+for name in NAMES:
+    print(f"\n## {name}\n", flush=True)
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
