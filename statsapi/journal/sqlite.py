@@ -276,12 +276,13 @@ class SqliteJournal:
         Caller holds the link's lock. `work` is run again when the file was found replaced before the commit.
         """
         for _ in range(3):
-            connection = link.connection()
+            connection = link.connection(check=False)  # the check before COMMIT is the one that counts
             self._begin(link, connection, deadline)
             committing = False
             try:
                 result = work(connection)
                 if not link.stands():
+                    link.drop()
                     continue
                 committing = True
                 connection.execute("COMMIT")
@@ -560,10 +561,11 @@ class _Link:
         if self._closed:
             raise JournalUnavailable("the journal is closed")
 
-    def connection(self) -> sqlite3.Connection:
+    def connection(self, *, check: bool = True) -> sqlite3.Connection:
+        """The open connection, or a new one; without `check` it may be to a file that was replaced."""
         self.check_open()
-        if self._connection is None or not self.stands():
-            self._drop()
+        if self._connection is None or (check and not self.stands()):
+            self.drop()
             self._connection, self._identity = self._file.connect(self._settings)
         return self._connection
 
@@ -576,20 +578,20 @@ class _Link:
         another.
         """
         if _primary(error) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
-            self._drop()
+            self.drop()
 
     def roll_back(self) -> None:
         if self._connection is not None and self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error:
-                self._drop()
+                self.drop()
 
     def close(self) -> None:
         self._closed = True
-        self._drop()
+        self.drop()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
