@@ -29,7 +29,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers import gthread
 
 from statsapi.config import Settings
-from statsapi.errors import ConfigError
+from statsapi.errors import ConfigError, JournalUnavailable
+from statsapi.journal import open_journal
 
 # A connection is left to a worker that has fewer for PATIENCE_S in pauses of PAUSE_S, the epoll timeout's unit. A
 # worker
@@ -231,9 +232,13 @@ def on_starting(server: Any) -> None:
     _log_as_gunicorn_does(server.log.error_log)
     faults: list[str] = []
     try:
-        Settings.from_env()
+        settings = Settings.from_env()
+        # Opened once here, and closed before the fork: workers that are refused side by side end in a traceback.
+        open_journal(settings.journal, fsync=settings.fsync).close()
     except ConfigError as error:
         faults += error.faults
+    except JournalUnavailable as error:
+        server.log.warning("Starting without the journal: %s", error)
     if _is_memory_only():
         if server.num_workers > 1:
             faults.append(

@@ -137,7 +137,7 @@ class _Buffer(_SumsBefore):
     What has been written is never written again, so a view of the first n stays true while more are appended.
     """
 
-    __slots__ = ("_summed", "_sums", "in_order", "last_ts_us", "n", "ts_us", "values")
+    __slots__ = ("_summed", "_sums", "_whole", "in_order", "last_ts_us", "n", "ts_us", "values")
 
     def __init__(self, ts_us: TimestampsUs = _NO_TS, values: Values = _NO_VALUES) -> None:
         super().__init__()
@@ -148,6 +148,7 @@ class _Buffer(_SumsBefore):
         self.last_ts_us = int(ts_us[-1]) if self.n else MIN_TS_US
         self._summed = 0
         self._sums: _Sums = (0, 0)
+        self._whole = IDENTITY  # of all events, when it was last asked for
 
     def append(self, ts_us: TimestampsUs, values: Values) -> None:
         n = self.n
@@ -200,11 +201,16 @@ class _Buffer(_SumsBefore):
 
     def summarise(self, first: int, last: int) -> Summary:
         """The summary of the events at positions first to last."""
+        if last - first == self._whole.count == self.n:
+            return self._whole
         values = self.values[first:last]
         if self.n <= _UNSUMMED or first == last:
             return Summary.of(values)
         low, high = float(values.min()), float(values.max())
-        return Summary(last - first, low + 0.0, high + 0.0, *self.sums_between(first, last))
+        summary = Summary(last - first, low + 0.0, high + 0.0, *self.sums_between(first, last))
+        if last - first == self.n:
+            self._whole = summary
+        return summary
 
     @property
     def time_ordered(self) -> int:
@@ -377,6 +383,7 @@ class _Chunk(_SumsBefore):
             kept = _Chunk(self.ts_us, self.values, self.rank, self.sums, stagger, room)
         if late is not None and late.n:
             kept.late = late
+            kept.settle_at = self.settle_at  # another one may be passed already
         return kept
 
 
@@ -498,7 +505,7 @@ class _Chunks:
             _require(bool((ts_us[1:] >= ts_us[:-1]).all()), f"chunk {i} is not in order of time")
             _require(start_us <= ts_us[0] and ts_us[-1] <= end_us, f"chunk {i} holds events outside its bounds")
             _require(bool((chunk.values[1:] >= chunk.values[:-1]).all()), f"chunk {i}'s values are not sorted")
-            _require(sorted(chunk.rank.tolist()) == list(range(n)), f"chunk {i}'s ranks are not a permutation")
+            _require(bool((np.sort(chunk.rank) == np.arange(n)).all()), f"chunk {i}'s ranks are not a permutation")
             _require(chunk.sums == scaled_sums(chunk.values), f"chunk {i}'s sums do not add up")
             _require(not chunk.late or 0 < chunk.late.n < chunk.settle_at, f"chunk {i}'s late events should be settled")
             marked = chunk.between(0, chunk._marked)
