@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from typing import Any
 
@@ -161,3 +162,41 @@ def test_max_series(clock: FakeClock) -> None:
     post(client, format_timestamp(clock.now_us), 1, series="a")
     app.extensions["statsapi"].keep_house()
     assert post(client, format_timestamp(clock.now_us), 1, series="c").status_code == 200
+
+
+def test_post_events_all_or_nothing(client: FlaskClient) -> None:
+    """One bad item stores nothing and is named; with ?partial=true the good ones are stored and the rest reported."""
+    batch = [{"timestamp": NOW, "value": 1}, {"timestamp": NOW, "value": "x"}, {"timestamp": "2020-01-01", "value": 2}]
+    problem = assert_problem(client.post("/events", json=batch), 422, "validation")
+    assert problem["rejected"] == 1
+    assert (problem["errors"][0]["index"], problem["errors"][0]["field"]) == (1, "value")
+    assert client.get("/debug/events").json["total_events"] == 0
+    body = client.post("/events?partial=true", json=batch).json
+    counts = {name: body[name] for name in ("status", "stored", "duplicates", "expired", "rejected")}
+    assert counts == {"status": "success", "stored": 1, "duplicates": 0, "expired": 1, "rejected": 1}
+    assert body["errors"][0]["index"] == 1
+    assert client.get("/statistics").json["count"] == 1
+
+
+def test_post_events_dedup_retries_and_gzip(client: FlaskClient) -> None:
+    """A gzip batch with repeats counts each event once under ?dedup=true, and once under one Idempotency-Key."""
+    csv_body = f"timestamp,value\n{NOW},1\n{NOW},2\n{NOW},1\n".encode()
+    headers = {"Idempotency-Key": "k", "Content-Encoding": "gzip", "Content-Type": "text/csv"}
+    first = client.post("/events?dedup=true", data=gzip.compress(csv_body), headers=headers)
+    assert (first.json["stored"], first.json["duplicates"]) == (2, 1)
+    again = client.post("/events?dedup=true", data=gzip.compress(csv_body, 1), headers=headers)
+    assert again.data == first.data
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert client.get("/statistics").json["count"] == 2
+
+
+def test_an_export_comes_back_bit_for_bit(client: FlaskClient) -> None:
+    """What is exported as CSV or NDJSON is imported by the batch endpoint with the same statistics."""
+    numbers = [0.1, 1e308, -5e-324, 1e16, -0.0, 3.0]
+    client.post("/events", json={"timestamp": [NOW] * 6, "value": numbers, "series": "a"})
+    before = client.get("/statistics?series=a&stats=all&percentiles=37").json
+    for form, media_type in (("csv", "text/csv"), ("ndjson", "application/x-ndjson")):
+        exported = client.get(f"/events?format={form}").data
+        client.delete("/series/a")
+        assert client.post("/events", data=exported, content_type=media_type).json["stored"] == 6
+        assert client.get("/statistics?series=a&stats=all&percentiles=37").json == before

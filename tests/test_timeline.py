@@ -148,7 +148,7 @@ TestTimelineMachine.settings = settings(max_examples=150, stateful_step_count=40
 
 # -- a larger run, from a seed ----------------------------------------------------------------------------------------
 
-STRESS_OPS = int(os.environ.get("STATSAPI_STRESS_OPS", "60"))
+STRESS_OPS = int(os.environ.get("STATSAPI_STRESS_OPS", "30"))
 STRESS_SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))
 
 
