@@ -802,3 +802,10 @@ def test_an_export_comes_back_bit_for_bit(client: FlaskClient) -> None:
         client.delete("/series/a")
         assert client.post("/events", data=exported, content_type=media_type).json["stored"] == 6
         assert client.get("/statistics?series=a&stats=all&percentiles=37").json == before
+
+
+@pytest.mark.parametrize("size", [1, 65_535, 65_536, 65_537, 100_000, 300_000])
+def test_gzip_members_longer_than_a_step(size: int) -> None:
+    """Each member counts once, also where one takes several steps to inflate: it used to be read again for ever."""
+    members = [bytes([65 + i]) * size for i in range(3)]
+    assert unpack(b"".join(map(gzip.compress, members)), "gzip", 10**6) == b"".join(members)
