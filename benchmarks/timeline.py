@@ -102,15 +102,21 @@ def questions(timeline: Timeline, n: int) -> float:
     return median
 
 
-def in_order(n: int) -> None:
-    ts_us, values = events(n)
+def memory(order: str, ts_us: TimestampsUs, values: Values) -> None:
+    n = len(ts_us)
     gc.collect()
     tracemalloc.start()
     timeline, _ = load(ts_us, values)
     timeline.summarise(None, None)
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    print(f"{f'memory, {n:,} events in order':<74} {held / n:7.1f} B an event (says itself {timeline.nbytes / n:.1f})")
+    label = f"memory, {n:,} events {order}"
+    print(f"{label:<74} {held / n:7.1f} B an event (says itself {timeline.nbytes / n:.1f})")
+
+
+def in_order(n: int) -> None:
+    ts_us, values = events(n)
+    memory("in order", ts_us, values)
     timeline, times = load(ts_us, values)
     report("insert 10,000 in order", times, f"{n / sum(times):.1f} M events/s")
     small, _ = load(*events(1000))
@@ -155,14 +161,7 @@ def random_order(n: int) -> None:
     ts_us, values = events(n)
     order = np.random.default_rng(3).permutation(n)
     ts_us, values = ts_us[order], values[order]
-    gc.collect()
-    tracemalloc.start()
-    timeline, _ = load(ts_us, values)
-    timeline.summarise(None, None)
-    held = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    label = f"memory, {n:,} events in random order"
-    print(f"{label:<74} {held / n:7.1f} B an event (says itself {timeline.nbytes / n:.1f})")
+    memory("in random order", ts_us, values)
     timeline, times = load(ts_us, values)
     report("insert 10,000 in random order", times, f"{n / sum(times):.1f} M events/s")
     report("summarise, the first after the load in random order", [timed(lambda: lowered(timeline, 5_000_000))])

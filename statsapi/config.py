@@ -22,7 +22,7 @@ PREFIX: Final = "STATSAPI_"
 GRACE_US: Final = 5 * MINUTE_US
 
 
-class _Duration(fields.Field[int]):
+class Duration(fields.Field[int]):
     """A positive duration; deserializes to microseconds."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
@@ -58,14 +58,14 @@ class Settings:
         "second), `always` survives a power cut",
         validate=validate.OneOf(("interval", "always")),
     )
-    window_us: int = _setting(_Duration, HOUR_US, "the window of a question that names none")
+    window_us: int = _setting(Duration, HOUR_US, "the window of a question that names none")
     retention_us: int = _setting(
-        _Duration,
+        Duration,
         HOUR_US,
         "how long raw events are kept, never less than the window (5 minutes of grace are added)",
     )
     max_future_skew_us: int | None = _setting(
-        _Duration,
+        Duration,
         None,
         "refuse events stamped further ahead of the server's clock than this; unset accepts all",
     )
@@ -81,7 +81,7 @@ class Settings:
         "most series at one time; events of further ones are refused (507)",
         validate=validate.Range(min=1),
     )
-    idempotency_ttl_us: int = _setting(_Duration, DAY_US, "how long an Idempotency-Key is remembered")
+    idempotency_ttl_us: int = _setting(Duration, DAY_US, "how long an Idempotency-Key is remembered")
     dedup: bool = _setting(
         fields.Boolean, False, "drop an event that equals one held (series, timestamp, value); `?dedup=` overrides it"
     )
@@ -145,7 +145,7 @@ def settings_table() -> str:
     names = env_names()
     for field in dataclasses.fields(Settings):
         default: Any = field.default
-        if default is not None and isinstance(field.metadata["field"], _Duration):
+        if default is not None and isinstance(field.metadata["field"], Duration):
             default = format_duration(default)
         if isinstance(default, bool):
             default = str(default).lower()

@@ -87,11 +87,10 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
     """Gunicorn's threaded worker, which leaves a new connection to a worker that has fewer.
 
     All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections
-    opened
-    at once, all may stay with one of two workers, for as long as they live. Here a worker that has more connections
-    than another one looks away from the listener for a moment. After PATIENCE_S it takes the connection all the same,
-    and those it waited for do not count until their poll loop turns again: a worker that is stuck or stopped delays
-    one connection, not each.
+    opened at once, all may stay with one of two workers, for as long as they live. Here a worker that has more
+    connections than another one looks away from the listener for a moment. After PATIENCE_S it takes the connection
+    all the same, and those it waited for do not count until their poll loop turns again: a worker that is stuck or
+    stopped delays one connection, not each.
 
     Without a slot (more workers than the board has, or no hooks) it is Gunicorn's own worker.
     """

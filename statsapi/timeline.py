@@ -21,8 +21,8 @@ to the first chunk, where it is appended to that chunk's `late` buffer, in order
 on are cut off. A question that comes now sums the one late value, adds it to the chunk's total and extends the prefix
 sums again; where an edge cuts this chunk, the buffer is searched by comparing all its stamps. When the buffer
 holds about a quarter of a chunk (between an eighth and three eighths, so that chunks which fill together do not all
-settle at
-once), it is merged into new sorted columns: the chunk is *settled*; past two chunks' worth it is split as well.
+settle at once), it is merged into new sorted columns: the chunk is *settled*; past two chunks' worth it is split as
+well.
 
     operation                 cost, for m events into a series of c chunks of C events
     insert in order           O(m), and a value sort of every C events
@@ -33,10 +33,9 @@ once), it is merged into new sorted columns: the chunk is *settled*; past two ch
 
 Monoid vocabulary and the idea of trees of partial aggregates: Tangwongsan, Hirzel & Schneider, "Optimal and general
 out-of-order sliding-window aggregation" (2019). Theirs keeps a finger B-tree of partials since it may not subtract;
-exact
-integers may, so a list of prefix sums is enough. Two levels (blocks of 64 chunks) were measured and refused: they
-save the
-0.3 ms it takes to extend 1,220 prefix sums after a late event at the far end, and cost a third of this file.
+exact integers may, so a list of prefix sums is enough. Two levels (blocks of 64 chunks) were measured and refused:
+they save the 0.3 ms it takes to extend 1,220 prefix sums after a late event at the far end, and cost a third of this
+file.
 
 No locks, no clock, no I/O. Whoever calls holds Store._lock; what is handed out (columns, snapshots) may be read
 without it.
@@ -44,6 +43,7 @@ without it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -82,12 +82,11 @@ Columns = tuple[TimestampsUs, Values]
 _Sums = tuple[int, int]
 
 
-class _SumsBefore:
+class _SumsBefore(ABC):
     """Sums over the first k of n events in time order, k moving little from one question to the next.
 
     A sliding window cuts a chunk a few events further on each time: the sums are moved from the nearest place where
-    they
-    are known, which is the last cut, nothing at all, or everything.
+    they are known, which is the last cut, nothing at all, or everything.
     """
 
     __slots__ = ("_mark", "_marked")
@@ -118,17 +117,17 @@ class _SumsBefore:
         return _subtract(self.sums_before(last), self.sums_before(first))
 
     @property
+    @abstractmethod
     def time_ordered(self) -> int:
         """How many events have a position in time."""
-        raise NotImplementedError
 
+    @abstractmethod
     def whole_sums(self) -> _Sums:
         """The sums of all of those."""
-        raise NotImplementedError
 
+    @abstractmethod
     def between(self, first: int, last: int) -> Values:
         """The values at positions first to last in time, in any order."""
-        raise NotImplementedError
 
 
 class _Buffer(_SumsBefore):
@@ -391,8 +390,7 @@ class _Chunks:
     """The sealed chunks in order of time, with prefix sums over them.
 
     starts[i] <= every stamp in chunk i <= starts[i + 1]. A stamp that stands on such a boundary may be on both sides,
-    the
-    earlier arrivals to the left.
+    the earlier arrivals to the left.
     """
 
     def __init__(self, room: int) -> None:

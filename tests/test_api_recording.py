@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from statsapi.app import create_app
@@ -22,6 +23,22 @@ EVENT = {"timestamp": NOW, "value": 42.5}
 
 def keyed(client: FlaskClient, key: str, body: Any = EVENT, path: str = "/event") -> Any:
     return client.post(path, json=body, headers={"Idempotency-Key": key})
+
+
+def two_workers(clock: FakeClock) -> list[Flask]:
+    """Two apps, each with a view of its own, on one journal."""
+    journal = SharedJournal(clock_us=clock)
+    settings = Settings(journal="memory://")
+    return [create_app(settings, journal=lambda: journal, clock_us=clock, background=False) for _ in range(2)]
+
+
+def run_at_once(send: Callable[[Flask], None], apps: list[Flask], count: int) -> None:
+    """`send` in so many threads, the apps taking turns."""
+    threads = [threading.Thread(target=send, args=(apps[i % len(apps)],)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def test_a_retry_counts_once_and_gets_the_first_answer(client: FlaskClient, clock: FakeClock) -> None:
@@ -66,11 +83,7 @@ def test_keys_refused(client: FlaskClient, key: str) -> None:
 
 def test_a_race_of_one_key_counts_once(clock: FakeClock) -> None:
     """Sixteen threads on two workers send the same request at once: one event, and one answer for all."""
-    journal = SharedJournal(clock_us=clock)
-    apps = [
-        create_app(Settings(journal="memory://"), journal=lambda: journal, clock_us=clock, background=False)
-        for _ in range(2)
-    ]
+    apps = two_workers(clock)
     barrier = threading.Barrier(16)
     answers: list[tuple[bytes, bool]] = []
 
@@ -79,11 +92,7 @@ def test_a_race_of_one_key_counts_once(clock: FakeClock) -> None:
         response = keyed(app.test_client(), "k")
         answers.append((response.data, "Idempotent-Replayed" in response.headers))
 
-    threads = [threading.Thread(target=send, args=(apps[i % 2],)) for i in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_at_once(send, apps, 16)
     assert len({body for body, _ in answers}) == 1
     assert sorted(replayed for _, replayed in answers) == [False] + [True] * 15
     for app in apps:
@@ -124,11 +133,7 @@ def test_dedup_as_a_setting(clock: FakeClock) -> None:
 
 def test_dedup_holds_across_workers_and_races(clock: FakeClock) -> None:
     """Threads on two workers record the same events with dedup at once: each is there once."""
-    journal = SharedJournal(clock_us=clock)
-    apps = [
-        create_app(Settings(journal="memory://"), journal=lambda: journal, clock_us=clock, background=False)
-        for _ in range(2)
-    ]
+    apps = two_workers(clock)
     barrier = threading.Barrier(8)
 
     def send(app: Any) -> None:
@@ -137,11 +142,7 @@ def test_dedup_holds_across_workers_and_races(clock: FakeClock) -> None:
         for value in range(20):
             assert client.post("/event?dedup=true", json={"timestamp": NOW, "value": value}).status_code == 200
 
-    threads = [threading.Thread(target=send, args=(apps[i % 2],)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_at_once(send, apps, 8)
     for app in apps:
         assert app.test_client().get("/statistics?stats=count,sum").json == {"count": 20, "sum": 190.0}
 
@@ -162,41 +163,3 @@ def test_max_series(clock: FakeClock) -> None:
     post(client, format_timestamp(clock.now_us), 1, series="a")
     app.extensions["statsapi"].keep_house()
     assert post(client, format_timestamp(clock.now_us), 1, series="c").status_code == 200
-
-
-def test_post_events_all_or_nothing(client: FlaskClient) -> None:
-    """One bad item stores nothing and is named; with ?partial=true the good ones are stored and the rest reported."""
-    batch = [{"timestamp": NOW, "value": 1}, {"timestamp": NOW, "value": "x"}, {"timestamp": "2020-01-01", "value": 2}]
-    problem = assert_problem(client.post("/events", json=batch), 422, "validation")
-    assert problem["rejected"] == 1
-    assert (problem["errors"][0]["index"], problem["errors"][0]["field"]) == (1, "value")
-    assert client.get("/debug/events").json["total_events"] == 0
-    body = client.post("/events?partial=true", json=batch).json
-    counts = {name: body[name] for name in ("status", "stored", "duplicates", "expired", "rejected")}
-    assert counts == {"status": "success", "stored": 1, "duplicates": 0, "expired": 1, "rejected": 1}
-    assert body["errors"][0]["index"] == 1
-    assert client.get("/statistics").json["count"] == 1
-
-
-def test_post_events_dedup_retries_and_gzip(client: FlaskClient) -> None:
-    """A gzip batch with repeats counts each event once under ?dedup=true, and once under one Idempotency-Key."""
-    csv_body = f"timestamp,value\n{NOW},1\n{NOW},2\n{NOW},1\n".encode()
-    headers = {"Idempotency-Key": "k", "Content-Encoding": "gzip", "Content-Type": "text/csv"}
-    first = client.post("/events?dedup=true", data=gzip.compress(csv_body), headers=headers)
-    assert (first.json["stored"], first.json["duplicates"]) == (2, 1)
-    again = client.post("/events?dedup=true", data=gzip.compress(csv_body, 1), headers=headers)
-    assert again.data == first.data
-    assert again.headers["Idempotent-Replayed"] == "true"
-    assert client.get("/statistics").json["count"] == 2
-
-
-def test_an_export_comes_back_bit_for_bit(client: FlaskClient) -> None:
-    """What is exported as CSV or NDJSON is imported by the batch endpoint with the same statistics."""
-    numbers = [0.1, 1e308, -5e-324, 1e16, -0.0, 3.0]
-    client.post("/events", json={"timestamp": [NOW] * 6, "value": numbers, "series": "a"})
-    before = client.get("/statistics?series=a&stats=all&percentiles=37").json
-    for form, media_type in (("csv", "text/csv"), ("ndjson", "application/x-ndjson")):
-        exported = client.get(f"/events?format={form}").data
-        client.delete("/series/a")
-        assert client.post("/events", data=exported, content_type=media_type).json["stored"] == 6
-        assert client.get("/statistics?series=a&stats=all&percentiles=37").json == before

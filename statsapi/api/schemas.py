@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from statsapi.config import Duration
 from statsapi.model import DEFAULT_SERIES
-from statsapi.times import parse_duration_us, parse_timestamp_us
+from statsapi.times import parse_timestamp_us
 
 SERIES_NAME: Final = re.compile(r"[A-Za-z0-9_.:/@=+\-]{1,200}\Z", re.ASCII)
 SERIES_RULE: Final = "must be 1 to 200 characters out of A-Z a-z 0-9 _ . : / @ = + -"
@@ -49,19 +50,6 @@ class QueryTimestamp(Timestamp):
         elif re.search(r" \d\d:?\d\d\Z", text) and ("T" in text or text.count(" ") > 1):
             value = "+".join(text.rsplit(" ", 1))  # ?start=2025-11-21T07:45:00+01:00, where + means a space in a URL
         return super()._deserialize(value, attr, data, **kwargs)
-
-
-class Duration(fields.Field[int]):
-    """A positive duration; deserializes to microseconds."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        try:
-            duration_us = parse_duration_us(value)
-        except ValueError as error:
-            raise ValidationError(str(error)) from None
-        if duration_us <= 0:
-            raise ValidationError("must be longer than 0")
-        return duration_us
 
 
 class CommaSeparated(fields.Field[list[Any]]):
