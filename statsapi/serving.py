@@ -148,6 +148,12 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         else:
             super().enqueue_req(conn)
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Called once when the worker stops: silent connections end when idle ones do, not at graceful_timeout."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
     def _leave_to_others(self, slot: int) -> bool:
         """Whether a worker with fewer connections should take what waits; if so the listener is paused."""
         freer = {

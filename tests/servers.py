@@ -18,8 +18,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -91,30 +91,38 @@ class Server:
                     found.add(int(stat.parent.name))
         return found
 
-    def wait_for_workers(self, count: int, *, besides: set[int] = frozenset()) -> set[int]:  # type: ignore[assignment]
+    def wait_for_workers(self, count: int, *, besides: Collection[int] = ()) -> set[int]:
         """The pids when exactly `count` workers answer `/pid` and none of them is in `besides`."""
 
         def answering() -> set[int]:
             alive = self.workers()
-            if len(alive) != count or alive & besides:
+            if len(alive) != count or not alive.isdisjoint(besides):
                 return set()
-            clients = [self.client() for _ in range(4 * count)]  # together, or one worker could answer all
-            try:
-                return alive if {client.request("GET", "/pid")[1] for client in clients} == alive else set()
-            except (OSError, http.client.HTTPException):
-                return set()
-            finally:
-                for client in clients:
-                    client.close()
+            # Held open together, or one worker could answer all; enough of them to make up for what a test holds.
+            answered: set[int] = set()
+            with ExitStack() as clients:
+                for _ in range(16 * count):
+                    try:
+                        answered.add(clients.enter_context(self.client()).request("GET", "/pid")[1])
+                    except (OSError, http.client.HTTPException):
+                        return set()
+                    if answered == alive:
+                        return alive
+            return set()
 
-        found: set[int] = wait_until(answering, f"{count} workers\n{self.log}")
-        return found
+        return self._wait_until(answering, f"{count} workers")
+
+    def _wait_until(self, condition: Callable[[], Any], what: str) -> Any:
+        try:
+            return wait_until(condition, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log}") from None
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
     def wait_for_log(self, text: str) -> None:
-        wait_until(lambda: text in self.log, f"{text!r} in the log:\n{self.log}")
+        self._wait_until(lambda: text in self.log, f"{text!r} in the log")
 
 
 class Client:

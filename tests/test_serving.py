@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -170,16 +171,28 @@ def test_term_finishes_the_request_under_way_and_then_closes(tmp_path: Path) -> 
     assert notes.read_text() == f"start {worker}\nclose {worker}\n"
 
 
+def test_silent_connections_do_not_hold_up_a_stop(tmp_path: Path) -> None:
+    """SIGTERM ends connections that have never sent anything with the idle ones, long before graceful_timeout."""
+    with (
+        gunicorn_server(tmp_path, app=PROBE, args=["--graceful-timeout", "600"]) as server,
+        server.connect(),
+        server.connect(),
+    ):
+        server.wait_for_workers(2)
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+
+
 def test_a_killed_worker_is_replaced_and_its_connections_forgotten(tmp_path: Path) -> None:
     """After kill -9 a new worker takes its place, and connections are shared evenly again at once."""
     with gunicorn_server(tmp_path, app=PROBE) as server:
         workers = server.wait_for_workers(2)
-        held = [server.connect() for _ in range(8)]
-        killed = min(workers)
-        os.kill(killed, signal.SIGKILL)
-        workers = server.wait_for_workers(2, besides={killed})
-        for sock in held:
-            sock.close()
+        with ExitStack() as held:
+            for _ in range(8):
+                held.enter_context(server.connect())
+            killed = min(workers)
+            os.kill(killed, signal.SIGKILL)
+            workers = server.wait_for_workers(2, besides={killed})
         wait_until(
             lambda: min((held := open_at_once(server, 16)).values()) >= 4 and set(held) == workers,
             "an even share for both",
