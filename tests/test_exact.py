@@ -83,6 +83,25 @@ def test_sums_are_exact_about_any_magnitude(centre: float, bits: int, n: int, se
     assert exact.scaled_sums(values) == oracles.scaled_sums(values.tolist())
 
 
+@pytest.mark.parametrize(("n", "step"), [(1, 1), (5, 2), (64, 8), (1000, 128), (1024, 128), (exact._BLOCK, 4096)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cumulative_sums_are_exact_at_every_place(shape: str, n: int, step: int) -> None:
+    """Whatever is noted of the first step, 2·step, … values, and of all, is what they sum up to."""
+    values = SHAPES[shape](np.random.default_rng(n), n)
+    cumulative = exact.CumulativeSums.of(values, step)
+    if cumulative is None:
+        assert exact._sums_by_limbs(values) is None  # the same limit, met by the sums' other ways
+        return
+    assert cumulative.whole == oracles.scaled_sums(values.tolist())
+    for place in range(step, n + 1, step):
+        assert cumulative.before(place) == oracles.scaled_sums(values[:place].tolist())
+
+
+def test_cumulative_sums_are_not_made_of_too_many() -> None:
+    """Beyond a block the limbs' sums would leave 53 bits."""
+    assert exact.CumulativeSums.of(np.ones(exact._BLOCK + 1), 128) is None
+
+
 def test_input_is_left_alone() -> None:
     """A read-only, strided input works and is not written to."""
     values = np.arange(1000.0)[::3]
