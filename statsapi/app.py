@@ -28,7 +28,7 @@ def create_app(
 
     The service starts with `start()`, which Gunicorn's hooks call after the fork, or by itself with the first
     request (Flask's test client, other WSGI servers). Tests pass a journal opener, a clock, and `background=False`
-    to call `service.maintain()` themselves. Raises ConfigError when the environment's settings cannot work.
+    to call `service.keep_house()` themselves. Raises ConfigError when the environment's settings cannot work.
     """
     if settings is None:
         settings = Settings.from_env()

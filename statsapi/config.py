@@ -22,6 +22,10 @@ PREFIX: Final = "STATSAPI_"
 GRACE_US: Final = 5 * MINUTE_US
 
 
+# A hundred years: from now, whatever lies so far back or ahead is a moment that can be written.
+DURATION_MAX_US: Final = 36_500 * DAY_US
+
+
 class Duration(fields.Field[int]):
     """A positive duration; deserializes to microseconds."""
 
@@ -30,8 +34,8 @@ class Duration(fields.Field[int]):
             duration_us = parse_duration_us(value)
         except ValueError as error:
             raise ValidationError(str(error)) from None
-        if duration_us <= 0:
-            raise ValidationError("must be longer than 0")
+        if not 0 < duration_us <= DURATION_MAX_US:
+            raise ValidationError(f"must be longer than 0 and at most {format_duration(DURATION_MAX_US)}")
         return duration_us
 
 

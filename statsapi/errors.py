@@ -37,6 +37,7 @@ class JournalRefused(ConfigError):
     """The journal that the settings name cannot be used as it is, and waiting will not help."""
 
     code = "journal-refused"
+    retry_after_s = 60  # somebody has to see to it first
 
 
 class InvalidRequest(StatsError):
@@ -76,9 +77,14 @@ class StoreFull(StatsError):
 
     code = "store-full"
 
-    def __init__(self, things: str, held: int, limit: int, *, retry_after_s: int = 60) -> None:
-        super().__init__(f"the store holds {held} {things} and the limit is {limit}")
-        self.things, self.held, self.limit = things, held, limit
+    def __init__(
+        self, things: str, held: int, limit: int, *, adding: list[str], setting: str, retry_after_s: int = 60
+    ) -> None:
+        some = ", ".join(adding[:3]) + (", …" if len(adding) > 3 else "")
+        super().__init__(
+            f"the store holds {held} {things}, this request adds {len(adding)} ({some}), and the limit is {limit} "
+            f"({setting}); nothing was recorded"
+        )
         self.retry_after_s = retry_after_s
 
 

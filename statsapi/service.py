@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statsapi.config import GRACE_US, Settings
-from statsapi.errors import InvalidRequest, JournalUnavailable, StatsError, StoreFull
+from statsapi.errors import InvalidRequest, JournalUnavailable, StatsError, StoreFull, ViewNotReady
 from statsapi.journal import Decide, Journal, Proposal
 from statsapi.model import MAX_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
 from statsapi.store import Store
@@ -28,6 +28,11 @@ logger = logging.getLogger("statsapi")
 
 # How long a read waits for a replay before it is told to come back.
 READ_WAIT_S: Final = 10.0
+
+# The same where somebody waits behind: for a decision, which holds the journal's write lock, and for limits, which are
+# not exact anyway.
+DECIDE_WAIT_S: Final = 1.0
+LIMIT_WAIT_S: Final = 1.0
 
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
 
@@ -45,6 +50,16 @@ class Recorded(NamedTuple):
     expired: int = 0
 
 
+class Latest(NamedTuple):
+    """The latest timestamp that is accepted, and what to say of a later one."""
+
+    ts_us: int
+    reason: str
+
+
+ANY_TIME: Final = Latest(MAX_TS_US, "")
+
+
 # Makes the answer to a recording out of what it came to: it is kept under the idempotency key, with the record.
 MakeAnswer = Callable[[Recorded], bytes]
 
@@ -57,8 +72,8 @@ class Reply(NamedTuple):
 class Service:
     """Opens its journal with the first use or `start()`, in the process that uses it: never before a fork.
 
-    open_journal: called once. clock_us: microseconds since 1970 UTC. background: keep house in a thread of its own,
-    once a second; without it, `keep_house()` is the caller's (tests).
+    open_journal: called once. clock_us: microseconds since 1970 UTC. background: keep house in threads of its own,
+    once a second; without them, `keep_house()` is the caller's (tests).
     """
 
     def __init__(
@@ -76,7 +91,7 @@ class Service:
         self._keep_us = settings.retention_us + GRACE_US
         self._starting = threading.Lock()
         self._stopping = threading.Event()
-        self._housekeeper: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._view: View | None = None
         self._tidied_minute_us: int | None = None
 
@@ -86,19 +101,22 @@ class Service:
         A journal that is not available now is not waited for: it is tried again once a second and by each request.
         """
         with self._starting:
-            if self._background and self._housekeeper is None and not self._stopping.is_set():
-                self._housekeeper = threading.Thread(target=self._housekeeping, name="housekeeping", daemon=True)
-                self._housekeeper.start()
+            if self._background and not self._threads and not self._stopping.is_set():
+                # Apart, since a replay or a compaction may take long, and what bounds a power cut's cost must not wait.
+                for act in (self._maintain_journal, self._tidy):
+                    thread = threading.Thread(target=self._each_second, args=(act,), name=act.__name__, daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
         try:
             self.view()
         except JournalUnavailable as error:
             logger.warning("starting without the journal: %s", error)
 
     def close(self) -> None:
-        """Stop the background thread and flush and close the journal. Safe to call twice."""
+        """Stop the background threads and flush and close the journal. Safe to call twice."""
         self._stopping.set()
-        if self._housekeeper is not None:
-            self._housekeeper.join()
+        for thread in self._threads:
+            thread.join()
         with self._starting:  # nobody opens one any more
             if self._view is not None:
                 self._view.journal.close()
@@ -148,6 +166,7 @@ class Service:
         self._refuse_too_many_series(batch)
         proposal: Proposal | Decide
         if dedup:
+            self._catch_up_before_deciding()
             proposal = lambda: self._without_duplicates(batch, make_answer)  # noqa: E731
         else:
             recorded = self._count_expired(batch)
@@ -164,7 +183,7 @@ class Service:
 
     def _without_duplicates(self, batch: EventBatch, make_answer: MakeAnswer) -> Proposal:
         """Runs under the journal's write lock: what the caught-up view does not hold is new."""
-        store = self.view().catch_up()
+        store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
         now_us = self._now_after(store)
         kept_from_us = store.kept_from_us(now_us)
         parts = []
@@ -181,31 +200,38 @@ class Service:
         return Proposal(fresh if parts else None, make_answer(recorded))
 
     def _refuse_far_future(self, batch: EventBatch) -> None:
+        latest = self.latest_accepted()
+        if latest is not ANY_TIME and any(
+            int(part.ts_us.max()) > latest.ts_us for part in batch.parts if len(part.ts_us)
+        ):
+            raise InvalidRequest([{"field": "timestamp", "reason": latest.reason}])
+
+    def latest_accepted(self) -> Latest:
+        """STATSAPI_MAX_FUTURE_SKEW, as of now; for those who can tell which event of a batch it is."""
         skew_us = self.settings.max_future_skew_us
         if skew_us is None:
-            return
-        latest_us = self._clock_us() + skew_us
-        if any(int(part.ts_us.max()) > latest_us for part in batch.parts if len(part.ts_us)):
-            raise InvalidRequest(
-                [
-                    {
-                        "field": "timestamp",
-                        "reason": f"lies more than {format_duration(skew_us)} ahead of the server's clock "
-                        "(STATSAPI_MAX_FUTURE_SKEW)",
-                    }
-                ]
-            )
+            return ANY_TIME
+        ahead = f"lies more than {format_duration(skew_us)} ahead of the server's clock (STATSAPI_MAX_FUTURE_SKEW)"
+        return Latest(min(self._clock_us() + skew_us, MAX_TS_US), ahead)
 
     def _refuse_too_many_series(self, batch: EventBatch) -> None:
         """A bound on memory, not exact to the series: other workers may add some at the same moment."""
         view = self.view()
-        names = [part.series for part in batch.parts]
-        if not view.last_caught_up().unknown_series(names):
+        if not view.last_caught_up().unknown_series(part.series for part in batch.parts):
             return
-        store = view.catch_up(wait_s=READ_WAIT_S)
-        held, limit = store.series_count(), self.settings.max_series
-        if held + len(store.unknown_series(names)) > limit:
-            raise StoreFull("series", held, limit)
+        try:
+            store = view.catch_up(wait_s=LIMIT_WAIT_S)
+        except ViewNotReady:  # a replay must not hold up those who record; it has the limit's say for what it has
+            store = view.last_caught_up()
+        kept_from_us = store.kept_from_us(self._now_after(store))
+        # What has expired costs nothing: neither a series of which nothing else is left, nor one that would begin so.
+        added = store.unknown_series(part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
+        limit = self.settings.max_series
+        if store.series_count() + len(added) <= limit or not added:
+            return
+        held = store.series_count(kept_from_us)
+        if held + len(added) > limit:
+            raise StoreFull("series", held, limit, adding=added, setting="STATSAPI_MAX_SERIES")
 
     def delete(self, series: str, span: Span) -> int:
         """Forget the series' events in the span, everywhere; how many of those held that were.
@@ -228,11 +254,20 @@ class Service:
 
         def decide() -> Proposal:
             nonlocal deleted
-            deleted = self.view().catch_up().count(series, span)
+            store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
+            kept_from_us = store.kept_from_us(self._now_after(store))
+            deleted = store.count(series, span._replace(start_us=max(span.start_us, kept_from_us)))
             return Proposal(Deletion(series, span.start_us, end_us))
 
+        self._catch_up_before_deciding()
         self.view().journal.append(decide)
         return deleted
+
+    def _catch_up_before_deciding(self) -> None:
+        """So that only what was recorded since is caught up with under the write lock: a replay there would stop every
+        other writer.
+        """
+        self.view().catch_up(wait_s=READ_WAIT_S)
 
     # Asking
 
@@ -251,11 +286,14 @@ class Service:
         windows_us: Sequence[int],
         start_us: int | None = None,
         end_us: int | None = None,
+        *,
+        field: str = "window",
     ) -> list[Span]:
         """The spans that a question means: an explicit range, or windows that end now and have no upper bound.
 
-        Without either it is the default window. InvalidRequest where one reaches past what is kept. A start may lie
-        up to the grace before the retention, as its client computed it some time ago.
+        Without either it is the default window. InvalidRequest where one reaches past what is kept; `field` is what its
+        client calls the windows. A start may lie up to the grace before the retention, as its client computed it some
+        time ago.
         """
         if start_us is not None:
             kept_from_us = store.kept_from_us(now_us)
@@ -265,7 +303,7 @@ class Service:
         for window_us in windows_us:
             if window_us > self.settings.retention_us:
                 reason = f"{format_duration(window_us)} {self._kept(now_us - self.settings.retention_us)}"
-                raise InvalidRequest([{"field": "window" if len(windows_us) == 1 else "windows", "reason": reason}])
+                raise InvalidRequest([{"field": field, "reason": reason}])
         return [Span(now_us - window_us) for window_us in windows_us or (self.settings.window_us,)]
 
     def _kept(self, from_us: int) -> str:
@@ -277,10 +315,17 @@ class Service:
     # Keeping house
 
     def keep_house(self) -> None:
-        """Catch up and let the journal do its upkeep; once a minute also expire and compact. Every worker does so.
+        """Let the journal do its upkeep and catch up; once a minute also expire and compact. Every worker does so.
 
         What is due is decided by the clock and the journal alone, so a test with a clock of its own can call it.
         """
+        self._maintain_journal()
+        self._tidy()
+
+    def _maintain_journal(self) -> None:
+        self.view().journal.maintain()
+
+    def _tidy(self) -> None:
         view = self.view()
         store = view.catch_up()
         now_us = self._clock_us()
@@ -291,7 +336,6 @@ class Service:
             store.expire()
             view.compact()
             self._tidied_minute_us = floor_minute_us(now_us)
-        view.journal.maintain()
 
     def _holds_expired(self, store: Store, now_us: int) -> bool:
         oldest_us = store.oldest_ts_us()
@@ -301,18 +345,22 @@ class Service:
         """Append an empty record where nobody records any more: only records move the horizon of every view."""
 
         def unless_another_did() -> Proposal:
-            store = self.view().catch_up()
+            store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
             return Proposal(EventBatch(()) if now_us - store.appended_us >= MINUTE_US else None)
 
         self.view().journal.append(unless_another_did)
 
-    def _housekeeping(self) -> None:
+    def _each_second(self, act: Callable[[], None]) -> None:
+        said = ""
         while True:
             started_s = time.monotonic()
             try:
-                self.keep_house()
+                act()
+                said = ""
             except StatsError as error:
-                logger.warning("housekeeping waits for the journal: %s", error)
+                if str(error) != said:  # once, not each second for as long as it lasts
+                    said = str(error)
+                    logger.warning("housekeeping waits for the journal: %s", error)
             except Exception:
                 # Logged in full and tried again: without this thread nothing would expire any more.
                 logger.exception("housekeeping failed")

@@ -25,9 +25,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import gunicorn.util
+from flask import Flask
 from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import ParseException
 from gunicorn.workers import gthread
 
+from statsapi.api import problems
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import open_journal
@@ -124,7 +128,10 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         if self.alive:
             _board.show(self.slot, self.nr_conns, self._turns)
         if self._paused_until:
-            timeout = min(timeout, max(self._paused_until - time.monotonic(), 0.0))
+            left = self._paused_until - time.monotonic()
+            timeout = min(timeout, max(left, 0.0))
+            if left <= 0.0:
+                self._paused_until = 0.0  # the next turn listens again
         listening, waiting_since = self._accepting, self._waiting_since
         super().wait_for_and_dispatch_events(timeout)
         if listening and self._accepting and waiting_since == self._waiting_since:
@@ -171,7 +178,6 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
                 return True
             self._stuck = freer
         self._waiting_since = None
-        self._paused_until = 0.0
         return False
 
 
@@ -221,6 +227,22 @@ def _crowd(core: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
     return len(ages), max(ages, default=0)
 
 
+# What Gunicorn refuses by itself: a broken request line, too large a header
+
+
+def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
+    """In place of `gunicorn.util.write_error`, which writes HTML; Gunicorn has no hook for that."""
+    body = problems.encode(status, problems.code_of(reason), reason, message or "This is a fault of the service.")
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {problems.MEDIA_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    gunicorn.util.write_nonblock(sock, head.encode("latin1") + body)
+
+
+gunicorn.util.write_error = _write_problem
+
+
 # Hooks, in the order in which Gunicorn calls them
 
 
@@ -236,14 +258,21 @@ def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
     _log_as_gunicorn_does(server.log.error_log)
     faults: list[str] = []
+    journal, fsync = os.environ.get("STATSAPI_JOURNAL", "").strip() or Settings().journal, "interval"
     try:
         settings = Settings.from_env()
+        journal, fsync = settings.journal, settings.fsync
+    except ConfigError as error:
+        faults += error.faults
+    try:
         # Opened once here, and closed before the fork: workers that are refused side by side end in a traceback.
-        open_journal(settings.journal, fsync=settings.fsync).close()
+        open_journal(journal, fsync=fsync).close()
     except ConfigError as error:
         faults += error.faults
     except JournalUnavailable as error:
         server.log.warning("Starting without the journal: %s", error)
+    if server.num_workers < 1:
+        faults.append(f"{server.num_workers} workers would answer nobody: set WEB_CONCURRENCY to 1 or more")
     if _is_memory_only():
         if server.num_workers > 1:
             faults.append(
@@ -322,6 +351,8 @@ def post_worker_init(worker: Any) -> None:
     service = _service(worker)
     if service is None:
         return
+    if isinstance(worker.wsgi, Flask):  # a chunk that cannot be told apart is the client's fault, not ours
+        worker.wsgi.register_error_handler(ParseException, problems.unreadable)
     try:
         service.start()
     except ConfigError as error:  # the journal refused: say so without a traceback, and stop the server

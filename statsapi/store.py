@@ -33,7 +33,7 @@ from statsapi.model import (
     Values,
 )
 from statsapi.summary import IDENTITY, Summary
-from statsapi.timeline import Timeline
+from statsapi.timeline import Timeline, step_details
 from statsapi.times import MINUTE_US, floor_minute_us
 
 # How many of the events that were too old to count are remembered, so that a wrongly stamped one can be found.
@@ -190,11 +190,36 @@ class Store:
                 )
             return answers
 
-    def steps(self, series: str, start_us: int, step_us: int, n_steps: int) -> list[Summary]:
-        """The summaries of n_steps stretches of step_us each from start_us on, in one pass."""
+    def steps(
+        self,
+        series: str,
+        span: Span,
+        step_us: int,
+        n_steps: int,
+        percentiles: Sequence[float] = (),
+        *,
+        ends: bool = False,
+    ) -> list[Statistics]:
+        """The statistics of n_steps stretches of step_us each, all from one instant; the last ends where the span does.
+
+        Percentiles and ends look at each event once, without the lock.
+        """
+        last_us = span.start_us + step_us * (n_steps - 1)
+        pieces: Iterator[tuple[TimestampsUs, Values]] = iter(())
         with self._lock:
             timeline = self._timelines.get(series)
-            return [IDENTITY] * n_steps if timeline is None else timeline.steps(start_us, step_us, n_steps)
+            if timeline is None:
+                summaries = [IDENTITY] * n_steps
+            else:
+                summaries = timeline.steps(span.start_us, step_us, n_steps - 1)
+                summaries.append(timeline.summarise(last_us, span.end_us))
+                if percentiles or ends:
+                    pieces = timeline.snapshot(*span)
+        details = step_details(pieces, span.start_us, step_us, n_steps, percentiles)
+        return [
+            Statistics(summary, detail.percentiles, detail.first, detail.last)
+            for summary, detail in zip(summaries, details, strict=True)
+        ]
 
     def series_names(self, from_name: str = "") -> list[str]:
         """The series held from that name on, sorted."""
@@ -221,8 +246,12 @@ class Store:
             timeline = self._timelines.get(series)
             return 0 if timeline is None else timeline.count(*span)
 
-    def series_count(self) -> int:
-        return len(self._timelines)
+    def series_count(self, from_us: int | None = None) -> int:
+        """How many series are held; with from_us those with an event at or after it, in O(series)."""
+        if from_us is None:
+            return len(self._timelines)
+        with self._lock:
+            return sum(timeline.last_ts_us >= from_us for timeline in self._timelines.values())
 
     def unknown_series(self, names: Iterable[str]) -> list[str]:
         """Those of the names that nothing is held of."""

@@ -51,9 +51,9 @@ class Summary:
 
     @property
     def sum(self) -> float | None:
-        """The float64 nearest to Σx; 0.0 for no values, None when it leaves float64 (see `beyond_float64`)."""
+        """The float64 nearest to Σx; None for no values, and when it leaves float64 (see `beyond_float64`)."""
         try:
-            return exact.rounded_sum(self.sum_scaled)
+            return exact.rounded_sum(self.sum_scaled) if self.count else None
         except OverflowError:
             return None
 
@@ -91,7 +91,7 @@ class Summary:
         Tells "too large to show" from "not defined". Costs as much as reading the three.
         """
         names = []
-        if self.sum is None:
+        if self.count and self.sum is None:
             names.append("sum")
         if self.count > 1:
             names += [name for name in ("variance", "stddev") if getattr(self, name) is None]

@@ -51,7 +51,7 @@ def parse_timestamp_us(value: object) -> int:
 
 
 def _parse_iso_us(text: str) -> int:
-    if not _FULL_DATE.match(text):
+    if not _FULL_DATE.match(text) or not text.isprintable():  # any character may separate date and time, NUL too
         raise ValueError(
             "is not a full ISO 8601 date and time; write it like 2025-11-21T07:45:00Z or as a number of Unix seconds"
         )

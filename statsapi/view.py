@@ -21,6 +21,8 @@ from statsapi.times import MINUTE_US
 
 # A checkpoint's state: this version, the horizon in µs, then the live events as one encoded batch.
 _STATE_VERSION: Final = 1
+# What SQLite takes in one row, less a little: 60 million events that are stamped ahead.
+_STATE_MAX_BYTES: Final = 950_000_000
 _STATE_HEAD: Final = struct.Struct("<Bxxxxxxxq")
 
 
@@ -110,7 +112,9 @@ class View:
         store = old.catch_up(until_us=bound_us)
         if old._mark == (START if checkpoint is None else checkpoint.mark):
             return False
-        state = _STATE_HEAD.pack(_STATE_VERSION, store.horizon_us) + encode_batch(store.live_events())
+        state = _STATE_HEAD.pack(_STATE_VERSION, store.horizon_us) + encode_batch(
+            store.live_events(), limit_bytes=_STATE_MAX_BYTES
+        )
         compacted = Checkpoint(secrets.token_bytes(16), old._mark, store.appended_us, state)
         try:
             return self.journal.replace_prefix(old._checkpoint_id, compacted)

@@ -69,7 +69,10 @@ class Server:
                 raise
             return sock
         host, _, port = self.target.removeprefix("http://").rpartition(":")
-        return socket.create_connection((host, int(port)), timeout_s)
+        sock = socket.create_connection((host, int(port)), timeout_s)
+        # http.client sends head and body apart: without this the body waits 40 ms for the head's acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def client(self) -> Client:
         return Client(self)
@@ -90,6 +93,14 @@ class Server:
                 if int(parent) == self.process.pid and state != "Z":
                     found.add(int(stat.parent.name))
         return found
+
+    def cpu_seconds(self) -> float:
+        """What the workers have used of processors so far."""
+        ticks = 0
+        for pid in self.workers():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def wait_for_workers(self, count: int, *, besides: Collection[int] = ()) -> set[int]:
         """The pids when exactly `count` workers answer `/pid` and none of them is in `besides`."""

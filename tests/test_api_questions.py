@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
@@ -98,9 +99,9 @@ def test_percentiles(filled: FlaskClient) -> None:
 
 
 def test_empty_and_single(filled: FlaskClient, client: FlaskClient) -> None:
-    """No events: count 0, a sum and rate of 0 and nulls. One event: a null variance."""
+    """No events: count and rate 0, and nulls. One event: a null variance."""
     empty = client.get("/statistics?stats=all&series=none").json
-    assert {name for name, value in empty.items() if value is not None} == {"count", "sum", "rate"}
+    assert {name for name, value in empty.items() if value is not None} == {"count", "rate"}
     post(client, NOW, 5.0, series="one")
     single = client.get("/statistics?stats=all&series=one").json
     assert single["variance"] is None
@@ -123,11 +124,12 @@ def test_beyond_float64_says_why(client: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("query", "field"),
     [
-        ("window=2h", "window"),
         ("window=-5m", "window"),
         ("window=0", "window"),
         ("window=soon", "window"),
         ("windows=5m,2h", "windows"),
+        ("windows=2h", "windows"),
+        ("window=2h", "window"),
         ("windows=5m,5m", "windows"),
         ("windows=", "windows"),
         ("windows=" + ",".join(f"{i}s" for i in range(1, 22)), "windows"),
@@ -143,8 +145,9 @@ def test_beyond_float64_says_why(client: FlaskClient) -> None:
         ("percentiles=101", "percentiles"),
         ("percentiles=-1", "percentiles"),
         ("percentiles=nan", "percentiles"),
+        ("percentiles=.", "percentiles"),
         ("percentiles=", "percentiles"),
-        ("series=a%20b", "series"),
+        ("series=a%26b", "series"),
         ("window=5m&window=1h", "window"),
     ],
 )
@@ -180,6 +183,22 @@ def test_timeline(filled: FlaskClient, clock: FakeClock) -> None:
         assert step["count"] == len(values)
         assert step["mean"] == (statistics.mean(values) if values else None)
     assert sum(step["count"] for step in steps) == filled.get("/statistics").json["count"]
+
+
+def test_timeline_with_percentiles_and_ends(filled: FlaskClient) -> None:
+    """A step has what a window has: percentiles, its first and its last value; an empty one has nulls."""
+    query = "start=2025-11-21T07:00:00Z&step=15m&stats=all&percentiles=50,99.9"
+    steps = filled.get(f"/statistics/timeline?{query}").json["steps"]
+    for step in steps:
+        end = f"&end={quote(step['to'])}" if step["to"] else ""
+        single = filled.get(f"/statistics?start={quote(step['from'])}{end}&stats=all&percentiles=50,99.9").json
+        del single["series"]
+        assert single == step
+    nothing = filled.get(f"/statistics/timeline?{query}&series=none").json["steps"][0]
+    assert (nothing["first"], nothing["percentiles"]) == (None, {"50": None, "99.9": None})
+    too_many = "window=1h&step=1s&percentiles=" + ",".join(str(p) for p in range(1, 20))
+    problem = assert_problem(filled.get("/statistics/timeline?" + too_many), 422, "validation")
+    assert problem["errors"][0]["field"] == "percentiles"
 
 
 def test_timeline_of_a_range(filled: FlaskClient) -> None:
@@ -274,6 +293,55 @@ def test_export_pages(client: FlaskClient, limit: int) -> None:
     assert_problem(client.get("/events?cursor=xyz"), 422, "validation")
 
 
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv"])
+def test_what_is_exported_can_be_recorded_again(filled: FlaskClient, form: str) -> None:
+    """Every form of the export is a batch, of nothing too, and gives the same statistics to the last bit."""
+    before = filled.get("/statistics?stats=all").json
+    exported = filled.get(f"/events?format={form}")
+    filled.delete("/series/default")
+    empty = filled.get(f"/events?format={form}")
+    assert filled.post("/events", data=exported.data, content_type=exported.mimetype).json["stored"] == len(VALUES)
+    assert filled.get("/statistics?stats=all").json == before
+    assert filled.post("/events", data=empty.data, content_type=empty.mimetype).json["stored"] == 0
+
+
+def test_export_by_accept(client: FlaskClient) -> None:
+    """Parameters of a media type, and the other names of NDJSON, are understood."""
+    for accept, mimetype in (
+        ("text/csv; charset=utf-8", "text/csv"),
+        ("application/jsonl", "application/x-ndjson"),
+        ("text/html, text/csv;q=0.5, */*;q=0.1", "text/csv"),
+    ):
+        response = client.get("/events", headers={"Accept": accept})
+        assert (response.mimetype, response.headers["Vary"]) == (mimetype, "Accept")
+
+
+@pytest.mark.parametrize("position", ["0 -1 a", "0 9999999999999999999 a", f"{10**26} 0 a", "0 0 ..", "0 0", "x 0 a"])
+def test_a_cursor_that_was_never_given_is_refused(client: FlaskClient, position: str) -> None:
+    """Whatever a cursor holds, it is a 422, never a 500."""
+    cursor = base64.urlsafe_b64encode(position.encode()).decode()
+    problem = assert_problem(client.get(f"/events?cursor={cursor}"), 422, "validation")
+    assert [error["field"] for error in problem["errors"]] == ["cursor"]
+
+
+def test_parameters_that_would_do_nothing_are_refused(client: FlaskClient) -> None:
+    """A limit or a cursor on a stream, a cursor of another series, a range that ends before it starts."""
+    for series in "ab":
+        for value in (1, 2):
+            post(client, NOW, value, series=series)
+    cursor = client.get("/events?limit=1").json["next"]
+    for query, field in (
+        ("format=csv&limit=1", "limit"),
+        (f"format=ndjson&cursor={cursor}", "cursor"),
+        (f"series=b&cursor={cursor}", "cursor"),
+        ("start=2025-11-21T07:40:00Z&end=2025-11-21T07:30:00Z", "end"),
+    ):
+        problem = assert_problem(client.get(f"/events?{query}"), 422, "validation")
+        assert [error["field"] for error in problem["errors"]] == [field]
+    refused = client.delete("/series/a?start=2025-11-21T07:40:00Z&end=2025-11-21T07:30:00Z")
+    assert assert_problem(refused, 422, "validation")["errors"][0]["field"] == "end"
+
+
 def test_export_is_a_snapshot(client: FlaskClient, clock: FakeClock) -> None:
     """What is recorded, expires or is deleted while an export streams does not show in it."""
     for i in range(100):
@@ -299,6 +367,27 @@ def test_delete(filled: FlaskClient, clock: FakeClock) -> None:
     assert filled.delete("/series/default").json["deleted"] == 0
     post(filled, NOW, 3.0)
     assert filled.get("/statistics").json["count"] == 1
+
+
+def test_delete_counts_what_could_be_seen(client: FlaskClient) -> None:
+    """An event that has expired is not among the deleted, whether or not it was cleaned up by then."""
+    post(client, NOW, 1.0)
+    post(client, "2025-11-21T06:39:59Z", 2.0)
+    assert client.delete("/series/default").json["deleted"] == 1
+
+
+@pytest.mark.parametrize("name", ["/a", "..", ".", "a/../b", "a/.", "-a", "=1", "@a", "", "a b", "a" * 201])
+def test_names_that_a_path_or_a_sheet_would_lose_are_refused(client: FlaskClient, name: str) -> None:
+    """A series can be deleted by its path, and opened in a spreadsheet, or it cannot be recorded."""
+    problem = assert_problem(post(client, NOW, 1.0, series=name), 422, "validation")
+    assert problem["errors"][0]["field"] == "series"
+
+
+def test_a_plus_in_a_query(client: FlaskClient) -> None:
+    """A + that was not written as %2B is still one: no name holds a space."""
+    post(client, NOW, 1.0, series="a+b")
+    assert client.get("/statistics?series=a+b").json["count"] == 1
+    assert client.get("/statistics?series=a%2Bb").json["count"] == 1
 
 
 def test_delete_takes_names_with_slashes(client: FlaskClient) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -145,6 +147,86 @@ def test_dedup_holds_across_workers_and_races(clock: FakeClock) -> None:
     run_at_once(send, apps, 8)
     for app in apps:
         assert app.test_client().get("/statistics?stats=count,sum").json == {"count": 20, "sum": 190.0}
+
+
+def test_future_skew_names_the_events_of_a_batch(clock: FakeClock) -> None:
+    """STATSAPI_MAX_FUTURE_SKEW refuses single events of a batch, in every way they are read; the rest can be stored."""
+    app = create_app(Settings(journal="memory://", max_future_skew_us=HOUR_US), clock_us=clock, background=False)
+    client = app.test_client()
+    late, odd = format_timestamp(clock.now_us + 2 * HOUR_US), "2025-11-21T24:00:00Z"
+    rows = [EVENT, {"timestamp": late, "value": 1}, {"timestamp": odd, "value": 1}, EVENT]
+    problem = assert_problem(client.post("/events", json=rows), 422, "validation")
+    assert [(error["index"], error["field"]) for error in problem["errors"]] == [(1, "timestamp"), (2, "timestamp")]
+    assert "STATSAPI_MAX_FUTURE_SKEW" in problem["errors"][0]["reason"]
+    answer = client.post("/events?partial=true", json=rows).json
+    assert (answer["stored"], answer["rejected"]) == (2, 2)
+    assert client.get("/statistics").json["count"] == 2
+
+
+def test_too_many_events_is_told_apart_from_too_large(clock: FakeClock) -> None:
+    """A batch over STATSAPI_MAX_BATCH_EVENTS says so, not that its bytes are too many."""
+    app = create_app(Settings(journal="memory://", max_batch_events=2), clock_us=clock, background=False)
+    problem = assert_problem(app.test_client().post("/events", json=[EVENT] * 3), 413, "request-entity-too-large")
+    assert "3 events" in problem["detail"]
+    assert "STATSAPI_MAX_BATCH_EVENTS" in problem["detail"]
+
+
+def test_a_gzipped_event(client: FlaskClient) -> None:
+    """POST /event unpacks gzip as POST /events does, and refuses what it cannot unpack."""
+    body = gzip.compress(json.dumps(EVENT).encode())
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    assert client.post("/event", data=body, headers=headers).status_code == 200
+    assert_problem(client.post("/event", data=body[:-9], headers=headers), 400, "bad-request")
+    brotli = client.post("/event", data=body, headers={**headers, "Content-Encoding": "br"})
+    assert_problem(brotli, 415, "unsupported-media-type")
+
+
+def test_the_list_of_faults_is_bounded(client: FlaskClient) -> None:
+    """A body of a thousand unknown fields, or columns, is told of the first hundred and how many there are."""
+    fields = {f"f{i}": 1 for i in range(1000)}
+    for response in (
+        client.post("/event", json=EVENT | fields),
+        client.post("/events", json={"events": []} | fields),
+        client.post("/events", data="timestamp,value," + ",".join(fields), content_type="text/csv"),
+    ):
+        problem = assert_problem(response, 422, "validation")
+        assert (len(problem["errors"]), problem["errors_total"]) == (100, 1000)
+
+
+def test_half_a_surrogate_pair_can_be_named(client: FlaskClient) -> None:
+    """A field whose name is no text at all is a 422 like any other unknown field."""
+    body = b'{"timestamp": 0, "value": 1, "\\ud800": 1}'
+    for path in ("/event", "/events"):
+        problem = assert_problem(client.post(path, data=body, content_type="application/json"), 422, "validation")
+        assert "\\ud800" in [error["field"] for error in problem["errors"]]
+
+
+def test_a_number_too_long_for_python_is_named_for_people(client: FlaskClient) -> None:
+    """An integer of 5,000 digits is refused without advice about the interpreter."""
+    body = b'{"timestamp": 0, "value": ' + b"9" * 5000 + b"}"
+    problem = assert_problem(client.post("/event", data=body, content_type="application/json"), 400, "bad-request")
+    assert "4300 digits" in problem["detail"]
+    assert "sys." not in problem["detail"]
+
+
+def test_expired_events_take_no_room(clock: FakeClock) -> None:
+    """Series of which only expired events came, or are left, do not count towards STATSAPI_MAX_SERIES."""
+    app = create_app(Settings(journal="memory://", max_series=2), clock_us=clock, background=False)
+    client = app.test_client()
+    long_ago = format_timestamp(clock.now_us - 2 * HOUR_US)
+    old = [{"timestamp": long_ago, "value": 1, "series": f"old-{i}"} for i in range(3)]
+    assert client.post("/events", json=old).json["expired"] == 3
+    for series in ("a", "b"):
+        assert post(client, NOW, 1, series=series).status_code == 200
+    assert client.post("/events", json=old).json["expired"] == 3
+    clock.advance(2 * HOUR_US)  # a and b have expired, and nobody has kept house since
+    now = format_timestamp(clock.now_us)
+    assert post(client, now, 1, series="c").status_code == 200
+    more = [{"timestamp": now, "value": 1, "series": series} for series in "def"]
+    problem = assert_problem(client.post("/events", json=more), 507, "store-full")
+    assert (
+        "holds 1 series, this request adds 3 (d, e, f), and the limit is 2 (STATSAPI_MAX_SERIES)" in problem["detail"]
+    )
 
 
 def test_max_series(clock: FakeClock) -> None:

@@ -22,7 +22,8 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from statsapi.api import batches
-from statsapi.api.batches import ERRORS_NAMED_MAX, Decoded, decode, unpack
+from statsapi.api.batches import ERRORS_NAMED_MAX, Decoded, decode
+from statsapi.api.requests import unpack
 from statsapi.api.schemas import EventSchema
 from statsapi.times import format_timestamp
 from tests.conftest import NOW
@@ -630,7 +631,7 @@ def test_bodies_that_cannot_be_read(body: bytes, media_type: str, said: str) -> 
         (b'{"timestamp": [], "value": [], "series": "a b"}', JSON, ["series"]),
         (b'{"timestamp": [], "value": [], "series": null}', JSON, ["series"]),
         (b'{"timestamp": [], "value": [], "unit": "ms"}', JSON, ["unit"]),
-        (b'{"timestamp": [], "value": [], "\\ud800": 1}', JSON, ["\\ud800"]),
+        (b'{"timestamp": [], "value": [], "\\ud800": 1}', JSON, ["\ud800"]),
         (b"", CSV, ["timestamp", "value"]),
         (b"\n\n", CSV, ["timestamp", "value"]),
         (b"timestamp\n1\n", CSV, ["value"]),

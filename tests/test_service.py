@@ -16,7 +16,7 @@ from statsapi.config import GRACE_US, Settings
 from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal import START, HistoryChanged, Proposal
 from statsapi.journal.memory import MemoryJournal
-from statsapi.model import Deletion, EventBatch, Part
+from statsapi.model import MIN_TS_US, Deletion, EventBatch, Part, Span
 from statsapi.service import Service
 from statsapi.summary import Summary
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, floor_minute_us
@@ -274,6 +274,63 @@ def test_the_background_thread_keeps_house(clock: FakeClock) -> None:
     assert done.wait(30)
     service.close()
     assert service.view().last_caught_up().event_count() == 1
+
+
+def test_an_upkeep_that_fails_does_not_stop_the_others(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While compaction fails for good, the journal's own upkeep, which bounds what a power cut costs, goes on."""
+    monkeypatch.setattr("statsapi.service.HOUSEKEEPING_INTERVAL_S", 0.01)
+    upkeeps = threading.Semaphore(0)
+
+    class Failing(SharedJournal):
+        def read_checkpoint(self) -> Any:
+            raise ZeroDivisionError("for good")
+
+        def maintain(self) -> None:
+            upkeeps.release()
+
+    service = Service(Settings(journal="memory://"), lambda: Failing(clock_us=clock), clock)
+    service.start()
+    try:
+        assert all(upkeeps.acquire(timeout=30) for _ in range(5))
+    finally:
+        service.close()
+
+
+def test_a_replay_does_not_happen_under_the_write_lock(clock: FakeClock) -> None:
+    """Deduplication and deletion catch up before they take the journal's write lock, which all writers wait for."""
+    under_lock: list[int] = []
+
+    class Watched(SharedJournal):
+        deciding = False
+
+        def append(self, proposal: Any, **options: Any) -> Any:
+            self.deciding = True
+            try:
+                return super().append(proposal, **options)
+            finally:
+                self.deciding = False
+
+        def read(self, *arguments: Any, **options: Any) -> Any:
+            segment = super().read(*arguments, **options)
+            if self.deciding:
+                under_lock.append(segment.records)
+            return segment
+
+    journal = Watched(clock_us=clock)
+    for _ in range(100):
+        journal.append(Proposal(event(clock.now_us)))
+    service_on(journal, clock).record(event(clock.now_us, 2.0), dedup=True)
+    assert service_on(journal, clock).delete("default", Span(MIN_TS_US)) == 101
+    assert under_lock == [0, 0]
+
+
+def test_limits_do_not_wait_for_a_replay(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a view replays, an event of a series that it does not know yet is recorded."""
+    monkeypatch.setattr("statsapi.service.LIMIT_WAIT_S", 0.01)
+    service = service_on(SharedJournal(clock_us=clock), clock)
+    with service.view()._catching_up:
+        service.record(event(clock.now_us))
+    assert summarise(service).count == 1
 
 
 # Several workers, wrong clocks, restarts, compactions: against a list.

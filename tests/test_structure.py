@@ -26,7 +26,7 @@ ALLOWED = {
     "service": {"view", "store", "summary", "journal", "config", "model", "errors", "times"},
     "api": {"api", "service", "store", "summary", "config", "model", "errors", "times"},
     "app": {"api", "service", "journal", "config", "errors", "times"},
-    "serving": {"config", "errors", "journal"},
+    "serving": {"api", "config", "errors", "journal"},
     "healthcheck": set(),
     "__init__": set(),
 }

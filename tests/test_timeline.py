@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from statsapi import timeline as timeline_module
 from statsapi.model import MAX_TS_US, MIN_TS_US
 from statsapi.summary import IDENTITY, Summary
-from statsapi.timeline import Columns, Timeline
+from statsapi.timeline import Columns, Timeline, step_details
 from tests import oracles
 
 wild_floats = st.one_of(
@@ -103,6 +103,16 @@ class TimelineMachine(RuleBasedStateMachine):
     @rule(start=st.one_of(st.integers(-20, 60), stamps), step=st.integers(1, 30), n=st.integers(0, 12))
     def steps(self, start: int, step: int, n: int) -> None:
         assert self.timeline.steps(start, step, n) == self.naive.steps(start, step, n)
+
+    @rule(start=bounds, step=st.integers(1, 30), n=st.integers(1, 12), ps=st.lists(percents, max_size=4))
+    def step_details(self, start: int | None, step: int, n: int, ps: list[float]) -> None:
+        start = start or 0
+        found = step_details(self.timeline.snapshot(start, None), start, step, n, ps)
+        edges = [*(start + step * i for i in range(n)), None]
+        for i, details in enumerate(found):
+            values = self.naive.values(edges[i], edges[i + 1])
+            assert (details.first, details.last) == ((values[0], values[-1]) if values else (None, None))
+            assert details.percentiles == self.naive.percentiles(edges[i], edges[i + 1], ps)
 
     @rule(start=bounds, end=bounds)
     def ends(self, start: int | None, end: int | None) -> None:

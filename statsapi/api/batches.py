@@ -19,8 +19,7 @@ import io
 import itertools
 import json
 import re
-import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, cast
@@ -31,11 +30,12 @@ from marshmallow import ValidationError
 from numpy.typing import NDArray
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
+from statsapi.api.problems import ERRORS_NAMED_MAX, printable
+from statsapi.api.requests import why_not_json
 from statsapi.api.schemas import SERIES_NAME, EventSchema
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
+from statsapi.service import ANY_TIME, Latest
 from statsapi.times import DAY_US, MILLISECONDS_BEYOND, MINUTE_US, SECOND_US, parse_timestamp_us
-
-ERRORS_NAMED_MAX: Final = 100
 
 NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 CSV_TYPE: Final = "text/csv"
@@ -58,11 +58,12 @@ class Decoded(NamedTuple):
     errors: list[dict[str, Any]]
 
 
-def decode(body: bytes, media_type: str, *, max_events: int) -> Decoded:
+def decode(body: bytes, media_type: str, *, max_events: int, latest: Latest = ANY_TIME) -> Decoded:
     """The events of a body in any of the five forms, which `media_type` and the outermost JSON value tell apart.
 
     In CSV every field is text: a timestamp that is a JSON number is Unix seconds (or milliseconds), anything else is
-    ISO 8601 (so `20251121` is a number there); an empty series is the default one.
+    ISO 8601 (so `20251121` is a number there); an empty series is the default one. An event later than `latest` is
+    rejected.
 
     0.1-0.2 µs an event (benchmarks/decoding.py), 0.5 µs where one is malformed, 8 µs for each malformed one. Raises
     BadRequest for a body that cannot be read (a malformed line of NDJSON is one rejected item, not that),
@@ -80,7 +81,7 @@ def decode(body: bytes, media_type: str, *, max_events: int) -> Decoded:
         raise UnsupportedMediaType(
             f"Send events as application/json, {', '.join(NDJSON_TYPES)} or {CSV_TYPE}, not {media_type}."
         )
-    return _settle(rows)
+    return _settle(rows, latest)
 
 
 # -- what was sent, as columns -------------------------------------------------------------------------------------
@@ -130,6 +131,7 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """`{"events": […]}` and columns in one: msgspec cannot tell two untagged structs apart."""
 
     events: list[_Event] | msgspec.UnsetType = msgspec.UNSET
+    next: str | None = None  # of an exported page, which can be recorded as it is
     series: str = DEFAULT_SERIES
     timestamp: list[str | int | float] | msgspec.UnsetType = msgspec.UNSET
     value: list[float | str] | msgspec.UnsetType = msgspec.UNSET
@@ -164,7 +166,9 @@ def _within(received: int, max_events: int, *, counted: bool = True) -> None:
     """RequestEntityTooLarge for too many; `counted` says that `received` are all there are."""
     if received > max_events:
         sent = received if counted else f"More than {max_events}"
-        raise RequestEntityTooLarge(f"{sent} events were sent; one request may hold at most {max_events}.")
+        raise RequestEntityTooLarge(
+            f"{sent} events were sent; one request may hold at most {max_events} (STATSAPI_MAX_BATCH_EVENTS)."
+        )
 
 
 def _json_rows(body: bytes, max_events: int) -> _Rows:
@@ -195,7 +199,9 @@ def _load_json(body: bytes, max_events: int) -> object:
     """The standard library's parser lets NaN and long integers through to the schema, which names the field."""
     # 16 MiB of `{},{},` or `[],[],` would become 400 MB of memory. An event that is one has one brace, and no bracket.
     if body.count(b"{") + body.count(b"[") > max(2 * max_events, _BRACKETS_ALLOWED):
-        raise RequestEntityTooLarge(f"The body holds far more objects than the {max_events} events it may hold.")
+        raise RequestEntityTooLarge(
+            f"The body holds far more objects than the {max_events} events it may hold (STATSAPI_MAX_BATCH_EVENTS)."
+        )
     try:
         return cast(object, json.loads(body))
     except RecursionError:
@@ -203,15 +209,7 @@ def _load_json(body: bytes, max_events: int) -> object:
     except ValueError as error:
         if not body.strip():
             raise BadRequest('The body is empty; send JSON such as [{"timestamp": …, "value": 42.5}].') from None
-        raise BadRequest(f"The body {_why_not_json(error)}.") from None
-
-
-def _why_not_json(error: ValueError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return f"is not UTF-8: {error.reason} at byte {error.start}"
-    if isinstance(error, json.JSONDecodeError):
-        return f"is not JSON: {error}"
-    return "holds an integer of more than 4300 digits"  # the interpreter's own limit
+        raise BadRequest(f"The body {why_not_json(error)}.") from None
 
 
 def _json_rows_slowly(document: object, max_events: int) -> _Rows:
@@ -241,10 +239,10 @@ _NO_EVENT: Final = _Event(0, 0.0)
 
 def _items_of(document: dict[str, object]) -> object:
     """The list in `{"events": […]}`, or the rows of columns as items."""
-    known = ("events",) if "events" in document else _COLUMNS
+    known = ("events", "next") if "events" in document else _COLUMNS
     unknown = [name for name in document if name not in known]
     if unknown:
-        raise ValidationError({_printable(name): [f"is not known here; the body {_SHAPES}"] for name in unknown})
+        raise ValidationError({name: [f"is not known here; the body {_SHAPES}"] for name in unknown})
     if "events" in document:
         if not isinstance(document["events"], list):
             raise ValidationError({"events": ["must be an array of events"]})
@@ -329,7 +327,7 @@ def _load_line(line: bytes) -> object:
     except json.JSONDecodeError as error:
         return _Fault(f"is not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
-        return _Fault(_why_not_json(error))
+        return _Fault(why_not_json(error))
 
 
 def _csv_rows(body: bytes, max_events: int) -> _Rows:
@@ -339,7 +337,7 @@ def _csv_rows(body: bytes, max_events: int) -> _Rows:
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadRequest(f"The body {_why_not_json(error)}.") from None
+        raise BadRequest(f"The body {why_not_json(error)}.") from None
     if not quoted:
         first, _, rest = text.partition("\n")
         if first.strip():
@@ -353,10 +351,10 @@ def _header(names: list[str]) -> list[str]:
     """The column names; ValidationError names those unknown, missing or there twice."""
     names = [name.strip() for name in names]
     faults = {}
-    for name in names:
+    for name, times in Counter(names).items():
         if name not in _COLUMNS:
             faults[name] = ["is not a column known here; known are: " + ", ".join(_COLUMNS)]
-        elif names.count(name) > 1:
+        elif times > 1:
             faults[name] = ["appears twice in the header"]
     for name in ("timestamp", "value"):
         if name not in names:
@@ -482,7 +480,7 @@ def _json_floats(texts: list[str]) -> list[float | str] | None:
 # -- from what was written to what was meant -----------------------------------------------------------------------
 
 
-def _settle(rows: _Rows) -> Decoded:
+def _settle(rows: _Rows, latest: Latest) -> Decoded:
     """Reads the columns, lets the schema decide on the rows in doubt, and parts the good ones by series."""
     received = len(rows.timestamps)
     ts_us, good = _timestamps_us(rows.timestamps, rows.text_only)
@@ -492,6 +490,7 @@ def _settle(rows: _Rows) -> Decoded:
     if bad_names := [code for code, name in enumerate(names) if not SERIES_NAME.match(name)]:
         good &= ~np.isin(codes, bad_names)
     good[list(rows.odd)] = False
+    good &= ts_us <= latest.ts_us
 
     errors: list[dict[str, Any]] = []
     for row in np.flatnonzero(~good).tolist():
@@ -508,11 +507,13 @@ def _settle(rows: _Rows) -> Decoded:
             except ValidationError as error:
                 faults = _flatten(error)
             else:
-                ts_us[row], values[row], good[row] = event["timestamp"], event["value"], True
-                if event["series"] not in names:
-                    names.append(event["series"])
-                codes[row] = names.index(event["series"])
-                continue
+                if event["timestamp"] <= latest.ts_us:
+                    ts_us[row], values[row], good[row] = event["timestamp"], event["value"], True
+                    if event["series"] not in names:
+                        names.append(event["series"])
+                    codes[row] = names.index(event["series"])
+                    continue
+                faults = [("timestamp", latest.reason)]
         errors += [{**where, "field": name, "reason": reason} for name, reason in faults]
         del errors[ERRORS_NAMED_MAX:]
     rejected = received - int(np.count_nonzero(good))
@@ -523,15 +524,10 @@ def _flatten(error: ValidationError) -> list[tuple[str, str]]:
     """(field, reason) for each; "" is the item itself. An event has no fields within fields."""
     messages = cast(dict[str, list[str]], error.messages)
     return [
-        ("" if name == "_schema" else _printable(name), reason)
+        ("" if name == "_schema" else printable(name), reason)
         for name, reasons in messages.items()
         for reason in reasons
     ]
-
-
-def _printable(name: str) -> str:
-    """JSON may spell half a surrogate pair; UTF-8, and so the answer that names the field, may not."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _hopeless(item: object) -> bool:
@@ -740,57 +736,3 @@ def _fixed_width_us(rows: NDArray[np.uint8]) -> tuple[TimestampsUs, Mask]:
         ts_us += np.where(sign == 0, -offset_us, offset_us)
         known &= (ts_us >= MIN_TS_US) & (ts_us <= MAX_TS_US)
     return ts_us, known
-
-
-# -- Content-Encoding ----------------------------------------------------------------------------------------------
-
-# What goes in and comes out at one time. A call holds what it gives twice, so this is not the whole body.
-_GZIP_STEP_BYTES: Final = 64 * 1024
-
-# Setting up an inflater takes microseconds: 16 MiB of empty members, 20 bytes each, would hold a core for seconds.
-_GZIP_MEMBERS_MAX: Final = 1000
-
-
-def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes:
-    """The body without its Content-Encoding, which may be identity or gzip, of one member or many.
-
-    Never inflates more than `limit_bytes` and one byte, whatever the body would become: RequestEntityTooLarge. A
-    corrupt or truncated one is a BadRequest, another encoding UnsupportedMediaType. The copy at the end doubles, for a
-    moment, the memory of what is accepted.
-    """
-    encoding = (content_encoding or "").strip().lower()
-    if encoding in ("", "identity"):
-        if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
-        return body
-    if encoding not in ("gzip", "x-gzip"):
-        raise UnsupportedMediaType(f"Send the body as it is or with Content-Encoding: gzip, not {encoding}.")
-    if not body:
-        raise BadRequest("The gzip body is empty.")
-    pieces: list[bytes] = []
-    held = at = members = 0
-    view = memoryview(body)
-    while at < len(body):
-        members += 1
-        if members > _GZIP_MEMBERS_MAX:
-            raise BadRequest(f"The gzip body has more than {_GZIP_MEMBERS_MAX} members.")
-        inflater = zlib.decompressobj(wbits=31)
-        while not inflater.eof:
-            step = view[at : at + _GZIP_STEP_BYTES]
-            try:
-                piece = inflater.decompress(step, min(_GZIP_STEP_BYTES, limit_bytes - held + 1))
-            except zlib.error as error:
-                raise BadRequest(f"The gzip body is corrupt: {error}.") from None
-            if not step and not piece and not inflater.eof:
-                raise BadRequest("The gzip body is truncated.")
-            # At a member's end zlib may show what is left over in both places.
-            at += len(step) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail)
-            held += len(piece)
-            if held > limit_bytes:
-                raise _too_large(limit_bytes)
-            pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _too_large(limit_bytes: int) -> RequestEntityTooLarge:
-    return RequestEntityTooLarge(f"The body may have at most {limit_bytes} bytes, unpacked.")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -12,11 +10,20 @@ import msgspec
 import numpy as np
 from flask import Blueprint, Response, request
 from marshmallow import ValidationError
+from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
 from statsapi.api import batches
-from statsapi.api.requests import idempotency_key, json_reply, load_json, load_query, service
-from statsapi.api.schemas import BatchQuery, DebugQuery, EventSchema, ExportQuery, RecordQuery
+from statsapi.api.requests import idempotency_key, json_reply, load_json, load_query, read_body, service
+from statsapi.api.schemas import (
+    BatchQuery,
+    DebugQuery,
+    EventSchema,
+    ExportQuery,
+    Position,
+    RecordQuery,
+    dump_cursor,
+)
 from statsapi.config import Settings
 from statsapi.errors import InvalidRequest
 from statsapi.model import EventBatch, Span, TimestampsUs, Values
@@ -32,7 +39,7 @@ _BATCH_QUERY = BatchQuery()
 _DEBUG_QUERY = DebugQuery()
 _EXPORT_QUERY = ExportQuery()
 
-_MEDIA_TYPES = {"application/json": "json", "application/x-ndjson": "ndjson", "text/csv": "csv"}
+_MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(batches.NDJSON_TYPES, "ndjson"), batches.CSV_TYPE: "csv"}
 
 # One row of an export; they are what the batch endpoint reads fastest, and repr() gives a float back to the last bit.
 _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":"{}"}}\n'}
@@ -42,7 +49,7 @@ _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"se
 def post_event() -> Response:
     """Record one event: 200 once it is in the journal."""
     recorder = service()
-    body = request.get_data(cache=False)
+    body = read_body()
     key = idempotency_key(body)
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)
@@ -73,12 +80,14 @@ def post_events() -> Response:
     """Record many events as one record: all of them or none, or with ?partial=true the good ones."""
     recorder = service()
     settings = recorder.settings
-    body = batches.unpack(request.get_data(cache=False), request.content_encoding, settings.max_body_bytes)
+    body = read_body()
     key = idempotency_key(body)
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)
     query = load_query(_BATCH_QUERY)
-    decoded = batches.decode(body, request.mimetype, max_events=settings.max_batch_events)
+    decoded = batches.decode(
+        body, request.mimetype, max_events=settings.max_batch_events, latest=recorder.latest_accepted()
+    )
     if decoded.rejected and not query["partial_"]:
         raise InvalidRequest(decoded.errors, rejected=decoded.rejected)
 
@@ -105,26 +114,37 @@ def _line(answer: dict[str, Any]) -> bytes:
 
 
 @blueprint.get("/events")
-def get_events() -> Response | dict[str, Any]:
+def get_events() -> Response:
     """The raw events of a range, of one series or all: streamed as CSV or NDJSON, or in pages as JSON.
 
     A stream is a snapshot: what is recorded after the request began is not in it. Events of a series are in order of
     time, then of arrival; series by name.
     """
     query = load_query(_EXPORT_QUERY)
-    accepted = request.accept_mimetypes.best_match(_MEDIA_TYPES) if request.accept_mimetypes else "application/json"
-    wanted = query.get("format") or _MEDIA_TYPES.get(accepted or "")
-    if wanted is None:
-        raise NotAcceptable(f"Events come as {', '.join(_MEDIA_TYPES)}.")
+    form = query.get("format") or _accepted_form()
     store, now_us = service().ask()
     start_us = query.get("start", store.kept_from_us(now_us))
     (span,) = service().spans(store, now_us, [], start_us, query.get("end"))
-    if wanted == "json":
-        return _page(store, query["series"], span, query["limit"], query["cursor"])
-    names = store.series_names() if query["series"] is None else [query["series"]]
-    pieces = store.snapshot(names, span)
-    mimetype = next(media_type for media_type, name in _MEDIA_TYPES.items() if name == wanted)
-    return Response(_stream(pieces, wanted), mimetype=mimetype)
+    series, cursor = query["series"], query.get("cursor")
+    if form == "json":
+        if cursor and series not in (None, cursor.series):
+            raise ValidationError({"cursor": [f"goes on in series {cursor.series}, which is not the one asked for"]})
+        page = _page(store, series, span, query.get("limit", 1000), cursor)
+        return Response(_line(page), mimetype="application/json", headers={"Vary": "Accept"})
+    if paged := [name for name in ("limit", "cursor") if name in query]:
+        raise ValidationError({name: [f"is for pages of JSON; {form} comes as one stream"] for name in paged})
+    names = store.series_names() if series is None else [series]
+    mimetype = next(media_type for media_type, name in _MEDIA_TYPES.items() if name == form)
+    return Response(_stream(store.snapshot(names, span), form), mimetype=mimetype, headers={"Vary": "Accept"})
+
+
+def _accepted_form() -> str:
+    """What Accept likes best; JSON where it likes all alike. Its parameters (charset=utf-8) are passed over."""
+    accepted = [(media_type.partition(";")[0], quality) for media_type, quality in request.accept_mimetypes]
+    best = MIMEAccept(accepted).best_match(_MEDIA_TYPES) if accepted else "application/json"
+    if best is None:
+        raise NotAcceptable(f"Events come as {', '.join(_MEDIA_TYPES)}.")
+    return _MEDIA_TYPES[best]
 
 
 def _stream(pieces: list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]], form: str) -> Iterator[bytes]:
@@ -138,49 +158,38 @@ def _stream(pieces: list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]], for
             yield "".join([row(ts, value, series) for ts, value in zip(stamps, values.tolist(), strict=True)]).encode()
 
 
-def _page(store: Store, series: str | None, span: Span, limit: int, cursor: str) -> dict[str, Any]:
-    """One page of events, and the cursor of the next: series and timestamp of its first event, and how many of the
-    events at that instant were shown already. An event that comes late into what was shown is not met again.
+def _page(store: Store, series: str | None, span: Span, limit: int, cursor: Position | None) -> dict[str, Any]:
+    """One page of events, and the cursor of the next one's first event.
+
+    An event that comes late into what was shown is not met again.
     """
-    at_series, at_us, skip = _read_cursor(cursor) if cursor else ("", 0, 0)
-    names = store.series_names(at_series) if series is None else [series]
+    names = [series] if series is not None else store.series_names(cursor.series if cursor else "")
     rows: list[tuple[str, int, float]] = []
     for name in names:
-        begin_us = span.start_us
-        if cursor and name == at_series:
-            begin_us = max(begin_us, at_us)
-        ((_, pieces),) = store.snapshot([name], Span(begin_us, span.end_us)) or [(name, iter(()))]
-        events: Iterator[tuple[str, int, float]] = (
-            (name, ts, value) for t, v in pieces for ts, value in zip(t.tolist(), v.tolist(), strict=True)
+        here = cursor if cursor and name == cursor.series and cursor.ts_us >= span.start_us else None
+        pieces = store.snapshot([name], Span(here.ts_us, span.end_us) if here else span)
+        events = (
+            (name, ts_us, value)
+            for _, columns in pieces
+            for ts, values in columns
+            for ts_us, value in zip(ts.tolist(), values.tolist(), strict=True)
         )
-        if cursor and name == at_series and begin_us == at_us:
-            events = islice(events, skip, None)
-        rows += islice(events, limit + 1 - len(rows))
+        rows += islice(events, here.shown if here else 0, (here.shown if here else 0) + limit + 1 - len(rows))
         if len(rows) > limit:
             break
+    following = None
+    if len(rows) > limit:
+        name, ts_us, _ = rows.pop()
+        shown = sum(row[:2] == (name, ts_us) for row in rows)
+        if cursor and shown == limit and cursor[:2] == (name, ts_us):
+            shown += cursor.shown
+        following = dump_cursor(Position(name, ts_us, shown))
     return {
         "events": [
-            {"timestamp": format_timestamp(ts_us), "value": value, "series": name}
-            for name, ts_us, value in rows[:limit]
+            {"timestamp": format_timestamp(ts_us), "value": value, "series": name} for name, ts_us, value in rows
         ],
-        "next": _write_cursor(rows, limit, cursor) if len(rows) > limit else None,
+        "next": following,
     }
-
-
-def _write_cursor(rows: list[tuple[str, int, float]], limit: int, cursor: str) -> str:
-    name, ts_us, _ = rows[limit]
-    shown = sum(row[:2] == (name, ts_us) for row in rows[:limit])
-    if cursor and shown == limit and _read_cursor(cursor)[:2] == (name, ts_us):
-        shown += _read_cursor(cursor)[2]
-    return base64.urlsafe_b64encode(f"{ts_us} {shown} {name}".encode()).decode()
-
-
-def _read_cursor(cursor: str) -> tuple[str, int, int]:
-    try:
-        ts_us, shown, name = base64.b64decode(cursor, altchars=b"-_", validate=True).decode().split(" ")
-        return name, int(ts_us), int(shown)
-    except (binascii.Error, ValueError):
-        raise ValidationError({"cursor": ["is none that this service gave; take `next` of the page before"]}) from None
 
 
 @blueprint.get("/debug/events")

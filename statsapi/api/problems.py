@@ -10,15 +10,17 @@ items are at fault.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from flask import Flask, Response, current_app, request
 from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from statsapi import errors
+
+# So many faults are named in an answer, and how many there are.
+ERRORS_NAMED_MAX: Final = 100
 
 # The most specific class wins.
 _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
@@ -30,6 +32,8 @@ _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
     errors.ViewNotReady: (503, "Not ready yet"),
     errors.StatsError: (500, "Internal error"),
 }
+
+MEDIA_TYPE: Final = "application/problem+json"
 
 _HTTP_DETAIL: dict[int, str] = {
     404: "There is no such endpoint; GET / lists them.",
@@ -46,6 +50,13 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **members: Any,
 ) -> Response:
+    """An answer with that body."""
+    response = Response(encode(status, code, title, detail, **members), status, mimetype=MEDIA_TYPE)
+    response.headers.update(headers or {})
+    return response
+
+
+def encode(status: int, code: str, title: str, detail: str, **members: Any) -> bytes:
     """The one body shape. `members` (errors, outcome, …) follow the standard ones."""
     body = {
         "type": f"urn:statsapi:problem:{code}",
@@ -54,9 +65,18 @@ def problem(
         "detail": detail,
         **members,
     }
-    response = Response(msgspec.json.encode(body) + b"\n", status, mimetype="application/problem+json")
-    response.headers.update(headers or {})
-    return response
+    return msgspec.json.encode(body) + b"\n"
+
+
+def code_of(title: str) -> str:
+    """The code of what HTTP itself has a name for: "Not Found" is not-found."""
+    return title.lower().replace(" ", "-")
+
+
+def unreadable(error: Exception) -> Response:
+    """For what the server in front found wrong while the body was read. What follows cannot be told apart from it."""
+    detail = f"The body could not be read: {error}; nothing was recorded."
+    return problem(400, "bad-request", "Bad Request", detail, headers={"Connection": "close"})
 
 
 def register(app: Flask) -> None:
@@ -75,7 +95,9 @@ def _invalid(faults: list[dict[str, Any]], rejected: int | None = None) -> Respo
     where = "".join(f"{name} {first[name]}, " for name in ("index", "line") if name in first)
     where += f"{first['field']}: " if first["field"] else ""
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    members: dict[str, Any] = {"errors": faults}
+    members: dict[str, Any] = {"errors": faults[:ERRORS_NAMED_MAX]}
+    if len(faults) > ERRORS_NAMED_MAX:
+        members["errors_total"] = len(faults)
     if rejected is not None:
         members["rejected"] = rejected
         more = f" ({rejected} events are at fault; nothing was stored)"
@@ -91,7 +113,12 @@ def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
         for inner in messages:
             yield from _flatten(inner, path)
     else:
-        yield path, str(messages)
+        yield printable(path), str(messages)
+
+
+def printable(name: str) -> str:
+    """JSON may spell half a surrogate pair; UTF-8, and so the answer that names the field, may not."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _refused(error: errors.StatsError) -> Response:
@@ -111,13 +138,13 @@ def _refused(error: errors.StatsError) -> Response:
 def _http(error: HTTPException) -> Response:
     """What Flask and Werkzeug refuse: 404, 405, 413, 415, and 500 for anything that was not foreseen."""
     status = error.code or 500
-    title = HTTPStatus(status).phrase
+    title = error.name  # Werkzeug's, for http.HTTPStatus has other phrases in Python 3.13
     detail = _HTTP_DETAIL.get(status) or error.description or title
     # Werkzeug's own Content-Type and body give way to ours; Allow, Location and the like stay.
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
     if status == 405:
         detail = f"{request.path} takes {headers.get('Allow', 'other methods')}, not {request.method}."
-    elif status == 413:
+    elif status == 413 and error.description == RequestEntityTooLarge.description:  # Werkzeug's; ours tell more
         limit = current_app.config["MAX_CONTENT_LENGTH"]
         detail = f"The body may have at most {limit} bytes (STATSAPI_MAX_BODY_BYTES)."
-    return problem(status, title.lower().replace(" ", "-"), title, detail, headers=headers)
+    return problem(status, code_of(title), title, detail, headers=headers)

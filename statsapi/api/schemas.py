@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from statsapi.config import Duration
-from statsapi.model import DEFAULT_SERIES
+from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US
 from statsapi.times import parse_timestamp_us
 
-SERIES_NAME: Final = re.compile(r"[A-Za-z0-9_.:/@=+\-]{1,200}\Z", re.ASCII)
-SERIES_RULE: Final = "must be 1 to 200 characters out of A-Z a-z 0-9 _ . : / @ = + -"
+# A name must survive as a path (DELETE /series/<name>), where clients drop an empty first segment and resolve dots, and
+# as a field of CSV, where spreadsheets run what begins with = + - or @.
+SERIES_NAME: Final = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[A-Za-z0-9_.][A-Za-z0-9_.:/@=+\-]{0,199}\Z", re.ASCII)
+SERIES_RULE: Final = (
+    "must be 1 to 200 characters out of A-Z a-z 0-9 _ . : / @ = + -, begin with a letter, a digit, _ or ., "
+    "and have no . or .. between slashes"
+)
 
 DEBUG_PAGE_MAX: Final = 10_000
 SERIES_PAGE_MAX: Final = 10_000
@@ -22,7 +28,14 @@ PERCENTILES_MAX: Final = 100
 
 STATS: Final = ("count", "min", "max", "mean", "sum", "variance", "stddev", "first", "last", "rate")
 SEED_STATS: Final = STATS[:4]
-STEP_STATS: Final = tuple(name for name in STATS if name not in ("first", "last"))
+
+
+class Position(NamedTuple):
+    """A place among the events by series and time: behind `shown` of the events at that very instant."""
+
+    series: str
+    ts_us: int
+    shown: int
 
 
 class Timestamp(fields.Field[int]):
@@ -78,23 +91,22 @@ class CommaSeparated(fields.Field[list[Any]]):
 class Stats(CommaSeparated):
     """Names of statistics, or `all`; deserializes to a list in the order of the answer."""
 
-    def __init__(self, names: tuple[str, ...] = STATS) -> None:
-        rule = validate.OneOf(names, error=f"is none of {', '.join(names)}")
-        super().__init__(fields.String(validate=rule), len(names))
-        self.names = names
+    def __init__(self) -> None:
+        rule = validate.OneOf(STATS, error=f"is none of {', '.join(STATS)}; stats=all gives all of them")
+        super().__init__(fields.String(validate=rule), len(STATS))
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
         if value == "all":
-            return list(self.names)
+            return list(STATS)
         asked = super()._deserialize(value, attr, data, **kwargs)
-        return [name for name in self.names if name in asked]
+        return [name for name in STATS if name in asked]
 
 
 class Percentile(fields.Field[tuple[str, float]]):
     """A percentile as it was written, which is its name in the answer, and as a number from 0 to 100."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, float]:
-        if not re.fullmatch(r"\d{1,3}(\.\d{1,15})?", value, re.ASCII) or float(value) > 100:
+        if not re.fullmatch(r"\d{1,3}(\.\d{0,15})?|\.\d{1,15}", value, re.ASCII) or float(value) > 100:
             raise ValidationError("must be a number from 0 to 100, such as 99.9")
         return value, float(value)
 
@@ -118,12 +130,45 @@ class SeriesName(fields.String):
         super().__init__(load_default=load_default, validate=validate.Regexp(SERIES_NAME, error=SERIES_RULE))
 
 
+class QuerySeriesName(SeriesName):
+    """As in a body; a space is a plus that was not written as %2B."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        return super()._deserialize(str(value).replace(" ", "+"), attr, data, **kwargs)
+
+
+class Cursor(fields.Field[Position | None]):
+    """Where an export goes on: what `dump_cursor` wrote. Nothing is the beginning."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Position | None:
+        if not value:
+            return None
+        position: Position | None = None
+        try:
+            ts_us, shown, series = base64.b64decode(value, altchars=b"-_", validate=True).decode().split(" ")
+            position = Position(series, int(ts_us), int(shown))
+        except ValueError:  # binascii.Error is one
+            pass
+        if (
+            position is None
+            or not SERIES_NAME.match(position.series)
+            or not MIN_TS_US <= position.ts_us <= MAX_TS_US
+            or not 0 <= position.shown < 2**53
+        ):
+            raise ValidationError("is none that this service gave; take `next` of the page before")
+        return position
+
+
+def dump_cursor(position: Position) -> str:
+    return base64.urlsafe_b64encode(f"{position.ts_us} {position.shown} {position.series}".encode()).decode()
+
+
 class StrictSchema(Schema):
     """Refuses what it does not know, naming what it does: a misspelt field must not be lost."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        known = ", ".join(self.fields)
+        known = ", ".join(field.data_key or name for name, field in self.fields.items())
         self.error_messages = {
             **self.error_messages,
             "unknown": f"is not known here; known are: {known}",
@@ -147,13 +192,23 @@ class BatchQuery(RecordQuery):
     partial_ = fields.Boolean(data_key="partial", load_default=False)  # Schema has an attribute `partial`
 
 
-class RangeQuery(StrictSchema):
-    """A question about one series, over a window or an explicit range."""
+class SpanQuery(StrictSchema):
+    """An explicit range, [start, end)."""
 
-    series = SeriesName()
-    window = Duration()
     start = QueryTimestamp()
     end = QueryTimestamp()
+
+    @validates_schema
+    def _in_order(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if "end" in data and "start" in data and data["end"] < data["start"]:
+            raise ValidationError({"end": ["lies before start"]})
+
+
+class RangeQuery(SpanQuery):
+    """A question about one series, over a window or an explicit range."""
+
+    series = QuerySeriesName()
+    window = Duration()
 
     @validates_schema
     def _one_question(self, data: dict[str, Any], **kwargs: Any) -> None:
@@ -165,8 +220,6 @@ class RangeQuery(StrictSchema):
             faults["end"] = ["needs a start"]
         if faults:
             raise ValidationError(faults)
-        if "end" in data and data["end"] < data["start"]:
-            raise ValidationError({"end": ["lies before start"]})
 
 
 class StatisticsQuery(RangeQuery):
@@ -177,11 +230,12 @@ class StatisticsQuery(RangeQuery):
 
 class TimelineQuery(RangeQuery):
     step = Duration(required=True, error_messages={"required": "is missing; give a duration such as 1m"})
-    stats = Stats(STEP_STATS)
+    stats = Stats()
+    percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
 
 
 class DebugQuery(StrictSchema):
-    series = SeriesName()
+    series = QuerySeriesName()
     limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=DEBUG_PAGE_MAX))
     late = fields.Boolean(load_default=False)
 
@@ -192,15 +246,12 @@ class SeriesQuery(StrictSchema):
     limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=SERIES_PAGE_MAX))
 
 
-class DeleteQuery(StrictSchema):
-    start = QueryTimestamp()
-    end = QueryTimestamp()
+class DeleteQuery(SpanQuery):
+    pass
 
 
-class ExportQuery(StrictSchema):
-    series = SeriesName(load_default=None)
-    start = QueryTimestamp()
-    end = QueryTimestamp()
+class ExportQuery(SpanQuery):
+    series = QuerySeriesName(load_default=None)
     format = fields.String(validate=validate.OneOf(("json", "ndjson", "csv")))
-    limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=EXPORT_PAGE_MAX))
-    cursor = fields.String(load_default="")
+    limit = fields.Integer(validate=validate.Range(min=1, max=EXPORT_PAGE_MAX))
+    cursor = Cursor()

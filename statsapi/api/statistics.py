@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final
 
 from flask import Blueprint
@@ -16,6 +17,7 @@ from statsapi.times import SECOND_US, format_timestamp
 blueprint = Blueprint("statistics", __name__)
 
 STEPS_MAX: Final = 5_000
+STEP_PERCENTILES_MAX: Final = 50_000
 
 _QUERY = StatisticsQuery()
 _TIMELINE_QUERY = TimelineQuery()
@@ -30,7 +32,8 @@ def get_statistics() -> dict[str, Any]:
     query = load_query(_QUERY)
     store, now_us = service().ask()
     windows_us = query.get("windows") or ([query["window"]] if "window" in query else [])
-    spans = service().spans(store, now_us, windows_us, query.get("start"), query.get("end"))
+    field = "windows" if "windows" in query else "window"
+    spans = service().spans(store, now_us, windows_us, query.get("start"), query.get("end"), field=field)
     percentiles = query.get("percentiles", [])
     stats = query.get("stats", SEED_STATS)
     answers = store.statistics(
@@ -67,17 +70,26 @@ def get_timeline() -> dict[str, Any]:
     if n_steps > STEPS_MAX:
         reason = f"makes {n_steps} steps of this span; at most {STEPS_MAX} are answered"
         raise InvalidRequest([{"field": "step", "reason": reason}])
-    whole = store.steps(query["series"], span.start_us, step_us, n_steps - 1)
-    last = Span(span.start_us + step_us * (n_steps - 1), span.end_us)
-    answers = [Statistics(summary, [], None, None) for summary in whole] + store.statistics(query["series"], [last])
-    starts_us = range(span.start_us, span.start_us + step_us * n_steps, step_us)
-    spans = [Span(start_us, start_us + step_us) for start_us in starts_us[:-1]] + [last]
+    percentiles = query.get("percentiles", [])
+    if n_steps * len(percentiles) > STEP_PERCENTILES_MAX:
+        reason = f"makes {n_steps * len(percentiles)} of these steps; at most {STEP_PERCENTILES_MAX} are answered"
+        raise InvalidRequest([{"field": "percentiles", "reason": reason}])
     stats = query.get("stats", SEED_STATS)
+    answers = store.steps(
+        query["series"],
+        span,
+        step_us,
+        n_steps,
+        [number for _, number in percentiles],
+        ends="first" in stats or "last" in stats,
+    )
+    edges_us = [span.start_us + step_us * i for i in range(n_steps)]
+    spans = [*(Span(*edges) for edges in pairwise(edges_us)), Span(edges_us[-1], span.end_us)]
     return {
         "series": query["series"],
         **_dump_span(span),
         "steps": [
-            _dump_span(step) | _dump(answer, step, now_us, stats, [])
+            _dump_span(step) | _dump(answer, step, now_us, stats, [name for name, _ in percentiles])
             for step, answer in zip(spans, answers, strict=True)
         ],
     }

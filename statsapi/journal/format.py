@@ -65,10 +65,8 @@ def encode(draft: EventBatch | Deletion) -> bytes:
     return _encode_deletion(draft) if isinstance(draft, Deletion) else encode_batch(draft)
 
 
-def encode_batch(batch: EventBatch) -> bytes:
-    """The payload of an events record; also good for keeping a batch elsewhere, such as in a checkpoint's
-    state.
-    """
+def encode_batch(batch: EventBatch, *, limit_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
+    """The payload of an events record; also good for keeping a batch elsewhere, such as in a checkpoint's state."""
     parts = batch.parts
     if len(parts) == 1:  # most records: 2 µs instead of 7
         series, ts_us, values = parts[0]
@@ -76,7 +74,7 @@ def encode_batch(batch: EventBatch) -> bytes:
         count = len(ts_us)
         if len(values) != count:
             raise ValueError(f"series {series!r} has {count} timestamps and {len(values)} values")
-        _check_size(16 * count)
+        _check_size(16 * count, limit_bytes)
         head = _SINGLE.pack(VERSION, KIND_EVENTS, 0, 1, len(name), count) + name
         return b"".join((head, _padding(head), _column(ts_us, "<i8"), _column(values, "<f8")))
     names = [_encode_name(part.series) for part in parts]
@@ -91,7 +89,7 @@ def encode_batch(batch: EventBatch) -> bytes:
             *names,
         )
     )
-    _check_size(len(head) + 16 * sum(counts))
+    _check_size(len(head) + 16 * sum(counts), limit_bytes)
     if not parts:
         return head
     ts_us = np.concatenate([part.ts_us for part in parts], dtype="<i8", casting="equiv")
@@ -381,9 +379,9 @@ def _padding(block: bytes) -> bytes:
     return bytes(-len(block) % 8)
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_PAYLOAD_BYTES:
-        raise ValueError(f"a record of {size} bytes; the most is {MAX_PAYLOAD_BYTES}")
+def _check_size(size: int, limit_bytes: int) -> None:
+    if size > limit_bytes:
+        raise ValueError(f"a record of {size} bytes; the most is {limit_bytes}")
 
 
 def _where(position: int) -> str:
