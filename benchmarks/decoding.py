@@ -2,8 +2,8 @@
 
     python -m benchmarks.decoding [events]
 
-Prints the best of many rounds in microseconds an event, and as a multiple of what msgspec takes to read the same events as a
-JSON array of objects: the machine's speed is in both, so the multiple travels.
+Prints the best of many rounds in microseconds an event, and as a multiple of what msgspec takes to read the same events
+as a JSON array of objects: the machine's speed is in both, so the multiple travels.
 """
 
 from __future__ import annotations
