@@ -13,7 +13,6 @@ import http.client
 import json
 import multiprocessing
 import platform
-import random
 import statistics
 import tempfile
 import threading
@@ -23,6 +22,8 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.decoding import Event, as_columns, as_csv, as_json, as_ndjson, iso
 from tests.servers import Server, gunicorn_server
 
@@ -30,12 +31,12 @@ BATCH = 10_000
 TYPES = {"json": "application/json", "ndjson": "application/x-ndjson", "csv": "text/csv"}
 
 
-def batch(first_us: int, seed: int, step_us: int = 300) -> list[Event]:
-    rng = random.Random(seed)
-    return [
-        {"timestamp": iso(first_us + row * step_us), "value": round(rng.lognormvariate(3, 1), 3)}
-        for row in range(BATCH)
-    ]
+def batch(first_us: int, seed: int, events: int = BATCH, step_us: int = 300) -> list[Event]:
+    rng = np.random.default_rng(seed)
+    ts_us = first_us + step_us * np.arange(events)
+    stamps = np.datetime_as_string(ts_us.astype("M8[us]"), unit="ms").tolist()
+    values = np.round(rng.lognormal(3, 1, events), 3).tolist()
+    return [{"timestamp": stamp + "Z", "value": value} for stamp, value in zip(stamps, values, strict=True)]
 
 
 def with_integers(items: list[Event], first_us: int) -> list[Event]:
@@ -43,14 +44,14 @@ def with_integers(items: list[Event], first_us: int) -> list[Event]:
 
 
 def bodies(encode: Callable[[list[Event]], bytes], batches: int, *, integers: bool = False) -> list[bytes]:
-    """So many batches, all within the last ten minutes, in order of time. A few hundred distinct ones, then again."""
-    start_us = time.time_ns() // 1000 - 600_000_000
+    """So many batches in order of time, from half an hour ago on."""
+    start_us = time.time_ns() // 1000 - 1_800_000_000
     made = []
-    for number in range(min(batches, 100)):
+    for number in range(batches):
         first_us = start_us + number * BATCH * 300
         items = batch(first_us, number)
         made.append(encode(with_integers(items, first_us) if integers else items))
-    return [made[number % len(made)] for number in range(batches)]
+    return made
 
 
 @contextmanager
@@ -144,7 +145,7 @@ def reads_meanwhile(duration_s: float) -> None:
         def write() -> None:
             nonlocal acknowledged
             start_us = time.time_ns() // 1000 - 60_000_000
-            made = [as_columns(batch(start_us + i * 50_000, i, step_us=5)[:1000]) for i in range(50)]
+            made = [as_columns(batch(start_us + i * 5_000, i, 1000, step_us=5)) for i in range(50)]
             begun = time.perf_counter()
             number = 0
             with connection(server.target) as client:

@@ -6,6 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from statsapi.journal import (
     encode_batch,
     open_journal,
 )
-from statsapi.journal.format import COLUMNAR_FROM, decode_records, encode
+from statsapi.journal.format import ALONE_FROM_BYTES, COLUMNAR_FROM, decode_records, encode
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Part
 from tests.journal_engines import ENGINES, TICK, Clock, Engine, event, segments, values
 
@@ -180,7 +181,7 @@ def test_limits_cut_segments(journal: Journal) -> None:
 
 
 def test_runs_are_merged_by_series(journal: Journal, clock: Clock) -> None:
-    """Events between two deletions come as one run per series, in arrival order, each with its time."""
+    """Small records between two deletions come as one run per series, in arrival order, each with its time."""
     for number in range(60):
         clock.now_us += 1
         journal.append(event(float(number), "ab"[number % 2]))
@@ -257,26 +258,28 @@ def _plain(changes: list[Events | Deletion]) -> list[object]:
             runs += [change, {}]
             continue
         assert isinstance(runs[-1], dict)
-        assert change.series not in runs[-1]
         columns = (
             change.ts_us.tolist(),
             [value.hex() for value in change.values.tolist()],
             change.appended_us.tolist(),
         )
-        runs[-1][change.series] = list(zip(*columns, strict=True))
+        runs[-1].setdefault(change.series, []).extend(zip(*columns, strict=True))
     return [run for run in runs if run != {}]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(drafts=_drafts)
-@example(drafts=[EventBatch.single("x", 0, -0.0)] * COLUMNAR_FROM + [EventBatch(())])
-@example(drafts=[EventBatch.single("x", 1, 5e-324), Deletion("x")] * COLUMNAR_FROM)
-def test_what_comes_back_is_what_was_appended(engine: Engine, drafts: list[EventBatch | Deletion]) -> None:
-    """Every bit of every value, stamp and name survives, in arrival order within its series."""
+@given(drafts=_drafts, alone_from_bytes=st.sampled_from([ALONE_FROM_BYTES, 64, 0]))
+@example(drafts=[EventBatch.single("x", 0, -0.0)] * COLUMNAR_FROM + [EventBatch(())], alone_from_bytes=64)
+@example(drafts=[EventBatch.single("x", 1, 5e-324), Deletion("x")] * COLUMNAR_FROM, alone_from_bytes=0)
+def test_what_comes_back_is_what_was_appended(
+    engine: Engine, drafts: list[EventBatch | Deletion], alone_from_bytes: int
+) -> None:
+    """Every bit of every value, stamp and name survives, in arrival order within its series, merged or not."""
     journal = engine.open()
     start = journal.append(TICK)
     stamps = [journal.append(Proposal(draft)).appended_us for draft in drafts]
-    segment = journal.read(mark_of(start))
+    with mock.patch("statsapi.journal.format.ALONE_FROM_BYTES", alone_from_bytes):
+        segment = journal.read(mark_of(start))
     assert segment.records == len(drafts)
     assert _plain(segment.changes) == _naive(drafts, stamps)
     journal.close()

@@ -126,8 +126,8 @@ class Segment:
 
     mark         where the next read goes on; the mark that was asked with when there is nothing new
     appended_us  of the last record; None when there is nothing new
-    changes      Events and Deletions, in an order that gives the same state as the records one by one: records of
-                 events that stand between two deletions become one Events per series, in order of arrival
+    changes      Events and Deletions, in an order that gives the same state as the records one by one: small records
+                 of events that stand side by side become one Events per series, in order of arrival
     records      how many records these were (ticks count)
     more         there was more than the limits allowed: read on
     """
