@@ -92,6 +92,7 @@ def ingest(workers: int, connections: int, every: list[bytes], media_type: str) 
     """Events a second of one round on a new server."""
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as scratch, gunicorn_server(Path(scratch), workers=workers) as server:
+        server.wait_for_journals(workers)
         barrier = context.Barrier(connections + 1)
         clients = [
             context.Process(target=sender, args=(server.target, every[i::connections], media_type, barrier))

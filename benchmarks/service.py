@@ -43,12 +43,14 @@ def statsapi(directory: Path, preload: int = 0) -> Iterator[str]:
             journal.append(Proposal(EventBatch((Part("default", ts_us, rng.lognormal(3, 1, 10_000)),))))
         journal.close()
     with gunicorn_server(directory, workers=2) as server:
+        server.wait_for_journals(2)
         yield server.target
 
 
 @contextmanager
 def hello(directory: Path) -> Iterator[str]:
     with gunicorn_server(directory, workers=2, app="benchmarks.hello:app") as server:
+        time.sleep(2)  # for the second worker, which has nothing to say
         yield server.target
 
 

@@ -94,6 +94,10 @@ class Server:
                     found.add(int(stat.parent.name))
         return found
 
+    def wait_for_journals(self, count: int) -> None:
+        """Until so many workers have opened their journal: before that, connections go to those that have."""
+        self._wait_until(lambda: self.log.count("the journal is ") >= count, f"{count} journals")
+
     def cpu_seconds(self) -> float:
         """What the workers have used of processors so far."""
         ticks = 0
