@@ -178,7 +178,10 @@ class Service:
         store = self.view().last_caught_up()
         now_us = self._now_after(store)
         kept_from_us = store.kept_from_us(now_us)
-        expired = sum(int(np.count_nonzero(part.ts_us < kept_from_us)) for part in batch.parts)
+        if len(batch) == 1:  # numpy would take 15 times as long for it
+            expired = sum(part.ts_us.item() < kept_from_us for part in batch.parts if len(part.ts_us))
+        else:
+            expired = sum(int(np.count_nonzero(part.ts_us < kept_from_us)) for part in batch.parts)
         return Recorded(now_us, len(batch) - expired, expired=expired)
 
     def _without_duplicates(self, batch: EventBatch, make_answer: MakeAnswer) -> Proposal:

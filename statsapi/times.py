@@ -9,7 +9,8 @@ day-and-time part of ISO 8601 (`PT15M`, `P1DT12H`).
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import lru_cache
 
 from dateutil.parser import isoparse
 
@@ -24,7 +25,6 @@ DAY_US = 24 * HOUR_US
 MILLISECONDS_BEYOND = 2e10
 
 _EPOCH = datetime(1970, 1, 1)
-_EPOCH_UTC = _EPOCH.replace(tzinfo=UTC)
 
 # isoparse also reads a year, a month or a week alone; those name no instant that a person would mean.
 _FULL_DATE = re.compile(r"\d{4}(-\d\d-\d\d|\d{4}|-?\d{3}|-?W\d\d-?\d)(?!\d)", re.ASCII)
@@ -88,7 +88,13 @@ def _in_range(ts_us: int) -> int:
 
 def format_timestamp(ts_us: int) -> str:
     """ISO 8601 in UTC with a numeric offset, microseconds only where there are any."""
-    return (_EPOCH_UTC + timedelta(microseconds=ts_us)).isoformat()
+    second, microsecond = divmod(ts_us, SECOND_US)
+    return f"{_format_second(second)}.{microsecond:06d}+00:00" if microsecond else f"{_format_second(second)}+00:00"
+
+
+@lru_cache(maxsize=64)  # neighbours share their second: a page of events, an event and the server's time
+def _format_second(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).isoformat()
 
 
 def parse_duration_us(text: str) -> int:

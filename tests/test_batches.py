@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import math
 import random
 import re
 import tracemalloc
@@ -22,7 +23,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from statsapi.api import batches
-from statsapi.api.batches import ERRORS_NAMED_MAX, Decoded, decode
+from statsapi.api.batches import ERRORS_NAMED_MAX, Decoded, decode, decode_one
 from statsapi.api.requests import unpack
 from statsapi.api.schemas import EventSchema
 from statsapi.times import format_timestamp
@@ -97,8 +98,19 @@ def check_json(texts: list[str]) -> None:
     check_equal(array.encode(), JSON, expected)
     check_equal(f'{{"events": {array}}}'.encode(), JSON, expected)
     lines = "".join(text + "\n" for text in texts)
+    for text in texts:
+        check_one(text)
     errors = [{"line": error["index"] + 1, "field": error["field"], "reason": error["reason"]} for error in expected[3]]
     check_equal(lines.encode(), NDJSON, (*expected[:3], errors))
+
+
+def check_one(text: str) -> None:
+    """A single event: what is read the fast way is what the schema loads; what is left to the schema is no matter."""
+    fast = decode_one(text.encode())
+    if fast is not None:
+        loaded = EventSchema().load(json.loads(text))
+        assert fast == loaded
+        assert math.copysign(1.0, fast["value"]) == math.copysign(1.0, loaded["value"])
 
 
 def check_columns(rows: list[tuple[Any, Any]], shared: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Many events in one body -> an EventBatch, and the name of every item that was refused.
+"""Many events in one body -> an EventBatch, and the name of every item that was refused; one event, fast.
 
 Five forms carry the same items: a JSON array, `{"events": […]}`, JSON columns, NDJSON and CSV. What a single event may
 say is EventSchema's to decide, here too, but at 5-8 µs an item it would cost thirty times more than all the rest. So:
@@ -22,6 +22,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -82,6 +83,20 @@ def decode(body: bytes, media_type: str, *, max_events: int, latest: Latest = AN
             f"Send events as application/json, {', '.join(NDJSON_TYPES)} or {CSV_TYPE}, not {media_type}."
         )
     return _settle(rows, latest)
+
+
+def decode_one(body: bytes) -> dict[str, Any] | None:
+    """What EventSchema makes of a body that holds one event, where that is beyond doubt; None leaves it to the schema.
+
+    2 µs, where json.loads and the schema take 10.
+    """
+    try:
+        event = _EVENT.decode(body)
+        if type(event.value) is float and isfinite(event.value) and SERIES_NAME.match(event.series):
+            return {"timestamp": parse_timestamp_us(event.timestamp), "value": event.value, "series": event.series}
+    except (ValueError, RecursionError):
+        pass
+    return None
 
 
 # -- what was sent, as columns -------------------------------------------------------------------------------------

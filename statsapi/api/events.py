@@ -14,7 +14,7 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
 from statsapi.api import batches
-from statsapi.api.requests import idempotency_key, json_reply, load_json, load_query, read_body, service
+from statsapi.api.requests import idempotency_key, json_reply, load_json, load_query, read_body, require_json, service
 from statsapi.api.schemas import (
     BatchQuery,
     DebugQuery,
@@ -54,7 +54,8 @@ def post_event() -> Response:
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)
     dedup = _dedup(load_query(_RECORD_QUERY), recorder.settings)
-    event = load_json(body, _EVENT)
+    require_json()
+    event = batches.decode_one(body) or load_json(body, _EVENT)
 
     def answer(recorded: Recorded) -> bytes:
         message = "Event stored successfully"
