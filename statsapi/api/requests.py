@@ -26,7 +26,7 @@ def service() -> Service:
 
 def load_query(schema: StrictSchema) -> dict[str, Any]:
     """The query through `schema`; a parameter given twice is refused, as one of them would be ignored."""
-    if not request.query_string and schema.defaults is not None:  # most requests: 30 µs saved
+    if schema.defaults is not None and not request.environ.get("QUERY_STRING"):  # most requests: 30 µs saved
         return dict(schema.defaults)
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
     if repeated:
@@ -40,7 +40,8 @@ def read_body() -> bytes:
     When a client goes away in the middle, Gunicorn hands over what came as if that were all: half a CSV could count.
     """
     limit_bytes: int = current_app.config["MAX_CONTENT_LENGTH"]
-    announced = request.content_length
+    environ = request.environ  # not the request's properties: each costs a µs here, on the way of every event
+    announced = None if "HTTP_TRANSFER_ENCODING" in environ else int(environ.get("CONTENT_LENGTH") or 0)
     if announced is not None and announced > limit_bytes:
         raise RequestEntityTooLarge
     try:
@@ -51,14 +52,15 @@ def read_body() -> bytes:
         else:
             # In one go: get_data reads 64 KiB at a time, and each time Gunicorn moves what is left. 0.4 ms for 0.5 MB,
             # where that takes 0.9.
-            body = request.environ["wsgi.input"].read(announced)
+            body = environ["wsgi.input"].read(announced)
     except (ClientDisconnected, OSError):
         raise BadRequest("The body was cut off; nothing was recorded.") from None
     if announced is not None and len(body) < announced:
         raise BadRequest(f"The body ended after {len(body)} of {announced} bytes; nothing was recorded.")
     if len(body) > limit_bytes:
         raise RequestEntityTooLarge
-    return unpack(body, request.content_encoding, limit_bytes)
+    encoding = environ.get("HTTP_CONTENT_ENCODING")
+    return body if encoding is None else unpack(body, encoding, limit_bytes)
 
 
 def require_json() -> None:
@@ -104,7 +106,7 @@ def idempotency_key(body: bytes) -> Key | None:
 
     See draft-ietf-httpapi-idempotency-key-header.
     """
-    header = request.headers.get("Idempotency-Key")
+    header: str | None = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:
         return None
     match = _IDEMPOTENCY_KEY.fullmatch(header.strip())

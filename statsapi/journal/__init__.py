@@ -93,8 +93,7 @@ class Mark(NamedTuple):
 START = Mark(0, b"")  # before the first record there ever was
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(NamedTuple):
     """What a decision wants appended (None: nothing), and the answer that is kept under the key."""
 
     draft: Draft | None
@@ -104,8 +103,7 @@ class Proposal:
 Decide = Callable[[], Proposal]
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """What an append came to.
 
     mark         the new record; None when there is none (a replay, or a proposal without a draft)

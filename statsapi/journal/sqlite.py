@@ -31,6 +31,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import secrets
 import sqlite3
 import stat
@@ -162,6 +163,8 @@ class SqliteJournal:
         self._clock_us = clock_us
         self._wait_limit_s = wait_limit_s
         self._queue: deque[_Request] = deque()
+        # Ids are to be unique, not secret: asking the system for each costs a call that lets go of the interpreter.
+        self._ids = random.Random(secrets.randbits(256))  # noqa: S311
         file = _File(os.path.abspath(path), wait_limit_s)
         synchronous = "FULL" if fsync == "always" else "NORMAL"
         self.promise = f"the journal is {file.path}: what is acknowledged survives the end of every process" + (
@@ -252,7 +255,7 @@ class SqliteJournal:
         """Take what is queued by now: whoever came while the leader waited for the lock is in."""
         while self._queue:
             group.append(self._queue.popleft())
-        tail = _Tail(connection, self._clock_us())
+        tail = _Tail(connection, self._clock_us(), self._ids)
         outcomes: list[Appended | IdempotencyConflict] = []
         for request in group:
             known = None if request.key is None else tail.find(request.key)
@@ -262,7 +265,7 @@ class SqliteJournal:
     def _decide(
         self, connection: sqlite3.Connection, decide: Decide, key: Key | None
     ) -> Appended | IdempotencyConflict:
-        tail = _Tail(connection, self._clock_us())
+        tail = _Tail(connection, self._clock_us(), self._ids)
         known = None if key is None else tail.find(key)
         if known is not None:
             return known
@@ -498,8 +501,9 @@ class _Request:
 class _Tail:
     """The end of the log inside one write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, clock_us: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock_us: int, ids: random.Random) -> None:
         self._connection = connection
+        self._ids = ids
         self._position, last_us = _last(connection)
         self._now_us = max(clock_us, last_us)
 
@@ -516,7 +520,7 @@ class _Tail:
         mark = None
         if payload is not None:
             self._position += 1
-            mark = Mark(self._position, secrets.token_bytes(16))
+            mark = Mark(self._position, self._ids.randbytes(16))
             self._connection.execute(_INSERT, (*mark, self._now_us, payload))
         if key is not None:
             self._connection.execute(_KEEP_KEY, (key.name, key.digest, answer, self._now_us + key.ttl_us))
