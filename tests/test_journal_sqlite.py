@@ -330,6 +330,19 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path, monkeypatch: pytest
                 SqliteJournal(good)
 
 
+def test_damage_among_the_records_is_refused_at_start(tmp_path: Path) -> None:
+    """A file whose header is fine and whose pages are not is refused when it is opened, with what to do."""
+    path = tmp_path / "events.db"
+    with closing(SqliteJournal(str(path))) as journal:
+        for _ in range(3000):
+            journal.append(event())
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(os.urandom(path.stat().st_size // 4))
+    with pytest.raises(JournalRefused, match="damaged"):
+        SqliteJournal(str(path))
+
+
 def test_an_interrupted_creation_is_completed(tmp_path: Path) -> None:
     """An empty file, as a crash during the first start leaves it, becomes a journal."""
     path = tmp_path / "events.db"
