@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from marshmallow import Schema, ValidationError, fields, validate
 
@@ -28,6 +28,13 @@ DURATION_MAX_US: Final = 36_500 * DAY_US
 
 class Duration(fields.Field[int]):
     """A positive duration; deserializes to microseconds."""
+
+    json_schema: ClassVar = {
+        "type": "string",
+        "pattern": r"^(\d{1,9}(\.\d{1,6})?(ms|[smhdw])?|P[0-9WDTHMS.,]+)$",
+        "description": "90s, 15m, 1h, 7d, PT15M, or seconds",
+        "examples": ["5m"],
+    }
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         try:

@@ -24,7 +24,7 @@ ALLOWED = {
     "config": {"errors", "times"},
     "view": {"store", "journal", "model", "errors", "times"},
     "service": {"view", "store", "summary", "journal", "config", "model", "errors", "times"},
-    "api": {"api", "service", "store", "summary", "config", "model", "errors", "times"},
+    "api": {"__version__", "api", "service", "store", "summary", "config", "model", "errors", "times"},
     "app": {"api", "service", "journal", "config", "errors", "times"},
     "serving": {"api", "config", "errors", "journal"},
     "healthcheck": set(),

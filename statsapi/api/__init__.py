@@ -8,7 +8,7 @@ import msgspec
 from flask import Flask, Response
 from flask.json.provider import JSONProvider
 
-from statsapi.api import events, ops, problems, series, statistics
+from statsapi.api import events, openapi, ops, problems, series, statistics
 
 
 class Json(JSONProvider):
@@ -26,6 +26,7 @@ class Json(JSONProvider):
 
 
 def register(app: Flask) -> None:
-    for module in (events, statistics, series, ops):
+    for module in (events, statistics, series, ops, openapi):
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(openapi.docs)
     problems.register(app)

@@ -261,6 +261,8 @@ def _items_of(document: dict[str, object]) -> object:
     if "events" in document:
         if not isinstance(document["events"], list):
             raise ValidationError({"events": ["must be an array of events"]})
+        if not isinstance(document.get("next"), str | None):
+            raise ValidationError({"next": ["must be that of an exported page, or left out"]})
         return document["events"]
     if not document:
         raise ValidationError(_SHAPES)

@@ -1,12 +1,15 @@
-"""JSON and query parameters <-> model: shapes and ranges. Rules that need state or a clock are the service's."""
+"""JSON and query parameters <-> model: shapes and ranges. Rules that need state or a clock are the service's.
+
+A field of our own says in `json_schema` what it takes; openapi.py describes the API from these very schemas.
+"""
 
 from __future__ import annotations
 
 import base64
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
-from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from statsapi.config import Duration
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US
@@ -41,6 +44,13 @@ class Position(NamedTuple):
 class Timestamp(fields.Field[int]):
     """Any timestamp DESIGN's section 4 allows; deserializes to microseconds UTC."""
 
+    json_schema: ClassVar = {
+        "anyOf": [
+            {"type": "string", "examples": ["2025-11-21T07:45:00Z"]},  # not format: date-time, which is narrower
+            {"type": "number", "minimum": MIN_TS_US // 1000, "exclusiveMaximum": MAX_TS_US // 1000 + 1},
+        ],
+        "description": "ISO 8601 with a full date, or Unix seconds (beyond 2e10: milliseconds); UTC without an offset",
+    }
     default_error_messages = {  # noqa: RUF012 (marshmallow reads it from the class)
         "required": "is missing; give an ISO 8601 string or Unix seconds",
         "null": "must be an ISO 8601 string or Unix seconds, not null",
@@ -68,6 +78,8 @@ class QueryTimestamp(Timestamp):
 class CommaSeparated(fields.Field[list[Any]]):
     """`a,b,c` in one parameter: each through `inner`, at least one, at most `most`, none twice."""
 
+    json_schema: ClassVar = {"type": "string", "minLength": 1, "description": "several, with commas between"}
+
     def __init__(self, inner: fields.Field[Any], most: int, **options: Any) -> None:
         super().__init__(**options)
         self.inner = inner
@@ -90,6 +102,12 @@ class CommaSeparated(fields.Field[list[Any]]):
 
 class Stats(CommaSeparated):
     """Names of statistics, or `all`; deserializes to a list in the order of the answer."""
+
+    json_schema: ClassVar = {
+        "type": "string",
+        "pattern": f"^(all|({'|'.join(STATS)})(,({'|'.join(STATS)}))*)$",
+        "description": f"some of {', '.join(STATS)}, with commas between; or all",
+    }
 
     def __init__(self) -> None:
         rule = validate.OneOf(STATS, error=f"is none of {', '.join(STATS)}; stats=all gives all of them")
@@ -114,6 +132,10 @@ class Percentile(fields.Field[tuple[str, float]]):
 class FiniteFloat(fields.Float):
     """A number, or what Python's float() reads in a string, within float64; no booleans, NaN or infinities."""
 
+    json_schema: ClassVar = {
+        "type": ["number", "string"],
+        "description": "a finite float64, or a string that holds one",
+    }
     default_error_messages = {  # noqa: RUF012
         "required": "is missing; give a number such as 42.5",
         "null": "must be a number, not null",
@@ -124,6 +146,10 @@ class FiniteFloat(fields.Float):
 
 
 class SeriesName(fields.String):
+    json_schema: ClassVar = {
+        "pattern": "^" + SERIES_NAME.pattern.replace("\\Z", "$").removesuffix("$") + "$",
+        "description": SERIES_RULE,
+    }
     default_error_messages = {"invalid": SERIES_RULE, "null": SERIES_RULE}  # noqa: RUF012
 
     def __init__(self, *, load_default: str | None = DEFAULT_SERIES) -> None:
@@ -139,6 +165,8 @@ class QuerySeriesName(SeriesName):
 
 class Cursor(fields.Field[Position | None]):
     """Where an export goes on: what `dump_cursor` wrote. Nothing is the beginning."""
+
+    json_schema: ClassVar = {"type": "string", "description": "`next` of the page before"}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Position | None:
         if not value:
@@ -165,6 +193,9 @@ def dump_cursor(position: Position) -> str:
 
 class StrictSchema(Schema):
     """Refuses what it does not know, naming what it does: a misspelt field must not be lost."""
+
+    class Meta:
+        unknown = RAISE
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,0 +1,111 @@
+"""The API's description: valid, complete, true (Schemathesis), and its pages."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from statsapi.app import create_app
+from statsapi.config import Settings
+from tests.conftest import FakeClock
+
+# Not positive_data_acceptance: that window, windows and start exclude each other, that a start must still be kept and a
+# cursor be one that was given, no schema of single parameters can say.
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+    negative_data_rejection,
+]
+
+
+def described_app() -> Flask:
+    return create_app(Settings(journal="memory://", max_series=100), clock_us=FakeClock(), background=False)
+
+
+@schemathesis.serializer("application/x-ndjson", "text/csv")
+def as_text(_: Any, value: Any) -> bytes:
+    """These bodies are described as text; what is generated for them is sent as it is."""
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+
+
+api = schemathesis.openapi.from_wsgi("/openapi.json", described_app())
+
+
+@api.parametrize()
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_service_is_as_described(case: Any) -> None:
+    """Whatever the description allows, and whatever it does not, is answered as the description says."""
+    # With ?partial=true a batch with bad events in it is a 200 that names them.
+    checks = [check for check in CHECKS if check is not negative_data_rejection or "partial" not in (case.query or {})]
+    case.call_and_validate(checks=checks)
+
+
+def test_every_route_is_described(app: Flask, client: FlaskClient) -> None:
+    """The description, GET / and the routes name the same endpoints."""
+    body: Any = client.get("/openapi.json").json
+    described = {f"{method.upper()} {path}" for path, operations in body["paths"].items() for method in operations}
+    converter = re.compile("<(?:[a-z]+:)?([a-z]+)>")
+    routes = {
+        method + " " + converter.sub(r"{\1}", rule.rule)
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        if not rule.endpoint.startswith(("swagger_ui.", "openapi."))
+    }
+    assert described == routes
+    index: Any = client.get("/").json
+    assert described <= set(index["endpoints"])
+
+
+def test_parameters_come_from_the_schemas_that_validate(client: FlaskClient) -> None:
+    """Their names, bounds and defaults are those of the marshmallow fields."""
+    body: Any = client.get("/openapi.json").json
+    parameters = {p["name"]: p["schema"] for p in body["paths"]["/debug/events"]["get"]["parameters"]}
+    assert parameters["limit"] == {"type": "integer", "default": 1000, "minimum": 1, "maximum": 10_000}
+    assert parameters["series"]["default"] == "default"
+    event = body["components"]["schemas"]["Event"]
+    assert event["required"] == ["timestamp", "value"]
+    assert event["additionalProperties"] is False
+    series = re.compile(event["properties"]["series"]["pattern"])
+    for name, good in (("a/b", True), ("..", False), ("a/../b", False), ("-a", False), ("a" * 201, False)):
+        assert bool(series.match(name)) == good
+
+
+def test_docs_work_without_a_network(client: FlaskClient) -> None:
+    """The page and all it loads come from here, and its policy lets nothing else in."""
+    page = client.get("/docs/")
+    assert page.mimetype == "text/html"
+    assert "http" not in re.sub(r'"oauth2RedirectUrl": "[^"]*"', "", page.text)
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self' 'sha256-" in policy
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 6
+    for path in loaded:
+        with client.get(path) as response:
+            assert response.status_code == 200
+    assert client.get("/docs").status_code == 308
+    assert client.get("/docs/none.js").mimetype == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/openapi.json"])
+def test_the_description_is_small_and_quick(client: FlaskClient, path: str) -> None:
+    """It is made once."""
+    assert client.get(path).data == client.get(path).data
+    assert len(client.get(path).data) < 100_000
