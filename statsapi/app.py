@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from statsapi import api
 from statsapi.config import Settings, unknown_names
@@ -46,5 +47,9 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["PROPAGATE_EXCEPTIONS"] = False  # a fault is logged and answered as a problem, under tests too
     app.url_map.merge_slashes = False  # a series may be named a//b
-    api.register(app)
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=settings.trusted_proxies, x_proto=settings.trusted_proxies
+        )
+    api.register(app, settings)
     return app

@@ -46,6 +46,15 @@ class Duration(fields.Field[int]):
         return duration_us
 
 
+def _valid_rate_limit(value: str) -> None:
+    import limits  # few ask for it
+
+    try:
+        limits.parse_many(value)
+    except ValueError:
+        raise ValidationError("must be like 100/minute, or several of them with commas between") from None
+
+
 def _setting(kind: Callable[..., fields.Field[Any]], default: Any, meaning: str, **options: Any) -> Any:
     return dataclasses.field(
         default=default, metadata={"field": kind(load_default=default, **options), "meaning": meaning}
@@ -95,6 +104,23 @@ class Settings:
     idempotency_ttl_us: int = _setting(Duration, DAY_US, "how long an Idempotency-Key is remembered")
     dedup: bool = _setting(
         fields.Boolean, False, "drop an event that equals one held (series, timestamp, value); `?dedup=` overrides it"
+    )
+    rate_limit: str | None = _setting(
+        fields.String,
+        None,
+        "most requests per API key, or per address: `100/minute`, or several with commas; unset is no limit",
+        validate=_valid_rate_limit,
+    )
+    rate_limit_storage: str | None = _setting(
+        fields.String,
+        None,
+        "where requests are counted; unset is a file beside the journal, `redis://host` serves several machines",
+    )
+    trusted_proxies: int = _setting(
+        fields.Integer,
+        0,
+        "how many proxies in front set `X-Forwarded-For` and `X-Forwarded-Proto`; 0 believes neither",
+        validate=validate.Range(min=0, max=10),
     )
     pin_workers: str = _setting(
         fields.String,

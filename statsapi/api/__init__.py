@@ -9,6 +9,7 @@ from flask import Flask, Response
 from flask.json.provider import JSONProvider
 
 from statsapi.api import events, openapi, ops, problems, series, statistics
+from statsapi.config import Settings
 
 
 class Json(JSONProvider):
@@ -25,8 +26,12 @@ class Json(JSONProvider):
         return Response(body + b"\n", mimetype="application/json")
 
 
-def register(app: Flask) -> None:
+def register(app: Flask, settings: Settings) -> None:
     for module in (events, statistics, series, ops, openapi):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(openapi.docs)
     problems.register(app)
+    if settings.rate_limit is not None:
+        from statsapi.api import ratelimits
+
+        ratelimits.install(app, settings)

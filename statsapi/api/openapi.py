@@ -37,7 +37,7 @@ _NAME: Final[Json] = {"type": "string", "description": "a series"}
 _NEXT: Final[Json] = {"type": ["string", "null"], "description": "for the next page; null on the last"}
 
 # What every operation may answer besides, and what only those with a body, or that record, may.
-_ALWAYS: Final = (422, 500, 503)
+_ALWAYS: Final = (422, 429, 500, 503)
 _WITH_BODY: Final = (400, 413, 415)
 
 _PROBLEMS: Final = {
@@ -47,6 +47,7 @@ _PROBLEMS: Final = {
     413: "The body, or the number of events in it, is over the limit.",
     415: "The body is of no known media type or Content-Encoding.",
     422: "Well-formed, but not valid: `errors` names what to fix. Nothing was recorded.",
+    429: "More requests than STATSAPI_RATE_LIMIT allows.",
     500: "A fault of the service, which has been logged.",
     503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded.",
     507: "A limit on what is kept was reached; nothing was recorded, and what is kept can be read.",
@@ -307,7 +308,7 @@ def describe() -> bytes:
         spec.components.schema(name, schema)
     for status, description in _PROBLEMS.items():
         response: Json = {"description": description, "content": _content(problems.MEDIA_TYPE, _ref("Problem"))}
-        if status in (503, 507):
+        if status in (429, 503, 507):
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
         spec.components.response(str(status), response)
     _operations(spec, converter)
