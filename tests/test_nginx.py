@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
+import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.conftest import require_binary
-from tests.servers import ROOT, gunicorn_server, stop, wait_until
+from tests.servers import ROOT, Server, gunicorn_server, stop, wait_until
 
 MAIN = """
 daemon off;
@@ -44,16 +46,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def nginx(directory: Path, socket_path: Path) -> Iterator[int]:
-    """nginx with the deployment's file, whose socket and port alone are exchanged; gives the port."""
+def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s") -> Iterator[int]:
+    """nginx with the deployment's file, whose socket, port and patience alone are exchanged; gives the port."""
     binary = require_binary("nginx")
     port = free_port()
     site = (ROOT / "deploy" / "nginx.conf").read_text()
-    for old, new in (
-        ("unix:/run/statsapi/gunicorn.sock", f"unix:{socket_path}"),
-        ("listen 80;", f"listen 127.0.0.1:{port};"),
+    for old, new, times in (
+        ("unix:/run/statsapi/gunicorn.sock", f"unix:{socket_path}", 2),
+        ("listen 80;", f"listen 127.0.0.1:{port};", 1),
+        ("client_header_timeout 15s;", f"client_header_timeout {header_timeout};", 1),
     ):
-        assert site.count(old) == 1
+        assert site.count(old) == times
         site = site.replace(old, new)
     (directory / "site.conf").write_text(site)
     user = "user root;" if os.geteuid() == 0 else ""
@@ -84,7 +87,6 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[i
     return response.status, response.getheader("Content-Type", ""), json.loads(text)
 
 
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
 def test_the_service_behind_nginx(tmp_path: Path) -> None:
     """Requests, large bodies and refusals go through nginx; what nginx itself refuses looks like our problems."""
     directory = tmp_path
@@ -115,3 +117,118 @@ def test_the_service_behind_nginx(tmp_path: Path) -> None:
         status, content_type, problem = ask(port, "GET", "/statistics")
         assert (status, content_type) == (503, "application/problem+json")
         assert problem["type"] == "urn:statsapi:problem:unavailable"
+
+
+@contextmanager
+def behind_nginx(directory: Path, **options: Any) -> Iterator[tuple[Server, int]]:
+    """The server and nginx's port."""
+    socket_path = directory / "gunicorn.sock"
+    with (
+        gunicorn_server(directory / "app", bind=f"unix:{socket_path}", **options) as server,
+        nginx(directory, socket_path, header_timeout="600s") as port,
+    ):
+        yield server, port
+
+
+def test_the_clients_address_is_nginxs_word(tmp_path: Path) -> None:
+    """Behind nginx limits go by the address that nginx saw, whatever the client claims to be."""
+    env = {"STATSAPI_TRUSTED_PROXIES": "1", "STATSAPI_RATE_LIMIT": "30/minute"}
+    with behind_nginx(tmp_path, env=env) as (_, port):
+        statuses = []
+        for number in range(40):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", "/series", headers={"X-Forwarded-For": f"10.0.0.{number}"})
+            response = connection.getresponse()
+            statuses.append(response.status)
+            response.read()
+            connection.close()
+        assert statuses == [200] * 30 + [429] * 10
+
+
+def test_answers_are_compressed_for_those_who_ask(tmp_path: Path) -> None:
+    """A long answer goes gzipped over the wire and is the same."""
+    with behind_nginx(tmp_path, workers=1) as (_, port):
+        batch = [{"timestamp": "2100-01-01T00:00:00Z", "value": number} for number in range(500)]
+        assert ask(port, "POST", "/events", json.dumps(batch).encode())[2]["stored"] == 500
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/events?format=csv", headers={"Accept-Encoding": "gzip"})
+        response = connection.getresponse()
+        assert response.getheader("Content-Encoding") == "gzip"
+        assert gzip.decompress(response.read()).count(b"\n") == 501
+        connection.close()
+
+
+def test_slow_clients_do_not_stop_others(tmp_path: Path) -> None:
+    """With 200 connections that never finish their head or body, a normal client is served as ever."""
+    with behind_nginx(tmp_path, workers=1) as (_, port), ExitStack() as slow:
+        for number in range(200):
+            sock = slow.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            head = b"POST /event HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 60\r\n"
+            sock.sendall(head + (b"\r\n{" if number % 2 else b"X"))
+        event = json.dumps({"timestamp": "2100-01-01T00:00:00Z", "value": 1}).encode()
+        for expected in range(1, 51):
+            assert ask(port, "POST", "/event", event)[0] == 200
+            assert ask(port, "GET", "/statistics")[2]["count"] == expected
+
+
+def test_a_slow_body_arrives_whole(tmp_path: Path) -> None:
+    """A body that comes in many small pieces is one request."""
+    with behind_nginx(tmp_path, workers=1) as (_, port):
+        body = json.dumps({"timestamp": "2100-01-01T00:00:00Z", "value": 1}).encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.sendall(b"POST /event HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n")
+            sock.sendall(b"Content-Length: %d\r\n\r\n" % len(body))
+            for byte in body:
+                sock.sendall(bytes((byte,)))
+            response = http.client.HTTPResponse(sock)
+            response.begin()
+            assert response.status == 200
+        assert ask(port, "GET", "/statistics")[2]["count"] == 1
+
+
+def replaced(server: Server, old: set[int]) -> set[int]:
+    """The two workers, when none of the old ones is left."""
+    now = server.workers()
+    return now if len(now) == 2 and now.isdisjoint(old) else set()
+
+
+def test_a_rolling_restart_under_load_fails_nothing(tmp_path: Path) -> None:
+    """Four HUPs while clients write and read through nginx: no request fails, and every event counts once."""
+    with behind_nginx(tmp_path, workers=2) as (server, port):
+        stop_asking = threading.Event()
+        stored = Counter[str]()
+        failures: list[Any] = []
+
+        def client(name: str) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            body = json.dumps({"timestamp": "2100-01-01T00:00:00Z", "value": 1, "series": name})
+            headers = {"Content-Type": "application/json"}
+            while not stop_asking.is_set():
+                if name == "keyed":
+                    headers["Idempotency-Key"] = str(stored[name])
+                connection.request("POST", "/event", body, headers)
+                response = connection.getresponse()
+                answer = response.read()
+                if response.status == 200:
+                    stored[name] += 1
+                else:
+                    failures.append((response.status, answer))
+            connection.close()
+
+        threads = [threading.Thread(target=client, args=(name,)) for name in ("a", "b", "c", "keyed")]
+        for thread in threads:
+            thread.start()
+        workers = server.workers()
+        for _ in range(4):
+            server.signal(signal.SIGHUP)
+            old = workers
+            workers = wait_until(
+                lambda old=old: len(now := server.workers()) == 2 and not now & old and now, "new workers"
+            )
+        stop_asking.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        for name, count in stored.items():
+            assert ask(port, "GET", f"/statistics?series={name}")[2]["count"] == count > 0

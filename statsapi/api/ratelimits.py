@@ -2,7 +2,7 @@
 
 Off unless STATSAPI_RATE_LIMIT says otherwise. Then each request is counted in one place that all workers share: a small
 SQLite file beside the journal (the `limits` library has no such storage), or Redis for more than one machine. Imported
-only then: it is 50 ms and some 10 MB.
+only then, which takes 50 ms.
 """
 
 from __future__ import annotations
