@@ -19,6 +19,7 @@ USER statsapi
 # The journal is a SQLite database in WAL mode: this must be a local file system, not NFS.
 VOLUME /data
 EXPOSE 8000
-# No curl in the image: Python asks. compose, which binds a Unix socket, brings its own.
+# No curl in the image: Python asks /healthz, as Swarm replaces what is unhealthy, and a long replay must not be.
+# compose, which binds a Unix socket, brings its own.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-m", "statsapi.healthcheck"]
 CMD ["gunicorn", "wsgi:app"]

@@ -5,6 +5,7 @@
     │   └── JournalRefused     a corrupt file, a newer format, a directory that cannot be written
     ├── InvalidRequest         it breaks a rule which needs the clock or the state; nothing was recorded
     ├── JournalUnavailable     the journal failed now: nothing was recorded, or (`outcome_unknown`) it may have been
+    ├── ShuttingDown           this worker takes no new work
     ├── ViewNotReady           the replay has not caught up in the time a reader waits
     ├── StoreFull              a limit on what is kept was reached; nothing was recorded
     └── IdempotencyConflict    the key was used before with another request
@@ -60,6 +61,16 @@ class JournalUnavailable(StatsError):
         super().__init__(detail)
         self.outcome_unknown = outcome_unknown
         self.retry_after_s = retry_after_s
+
+
+class ShuttingDown(StatsError):
+    """This worker is about to end: ask another one."""
+
+    code = "shutting-down"
+    retry_after_s = 1
+
+    def __init__(self) -> None:
+        super().__init__("this worker is shutting down")
 
 
 class ViewNotReady(StatsError):

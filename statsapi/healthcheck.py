@@ -1,6 +1,7 @@
-"""`python -m statsapi.healthcheck [ADDRESS]`: exit 0 when the service answers GET /, else 1 with the reason.
+"""`python -m statsapi.healthcheck [ADDRESS [PATH]]`: exit 0 when GET PATH is answered with 200, else 1 with the reason.
 
 For containers without curl. ADDRESS is what Gunicorn binds: host:port (127.0.0.1:8000 unless given) or unix:/path.
+PATH is /healthz (the process answers) unless given; /readyz also wants the journal and the replay.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import sys
 TIMEOUT_S = 2.0
 
 
-def check(address: str) -> int:
-    """The status of GET / at `address`; OSError or HTTPException when there is no answer."""
+def check(address: str, path: str = "/healthz") -> tuple[int, str]:
+    """The status of GET `path` at `address`, and the answer's text; OSError or HTTPException when there is no answer."""
     connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)
     if address.startswith("unix:"):
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -23,8 +24,9 @@ def check(address: str) -> int:
         host, _, port = address.rpartition(":")
         connection.sock = socket.create_connection((host, int(port)), TIMEOUT_S)
     try:
-        connection.request("GET", "/")
-        return connection.getresponse().status
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace").strip()
     finally:
         connection.close()
 
@@ -32,12 +34,12 @@ def check(address: str) -> int:
 def main(arguments: list[str]) -> int:
     address = arguments[0] if arguments else "127.0.0.1:8000"
     try:
-        status = check(address)
+        status, said = check(address, *arguments[1:2])
     except (OSError, http.client.HTTPException) as error:
         print(f"{address} does not answer: {error}", file=sys.stderr)
         return 1
     if status != 200:
-        print(f"{address} answered {status}", file=sys.stderr)
+        print(f"{address} answered {status}: {said}", file=sys.stderr)
     return int(status != 200)
 
 

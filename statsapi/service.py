@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statsapi.config import GRACE_US, Settings
-from statsapi.errors import InvalidRequest, JournalUnavailable, StatsError, StoreFull, ViewNotReady
+from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
 from statsapi.journal import Decide, Journal, Proposal
 from statsapi.model import MAX_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
 from statsapi.store import Store
-from statsapi.times import MINUTE_US, floor_minute_us, format_duration, format_timestamp
+from statsapi.times import MINUTE_US, SECOND_US, floor_minute_us, format_duration, format_timestamp
 from statsapi.view import View
 
 logger = logging.getLogger("statsapi")
@@ -35,6 +35,10 @@ DECIDE_WAIT_S: Final = 1.0
 LIMIT_WAIT_S: Final = 1.0
 
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
+
+# What a readiness check waits for the journal's write lock and for a replay, each; and for how long its finding holds.
+READY_WAIT_S: Final = 0.5
+READY_HOLDS_US: Final = SECOND_US
 
 
 class Recorded(NamedTuple):
@@ -91,6 +95,10 @@ class Service:
         self._keep_us = settings.retention_us + GRACE_US
         self._starting = threading.Lock()
         self._stopping = threading.Event()
+        self._leaving = False
+        self._checking = threading.Lock()
+        self._checked_us: int | None = None
+        self._not_ready: StatsError | None = None
         self._threads: list[threading.Thread] = []
         self._view: View | None = None
         self._tidied_minute_us: int | None = None
@@ -114,12 +122,39 @@ class Service:
 
     def close(self) -> None:
         """Stop the background threads and flush and close the journal. Safe to call twice."""
+        self.leave()
         self._stopping.set()
         for thread in self._threads:
             thread.join()
         with self._starting:  # nobody opens one any more
             if self._view is not None:
                 self._view.journal.close()
+
+    def leave(self) -> None:
+        """From now on this worker is not ready; what reaches it all the same is still served until `close`."""
+        self._leaving = True
+
+    def check_ready(self) -> None:
+        """Raise what keeps this worker from recording and answering now: ShuttingDown, JournalUnavailable,
+        JournalRefused or ViewNotReady.
+
+        What was found holds for a second of the clock, so any number of checks costs the journal one look a second.
+        """
+        if self._leaving:
+            raise ShuttingDown
+        with self._checking:
+            now_us = self._clock_us()
+            if self._checked_us is None or not 0 <= now_us - self._checked_us < READY_HOLDS_US:
+                self._not_ready = None
+                try:
+                    view = self.view()
+                    view.journal.check_writable(READY_WAIT_S)
+                    view.catch_up(wait_s=READY_WAIT_S)
+                except StatsError as error:
+                    self._not_ready = error
+                self._checked_us = now_us
+            if self._not_ready is not None:
+                raise self._not_ready.with_traceback(None)
 
     def view(self) -> View:
         """The view, with the journal opened by whoever comes first."""

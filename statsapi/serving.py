@@ -155,6 +155,12 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         else:
             super().enqueue_req(conn)
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: not ready from here on, so before any answer tells its client that this worker closes."""
+        if isinstance(wsgi := getattr(self, "wsgi", None), Flask):
+            wsgi.extensions["statsapi"].leave()
+        super().handle_exit(sig, frame)
+
     def _cap_keepalive(self, deadline: float) -> None:
         """Called once when the worker stops: silent connections end when idle ones do, not at graceful_timeout."""
         super()._cap_keepalive(deadline)

@@ -726,12 +726,43 @@ def test_a_closed_journal_says_so(journal: Journal) -> None:
         journal.read_checkpoint,
         lambda: journal.replace_prefix(None, checkpoint_at(mark)),
         journal.maintain,
+        journal.check_writable,
         journal.size_bytes,
     ]
     for call in calls:
         with pytest.raises(JournalUnavailable) as caught:
             call()
         assert not caught.value.outcome_unknown
+
+
+def test_whether_it_can_be_written_is_told_without_a_record(journal: Journal) -> None:
+    """A check leaves nothing behind, neither a record nor a lock."""
+    first = mark_of(journal.append(event(1.0)))
+    for _ in range(3):
+        journal.check_writable()
+    assert mark_of(journal.append(event(2.0))).position == first.position + 1
+    assert values(journal) == {"default": [1.0, 2.0]}
+
+
+def test_a_check_waits_for_the_write_lock_no_longer_than_it_is_told(journal: Journal) -> None:
+    """While a decision holds the write lock the check fails in time; afterwards it succeeds."""
+    begun, done = threading.Event(), threading.Event()
+
+    def decide() -> Proposal:
+        begun.set()
+        assert done.wait(30)
+        return TICK
+
+    thread = threading.Thread(target=lambda: journal.append(decide))
+    thread.start()
+    try:
+        assert begun.wait(30)
+        with pytest.raises(JournalUnavailable, match="another writer"):
+            journal.check_writable(0.01)
+    finally:
+        done.set()
+        thread.join()
+    journal.check_writable()
 
 
 def test_size_and_promise(journal: Journal) -> None:

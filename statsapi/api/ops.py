@@ -16,6 +16,8 @@ _ENDPOINTS = {
     "GET /statistics": "Count, min, max and mean of the past window, or what window, start, stats … ask for",
     "GET /debug/events": "The raw events held and late arrivals, newest first",
     "GET /": "This page",
+    "GET /healthz": "200 as long as the process answers",
+    "GET /readyz": "200 when events can be recorded and questions answered, else 503 with the reason",
     "POST /events": "Record many events at once: JSON, columnar JSON, NDJSON or CSV",
     "GET /events": "The raw events of a range as JSON pages, NDJSON or CSV",
     "GET /statistics/timeline": "Statistics step by step, for charts",
@@ -33,3 +35,16 @@ def index() -> dict[str, Any]:
         "server_time": format_timestamp(service().now_us()),
         "endpoints": _ENDPOINTS,
     }
+
+
+@blueprint.get("/healthz")
+def healthz() -> dict[str, Any]:
+    """The process answers. Looks at nothing else: who restarts on it must not restart for a journal that is away."""
+    return {"status": "ok"}
+
+
+@blueprint.get("/readyz")
+def readyz() -> dict[str, Any]:
+    """The journal can be written and the replay is done; else 503 with the reason, also while shutting down."""
+    service().check_ready()
+    return {"status": "ready"}

@@ -29,6 +29,7 @@ _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
     errors.StoreFull: (507, "The store is full"),
     errors.JournalUnavailable: (503, "The journal is not available"),
     errors.JournalRefused: (503, "The journal cannot be used"),
+    errors.ShuttingDown: (503, "Shutting down"),
     errors.ViewNotReady: (503, "Not ready yet"),
     errors.StatsError: (500, "Internal error"),
 }

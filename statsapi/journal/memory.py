@@ -157,6 +157,15 @@ class MemoryJournal:
                     break
                 del self._keys[name]
 
+    def check_writable(self, wait_s: float = 1.0) -> None:
+        if not self._writing.acquire(timeout=wait_s):
+            raise JournalUnavailable("another writer held the journal for too long")
+        try:
+            with self._lock:
+                self._check_open()
+        finally:
+            self._writing.release()
+
     def size_bytes(self) -> int:
         with self._lock:
             self._check_open()

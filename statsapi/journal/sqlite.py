@@ -313,7 +313,7 @@ class SqliteJournal:
             time.sleep(RETRY_S)
 
     def _held_up(self) -> str:
-        return f"another writer held the journal for more than {self._wait_limit_s:g} s; nothing was recorded"
+        return "another writer held the journal for too long; nothing was recorded"
 
     # Reading
 
@@ -475,6 +475,15 @@ class SqliteJournal:
             lambda connection: connection.execute(statement, (parameter,)),
             time.monotonic() + self._wait_limit_s,
         )
+
+    def check_writable(self, wait_s: float = 1.0) -> None:
+        deadline = time.monotonic() + wait_s
+        if not self._writer.lock.acquire(timeout=wait_s):
+            raise JournalUnavailable(self._held_up())
+        try:
+            self._transact(self._writer, lambda connection: None, deadline)  # a COMMIT of nothing writes nothing
+        finally:
+            self._writer.lock.release()
 
     def size_bytes(self) -> int:
         self._reader.check_open()
