@@ -101,6 +101,13 @@ class Settings:
         "most series at one time; events of further ones are refused (507)",
         validate=validate.Range(min=1),
     )
+    max_events: int = _setting(
+        fields.Integer,
+        0,
+        "most raw events held at one time; further ones are refused (507). 0: what half the memory holds, divided by "
+        "the workers, at 24 bytes an event",
+        validate=validate.Range(min=0),
+    )
     idempotency_ttl_us: int = _setting(Duration, DAY_US, "how long an Idempotency-Key is remembered")
     dedup: bool = _setting(
         fields.Boolean, False, "drop an event that equals one held (series, timestamp, value); `?dedup=` overrides it"

@@ -15,6 +15,7 @@ HTTP status codes are not known here: `api/problems.py` maps each class to one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -89,11 +90,19 @@ class StoreFull(StatsError):
     code = "store-full"
 
     def __init__(
-        self, things: str, held: int, limit: int, *, adding: list[str], setting: str, retry_after_s: int = 60
+        self,
+        things: str,
+        held: int,
+        limit: int,
+        *,
+        adding: int,
+        setting: str,
+        names: Sequence[str] = (),
+        retry_after_s: int = 60,
     ) -> None:
-        some = ", ".join(adding[:3]) + (", …" if len(adding) > 3 else "")
+        some = f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
         super().__init__(
-            f"the store holds {held} {things}, this request adds {len(adding)} ({some}), and the limit is {limit} "
+            f"the store holds {held} {things}, this request adds {adding}{some}, and the limit is {limit} "
             f"({setting}); nothing was recorded"
         )
         self.retry_after_s = retry_after_s

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from statsapi.config import GRACE_US, Settings
 from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
 from statsapi.journal import Decide, Journal, Proposal
+from statsapi.machine import default_max_events
 from statsapi.model import MAX_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
 from statsapi.store import Store
 from statsapi.times import MINUTE_US, SECOND_US, floor_minute_us, format_duration, format_timestamp
@@ -33,6 +34,11 @@ READ_WAIT_S: Final = 10.0
 # not exact anyway.
 DECIDE_WAIT_S: Final = 1.0
 LIMIT_WAIT_S: Final = 1.0
+
+# A limit is checked against a view that was caught up so lately (housekeeping does so once a second anyway). Closer to
+# it than what may come in that time, against one that is caught up now: each append pays for that, so not before.
+LIMIT_AGE_S: Final = 1.0
+LIMIT_NEAR_EVENTS: Final = 2_000_000
 
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
 
@@ -93,6 +99,8 @@ class Service:
         self._clock_us = clock_us
         self._background = background
         self._keep_us = settings.retention_us + GRACE_US
+        self.max_events = 0
+        self.share_memory(1)
         self._starting = threading.Lock()
         self._stopping = threading.Event()
         self._leaving = False
@@ -102,6 +110,10 @@ class Service:
         self._threads: list[threading.Thread] = []
         self._view: View | None = None
         self._tidied_minute_us: int | None = None
+
+    def share_memory(self, workers: int) -> None:
+        """Set STATSAPI_MAX_EVENTS, where it is left to us, to what fits when so many processes hold all events."""
+        self.max_events = self.settings.max_events or default_max_events(workers)
 
     def start(self) -> None:
         """Open the journal and begin the replay in the background. Safe to call twice; raises JournalRefused.
@@ -115,6 +127,7 @@ class Service:
                     thread = threading.Thread(target=self._each_second, args=(act,), name=act.__name__, daemon=True)
                     self._threads.append(thread)
                     thread.start()
+        logger.info("at most %s raw events are held at one time (STATSAPI_MAX_EVENTS)", f"{self.max_events:,}")
         try:
             self.view()
         except JournalUnavailable as error:
@@ -198,20 +211,20 @@ class Service:
         IdempotencyConflict and JournalUnavailable.
         """
         self._refuse_far_future(batch)
-        self._refuse_too_many_series(batch)
+        store = self._refuse_too_many_series(batch)
         proposal: Proposal | Decide
         if dedup:
             self._catch_up_before_deciding()
             proposal = lambda: self._without_duplicates(batch, make_answer)  # noqa: E731
         else:
             events = len(batch)
-            recorded = self._count_expired(batch, events)
+            recorded = self._count_expired(store, batch, events)
+            self._refuse_too_many_events(store, recorded.stored)
             proposal = Proposal(batch if events else None, make_answer(recorded))
         appended = self.view().journal.append(proposal, key=key)
         return Reply(appended.answer or b"", appended.replayed)
 
-    def _count_expired(self, batch: EventBatch, events: int) -> Recorded:
-        store = self.view().last_caught_up()
+    def _count_expired(self, store: Store, batch: EventBatch, events: int) -> Recorded:
         now_us = self._now_after(store)
         kept_from_us = store.kept_from_us(now_us)
         if events == 1:  # numpy would take 15 times as long for it
@@ -235,6 +248,7 @@ class Service:
             if new.any():
                 parts.append(Part(series, ts_us[new], values[new]))
         fresh = EventBatch(tuple(parts))
+        self._refuse_too_many_events(store, len(fresh))  # only now: one that was recorded before needs no room
         recorded = Recorded(now_us, len(fresh), len(batch) - len(fresh) - expired, expired)
         return Proposal(fresh if parts else None, make_answer(recorded))
 
@@ -253,11 +267,18 @@ class Service:
         ahead = f"lies more than {format_duration(skew_us)} ahead of the server's clock (STATSAPI_MAX_FUTURE_SKEW)"
         return Latest(min(self._clock_us() + skew_us, MAX_TS_US), ahead)
 
-    def _refuse_too_many_series(self, batch: EventBatch) -> None:
-        """A bound on memory, not exact to the series: other workers may add some at the same moment."""
+    # Limits bound memory and are not exact to the event: other workers may add some at the same moment.
+
+    def _refuse_too_many_series(self, batch: EventBatch) -> Store:
+        """The store that also says whether the events fit: caught up anew where it is old or the answer close."""
         view = self.view()
-        if not view.last_caught_up().unknown_series(part.series for part in batch.parts):
-            return
+        store = view.last_caught_up()
+        if (
+            store.event_count() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
+            and view.age_s() <= LIMIT_AGE_S
+            and not store.unknown_series(part.series for part in batch.parts)
+        ):
+            return store
         try:
             store = view.catch_up(wait_s=LIMIT_WAIT_S)
         except ViewNotReady:  # a replay must not hold up those who record; it has the limit's say for what it has
@@ -267,10 +288,19 @@ class Service:
         added = store.unknown_series(part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
         limit = self.settings.max_series
         if store.series_count() + len(added) <= limit or not added:
-            return
+            return store
         held = store.series_count(kept_from_us)
         if held + len(added) > limit:
-            raise StoreFull("series", held, limit, adding=added, setting="STATSAPI_MAX_SERIES")
+            raise StoreFull("series", held, limit, adding=len(added), names=added, setting="STATSAPI_MAX_SERIES")
+        return store
+
+    def _refuse_too_many_events(self, store: Store, adding: int) -> None:
+        """`adding` are those that have not expired: what has is dropped as soon as it is read, and takes no room."""
+        if adding and store.event_count() + adding > self.max_events:
+            store.expire()
+            held = store.event_count()
+            if held + adding > self.max_events:
+                raise StoreFull("events", held, self.max_events, adding=adding, setting="STATSAPI_MAX_EVENTS")
 
     def delete(self, series: str, span: Span) -> int:
         """Forget the series' events in the span, everywhere; how many of those held that were.

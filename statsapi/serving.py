@@ -35,6 +35,7 @@ from statsapi.api import problems
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import open_journal
+from statsapi.service import Service
 
 # A connection is left to a worker that has fewer for PATIENCE_S in pauses of PAUSE_S, the epoll timeout's unit. A
 # worker
@@ -343,6 +344,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     if worker.slot is not None:
         _board.clear(worker.slot)
     pinned = [(other.age, other.core) for other in living if getattr(other, "core", None) is not None]
+    worker.shares = server.num_workers
     worker.core = choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
 
 
@@ -359,6 +361,8 @@ def post_worker_init(worker: Any) -> None:
         return
     if isinstance(worker.wsgi, Flask):  # a chunk that cannot be told apart is the client's fault, not ours
         worker.wsgi.register_error_handler(ParseException, problems.unreadable)
+    if isinstance(service, Service):
+        service.share_memory(worker.shares)
     try:
         service.start()
     except ConfigError as error:  # the journal refused: say so without a traceback, and stop the server

@@ -7,6 +7,7 @@ of the previous one and the records after it alone, never out of a store that is
 
 from __future__ import annotations
 
+import math
 import secrets
 import struct
 import threading
@@ -38,6 +39,7 @@ class View:
         self._keep_us = keep_us
         self._least_horizon_us = horizon_us
         self._catching_up = threading.Lock()
+        self._caught_up_s = -math.inf
         self._stands = False  # whether _mark is known to be one of this journal's
         self._mark: Mark = START
         self._checkpoint_id: bytes | None = None
@@ -54,9 +56,11 @@ class View:
         if not self._catching_up.acquire(timeout=-1 if wait_s is None else wait_s):
             raise ViewNotReady(wait_s or 0)
         try:
+            began_s = time.monotonic()
             while self._step(until_us):
                 if deadline_s is not None and time.monotonic() > deadline_s:
                     raise ViewNotReady(wait_s or 0)
+            self._caught_up_s = began_s
             return self._store
         finally:
             self._catching_up.release()
@@ -64,6 +68,10 @@ class View:
     def last_caught_up(self) -> Store:
         """The store as the last catching up left it, without asking the journal: for limits and housekeeping."""
         return self._store
+
+    def age_s(self) -> float:
+        """How long ago the last catching up that came to its end began; infinite before the first."""
+        return time.monotonic() - self._caught_up_s
 
     def _step(self, until_us: int | None) -> bool:
         """Apply one segment; whether there may be more. Caller holds _catching_up."""

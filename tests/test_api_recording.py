@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.journal.memory import MemoryJournal
-from statsapi.times import DAY_US, HOUR_US, format_timestamp
+from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_timestamp
 from tests.conftest import NOW, FakeClock
 from tests.test_api_seed import assert_problem, post
 from tests.test_service import SharedJournal
@@ -245,3 +245,46 @@ def test_max_series(clock: FakeClock) -> None:
     post(client, format_timestamp(clock.now_us), 1, series="a")
     app.extensions["statsapi"].keep_house()
     assert post(client, format_timestamp(clock.now_us), 1, series="c").status_code == 200
+
+
+def test_max_events(clock: FakeClock) -> None:
+    """STATSAPI_MAX_EVENTS: one more is a 507 that says how many there are; reads go on, room comes back with expiry."""
+    journal = MemoryJournal(clock_us=clock)
+    app = create_app(
+        Settings(journal="memory://", max_events=10), journal=lambda: journal, clock_us=clock, background=False
+    )
+    client = app.test_client()
+    ten_minutes_ago = format_timestamp(clock.now_us - 10 * MINUTE_US)
+    nine = [{"timestamp": ten_minutes_ago, "value": i} for i in range(9)]
+    assert client.post("/events", json=nine).status_code == 200
+    two = [{"timestamp": NOW, "value": 1}, {"timestamp": NOW, "value": 2}]
+    for path, dedup in (("/events", ""), ("/events", "?dedup=true")):
+        problem = assert_problem(client.post(path + dedup, json=two), 507, "store-full")
+        assert "holds 9 events, this request adds 2, and the limit is 10 (STATSAPI_MAX_EVENTS)" in problem["detail"]
+    assert post(client, NOW, 1).status_code == 200
+    response = client.post("/event", json={"timestamp": NOW, "value": 1})
+    assert_problem(response, 507, "store-full")
+    assert response.headers["Retry-After"] == "60"
+    assert client.get("/statistics").json["count"] == 10
+
+    # What needs no room is taken: what was recorded before, and what has expired.
+    assert client.post("/events?dedup=true", json=two[:1]).json["duplicates"] == 1
+    long_ago = format_timestamp(clock.now_us - 2 * HOUR_US)
+    assert client.post("/events", json=[{"timestamp": long_ago, "value": 1}] * 20).json["expired"] == 20
+
+    clock.advance(56 * MINUTE_US)
+    app.extensions["statsapi"].keep_house()
+    now = format_timestamp(clock.now_us)
+    assert client.post("/events", json=[{"timestamp": now, "value": 1}] * 9).json["stored"] == 9
+    assert_problem(post(client, now, 1), 507, "store-full")
+    assert client.get("/statistics?window=1h").json["count"] == 10
+
+
+def test_a_deletion_makes_room(clock: FakeClock) -> None:
+    """A full store takes deletions, and events again after them."""
+    app = create_app(Settings(journal="memory://", max_events=1), clock_us=clock, background=False)
+    client = app.test_client()
+    assert post(client, NOW, 1, series="a").status_code == 200
+    assert_problem(post(client, NOW, 1, series="b"), 507, "store-full")
+    assert client.delete("/series/a").status_code == 200
+    assert post(client, NOW, 1, series="b").status_code == 200

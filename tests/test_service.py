@@ -406,3 +406,5 @@ def test_every_view_agrees_with_a_list(steps: list[Any], skews_s: tuple[int, int
                 if values:
                     assert summary.mean == statistics.mean(values)
                     assert (summary.min, summary.max) == (min(values), max(values))
+            store = service.view().last_caught_up()
+            assert store.event_count() == sum(map(len, store._timelines.values()))

@@ -11,6 +11,7 @@ import time
 from itertools import count
 from pathlib import Path
 
+from statsapi.machine import default_max_events
 from statsapi.times import format_timestamp
 from tests.servers import Server, gunicorn_server, start_gunicorn, stop, wait_until
 
@@ -99,6 +100,19 @@ def test_term_flushes_and_a_new_server_answers_the_same(tmp_path: Path) -> None:
         before = server.request("GET", "/statistics")[1]
     with gunicorn_server(tmp_path, workers=3) as server:
         assert server.request("GET", "/statistics")[1] == before
+
+
+def test_a_limit_is_shared_by_the_workers(tmp_path: Path) -> None:
+    """STATSAPI_MAX_EVENTS: what one worker recorded is no room for another; all go on answering. Unset, the machine's
+    memory sets it, divided by the workers, and the log says so.
+    """
+    with gunicorn_server(tmp_path / "set", workers=2, env={"STATSAPI_MAX_EVENTS": "25"}) as server:
+        statuses = [server.request("POST", "/event", {"timestamp": now(), "value": value})[0] for value in range(40)]
+        assert statuses == [200] * 25 + [507] * 15
+        for _ in range(8):
+            assert server.request("GET", "/statistics")[1]["count"] == 25
+    with gunicorn_server(tmp_path / "unset", workers=2) as server:
+        server.wait_for_log(f"at most {default_max_events(2):,} raw events are held")
 
 
 def test_what_the_journal_promises_is_said_at_start(tmp_path: Path) -> None:
