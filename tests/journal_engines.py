@@ -23,6 +23,16 @@ class Engine:
         """Whether what was recorded is there when the journal is opened again."""
         return not self._url.startswith("memory:")
 
+    @property
+    def backs_up(self) -> bool:
+        return self._url.startswith("sqlite:")
+
+    def open_copy(self, path: Path) -> Journal:
+        """Open what `backup` made."""
+        journal = open_journal(f"sqlite:///{path}", fsync=self._fsync, create=False)
+        self._opened.append(journal)
+        return journal
+
     def open(self, clock_us: Callable[[], int] = wall_clock_us) -> Journal:
         journal = open_journal(self._url, fsync=self._fsync, clock_us=clock_us)
         self._opened.append(journal)

@@ -728,6 +728,7 @@ def test_a_closed_journal_says_so(journal: Journal) -> None:
         journal.maintain,
         journal.check_writable,
         journal.size_bytes,
+        journal.info,
     ]
     for call in calls:
         with pytest.raises(JournalUnavailable) as caught:
@@ -771,6 +772,68 @@ def test_size_and_promise(journal: Journal) -> None:
     journal.append(Proposal(EventBatch((Part("a", np.arange(50_000), np.zeros(50_000)),))))
     assert journal.size_bytes() > before + 500_000
     assert journal.promise
+
+
+def test_info(journal: Journal, clock: Clock) -> None:
+    """The journal tells its records, positions, times and checkpoint, also when it is empty or all compacted."""
+    empty = journal.info()
+    assert (empty.records, empty.last_position, empty.appended_us, empty.checkpoint_position) == (0, None, None, None)
+    first = mark_of(journal.append(event()))
+    clock.now_us += 5
+    last = mark_of(journal.append(event()))
+    info = journal.info()
+    assert (info.records, info.first_position, info.last_position) == (2, first.position, last.position)
+    assert info.appended_us == clock.now_us
+    assert info.size_bytes == journal.size_bytes()
+    journal.replace_prefix(None, checkpoint_at(first, clock.now_us - 5))
+    info = journal.info()
+    assert (info.records, info.first_position, info.checkpoint_position) == (1, last.position, first.position)
+    assert info.checkpoint_us == clock.now_us - 5
+    journal.replace_prefix(journal.read_checkpoint().id, checkpoint_at(last, clock.now_us))
+    info = journal.info()
+    assert (info.records, info.first_position, info.last_position) == (0, None, None)
+    assert (info.appended_us, info.checkpoint_position) == (clock.now_us, last.position)
+    assert info.location
+
+
+def test_a_backup_is_a_journal_of_one_moment(engine: Engine, journal: Journal, tmp_path: Path) -> None:
+    """It holds checkpoint, records and keys of that moment and goes its own way; or the engine says why not."""
+    path = tmp_path / "copies" / "backup.db"
+    path.parent.mkdir()
+    covered = journal.append(event(1.0))
+    key = Key(b"name", b"digest", HOUR_US)
+    kept = journal.append(event(2.0)._replace(answer=b"first"), key=key)
+    journal.replace_prefix(None, checkpoint_at(mark_of(covered), covered.appended_us, b"state"))
+    if not engine.backs_up:
+        with pytest.raises(JournalRefused, match="nothing to back up"):
+            journal.backup(str(path))
+        assert not path.exists()
+        return
+    journal.backup(str(path))
+    journal.append(event(3.0))
+    copy = engine.open_copy(path)
+    assert copy.read_checkpoint() == journal.read_checkpoint()
+    assert values(copy, mark_of(covered)) == {"default": [2.0]}
+    assert copy.find_answer(key) is None  # by the real clock its hour is over
+    copy.append(event(4.0))
+    assert values(copy, mark_of(kept)) == {"default": [4.0]}
+    assert values(journal, mark_of(kept)) == {"default": [3.0]}
+    with pytest.raises(JournalRefused, match="there already"):
+        journal.backup(str(path))
+    assert [file.name for file in path.parent.iterdir() if file.suffix == ".partial"] == []
+
+
+def test_a_journal_that_is_not_there_is_not_made_on_request(engine: Engine, tmp_path: Path) -> None:
+    """`create=False` refuses a file that is missing or empty, and leaves things as they are."""
+    if not engine.backs_up:
+        pytest.skip("memory:// is made anew each time")
+    missing, empty = tmp_path / "no" / "events.db", tmp_path / "empty.db"
+    empty.touch()
+    for path, said in ((missing, "no journal at"), (empty, "is empty")):
+        with pytest.raises(JournalRefused, match=said):
+            engine.open_copy(path)
+    assert not missing.parent.exists()
+    assert empty.stat().st_size == 0
 
 
 def test_a_url_nobody_knows_is_a_config_error() -> None:

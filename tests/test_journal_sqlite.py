@@ -389,9 +389,89 @@ def test_a_failing_disk_is_said_and_survived(journal: SqliteJournal, path: str) 
     assert values(journal) in ({"default": [1.0, 3.0]}, {"default": [1.0, 2.0, 3.0]})
 
 
+# Backups and restored files
+
+
 def back_up(path: str, to: str) -> None:
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(to)) as target:
-        source.backup(target)
+    with closing(SqliteJournal(path)) as journal:
+        journal.backup(to)
+
+
+def test_a_backup_under_load_is_of_one_moment(path: str, tmp_path: Path) -> None:
+    """While two processes append, each copy holds a prefix of what both acknowledge, and is one sound file."""
+    with closing(SqliteJournal(path)) as journal, writer(path, "a", 100_000) as a, writer(path, "b", 100_000) as b:
+        for process in (a, b):
+            go(process)
+        for number in range(5):
+            assert a.stdout is not None
+            assert b.stdout is not None
+            said = {"a": int(a.stdout.readline()), "b": int(b.stdout.readline())}
+            copy = tmp_path / f"{number}.db"
+            journal.backup(str(copy))
+            assert not list(tmp_path.glob(f"{number}.db?*"))
+            with closing(sqlite3.connect(copy)) as look:
+                assert look.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            with closing(SqliteJournal(str(copy))) as held:
+                found = values(held)
+            for series, last in said.items():
+                assert found[series] == [float(value) for value in range(len(found[series]))]
+                assert len(found[series]) > last
+        a.kill()
+        b.kill()
+
+
+def test_a_backup_never_spoils_what_is_there(journal: SqliteJournal, path: str, tmp_path: Path) -> None:
+    """The journal itself, a folder and a file in use are refused, another file is replaced by force only; no rest."""
+    journal.append(event(1.0))
+    target = tmp_path / "target"
+    target.mkdir()
+    existing, folder, used = target / "backup.db", target / "folder", target / "used.db"
+    existing.write_bytes(b"something else")
+    folder.mkdir()
+    linked = target / "link.db"
+    linked.symlink_to(path)
+    with closing(SqliteJournal(str(used))) as other:
+        other.append(event(5.0))
+        for file, overwrite, said in (
+            (existing, False, "there already"),
+            (folder, True, "not a file"),
+            (Path(path), True, "the journal itself"),
+            (linked, True, "the journal itself"),
+            (used, True, "in use"),
+            (tmp_path / "no" / "backup.db", False, "No such file or directory"),
+        ):
+            with pytest.raises(JournalRefused, match=said):
+                journal.backup(str(file), overwrite=overwrite)
+        assert values(other) == {"default": [5.0]}
+    assert existing.read_bytes() == b"something else"
+    journal.backup(str(existing), overwrite=True)
+    with closing(SqliteJournal(str(existing))) as copy:
+        assert values(copy) == values(journal) == {"default": [1.0]}
+    assert sorted(file.name for file in target.iterdir()) == ["backup.db", "folder", "link.db", "used.db"]
+
+
+def test_a_backup_keeps_the_journals_mode(journal: SqliteJournal, path: str, tmp_path: Path) -> None:
+    """Whoever may not read the journal may not read its backup."""
+    os.chmod(path, 0o640)
+    journal.backup(str(tmp_path / "backup.db"))
+    assert (tmp_path / "backup.db").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_damaged_journal_gives_no_backup(path: str, tmp_path: Path) -> None:
+    """Damage that shows in the copy only is said, and the earlier backup stays."""
+    backup = tmp_path / "backup.db"
+    with closing(SqliteJournal(path)) as journal:
+        for _ in range(50):
+            journal.append(batch(1000))
+        journal.backup(str(backup))
+        before = backup.read_bytes()
+        journal.maintain()
+        with open(path, "r+b") as file:  # drops this process's locks, which nobody misses here
+            file.seek(os.stat(path).st_size - 3 * 4096)
+            file.write(os.urandom(2 * 4096))
+        with pytest.raises(JournalUnavailable, match="damaged"):
+            journal.backup(str(backup), overwrite=True)
+    assert backup.read_bytes() == before
 
 
 def test_a_restored_file_is_noticed(path: str, tmp_path: Path) -> None:

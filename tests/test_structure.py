@@ -29,6 +29,8 @@ ALLOWED = {
     "app": {"api", "service", "journal", "config", "errors", "times"},
     "serving": {"api", "config", "errors", "journal", "service"},
     "healthcheck": set(),
+    "journal_command": {"journal", "config", "errors", "times"},
+    "__main__": {"journal_command", "errors"},
     "__init__": set(),
 }
 

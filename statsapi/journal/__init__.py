@@ -57,6 +57,7 @@ __all__ = [
     "Events",
     "Fsync",
     "HistoryChanged",
+    "Info",
     "Journal",
     "Key",
     "Mark",
@@ -150,6 +151,20 @@ class Checkpoint:
     state: bytes
 
 
+class Info(NamedTuple):
+    """What stands in a journal, for people. Positions and times are None where there is no such record."""
+
+    location: str
+    size_bytes: int
+    records: int  # behind the checkpoint
+    first_position: int | None
+    last_position: int | None
+    appended_us: int | None  # of the last record there ever was
+    checkpoint_position: int | None
+    checkpoint_us: int | None  # when the last record under it was appended
+    schema_version: int
+
+
 class Journal(Protocol):
     """See the module's text for order, durability, history and threads."""
 
@@ -225,6 +240,17 @@ class Journal(Protocol):
     def size_bytes(self) -> int:
         """What the journal occupies on disk (or in memory), housekeeping included."""
 
+    def info(self) -> Info:
+        """What stands in it, all of one moment. O(records)."""
+
+    def backup(self, path: str, *, overwrite: bool = False) -> None:
+        """Make `path` a journal that holds what this one held at one moment of the call, while others append.
+
+        `path` either becomes the whole copy, on the disk, or stays as it was. JournalRefused when something is there
+        (unless `overwrite`), when it cannot be written or hold the copy, or when this engine has no backups, with
+        the reason; JournalUnavailable when this journal cannot be read.
+        """
+
     def close(self) -> None:
         """Release everything; what was acknowledged stays. May be called twice."""
 
@@ -234,7 +260,7 @@ def wall_clock_us() -> int:
     return time.time_ns() // 1000
 
 
-def _open_memory(url: str, fsync: Fsync, clock_us: Clock) -> Journal:
+def _open_memory(url: str, fsync: Fsync, clock_us: Clock, create: bool) -> Journal:
     from statsapi.journal.memory import MemoryJournal
 
     if url != "memory://":
@@ -242,7 +268,7 @@ def _open_memory(url: str, fsync: Fsync, clock_us: Clock) -> Journal:
     return MemoryJournal(clock_us=clock_us)
 
 
-def _open_sqlite(url: str, fsync: Fsync, clock_us: Clock) -> Journal:
+def _open_sqlite(url: str, fsync: Fsync, clock_us: Clock, create: bool) -> Journal:
     from statsapi.journal.sqlite import SqliteJournal
 
     path = url.removeprefix("sqlite:///")
@@ -250,18 +276,18 @@ def _open_sqlite(url: str, fsync: Fsync, clock_us: Clock) -> Journal:
         raise ConfigError(
             "a SQLite journal is named sqlite:///relative/path.db or sqlite:////absolute/path.db, not " + repr(url)
         )
-    return SqliteJournal(path, fsync=fsync, clock_us=clock_us)
+    return SqliteJournal(path, fsync=fsync, clock_us=clock_us, create=create)
 
 
 # Engines are imported when they are asked for: nobody needs a Redis client to run on SQLite.
-OPENERS: dict[str, Callable[[str, Fsync, Clock], Journal]] = {
+OPENERS: dict[str, Callable[[str, Fsync, Clock, bool], Journal]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
 }
 
 
-def open_journal(url: str, *, fsync: str = "interval", clock_us: Clock = wall_clock_us) -> Journal:
-    """Open the journal that `url` names, creating it when it is not there.
+def open_journal(url: str, *, fsync: str = "interval", clock_us: Clock = wall_clock_us, create: bool = True) -> Journal:
+    """Open the journal that `url` names, creating it when it is not there (unless `create` is off: JournalRefused).
 
     ConfigError for settings that cannot work, JournalRefused for a journal that is there but cannot be used.
     """
@@ -272,4 +298,4 @@ def open_journal(url: str, *, fsync: str = "interval", clock_us: Clock = wall_cl
         raise ConfigError(f"no journal engine for {scheme.partition(':')[0]!r}: the known ones are {known}")
     if fsync not in ("interval", "always"):
         raise ConfigError(f"fsync is 'interval' or 'always', not {fsync!r}")
-    return opener(url, "always" if fsync == "always" else "interval", clock_us)
+    return opener(url, "always" if fsync == "always" else "interval", clock_us, create)

@@ -12,7 +12,7 @@ import threading
 from bisect import bisect_right
 from typing import NamedTuple
 
-from statsapi.errors import IdempotencyConflict, JournalUnavailable
+from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
 from statsapi.journal import (
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
@@ -22,13 +22,14 @@ from statsapi.journal import (
     Clock,
     Decide,
     HistoryChanged,
+    Info,
     Key,
     Mark,
     Proposal,
     Segment,
     wall_clock_us,
 )
-from statsapi.journal.format import decode_records, encode
+from statsapi.journal.format import VERSION, decode_records, encode
 
 
 class _Record(NamedTuple):
@@ -171,6 +172,29 @@ class MemoryJournal:
             self._check_open()
             state = 0 if self._checkpoint is None else len(self._checkpoint.state)
             return self._payload_bytes + state
+
+    def info(self) -> Info:
+        with self._lock:
+            self._check_open()
+            checkpoint = self._checkpoint
+            held = len(self._records)
+            return Info(
+                location="memory://",
+                size_bytes=self._payload_bytes + (0 if checkpoint is None else len(checkpoint.state)),
+                records=held,
+                first_position=self._base + 1 if held else None,
+                last_position=self._base + held if held else None,
+                appended_us=self._appended_us or None,
+                checkpoint_position=None if checkpoint is None else checkpoint.mark.position,
+                checkpoint_us=None if checkpoint is None else checkpoint.appended_us,
+                schema_version=VERSION,
+            )
+
+    def backup(self, path: str, *, overwrite: bool = False) -> None:
+        raise JournalRefused(
+            "memory:// lives in the service's own process and ends with it: there is nothing to back up; "
+            "export the events (GET /events?format=csv), or use a journal that is kept (sqlite:///…)"
+        )
 
     def close(self) -> None:
         with self._lock:

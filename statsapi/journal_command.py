@@ -1,0 +1,65 @@
+"""`python -m statsapi journal backup FILE | info`: the journal that STATSAPI_JOURNAL names, also while it is in use."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from typing import Any
+
+from statsapi.config import Settings
+from statsapi.errors import JournalRefused
+from statsapi.journal import Journal, open_journal
+from statsapi.times import format_timestamp
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("journal", help="back up the journal, or say what is in it")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    backup = actions.add_parser(
+        "backup",
+        help="copy it to a file, as of one moment, while the service runs",
+        description="Copy the journal that STATSAPI_JOURNAL names to FILE, as of one moment, while the service runs. "
+        "FILE becomes the whole copy or stays as it was. To restore it, move it into the journal's place.",
+    )
+    backup.add_argument("file", metavar="FILE")
+    backup.add_argument("--force", action="store_true", help="replace FILE if it is there")
+    backup.set_defaults(run=_backup)
+    info = actions.add_parser("info", help="say where it is, how large, and what is in it")
+    info.set_defaults(run=_info)
+
+
+def _open() -> contextlib.closing[Journal]:
+    url = Settings.from_env().journal
+    # Not made where there is none: an empty backup made by mistake is worse than an error.
+    return contextlib.closing(open_journal(url, create=False))
+
+
+def _backup(given: argparse.Namespace) -> int:
+    with _open() as journal:
+        try:
+            journal.backup(given.file, overwrite=given.force)
+        except JournalRefused as error:  # of the file that was named, not of the settings
+            print(f"statsapi: {error}", file=sys.stderr)
+            return 1
+        print(f"{given.file}: {os.path.getsize(given.file):,} bytes, a copy of {journal.info().location}")
+    return 0
+
+
+def _info(given: argparse.Namespace) -> int:
+    with _open() as journal:
+        info = journal.info()
+    rows = {
+        "journal": info.location,
+        "size": f"{info.size_bytes:,} bytes",
+        "schema version": info.schema_version,
+        "records": f"{info.records:,}" + (f" ({info.first_position} to {info.last_position})" if info.records else ""),
+        "last record": "none" if info.appended_us is None else format_timestamp(info.appended_us),
+        "checkpoint": "none"
+        if info.checkpoint_us is None
+        else f"at {info.checkpoint_position}, {format_timestamp(info.checkpoint_us)}",
+    }
+    for name, value in rows.items():
+        print(f"{name + ':':16}{value}")
+    return 0
