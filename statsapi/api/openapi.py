@@ -133,6 +133,7 @@ _SCHEMAS: Final[dict[str, Json]] = {
             )
         ),
     ),
+    "Health": _object(status={"enum": ["ok", "ready"]}),
     "Index": _object(
         message={"type": "string"},
         server_time=_MOMENT,
@@ -279,6 +280,8 @@ def _operations(spec: APISpec, converter: Any) -> None:
         schemas.DebugQuery,
         responses=_answers("DebugEvents", "Why an event does not show."),
     )
+    add("/healthz", "get", "Whether the process answers", None, responses=_answers("Health", "It does."))
+    add("/readyz", "get", "Whether it can record and answer", None, responses=_answers("Health", "It can."))
     add("/", "get", "What this is", None, responses=_answers("Index", "The endpoints."))
 
 
