@@ -23,8 +23,6 @@ _ENDPOINTS = {
     "GET /statistics/timeline": "Statistics step by step, for charts",
     "GET /series": "The series there are",
     "DELETE /series/{name}": "Forget a series, or a range of it",
-    "GET /healthz": "Whether the process answers",
-    "GET /readyz": "Whether the service can record and answer",
     "GET /openapi.json": "The description of this API (OpenAPI 3.1)",
     "GET /docs/": "The same as pages, to try it out",
 }
