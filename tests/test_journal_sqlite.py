@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from statsapi.errors import JournalRefused, JournalUnavailable
-from statsapi.journal import START, Appended, Checkpoint, HistoryChanged, Mark, Proposal, open_journal
+from statsapi.journal import START, Appended, Checkpoint, HistoryChanged, Key, Mark, Proposal, open_journal
 from statsapi.journal import sqlite as engine
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
@@ -359,7 +359,7 @@ def test_a_full_disk_is_said_and_survived(journal: SqliteJournal) -> None:
     """When the disk is full nothing is recorded, the error says so, and appends work again once there is
     space.
     """
-    journal.append(event(1.0))
+    first = mark_of(journal.append(event(1.0)))
     connection = journal._writer.connection()
     connection.execute("PRAGMA max_page_count=20")
     for proposal in (batch(100_000), lambda: batch(100_000)):
@@ -367,9 +367,19 @@ def test_a_full_disk_is_said_and_survived(journal: SqliteJournal) -> None:
             journal.append(proposal)
         assert not caught.value.outcome_unknown
     assert values(journal) == {"default": [1.0]}
+    key = Key(b"name", b"digest", 3_600_000_000)
+    with pytest.raises(JournalUnavailable, match="free some space"):
+        journal.append(batch(100_000), key=key)
+    assert journal.find_answer(key) is None
+    with pytest.raises(JournalUnavailable, match="full"):
+        journal.replace_prefix(None, Checkpoint(b"c" * 16, first, 0, b"s" * 500_000))
+    assert journal.read_checkpoint() is None
+    journal.maintain()
     connection.execute("PRAGMA max_page_count=1000000")
+    journal.append(batch(100), key=key)
+    assert journal.find_answer(key) == b""
     journal.append(event(2.0))
-    assert values(journal) == {"default": [1.0, 2.0]}
+    assert values(journal)["default"] == [1.0, 2.0]
 
 
 def test_a_failing_disk_is_said_and_survived(journal: SqliteJournal, path: str) -> None:

@@ -189,6 +189,24 @@ def test_a_full_disk_stops_writes_only(tmp_path: Path, small_disk: Path) -> None
         assert "Traceback" not in server.log
 
 
+def test_a_start_on_a_full_disk_waits_for_space(tmp_path: Path, small_disk: Path) -> None:
+    """The server starts, says that the disk is full, and serves what was recorded as soon as there is space."""
+    env = {"STATSAPI_JOURNAL": f"sqlite:///{small_disk}/events.db"}
+    with gunicorn_server(tmp_path, workers=2, env=env) as server:
+        assert post(server, 42.5)[0] == 200
+    filler = fill(small_disk)
+    with gunicorn_server(tmp_path, workers=2, env=env) as server:
+        for method, body in (("GET", None), ("POST", {"timestamp": now(), "value": 1})):
+            status, problem = server.request(method, "/statistics" if body is None else "/event", body)
+            assert status == 503
+            assert f"{small_disk}/events.db is full" in problem["detail"]
+        pids = server.workers()
+        filler.unlink()
+        assert post(server, 1)[0] == 200
+        assert server.request("GET", "/statistics")[1]["count"] == 2
+        assert server.workers() == pids
+
+
 def test_a_backup_that_does_not_fit_leaves_nothing(tmp_path: Path, small_disk: Path) -> None:
     """A backup to a full disk says so, takes its half away, and the journal goes on."""
     env = {"STATSAPI_JOURNAL": f"sqlite:///{tmp_path}/events.db"}

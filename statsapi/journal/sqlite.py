@@ -783,6 +783,8 @@ class _File:
             except sqlite3.Error as error:
                 if _primary(error) == sqlite3.SQLITE_BUSY:
                     raise JournalRefused(f"{self.path} is locked by another process: stop it") from error
+                if _cause(error) == sqlite3.SQLITE_FULL:  # space comes back without a restart, at an opening too
+                    raise _unavailable(error, self.path) from error
                 raise JournalRefused(_refusal(error, self.path)) from error
             if mode != "wal":
                 raise JournalRefused(
@@ -889,6 +891,15 @@ def _primary(error: sqlite3.Error) -> int:
     return code & 0xFF if code >= 0 else code
 
 
+def _cause(error: sqlite3.Error) -> int:
+    """What to tell people: the primary code, but that the -shm found no space is a full disk too.
+
+    For what was recorded it is not the same: the commit's last frame is in the WAL by then.
+    """
+    code: int = getattr(error, "sqlite_errorcode", -1)
+    return sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else _primary(error)
+
+
 _SAID = {
     sqlite3.SQLITE_FULL: "the disk that holds {path} is full",
     sqlite3.SQLITE_IOERR: "the disk that holds {path} fails",
@@ -914,9 +925,9 @@ def _refusal(error: sqlite3.Error, path: str) -> str:
 
 
 def _unavailable(error: sqlite3.Error, path: str, *, committing: bool = False) -> JournalUnavailable:
-    code = _primary(error)
-    said = _SAID.get(code, "{path} failed").format(path=path)
+    code, cause = _primary(error), _cause(error)
+    said = _SAID.get(cause, "{path} failed").format(path=path)
     # These leave the commit's last frame unwritten; after any other failure it may be on the disk.
     surely_not = not committing or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
-    advice = f": {_ADVICE[code]}" if code in _ADVICE else ""
+    advice = f": {_ADVICE[cause]}" if cause in _ADVICE else ""
     return JournalUnavailable(f"{said} ({error}){advice}", outcome_unknown=not surely_not)
