@@ -31,6 +31,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.http.errors import ParseException
 from gunicorn.workers import gthread
 
+import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
 from statsapi.api import problems
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalUnavailable

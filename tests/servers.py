@@ -189,7 +189,8 @@ def start_gunicorn(
     log_path = directory / "gunicorn.log"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("STATSAPI_", "GUNICORN_"))}
     inherited.pop("WEB_CONCURRENCY", None)
-    command = [sys.executable, "-m", "gunicorn", "--bind", bind]
+    # The script, as people start it: `python -m gunicorn` cannot start its own successor (USR2).
+    command = [sys.executable, str(Path(sys.executable).with_name("gunicorn")), "--bind", bind]
     if workers is not None:
         command += ["--workers", str(workers)]
     with log_path.open("wb") as log:

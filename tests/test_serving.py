@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from statsapi import serving
-from tests.servers import Client, Server, gunicorn_server, start_gunicorn, stop, wait_until
+from tests.servers import ROOT, Client, Server, gunicorn_server, start_gunicorn, stop, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -339,3 +340,48 @@ def test_requests_in_every_shape_keep_their_connection(tmp_path: Path) -> None:
         received = b""
         while received.count(b"\r\n\r\n" + pid) < 3:
             received += sock.recv(65536) or pytest.fail(f"closed after {received!r}")
+
+
+def test_new_code_comes_with_usr2_not_with_hup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gunicorn.conf.py imports the service into the arbiter, so HUP goes on with the code that is loaded; USR2 starts
+    another arbiter with the new code on the same socket, and no request fails.
+    """
+    code = tmp_path / "code"
+    code.mkdir()
+    shutil.copytree(ROOT / "statsapi", code / "statsapi", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("wsgi.py", "gunicorn.conf.py"):
+        shutil.copy(ROOT / name, code)
+    monkeypatch.setattr("tests.servers.ROOT", code)
+
+    def running(server: Server) -> str:
+        message: str = server.request("GET", "/")[1]["message"]
+        return message
+
+    with gunicorn_server(tmp_path / "run", bind=f"unix:{tmp_path}/s", args=("--pid", str(tmp_path / "pid"))) as server:
+        server.wait_for_journals(2)
+        module = code / "statsapi" / "api" / "ops.py"
+        text = module.read_text()
+        assert text.count("Event Statistics API is running") == 1
+        module.write_text(text.replace("Event Statistics API is running", "new code"))
+        with (code / "statsapi" / "app.py").open("a") as file:  # a mix of old and new files could not even start
+            file.write("\nfrom statsapi.api.ops import NEW\n")
+        with module.open("a") as file:
+            file.write("\nNEW = True\n")
+        before = server.workers()
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: len(server.workers() - before) == 2 == len(server.workers()), "two new workers")
+        server.wait_for_journals(4)
+        assert {running(server) for _ in range(8)} == {"Event Statistics API is running"}
+
+        server.signal(signal.SIGUSR2)
+        server.wait_for_journals(6)
+        assert Path(tmp_path / "pid.2").exists()
+        server.signal(signal.SIGTERM)
+        seen = []
+
+        def ended() -> bool:
+            seen.append(running(server))
+            return server.process.poll() is not None
+
+        wait_until(ended, "the old arbiter's end")
+        assert {running(server) for _ in range(8)} == {"new code"}

@@ -27,7 +27,7 @@ ALLOWED = {
     "api": {"__version__", "api", "service", "store", "summary", "config", "model", "errors", "times"},
     "service": {"view", "store", "summary", "journal", "config", "machine", "model", "errors", "times"},
     "app": {"api", "service", "journal", "config", "errors", "times"},
-    "serving": {"api", "config", "errors", "journal", "service"},
+    "serving": {"app", "api", "config", "errors", "journal", "service"},
     "healthcheck": set(),
     "journal_command": {"journal", "config", "errors", "times"},
     "__main__": {"journal_command", "errors"},
