@@ -55,6 +55,26 @@ def _valid_rate_limit(value: str) -> None:
         raise ValidationError("must be like 100/minute, or several of them with commas between") from None
 
 
+class Names(fields.Field[tuple[str, ...]]):
+    """Names with commas in between; a name given twice counts once."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+
+
+class Durations(Names):
+    """Durations with commas in between, kept as they are written."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        texts = super()._deserialize(value, attr, data, **kwargs)
+        for text in texts:
+            Duration().deserialize(text)
+        return texts
+
+
+_METRICS_WINDOWS: Final = ("5m", "1h")
+
+
 def _setting(kind: Callable[..., fields.Field[Any]], default: Any, meaning: str, **options: Any) -> Any:
     return dataclasses.field(
         default=default, metadata={"field": kind(load_default=default, **options), "meaning": meaning}
@@ -135,9 +155,17 @@ class Settings:
         "give each worker one core of its own: `auto` (where there are no more workers than cores), `on`, `off`",
         validate=validate.OneOf(("auto", "on", "off")),
     )
+    metrics_series: tuple[str, ...] = _setting(
+        Names, ("default",), "the series whose rolling statistics `/metrics` shows, with commas in between"
+    )
+    metrics_windows: tuple[str, ...] = _setting(
+        Durations,
+        _METRICS_WINDOWS,
+        "their windows; of the default those within the retention",
+    )
 
     def __post_init__(self) -> None:
-        faults = _contradictions(self.window_us, self.retention_us)
+        faults = _contradictions(self.window_us, self.retention_us, self.metrics_windows)
         if faults:
             raise ConfigError(*faults)
 
@@ -158,18 +186,18 @@ class Settings:
             ]
             fine: Any = error.valid_data
             if {"window_us", "retention_us"} <= fine.keys():
-                faults += _contradictions(fine["window_us"], fine["retention_us"])
+                faults += _contradictions(fine["window_us"], fine["retention_us"], fine.get("metrics_windows", ()))
             raise ConfigError(*faults) from None
         return cls(**loaded)
 
 
-def _contradictions(window_us: int, retention_us: int) -> list[str]:
-    if retention_us >= window_us:
-        return []
-    return [
-        f"{PREFIX}RETENTION ({format_duration(retention_us)}) must not be shorter than "
-        f"{PREFIX}WINDOW ({format_duration(window_us)})"
-    ]
+def _contradictions(window_us: int, retention_us: int, metrics_windows: tuple[str, ...]) -> list[str]:
+    longer = [(f"{PREFIX}WINDOW", format_duration(window_us))] if window_us > retention_us else []
+    if metrics_windows != _METRICS_WINDOWS:  # who shortens the retention need not know of that default
+        too_long = [text for text in metrics_windows if parse_duration_us(text) > retention_us]
+        longer += [(f"a window of {PREFIX}METRICS_WINDOWS", text) for text in too_long]
+    retention = format_duration(retention_us)
+    return [f"{PREFIX}RETENTION ({retention}) must not be shorter than {name} ({text})" for name, text in longer]
 
 
 def env_names() -> dict[str, str]:
@@ -191,6 +219,8 @@ def settings_table() -> str:
         default: Any = field.default
         if default is not None and isinstance(field.metadata["field"], Duration):
             default = format_duration(default)
+        if isinstance(default, tuple):
+            default = ",".join(default)
         if isinstance(default, bool):
             default = str(default).lower()
         shown = "unset" if default is None else f"`{default}`"

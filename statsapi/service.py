@@ -20,15 +20,19 @@ from statsapi.config import GRACE_US, Settings
 from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
 from statsapi.journal import Decide, Journal, Proposal
 from statsapi.machine import default_max_events
+from statsapi.metrics import Metrics, State, expose
 from statsapi.model import MAX_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
 from statsapi.store import Store
-from statsapi.times import MINUTE_US, SECOND_US, floor_minute_us, format_duration, format_timestamp
+from statsapi.times import MINUTE_US, SECOND_US, floor_minute_us, format_duration, format_timestamp, parse_duration_us
 from statsapi.view import View
 
 logger = logging.getLogger("statsapi")
 
 # How long a read waits for a replay before it is told to come back.
 READ_WAIT_S: Final = 10.0
+
+# The same for a scrape, which shows what it has without it.
+SCRAPE_WAIT_S: Final = 1.0
 
 # The same where somebody waits behind: for a decision, which holds the journal's write lock, and for limits, which are
 # not exact anyway.
@@ -95,6 +99,7 @@ class Service:
         background: bool = True,
     ) -> None:
         self.settings = settings
+        self.metrics = Metrics()
         self._open_journal = open_journal
         self._clock_us = clock_us
         self._background = background
@@ -103,6 +108,7 @@ class Service:
         self.share_memory(1)
         self._starting = threading.Lock()
         self._stopping = threading.Event()
+        self._replay_began_s: float | None = None
         self._leaving = False
         self._checking = threading.Lock()
         self._checked_us: int | None = None
@@ -160,9 +166,8 @@ class Service:
             if self._checked_us is None or not 0 <= now_us - self._checked_us < READY_HOLDS_US:
                 self._not_ready = None
                 try:
-                    view = self.view()
-                    view.journal.check_writable(READY_WAIT_S)
-                    view.catch_up(wait_s=READY_WAIT_S)
+                    self.view().journal.check_writable(READY_WAIT_S)
+                    self._catch_up(READY_WAIT_S)
                 except StatsError as error:
                     self._not_ready = error
                 self._checked_us = now_us
@@ -178,6 +183,9 @@ class Service:
                 if self._view is None:
                     journal = self._open_journal()
                     logger.info("%s", journal.promise)
+                    journal.observe_fsync = self.metrics.fsynced
+                    self._replay_began_s = time.monotonic()
+                    self.metrics.caught_up(self._clock_us())
                     self._view = View(journal, self._keep_us)
         return self._view
 
@@ -213,15 +221,25 @@ class Service:
         self._refuse_far_future(batch)
         store = self._refuse_too_many_series(batch)
         proposal: Proposal | Decide
+        recorded = Recorded(0, 0)
         if dedup:
             self._catch_up_before_deciding()
-            proposal = lambda: self._without_duplicates(batch, make_answer)  # noqa: E731
+
+            def proposal() -> Proposal:
+                nonlocal recorded
+                fresh, recorded = self._without_duplicates(batch)
+                return Proposal(fresh if fresh.parts else None, make_answer(recorded))
+
         else:
             events = len(batch)
             recorded = self._count_expired(store, batch, events)
             self._refuse_too_many_events(store, recorded.stored)
             proposal = Proposal(batch if events else None, make_answer(recorded))
+        began_s = time.perf_counter()
         appended = self.view().journal.append(proposal, key=key)
+        if not appended.replayed:
+            append_s = time.perf_counter() - began_s
+            self.metrics.recorded(recorded.stored, recorded.expired, recorded.duplicates, append_s)
         return Reply(appended.answer or b"", appended.replayed)
 
     def _count_expired(self, store: Store, batch: EventBatch, events: int) -> Recorded:
@@ -233,7 +251,7 @@ class Service:
             expired = sum(int(np.count_nonzero(part.ts_us < kept_from_us)) for part in batch.parts)
         return Recorded(now_us, events - expired, expired=expired)
 
-    def _without_duplicates(self, batch: EventBatch, make_answer: MakeAnswer) -> Proposal:
+    def _without_duplicates(self, batch: EventBatch) -> tuple[EventBatch, Recorded]:
         """Runs under the journal's write lock: what the caught-up view does not hold is new."""
         store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
         now_us = self._now_after(store)
@@ -249,8 +267,7 @@ class Service:
                 parts.append(Part(series, ts_us[new], values[new]))
         fresh = EventBatch(tuple(parts))
         self._refuse_too_many_events(store, len(fresh))  # only now: one that was recorded before needs no room
-        recorded = Recorded(now_us, len(fresh), len(batch) - len(fresh) - expired, expired)
-        return Proposal(fresh if parts else None, make_answer(recorded))
+        return fresh, Recorded(now_us, len(fresh), len(batch) - len(fresh) - expired, expired)
 
     def _refuse_far_future(self, batch: EventBatch) -> None:
         latest = self.latest_accepted()
@@ -345,8 +362,49 @@ class Service:
 
         Raises ViewNotReady while a replay takes longer than READ_WAIT_S.
         """
-        store = self.view().catch_up(wait_s=READ_WAIT_S)
+        store = self._catch_up(READ_WAIT_S)
         return store, self._now_after(store)
+
+    def _catch_up(self, wait_s: float | None) -> Store:
+        """Catch the view up, and note for the metrics that it is level."""
+        began_us = self._clock_us()
+        store = self.view().catch_up(wait_s=wait_s)
+        self.metrics.caught_up(began_us)
+        if self._replay_began_s is not None:
+            with self._starting:
+                if self._replay_began_s is not None:
+                    self.metrics.replayed(time.monotonic() - self._replay_began_s)
+                    self._replay_began_s = None
+        return store
+
+    def expose_metrics(self, accept: str) -> tuple[bytes, str]:
+        """All workers' counts and the caught-up state, and their media type. Without journal or view the counts alone.
+
+        O(series + chunks), some ms; the windows take a few µs each.
+        """
+        try:
+            store = self._catch_up(SCRAPE_WAIT_S)
+            now_us = self._now_after(store)
+            state = self._state(store, now_us)
+        except StatsError:  # that is what a scrape has to show, not to fail of
+            state, now_us = None, self._clock_us()
+        return expose(self.metrics, state, now_us, accept)
+
+    def _state(self, store: Store, now_us: int) -> State:
+        windows = [(text, parse_duration_us(text)) for text in self.settings.metrics_windows]
+        windows = [(text, us) for text, us in windows if us <= self.settings.retention_us]
+        spans = [Span(now_us - us) for _, us in windows]
+        return State(
+            store.event_count(),
+            store.size_bytes(),
+            store.series_count(),
+            self.view().journal.size_bytes(),
+            [
+                (series, text, answer.summary)
+                for series in self.settings.metrics_series
+                for (text, _), answer in zip(windows, store.statistics(series, spans), strict=True)
+            ],
+        )
 
     def spans(
         self,
@@ -396,7 +454,7 @@ class Service:
 
     def _tidy(self) -> None:
         view = self.view()
-        store = view.catch_up()
+        store = self._catch_up(None)
         now_us = self._clock_us()
         if floor_minute_us(now_us) != self._tidied_minute_us:  # the horizon moves by whole minutes
             if now_us - store.appended_us >= MINUTE_US and self._holds_expired(store, now_us):

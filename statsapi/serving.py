@@ -36,6 +36,7 @@ from statsapi.api import problems
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import open_journal
+from statsapi.metrics import Table
 from statsapi.service import Service
 
 # A connection is left to a worker that has fewer for PATIENCE_S in pauses of PAUSE_S, the epoll timeout's unit. A
@@ -86,7 +87,9 @@ class Board:
 _NO_DATA_YET: Final[Future[object]] = Future()
 _NO_DATA_YET.set_result(gthread._DEFER)
 
-_board = Board()  # at import, as the arbiter loads this module before it forks
+# At import, as the arbiter loads this module before it forks.
+_board = Board()
+_counters = Table(Board.SLOTS)
 
 
 class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
@@ -344,6 +347,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     worker.slot = next((slot for slot in range(Board.SLOTS) if slot not in taken), None)
     if worker.slot is not None:
         _board.clear(worker.slot)
+        _counters.take(worker.slot)
     pinned = [(other.age, other.core) for other in living if getattr(other, "core", None) is not None]
     worker.shares = server.num_workers
     worker.core = choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
@@ -362,6 +366,8 @@ def post_worker_init(worker: Any) -> None:
         return
     if isinstance(worker.wsgi, Flask):  # a chunk that cannot be told apart is the client's fault, not ours
         worker.wsgi.register_error_handler(ParseException, problems.unreadable)
+        if worker.slot is not None:
+            service.metrics.share(_counters, worker.slot)
     if isinstance(service, Service):
         service.share_memory(worker.shares)
     try:
@@ -385,6 +391,7 @@ def child_exit(server: Any, worker: Any) -> None:
     """Clear the slot: a worker that was killed could not."""
     if worker.slot is not None:
         _board.clear(worker.slot)
+        _counters.leave(worker.slot)
 
 
 def _service(worker: Any) -> Any:

@@ -342,6 +342,17 @@ class Store:
                 tuple(Part(name, *timeline.columns(None, None)) for name, timeline in self._timelines.items())
             )
 
+    def size_bytes(self) -> int:
+        """About how much memory the events held take. O(chunks + series); others get in between."""
+        with self._lock:
+            names = list(self._timelines)
+        size_bytes = 0
+        for first in range(0, len(names), _SERIES_PER_LOCK):
+            with self._lock:
+                held = (self._timelines.get(name) for name in names[first : first + _SERIES_PER_LOCK])
+                size_bytes += sum(timeline.nbytes for timeline in held if timeline is not None)
+        return size_bytes
+
     def event_count(self) -> int:
         """How many raw events are held, over all series. No lock: one number is read."""
         return self._event_count

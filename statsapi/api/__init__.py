@@ -8,7 +8,7 @@ import msgspec
 from flask import Flask, Response
 from flask.json.provider import JSONProvider
 
-from statsapi.api import events, openapi, ops, problems, series, statistics
+from statsapi.api import events, observing, openapi, ops, problems, series, statistics
 from statsapi.config import Settings
 
 
@@ -27,6 +27,7 @@ class Json(JSONProvider):
 
 
 def register(app: Flask, settings: Settings) -> None:
+    observing.register(app)
     for module in (events, statistics, series, ops, openapi):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(openapi.docs)

@@ -13,7 +13,7 @@ from marshmallow import ValidationError
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
-from statsapi.api import batches
+from statsapi.api import batches, observing
 from statsapi.api.requests import idempotency_key, json_reply, load_json, load_query, read_body, require_json, service
 from statsapi.api.schemas import (
     BatchQuery,
@@ -102,7 +102,10 @@ def post_events() -> Response:
         }
         return _line(counts | {"errors": decoded.errors} if decoded.errors else counts)
 
-    return json_reply(recorder.record(decoded.batch, answer, key=key, dedup=_dedup(query, settings)))
+    reply = recorder.record(decoded.batch, answer, key=key, dedup=_dedup(query, settings))
+    if decoded.rejected and not reply.replayed:
+        observing.reject(decoded.rejected)
+    return json_reply(reply)
 
 
 def _dedup(query: dict[str, Any], settings: Settings) -> bool:

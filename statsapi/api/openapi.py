@@ -169,9 +169,10 @@ def _text(media_type: str, example: str) -> Json:
 
 
 def _answers(
-    schema: str, description: str, *others: int, headers: Json | None = None, more: Json | None = None
+    schema: str | None, description: str, *others: int, headers: Json | None = None, more: Json | None = None
 ) -> Json:
-    ok: Json = {"description": description, "content": _content(_JSON, _ref(schema)) | (more or {})}
+    content = {} if schema is None else _content(_JSON, _ref(schema))
+    ok: Json = {"description": description, "content": content | (more or {})}
     if headers:
         ok["headers"] = headers
     return {"200": ok} | {str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS, *others)}
@@ -282,6 +283,8 @@ def _operations(spec: APISpec, converter: Any) -> None:
     )
     add("/healthz", "get", "Whether the process answers", None, responses=_answers("Health", "It does."))
     add("/readyz", "get", "Whether it can record and answer", None, responses=_answers("Health", "It can."))
+    exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
+    add("/metrics", "get", "For Prometheus", None, responses=_answers(None, "Of all workers.", more=exposition))
     add("/", "get", "What this is", None, responses=_answers("Index", "The endpoints."))
 
 

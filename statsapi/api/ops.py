@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, Response, request
 
 from statsapi.api.requests import service
 from statsapi.times import format_timestamp
@@ -17,6 +17,7 @@ _ENDPOINTS = {
     "GET /debug/events": "The raw events held and late arrivals, newest first",
     "GET /": "This page",
     "GET /healthz": "200 as long as the process answers",
+    "GET /metrics": "What Prometheus scrapes, the rolling statistics among it",
     "GET /readyz": "200 when events can be recorded and questions answered, else 503 with the reason",
     "POST /events": "Record many events at once: JSON, columnar JSON, NDJSON or CSV",
     "GET /events": "The raw events of a range as JSON pages, NDJSON or CSV",
@@ -48,3 +49,10 @@ def readyz() -> dict[str, Any]:
     """The journal can be written and the replay is done; else 503 with the reason, also while shutting down."""
     service().check_ready()
     return {"status": "ready"}
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """What all workers counted, and the exact statistics of the configured windows as of now."""
+    body, media_type = service().expose_metrics(request.headers.get("Accept", ""))
+    return Response(body, content_type=media_type)

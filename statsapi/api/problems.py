@@ -18,6 +18,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from statsapi import errors
+from statsapi.api import observing
 
 # So many faults are named in an answer, and how many there are.
 ERRORS_NAMED_MAX: Final = 100
@@ -92,6 +93,9 @@ def _validation(error: ValidationError) -> Response:
 
 
 def _invalid(faults: list[dict[str, Any]], rejected: int | None = None) -> Response:
+    refused = int(request.endpoint == "events.post_event") if rejected is None else rejected
+    if refused:
+        observing.reject(refused)
     first = faults[0]
     where = "".join(f"{name} {first[name]}, " for name in ("index", "line") if name in first)
     where += f"{first['field']}: " if first["field"] else ""

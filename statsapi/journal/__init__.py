@@ -168,6 +168,10 @@ class Info(NamedTuple):
 class Journal(Protocol):
     """See the module's text for order, durability, history and threads."""
 
+    observe_fsync: Callable[[float], None]
+    """Called with the seconds of each wait for the disk that makes records safe from a power cut; the opener sets it.
+    """
+
     @property
     def needs_single_process(self) -> bool:
         """Whether a second process would see another journal (memory://)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import NamedTuple
 
 from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
@@ -53,6 +54,7 @@ class MemoryJournal:
     promise = "the journal is in memory: everything is lost when the process ends"
 
     def __init__(self, *, clock_us: Clock = wall_clock_us) -> None:
+        self.observe_fsync: Callable[[float], None] = lambda seconds: None
         self._clock_us = clock_us
         self._writing = threading.Lock()
         self._lock = threading.Lock()

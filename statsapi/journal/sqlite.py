@@ -167,6 +167,8 @@ class SqliteJournal:
         wait_limit_s: float = WAIT_LIMIT_S,
         create: bool = True,
     ) -> None:
+        self.observe_fsync: Callable[[float], None] = lambda seconds: None
+        self._commit_fsyncs = fsync == "always"
         self._clock_us = clock_us
         self._wait_limit_s = wait_limit_s
         self._queue: deque[_Request] = deque()
@@ -295,7 +297,12 @@ class SqliteJournal:
                     link.drop()
                     continue
                 committing = True
-                connection.execute("COMMIT")
+                if self._commit_fsyncs and link is self._writer:
+                    began_s = time.perf_counter()
+                    connection.execute("COMMIT")
+                    self.observe_fsync(time.perf_counter() - began_s)
+                else:
+                    connection.execute("COMMIT")
             except sqlite3.Error as error:
                 link.suspect(error)
                 raise _unavailable(error, self._file.path, committing=committing) from error
@@ -447,9 +454,12 @@ class SqliteJournal:
         """Fsync the WAL and copy it into the file. Gives whether somebody was in the way, and the WAL's
         length.
         """
+        began_s = time.perf_counter()
         busy, frames, _ = self._query(
             self._keeper, lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         )
+        if not busy and not self._commit_fsyncs:
+            self.observe_fsync(time.perf_counter() - began_s)
         return bool(busy), frames * PAGE_BYTES
 
     def _drop_dead_records(self) -> bool:
@@ -488,8 +498,9 @@ class SqliteJournal:
         if not self._writer.lock.acquire(timeout=wait_s):
             raise JournalUnavailable(self._held_up())
         try:
-            self._transact(self._writer, lambda connection: None, deadline)  # a COMMIT of nothing writes nothing
+            self._begin(self._writer, self._writer.connection(), deadline)
         finally:
+            self._writer.roll_back()
             self._writer.lock.release()
 
     def size_bytes(self) -> int:

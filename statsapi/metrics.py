@@ -1,0 +1,285 @@
+"""What the workers count about themselves, in memory that all of them share, and how Prometheus reads it.
+
+Each worker adds to a row of float64 cells of its own; whoever is scraped adds up the rows. So every worker answers with
+the same totals. A row belongs to a slot, not to a process: the worker that takes a dead one's slot goes on adding to
+its cells. Nothing has to be carried over when a worker is killed, and nothing is left behind, where prometheus_client's
+multiprocess mode leaves a file for every process there ever was.
+
+    row     requests: route x status | request seconds: route x (buckets, sum) | event counters | timings | gauges
+
+Sums are whole numbers below 2**53, or seconds. A cell is 8 aligned bytes, written in one go: a reader sees the old
+value or the new one, and a worker that is killed leaves one of the two. The columns are fixed here, in a module that
+the arbiter imports before it forks: workers of before and after a reload agree on them.
+
+A new arbiter (a restart, USR2) counts from zero, which Prometheus takes for the counter reset that it is.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, exposition
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from statsapi.summary import Summary
+
+# (method, rule as Flask writes it without converters). What is not listed counts as OTHER, also what has no route.
+ROUTES: Final = (
+    ("POST", "/event"),
+    ("GET", "/statistics"),
+    ("GET", "/debug/events"),
+    ("GET", "/"),
+    ("POST", "/events"),
+    ("GET", "/events"),
+    ("GET", "/statistics/timeline"),
+    ("GET", "/series"),
+    ("DELETE", "/series/{name}"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs/"),
+    ("GET", "/docs/{path}"),
+)
+OTHER: Final = len(ROUTES)
+_ROUTE_NAMES: Final = (*ROUTES, ("other", "other"))
+
+STATUSES: Final = (
+    *(200, 204, 206, 301, 302, 304, 308),
+    *(400, 401, 403, 404, 405, 406, 408, 409, 411, 412, 413, 414, 415, 416, 422, 428, 429, 431),
+    *(500, 502, 503, 504, 507),
+)
+_STATUS_NAMES: Final = (*map(str, STATUSES), "other")
+_STATUS_AT: Final = {status: at for at, status in enumerate(_STATUS_NAMES)}
+
+# Seconds. A single event takes 0.3 ms, a full batch 0.1 s, a waiting fsync a few ms.
+BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_BUCKET_NAMES: Final = (*map(str, BUCKETS), "+Inf")
+_HISTOGRAM: Final = len(_BUCKET_NAMES) + 1  # the buckets, each for itself, and the sum
+
+_EVENTS: Final = (
+    ("stored", "Events recorded that count."),
+    ("rejected", "Events refused for what they say; those refused along with them are not counted."),
+    ("expired", "Events that were older than everything kept when they came."),
+    ("duplicate", "Events left out by deduplication."),
+)
+_TIMINGS: Final = (
+    ("journal_append", "Recording, from the request for it until it is as durable as configured."),
+    ("journal_fsync", "Waits for the disk: COMMIT with STATSAPI_FSYNC=always, else each second's WAL checkpoint."),
+)
+
+# Where in a row each of them begins.
+_REQUESTS: Final = 0
+_SECONDS: Final = _REQUESTS + len(_ROUTE_NAMES) * len(_STATUS_NAMES)
+_EVENTS_AT: Final = _SECONDS + len(_ROUTE_NAMES) * _HISTOGRAM
+_TIMINGS_AT: Final = _EVENTS_AT + len(_EVENTS)
+_REPLAYS: Final = _TIMINGS_AT + len(_TIMINGS) * _HISTOGRAM  # how many, and their seconds
+_CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the journal, Unix seconds; 0: no worker
+CELLS: Final = _CAUGHT_UP_S + 1
+
+
+class Table:
+    """Rows in memory that is shared with every process forked later. A row is some 7 KB, taken when first used."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        shared = mmap.mmap(-1, 8 * (1 + slots * CELLS))
+        self._used = memoryview(shared).cast("d")  # [0]: how many slots were ever used, written by the arbiter alone
+        self._rows: NDArray[np.float64] = np.frombuffer(shared, np.float64, offset=8).reshape(slots, CELLS)
+
+    def take(self, slot: int) -> None:
+        """Before the slot's worker is forked. What the slot counted stays; what it showed of its worker goes."""
+        self._used[0] = max(self._used[0], slot + 1.0)
+        self.leave(slot)
+
+    def leave(self, slot: int) -> None:
+        """The slot's worker is gone; what it counted stays."""
+        self._rows[slot, _CAUGHT_UP_S] = 0.0
+
+    def row(self, slot: int) -> memoryview[float]:
+        begin = 1 + slot * CELLS
+        return self._used[begin : begin + CELLS]
+
+    def rows(self) -> NDArray[np.float64]:
+        """A copy of all rows that were ever used. 10 µs for four workers."""
+        return self._rows[: int(self._used[0])].copy()
+
+
+class Metrics:
+    """Counts for one worker: in plain memory, until `share` gives it a row that the others see. Any thread may call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # cells[at] += 1 is three steps
+        self._table: Table | None = None
+        self._cells: memoryview[float] = memoryview(bytearray(8 * CELLS)).cast("d")
+
+    def share(self, table: Table, slot: int) -> None:
+        """Count in that slot from now on, and answer with the totals of the table."""
+        self._table, self._cells = table, table.row(slot)
+
+    def request(self, route: int, status: str, seconds: float) -> None:
+        """One answer; `route` is a place in ROUTES or OTHER, `status` three digits. 0.7 µs."""
+        cells = self._cells
+        count_at = _REQUESTS + route * len(_STATUS_NAMES) + _STATUS_AT.get(status, len(STATUSES))
+        first = _SECONDS + route * _HISTOGRAM
+        bucket_at = first + bisect_left(BUCKETS, seconds)
+        with self._lock:
+            cells[count_at] += 1.0
+            cells[bucket_at] += 1.0
+            cells[first + len(_BUCKET_NAMES)] += seconds
+
+    def recorded(self, stored: int, expired: int, duplicates: int, append_s: float) -> None:
+        """One append, and the events that it came to. 0.8 µs."""
+        cells = self._cells
+        bucket_at = _TIMINGS_AT + bisect_left(BUCKETS, append_s)
+        with self._lock:
+            cells[_EVENTS_AT] += stored
+            cells[bucket_at] += 1.0
+            cells[_TIMINGS_AT + len(_BUCKET_NAMES)] += append_s
+            if expired or duplicates:
+                cells[_EVENTS_AT + 2] += expired
+                cells[_EVENTS_AT + 3] += duplicates
+
+    def rejected(self, events: int) -> None:
+        with self._lock:
+            self._cells[_EVENTS_AT + 1] += events
+
+    def fsynced(self, seconds: float) -> None:
+        first = _TIMINGS_AT + _HISTOGRAM
+        with self._lock:
+            self._cells[first + bisect_left(BUCKETS, seconds)] += 1.0
+            self._cells[first + len(_BUCKET_NAMES)] += seconds
+
+    def replayed(self, seconds: float) -> None:
+        with self._lock:
+            self._cells[_REPLAYS] += 1.0
+            self._cells[_REPLAYS + 1] += seconds
+
+    def caught_up(self, at_us: int) -> None:
+        """The view was level with the journal at that time; at the start, when it began to be read."""
+        self._cells[_CAUGHT_UP_S] = at_us / 1e6
+
+    def _totals(self) -> tuple[NDArray[np.float64], float]:
+        """The rows added up, and the oldest of the times when a living worker's view was level (0: none)."""
+        rows = np.asarray(self._cells).reshape(1, CELLS) if self._table is None else self._table.rows()
+        caught_up_s = rows[:, _CAUGHT_UP_S]
+        return rows.sum(axis=0), float(min(caught_up_s[caught_up_s > 0], default=0.0))
+
+    def families(self, now_us: int) -> Iterator[Metric]:
+        """Everything counted, by all workers."""
+        cells, caught_up_s = self._totals()
+        requests = CounterMetricFamily(
+            "statsapi_http_requests", "Requests answered.", labels=("method", "route", "status")
+        )
+        seconds = HistogramMetricFamily(
+            "statsapi_http_request_duration_seconds",
+            "Requests, from their head until the answer's.",
+            labels=("method", "route"),
+        )
+        for route, names in enumerate(_ROUTE_NAMES):
+            first = _REQUESTS + route * len(_STATUS_NAMES)
+            for status, count in zip(_STATUS_NAMES, cells[first : first + len(_STATUS_NAMES)].tolist(), strict=True):
+                if count:
+                    requests.add_metric((*names, status), count)
+            _add_histogram(seconds, names, cells, _SECONDS + route * _HISTOGRAM)
+        yield requests
+        yield seconds
+        for at, (what, meaning) in enumerate(_EVENTS, _EVENTS_AT):
+            yield CounterMetricFamily(f"statsapi_events_{what}", meaning, value=float(cells[at]))
+        for at, (what, meaning) in enumerate(_TIMINGS):
+            timing = HistogramMetricFamily(f"statsapi_{what}_duration_seconds", meaning, labels=())
+            _add_histogram(timing, (), cells, _TIMINGS_AT + at * _HISTOGRAM, always=True)
+            yield timing
+        yield SummaryMetricFamily(
+            "statsapi_replay_duration_seconds",
+            "From a worker's start until its view was level with the journal.",
+            count_value=int(cells[_REPLAYS]),
+            sum_value=float(cells[_REPLAYS + 1]),
+        )
+        if caught_up_s:
+            yield _gauge(
+                "statsapi_view_lag_seconds",
+                "How long ago the view that is furthest behind was level with the journal (about 1 when idle).",
+                max(0.0, now_us / 1e6 - caught_up_s),
+            )
+
+
+def _add_histogram(
+    family: HistogramMetricFamily, names: Sequence[str], cells: NDArray[np.float64], first: int, always: bool = False
+) -> None:
+    counts = np.cumsum(cells[first : first + len(_BUCKET_NAMES)]).tolist()
+    if counts[-1] or always:
+        total_s = float(cells[first + len(_BUCKET_NAMES)])
+        family.add_metric(names, list(zip(_BUCKET_NAMES, counts, strict=True)), total_s)
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, meaning, value=value)
+
+
+class State(NamedTuple):
+    """What a caught-up view holds: the same on every worker. windows: (series, window as written, its summary)."""
+
+    events: int
+    events_bytes: int
+    series: int
+    journal_bytes: int
+    windows: list[tuple[str, str, Summary]]
+
+
+def _state_families(state: State | None) -> Iterator[Metric]:
+    yield _gauge(
+        "statsapi_view_ready",
+        "1 when this scrape has the store and the windows; 0 when the journal or the replay kept it from them.",
+        float(state is not None),
+    )
+    if state is None:
+        return
+    yield _gauge("statsapi_store_events", "Raw events held.", state.events)
+    yield _gauge("statsapi_store_bytes", "Memory that the raw events take in each worker.", state.events_bytes)
+    yield _gauge("statsapi_store_series", "Series held.", state.series)
+    yield _gauge("statsapi_journal_size_bytes", "The journal on disk.", state.journal_bytes)
+    for stat in ("count", "mean", "min", "max", "sum", "stddev"):
+        family = GaugeMetricFamily(
+            f"statsapi_window_{stat}",
+            f"The exact {stat} of the window that ends now; absent where there is none.",
+            labels=("series", "window"),
+        )
+        for series, window, summary in state.windows:
+            value = getattr(summary, stat)
+            if value is not None:  # no events, one for a stddev, or beyond float64: a gap, as NaN breaks sums
+                family.add_metric((series, window), value)
+        yield family
+
+
+class _Scrape(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def expose(metrics: Metrics, state: State | None, now_us: int, accept: str) -> tuple[bytes, str]:
+    """A scrape's body and its media type, in the form that `accept` asks for (text, or OpenMetrics)."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Scrape([*metrics.families(now_us), *_state_families(state)]))
+    # The package's choose_encoder takes `version=x` for a number and fails of it.
+    if "application/openmetrics-text" in accept:
+        body: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return body, openmetrics.CONTENT_TYPE_LATEST
+    return exposition.generate_latest(registry), exposition.CONTENT_TYPE_PLAIN_0_0_4
