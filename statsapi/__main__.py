@@ -9,10 +9,10 @@ import argparse
 import os
 import sys
 
-from statsapi import journal_command
+from statsapi import journal_command, keys_command
 from statsapi.errors import ConfigError, StatsError
 
-COMMANDS = (journal_command,)
+COMMANDS = (journal_command, keys_command)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from statsapi import api
 from statsapi.config import Settings, unknown_names
 from statsapi.journal import Journal, open_journal
+from statsapi.keys import Keys
 from statsapi.service import Service
 
 logger = logging.getLogger("statsapi")
@@ -29,12 +30,15 @@ def create_app(
 
     The service starts with `start()`, which Gunicorn's hooks call after the fork, or by itself with the first
     request (Flask's test client, other WSGI servers). Tests pass a journal opener, a clock, and `background=False`
-    to call `service.keep_house()` themselves. Raises ConfigError when the environment's settings cannot work.
+    to call `service.keep_house()` themselves. Raises ConfigError when the environment's settings or the API keys
+    cannot work.
     """
     if settings is None:
         settings = Settings.from_env()
         for name in unknown_names(os.environ):
             logger.warning("%s is not a setting of statsapi and is ignored", name)
+    keyed = settings.api_keys_file or settings.api_keys
+    keys = Keys(settings.api_keys_file, settings.api_keys) if keyed else None
     service = Service(
         settings,
         journal or (lambda: open_journal(settings.journal, fsync=settings.fsync, clock_us=clock_us)),
@@ -51,5 +55,5 @@ def create_app(
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
             app.wsgi_app, x_for=settings.trusted_proxies, x_proto=settings.trusted_proxies
         )
-    api.register(app, settings)
+    api.register(app, settings, keys)
     return app

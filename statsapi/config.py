@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
@@ -24,6 +25,8 @@ GRACE_US: Final = 5 * MINUTE_US
 
 # A hundred years: from now, whatever lies so far back or ahead is a moment that can be written.
 DURATION_MAX_US: Final = 36_500 * DAY_US
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", re.ASCII)
 
 
 class Duration(fields.Field[int]):
@@ -75,9 +78,21 @@ class Durations(Names):
 _METRICS_WINDOWS: Final = ("5m", "1h")
 
 
-def _setting(kind: Callable[..., fields.Field[Any]], default: Any, meaning: str, **options: Any) -> Any:
+class Origins(fields.Field[tuple[str, ...]]):
+    """Web origins with commas between them; checked, as Flask-CORS would take what it does not know for a pattern."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+        if wrong := [origin for origin in origins if origin != "*" and not _ORIGIN.fullmatch(origin)]:
+            raise ValidationError(f"{wrong[0]} is no origin; write https://host or https://host:port, with no path")
+        return origins
+
+
+def _setting(
+    kind: Callable[..., fields.Field[Any]], default: Any, meaning: str, *, shown: bool = True, **options: Any
+) -> Any:
     return dataclasses.field(
-        default=default, metadata={"field": kind(load_default=default, **options), "meaning": meaning}
+        default=default, repr=shown, metadata={"field": kind(load_default=default, **options), "meaning": meaning}
     )
 
 
@@ -162,6 +177,21 @@ class Settings:
         Durations,
         _METRICS_WINDOWS,
         "their windows; of the default those within the retention",
+    )
+    api_keys_file: str | None = _setting(
+        fields.String, None, "a file of API keys, one line each (see Keys); changes are noticed within a second"
+    )
+    api_keys: str | None = _setting(
+        fields.String,
+        None,
+        "API keys beside or instead of the file: the same lines, with `;` between them. Without either no key is asked",
+        shown=False,  # hashes, unless somebody takes the key for the line
+    )
+    debug_endpoint: bool = _setting(fields.Boolean, True, "`off` removes `GET /debug/events`")
+    cors_origins: tuple[str, ...] | None = _setting(
+        Origins,
+        None,
+        "web origins whose scripts may call the service, with commas (`https://app.example.com`), or `*`",
     )
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ from statsapi.api import problems
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import open_journal
+from statsapi.keys import ENTRIES_VARIABLE, FILE_VARIABLE, Keys, Redaction
 from statsapi.metrics import Table
 from statsapi.service import Service
 
@@ -246,7 +247,7 @@ def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
     body = problems.encode(status, problems.code_of(reason), reason, message or "This is a fault of the service.")
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {problems.MEDIA_TYPE}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
     )
     gunicorn.util.write_nonblock(sock, head.encode("latin1") + body)
 
@@ -282,6 +283,10 @@ def on_starting(server: Any) -> None:
         faults += error.faults
     except JournalUnavailable as error:
         server.log.warning("Starting without the journal: %s", error)
+    try:
+        _load_keys()
+    except ConfigError as error:
+        faults += error.faults
     if server.num_workers < 1:
         faults.append(f"{server.num_workers} workers would answer nobody: set WEB_CONCURRENCY to 1 or more")
     if _is_memory_only():
@@ -304,9 +309,18 @@ def on_starting(server: Any) -> None:
     sys.exit(os.EX_CONFIG)
 
 
+def _load_keys() -> None:
+    """Let the workers inherit what the arbiter could read last: see statsapi.keys."""
+    file, entries = (os.environ.get(name, "").strip() for name in (FILE_VARIABLE, ENTRIES_VARIABLE))
+    if file or entries:
+        Keys(file, entries)
+
+
 def _log_as_gunicorn_does(error_log: logging.Logger) -> None:
     """What the service logs goes where Gunicorn's own lines go, by level and handlers, in every worker."""
     ours = logging.getLogger("statsapi")
+    for log in (ours, error_log):
+        log.addFilter(Redaction())
     ours.handlers = error_log.handlers  # the very list: a reload exchanges what is in it
     ours.setLevel(error_log.level)
     ours.propagate = False
@@ -350,6 +364,7 @@ def pre_fork(server: Any, worker: Any) -> None:
         _counters.take(worker.slot)
     pinned = [(other.age, other.core) for other in living if getattr(other, "core", None) is not None]
     worker.shares = server.num_workers
+    _load_keys()
     worker.core = choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
 
 

@@ -8,8 +8,9 @@ import msgspec
 from flask import Flask, Response
 from flask.json.provider import JSONProvider
 
-from statsapi.api import events, observing, openapi, ops, problems, series, statistics
+from statsapi.api import access, events, observing, openapi, ops, problems, series, statistics
 from statsapi.config import Settings
+from statsapi.keys import Keys
 
 
 class Json(JSONProvider):
@@ -26,11 +27,14 @@ class Json(JSONProvider):
         return Response(body + b"\n", mimetype="application/json")
 
 
-def register(app: Flask, settings: Settings) -> None:
+def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     observing.register(app)
+    access.register(app, settings, keys)
     for module in (events, statistics, series, ops, openapi):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(openapi.docs)
+    if settings.debug_endpoint:
+        app.register_blueprint(events.debug)
     problems.register(app)
     if settings.rate_limit is not None:
         from statsapi.api import ratelimits

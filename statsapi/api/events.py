@@ -32,6 +32,7 @@ from statsapi.store import Store
 from statsapi.times import MINUTE_US, format_timestamp
 
 blueprint = Blueprint("events", __name__)
+debug = Blueprint("debug", __name__)  # apart, as STATSAPI_DEBUG_ENDPOINT=off leaves it out
 
 _EVENT = EventSchema()
 _RECORD_QUERY = RecordQuery()
@@ -196,7 +197,7 @@ def _page(store: Store, series: str | None, span: Span, limit: int, cursor: Posi
     }
 
 
-@blueprint.get("/debug/events")
+@debug.get("/debug/events")
 def debug_events() -> dict[str, Any]:
     """The raw events held and the late arrivals remembered, newest first."""
     query = load_query(_DEBUG_QUERY)

@@ -27,6 +27,7 @@ _ENDPOINTS = {
     "GET /openapi.json": "The description of this API (OpenAPI 3.1)",
     "GET /docs/": "The same as pages, to try it out",
 }
+_WITHOUT_DEBUG = {call: does for call, does in _ENDPOINTS.items() if call != "GET /debug/events"}
 
 
 @blueprint.get("/")
@@ -34,7 +35,7 @@ def index() -> dict[str, Any]:
     return {
         "message": "Event Statistics API is running",
         "server_time": format_timestamp(service().now_us()),
-        "endpoints": _ENDPOINTS,
+        "endpoints": _ENDPOINTS if service().settings.debug_endpoint else _WITHOUT_DEBUG,
     }
 
 

@@ -8,7 +8,7 @@ import re
 import zlib
 from typing import Any, Final, cast
 
-from flask import Response, current_app, request
+from flask import Response, current_app, g, request
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
 
@@ -102,7 +102,7 @@ def why_not_json(error: ValueError) -> str:
 
 
 def idempotency_key(body: bytes) -> Key | None:
-    """The request's key, bound to method and path, with a digest of what was asked; None without the header.
+    """The request's key, bound to API key, method and path, with a digest of what was asked; None without the header.
 
     See draft-ietf-httpapi-idempotency-key-header.
     """
@@ -115,6 +115,8 @@ def idempotency_key(body: bytes) -> Key | None:
     name = hashlib.blake2b(digest_size=32)
     for part in (request.method, request.path, match[1] or match[2]):
         name.update(part.encode() + b"\0")
+    if (key_id := g.get("key_id")) is not None:  # nothing for anonymous: names from before there were keys still hold
+        name.update(key_id.encode() + b"\0")
     digest = hashlib.blake2b(body, digest_size=32)
     digest.update(b"\0".join((b"", request.mimetype.encode(), request.query_string)))
     return Key(name.digest(), digest.digest(), service().settings.idempotency_ttl_us)

@@ -1,0 +1,120 @@
+"""Who may call what, and the headers that every answer carries."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Flask, Response, g, request
+from flask_cors import CORS
+
+from statsapi.api import problems
+from statsapi.config import Settings
+from statsapi.keys import ADMIN, READ, WRITE, Keys
+
+OPEN: Final = None
+
+# The scope that each endpoint needs once there are keys. One that is not named here needs admin: forgetting a line
+# locks a door, it does not open one.
+NEEDS: Final[dict[str, str | None]] = {
+    "ops.index": OPEN,
+    "ops.healthz": OPEN,
+    "ops.readyz": OPEN,
+    "ops.metrics": READ,
+    "openapi.get_description": OPEN,
+    "swagger_ui.show": OPEN,
+    "events.post_event": WRITE,
+    "events.post_events": WRITE,
+    "events.get_events": READ,
+    "statistics.get_statistics": READ,
+    "statistics.get_timeline": READ,
+    "series.get_series": READ,
+    "series.delete_series": ADMIN,
+    "debug.debug_events": ADMIN,
+}
+
+# Nothing may be loaded, framed or sent from a page, unless its own answer says otherwise.
+HTML_POLICY: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+_CHALLENGE: Final = 'Bearer realm="statsapi"'
+
+# A browser's script may send and read these across origins, beside those that it always may.
+_CORS_SENT: Final = [
+    "Authorization",
+    "Content-Encoding",
+    "Content-Type",
+    "Idempotency-Key",
+    "X-API-Key",
+    "X-Request-ID",
+]
+_CORS_READ: Final = ["Idempotent-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
+
+
+def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
+    """Guard the app's routes, and set the headers. Before others that ask who calls: `g.key_id`, where there is one."""
+    app.after_request(_set_headers)
+    if settings.cors_origins:
+        CORS(
+            app,
+            origins=list(settings.cors_origins),
+            methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=_CORS_SENT,
+            expose_headers=_CORS_READ,
+            send_wildcard=True,
+            always_send=False,
+            intercept_exceptions=False,  # our errors are answers by then, and pass after_request as all do
+            max_age=600,
+        )
+    if keys is None:
+        return
+
+    @app.before_request
+    def guard() -> Response | None:
+        """401 without a key that is known, 403 without the scope. 5 µs."""
+        asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up each time
+        rule = asked.url_rule
+        # A preflight cannot carry a key, and an unknown path has nothing to guard: they go on to 200, 404 and 405.
+        if rule is None or asked.method == "OPTIONS":
+            return None
+        scope = NEEDS.get(rule.endpoint, ADMIN)
+        if scope is OPEN:
+            return None
+        presented = _presented(asked.environ)
+        if not presented:
+            detail = "Send an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
+            return _refuse(401, "Unauthorized", detail, _CHALLENGE)
+        held = keys.find(presented)
+        if held is None:
+            detail = "This API key is not known; it may have been replaced."
+            return _refuse(401, "Unauthorized", detail, f'{_CHALLENGE}, error="invalid_token"')
+        g.key_id = held.id
+        if not held.may(scope):
+            detail = f"This needs the scope {scope}, which key {held.id} does not have."
+            challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+            return _refuse(403, "Forbidden", detail, challenge)
+        return None
+
+
+def _presented(environ: dict[str, str]) -> str | None:
+    authorization = environ.get("HTTP_AUTHORIZATION", "")
+    if authorization[:7].lower() == "bearer ":
+        return authorization[7:].strip()
+    return environ.get("HTTP_X_API_KEY", "").strip()  # also beside Basic, which a proxy may want for itself
+
+
+def _refuse(status: int, title: str, detail: str, challenge: str) -> Response:
+    return problems.problem(status, problems.code_of(title), title, detail, headers={"WWW-Authenticate": challenge})
+
+
+def _set_headers(response: Response) -> Response:
+    headers = response.headers
+    # Looking for a header that is not there costs Werkzeug 2 µs; going through those that are, none.
+    held = {name.lower(): value for name, value in headers}
+    headers.add("X-Content-Type-Options", "nosniff")
+    # Every answer is as of now, and some are for one key only; what may be kept (a static file) says so itself.
+    if "cache-control" not in held:
+        headers.add("Cache-Control", "no-store")
+    if held.get("content-type", "").startswith("text/html"):
+        if "content-security-policy" not in held:
+            headers.add("Content-Security-Policy", HTML_POLICY)
+        headers.setdefault("Referrer-Policy", "no-referrer")
+    return response

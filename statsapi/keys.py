@@ -1,0 +1,240 @@
+"""API keys: who may write, read and administer. Only hashes are kept, and they can be exchanged while serving.
+
+A line of the file, and an entry of the environment variable, is
+
+    ingest write blake2b:928b20366943e2afd11ebc0eae2e53a93bf177a4fcf35bcc64d503704e65e202
+
+key id, scopes with commas, hash; `#` begins a comment. Several lines may share an id: the same client with its old key
+and its new one, so that logs and Idempotency-Keys go on across a rotation.
+
+The hash is one plain BLAKE2b of 256 bits, as `printf %s KEY | b2sum -l 256` gives it. Slow, salted hashes protect
+passwords, which can be guessed; a key has 256 random bits, cannot be, and is hashed on the way of every event. SHA-256
+was refused for the 1 µs that OpenSSL takes to set it up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import logging
+import mmap
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from statsapi.errors import ConfigError
+
+logger = logging.getLogger("statsapi")
+
+WRITE: Final = "write"
+READ: Final = "read"
+ADMIN: Final = "admin"  # holds the other two
+SCOPES: Final = (WRITE, READ, ADMIN)
+
+FILE_VARIABLE: Final = "STATSAPI_API_KEYS_FILE"
+ENTRIES_VARIABLE: Final = "STATSAPI_API_KEYS"
+
+# The file is looked at this often while requests come: a key that was taken out works no longer than that.
+LOOK_EVERY_S: Final = 1.0
+
+# Some 2,000 keys. A path that names something else by mistake must not fill the memory.
+FILE_MAX_BYTES: Final = 256 * 1024
+
+# Secret scanners find keys that leaked into a repository by it.
+KEY_PREFIX: Final = "statsapi_"
+_KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{20,}", re.ASCII)
+
+KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+KEY_ID_RULE: Final = "1 to 64 of A-Z a-z 0-9 _ . -, beginning with a letter or digit"
+_HASH = re.compile(r"blake2b:([0-9a-f]{64})", re.ASCII | re.IGNORECASE)
+
+# What the file held when it was last without fault: memory that the arbiter shares with all it forks. A worker that
+# starts while the file is broken serves with the keys that the others have, instead of stopping the server; a copy made
+# by the fork could bring back a key that was taken out since. Nobody takes a lock: a record that two wrote at once does
+# not fit its digest, and is written again within LOOK_EVERY_S.
+_last_good = mmap.mmap(-1, hashlib.blake2b.MAX_DIGEST_SIZE + 4 + FILE_MAX_BYTES)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ApiKey:
+    id: str
+    scopes: frozenset[str]
+    digest: bytes = dataclasses.field(repr=False)
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes or ADMIN in self.scopes
+
+    def line(self) -> str:
+        """The line to store."""
+        return f"{self.id} {','.join(scope for scope in SCOPES if scope in self.scopes)} blake2b:{self.digest.hex()}"
+
+
+def new_key(scopes: Iterable[str], key_id: str | None = None) -> tuple[str, ApiKey]:
+    """A fresh key and what is stored of it; ValueError for an id that cannot be one."""
+    if key_id is None:
+        key_id = f"key-{secrets.token_hex(4)}"
+    if not KEY_ID.fullmatch(key_id):
+        raise ValueError(f"the id must be {KEY_ID_RULE}")
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    return key, ApiKey(key_id, frozenset(scopes), _digest(key))
+
+
+class Redaction(logging.Filter):
+    """Takes keys out of what is logged: Gunicorn quotes a header line that it cannot read, as one without a colon."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if KEY_PREFIX in message:
+            record.msg, record.args = _KEY.sub(KEY_PREFIX + "…", message), ()
+        return True
+
+
+class Keys:
+    """The keys of one process, from a file, from entries given directly, or both; looked up by every request.
+
+    Raises ConfigError with all faults when it is made. Later a faulty or missing file leaves the keys as they were and
+    is logged, once for each fault. Thread-safe: a table is never changed, it is exchanged.
+    """
+
+    def __init__(self, file: str | None, entries: str | None, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._file = file
+        self._entries = entries or ""
+        self._clock_s = clock_s
+        self._looking = threading.Lock()
+        self._faults: tuple[str, ...] = ()
+        inherited = _recall(file) if file else None
+        self._content = inherited if inherited is not None else self._read()
+        self._table = self._parse(self._content)
+        self._look_at_s = clock_s() + LOOK_EVERY_S if file else float("inf")
+        if inherited is not None:
+            self.refresh()
+        elif file:
+            _remember(file, self._content)
+
+    def find(self, key: str) -> ApiKey | None:
+        """What is stored of this key, None for one that is not known. 2 µs, and 20 more once a second."""
+        if self._clock_s() >= self._look_at_s and self._looking.acquire(blocking=False):
+            try:
+                self._look_at_s = self._clock_s() + LOOK_EVERY_S
+                self.refresh()
+            finally:
+                self._looking.release()
+        digest = _digest(key)
+        # Where the look-up stops tells about the digest, which nobody can steer, at most; the last word has a
+        # comparison whose time tells nothing.
+        held = self._table.get(digest)
+        return held if held is not None and hmac.compare_digest(held.digest, digest) else None
+
+    def refresh(self) -> None:
+        """Read the file again.
+
+        The whole file and not its mtime: it is small, and neither a clock's granularity, a restored mtime nor a
+        symbolic link that now leads elsewhere can hide a change.
+        """
+        try:
+            content = self._read()
+            if content == self._content:
+                if self._faults:
+                    logger.info("The API keys can be read again and have not changed")
+                    self._faults = ()
+                return
+            table = self._parse(content)
+        except ConfigError as error:
+            if error.faults != self._faults:
+                self._faults = error.faults
+                for fault in error.faults:
+                    logger.error("Keeping the API keys as they were: %s", fault)  # noqa: TRY400 (it says it all)
+            return
+        self._table, self._content, self._faults = table, content, ()
+        if self._file:
+            _remember(self._file, content)
+        ids = sorted({held.id for held in table.values()})
+        logger.info("API keys changed: %d now, of %s", len(table), ", ".join(ids))
+
+    def _read(self) -> bytes:
+        if not self._file:
+            return b""
+        try:
+            with open(self._file, "rb") as stream:
+                content = stream.read(FILE_MAX_BYTES + 1)
+        except OSError as error:
+            raise ConfigError(f"{FILE_VARIABLE}={self._file} cannot be read: {error.strerror}") from None
+        if len(content) > FILE_MAX_BYTES:
+            raise ConfigError(f"{FILE_VARIABLE}={self._file} has more than {FILE_MAX_BYTES} bytes: it holds no keys")
+        return content
+
+    def _parse(self, content: bytes) -> dict[bytes, ApiKey]:
+        """Every key by its digest. ConfigError names each fault by its place, never by its text: it could be a key."""
+        lines = [
+            (f"{FILE_VARIABLE}={self._file}, line {number}", line)
+            for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1)
+        ]
+        lines += [
+            (f"{ENTRIES_VARIABLE}, entry {number}", line)
+            for number, line in enumerate(re.split(r"[;\n]", self._entries), 1)
+        ]
+        table: dict[bytes, ApiKey] = {}
+        faults = []
+        for place, line in lines:
+            stated = line.partition("#")[0].split()
+            if not stated:
+                continue
+            try:
+                held = _parse_line(stated)
+            except ValueError as error:
+                faults.append(f"{place}: {error}")
+                continue
+            if held.digest in table:
+                faults.append(f"{place}: the same hash is there twice")
+            table[held.digest] = held
+        if not table and not faults:
+            # An emptied file must not open the service, nor a file that is being written lock everybody out.
+            place = f"{FILE_VARIABLE}={self._file}" if self._file else ENTRIES_VARIABLE
+            faults.append(f"{place} holds no key; `python -m statsapi keys new --scope write` makes one")
+        if faults:
+            raise ConfigError(*faults)
+        return table
+
+
+def _parse_line(stated: list[str]) -> ApiKey:
+    if len(stated) != 3:
+        raise ValueError(f"must be 3 words, key id, scopes and blake2b:hash, and has {len(stated)}")
+    key_id, scopes, stored = stated
+    named = scopes.split(",")
+    match = _HASH.fullmatch(stored)
+    wrong = []
+    if not KEY_ID.fullmatch(key_id):
+        wrong.append(f"the key id must be {KEY_ID_RULE}")
+    if not set(named) <= set(SCOPES):
+        wrong.append(f"the scopes must be of {', '.join(SCOPES)}, with commas and no spaces")
+    if match is None:
+        wrong.append("the hash must be blake2b: and 64 hexadecimal digits")
+    if wrong or match is None:
+        raise ValueError("; ".join(wrong))
+    return ApiKey(key_id, frozenset(named), bytes.fromhex(match[1]))
+
+
+def _remember(file: str, content: bytes) -> None:
+    record = _record(file, content)
+    _last_good[: len(record)] = record
+
+
+def _recall(file: str) -> bytes | None:
+    at = hashlib.blake2b.MAX_DIGEST_SIZE
+    content = _last_good[at + 4 : at + 4 + int.from_bytes(_last_good[at : at + 4])]
+    record = _record(file, content)
+    return content if _last_good[: len(record)] == record else None
+
+
+def _record(file: str, content: bytes) -> bytes:
+    digest = hashlib.blake2b(b"\0".join((os.fsencode(file), content))).digest()
+    return digest + len(content).to_bytes(4) + content
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=32).digest()
