@@ -71,6 +71,14 @@ def test_every_route_is_described(app: Flask, client: FlaskClient) -> None:
     assert described == routes
 
 
+def test_what_is_switched_off_is_not_described(clock: FakeClock) -> None:
+    """Without the debug endpoint the description has none; with it and keys both ways to send one are told."""
+    app = create_app(Settings(journal="memory://", debug_endpoint=False), clock_us=clock, background=False)
+    body: Any = app.test_client().get("/openapi.json").json
+    assert "/debug/events" not in body["paths"]
+    assert set(body["components"]["securitySchemes"]) == {"bearer", "header"}
+
+
 def test_parameters_come_from_the_schemas_that_validate(client: FlaskClient) -> None:
     """Their names, bounds and defaults are those of the marshmallow fields."""
     body: Any = client.get("/openapi.json").json

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
@@ -37,11 +37,13 @@ _NAME: Final[Json] = {"type": "string", "description": "a series"}
 _NEXT: Final[Json] = {"type": ["string", "null"], "description": "for the next page; null on the last"}
 
 # What every operation may answer besides, and what only those with a body, or that record, may.
-_ALWAYS: Final = (422, 429, 500, 503)
+_ALWAYS: Final = (401, 403, 422, 429, 500, 503)
 _WITH_BODY: Final = (400, 413, 415)
 
 _PROBLEMS: Final = {
     400: "The body cannot be read: malformed, cut off, or no longer than its head.",
+    401: "An API key is needed, or this one is not known (only where keys are configured).",
+    403: "The API key does not have the scope that this needs.",
     404: "There is no such endpoint.",
     406: "No media type is offered that Accept names.",
     413: "The body, or the number of events in it, is over the limit.",
@@ -202,7 +204,7 @@ def _batch_body() -> Json:
     }
 
 
-def _operations(spec: APISpec, converter: Any) -> None:
+def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
     def add(path: str, method: str, summary: str, query: type[StrictSchema] | None, **operation: Any) -> None:
         """One operation; the parameters of its query come from the schema that validates it."""
         parameters = [] if query is None else converter.schema2parameters(query, location="query")
@@ -274,13 +276,14 @@ def _operations(spec: APISpec, converter: Any) -> None:
         parameters=[name],
         responses=_answers("Deleted", "Forgotten on every worker and in every replay.", 404),
     )
-    add(
-        "/debug/events",
-        "get",
-        "The raw events held and the late arrivals, newest first",
-        schemas.DebugQuery,
-        responses=_answers("DebugEvents", "Why an event does not show."),
-    )
+    if with_debug:
+        add(
+            "/debug/events",
+            "get",
+            "The raw events held and the late arrivals, newest first",
+            schemas.DebugQuery,
+            responses=_answers("DebugEvents", "Why an event does not show."),
+        )
     add("/healthz", "get", "Whether the process answers", None, responses=_answers("Health", "It does."))
     add("/readyz", "get", "Whether it can record and answer", None, responses=_answers("Health", "It can."))
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
@@ -295,7 +298,7 @@ def _own_json_schema(self: Any, field: Any, **kwargs: Any) -> Json:
 
 
 @cache
-def describe() -> bytes:
+def describe(*, with_debug: bool) -> bytes:
     """The description as JSON."""
     plugin = MarshmallowPlugin()
     spec = APISpec(
@@ -303,6 +306,8 @@ def describe() -> bytes:
         version=__version__,
         openapi_version="3.1.0",
         plugins=[plugin],
+        # The empty one: keys are asked for only where they are configured.
+        security=[{}, {"bearer": []}, {"header": []}],
         info={"description": "Exact rolling-window statistics over timestamped events."},
     )
     converter = plugin.converter
@@ -316,14 +321,18 @@ def describe() -> bytes:
         response: Json = {"description": description, "content": _content(problems.MEDIA_TYPE, _ref("Problem"))}
         if status in (429, 503, 507):
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+        if status in (401, 403):
+            response["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
         spec.components.response(str(status), response)
-    _operations(spec, converter)
+    spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
+    spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
+    _operations(spec, converter, with_debug=with_debug)
     return msgspec.json.encode(spec.to_dict())
 
 
 @blueprint.get("/openapi.json")
 def get_description() -> Response:
-    return Response(describe(), mimetype=_JSON)
+    return Response(describe(with_debug="debug" in current_app.blueprints), mimetype=_JSON)
 
 
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
