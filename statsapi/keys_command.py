@@ -1,4 +1,4 @@
-"""`python -m statsapi keys new | check FILE`: makes API keys, and looks over a file of them."""
+"""`python -m statsapi keys new | check FILE`: make an API key, and find what is wrong in a file of them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ import sys
 from typing import Any
 
 from statsapi import keys
-from statsapi.errors import ConfigError
 
 
 def add_to(commands: Any) -> None:
-    actions = commands.add_parser("keys", help="API keys").add_subparsers(required=True, metavar="ACTION")
+    parser = commands.add_parser("keys", help="make an API key, or check a file of them")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
     new = actions.add_parser(
-        "new", help="make a key", description="Prints a new key, which nothing keeps, and the line to store."
+        "new",
+        help="make a key",
+        description="Print a new key, which nothing keeps, and the line to store.",
     )
     new.add_argument(
         "--scope",
         action="append",
         required=True,
         choices=keys.SCOPES,
-        help="what it may do; may be given several times; admin holds the others",
+        help="what it may do; can be given several times; admin holds the others",
     )
-    new.add_argument("--id", help="who uses it, for logs: a new key of the same id continues it (default: random)")
-    new.set_defaults(run=_new_key)
-    check = actions.add_parser("check", help="find what is wrong in a file of keys", description="Names every fault.")
-    check.add_argument("file")
-    check.set_defaults(run=_check_keys)
+    new.add_argument("--id", help="who uses it, for logs; a new key of the same id continues it (default: random)")
+    new.set_defaults(run=_new)
+    check = actions.add_parser("check", help="name every fault in a file of keys")
+    check.add_argument("file", metavar="FILE")
+    check.set_defaults(run=_check)
 
 
-def _new_key(given: argparse.Namespace) -> int:
+def _new(given: argparse.Namespace) -> int:
     try:
         key, held = keys.new_key(given.scope, given.id)
     except ValueError as error:
-        print(f"--id: {error}", file=sys.stderr)
+        print(f"statsapi: --id: {error}", file=sys.stderr)
         return 2
     print(f"key:  {key}")
     print(f"line: {held.line()}")
@@ -45,11 +47,6 @@ def _new_key(given: argparse.Namespace) -> int:
     return 0
 
 
-def _check_keys(given: argparse.Namespace) -> int:
-    try:
-        keys.Keys(given.file, None)
-    except ConfigError as error:
-        for fault in error.faults:
-            print(fault, file=sys.stderr)
-        return 1
+def _check(given: argparse.Namespace) -> int:
+    keys.Keys(given.file, None)
     return 0

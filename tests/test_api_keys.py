@@ -97,15 +97,16 @@ def test_each_call_needs_its_scope(
 
 
 @pytest.mark.parametrize(("method", "path", "needed"), CALLS)
-def test_without_a_key_nothing_but_the_front_page_answers(
+def test_without_a_key_nothing_but_health_and_description_answers(
     client: FlaskClient, method: str, path: str, needed: str
 ) -> None:
-    """No key is a 401 that says how to send one; GET / stays open, and a refused event is not recorded."""
+    """No key is a 401 that says how to send one; what tells no event stays open."""
     answer = call(client, method, path)
     assert answer.status_code == 401
     assert answer.json["type"] == "urn:statsapi:problem:unauthorized"
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="statsapi"'
-    assert client.get("/").status_code == 200
+    for path in ("/", "/healthz", "/readyz", "/openapi.json", "/docs/"):
+        assert client.get(path).status_code == 200
 
 
 def test_a_refused_event_is_not_recorded(client: FlaskClient, bearer: Callable[[str], dict[str, str]]) -> None:
@@ -208,6 +209,17 @@ def test_an_idempotency_key_belongs_to_the_api_key(clock: FakeClock) -> None:
         assert post(new, 1).headers["Idempotent-Replayed"] == "true"
         assert post(other, 2).headers["Idempotent-Replayed"] == "true"
         assert post(other, 1).status_code == 422
+
+
+def test_a_rate_limit_is_the_keys_own(clock: FakeClock) -> None:
+    """Two clients at one address do not use each other's up, and a refused key uses up nobody's."""
+    (first, held_first), (second, held_second) = new_key(["read"], "a"), new_key(["read"], "b")
+    entries = f"{held_first.line()};{held_second.line()}"
+    with app_of(clock, api_keys=entries, rate_limit="2/hour") as app:
+        client = app.test_client()
+        sent = [first, first, first, "unknown", second, second, second]
+        statuses = [client.get("/series", headers={"X-API-Key": key}).status_code for key in sent]
+    assert statuses == [200, 200, 429, 401, 200, 200, 429]
 
 
 # What is stored
@@ -439,7 +451,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.Ca
     file = tmp_path / "keys"
     file.write_text("a b")
     capsys.readouterr()
-    assert __main__.main(["keys", "check", str(file)]) == 1
+    assert __main__.main(["keys", "check", str(file)]) == os.EX_CONFIG
     assert "line 1: must be 3 words" in capsys.readouterr().err
     file.write_text(new_key(["read"])[1].line())
     assert __main__.main(["keys", "check", str(file)]) == 0
@@ -457,6 +469,8 @@ def test_the_debug_endpoint_can_be_removed(clock: FakeClock) -> None:
         assert client.get("/debug/events").json["type"] == "urn:statsapi:problem:not-found"
         assert "GET /debug/events" not in client.get("/").json["endpoints"]
         assert "GET /statistics" in client.get("/").json["endpoints"]
+        assert "/debug/events" not in client.get("/openapi.json").json["paths"]
+        assert "/statistics" in client.get("/openapi.json").json["paths"]
 
 
 # Headers
