@@ -54,3 +54,4 @@ post_fork = serving.post_fork
 post_worker_init = serving.post_worker_init
 worker_exit = serving.worker_exit
 child_exit = serving.child_exit
+on_exit = serving.on_exit

@@ -8,6 +8,7 @@ object before the fork, and both sides see it:
     post_worker_init  worker    starts the application's service: files and threads belong after the fork
     worker_exit       worker    closes the service: what was acknowledged is flushed
     child_exit        arbiter   clears the slot, also of a worker that was killed
+    on_exit           arbiter   leaves the journal as one file
 
 Gunicorn does not kill a worker that hangs before its first heartbeat; a service's `start()` must therefore not wait
 for anything that may never come.
@@ -407,6 +408,18 @@ def child_exit(server: Any, worker: Any) -> None:
     if worker.slot is not None:
         _board.clear(worker.slot)
         _counters.leave(worker.slot)
+
+
+def on_exit(server: Any) -> None:
+    """Leave the journal as one file.
+
+    SQLite's last connection folds the -wal in; of workers that close theirs at the same moment none may be the last,
+    and a restore would then meet the -wal of another file.
+    """
+    try:
+        open_journal(Settings.from_env().journal, create=False).close()
+    except (ConfigError, JournalUnavailable) as error:
+        server.log.info("The journal was left as it is: %s", error)
 
 
 def _service(worker: Any) -> Any:

@@ -73,6 +73,17 @@ def test_backup_and_restore_while_running(tmp_path: Path) -> None:
         assert server.request("GET", "/statistics")[1]["count"] == 30
 
 
+def test_a_server_that_has_stopped_leaves_one_file(tmp_path: Path) -> None:
+    """No -wal is left that would be played into a restored file, although all workers close at the same moment."""
+    folder = tmp_path / "data"
+    for posted in range(1, 6):
+        with gunicorn_server(tmp_path, workers=4, env={"STATSAPI_JOURNAL": f"sqlite:///{folder}/events.db"}) as server:
+            server.wait_for_journals(4)
+            assert post(server, 1)[0] == 200
+            assert server.request("GET", "/statistics")[1]["count"] == posted
+        assert [path.name for path in folder.iterdir()] == ["events.db"]
+
+
 def test_restore_into_a_fresh_place(tmp_path: Path) -> None:
     """A backup put where there was nothing is what the service starts with."""
     env = {"STATSAPI_JOURNAL": f"sqlite:///{tmp_path}/events.db"}
@@ -194,6 +205,7 @@ def test_a_start_on_a_full_disk_waits_for_space(tmp_path: Path, small_disk: Path
     env = {"STATSAPI_JOURNAL": f"sqlite:///{small_disk}/events.db"}
     with gunicorn_server(tmp_path, workers=2, env=env) as server:
         assert post(server, 42.5)[0] == 200
+    assert [path.name for path in small_disk.iterdir()] == ["events.db"]
     filler = fill(small_disk)
     with gunicorn_server(tmp_path, workers=2, env=env) as server:
         for method, body in (("GET", None), ("POST", {"timestamp": now(), "value": 1})):
