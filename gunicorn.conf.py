@@ -38,8 +38,9 @@ if os.path.isdir("/dev/shm"):  # noqa: S108
 # Gunicorn 27 opens a control socket in the home directory, through which the workers can be changed; not asked for.
 control_socket_disable = True
 
-# nginx's log has the requests; ours would cost a line for each. `--access-logfile -` brings it back.
+# nginx's log has the requests; STATSAPI_ACCESS_LOG=on brings ours, with request and key id, unlike this one.
 accesslog = None
+logger_class = "statsapi.serving.Logger"
 
 # The longest question is a list of series in the query; nginx's header buffers are 8 KiB as well.
 limit_request_line = 8190

@@ -193,6 +193,18 @@ class Settings:
         None,
         "web origins whose scripts may call the service, with commas (`https://app.example.com`), or `*`",
     )
+    log_format: str = _setting(
+        fields.String,
+        "plain",
+        "how log lines look, Gunicorn's among them: `plain`, or `json`, one object a line",
+        validate=validate.OneOf(("plain", "json")),
+    )
+    access_log: str = _setting(
+        fields.String,
+        "off",
+        "`on` logs a line for each request; `off` leaves that to the proxy in front",
+        validate=validate.OneOf(("off", "on")),
+    )
 
     def __post_init__(self) -> None:
         faults = _contradictions(self.window_us, self.retention_us, self.metrics_windows)

@@ -26,6 +26,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import gunicorn.glogging
 import gunicorn.util
 from flask import Flask
 from gunicorn.arbiter import Arbiter
@@ -34,6 +35,7 @@ from gunicorn.workers import gthread
 
 import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
 from statsapi.api import problems
+from statsapi.api.logs import JsonFormatter
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import open_journal
@@ -254,6 +256,23 @@ def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
 
 
 gunicorn.util.write_error = _write_problem
+
+
+# Logs
+
+
+class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]  # Gunicorn has no types
+    """Gunicorn's logger with STATSAPI_LOG_FORMAT. Not `logconfig_dict`, which would have to repeat what the command
+    line says of files and levels.
+    """
+
+    def setup(self, cfg: Any) -> None:
+        """Also called on a reload, with new handlers."""
+        super().setup(cfg)
+        # Read by itself: what is wrong with the settings is for on_starting to say, and needs a logger.
+        if os.environ.get("STATSAPI_LOG_FORMAT", "").strip() == "json":
+            for handler in (*self.error_log.handlers, *self.access_log.handlers):
+                handler.setFormatter(JsonFormatter())
 
 
 # Hooks, in the order in which Gunicorn calls them

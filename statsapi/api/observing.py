@@ -1,38 +1,95 @@
-"""What is noted of each request when its answer is ready: its route, status and duration, into the metrics.
+"""What is noted of each request when its answer begins: into the metrics, and into the access log where that is on.
 
-Around Flask, not by its hooks: before_request and after_request cost 4 µs, this costs 1, and sees the whole request.
+Around Flask, not by its hooks: before_request and after_request cost an event 5 µs, this 4, and it sees every answer.
 """
 
 from __future__ import annotations
 
+import itertools
+import re
+import secrets
 from collections.abc import Iterable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from flask import Flask, current_app
+from flask import Flask, current_app, g
+from werkzeug.wsgi import ClosingIterator
 
+from statsapi.api.logs import REQUEST_ID, note_request
 from statsapi.metrics import OTHER, ROUTES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+_GIVEN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+
 
 def register(app: Flask) -> None:
-    metrics = app.extensions["statsapi"].metrics
+    """Every answer carries X-Request-ID: the client's or the proxy's where it has a usable one, or a new one."""
+    service = app.extensions["statsapi"]
+    metrics = service.metrics
+    note = _note_access if service.settings.access_log == "on" else None
     answer = app.wsgi_app
     places: dict[tuple[str, str], int] = {}
+    # Unique, not secret. A count, as asking the system for randomness each time lets go of the interpreter.
+    prefix = ""
+    numbers = itertools.count()
 
     def observed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        nonlocal prefix
         began_s = perf_counter()
+        request_id = environ.get("HTTP_X_REQUEST_ID")
+        if request_id is None or _GIVEN_ID.fullmatch(request_id) is None:
+            if not prefix:  # not before the first request: by then no process is forked from this one any more
+                prefix = secrets.token_hex(8)
+            request_id = f"{prefix}-{next(numbers):x}"
+        environ[REQUEST_ID] = request_id
+        noted: list[Any] = []
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             # Flask's contexts still stand here; a moment later the request is gone.
             metrics.request(_place(environ, places), status[:3], perf_counter() - began_s)
-            return start_response(status, headers, exc_info)
+            if note is not None:
+                noted[:] = status, g.get("key_id")
+            return start_response(status, [*headers, ("X-Request-ID", request_id)], exc_info)
 
-        return answer(environ, start)
+        pieces = answer(environ, start)
+        return pieces if note is None or not noted else note(environ, pieces, began_s, *noted)
 
     app.wsgi_app = observed  # type: ignore[method-assign]  # as Flask's documentation has it
+
+
+def _note_access(
+    environ: WSGIEnvironment,
+    pieces: Iterable[bytes],
+    began_s: float,
+    status: str,
+    key_id: str | None,
+) -> Iterable[bytes]:
+    """Write the line when the answer has been handed over. The query is left out: it may hold what is secret."""
+    sent_bytes = 0
+
+    def counted() -> Iterable[bytes]:
+        nonlocal sent_bytes
+        for piece in pieces:
+            sent_bytes += len(piece)
+            yield piece
+
+    def done() -> None:
+        note_request(
+            {
+                "request_id": environ[REQUEST_ID],
+                "method": environ["REQUEST_METHOD"],
+                "path": environ["PATH_INFO"].encode("latin-1").decode(errors="backslashreplace"),
+                "status": int(status[:3]),
+                "duration_ms": round((perf_counter() - began_s) * 1e3, 3),
+                "bytes": sent_bytes,
+                "key_id": key_id,
+            }
+        )
+
+    closing = getattr(pieces, "close", None)
+    return ClosingIterator(counted(), [done] if closing is None else [closing, done])
 
 
 def _place(environ: WSGIEnvironment, places: dict[tuple[str, str], int]) -> int:
