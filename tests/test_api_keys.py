@@ -21,7 +21,7 @@ from flask import Flask, Response, g
 from flask.testing import FlaskClient
 
 from statsapi import __main__, keys
-from statsapi.api import access
+from statsapi.api import access, observing
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
@@ -495,7 +495,7 @@ def test_pages_have_a_policy_and_may_have_their_own(app: Flask) -> None:
     app.add_url_rule("/strict", "strict", view_func=lambda: "<p>")
     app.add_url_rule("/own", "own", view_func=lambda: ("<p>", own))
     client = app.test_client()
-    assert client.get("/strict").headers["Content-Security-Policy"] == access.HTML_POLICY
+    assert client.get("/strict").headers["Content-Security-Policy"] == observing.HTML_POLICY
     assert client.get("/strict").headers["Referrer-Policy"] == "no-referrer"
     answer = client.get("/own")
     assert {name: answer.headers.getlist(name) for name in own} == {name: [value] for name, value in own.items()}

@@ -1,4 +1,4 @@
-"""Who may call what, and the headers that every answer carries."""
+"""Who may call what: API keys and their scopes, and the pages of other origins."""
 
 from __future__ import annotations
 
@@ -32,9 +32,6 @@ NEEDS: Final[dict[str, str | None]] = {
     "debug.debug_events": ADMIN,
 }
 
-# Nothing may be loaded, framed or sent from a page, unless its own answer says otherwise.
-HTML_POLICY: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
 # A browser's script may send and read these across origins, beside those that it always may.
@@ -50,8 +47,7 @@ _CORS_READ: Final = ["Idempotent-Replayed", "RateLimit", "RateLimit-Policy", "Re
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
-    """Guard the app's routes, and set the headers. Before others that ask who calls: `g.key_id`, where there is one."""
-    app.after_request(_set_headers)
+    """Guard the app's routes. Before others that ask who calls: `g.key_id`, where there is one."""
     if settings.cors_origins:
         CORS(
             app,
@@ -103,18 +99,3 @@ def _presented(environ: dict[str, str]) -> str | None:
 
 def _refuse(status: int, title: str, detail: str, challenge: str) -> Response:
     return problems.problem(status, problems.code_of(title), title, detail, headers={"WWW-Authenticate": challenge})
-
-
-def _set_headers(response: Response) -> Response:
-    headers = response.headers
-    # Looking for a header that is not there costs Werkzeug 2 µs; going through those that are, none.
-    held = {name.lower(): value for name, value in headers}
-    headers.add("X-Content-Type-Options", "nosniff")
-    # Every answer is as of now, and some are for one key only; what may be kept (a static file) says so itself.
-    if "cache-control" not in held:
-        headers.add("Cache-Control", "no-store")
-    if held.get("content-type", "").startswith("text/html"):
-        if "content-security-policy" not in held:
-            headers.add("Content-Security-Policy", HTML_POLICY)
-        headers.setdefault("Referrer-Policy", "no-referrer")
-    return response

@@ -1,4 +1,5 @@
-"""What is noted of each request when its answer begins: into the metrics, and into the access log where that is on.
+"""What happens around every answer: it is counted in the metrics, noted in the access log where that is on, and gets
+the headers that all carry.
 
 Around Flask, not by its hooks: before_request and after_request cost an event 5 µs, this 4, and it sees every answer.
 """
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
 _GIVEN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
+# Nothing may be loaded, framed or sent from a page, unless its own answer says otherwise.
+HTML_POLICY: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
 
 def register(app: Flask) -> None:
-    """Every answer carries X-Request-ID: the client's or the proxy's where it has a usable one, or a new one."""
+    """Watch every answer. X-Request-ID is the client's or the proxy's where it has a usable one, or a new one."""
     service = app.extensions["statsapi"]
     metrics = service.metrics
     note = _note_access if service.settings.access_log == "on" else None
@@ -51,12 +55,27 @@ def register(app: Flask) -> None:
             metrics.request(_place(environ, places), status[:3], perf_counter() - began_s)
             if note is not None:
                 noted[:] = status, g.get("key_id")
-            return start_response(status, [*headers, ("X-Request-ID", request_id)], exc_info)
+            return start_response(status, [*_secured(headers), ("X-Request-ID", request_id)], exc_info)
 
         pieces = answer(environ, start)
         return pieces if note is None or not noted else note(environ, pieces, began_s, *noted)
 
     app.wsgi_app = observed  # type: ignore[method-assign]  # as Flask's documentation has it
+
+
+def _secured(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """An answer's headers, with those that every answer carries. 1 µs, where Flask's after_request takes 4."""
+    held = {name.lower(): value for name, value in headers}
+    added = [("X-Content-Type-Options", "nosniff")]
+    # Every answer is as of now, and some are for one key only; what may be kept (a static file) says so itself.
+    if "cache-control" not in held:
+        added.append(("Cache-Control", "no-store"))
+    if held.get("content-type", "").startswith("text/html"):
+        if "content-security-policy" not in held:
+            added.append(("Content-Security-Policy", HTML_POLICY))
+        if "referrer-policy" not in held:
+            added.append(("Referrer-Policy", "no-referrer"))
+    return headers + added
 
 
 def _note_access(
