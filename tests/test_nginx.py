@@ -110,6 +110,8 @@ def test_the_service_behind_nginx(tmp_path: Path) -> None:
         connection.endheaders()
         response = connection.getresponse()
         assert (response.status, response.getheader("Content-Type")) == (413, "application/problem+json")
+        assert response.getheader("X-Content-Type-Options") == "nosniff"
+        assert response.getheader("Cache-Control") == "no-store"
         assert json.loads(response.read())["status"] == 413
         connection.close()
 
