@@ -37,6 +37,7 @@ CALLS = [
     ("GET", "/statistics", "read"),
     ("GET", "/statistics/timeline?window=1h&step=1m", "read"),
     ("GET", "/series", "read"),
+    ("GET", "/metrics", "read"),
     ("DELETE", "/series/default", "admin"),
     ("GET", "/debug/events", "admin"),
 ]
@@ -215,7 +216,7 @@ def test_a_rate_limit_is_the_keys_own(clock: FakeClock) -> None:
     """Two clients at one address do not use each other's up, and a refused key uses up nobody's."""
     (first, held_first), (second, held_second) = new_key(["read"], "a"), new_key(["read"], "b")
     entries = f"{held_first.line()};{held_second.line()}"
-    with app_of(clock, api_keys=entries, rate_limit="2/hour") as app:
+    with app_of(clock, api_keys=entries, rate_limit="2/day") as app:
         client = app.test_client()
         sent = [first, first, first, "unknown", second, second, second]
         statuses = [client.get("/series", headers={"X-API-Key": key}).status_code for key in sent]
