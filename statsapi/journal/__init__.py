@@ -237,7 +237,7 @@ class Journal(Protocol):
 
     def check_writable(self, wait_s: float = 1.0) -> None:
         """Take the write lock and give it back; nothing is recorded. JournalUnavailable when it is not to be had in
-        `wait_s` (about), or the journal cannot be written. Tens of µs. What only the write itself finds out (a disk
+        `wait_s` (about), or the journal cannot be written. A few µs. What only the write itself finds out (a disk
         that is full) it does not see.
         """
 
