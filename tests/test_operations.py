@@ -77,7 +77,8 @@ def test_a_server_that_has_stopped_leaves_one_file(tmp_path: Path) -> None:
     """No -wal is left that would be played into a restored file, not even when no worker could close the journal."""
     folder = tmp_path / "data"
     env = {"STATSAPI_JOURNAL": f"sqlite:///{folder}/events.db"}
-    with gunicorn_server(tmp_path, workers=2, env=env) as server:
+    # Where Gunicorn hears of SIGTERM and the workers' end in one go, it forgets the latter and waits out this time.
+    with gunicorn_server(tmp_path, workers=2, env=env, args=["--graceful-timeout", "3"]) as server:
         server.wait_for_journals(2)
         assert post(server, 42.5)[0] == 200
         server.signal(signal.SIGSTOP)  # the arbiter hears of both at once, and starts no other worker
