@@ -60,14 +60,15 @@ def get(path: str) -> Iterator[bytes]:
     return repeat(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n".encode())
 
 
-def events(path: str = "/event", *, start_s: float | None = None) -> Iterator[bytes]:
+def events(path: str = "/event", *, start_s: float | None = None, key: str = "") -> Iterator[bytes]:
     """POSTs of one event each: timestamps a microsecond apart from `start_s` (default: now), values all different.
 
-    Body and head have a fixed length, so a request is one bytes formatting (0.6 µs).
+    `key` is an API key. Body and head have a fixed length, so a request is one bytes formatting (0.6 µs).
     """
     body_length = len('{"timestamp": "2025-11-21T07:45:00.000000Z", "value": 100000.25}')
+    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n{authorization}Content-Type: application/json\r\n"
         f"Content-Length: {body_length}\r\n\r\n"
     )
     start_us = int((time.time() if start_s is None else start_s) * 1e6)

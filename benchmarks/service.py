@@ -2,9 +2,9 @@
 
     python -m benchmarks.service [--seconds 3] [--rounds 3]
 
-Four servers take turns, round after round, and the best round of each counts: statsapi (two workers, the SQLite
-journal, fsync=interval), a bare Flask hello on the same Gunicorn settings, the seed's design as documented, and the
-same at its best. Then GET /statistics with a million events stored.
+The servers take turns, round after round, and the best round of each counts: statsapi (two workers, the SQLite journal,
+fsync=interval) without and with API keys, a bare Flask hello on the same Gunicorn settings, the seed's design as
+documented, and the same at its best. Then GET /statistics with a million events stored.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.load import Load, events, get, run_load
 from statsapi.journal import Proposal, open_journal
+from statsapi.keys import new_key
 from statsapi.model import EventBatch, Part
 from tests.servers import ROOT, gunicorn_server, wait_until
 
@@ -32,7 +33,7 @@ MILLION = 1_000_000
 
 
 @contextmanager
-def statsapi(directory: Path, preload: int = 0) -> Iterator[str]:
+def statsapi(directory: Path, preload: int = 0, env: dict[str, str] | None = None) -> Iterator[str]:
     if preload:
         directory.mkdir(parents=True)
         journal = open_journal(f"sqlite:///{directory}/events.db")
@@ -42,7 +43,7 @@ def statsapi(directory: Path, preload: int = 0) -> Iterator[str]:
             ts_us = now_us - rng.integers(0, 3_000_000_000, 10_000)
             journal.append(Proposal(EventBatch((Part("default", ts_us, rng.lognormal(3, 1, 10_000)),))))
         journal.close()
-    with gunicorn_server(directory, workers=2) as server:
+    with gunicorn_server(directory, workers=2, env=env) as server:
         server.wait_for_journals(2)
         yield server.target
 
@@ -77,8 +78,11 @@ def seed(directory: Path, *arguments: str) -> Iterator[str]:
             process.wait(30)
 
 
+KEY, HELD = new_key(["write"], "benchmark")
+
 SERVERS: dict[str, Callable[[Path], Any]] = {
     "statsapi": statsapi,
+    "statsapi, keys on": lambda directory: statsapi(directory, env={"STATSAPI_API_KEYS": HELD.line()}),
     "Flask hello": hello,
     "seed, as documented": seed,
     "seed, at its best": lambda directory: seed(directory, "--best"),
@@ -109,9 +113,10 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{platform.platform()}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}\n")
     print("POST /event, 16 keep-alive connections (goals: 1.6 × the documented seed, 0.65 × hello)\n")
-    rounds(SERVERS, args, events, 16)
+    rounds(SERVERS, args, lambda: events(key=KEY), 16)
     print("GET /statistics, few events\n")
-    rounds(SERVERS, args, lambda: get("/statistics"), 16)
+    open_to_all = {name: server for name, server in SERVERS.items() if name != "statsapi, keys on"}
+    rounds(open_to_all, args, lambda: get("/statistics"), 16)
     print("GET /statistics, a million events (goal: 1,000 × the seed)\n")
     full = {
         "statsapi": lambda directory: statsapi(directory, MILLION),
