@@ -164,10 +164,14 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         else:
             super().enqueue_req(conn)
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        _let_signals_through()  # what came since the fork is heard now
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: not ready from here on, so before any answer tells its client that this worker closes."""
-        if isinstance(wsgi := getattr(self, "wsgi", None), Flask):
-            wsgi.extensions["statsapi"].leave()
+        if isinstance(service := _service(self), Service):
+            service.leave()
         super().handle_exit(sig, frame)
 
     def _cap_keepalive(self, deadline: float) -> None:
@@ -194,6 +198,24 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
             self._stuck = freer
         self._waiting_since = None
         return False
+
+
+# Signals that stop a worker. Between the fork and init_signals a worker has the arbiter's handlers, which would swallow
+# one, and the arbiter sends none again: a server stopped while it starts hung until graceful_timeout. So they are held
+# back from before the fork on.
+
+_STOPPING: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
+
+
+def _hold_signals_back() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+
+
+def _let_signals_through() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
+os.register_at_fork(after_in_parent=_let_signals_through)
 
 
 # Cores
@@ -386,6 +408,8 @@ def pre_fork(server: Any, worker: Any) -> None:
     worker.shares = server.num_workers
     _load_keys()
     worker.core = choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
+    if isinstance(worker, FairThreadWorker):  # another class would not let them through again
+        _hold_signals_back()
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -172,6 +172,24 @@ def test_term_finishes_the_request_under_way_and_then_closes(tmp_path: Path) -> 
     assert notes.read_text() == f"start {worker}\nclose {worker}\n"
 
 
+def test_a_stop_is_heard_by_workers_that_have_just_been_forked(tmp_path: Path) -> None:
+    """SIGTERM that reaches a worker before it has handlers of its own is not lost: the server stops at once."""
+    slowly = tmp_path / "slowly.py"
+    slowly.write_text(
+        f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\n"
+        f"exec(open({str(ROOT / 'gunicorn.conf.py')!r}).read())\n"
+        "def post_fork(server, worker):\n    time.sleep(1)\n    serving.post_fork(server, worker)\n"
+    )
+    server = start_gunicorn(tmp_path, app=PROBE, args=["--config", str(slowly), "--graceful-timeout", "600"])
+    try:
+        wait_until(lambda: len(server.workers()) == 2, "two forks")
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.log
+    finally:
+        stop(server)
+
+
 def test_silent_connections_do_not_hold_up_a_stop(tmp_path: Path) -> None:
     """SIGTERM ends connections that have never sent anything with the idle ones, long before graceful_timeout."""
     with (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+import weakref
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -63,6 +64,7 @@ class SqliteStorage(Storage):
                 connection.execute("PRAGMA journal_mode=WAL").fetchall()
                 connection.execute("PRAGMA synchronous=OFF")
                 connection.execute(_SCHEMA)
+                weakref.finalize(self, connection.close)  # nobody closes a storage
                 self._connection = connection
             rows = self._connection.execute(statement, parameters).fetchall()
         return rows[0] if rows else None
