@@ -155,6 +155,9 @@ _CONTENT_ENCODING: Final[Json] = {
     "description": "The body may be gzipped; the limits hold for what it unpacks to.",
     "schema": {"type": "string", "examples": ["gzip"]},
 }
+_REQUEST_ID: Final[Json] = {
+    "X-Request-ID": {"schema": {"type": "string"}, "description": "the request's, or a new one"}
+}
 _REPLAYED: Final[Json] = {"Idempotent-Replayed": {"schema": {"const": "true"}, "description": "a retry's answer"}}
 
 
@@ -175,8 +178,7 @@ def _answers(
 ) -> Json:
     content = {} if schema is None else _content(_JSON, _ref(schema))
     ok: Json = {"description": description, "content": content | (more or {})}
-    if headers:
-        ok["headers"] = headers
+    ok["headers"] = _REQUEST_ID | (headers or {})
     return {"200": ok} | {str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS, *others)}
 
 
