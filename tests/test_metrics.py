@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -402,8 +403,13 @@ def test_prometheus_scrapes_it(tmp_path: Path) -> None:
             query = f"http://{found[1].strip(chr(34))}/api/v1/query?query=statsapi_window_mean%7Bwindow%3D%221h%22%7D"
 
             def asked() -> list[dict[str, object]]:
-                with urllib.request.urlopen(query) as answer:
-                    return json.load(answer)["data"]["result"]
+                try:
+                    with urllib.request.urlopen(query) as answer:
+                        return json.load(answer)["data"]["result"]
+                except urllib.error.HTTPError as error:
+                    assert error.code == 503  # noqa: PT017 - Prometheus listens before it is ready
+                    error.close()
+                    return []
 
             (result,) = wait_until(asked, "a scrape")
             assert float(result["value"][1]) == statistics.mean([0.1, 0.2])  # type: ignore[index]
