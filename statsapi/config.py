@@ -6,6 +6,7 @@ A field `window_us` named by `STATSAPI_WINDOW` is one line of the README's table
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -56,6 +57,11 @@ def _valid_rate_limit(value: str) -> None:
         limits.parse_many(value)
     except ValueError:
         raise ValidationError("must be like 100/minute, or several of them with commas between") from None
+
+
+def _valid_rate_limit_storage(value: str) -> None:
+    if value.startswith("redis") and importlib.util.find_spec("redis") is None:
+        raise ValidationError("needs a client that is not installed: pip install redis")
 
 
 class Names(fields.Field[tuple[str, ...]]):
@@ -156,7 +162,9 @@ class Settings:
     rate_limit_storage: str | None = _setting(
         fields.String,
         None,
-        "where requests are counted; unset is a file beside the journal, `redis://host` serves several machines",
+        "where requests are counted; unset is a file beside the journal, `redis://host` serves several machines (with "
+        "`pip install redis`)",
+        validate=_valid_rate_limit_storage,
     )
     trusted_proxies: int = _setting(
         fields.Integer,

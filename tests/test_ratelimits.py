@@ -97,6 +97,13 @@ def test_the_setting_is_checked() -> None:
         Settings.from_env({"STATSAPI_RATE_LIMIT": "often"})
 
 
+def test_a_client_that_is_missing_is_said_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis needs a package that is not installed by itself: a refusal with the remedy, not a traceback."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install redis"):
+        Settings.from_env({"STATSAPI_RATE_LIMIT_STORAGE": "redis://localhost"})
+
+
 def test_counters_expire_and_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter begins anew when its time is over, and what has expired leaves the file."""
     now_s = [1000.0]
