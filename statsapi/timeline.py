@@ -82,7 +82,6 @@ _MEMO_ENTRIES = 16
 
 _NO_TS: TimestampsUs = np.empty(0, np.int64)
 _NO_VALUES: Values = np.empty(0, np.float64)
-_NO_RANKS: NDArray[np.uint16] = np.empty(0, np.uint16)
 
 Columns = tuple[TimestampsUs, Values]
 _Sums = tuple[int, int]
