@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 from marshmallow import Schema, ValidationError, fields, validate
 
 from statsapi.errors import ConfigError
+from statsapi.model import Retention
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_duration, parse_duration_us
 
 PREFIX: Final = "STATSAPI_"
@@ -64,6 +65,13 @@ def _valid_rate_limit_storage(value: str) -> None:
         raise ValidationError("needs a client that is not installed: pip install redis")
 
 
+class OptionalDuration(Duration):
+    """A duration, or 0 for none."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        return 0 if value == "0" else super()._deserialize(value, attr, data, **kwargs)
+
+
 class Names(fields.Field[tuple[str, ...]]):
     """Names with commas in between; a name given twice counts once."""
 
@@ -81,7 +89,7 @@ class Durations(Names):
         return texts
 
 
-_METRICS_WINDOWS: Final = ("5m", "1h")
+_METRICS_WINDOWS: Final = ("5m", "1h", "24h")
 
 
 class Origins(fields.Field[tuple[str, ...]]):
@@ -125,6 +133,12 @@ class Settings:
         HOUR_US,
         "how long raw events are kept, never less than the window (5 minutes of grace are added)",
     )
+    rollup_retention_us: int = _setting(
+        OptionalDuration,
+        DAY_US,
+        "how long roll-ups of the raw events are kept, for longer windows: of minutes, after two days of hours; `0` "
+        "keeps none",
+    )
     max_future_skew_us: int | None = _setting(
         Duration,
         None,
@@ -145,8 +159,8 @@ class Settings:
     max_events: int = _setting(
         fields.Integer,
         0,
-        "most raw events held at one time; further ones are refused (507). 0: what half the memory holds, divided by "
-        "the workers, at 24 bytes an event",
+        "most raw events held at one time, roll-ups included at 24 bytes an event; further ones are refused (507). 0: "
+        "what half the memory holds, divided by the workers",
         validate=validate.Range(min=0),
     )
     idempotency_ttl_us: int = _setting(Duration, DAY_US, "how long an Idempotency-Key is remembered")
@@ -184,7 +198,7 @@ class Settings:
     metrics_windows: tuple[str, ...] = _setting(
         Durations,
         _METRICS_WINDOWS,
-        "their windows; of the default those within the retention",
+        "their windows; of the default those within what is kept",
     )
     api_keys_file: str | None = _setting(
         fields.String, None, "a file of API keys, one line each (see Keys); changes are noticed within a second"
@@ -215,9 +229,17 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        faults = _contradictions(self.window_us, self.retention_us, self.metrics_windows)
+        faults = _contradictions(self.window_us, self.retention_us, self.rollup_retention_us, self.metrics_windows)
         if faults:
             raise ConfigError(*faults)
+
+    def longest_window_us(self) -> int:
+        return max(self.retention_us, self.rollup_retention_us)
+
+    def retention(self) -> Retention:
+        """What is kept how long, with the grace. There are no roll-ups where they would not outlive the raw events."""
+        rolled_up = self.rollup_retention_us > self.retention_us
+        return Retention(self.retention_us + GRACE_US, self.rollup_retention_us + GRACE_US if rolled_up else 0)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -235,19 +257,37 @@ class Settings:
                 for name, reasons in sorted(error.messages_dict.items())
             ]
             fine: Any = error.valid_data
-            if {"window_us", "retention_us"} <= fine.keys():
-                faults += _contradictions(fine["window_us"], fine["retention_us"], fine.get("metrics_windows", ()))
+            if {"window_us", "retention_us", "rollup_retention_us"} <= fine.keys():
+                faults += _contradictions(
+                    fine["window_us"],
+                    fine["retention_us"],
+                    fine["rollup_retention_us"],
+                    fine.get("metrics_windows", _METRICS_WINDOWS),
+                )
             raise ConfigError(*faults) from None
         return cls(**loaded)
 
 
-def _contradictions(window_us: int, retention_us: int, metrics_windows: tuple[str, ...]) -> list[str]:
-    longer = [(f"{PREFIX}WINDOW", format_duration(window_us))] if window_us > retention_us else []
+def _contradictions(
+    window_us: int, retention_us: int, rollup_retention_us: int, metrics_windows: tuple[str, ...]
+) -> list[str]:
+    faults = []
+    if window_us > retention_us:
+        faults.append(_too_short("RETENTION", retention_us, "WINDOW", format_duration(window_us)))
     if metrics_windows != _METRICS_WINDOWS:  # who shortens the retention need not know of that default
-        too_long = [text for text in metrics_windows if parse_duration_us(text) > retention_us]
-        longer += [(f"a window of {PREFIX}METRICS_WINDOWS", text) for text in too_long]
-    retention = format_duration(retention_us)
-    return [f"{PREFIX}RETENTION ({retention}) must not be shorter than {name} ({text})" for name, text in longer]
+        name, kept_us = max((retention_us, "RETENTION"), (rollup_retention_us, "ROLLUP_RETENTION"))[::-1]
+        faults += [
+            _too_short(name, kept_us, "METRICS_WINDOWS", text)
+            for text in metrics_windows
+            if parse_duration_us(text) > kept_us
+        ]
+    return faults
+
+
+def _too_short(name: str, kept_us: int, longer: str, text: str) -> str:
+    kept = format_duration(kept_us)
+    what = f"a window of {PREFIX}{longer}" if longer == "METRICS_WINDOWS" else PREFIX + longer
+    return f"{PREFIX}{name} ({kept}) must not be shorter than {what} ({text})"
 
 
 def env_names() -> dict[str, str]:

@@ -16,9 +16,19 @@ Values = NDArray[np.float64]
 
 DEFAULT_SERIES = "default"
 
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
+
 # What a datetime can hold, years 1 to 9999. Everything outside is refused at the door.
 MIN_TS_US = -62_135_596_800_000_000
 MAX_TS_US = 253_402_300_799_999_999
+
+
+# Roll-ups of minutes are merged into those of hours when they are so old: of a year's 8,760 hours, two days' 2,880
+# minutes are a fourth of what is kept.
+MINUTES_KEPT_US = 2 * DAY_US
 
 
 class Part(NamedTuple):
@@ -57,6 +67,35 @@ class Span(NamedTuple):
 
     start_us: int
     end_us: int | None = None
+
+
+class Retention(NamedTuple):
+    """How long what is kept, in µs, the grace included. Its methods say which stretch of time that is at `now_us`.
+
+    raw_us: raw events.
+    rollup_us: their roll-ups; 0 when there are none.
+    """
+
+    raw_us: int
+    rollup_us: int = 0
+
+    def raw_from_us(self, now_us: int) -> int:
+        """The first instant whose events every view still holds raw: a whole minute."""
+        return _floor(now_us - self.raw_us, MINUTE_US)
+
+    def from_us(self, now_us: int) -> int:
+        """The first instant of which anything is kept: where a roll-up begins. Events before it count nowhere."""
+        oldest_us = now_us - max(self.rollup_us, self.raw_us)
+        return _floor(oldest_us, HOUR_US if oldest_us < self.hours_us(now_us)[1] else MINUTE_US)
+
+    def hours_us(self, now_us: int) -> tuple[int, int]:
+        """The whole hours from which on there are roll-ups, and from which on they are of minutes, not of hours."""
+        minutes_from_us = _floor(now_us - max(MINUTES_KEPT_US, self.raw_us), HOUR_US)
+        return _floor(now_us - max(self.rollup_us, self.raw_us), HOUR_US), minutes_from_us
+
+
+def _floor(ts_us: int, unit_us: int) -> int:
+    return ts_us - ts_us % unit_us
 
 
 class SeriesInfo(NamedTuple):

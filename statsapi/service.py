@@ -8,15 +8,16 @@ covers; they never change the state, only records do.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.config import GRACE_US, Settings
+from statsapi.config import Settings
 from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
 from statsapi.journal import Decide, Journal, Proposal
 from statsapi.machine import default_max_events
@@ -45,6 +46,7 @@ LIMIT_AGE_S: Final = 1.0
 LIMIT_NEAR_EVENTS: Final = 2_000_000
 
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
+COMPACT_WITHIN_US: Final = 30 * SECOND_US
 
 # What a readiness check waits for the journal's write lock and for a replay, each; and for how long its finding holds.
 READY_WAIT_S: Final = 0.5
@@ -103,7 +105,7 @@ class Service:
         self._open_journal = open_journal
         self._clock_us = clock_us
         self._background = background
-        self._keep_us = settings.retention_us + GRACE_US
+        self.retention = settings.retention()
         self.max_events = 0
         self.share_memory(1)
         self._starting = threading.Lock()
@@ -116,6 +118,9 @@ class Service:
         self._threads: list[threading.Thread] = []
         self._view: View | None = None
         self._tidied_minute_us: int | None = None
+        self._compacted_minute_us: int | None = None
+        # Where several workers keep house one compacts, and those whose turn comes later in the minute find it done.
+        self._compact_after_us = secrets.randbelow(COMPACT_WITHIN_US) if background else 0
 
     def share_memory(self, workers: int) -> None:
         """Set STATSAPI_MAX_EVENTS, where it is left to us, to what fits when so many processes hold all events."""
@@ -186,7 +191,7 @@ class Service:
                     journal.observe_fsync = self.metrics.fsynced
                     self._replay_began_s = time.monotonic()
                     self.metrics.caught_up(self._clock_us())
-                    self._view = View(journal, self._keep_us)
+                    self._view = View(journal, self.retention)
         return self._view
 
     def now_us(self) -> int:
@@ -244,7 +249,7 @@ class Service:
 
     def _count_expired(self, store: Store, batch: EventBatch, events: int) -> Recorded:
         now_us = self._now_after(store)
-        kept_from_us = store.kept_from_us(now_us)
+        kept_from_us = self.retention.from_us(now_us)
         if events == 1:  # numpy would take 15 times as long for it
             expired = sum(part.ts_us.item() < kept_from_us for part in batch.parts if len(part.ts_us))
         else:
@@ -255,11 +260,11 @@ class Service:
         """Runs under the journal's write lock: what the caught-up view does not hold is new."""
         store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
         now_us = self._now_after(store)
-        kept_from_us = store.kept_from_us(now_us)
+        raw_from_us = store.raw_from_us(now_us)
         parts = []
         expired = 0
         for series, ts_us, values in batch.parts:
-            raw = ts_us >= kept_from_us
+            raw = ts_us >= raw_from_us
             expired += len(raw) - int(np.count_nonzero(raw))
             new = raw & ~_repeats(ts_us, values)
             new[new] = ~store.contains(series, ts_us[new], values[new])
@@ -291,7 +296,7 @@ class Service:
         view = self.view()
         store = view.last_caught_up()
         if (
-            store.event_count() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
+            store.load_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
             and view.age_s() <= LIMIT_AGE_S
             and not store.unknown_series(part.series for part in batch.parts)
         ):
@@ -300,7 +305,7 @@ class Service:
             store = view.catch_up(wait_s=LIMIT_WAIT_S)
         except ViewNotReady:  # a replay must not hold up those who record; it has the limit's say for what it has
             store = view.last_caught_up()
-        kept_from_us = store.kept_from_us(self._now_after(store))
+        kept_from_us = self.retention.from_us(self._now_after(store))
         # What has expired costs nothing: neither a series of which nothing else is left, nor one that would begin so.
         added = store.unknown_series(part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
         limit = self.settings.max_series
@@ -313,9 +318,9 @@ class Service:
 
     def _refuse_too_many_events(self, store: Store, adding: int) -> None:
         """`adding` are those that have not expired: what has is dropped as soon as it is read, and takes no room."""
-        if adding and store.event_count() + adding > self.max_events:
+        if adding and store.load_events() + adding > self.max_events:
             store.expire()
-            held = store.event_count()
+            held = store.load_events()
             if held + adding > self.max_events:
                 raise StoreFull("events", held, self.max_events, adding=adding, setting="STATSAPI_MAX_EVENTS")
 
@@ -325,29 +330,38 @@ class Service:
         The edges are whole minutes; InvalidRequest names the nearest ones otherwise. A record like any other: events
         recorded later count, also in that span.
         """
-        end_us = MAX_TS_US + 1 if span.end_us is None else span.end_us
-        faults = [
-            {"field": field, "reason": f"must be a whole minute; the nearest range that covers it has {nearest}"}
-            for field, edge_us, nearest in (
-                ("start", span.start_us, format_timestamp(floor_minute_us(span.start_us))),
-                ("end", end_us, format_timestamp(min(-floor_minute_us(-end_us), MAX_TS_US))),
-            )
-            if edge_us % MINUTE_US
-        ]
-        if faults:
-            raise InvalidRequest(faults)
+        edges = (("start", span.start_us), ("end", MAX_TS_US + 1 if span.end_us is None else span.end_us))
         deleted = 0
 
         def decide() -> Proposal:
             nonlocal deleted
             store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
-            kept_from_us = store.kept_from_us(self._now_after(store))
-            deleted = store.count(series, span._replace(start_us=max(span.start_us, kept_from_us)))
-            return Proposal(Deletion(series, span.start_us, end_us))
+            now_us = self._now_after(store)
+            self._refuse_cut_rollups(store, edges, now_us)
+            deleted = store.count(series, span._replace(start_us=max(span.start_us, self.retention.from_us(now_us))))
+            return Proposal(Deletion(series, *(edge_us for _, edge_us in edges)))
 
         self._catch_up_before_deciding()
         self.view().journal.append(decide)
         return deleted
+
+    def _refuse_cut_rollups(self, store: Store, edges: Iterable[tuple[str, int]], now_us: int) -> None:
+        """A deletion takes whole minutes, and whole hours where there are no minutes any more: it may not be decided by
+        what has been rolled up already.
+        """
+        faults = []
+        for field, edge_us in edges:
+            unit_us = MINUTE_US
+            if self.retention.rollup_us and edge_us >= self.retention.hours_us(now_us)[0]:
+                unit_us = max(unit_us, store.resolution_us(edge_us, now_us))
+            if edge_us % unit_us:
+                nearest_us = edge_us // unit_us * unit_us + (unit_us if field == "end" else 0)
+                nearest = format_timestamp(min(nearest_us, MAX_TS_US))
+                what = "minute" if unit_us == MINUTE_US else "hour"
+                reason = f"must be a whole {what}; the nearest range that covers it has {nearest}"
+                faults.append({"field": field, "reason": reason})
+        if faults:
+            raise InvalidRequest(faults)
 
     def _catch_up_before_deciding(self) -> None:
         """So that only what was recorded since is caught up with under the write lock: a replay there would stop every
@@ -392,8 +406,8 @@ class Service:
 
     def _state(self, store: Store, now_us: int) -> State:
         windows = [(text, parse_duration_us(text)) for text in self.settings.metrics_windows]
-        windows = [(text, us) for text, us in windows if us <= self.settings.retention_us]
-        spans = [Span(now_us - us) for _, us in windows]
+        windows = [(text, us) for text, us in windows if us <= self.settings.longest_window_us()]
+        spans = self.spans(store, now_us, [us for _, us in windows]) if windows else []
         return State(
             store.event_count(),
             store.size_bytes(),
@@ -402,7 +416,7 @@ class Service:
             [
                 (series, text, answer.summary)
                 for series in self.settings.metrics_series
-                for (text, _), answer in zip(windows, store.statistics(series, spans), strict=True)
+                for (text, _), answer in zip(windows, store.statistics(series, spans, now_us), strict=True)
             ],
         )
 
@@ -418,31 +432,52 @@ class Service:
     ) -> list[Span]:
         """The spans that a question means: an explicit range, or windows that end now and have no upper bound.
 
-        Without either it is the default window. InvalidRequest where one reaches past what is kept; `field` is what its
-        client calls the windows. A start may lie up to the grace before the retention, as its client computed it some
-        time ago.
+        Without either it is the default window. An edge where there are only roll-ups is moved outwards, to between two
+        of them. InvalidRequest where a span reaches past what is kept; `field` is what its client calls the windows. A
+        start may lie up to the grace before the retention, as its client computed it some time ago.
         """
         if start_us is not None:
-            kept_from_us = store.kept_from_us(now_us)
-            if start_us < kept_from_us:
-                raise InvalidRequest([{"field": "start", "reason": self._kept(kept_from_us)}])
-            return [Span(start_us, end_us)]
-        for window_us in windows_us:
-            if window_us > self.settings.retention_us:
-                reason = f"{format_duration(window_us)} {self._kept(now_us - self.settings.retention_us)}"
-                raise InvalidRequest([{"field": field, "reason": reason}])
-        return [Span(now_us - window_us) for window_us in windows_us or (self.settings.window_us,)]
+            if start_us < (from_us := self.retention.from_us(now_us)):
+                raise InvalidRequest([{"field": "start", "reason": self._kept(from_us)}])
+            spans = [Span(start_us, end_us)]
+        else:
+            longest_us = self.settings.longest_window_us()
+            for window_us in windows_us:
+                if window_us > longest_us:
+                    reason = f"{format_duration(window_us)} {self._kept(now_us - longest_us)}"
+                    raise InvalidRequest([{"field": field, "reason": reason}])
+            spans = [Span(now_us - window_us) for window_us in windows_us or (self.settings.window_us,)]
+        return [self._between_rollups(store, span, now_us) for span in spans]
+
+    def raw_span(self, store: Store, now_us: int, start_us: int | None, end_us: int | None) -> Span:
+        """The span of raw events that a question means; without a start it begins with the first one held.
+
+        InvalidRequest where it begins before.
+        """
+        raw_from_us = store.raw_from_us(now_us)
+        if start_us is not None and start_us < raw_from_us:
+            kept = f"raw events are kept for {format_duration(self.settings.retention_us)} (STATSAPI_RETENTION)"
+            reason = f"reaches past what is kept: {kept}, now since {format_timestamp(raw_from_us)}"
+            raise InvalidRequest([{"field": "start", "reason": reason}])
+        return Span(raw_from_us if start_us is None else start_us, end_us)
+
+    def _between_rollups(self, store: Store, span: Span, now_us: int) -> Span:
+        start_us, end_us = span
+        start_us -= start_us % store.resolution_us(start_us, now_us)
+        if end_us is not None:
+            end_us += -end_us % store.resolution_us(end_us, now_us)
+        return Span(start_us, end_us)
 
     def _kept(self, from_us: int) -> str:
-        return (
-            f"reaches past what is kept: {format_duration(self.settings.retention_us)} (STATSAPI_RETENTION), "
-            f"now since {format_timestamp(from_us)}"
-        )
+        setting = "STATSAPI_ROLLUP_RETENTION" if self.retention.rollup_us else "STATSAPI_RETENTION"
+        kept = format_duration(self.settings.longest_window_us())
+        return f"reaches past what is kept: {kept} ({setting}), now since {format_timestamp(from_us)}"
 
     # Keeping house
 
     def keep_house(self) -> None:
-        """Let the journal do its upkeep and catch up; once a minute also expire and compact. Every worker does so.
+        """Let the journal do its upkeep, catch up, and fold what is due; once a minute also compact. Every worker does
+        so.
 
         What is due is decided by the clock and the journal alone, so a test with a clock of its own can call it.
         """
@@ -456,17 +491,16 @@ class Service:
         view = self.view()
         store = self._catch_up(None)
         now_us = self._clock_us()
-        if floor_minute_us(now_us) != self._tidied_minute_us:  # the horizon moves by whole minutes
-            if now_us - store.appended_us >= MINUTE_US and self._holds_expired(store, now_us):
+        minute_us = floor_minute_us(now_us)
+        if minute_us != self._tidied_minute_us:  # the horizon moves by whole minutes
+            if now_us - store.appended_us >= MINUTE_US and store.holds_expired(now_us):
                 self._tick(now_us)
                 store = view.catch_up()
-            store.expire()
+            self._tidied_minute_us = minute_us
+        store.expire()  # also what came late for its minute since
+        if minute_us != self._compacted_minute_us and now_us - minute_us >= self._compact_after_us:
             view.compact()
-            self._tidied_minute_us = floor_minute_us(now_us)
-
-    def _holds_expired(self, store: Store, now_us: int) -> bool:
-        oldest_us = store.oldest_ts_us()
-        return oldest_us is not None and oldest_us < store.kept_from_us(now_us)
+            self._compacted_minute_us = minute_us
 
     def _tick(self, now_us: int) -> None:
         """Append an empty record where nobody records any more: only records move the horizon of every view."""

@@ -1,12 +1,18 @@
-"""All timelines behind the one threading.Lock: one worker's view of the journal.
+"""All series behind the lock: what the records of the journal add up to.
 
-A store is the sum of the records it has applied, in journal order; applying never judges (DESIGN, "Records and
+The store is a sum over the records it was given, in journal order; applying never judges (DESIGN, "Records and
 views"). It knows no clock, no journal and no HTTP: segments come in, summaries go out.
 
-Two bounds decide what it holds:
+Three bounds decide what it holds (`model.Retention` says where they may lie):
 - the *mark*: the last record applied. `appended_us` is that record's time, and rises.
-- the *horizon*: a whole minute; events before it have been dropped. It never passes the last `appended_us` - keep, so
-  no question about the retention reaches below it, and two views with different horizons give the same answers.
+- the *horizon*: a whole minute that follows it. Events before it are due to be *folded*: a timeline's minute becomes
+  a bucket of the series' roll-ups. Without roll-ups they are dropped.
+- the *floor*: what lies before it counts nowhere any more.
+
+Every event is either in its series' timeline or in its roll-ups, and a question adds up both. So folding may be done
+in small slices, with questions in between, and an event that comes late for its minute is simply put into the timeline,
+to be folded soon. No question about the retention reaches below the horizon, edges before it lie between buckets,
+and sums are exact: two views with different horizons give the same answers.
 
 Every public method takes the lock itself; none is held while something else is waited for.
 """
@@ -14,6 +20,7 @@ Every public method takes the lock itself; none is held while something else is 
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,25 +29,37 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from statsapi import rollup, sketch
 from statsapi.model import (
+    HOUR_US,
     MIN_TS_US,
+    MINUTE_US,
     Deletion,
     EventBatch,
     Part,
+    Retention,
     SeriesInfo,
     Span,
     TimestampsUs,
     Values,
 )
-from statsapi.summary import IDENTITY, Summary
+from statsapi.rollup import Rolled, Rollups
+from statsapi.sketch import Sketch
+from statsapi.summary import Summary, combine
 from statsapi.timeline import Timeline, step_details
-from statsapi.times import MINUTE_US, floor_minute_us
 
 # How many of the events that were too old to count are remembered, so that a wrongly stamped one can be found.
 LATE_REMEMBERED: Final = 1000
 
-# Expiry lets readers in after this many series.
+# Who walks over all series lets others in after this many.
 _SERIES_PER_LOCK: Final = 1000
+
+# Folding lets others in after so long, and takes a minute of so many chunks at most at once: MEASURED.
+_FOLD_S: Final = 0.001
+_FOLD_CHUNKS: Final = 128
+
+# What an event takes in memory, about: roll-ups count towards the limit on events by it.
+EVENT_BYTES: Final = 24
 
 
 class EventColumns(Protocol):
@@ -72,28 +91,36 @@ class Held(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """One span's answer. percentiles: one for each asked, [] when the span is empty or none was asked."""
+    """One span's answer. percentiles: one for each asked, [] when the span is empty or none was asked.
+
+    first, last: the values of the first and last event; None where there is none, or where it has been rolled up:
+    `rolled_up` names those.
+    relative_error: what is guaranteed of percentiles that come from sketches; None for exact ones.
+    """
 
     summary: Summary
     percentiles: list[float]
-    first: float | None
-    last: float | None
+    first: float | None = None
+    last: float | None = None
+    rolled_up: tuple[str, ...] = ()
+    relative_error: float | None = None
 
 
 class Store:
-    """The view of one worker.
+    """The view of one worker: what is kept for the `retention`."""
 
-    keep_us: how long before a record's `appended_us` its events are kept raw (retention + grace), in µs.
-    """
-
-    def __init__(self, keep_us: int) -> None:
+    def __init__(self, retention: Retention) -> None:
+        self.retention = retention
         self._lock = threading.Lock()
-        self._keep_us = keep_us
         self._timelines: dict[str, Timeline] = {}
+        self._rollups: dict[str, Rollups] = {}
         self._event_count = 0
+        self._rollup_bytes = 0
         self._names: list[str] | None = None  # sorted; None when a series came or went
         self._late: deque[LateEvent] = deque(maxlen=LATE_REMEMBERED)
         self._horizon_us = MIN_TS_US
+        self._hours_us = (MIN_TS_US, MIN_TS_US)  # see Retention.hours_us
+        self._due: set[str] = set()  # series that may hold something from before the horizon
         self._appended_us = MIN_TS_US
 
     @property
@@ -105,9 +132,19 @@ class Store:
     def horizon_us(self) -> int:
         return self._horizon_us
 
-    def kept_from_us(self, now_us: int) -> int:
-        """The first instant whose events every view still holds raw at `now_us`: a whole minute."""
-        return floor_minute_us(now_us - self._keep_us)
+    def raw_from_us(self, now_us: int) -> int:
+        """The first instant from which on this view and, unless the retention was made longer, every other one holds
+        raw events at `now_us`: a whole minute.
+        """
+        return max(self.retention.raw_from_us(now_us), self._horizon_us)
+
+    def resolution_us(self, ts_us: int, now_us: int) -> int:
+        """How far apart the instants are, around that one, between which events cannot be told apart: 1 µs while they
+        are raw, then a roll-up's length.
+        """
+        if ts_us >= self.raw_from_us(now_us):
+            return 1
+        return MINUTE_US if ts_us >= self.retention.hours_us(now_us)[1] else HOUR_US
 
     def apply(self, changes: Iterable[EventColumns | Deletion], appended_us: int) -> None:
         """Add a stretch of the journal, the last record of which was appended at `appended_us`. Cannot fail."""
@@ -123,14 +160,16 @@ class Store:
         """Caller holds the lock."""
         ts_us, values = events.ts_us, events.values
         oldest_us = int(ts_us.min())
-        # The last record's bound is the highest: one comparison clears nearly every batch of both questions.
-        if oldest_us < self.kept_from_us(int(events.appended_us[-1])):
+        # The last record's bound is the highest: one comparison clears nearly every batch of all questions.
+        if oldest_us < self.retention.raw_from_us(int(events.appended_us[-1])):
             self._remember_late(events)
-        if oldest_us < self._horizon_us:
-            kept = ts_us >= self._horizon_us
-            ts_us, values = ts_us[kept], values[kept]
-            if not len(ts_us):
-                return
+            if oldest_us < (floor_us := self._floor_us()):
+                kept = ts_us >= floor_us
+                ts_us, values = ts_us[kept], values[kept]
+                if not len(ts_us):
+                    return
+            if oldest_us < self._horizon_us:
+                self._due.add(events.series)
         timeline = self._timelines.get(events.series)
         if timeline is None:
             timeline = self._timelines[events.series] = Timeline()
@@ -138,9 +177,13 @@ class Store:
         timeline.insert(ts_us, values)
         self._event_count += len(ts_us)
 
+    def _floor_us(self) -> int:
+        """Caller holds the lock. What lies before may be dropped: the horizon itself, where there are no roll-ups."""
+        return self.retention.from_us(self._appended_us) if self.retention.rollup_us else self._horizon_us
+
     def _remember_late(self, events: EventColumns) -> None:
         """Caller holds the lock. Whether an event is late depends on its own record only, so all views agree."""
-        bounds_us = events.appended_us - self._keep_us
+        bounds_us = events.appended_us - self.retention.raw_us
         bounds_us -= bounds_us % MINUTE_US
         (late,) = np.nonzero(events.ts_us < bounds_us)
         self._late.extend(
@@ -154,6 +197,11 @@ class Store:
             self._event_count -= timeline.delete(deletion.start_us, deletion.end_us)
             if not len(timeline):
                 self._drop(deletion.series)
+        rollups = self._rollups.get(deletion.series)
+        if rollups is not None:
+            self._rollup_bytes += rollups.remove(deletion.start_us, deletion.end_us)[1]
+            if not len(rollups):
+                del self._rollups[deletion.series]
         forgotten = [
             late
             for late in self._late
@@ -168,29 +216,31 @@ class Store:
         self._names = None
 
     def statistics(
-        self, series: str, spans: Sequence[Span], percentiles: Sequence[float] = (), *, ends: bool = False
+        self, series: str, spans: Sequence[Span], now_us: int, percentiles: Sequence[float] = (), *, ends: bool = False
     ) -> list[Statistics]:
         """Each span's statistics, all from one instant; `ends` asks for the values of the first and last event too.
 
-        percentiles are numbers from 0 to 100.
+        An edge before `raw_from_us(now_us)` lies between roll-ups: on a multiple of `resolution_us` there.
+        Percentiles are numbers from 0 to 100; those of a span that begins before come from sketches, which are merged
+        without the lock.
         """
+        raw_from_us = self.raw_from_us(now_us)
+        if percentiles and any(span.start_us < raw_from_us for span in spans):
+            self._fold_all_of(series)
         with self._lock:
-            timeline = self._timelines.get(series)
-            if timeline is None:
-                return [Statistics(IDENTITY, [], None, None)] * len(spans)
-            answers = []
+            timeline, rollups = self._held_of(series)
+            drafts = []
             for span in spans:
-                first = timeline.first(*span) if ends else None
-                last = timeline.last(*span) if ends else None
-                answers.append(
-                    Statistics(
-                        timeline.summarise(*span),
-                        timeline.percentiles(*span, percentiles) if percentiles else [],
-                        first and first[1],
-                        last and last[1],
-                    )
-                )
-            return answers
+                summary = timeline.summarise(*span)
+                if span.start_us >= raw_from_us:
+                    exact = timeline.percentiles(*span, percentiles) if percentiles else []
+                    first, last = (timeline.first(*span), timeline.last(*span)) if ends else (None, None)
+                    drafts.append(_Draft(Statistics(summary, exact, first and first[1], last and last[1])))
+                    continue
+                summary = combine(summary, rollups.summarise(*span))
+                buckets = [rolled.bucket for rolled in rollups.between(*span)] if percentiles else []
+                drafts.append(_draft(summary, timeline, buckets, span, raw_from_us, percentiles, ends))
+        return [draft.finished(percentiles) for draft in drafts]
 
     def steps(
         self,
@@ -198,30 +248,48 @@ class Store:
         span: Span,
         step_us: int,
         n_steps: int,
+        now_us: int,
         percentiles: Sequence[float] = (),
         *,
         ends: bool = False,
     ) -> list[Statistics]:
         """The statistics of n_steps stretches of step_us each, all from one instant; the last ends where the span does.
 
-        Percentiles and ends look at each event once, without the lock.
+        A step that begins before `raw_from_us(now_us)` begins between roll-ups, and its percentiles come from sketches.
+        Of the others percentiles and ends look at each event once, without the lock.
         """
-        last_us = span.start_us + step_us * (n_steps - 1)
+        raw_from_us = self.raw_from_us(now_us)
+        starts_us = [span.start_us + step_us * i for i in range(n_steps)]
+        spans = [Span(*edges) for edges in zip(starts_us, [*starts_us[1:], span.end_us], strict=True)]
+        n_rolled = bisect_left(starts_us, raw_from_us)
+        if percentiles and n_rolled:
+            self._fold_all_of(series)
         pieces: Iterator[tuple[TimestampsUs, Values]] = iter(())
         with self._lock:
-            timeline = self._timelines.get(series)
-            if timeline is None:
-                summaries = [IDENTITY] * n_steps
-            else:
-                summaries = timeline.steps(span.start_us, step_us, n_steps - 1)
-                summaries.append(timeline.summarise(last_us, span.end_us))
-                if percentiles or ends:
-                    pieces = timeline.snapshot(*span)
-        details = step_details(pieces, span.start_us, step_us, n_steps, percentiles)
-        return [
-            Statistics(summary, detail.percentiles, detail.first, detail.last)
-            for summary, detail in zip(summaries, details, strict=True)
-        ]
+            timeline, rollups = self._held_of(series)
+            summaries = timeline.steps(span.start_us, step_us, n_steps - 1)
+            summaries.append(timeline.summarise(*spans[-1]))
+            buckets: list[list[bytes]] = [[] for _ in range(n_rolled)]
+            for rolled in rollups.between(span.start_us, spans[n_rolled - 1].end_us) if n_rolled else ():
+                buckets[min((rolled.start_us - span.start_us) // step_us, n_rolled - 1)].append(rolled.bucket)
+            drafts = [
+                _draft(combine(summary, rollup.summarise(some)), timeline, some, step, raw_from_us, percentiles, ends)
+                for summary, some, step in zip(summaries[:n_rolled], buckets, spans[:n_rolled], strict=True)
+            ]
+            if (percentiles or ends) and n_rolled < n_steps:
+                pieces = timeline.snapshot(starts_us[n_rolled], span.end_us)
+        answers = [draft.finished(percentiles) for draft in drafts]
+        if n_rolled < n_steps:
+            details = step_details(pieces, starts_us[n_rolled], step_us, n_steps - n_rolled, percentiles)
+            answers += [
+                Statistics(summary, detail.percentiles, detail.first, detail.last)
+                for summary, detail in zip(summaries[n_rolled:], details, strict=True)
+            ]
+        return answers
+
+    def _held_of(self, series: str) -> tuple[Timeline, Rollups]:
+        """Caller holds the lock, and writes to neither."""
+        return self._timelines.get(series, _NO_TIMELINE), self._rollups.get(series, _NO_ROLLUPS)
 
     def series_names(self, from_name: str = "") -> list[str]:
         """The series held from that name on, sorted."""
@@ -244,20 +312,20 @@ class Store:
             return np.zeros(len(ts_us), np.bool_) if timeline is None else timeline.contains(ts_us, values)
 
     def count(self, series: str, span: Span) -> int:
+        """How many events count in the span, whose edges are as `statistics` wants them."""
         with self._lock:
-            timeline = self._timelines.get(series)
-            return 0 if timeline is None else timeline.count(*span)
+            timeline, rollups = self._held_of(series)
+            return timeline.count(*span) + rollups.summarise(*span).count
 
     def series_count(self, from_us: int | None = None) -> int:
-        """How many series are held; with from_us those with an event at or after it, in O(series)."""
-        if from_us is None:
-            return len(self._timelines)
+        """How many series are held; with from_us those with a raw event at or after it or with roll-ups. O(series)."""
         with self._lock:
-            return sum(timeline.last_ts_us >= from_us for timeline in self._timelines.values())
+            names = {n for n, timeline in self._timelines.items() if from_us is None or timeline.last_ts_us >= from_us}
+            return len(names | self._rollups.keys())
 
     def unknown_series(self, names: Iterable[str]) -> list[str]:
         """Those of the names that nothing is held of."""
-        return [name for name in names if name not in self._timelines]
+        return [name for name in names if name not in self._timelines and name not in self._rollups]
 
     def series_page(self, prefix: str, after: str, limit: int, from_us: int) -> list[SeriesInfo]:
         """The first `limit` series by name after `after` whose names begin so, with their events from from_us on.
@@ -294,39 +362,95 @@ class Store:
         events = list(zip(ts_us.tolist(), values.tolist(), strict=True)) + late
         return Held(total, events[:limit])
 
-    def oldest_ts_us(self) -> int | None:
-        """The oldest raw event's timestamp over all series. O(series)."""
+    def holds_expired(self, now_us: int) -> bool:
+        """Whether a record that is appended now would let something be folded or dropped. O(series)."""
+        raw_from_us, from_us = self.retention.raw_from_us(now_us), self.retention.from_us(now_us)
         with self._lock:
-            return min((t.first_ts_us for t in self._timelines.values() if len(t)), default=None)
+            return any(t.first_ts_us < raw_from_us for t in self._timelines.values()) or any(
+                rollups.ends_by(from_us) for rollups in self._rollups.values()
+            )
 
-    def expire(self) -> int:
-        """Move the horizon as far as it may go and drop what lies before it; how many events that were.
+    def expire(self, horizon_us: int = MIN_TS_US) -> int:
+        """Move the horizon as far as it may go, and fold or drop what lies before it; how many raw events that were.
 
-        O(chunks dropped + series); readers get in between.
+        Further, to `horizon_us`, where nobody is to ask for raw events before that. O(series + chunks); others get in
+        every millisecond or so.
         """
-        horizon_us = self.kept_from_us(self._appended_us)
-        return self.advance_horizon(horizon_us) if horizon_us > self._horizon_us else 0
-
-    def advance_horizon(self, horizon_us: int) -> int:
-        """Drop what lies before `horizon_us`, a whole minute that never comes to lie in a question's reach."""
         with self._lock:
-            self._horizon_us = max(self._horizon_us, horizon_us)
-            names = list(self._timelines)
-        dropped = 0
-        for first in range(0, len(names), _SERIES_PER_LOCK):
+            self._advance(horizon_us)
+        folded = 0
+        while self._due:
             with self._lock:
-                for name in names[first : first + _SERIES_PER_LOCK]:
-                    timeline = self._timelines.get(name)
-                    if timeline is not None:
-                        expired = timeline.expire_before(horizon_us)
-                        self._event_count -= expired
-                        dropped += expired
-                        if not len(timeline):
-                            self._drop(name)
-        return dropped
+                until_s = time.perf_counter() + _FOLD_S
+                while self._due and time.perf_counter() < until_s:
+                    folded += self._fold(self._due.pop())
+        return folded
+
+    def _advance(self, horizon_us: int = MIN_TS_US) -> None:
+        """Caller holds the lock. Move the horizon; what that concerns becomes due."""
+        horizon_us = max(horizon_us, self.retention.raw_from_us(self._appended_us))
+        if horizon_us > self._horizon_us:
+            self._horizon_us = horizon_us
+            self._due.update(self._timelines)
+        if not self.retention.rollup_us:
+            return
+        hours_us = self.retention.hours_us(self._appended_us)
+        if hours_us != self._hours_us:  # once an hour roll-ups are merged, and dropped
+            self._hours_us = hours_us
+            self._due.update(self._rollups)
+
+    def _fold_all_of(self, series: str) -> None:
+        """Fold what is due of one series, up to what any view may have folded: from then on their sketches agree."""
+        with self._lock:
+            self._advance()
+        while series in self._due:
+            with self._lock:
+                self._fold(series)
+
+    def _fold(self, series: str) -> int:
+        """Fold or drop some of what is due of a series, or find that nothing is any more. Caller holds the lock.
+
+        At most a minute and some chunks at once: about 1 ms. How many raw events that were.
+        """
+        self._due.discard(series)
+        folded = 0
+        timeline = self._timelines.get(series)
+        if timeline is not None and (first_us := timeline.first_ts_us) < self._horizon_us:
+            end_us = self._horizon_us
+            if self.retention.rollup_us:
+                minute_us = first_us - first_us % MINUTE_US
+                end_us = min(minute_us + MINUTE_US, timeline.slice_end_us(_FOLD_CHUNKS))
+                self._roll_up(series, minute_us, timeline, end_us)
+            folded = timeline.expire_before(end_us)
+            self._event_count -= folded
+            if not len(timeline):
+                self._drop(series)
+            elif timeline.first_ts_us < self._horizon_us:
+                self._due.add(series)
+                return folded
+        rollups = self._rollups.get(series)
+        if rollups is not None:
+            kept_from_us, minutes_from_us = self._hours_us
+            self._rollup_bytes += rollups.expire(kept_from_us)
+            self._rollup_bytes += rollups.coarsen(minutes_from_us)
+            if not len(rollups):
+                del self._rollups[series]
+        return folded
+
+    def _roll_up(self, series: str, minute_us: int, timeline: Timeline, end_us: int) -> None:
+        """Add a minute's first events, up to `end_us`, to the series' roll-ups. Caller holds the lock."""
+        if timeline.count(None, end_us) <= rollup.FEW:
+            bucket = rollup.encode_values(timeline.columns(None, end_us)[1])
+        else:
+            counted = sketch.merge(timeline.sketches(None, end_us)).bounded()
+            bucket = rollup.encode(timeline.summarise(None, end_us), counted)
+        rollups = self._rollups.get(series)
+        if rollups is None:
+            rollups = self._rollups[series] = Rollups()
+        self._rollup_bytes += rollups.add(minute_us, bucket)
 
     def load(self, events: EventBatch, horizon_us: int, appended_us: int) -> None:
-        """Begin with a checkpoint's state. The store must be new."""
+        """Begin with a checkpoint's raw events. The store must be new."""
         with self._lock:
             for series, ts_us, values in events.parts:
                 timeline = self._timelines[series] = Timeline()
@@ -335,12 +459,26 @@ class Store:
             self._horizon_us = horizon_us
             self._appended_us = appended_us
 
+    def load_rollups(self, hour_us: int, buckets: dict[str, dict[int, bytes]]) -> None:
+        """Begin with a checkpoint's roll-ups of an hour: by series, then as `Rollups.extend` takes them."""
+        with self._lock:
+            for series, held in buckets.items():
+                rollups = self._rollups.get(series)
+                if rollups is None:
+                    rollups = self._rollups[series] = Rollups()
+                self._rollup_bytes += rollups.extend(hour_us, held)
+
     def live_events(self) -> EventBatch:
         """A copy of every raw event held: what a checkpoint carries."""
         with self._lock:
             return EventBatch(
                 tuple(Part(name, *timeline.columns(None, None)) for name, timeline in self._timelines.items())
             )
+
+    def rolled_up(self) -> dict[str, list[Rolled]]:
+        """Every roll-up held, by series."""
+        with self._lock:
+            return {name: list(rollups.between(None, None)) for name, rollups in self._rollups.items()}
 
     def size_bytes(self) -> int:
         """About how much memory the events held take. O(chunks + series); others get in between."""
@@ -353,6 +491,60 @@ class Store:
                 size_bytes += sum(timeline.nbytes for timeline in held if timeline is not None)
         return size_bytes
 
+    def rollup_bytes(self) -> int:
+        """What the roll-ups hold. No lock: one number is read."""
+        return self._rollup_bytes
+
     def event_count(self) -> int:
         """How many raw events are held, over all series. No lock: one number is read."""
         return self._event_count
+
+    def load_events(self) -> int:
+        """How many events what is held takes the room of: the raw ones, and the roll-ups by their bytes."""
+        return self._event_count + self._rollup_bytes // EVENT_BYTES
+
+
+# Of a series that nothing is held of. Never written to.
+_NO_TIMELINE: Final = Timeline()
+_NO_ROLLUPS: Final = Rollups()
+
+
+class _Draft(NamedTuple):
+    """An answer of which the percentiles are still to be found, in sketches and roll-ups' buckets."""
+
+    answer: Statistics
+    buckets: list[bytes] = []  # noqa: RUF012 (never written to)
+    sketches: list[Sketch] = []  # noqa: RUF012
+
+    def finished(self, percentiles: Sequence[float]) -> Statistics:
+        """Needs no lock: what it holds never changes."""
+        answer = self.answer
+        low, high = answer.summary.min, answer.summary.max
+        if not (self.buckets or self.sketches) or low is None or high is None:
+            return answer
+        merged = sketch.merge([rollup.sketch(self.buckets), *self.sketches])
+        return answer._replace(
+            percentiles=merged.quantiles(percentiles, low, high), relative_error=merged.relative_error
+        )
+
+
+def _draft(
+    summary: Summary,
+    timeline: Timeline,
+    buckets: list[bytes],
+    span: Span,
+    raw_from_us: int,
+    percentiles: Sequence[float],
+    ends: bool,
+) -> _Draft:
+    """The answer for a span that begins before `raw_from_us`. Caller holds the lock."""
+    answer = Statistics(summary, [])
+    if ends:
+        raw = Span(max(span.start_us, raw_from_us), span.end_us)
+        count = timeline.count(*raw)
+        first = timeline.first(*raw) if count == summary.count else None
+        last = timeline.last(*raw) if count else None
+        lost = (("first", count < summary.count), ("last", not count and summary.count > 0))
+        rolled_up = tuple(name for name, is_lost in lost if is_lost)
+        answer = Statistics(summary, [], first and first[1], last and last[1], rolled_up)
+    return _Draft(answer, buckets, timeline.sketches(*span)) if percentiles else _Draft(answer)

@@ -14,12 +14,11 @@ from functools import lru_cache
 
 from dateutil.parser import isoparse
 
+from statsapi.model import DAY_US as DAY_US
+from statsapi.model import HOUR_US as HOUR_US
 from statsapi.model import MAX_TS_US, MIN_TS_US
-
-SECOND_US = 1_000_000
-MINUTE_US = 60 * SECOND_US
-HOUR_US = 60 * MINUTE_US
-DAY_US = 24 * HOUR_US
+from statsapi.model import MINUTE_US as MINUTE_US
+from statsapi.model import SECOND_US as SECOND_US
 
 # Larger numbers are milliseconds: as seconds they would lie after the year 2603. pydantic draws the same line.
 MILLISECONDS_BEYOND = 2e10

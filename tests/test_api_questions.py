@@ -127,9 +127,9 @@ def test_beyond_float64_says_why(client: FlaskClient) -> None:
         ("window=-5m", "window"),
         ("window=0", "window"),
         ("window=soon", "window"),
-        ("windows=5m,2h", "windows"),
-        ("windows=2h", "windows"),
-        ("window=2h", "window"),
+        ("windows=5m,25h", "windows"),
+        ("windows=25h", "windows"),
+        ("window=25h", "window"),
         ("windows=5m,5m", "windows"),
         ("windows=", "windows"),
         ("windows=" + ",".join(f"{i}s" for i in range(1, 22)), "windows"),
@@ -138,7 +138,7 @@ def test_beyond_float64_says_why(client: FlaskClient) -> None:
         ("end=2025-11-21T07:00:00Z", "end"),
         ("window=5m&end=2025-11-21T07:00:00Z", "end"),
         ("start=2025-11-21T07:00:00Z&end=2025-11-21T06:59:59Z", "end"),
-        ("start=2025-11-21T06:39:59Z", "start"),
+        ("start=2025-11-20T07:39:59Z", "start"),
         ("start=yesterday", "start"),
         ("stats=median", "stats"),
         ("stats=count,count", "stats"),
@@ -159,9 +159,12 @@ def test_questions_refused(client: FlaskClient, query: str, field: str) -> None:
 
 def test_what_is_kept_is_said(client: FlaskClient) -> None:
     """A window past the retention is told how much is kept, and since when."""
-    problem = assert_problem(client.get("/statistics?window=2h"), 422, "validation")
-    assert "1h" in problem["detail"]
-    assert "2025-11-21T06:45:00" in problem["detail"]
+    problem = assert_problem(client.get("/statistics?window=25h"), 422, "validation")
+    assert "1d (STATSAPI_ROLLUP_RETENTION)" in problem["detail"]
+    assert "2025-11-20T07:45:00" in problem["detail"]
+    problem = assert_problem(client.get("/events?start=2025-11-21T06:39:59Z"), 422, "validation")
+    assert "1h (STATSAPI_RETENTION)" in problem["detail"]
+    assert "2025-11-21T06:40:00" in problem["detail"]
 
 
 def test_timeline(filled: FlaskClient, clock: FakeClock) -> None:
@@ -372,7 +375,7 @@ def test_delete(filled: FlaskClient, clock: FakeClock) -> None:
 def test_delete_counts_what_could_be_seen(client: FlaskClient) -> None:
     """An event that has expired is not among the deleted, whether or not it was cleaned up by then."""
     post(client, NOW, 1.0)
-    post(client, "2025-11-21T06:39:59Z", 2.0)
+    post(client, "2025-11-20T07:39:59Z", 2.0)
     assert client.delete("/series/default").json["deleted"] == 1
 
 

@@ -211,7 +211,9 @@ def test_a_number_too_long_for_python_is_named_for_people(client: FlaskClient) -
 
 def test_expired_events_take_no_room(clock: FakeClock) -> None:
     """Series of which only expired events came, or are left, do not count towards STATSAPI_MAX_SERIES."""
-    app = create_app(Settings(journal="memory://", max_series=2), clock_us=clock, background=False)
+    app = create_app(
+        Settings(journal="memory://", max_series=2, rollup_retention_us=0), clock_us=clock, background=False
+    )
     client = app.test_client()
     long_ago = format_timestamp(clock.now_us - 2 * HOUR_US)
     old = [{"timestamp": long_ago, "value": 1, "series": f"old-{i}"} for i in range(3)]
@@ -244,6 +246,10 @@ def test_max_series(clock: FakeClock) -> None:
     clock.advance(2 * HOUR_US)
     post(client, format_timestamp(clock.now_us), 1, series="a")
     app.extensions["statsapi"].keep_house()
+    assert_problem(post(client, format_timestamp(clock.now_us), 1, series="c"), 507, "store-full")  # b is rolled up
+    clock.advance(23 * HOUR_US)
+    post(client, format_timestamp(clock.now_us), 1, series="a")
+    app.extensions["statsapi"].keep_house()
     assert post(client, format_timestamp(clock.now_us), 1, series="c").status_code == 200
 
 
@@ -251,7 +257,10 @@ def test_max_events(clock: FakeClock) -> None:
     """STATSAPI_MAX_EVENTS: one more is a 507 that says how many there are; reads go on, room comes back with expiry."""
     journal = MemoryJournal(clock_us=clock)
     app = create_app(
-        Settings(journal="memory://", max_events=10), journal=lambda: journal, clock_us=clock, background=False
+        Settings(journal="memory://", max_events=10, rollup_retention_us=0),
+        journal=lambda: journal,
+        clock_us=clock,
+        background=False,
     )
     client = app.test_client()
     ten_minutes_ago = format_timestamp(clock.now_us - 10 * MINUTE_US)

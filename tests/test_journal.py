@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -644,6 +645,62 @@ def test_a_checkpoint_at_a_mark_that_does_not_stand_is_refused(journal: Journal)
         journal.replace_prefix(current.id, checkpoint_at(marks[0]))
 
 
+def test_pieces_change_with_their_checkpoint(journal: Journal) -> None:
+    """The next checkpoint keeps, replaces, takes away and adds pieces; one that loses changes none."""
+    marks = [mark_of(journal.append(event())) for _ in range(4)]
+    first = checkpoint_at(marks[0])
+    assert journal.replace_prefix(None, first, {-5: b"minus", 1: b"one", 3: b"three", 70: b"x" * 100_000, 2**40: b""})
+    assert journal.read_pieces(first.id, -10, 2**41) == [
+        (-5, b"minus"),
+        (1, b"one"),
+        (3, b"three"),
+        (70, b"x" * 100_000),
+        (2**40, b""),
+    ]
+    assert journal.read_pieces(first.id, 1, 3) == [(1, b"one")]
+    assert not journal.replace_prefix(b"never was", checkpoint_at(marks[1]), {1: b"lost"}, drop_pieces_before=9)
+    with pytest.raises(HistoryChanged):
+        journal.replace_prefix(first.id, checkpoint_at(Mark(marks[1].position, bytes(16))), {1: b"lost"})
+    assert journal.read_pieces(first.id, 0, 4) == [(1, b"one"), (3, b"three")]
+    second = checkpoint_at(marks[1])
+    assert journal.replace_prefix(first.id, second, {3: None, 4: b"four", 70: b"y", 2: None}, drop_pieces_before=1)
+    assert journal.read_pieces(second.id, -10, 100) == [(1, b"one"), (4, b"four"), (70, b"y")]
+    third = checkpoint_at(marks[1])
+    assert journal.replace_prefix(second.id, third, {4: b"four again", 0: b"late"}, drop_pieces_before=4)
+    assert journal.read_pieces(third.id, -10, 100) == [(4, b"four again"), (70, b"y")]
+    for gone in (first.id, second.id, b"never was"):
+        with pytest.raises(HistoryChanged):
+            journal.read_pieces(gone, 0, 100)
+
+
+def test_pieces_are_those_of_one_checkpoint(engine: Engine) -> None:
+    """Who reads pieces while others make checkpoints gets those of the one it names, or is told that it is gone."""
+    shared = engine.open()
+    mark = mark_of(shared.append(event()))
+    assert shared.replace_prefix(None, checkpoint_at(mark), dict.fromkeys(range(20), b"0"))
+    done = threading.Event()
+
+    def write() -> None:
+        journal = engine.open() if engine.survives else shared
+        for number in range(1, 60):
+            current = journal.read_checkpoint()
+            assert current is not None
+            pieces = dict.fromkeys(range(20), b"%d" % number)
+            assert journal.replace_prefix(current.id, checkpoint_at(mark, state=b"%d" % number), pieces)
+        done.set()
+
+    def read() -> None:
+        journal = engine.open() if engine.survives else shared
+        while not done.is_set():
+            current = journal.read_checkpoint()
+            assert current is not None
+            with contextlib.suppress(HistoryChanged):
+                found = journal.read_pieces(current.id, 0, 20)
+                assert found == [(key, current.state or b"0") for key in range(20)]
+
+    assert together(write, read, read) == [None] * 3
+
+
 def test_of_checkpoints_at_once_one_wins(journal: Journal) -> None:
     """When several compact from the same checkpoint, exactly one commits."""
     previous = None
@@ -724,6 +781,7 @@ def test_a_closed_journal_says_so(journal: Journal) -> None:
         lambda: journal.read(mark),
         lambda: journal.find_answer(key_of()),
         journal.read_checkpoint,
+        lambda: journal.read_pieces(b"", 0, 1),
         lambda: journal.replace_prefix(None, checkpoint_at(mark)),
         journal.maintain,
         journal.check_writable,

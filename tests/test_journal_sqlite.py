@@ -295,7 +295,22 @@ def test_nothing_leaks(path: str) -> None:
     assert os.listdir(os.path.dirname(path)) == ["events.db"]
 
 
-# Files that cannot be used
+# Files of other versions, and files that cannot be used
+
+
+def test_a_file_of_schema_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    """It has no pieces: they are added, and what it holds stays."""
+    path = str(tmp_path / "events.db")
+    with closing(SqliteJournal(path)) as journal:
+        mark = journal.append(event(7.0)).mark
+    assert mark is not None
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DROP TABLE pieces; PRAGMA user_version=1;")
+    with closing(SqliteJournal(path)) as journal, closing(SqliteJournal(path)) as other:
+        assert values(journal) == {"default": [7.0]}
+        assert journal.replace_prefix(None, Checkpoint(b"c", mark, 0, b""), {1: b"one"})
+        assert other.read_pieces(b"c", 0, 2) == [(1, b"one")]
+        assert journal.info().schema_version == 2
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

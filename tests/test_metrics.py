@@ -303,15 +303,12 @@ def test_a_slot_goes_on_counting_for_its_next_worker() -> None:
 
 def test_windows_beyond_the_retention_are_refused() -> None:
     """Only where they were asked for: who shortens the retention need not know of the default."""
-    with pytest.raises(ConfigError, match=r"STATSAPI_METRICS_WINDOWS \(2h\)"):
-        Settings.from_env({"STATSAPI_METRICS_WINDOWS": "5m,2h"})
+    with pytest.raises(ConfigError, match=r"STATSAPI_METRICS_WINDOWS \(25h\)"):
+        Settings.from_env({"STATSAPI_METRICS_WINDOWS": "5m,25h"})
     with pytest.raises(ConfigError, match="STATSAPI_METRICS_WINDOWS"):
         Settings.from_env({"STATSAPI_METRICS_WINDOWS": "5m,soon"})
-    settings = Settings.from_env({"STATSAPI_RETENTION": "10m", "STATSAPI_WINDOW": "10m"})
-    app = create_app(
-        Settings(journal="memory://", retention_us=settings.retention_us, window_us=settings.window_us),
-        background=False,
-    )
+    short = {"STATSAPI_RETENTION": "10m", "STATSAPI_WINDOW": "10m", "STATSAPI_ROLLUP_RETENTION": "0"}
+    app = create_app(Settings.from_env(short | {"STATSAPI_JOURNAL": "memory://"}), background=False)
     samples = scrape(app.test_client())
     assert value(samples, "statsapi_window_count", series="default", window="5m") == 0
     assert value(samples, "statsapi_window_count", series="default", window="1h") is None

@@ -16,7 +16,7 @@ from statsapi.config import GRACE_US, Settings
 from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal import START, HistoryChanged, Proposal
 from statsapi.journal.memory import MemoryJournal
-from statsapi.model import MIN_TS_US, Deletion, EventBatch, Part, Span
+from statsapi.model import MIN_TS_US, Deletion, EventBatch, Part, Retention, Span
 from statsapi.service import Service
 from statsapi.summary import Summary
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, floor_minute_us
@@ -41,7 +41,7 @@ def summarise(service: Service, series: str = "default") -> Summary:
     """The default window, as GET /statistics asks for it."""
     store, now_us = service.ask()
     (span,) = service.spans(store, now_us, [])
-    return store.statistics(series, [span])[0].summary
+    return store.statistics(series, [span], now_us)[0].summary
 
 
 def event(ts_us: int, value: float = 1.0, series: str = "default") -> EventBatch:
@@ -176,7 +176,7 @@ def test_reads_wait_for_a_replay_and_then_give_up(clock: FakeClock) -> None:
             assert go_on.wait(30)
             return super().read(*args, **kwargs)
 
-    view = View(Slow(clock_us=clock), KEEP_US)
+    view = View(Slow(clock_us=clock), Retention(KEEP_US))
     thread = threading.Thread(target=view.catch_up)
     thread.start()
     assert replaying.wait(30)
@@ -198,7 +198,7 @@ def test_a_replay_that_takes_too_long_goes_on_where_it_was(clock: FakeClock) -> 
     service = service_on(journal, clock)
     for _ in range(20):
         service.record(event(clock.now_us))
-    view = View(journal, KEEP_US)
+    view = View(journal, Retention(KEEP_US))
     attempts = 1
     while True:
         try:

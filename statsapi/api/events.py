@@ -128,8 +128,7 @@ def get_events() -> Response:
     query = load_query(_EXPORT_QUERY)
     form = query.get("format") or _accepted_form()
     store, now_us = service().ask()
-    start_us = query.get("start", store.kept_from_us(now_us))
-    (span,) = service().spans(store, now_us, [], start_us, query.get("end"))
+    span = service().raw_span(store, now_us, query.get("start"), query.get("end"))
     series, cursor = query["series"], query.get("cursor")
     if form == "json":
         if cursor and series not in (None, cursor.series):
@@ -202,7 +201,7 @@ def debug_events() -> dict[str, Any]:
     """The raw events held and the late arrivals remembered, newest first."""
     query = load_query(_DEBUG_QUERY)
     store, now_us = service().ask()
-    held = store.held(query["series"], store.kept_from_us(now_us), query["limit"], late_only=query["late"])
+    held = store.held(query["series"], store.raw_from_us(now_us), query["limit"], late_only=query["late"])
     cutoff_us = now_us - service().settings.window_us
     return {
         "current_time": format_timestamp(now_us),

@@ -70,13 +70,24 @@ _STATISTICS: Final[Json] = {
     "count": _COUNT,
     **{name: _NUMBER for name in STATS if name != "count"},
     "percentiles": {"type": "object", "additionalProperties": _NUMBER, "description": "by the number as it was asked"},
+    "method": {"const": "ddsketch", "description": "how the percentiles were found, where they are not exact"},
+    "relative_error": {
+        "type": "number",
+        "description": "how far a percentile is at most from the value of its rank, as a part of that value",
+    },
     "reasons": {"type": "object", "additionalProperties": {"type": "string"}, "description": "why one is null"},
+}
+_RESOLUTION: Final[Json] = {
+    "type": "string",
+    "enum": ["1m", "1h"],
+    "description": "where the span begins before the raw events: `from` was moved to a multiple of this",
 }
 _SPAN: Final[Json] = {
     "from": _MOMENT,
     "to": {"type": ["string", "null"], "format": "date-time", "description": "null: no upper end, as of a window"},
 }
-_SPAN_STATISTICS: Final = _object(optional=tuple(_STATISTICS), **_SPAN, **_STATISTICS)
+_STEP_STATISTICS: Final = _object(optional=tuple(_STATISTICS), **_SPAN, **_STATISTICS)
+_SPAN_STATISTICS: Final[Json] = {"resolution": _RESOLUTION, **_STATISTICS}
 _FAULTS: Final = _list_of(
     _object(optional=("index", "line"), index=_COUNT, line=_COUNT, field={"type": "string"}, reason={"type": "string"})
 )
@@ -114,11 +125,16 @@ _SCHEMAS: Final[dict[str, Json]] = {
         "description": "The seed's four keys; those asked for; with series and span where one was given; or several.",
         "anyOf": [
             _object(optional=tuple(_STATISTICS), **_STATISTICS),
-            _object(optional=tuple(_STATISTICS), series=_NAME, **_SPAN, **_STATISTICS),
-            _object(series=_NAME, windows=_list_of(_SPAN_STATISTICS)),
+            _object(optional=tuple(_SPAN_STATISTICS), series=_NAME, **_SPAN, **_SPAN_STATISTICS),
+            _object(
+                series=_NAME,
+                windows=_list_of(_object(optional=tuple(_SPAN_STATISTICS), **_SPAN, **_SPAN_STATISTICS)),
+            ),
         ],
     },
-    "Timeline": _object(series=_NAME, **_SPAN, steps=_list_of(_SPAN_STATISTICS)),
+    "Timeline": _object(
+        optional=("resolution",), series=_NAME, **_SPAN, resolution=_RESOLUTION, steps=_list_of(_STEP_STATISTICS)
+    ),
     "Series": _object(series=_list_of(_object(name=_NAME, count=_COUNT, first=_MOMENT, last=_MOMENT)), next=_NEXT),
     "Deleted": _object(status={"const": "success"}, series=_NAME, deleted=_COUNT),
     "Events": _object(events=_list_of(_EXPORTED), next=_NEXT),

@@ -23,7 +23,7 @@ def get_series() -> dict[str, Any]:
     """The series that hold raw events, by name; `next` is what to give as `after` for the next page."""
     query = load_query(_QUERY)
     store, now_us = service().ask()
-    page = store.series_page(query["prefix"], query["after"], query["limit"] + 1, store.kept_from_us(now_us))
+    page = store.series_page(query["prefix"], query["after"], query["limit"] + 1, store.raw_from_us(now_us))
     shown = page[: query["limit"]]
     return {
         "series": [

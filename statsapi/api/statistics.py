@@ -1,4 +1,8 @@
-"""Questions about a window, several windows, a range, or a range step by step."""
+"""Questions about a window, several windows, a range, or a range step by step.
+
+Where a span begins before the raw events, its edges there lie between roll-ups: `from` is the true one, `resolution`
+the roll-ups' length, and percentiles come with `method` and `relative_error`. All else is exact as ever.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from statsapi.api.schemas import SEED_STATS, StatisticsQuery, TimelineQuery
 from statsapi.errors import InvalidRequest
 from statsapi.model import Span
 from statsapi.store import Statistics
-from statsapi.times import SECOND_US, format_timestamp
+from statsapi.times import SECOND_US, format_duration, format_timestamp
 
 blueprint = Blueprint("statistics", __name__)
 
@@ -36,21 +40,20 @@ def get_statistics() -> dict[str, Any]:
     spans = service().spans(store, now_us, windows_us, query.get("start"), query.get("end"), field=field)
     percentiles = query.get("percentiles", [])
     stats = query.get("stats", SEED_STATS)
-    answers = store.statistics(
-        query["series"], spans, [number for _, number in percentiles], ends="first" in stats or "last" in stats
-    )
+    numbers = [number for _, number in percentiles]
+    ends = "first" in stats or "last" in stats
+    answers = store.statistics(query["series"], spans, now_us, numbers, ends=ends)
     dumped = [
         _dump(answer, span, now_us, stats, [name for name, _ in percentiles])
         for answer, span in zip(answers, spans, strict=True)
     ]
-    if "windows" in query:
-        return {
-            "series": query["series"],
-            "windows": [_dump_span(span) | answer for span, answer in zip(spans, dumped, strict=True)],
-        }
-    if "window" in query or "start" in query:
-        return {"series": query["series"], **_dump_span(spans[0]), **dumped[0]}
-    return dumped[0]
+    if not {"window", "windows", "start"} & query.keys():
+        return dumped[0]
+    told = [
+        _dump_span(span) | _dump_resolution(store.resolution_us(span.start_us, now_us)) | answer
+        for span, answer in zip(spans, dumped, strict=True)
+    ]
+    return {"series": query["series"], **({"windows": told} if "windows" in query else told[0])}
 
 
 @blueprint.get("/statistics/timeline")
@@ -65,7 +68,12 @@ def get_timeline() -> dict[str, Any]:
     windows_us = [query["window"]] if "window" in query else []
     (span,) = service().spans(store, now_us, windows_us, query.get("start"), query.get("end"))
     step_us = query["step"]
-    length_us = (now_us if span.end_us is None else span.end_us) - span.start_us
+    resolution_us = store.resolution_us(span.start_us, now_us)
+    if step_us % resolution_us:
+        reason = f"must be a multiple of {format_duration(resolution_us)}: this span begins where no less is kept"
+        raise InvalidRequest([{"field": "step", "reason": reason}])
+    # A window is as long as it is called, although its start may have been moved to between two roll-ups.
+    length_us = query.get("window") or (now_us if span.end_us is None else span.end_us) - span.start_us
     n_steps = max(1, -(-length_us // step_us))
     if n_steps > STEPS_MAX:
         reason = f"makes {n_steps} steps of this span; at most {STEPS_MAX} are answered"
@@ -80,6 +88,7 @@ def get_timeline() -> dict[str, Any]:
         span,
         step_us,
         n_steps,
+        now_us,
         [number for _, number in percentiles],
         ends="first" in stats or "last" in stats,
     )
@@ -88,6 +97,7 @@ def get_timeline() -> dict[str, Any]:
     return {
         "series": query["series"],
         **_dump_span(span),
+        **_dump_resolution(resolution_us),
         "steps": [
             _dump_span(step) | _dump(answer, step, now_us, stats, [name for name, _ in percentiles])
             for step, answer in zip(spans, answers, strict=True)
@@ -102,6 +112,10 @@ def _dump_span(span: Span) -> dict[str, Any]:
     }
 
 
+def _dump_resolution(resolution_us: int) -> dict[str, str]:
+    return {"resolution": format_duration(resolution_us)} if resolution_us > 1 else {}
+
+
 def _dump(answer: Statistics, span: Span, now_us: int, stats: Any, percentiles: list[str]) -> dict[str, Any]:
     summary = answer.summary
     dumped: dict[str, Any] = {}
@@ -114,7 +128,9 @@ def _dump(answer: Statistics, span: Span, now_us: int, stats: Any, percentiles: 
     if percentiles:
         numbers: list[float | None] = [*answer.percentiles] or [None] * len(percentiles)
         dumped["percentiles"] = dict(zip(percentiles, numbers, strict=True))
-    beyond = [stat for stat in ("sum", "variance", "stddev") if stat in dumped and dumped[stat] is None]
-    if beyond and (beyond := [stat for stat in summary.beyond_float64() if stat in beyond]):
-        dumped["reasons"] = dict.fromkeys(beyond, "its exact value leaves float64")
-    return dumped
+        if answer.relative_error is not None:
+            dumped |= {"method": "ddsketch", "relative_error": answer.relative_error}
+    reasons = {stat: "it has been rolled up with its minute" for stat in answer.rolled_up if stat in dumped}
+    if any(stat in dumped and dumped[stat] is None for stat in ("sum", "variance", "stddev")):
+        reasons |= {stat: "its exact value leaves float64" for stat in summary.beyond_float64() if stat in dumped}
+    return dumped | {"reasons": reasons} if reasons else dumped

@@ -26,7 +26,9 @@ doubles a record:
         mark = segment.mark
 
 Compaction.  A checkpoint replaces every record up to its mark, in one small atomic step (`replace_prefix`).
-From then on they are gone for readers; `maintain` takes them from the disk in small steps.
+From then on they are gone for readers; `maintain` takes them from the disk in small steps. Beside its state a
+checkpoint has pieces, bytes by an integer key, of which the next one changes only some: what is kept for long
+need not be written anew each time. Keys and bytes are the caller's.
 
 Threads.  Every method may be called from several threads at once. A journal is opened by the process that
 uses it, after the fork. `close` may be called twice; any other call after it raises JournalUnavailable.
@@ -38,7 +40,7 @@ its suite.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -47,6 +49,7 @@ from statsapi.journal.format import Change, Events, decode_batch, encode_batch
 from statsapi.model import Deletion, EventBatch, Key
 
 __all__ = [
+    "NO_PIECES",
     "START",
     "Appended",
     "Change",
@@ -92,6 +95,8 @@ class Mark(NamedTuple):
 
 
 START = Mark(0, b"")  # before the first record there ever was
+
+NO_PIECES: Mapping[int, bytes | None] = {}
 
 
 class Proposal(NamedTuple):
@@ -221,9 +226,25 @@ class Journal(Protocol):
     def read_checkpoint(self) -> Checkpoint | None:
         """The current checkpoint with its state."""
 
-    def replace_prefix(self, previous_id: bytes | None, checkpoint: Checkpoint) -> bool:
+    def read_pieces(self, checkpoint_id: bytes, first: int, last: int) -> list[tuple[int, bytes]]:
+        """That checkpoint's pieces with keys from `first` up to, not including, `last`, by rising key.
+
+        HistoryChanged when it is not the current one (any more).
+        """
+
+    def replace_prefix(
+        self,
+        previous_id: bytes | None,
+        checkpoint: Checkpoint,
+        pieces: Mapping[int, bytes | None] = NO_PIECES,
+        *,
+        drop_pieces_before: int | None = None,
+    ) -> bool:
         """Make this the checkpoint, if the current one is still `previous_id` (None: there is none); else
         False.
+
+        Its pieces are the previous one's, but for those with a lower key than `drop_pieces_before`, and for
+        `pieces`, which take the place of what had their key; None takes it away.
 
         HistoryChanged when checkpoint.mark is neither a record of the journal nor the current checkpoint's
         mark.

@@ -10,11 +10,12 @@ from __future__ import annotations
 import secrets
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
 from statsapi.journal import (
+    NO_PIECES,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
     START,
@@ -63,6 +64,7 @@ class MemoryJournal:
         self._appended_us = 0  # of the last record there ever was
         self._payload_bytes = 0
         self._checkpoint: Checkpoint | None = None
+        self._pieces: dict[int, bytes] = {}
         self._keys: dict[bytes, _Kept] = {}
         self._closed = False
 
@@ -136,7 +138,21 @@ class MemoryJournal:
             self._check_open()
             return self._checkpoint
 
-    def replace_prefix(self, previous_id: bytes | None, checkpoint: Checkpoint) -> bool:
+    def read_pieces(self, checkpoint_id: bytes, first: int, last: int) -> list[tuple[int, bytes]]:
+        with self._lock:
+            self._check_open()
+            if self._checkpoint is None or self._checkpoint.id != checkpoint_id:
+                raise HistoryChanged("another checkpoint has taken this one's place")
+            return sorted((key, piece) for key, piece in self._pieces.items() if first <= key < last)
+
+    def replace_prefix(
+        self,
+        previous_id: bytes | None,
+        checkpoint: Checkpoint,
+        pieces: Mapping[int, bytes | None] = NO_PIECES,
+        *,
+        drop_pieces_before: int | None = None,
+    ) -> bool:
         with self._writing, self._lock:
             self._check_open()
             if previous_id != (None if self._checkpoint is None else self._checkpoint.id):
@@ -147,6 +163,12 @@ class MemoryJournal:
             del self._records[:dead]
             self._base += dead
             self._checkpoint = checkpoint
+            held: dict[int, bytes | None] = {**self._pieces, **pieces}
+            self._pieces = {
+                key: piece
+                for key, piece in held.items()
+                if piece is not None and (drop_pieces_before is None or key >= drop_pieces_before)
+            }
             return True
 
     def maintain(self) -> None:
@@ -172,8 +194,7 @@ class MemoryJournal:
     def size_bytes(self) -> int:
         with self._lock:
             self._check_open()
-            state = 0 if self._checkpoint is None else len(self._checkpoint.state)
-            return self._payload_bytes + state
+            return self._size_bytes()
 
     def info(self) -> Info:
         with self._lock:
@@ -182,7 +203,7 @@ class MemoryJournal:
             held = len(self._records)
             return Info(
                 location="memory://",
-                size_bytes=self._payload_bytes + (0 if checkpoint is None else len(checkpoint.state)),
+                size_bytes=self._size_bytes(),
                 records=held,
                 first_position=self._base + 1 if held else None,
                 last_position=self._base + held if held else None,
@@ -203,6 +224,11 @@ class MemoryJournal:
             self._closed = True
             self._records = []
             self._keys = {}
+
+    def _size_bytes(self) -> int:
+        """Caller holds _lock."""
+        state = 0 if self._checkpoint is None else len(self._checkpoint.state)
+        return self._payload_bytes + state + sum(map(len, self._pieces.values()))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -2,6 +2,7 @@
 
     log         seq INTEGER PRIMARY KEY | id | appended_us | payload        one row a record
     checkpoint  id | position | record_id | appended_us | state             at most one row
+    pieces      key INTEGER PRIMARY KEY | piece                             the checkpoint's, changed with it
     keys        name PRIMARY KEY | digest | answer | expires_us             written with the record
 
 Positions are seq: the last row's plus one, or the checkpoint's plus one when everything was compacted, taken
@@ -38,12 +39,13 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
 from statsapi.journal import (
+    NO_PIECES,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
     START,
@@ -63,7 +65,7 @@ from statsapi.journal import (
 from statsapi.journal.format import decode_records, encode
 
 APPLICATION_ID = 0x73746174  # "stat"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # CPU µs an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280. Single ones are
 # many.
@@ -103,6 +105,9 @@ STEP_BYTES = 4 << 20
 STEPS = 64
 STEP_PAUSE_S = 1e-3
 
+# What schema 2 has that 1 had not.
+_PIECES_TABLE = "CREATE TABLE pieces (key INTEGER PRIMARY KEY, piece BLOB NOT NULL);"
+
 _SCHEMA = """
 CREATE TABLE log (
     seq INTEGER PRIMARY KEY, id BLOB NOT NULL, appended_us INTEGER NOT NULL, payload BLOB NOT NULL
@@ -116,9 +121,11 @@ CREATE TABLE keys (
 ) WITHOUT ROWID;
 CREATE INDEX keys_by_expiry ON keys (expires_us);
 """
+_SCHEMA += _PIECES_TABLE
 
 _LAST = "SELECT seq, appended_us FROM log ORDER BY seq DESC LIMIT 1"
 _CHECKPOINT = "SELECT id, position, record_id, appended_us, state FROM checkpoint"
+_PIECES = "SELECT key, piece FROM pieces WHERE key >= ? AND key < ? ORDER BY key"
 _LAST_CHECKPOINT = "SELECT position, appended_us FROM checkpoint"
 # One statement, so one snapshot; it looks at no payload.
 _PROBE = """
@@ -405,7 +412,24 @@ class SqliteJournal:
 
     # Compaction and housekeeping
 
-    def replace_prefix(self, previous_id: bytes | None, checkpoint: Checkpoint) -> bool:
+    def read_pieces(self, checkpoint_id: bytes, first: int, last: int) -> list[tuple[int, bytes]]:
+        def look(connection: sqlite3.Connection) -> list[tuple[int, bytes]]:
+            connection.execute("BEGIN")
+            current = connection.execute("SELECT id FROM checkpoint").fetchone()
+            if current is None or current[0] != checkpoint_id:
+                raise HistoryChanged("another checkpoint has taken this one's place")
+            return connection.execute(_PIECES, (first, last)).fetchall()
+
+        return self._query(self._reader, look)
+
+    def replace_prefix(
+        self,
+        previous_id: bytes | None,
+        checkpoint: Checkpoint,
+        pieces: Mapping[int, bytes | None] = NO_PIECES,
+        *,
+        drop_pieces_before: int | None = None,
+    ) -> bool:
         def switch(connection: sqlite3.Connection) -> bool:
             current = connection.execute("SELECT id, appended_us FROM checkpoint").fetchone()
             if previous_id != (None if current is None else current[0]):
@@ -421,6 +445,12 @@ class SqliteJournal:
                 " VALUES (1, ?, ?, ?, ?, ?)",
                 (checkpoint.id, *checkpoint.mark, max(stamps), checkpoint.state),
             )
+            kept = ((key, piece) for key, piece in pieces.items() if piece is not None)
+            connection.executemany("INSERT OR REPLACE INTO pieces (key, piece) VALUES (?, ?)", kept)
+            gone = ((key,) for key, piece in pieces.items() if piece is None)
+            connection.executemany("DELETE FROM pieces WHERE key = ?", gone)
+            if drop_pieces_before is not None:
+                connection.execute("DELETE FROM pieces WHERE key < ?", (drop_pieces_before,))
             return True
 
         if not self._writer.lock.acquire(timeout=self._wait_limit_s):
@@ -841,7 +871,9 @@ class _File:
         return connection
 
     def _is_new(self, connection: sqlite3.Connection) -> bool:
-        """Whether nothing was made in it yet. JournalRefused for what is not ours, or too new."""
+        """Whether nothing was made in it yet; an older one is brought up to date. JournalRefused for what is not ours,
+        or too new. Caller is `_alone`.
+        """
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -849,7 +881,9 @@ class _File:
             return True
         if application != APPLICATION_ID:
             raise JournalRefused(f"{self.path} is another program's database: name another file")
-        if version != SCHEMA_VERSION:
+        if version == 1:
+            connection.executescript(f"BEGIN IMMEDIATE; {_PIECES_TABLE} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
             raise JournalRefused(
                 f"{self.path} has schema {version} and this statsapi knows {SCHEMA_VERSION}: use a newer one"
             )

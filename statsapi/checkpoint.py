@@ -1,0 +1,232 @@
+"""Checkpoints: what stands in the journal for the records that were compacted, how a store begins with it, and how the
+next one is made.
+
+    state    version u8 = 2 | 7 zeros | horizon_us i64 | pieces_from_us i64 | minutes_from_us i64
+             | the raw events from the horizon on, as one encoded batch
+    piece    version u8 = 1 | minutes u8 (1 or 60) | 0 u16 | series u32 | name lengths u16[n] | bucket lengths u32[n]
+             | names utf-8 | buckets                                       key: the minute's number since 1970
+
+A piece holds the roll-ups of all series for one minute, or for one hour from `minutes_from_us` backwards. Nearly always
+compaction adds the piece of the minute that has just been folded, and drops the oldest; so its cost does not grow with
+what is kept. A state of version 1 is one without roll-ups.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from statsapi import rollup
+from statsapi.errors import JournalRefused
+from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Mark, decode_batch, encode_batch
+from statsapi.model import HOUR_US, MIN_TS_US, MINUTE_US, Deletion, Retention
+from statsapi.store import Store
+
+_VERSION: Final = 2
+_HEAD: Final = struct.Struct("<Bxxxxxxxqqq")
+_HEAD_1: Final = struct.Struct("<Bxxxxxxxq")
+# What SQLite takes in one row, less a little: 60 million events that are stamped ahead.
+_MAX_BYTES: Final = 950_000_000
+
+_PIECE_VERSION: Final = 1
+_PIECE_HEAD: Final = struct.Struct("<BBHI")
+
+
+class _State(NamedTuple):
+    """pieces_from_us: no piece is of an earlier minute. minutes_from_us: no piece from there on is of an hour."""
+
+    horizon_us: int
+    pieces_from_us: int
+    minutes_from_us: int
+    events: bytes
+
+
+def _decode_state(state: bytes) -> _State:
+    version = state[0]
+    if version == 1:
+        return _State(_HEAD_1.unpack_from(state)[1], MIN_TS_US, MIN_TS_US, state[_HEAD_1.size :])
+    if version != _VERSION:
+        raise JournalRefused(f"the checkpoint has format {version}; this statsapi reads up to {_VERSION}")
+    _, horizon_us, pieces_from_us, minutes_from_us = _HEAD.unpack_from(state)
+    return _State(horizon_us, pieces_from_us, minutes_from_us, state[_HEAD.size :])
+
+
+def _encode_piece(minutes: int, buckets: dict[str, bytes]) -> bytes:
+    names = [name.encode() for name in buckets]
+    return b"".join(
+        (
+            _PIECE_HEAD.pack(_PIECE_VERSION, minutes, 0, len(names)),
+            np.fromiter(map(len, names), "<u2", len(names)).tobytes(),
+            np.fromiter(map(len, buckets.values()), "<u4", len(names)).tobytes(),
+            *names,
+            *buckets.values(),
+        )
+    )
+
+
+def _decode_piece(piece: bytes) -> tuple[int, dict[str, bytes]]:
+    """How many minutes it is of, and its buckets by series."""
+    version, minutes, _, n = _PIECE_HEAD.unpack_from(piece)
+    if version != _PIECE_VERSION:
+        raise JournalRefused(f"a roll-up has format {version}; this statsapi reads {_PIECE_VERSION}")
+    name_lengths = np.frombuffer(piece, "<u2", n, _PIECE_HEAD.size)
+    lengths = np.frombuffer(piece, "<u4", n, _PIECE_HEAD.size + 2 * n)
+    name_at = _PIECE_HEAD.size + 6 * n
+    at = name_at + int(name_lengths.sum())
+    buckets = {}
+    for name_length, length in zip(name_lengths.tolist(), lengths.tolist(), strict=True):
+        buckets[piece[name_at : name_at + name_length].decode()] = piece[at : at + length]
+        name_at += name_length
+        at += length
+    return minutes, buckets
+
+
+def begin(journal: Journal, retention: Retention) -> tuple[Store, Mark]:
+    """A store that holds what the checkpoint does, and the mark from which the records go on.
+
+    HistoryChanged when another checkpoint was made in the meantime: begin again. About 1 µs a bucket.
+    """
+    checkpoint = journal.read_checkpoint()
+    store = Store(retention)
+    if checkpoint is None:
+        return store, START
+    state = _decode_state(checkpoint.state)
+    if retention.rollup_us:
+        first_us = max(state.pieces_from_us, retention.from_us(checkpoint.appended_us))
+        for hour_us in range(first_us - first_us % HOUR_US, state.horizon_us, HOUR_US):
+            store.load_rollups(hour_us, _read_hour(journal, checkpoint.id, hour_us))
+    store.load(decode_batch(state.events), state.horizon_us, checkpoint.appended_us)
+    return store, checkpoint.mark
+
+
+def _read_hour(journal: Journal, checkpoint_id: bytes, hour_us: int) -> dict[str, dict[int, bytes]]:
+    """An hour's buckets by series, then by minute; 60 is the whole hour."""
+    hour: dict[str, dict[int, bytes]] = defaultdict(dict)
+    for key, piece in _read(journal, checkpoint_id, hour_us, hour_us + HOUR_US):
+        minutes, buckets = _decode_piece(piece)
+        minute = rollup.WHOLE_HOUR if minutes == rollup.WHOLE_HOUR else key - hour_us // MINUTE_US
+        for series, bucket in buckets.items():
+            hour[series][minute] = bucket
+    return hour
+
+
+def _read(journal: Journal, checkpoint_id: bytes, start_us: int, end_us: int) -> list[tuple[int, bytes]]:
+    return journal.read_pieces(checkpoint_id, start_us // MINUTE_US, -(-end_us // MINUTE_US))
+
+
+def compact(journal: Journal, retention: Retention, appended_us: int) -> bool:
+    """Replace the records that are older than raw events are kept by what they add up to; whether that was done.
+
+    `appended_us` is that of a record which every view that starts from the new checkpoint will have seen: nothing raw
+    before its horizon can be asked for then. It costs reading and adding those records once, and the pieces that they
+    touch. Several workers may do it at once: one wins, and the others find out and leave it.
+    """
+    try:
+        return _compact(journal, retention, appended_us)
+    except HistoryChanged:
+        return False
+
+
+def _compact(journal: Journal, retention: Retention, appended_us: int) -> bool:
+    bound_us = appended_us - retention.raw_us
+    checkpoint = journal.read_checkpoint()
+    state = _State(MIN_TS_US, MIN_TS_US, MIN_TS_US, b"") if checkpoint is None else _decode_state(checkpoint.state)
+    if checkpoint is not None and bound_us - checkpoint.appended_us < MINUTE_US:
+        return False
+    # What is new: the records since the checkpoint, and its raw events that are none any more. Of the roll-ups that are
+    # there only those are looked at to which something is added.
+    store = Store(retention)
+    mark = START
+    if checkpoint is not None:
+        store.load(decode_batch(state.events), state.horizon_us, checkpoint.appended_us)
+        mark = checkpoint.mark
+    began_at = mark
+    deletions: list[Deletion] = []
+    while (segment := journal.read(mark, until_us=bound_us)).appended_us is not None:
+        store.apply(segment.changes, segment.appended_us)
+        deletions += [change for change in segment.changes if isinstance(change, Deletion)]
+        mark = segment.mark
+    pieces_from_us = retention.from_us(appended_us) if retention.rollup_us else MIN_TS_US
+    if mark == began_at and (checkpoint is None or pieces_from_us - state.pieces_from_us < HOUR_US):
+        return False
+    # Roll-ups are merged into hours as of the last record that is compacted, not as of `appended_us`: a deletion that
+    # comes after it may name minutes of an hour that was still kept by minutes then.
+    store.expire(retention.raw_from_us(appended_us))
+    minutes_from_us = max(retention.hours_us(store.appended_us)[1], state.minutes_from_us)
+    pieces = _Pieces(journal, checkpoint.id, deletions) if checkpoint is not None else _Pieces(journal, b"", [])
+    if retention.rollup_us:
+        pieces.add(store)
+        first_us = max(state.minutes_from_us, pieces_from_us)
+        pieces.coarsen(first_us - first_us % HOUR_US, min(minutes_from_us, state.horizon_us))
+        pieces.delete(max(state.pieces_from_us, pieces_from_us), state.horizon_us)
+    compacted = Checkpoint(
+        secrets.token_bytes(16),
+        mark,
+        store.appended_us,
+        _HEAD.pack(_VERSION, store.horizon_us, pieces_from_us, minutes_from_us)
+        + encode_batch(store.live_events(), limit_bytes=_MAX_BYTES),
+    )
+    drop_before = pieces_from_us // MINUTE_US if retention.rollup_us else store.horizon_us // MINUTE_US
+    return journal.replace_prefix(
+        None if checkpoint is None else checkpoint.id, compacted, pieces.changed, drop_pieces_before=drop_before
+    )
+
+
+class _Pieces:
+    """The pieces that a compaction changes: `changed` by key, None for those that go."""
+
+    def __init__(self, journal: Journal, checkpoint_id: bytes, deletions: list[Deletion]) -> None:
+        self.changed: dict[int, bytes | None] = {}
+        self._journal = journal
+        self._checkpoint_id = checkpoint_id
+        self._deletions = deletions
+
+    def add(self, store: Store) -> None:
+        """Add the store's roll-ups to those that are there."""
+        added: dict[tuple[int, int], dict[str, bytes]] = defaultdict(dict)
+        for series, held in store.rolled_up().items():
+            for rolled in held:
+                added[rolled.start_us, rolled.length_us][series] = rolled.bucket
+        for (start_us, length_us), buckets in added.items():
+            self._change(start_us, length_us, buckets)
+
+    def coarsen(self, start_us: int, end_us: int) -> None:
+        """Merge the pieces of the range's minutes into those of its hours."""
+        for hour_us in range(start_us, end_us, HOUR_US):
+            if hour_us // MINUTE_US not in self.changed:
+                self._change(hour_us, HOUR_US, {})
+
+    def delete(self, start_us: int, end_us: int) -> None:
+        """Take from the range's pieces what the deletions name."""
+        for deletion in self._deletions:
+            first_us, last_us = max(deletion.start_us, start_us), min(deletion.end_us, end_us)
+            for hour_us in range(first_us - first_us % HOUR_US, last_us, HOUR_US):
+                for key, piece in self._read(max(hour_us, first_us), min(hour_us + HOUR_US, last_us)):
+                    minutes, buckets = _decode_piece(piece)
+                    if key not in self.changed and deletion.series in buckets:
+                        self._change(key * MINUTE_US, minutes * MINUTE_US, {})
+
+    def _change(self, start_us: int, length_us: int, added: dict[str, bytes]) -> None:
+        parts: dict[str, list[bytes]] = defaultdict(list)
+        for key, piece in self._read(start_us, start_us + length_us):
+            self.changed[key] = None
+            for series, bucket in self._left(key, _decode_piece(piece)[1]):
+                parts[series].append(bucket)
+        for series, bucket in added.items():
+            parts[series].append(bucket)
+        if parts:
+            merged = {series: rollup.merge(buckets) for series, buckets in parts.items()}
+            self.changed[start_us // MINUTE_US] = _encode_piece(length_us // MINUTE_US, merged)
+
+    def _left(self, key: int, buckets: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+        start_us = key * MINUTE_US
+        gone = {each.series for each in self._deletions if each.start_us <= start_us < each.end_us}
+        return ((series, bucket) for series, bucket in buckets.items() if series not in gone)
+
+    def _read(self, start_us: int, end_us: int) -> list[tuple[int, bytes]]:
+        return _read(self._journal, self._checkpoint_id, start_us, end_us) if self._checkpoint_id else []

@@ -1,0 +1,227 @@
+"""A quantile sketch: how many values lie in each of a bounded number of logarithmic buckets.
+
+The mapping is DDSketch's (Masson, Rim & Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
+guarantees", VLDB 2019): bucket k holds the magnitudes from g**(k-1) up to g**k. Here g = 2**(1/35), so that 35 buckets
+make an octave and the boundaries between 1 and 2, times powers of two, are all there are. They are float64 numbers,
+computed once with integers, and a value's bucket is found by comparing bits. So every machine finds the same one; a
+logarithm from the math library may differ in its last bit.
+
+    key    -71610 ... -1     0      1 ... 71610
+    holds  negative values | zero | positive values        keys rise with the values
+
+Magnitudes below 2.3e-308, the least normal float64, count as zero.
+
+When more than MAX_BUCKETS are taken, neighbours are merged in pairs over the whole range, which squares g (the uniform
+collapse of UDDSketch: Epicoco, Melle, Cafaro & Pulimeno, IEEE Access 2020). How often that was done is the *level*. It
+is the least at which the values fit, so a sketch depends on the bag of values alone: neither on their order nor on what
+was merged first. DDSketch's own collapse of the lowest buckets leaves no bound for them; this one always has one.
+
+The value of rank r (of n sorted ones, from 0) is answered by a point of its bucket that lies within `relative_error`
+of every value in there: 0.01 at level 0, twice that at each further one.
+
+Pure functions and values: no state, no I/O, no locks; numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import floor, inf
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statsapi.model import Values
+
+# 5.5 decades of magnitudes at level 0. In a roll-up a bucket takes 2 to 6 bytes, so a busy minute stays below 4 kB.
+MAX_BUCKETS: Final = 640
+
+_PER_OCTAVE: Final = 35
+# tanh(ln(g) / 2) = 0.0099 is what a bucket's width comes to; and tanh(2x) <= 2 tanh(x).
+_RELATIVE_ERROR: Final = 0.01
+
+# A bucket is one int64: its key in the upper bits, which sorts it, and its count. 2**44 events are more than come in
+# a thousand years at 500 a microsecond.
+_COUNT_BITS: Final = 44
+_COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
+
+Keys = NDArray[np.int32]
+Buckets = NDArray[np.int64]
+"""Sorted by key, each key at most once, no count of 0."""
+
+NO_BUCKETS: Buckets = np.empty(0, np.int64)
+
+
+def _octave() -> list[int]:
+    """The mantissas of the boundaries in [1, 2], as integers times 2**-52: the least one at or above 2**(j / 35)."""
+    boundaries = []
+    for j in range(_PER_OCTAVE + 1):
+        mantissa, power = int(2.0 ** (52 + j / _PER_OCTAVE)), 1 << (52 * _PER_OCTAVE + j)
+        while mantissa**_PER_OCTAVE < power:
+            mantissa += 1
+        while (mantissa - 1) ** _PER_OCTAVE >= power:
+            mantissa -= 1
+        boundaries.append(mantissa)
+    return boundaries
+
+
+_BOUNDARIES: Final = np.array(_octave()) - (1 << 52)
+# By the first 12 bits of a mantissa: the last boundary at or below the least such mantissa. It is the value's, or the
+# next one is: boundaries lie 0.02 apart, these steps 0.0002.
+_FIRST: Final = (_BOUNDARIES.searchsorted(np.arange(1 << 12) << 40, side="right") - 1).astype(np.int32)
+_MANTISSA: Final = (1 << 52) - 1
+
+
+def keys_of(values: Values) -> Keys:
+    """Each value's key at level 0: int32[n] for finite float64[n]. About 10 ns a value."""
+    bits = values.view(np.int64) & np.int64(0x7FFF_FFFF_FFFF_FFFF)
+    mantissa = bits & _MANTISSA
+    place = _FIRST.take(mantissa >> 40)
+    place += mantissa >= _BOUNDARIES.take(place + 1)
+    exponent = (bits >> 52).astype(np.int32)
+    keys: Keys = (exponent - 1) * np.int32(_PER_OCTAVE) + place + np.int32(1)
+    keys[exponent == 0] = 0
+    np.negative(keys, out=keys, where=values < 0)
+    return keys
+
+
+def count_values(values: Values, *, in_order: bool = False) -> Buckets:
+    """The buckets of some values at level 0. O(n): 12 ns a value that is `in_order` (rising)."""
+    keys = keys_of(values)
+    if not in_order:
+        keys.sort()
+    edges = np.flatnonzero(keys[1:] != keys[:-1])
+    edges += 1
+    first = np.empty(len(edges) + (len(keys) > 0), np.int64)
+    if not len(first):
+        return NO_BUCKETS
+    first[0] = 0
+    first[1:] = edges
+    counts = np.empty_like(first)
+    np.subtract(first[1:], first[:-1], out=counts[:-1])
+    counts[-1] = len(keys) - first[-1]
+    return _pack(keys[first].astype(np.int64), counts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sketch:
+    """How many values lie in which bucket, at a level; the buckets are never changed."""
+
+    level: int
+    buckets: Buckets
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sketch):
+            return NotImplemented
+        return self.level == other.level and np.array_equal(self.buckets, other.buckets)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, values: Values) -> Sketch:
+        """The bounded sketch of some finite values in any order."""
+        return cls(0, count_values(values)).bounded()
+
+    @classmethod
+    def of_counts(cls, level: int, keys: NDArray[np.int64], counts: NDArray[np.integer]) -> Sketch:
+        """From what `keys` and `counts` give."""
+        return cls(level, _pack(keys, counts))
+
+    @property
+    def relative_error(self) -> float:
+        """What is guaranteed: |answer - value| <= relative_error * |value|, where |value| is 2.3e-308 or more, or 0."""
+        return min(_RELATIVE_ERROR * (1 << self.level), 1.0)
+
+    def keys(self) -> NDArray[np.int64]:
+        return self.buckets >> _COUNT_BITS
+
+    def counts(self) -> NDArray[np.int64]:
+        return self.buckets & _COUNT_MASK
+
+    def at_level(self, level: int) -> Sketch:
+        """The same with neighbours merged until that level, which is not below its own."""
+        if level == self.level:
+            return self
+        keys = self.keys()
+        # Buckets 1 and 2 become 1, -1 and -2 become -1; zero stays alone.
+        merged = np.sign(keys) * ((np.abs(keys) - 1 >> level - self.level) + 1)
+        return Sketch(level, _add_up(_pack(merged, self.counts())))
+
+    def bounded(self) -> Sketch:
+        """At the least level, from its own on, at which MAX_BUCKETS suffice."""
+        sketch = self
+        while len(sketch.buckets) > MAX_BUCKETS:
+            sketch = sketch.at_level(sketch.level + 1)
+        return sketch
+
+    def quantiles(self, ps: Sequence[float], low: float, high: float) -> list[float]:
+        """For each of `ps` (0 to 100) about the value of rank floor(p / 100 · (n - 1)) among the n sorted values.
+
+        `low` and `high` are the least and the greatest value, which nothing answered lies beyond; p = 0 and 100 give
+        them exactly. Needs a value at least. About 10 µs.
+        """
+        keys = self.keys()
+        below = self.counts().cumsum()
+        n = int(below[-1])
+        answers = []
+        for p in ps:
+            rank = floor((n - 1) * (p / 100))
+            if rank <= 0 or rank >= n - 1:
+                answers.append(low if rank <= 0 else high)
+            else:
+                key = int(keys[below.searchsorted(rank, side="right")])
+                answers.append(min(max(_middle(key, self.level), low), high))
+        return answers
+
+
+EMPTY = Sketch(0, NO_BUCKETS)
+
+
+def merge(sketches: Iterable[Sketch]) -> Sketch:
+    """The sketch of all their values, not bounded: at the highest of their levels.
+
+    O(buckets): 6 ns each for many.
+    """
+    some = [sketch for sketch in sketches if len(sketch.buckets)]
+    if len(some) < 2:
+        return some[0] if some else EMPTY
+    level = max(sketch.level for sketch in some)
+    return Sketch(level, _add_up(np.concatenate([sketch.at_level(level).buckets for sketch in some])))
+
+
+def _pack(keys: NDArray[np.int64], counts: NDArray[np.integer]) -> Buckets:
+    buckets: Buckets = keys << _COUNT_BITS
+    buckets += counts.astype(np.int64, copy=False)
+    return buckets
+
+
+def _add_up(buckets: Buckets) -> Buckets:
+    """Buckets in any order, a key perhaps several times, as they ought to be."""
+    if len(buckets) > 4_096:
+        # Sorting 8,000, 100,000 and 600,000 buckets takes 65, 720 and 6,800 µs; counting them into one place for each
+        # key there may be 21, 310 and 3,500, and up to 300 for few buckets whose keys lie far apart.
+        keys = buckets >> _COUNT_BITS
+        lowest = int(keys.min())
+        # Counted in float64, which is exact below 2**53.
+        counts = np.bincount(keys - lowest, weights=buckets & _COUNT_MASK).astype(np.int64)
+        taken = np.flatnonzero(counts)
+        return _pack(taken + lowest, counts[taken])
+    ordered = np.sort(buckets)
+    keys = ordered >> _COUNT_BITS
+    first = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+    return _pack(keys[first], np.add.reduceat(ordered & _COUNT_MASK, first))
+
+
+def _middle(key: int, level: int) -> float:
+    """The point whose relative distance to both ends of the bucket is the same: 2ab / (a + b)."""
+    if key == 0:
+        return 0.0
+    steps = abs(key) - 1 << level
+    octave, j = divmod(steps, _PER_OCTAVE)
+    if octave > 2045:  # a bucket that ends beyond float64 may begin there too, after many merges
+        return inf if key > 0 else -inf
+    start = (1.0 + int(_BOUNDARIES[j]) * 2.0**-52) * 2.0 ** (octave - 1022)
+    # a / b as a power of two; start * 2 may leave float64, which `quantiles` sets right.
+    middle: float = start * (2.0 / (1.0 + 2.0 ** (-(1 << level) / _PER_OCTAVE)))
+    return middle if key > 0 else -middle

@@ -1,0 +1,332 @@
+"""Roll-ups and checkpoints: whoever folds, merges, compacts and restarts when, long windows have one answer, the exact
+one.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statsapi import rollup
+from statsapi.config import GRACE_US, Settings
+from statsapi.errors import InvalidRequest
+from statsapi.journal import open_journal
+from statsapi.journal.memory import MemoryJournal
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US, EventBatch, Part, Span
+from statsapi.rollup import Rollups
+from statsapi.service import Service
+from statsapi.sketch import Sketch
+from tests import oracles
+from tests.conftest import FakeClock
+from tests.test_sketch import any_finite, any_magnitude, lower_quantile
+
+PS = [1.0, 50.0, 99.0]
+
+
+class SharedJournal(MemoryJournal):
+    """One journal for several services in one process: closing is the test's, not a service's."""
+
+    def close(self) -> None:
+        pass
+
+
+def service_on(journal: MemoryJournal, clock: FakeClock, **options: Any) -> Service:
+    return Service(Settings(journal="memory://", **options), lambda: journal, clock, background=False)
+
+
+# A bucket
+
+
+@settings(deadline=None)
+@given(st.lists(any_finite | any_magnitude, min_size=1, max_size=60))
+def test_a_bucket_holds_its_events(values: list[float]) -> None:
+    """Summary and sketch come back out of the bytes as they are."""
+    bucket = rollup.encode_values(np.array(values))
+    assert rollup.summarise([bucket]) == oracles.summary(values)
+    assert rollup.sketch([bucket]) == Sketch.of(np.array(values))
+
+
+@settings(deadline=None)
+@given(st.lists(any_magnitude, min_size=1, max_size=1500), st.randoms(use_true_random=False))
+def test_a_bucket_is_a_function_of_its_events(values: list[float], dice: random.Random) -> None:
+    """Merged out of any parts in any order, the bytes are the same: of few values, of many, of more than fit."""
+    whole = rollup.encode_values(np.array(values))
+    dice.shuffle(values)
+    parts = []
+    at = 0
+    while at < len(values):
+        step = dice.choice((1, 2, 10, 200))
+        parts.append(rollup.encode_values(np.array(values[at : at + step])))
+        at += step
+    while len(parts) > 1:
+        few = [parts.pop(dice.randrange(len(parts))) for _ in range(min(len(parts), dice.randint(2, 5)))]
+        parts.append(rollup.merge(few))
+    assert parts == [whole]
+
+
+def test_an_hour_is_packed_and_taken_apart() -> None:
+    """Minutes added in any order, merged, removed and coarsened: the same as a dict of lists of values."""
+    for seed in range(30):
+        dice = random.Random(seed)
+        rollups, naive = Rollups(), {}
+        size = 0
+        for _ in range(200):
+            minute = dice.randrange(0, 300)
+            values = [dice.gauss(0, 10) for _ in range(dice.choice((1, 3, 20)))]
+            match dice.randrange(8):
+                case 0:
+                    start, end = sorted((dice.randrange(0, 300), dice.randrange(0, 300)))
+                    start, end = (start // 60 * 60, end // 60 * 60) if start < 120 else (start, max(end, start))
+                    removed, grown = rollups.remove(start * MINUTE_US, end * MINUTE_US)
+                    gone = [m for m in naive if start <= m < end]
+                    assert removed == sum(len(naive.pop(m)) for m in gone)
+                    size += grown
+                case 1:
+                    size += rollups.coarsen(120 * MINUTE_US + 5)
+                case _:
+                    size += rollups.add(minute * MINUTE_US, rollup.encode_values(np.array(values)))
+                    naive.setdefault(minute, []).extend(values)
+            start, end = 60 * dice.randrange(0, 5), 60 * dice.randrange(1, 6)
+            if dice.random() < 0.5:
+                start, end = dice.randrange(120, 300), dice.randrange(120, 300)
+            held = [value for m in naive if start <= m < end for value in naive[m]]
+            assert rollups.summarise(start * MINUTE_US, end * MINUTE_US) == oracles.summary(held)
+        assert size == sum(map(len, rollups._hours.values()))
+
+
+# Several workers
+
+
+class Twin:
+    """Every event that counts, with the bag of values in any span."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int, float]] = []
+
+    def values(self, series: str, start_us: int, end_us: int | None) -> list[float]:
+        return [v for s, ts, v in self.events if s == series and ts >= start_us and (end_us is None or ts < end_us)]
+
+    def delete(self, series: str, start_us: int, end_us: int) -> None:
+        self.events = [e for e in self.events if not (e[0] == series and start_us <= e[1] < end_us)]
+
+
+def wild(dice: random.Random) -> float:
+    return dice.choice((-1, 1)) * 2.0 ** dice.uniform(-900, 900)
+
+
+def ordinary(dice: random.Random) -> float:
+    return dice.lognormvariate(3, 1)
+
+
+def run(seed: int, value: Callable[[random.Random], float], steps: int, **options: Any) -> tuple[int, int]:
+    """Workers on one journal, each keeping house and starting afresh when it likes, against the twin. Gives how many
+    answers were compared, and in how many percentiles came from sketches.
+    """
+    dice = random.Random(seed)
+    clock = FakeClock()
+    journal = SharedJournal(clock_us=clock)
+    workers = [service_on(journal, clock, **options) for _ in range(3)]
+    twin = Twin()
+    longest_us = workers[0].settings.longest_window_us()
+    compared = sketched = 0
+    for _ in range(steps):
+        worker = dice.choice(workers)
+        match dice.randrange(12):
+            case 0 | 1:
+                clock.advance(dice.choice((SECOND_US, MINUTE_US, 13 * MINUTE_US, HOUR_US + 7, longest_us // 7)))
+            case 2:
+                workers[workers.index(worker)] = service_on(journal, clock, **options)
+            case 3 | 4 | 5:
+                worker.keep_house()
+            case 6:
+                series = dice.choice("ab")
+                now_us = worker.ask()[1]
+                start_us = now_us - dice.randrange(longest_us + HOUR_US)
+                end_us = start_us + dice.randrange(longest_us)
+                unit_us = dice.choice((MINUTE_US, HOUR_US))
+                span = Span(start_us // unit_us * unit_us, end_us // unit_us * unit_us)
+                try:
+                    worker.delete(series, span)
+                except InvalidRequest:
+                    assert unit_us == MINUTE_US
+                else:
+                    twin.delete(series, *span)
+            case _:
+                parts = []
+                for series in dice.sample("ab", dice.randint(1, 2)):
+                    n = dice.choice((1, 2, 40))
+                    far_us = dice.choice((MINUTE_US, HOUR_US, longest_us - 2 * HOUR_US))
+                    ts = [clock.now_us + MINUTE_US - dice.randrange(far_us) for _ in range(n)]
+                    values = [value(dice) for _ in range(n)]
+                    twin.events += [(series, t, v) for t, v in zip(ts, values, strict=True)]
+                    parts.append(Part(series, np.array(ts), np.array(values)))
+                worker.record(EventBatch(tuple(parts)))
+        if dice.random() < 0.3:
+            compared += 1
+            sketched += compare(dice, workers, twin, dice.choice("ab"), longest_us)
+    return compared, sketched
+
+
+def compare(dice: random.Random, workers: list[Service], twin: Twin, series: str, longest_us: int) -> bool:
+    now_us = workers[0].ask()[1]
+    if dice.random() < 0.5:
+        asked = {"windows_us": [dice.choice((MINUTE_US * 5, HOUR_US, HOUR_US * 3, longest_us))]}
+    else:
+        start_us = now_us - dice.randrange(longest_us)
+        asked = {"windows_us": [], "start_us": start_us, "end_us": start_us + dice.randrange(longest_us)}
+    answers = []
+    for worker in workers:
+        store, worker_now_us = worker.ask()
+        assert worker_now_us == now_us
+        (span,) = worker.spans(store, now_us, **asked)
+        (answer,) = store.statistics(series, [span], now_us, PS, ends=True)
+        answers.append((span, answer))
+    assert answers.count(answers[0]) == len(workers)
+    span, answer = answers[0]
+    values = twin.values(series, *span)
+    assert answer.summary == oracles.summary(values)
+    if len(values) > 1 and answer.summary.variance is not None:
+        assert answer.summary.variance == statistics.variance(values)
+    raw = store.resolution_us(span.start_us, now_us) == 1
+    assert (answer.relative_error is None) == (raw or not values)
+    for p, found in zip(PS, answer.percentiles, strict=bool(values)):
+        true = oracles.percentile(values, p) if raw else lower_quantile(values, p)
+        assert abs(found - true) <= (answer.relative_error or 0) * abs(true)
+    if raw and values:
+        assert answer.rolled_up == ()
+    # Step by step it is the same.
+    unit_us = store.resolution_us(span.start_us, now_us)
+    step_us = unit_us * dice.choice((1, 60)) if unit_us > 1 else 7 * MINUTE_US
+    length_us = (now_us if span.end_us is None else span.end_us) - span.start_us
+    n_steps = max(1, -(-length_us // step_us))
+    if n_steps > 100:  # the twin is slow
+        return answer.relative_error is not None
+    steps = store.steps(series, span, step_us, n_steps, now_us, PS)
+    for i, step in enumerate(steps):
+        end_us = span.end_us if i == n_steps - 1 else span.start_us + step_us * (i + 1)
+        held = twin.values(series, span.start_us + step_us * i, end_us)
+        assert step.summary == oracles.summary(held)
+        for p, found in zip(PS, step.percentiles, strict=bool(held)):
+            true = lower_quantile(held, p) if step.relative_error else oracles.percentile(held, p)
+            assert abs(found - true) <= (step.relative_error or 0) * abs(true)
+    return answer.relative_error is not None
+
+
+@pytest.mark.parametrize("value", [ordinary, wild])
+@pytest.mark.parametrize("rollup_retention_us", [5 * HOUR_US, DAY_US, 7 * DAY_US])
+def test_workers_agree_and_are_exact(value: Callable[[random.Random], float], rollup_retention_us: int) -> None:
+    """Late and future events, deletions, restarts and compactions at any time: every worker gives the twin's answer."""
+    totals = [run(seed, value, 150, rollup_retention_us=rollup_retention_us) for seed in range(5)]
+    compared, sketched = map(sum, zip(*totals, strict=True))
+    assert compared > 120
+    assert sketched > 50
+
+
+def test_many_events_in_a_minute_agree_after_a_collapse() -> None:
+    """A minute of 2,000 values over all magnitudes: more buckets than are kept, on a worker that has folded it, on one
+    that has not, and on one that began from a checkpoint.
+    """
+    clock = FakeClock()
+    journal = SharedJournal(clock_us=clock)
+    workers = [service_on(journal, clock) for _ in range(3)]
+    dice = random.Random(5)
+    values = [wild(dice) for _ in range(2_000)]
+    ts_us = np.array([clock.now_us - dice.randrange(MINUTE_US) for _ in values])
+    workers[0].record(EventBatch((Part("default", ts_us, np.array(values)),)))
+    clock.advance(HOUR_US + GRACE_US + 2 * MINUTE_US)
+    workers[0].record(EventBatch.single("default", clock.now_us, 1.0))
+    workers[0].keep_house()
+    workers[2] = service_on(journal, clock)
+    answers = []
+    for worker in workers:
+        store, now_us = worker.ask()
+        answers += store.statistics("default", worker.spans(store, now_us, [DAY_US]), now_us, PS)
+    assert answers.count(answers[0]) == 3
+    assert answers[0].summary == oracles.summary([*values, 1.0])
+    assert answers[0].relative_error is not None
+    assert answers[0].relative_error > 0.01
+
+
+# On disk
+
+
+def sqlite_service(path: Path, clock: FakeClock) -> Service:
+    url = f"sqlite:///{path}"
+    journal = open_journal(url, clock_us=clock)
+    return Service(Settings(journal=url), lambda: journal, clock, background=False)
+
+
+def test_a_compaction_that_is_killed_changes_nothing_or_all(tmp_path: Path) -> None:
+    """SIGKILL at many instants of a checkpoint that adds, merges and deletes roll-ups: each time every answer is the
+    twin's, before the next compaction and after it.
+    """
+    dice = random.Random(3)
+    clock = FakeClock()
+    path = tmp_path / "events.db"
+    twin = Twin()
+    service = sqlite_service(path, clock)
+
+    def record(n: int) -> None:
+        for series in "ab":
+            ts = [clock.now_us - dice.randrange(5 * HOUR_US) for _ in range(n)]
+            values = [ordinary(dice) for _ in range(n)]
+            twin.events += [(series, t, v) for t, v in zip(ts, values, strict=True)]
+            service.record(EventBatch((Part(series, np.array(ts), np.array(values)),)))
+
+    for _ in range(4):
+        record(100)
+        clock.advance(40 * MINUTE_US)
+        service.keep_house()
+    assert service.view().journal.read_checkpoint() is not None
+    gone = Span(
+        clock.now_us // MINUTE_US * MINUTE_US - 4 * HOUR_US, clock.now_us // MINUTE_US * MINUTE_US - 3 * HOUR_US
+    )
+    service.delete("a", gone)
+    twin.delete("a", *gone)
+    record(50)
+    clock.advance(HOUR_US + GRACE_US + 2 * MINUTE_US)
+    record(50)
+    service.close()
+
+    def check(service: Service) -> None:
+        store, now_us = service.ask()
+        for hours in (1, 4, 6, 24):
+            (span,) = service.spans(store, now_us, [hours * HOUR_US])
+            for series in "ab":
+                (answer,) = store.statistics(series, [span], now_us)
+                assert answer.summary == oracles.summary(twin.values(series, *span)), (hours, series)
+
+    def compact_and_die(at: int) -> int:
+        copy = tmp_path / f"{at}.db"
+        shutil.copy(path, copy)
+        command = [sys.executable, "-m", "tests.checkpoint_killed", str(copy), str(clock.now_us), str(at)]
+        died = subprocess.run(command, timeout=60, check=False, stdout=subprocess.PIPE)
+        assert died.returncode == (0 if died.stdout else -signal.SIGKILL)
+        service = sqlite_service(copy, clock)
+        check(service)
+        service.view().compact()
+        check(service)
+        service.close()
+        fresh = sqlite_service(copy, clock)
+        check(fresh)
+        fresh.close()
+        return int(died.stdout or 0)
+
+    instants = compact_and_die(1_000_000)
+    assert instants > 1_000
+    spread = [instants * i // 8 for i in range(1, 8)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compact_and_die, [2, *spread, *range(instants - 7, instants + 1)]))
