@@ -6,11 +6,11 @@ A field `window_us` named by `STATSAPI_WINDOW` is one line of the README's table
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
 
 from marshmallow import Schema, ValidationError, fields, validate
 
@@ -51,6 +51,12 @@ class Duration(fields.Field[int]):
         return duration_us
 
 
+# The last two are what unset stands for, with an SQLite journal and a memory one.
+_RATE_LIMIT_STORAGES: Final = ("redis", "rediss", "redis+unix", "sqlite+limits", "memory")
+
+_PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
+
+
 def _valid_rate_limit(value: str) -> None:
     import limits  # few ask for it
 
@@ -61,8 +67,14 @@ def _valid_rate_limit(value: str) -> None:
 
 
 def _valid_rate_limit_storage(value: str) -> None:
-    if value.startswith("redis") and importlib.util.find_spec("redis") is None:
-        raise ValidationError("needs a client that is not installed: pip install redis")
+    """What the `limits` library would find out in each worker, with a traceback."""
+    scheme = value.partition("://")[0]
+    if scheme not in _RATE_LIMIT_STORAGES:
+        raise ValidationError("must be redis://host:port/db, rediss:// for TLS, or redis+unix:///path/to/socket")
+    try:
+        _ = urlsplit(value).port
+    except ValueError as error:
+        raise ValidationError(f"is no address: {error}") from None
 
 
 class OptionalDuration(Duration):
@@ -176,9 +188,10 @@ class Settings:
     rate_limit_storage: str | None = _setting(
         fields.String,
         None,
-        "where requests are counted; unset is a file beside the journal, `redis://host` serves several machines (with "
-        "`pip install redis`)",
+        "where requests are counted; unset is a file beside the journal, `redis://host:port/db` serves several "
+        "machines",
         validate=_valid_rate_limit_storage,
+        shown=False,  # it may hold a password
     )
     trusted_proxies: int = _setting(
         fields.Integer,
@@ -253,7 +266,7 @@ class Settings:
             loaded: dict[str, Any] = _schema().load(given)
         except ValidationError as error:
             faults = [
-                f"{name}={given.get(name, '')!r}: {' '.join(reasons)}"
+                f"{name}={_PASSWORD.sub('…@', given.get(name, ''))!r}: {' '.join(reasons)}"
                 for name, reasons in sorted(error.messages_dict.items())
             ]
             fine: Any = error.valid_data

@@ -244,6 +244,66 @@ def _answers(server: Server) -> bool:
     return True
 
 
+class RedisServer:
+    """A redis-server on 127.0.0.1 that a test starts, kills, pauses and starts again; it keeps nothing on disk."""
+
+    def __init__(self, binary: str, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._binary = binary
+        self._directory = directory
+        self.port = free_port()
+        self.socket_path = directory / "redis.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Ready when it answers."""
+        settings = {"port": self.port, "bind": "127.0.0.1", "unixsocket": self.socket_path, "dir": self._directory}
+        settings |= {"save": "", "appendonly": "no"}
+        options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+        with (self._directory / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen([self._binary, *options], stdout=log, stderr=log, start_new_session=True)
+        wait_until(lambda: self.ask(b"PING") == b"+PONG\r\n", "Redis to answer")
+
+    def ask(self, command: bytes) -> bytes:
+        """The start of the raw answer to an inline command; nothing while it cannot be reached."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as sock:
+            sock.sendall(command + b"\r\n")
+            return sock.recv(65536)
+        return b""
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def redis_server(binary: str, directory: Path) -> Iterator[RedisServer]:
+    """A RedisServer that runs; killed at the end, also while it is paused."""
+    server = RedisServer(binary, directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def free_port() -> int:
+    """A port that nothing listens at, for programs that cannot be asked which one the kernel chose."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
 # The small application: gunicorn … tests.servers:app
 
 

@@ -213,14 +213,37 @@ def test_an_idempotency_key_belongs_to_the_api_key(clock: FakeClock) -> None:
 
 
 def test_a_rate_limit_is_the_keys_own(clock: FakeClock) -> None:
-    """Two clients at one address do not use each other's up, and a refused key uses up nobody's."""
+    """Two clients at one address do not use each other's up; a 403 counts for its key, as any other answer does."""
     (first, held_first), (second, held_second) = new_key(["read"], "a"), new_key(["read"], "b")
     entries = f"{held_first.line()};{held_second.line()}"
     with app_of(clock, api_keys=entries, rate_limit="2/day") as app:
         client = app.test_client()
-        sent = [first, first, first, "unknown", second, second, second]
+        sent = [first, first, first, "unknown", second]
         statuses = [client.get("/series", headers={"X-API-Key": key}).status_code for key in sent]
-    assert statuses == [200, 200, 429, 401, 200, 200, 429]
+        refused = [client.delete("/series/x", headers={"X-API-Key": second}) for _ in range(2)]
+    assert statuses == [200, 200, 429, 401, 200]
+    assert [answer.status_code for answer in refused] == [403, 429]
+    assert "r=0" in refused[0].headers["RateLimit"]
+
+
+def test_guessing_keys_uses_up_the_addresss_limit(clock: FakeClock) -> None:
+    """A wrong key and a missing one count for the address: 429 instead of 401 then. A valid key has its own limit."""
+    key, held = new_key(["read"], "a")
+    with app_of(clock, api_keys=held.line(), rate_limit="3/day", trusted_proxies=1) as app:
+        client = app.test_client()
+
+        def ask(address: str, sent: str | None) -> Any:
+            headers = {"X-Forwarded-For": address} | ({} if sent is None else {"X-API-Key": sent})
+            return client.get("/series", headers=headers)
+
+        guesses = [ask("10.0.0.1", sent) for sent in ("a", None, "b", "c", None)]
+        assert [answer.status_code for answer in guesses] == [401, 401, 401, 429, 429]
+        assert guesses[0].headers["RateLimit"].startswith('"default";r=2;')
+        assert guesses[3].json["type"] == "urn:statsapi:problem:too-many-requests"
+        assert "Retry-After" in guesses[3].headers
+        assert "WWW-Authenticate" not in guesses[3].headers
+        assert ask("10.0.0.1", key).status_code == 200
+        assert ask("10.0.0.2", "a").status_code == 401
 
 
 # What is stored

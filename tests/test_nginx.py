@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import require_binary
-from tests.servers import ROOT, Server, gunicorn_server, stop, wait_until
+from tests.servers import ROOT, Server, free_port, gunicorn_server, stop, wait_until
 
 MAIN = """
 daemon off;
@@ -36,13 +36,6 @@ http {{
     include {dir}/site.conf;
 }}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 @contextmanager

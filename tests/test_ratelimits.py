@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import http.client
+import logging
+import re
+import signal
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from limits.storage import MemoryStorage, Storage
 
-from statsapi.api.ratelimits import SqliteStorage
+from statsapi.api.ratelimits import REDIS_TIMEOUT_S, SqliteStorage, _Counters
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
-from tests.conftest import FakeClock
-from tests.servers import gunicorn_server
+from tests.conftest import FakeClock, require_binary
+from tests.servers import RedisServer, Server, gunicorn_server, redis_server, wait_until
 from tests.test_api_seed import assert_problem
 
 
@@ -85,6 +92,86 @@ def test_without_counters_requests_pass(clock: FakeClock, tmp_path: Path) -> Non
     assert [client.get("/").status_code for _ in range(3)] == [200, 200, 200]
 
 
+class Failing(Storage):
+    """Counts in memory, unless it is told to fail."""
+
+    STORAGE_SCHEME = ("failing",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = MemoryStorage()
+        self.fails = False
+        self.asked = 0
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return OSError
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        self.asked += 1
+        if self.fails:
+            raise ConnectionError("gone")
+        return self.held.incr(key, expiry, amount)
+
+    def get_expiry(self, key: str) -> float:
+        return self.held.get_expiry(key)
+
+    def get(self, key: str) -> int:
+        return self.held.get(key)
+
+    def check(self) -> bool:
+        return not self.fails
+
+    def reset(self) -> int | None:
+        return self.held.reset()
+
+    def clear(self, key: str) -> None:
+        self.held.clear(key)
+
+
+def test_counters_that_fail_are_left_alone_for_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    """Tried once a second, said once when they go and once when they are back; then what was counted still counts."""
+    caplog.set_level(logging.INFO, "statsapi")
+    now_s = [100.0]
+    storage = Failing()
+    counters = _Counters(storage, "2/minute", lambda: now_s[0])
+    standing = counters.hit("a")
+    assert standing is not None
+    assert standing.left == 1
+    storage.fails = True
+    for _ in range(3):
+        storage.asked = 0
+        assert [counters.hit("a") for _ in range(5)] == [None] * 5
+        assert storage.asked == 1
+        now_s[0] += 1.01
+    storage.fails = False
+    assert [standing.left for standing in map(counters.hit, "aa") if standing] == [0, -1]
+    assert caplog.messages == [
+        "Requests are not limited while they cannot be counted: gone",
+        "Requests can be counted again and are limited",
+    ]
+
+
+def test_of_two_limits_the_one_that_is_passed_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`4/hour,3/second`: what is left is told of the second, until the hour's four are used up."""
+    now_s = [1000.0]
+    monkeypatch.setattr("statsapi.api.ratelimits.time.time", lambda: now_s[0])
+    counters = _Counters(SqliteStorage(f"sqlite+limits:///{tmp_path}/limits"), "4/hour,3/second")
+    told = []
+    for _ in range(2):
+        told += [(hit.limit.amount, hit.left, hit.reset_at_s) for hit in (counters.hit("a") for _ in range(3)) if hit]
+        now_s[0] += 1.5
+    assert told == [(3, 2, 1001), (3, 1, 1001), (3, 0, 1001), (3, 2, 1002.5), (4, -1, 4600), (4, -2, 4600)]
+
+
+def test_what_is_not_there_counts_too(clock: FakeClock) -> None:
+    """A 404 and a 405 cost as much as others: who looks for paths is limited."""
+    app = create_app(Settings(journal="memory://", rate_limit="2/minute"), clock_us=clock, background=False)
+    client = app.test_client()
+    answers = [client.get("/wp-login.php"), client.put("/event"), client.get("/.env"), client.get("/")]
+    assert [answer.status_code for answer in answers] == [404, 405, 429, 429]
+
+
 def test_off_by_default(clock: FakeClock) -> None:
     """Without the setting nothing is counted and no header is added."""
     client = create_app(Settings(journal="memory://"), clock_us=clock, background=False).test_client()
@@ -92,16 +179,18 @@ def test_off_by_default(clock: FakeClock) -> None:
 
 
 def test_the_setting_is_checked() -> None:
-    """What is no limit is refused at start."""
+    """What is no limit, and what is no place to count in, is refused at start, and no password is told."""
     with pytest.raises(ConfigError, match="100/minute"):
         Settings.from_env({"STATSAPI_RATE_LIMIT": "often"})
-
-
-def test_a_client_that_is_missing_is_said_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis needs a package that is not installed by itself: a refusal with the remedy, not a traceback."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="pip install redis"):
-        Settings.from_env({"STATSAPI_RATE_LIMIT_STORAGE": "redis://localhost"})
+    for storage in ("redis://u:geheim@host:x/0", "rediss://:geheim@[::1", "memcached://:geheim@host", "host:6379"):
+        with pytest.raises(
+            ConfigError, match=r"STATSAPI_RATE_LIMIT_STORAGE=.*(must be redis://|is no address)"
+        ) as caught:
+            Settings.from_env({"STATSAPI_RATE_LIMIT_STORAGE": storage})
+        assert "geheim" not in str(caught.value)
+    settings = Settings.from_env({"STATSAPI_RATE_LIMIT_STORAGE": "redis://:geheim@host"})
+    assert settings.rate_limit_storage == "redis://:geheim@host"
+    assert "geheim" not in repr(settings)
 
 
 def test_counters_expire_and_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,3 +210,101 @@ def test_counters_expire_and_are_swept(tmp_path: Path, monkeypatch: pytest.Monke
     storage.clear("a")
     assert storage.get("a") == 0
     assert storage.check()
+
+
+# Redis, a real one
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(require_binary("redis-server"), tmp_path / "redis") as server:
+        yield server
+
+
+def asked_at_once(servers: list[Server], each: int) -> tuple[Counter[int], float]:
+    """What `each` requests by four clients of each server were answered, and the longest of them in seconds."""
+    statuses: Counter[int] = Counter()
+    longest_s = 0.0
+    lock = threading.Lock()
+
+    def ask(server: Server) -> None:
+        nonlocal longest_s
+        with server.client() as client:
+            for _ in range(each):
+                began_s = time.monotonic()
+                status, _ = client.request("GET", "/series")
+                with lock:
+                    statuses[status] += 1
+                    longest_s = max(longest_s, time.monotonic() - began_s)
+
+    threads = [threading.Thread(target=ask, args=(server,)) for server in servers for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return statuses, longest_s
+
+
+def test_the_limit_is_the_limit_on_two_machines(tmp_path: Path, redis: RedisServer) -> None:
+    """Two services of two workers each, with journals of their own, let exactly 100 of 400 requests pass."""
+    env = {"STATSAPI_RATE_LIMIT": "100/minute", "STATSAPI_RATE_LIMIT_STORAGE": redis.url}
+    with ExitStack() as stack:
+        servers = [stack.enter_context(gunicorn_server(tmp_path / name, workers=2, env=env)) for name in "ab"]
+        for server in servers:
+            server.wait_for_journals(2)
+        redis.ask(b"FLUSHALL")  # that the servers answer was asked until they did
+        assert asked_at_once(servers, 50)[0] == {200: 100, 429: 300}
+        commands = redis.ask(b"INFO commandstats").decode()
+    assert sum(map(int, re.findall(r"cmdstat_(?:evalsha|ttl):calls=(\d+)", commands))) <= 2 * 402 + 10, commands
+
+
+@pytest.mark.parametrize("gone", ["killed", "paused"])
+def test_redis_that_is_away_holds_nobody_up(tmp_path: Path, redis: RedisServer, gone: str) -> None:
+    """Requests pass, none waits for long, it is said once a worker; when Redis is back they are limited again."""
+    env = {"STATSAPI_RATE_LIMIT": "20/minute", "STATSAPI_RATE_LIMIT_STORAGE": redis.url}
+    with gunicorn_server(tmp_path / "a", workers=2, env=env) as server:
+        server.wait_for_journals(2)
+        redis.ask(b"FLUSHALL")
+        assert asked_at_once([server], 10)[0] == {200: 20, 429: 20}
+        stop_asking = threading.Event()
+        found: list[tuple[Counter[int], float]] = []
+
+        def ask() -> None:
+            while not stop_asking.is_set():
+                found.append(asked_at_once([server], 5))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        if gone == "killed":
+            redis.kill()
+        else:
+            redis.signal(signal.SIGSTOP)
+        server._wait_until(lambda: server.log.count("Requests are not limited while") == 2, "both workers to say so")
+        already = len(found)
+        wait_until(lambda: len(found) > already + 20, "requests meanwhile")
+        if gone == "killed":
+            redis.start()
+        else:
+            redis.signal(signal.SIGCONT)
+        server._wait_until(lambda: server.log.count("Requests can be counted again") == 2, "both workers to say so")
+        stop_asking.set()
+        asking.join()
+        assert asked_at_once([server], 10)[0].keys() == {429}
+        assert set().union(*(statuses for statuses, _ in found)) == {200, 429}  # no 500, and no connection that broke
+        assert sum(statuses[200] for statuses, _ in found) > 300
+        assert max(longest_s for _, longest_s in found) < 3 * REDIS_TIMEOUT_S
+    assert server.log.count("Requests are not limited while") == 2
+    assert "Traceback" not in server.log
+
+
+def test_redis_that_is_not_there_at_start(tmp_path: Path, redis: RedisServer) -> None:
+    """The service starts and answers, and limits as soon as Redis is there; a Unix socket will do as well."""
+    redis.kill()
+    env = {
+        "STATSAPI_RATE_LIMIT": "5/minute",
+        "STATSAPI_RATE_LIMIT_STORAGE": f"redis+unix://{redis.socket_path}",
+    }
+    with gunicorn_server(tmp_path / "a", workers=1, env=env) as server:
+        assert [server.request("GET", "/series")[0] for _ in range(9)] == [200] * 9
+        redis.start()
+        server._wait_until(lambda: server.request("GET", "/series")[0] == 429, "the limit")

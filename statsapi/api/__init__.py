@@ -29,14 +29,15 @@ class Json(JSONProvider):
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     observing.register(app)
-    access.register(app, settings, keys)
+    count = None
+    if settings.rate_limit is not None:
+        from statsapi.api import ratelimits
+
+        count = ratelimits.install(app, settings)
+    access.register(app, settings, keys, count)
     for module in (events, statistics, series, ops, openapi):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(openapi.docs)
     if settings.debug_endpoint:
         app.register_blueprint(events.debug)
     problems.register(app)
-    if settings.rate_limit is not None:
-        from statsapi.api import ratelimits
-
-        ratelimits.install(app, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from flask import Flask, Response, g, request
@@ -46,8 +47,14 @@ _CORS_SENT: Final = [
 _CORS_READ: Final = ["Idempotent-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
 
 
-def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
-    """Guard the app's routes. Before others that ask who calls: `g.key_id`, where there is one."""
+def register(
+    app: Flask, settings: Settings, keys: Keys | None, count: Callable[[], Response | None] | None = None
+) -> None:
+    """Guard the app's routes. Before others that ask who calls: `g.key_id`, where there is one.
+
+    `count` counts a request against its rate limit: one that the guard lets through, for its key, and one that it
+    refuses, for its address where the key is not known. Once that is used up its answer is the 429.
+    """
     if settings.cors_origins:
         CORS(
             app,
@@ -60,8 +67,18 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
             intercept_exceptions=False,  # our errors are answers by then, and pass after_request as all do
             max_age=600,
         )
-    if keys is None:
-        return
+    if keys is not None:
+        _guard(app, keys, count)
+    if count is not None:
+        app.before_request(count)
+
+
+def _guard(app: Flask, keys: Keys, count: Callable[[], Response | None] | None) -> None:
+    def refuse(status: int, title: str, detail: str, challenge: str) -> Response:
+        """Counted here: Flask calls nothing further before a request that is answered already."""
+        return (count() if count is not None else None) or problems.problem(
+            status, problems.code_of(title), title, detail, headers={"WWW-Authenticate": challenge}
+        )
 
     @app.before_request
     def guard() -> Response | None:
@@ -77,16 +94,16 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
         presented = _presented(asked.environ)
         if not presented:
             detail = "Send an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
-            return _refuse(401, "Unauthorized", detail, _CHALLENGE)
+            return refuse(401, "Unauthorized", detail, _CHALLENGE)
         held = keys.find(presented)
         if held is None:
             detail = "This API key is not known; it may have been replaced."
-            return _refuse(401, "Unauthorized", detail, f'{_CHALLENGE}, error="invalid_token"')
+            return refuse(401, "Unauthorized", detail, f'{_CHALLENGE}, error="invalid_token"')
         g.key_id = held.id
         if not held.may(scope):
             detail = f"This needs the scope {scope}, which key {held.id} does not have."
             challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
-            return _refuse(403, "Forbidden", detail, challenge)
+            return refuse(403, "Forbidden", detail, challenge)
         return None
 
 
@@ -95,7 +112,3 @@ def _presented(environ: dict[str, str]) -> str | None:
     if authorization[:7].lower() == "bearer ":
         return authorization[7:].strip()
     return environ.get("HTTP_X_API_KEY", "").strip()  # also beside Basic, which a proxy may want for itself
-
-
-def _refuse(status: int, title: str, detail: str, challenge: str) -> Response:
-    return problems.problem(status, problems.code_of(title), title, detail, headers={"WWW-Authenticate": challenge})
