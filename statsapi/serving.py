@@ -35,11 +35,11 @@ from gunicorn.workers import gthread
 
 import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
 from statsapi.api import problems
-from statsapi.api.logs import JsonFormatter
+from statsapi.api.logs import JsonFormatter, PlainFormatter
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import open_journal
-from statsapi.keys import ENTRIES_VARIABLE, FILE_VARIABLE, Keys, Redaction
+from statsapi.keys import ENTRIES_VARIABLE, FILE_VARIABLE, Keys
 from statsapi.metrics import Table
 from statsapi.service import Service
 
@@ -284,17 +284,17 @@ gunicorn.util.write_error = _write_problem
 
 
 class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn's logger with STATSAPI_LOG_FORMAT. Not `logconfig_dict`, which would have to repeat what the command
-    line says of files and levels.
+    """Gunicorn's logger with STATSAPI_LOG_FORMAT, and no key in a line, whoever writes it. Not `logconfig_dict`, which
+    would have to repeat what the command line says of files and levels.
     """
 
     def setup(self, cfg: Any) -> None:
         """Also called on a reload, with new handlers."""
         super().setup(cfg)
         # Read by itself: what is wrong with the settings is for on_starting to say, and needs a logger.
-        if os.environ.get("STATSAPI_LOG_FORMAT", "").strip() == "json":
-            for handler in (*self.error_log.handlers, *self.access_log.handlers):
-                handler.setFormatter(JsonFormatter())
+        json = os.environ.get("STATSAPI_LOG_FORMAT", "").strip() == "json"
+        for handler in (*self.error_log.handlers, *self.access_log.handlers):
+            handler.setFormatter(JsonFormatter() if json else PlainFormatter(handler.formatter))
 
 
 # Hooks, in the order in which Gunicorn calls them
@@ -361,8 +361,6 @@ def _load_keys() -> None:
 def _log_as_gunicorn_does(error_log: logging.Logger) -> None:
     """What the service logs goes where Gunicorn's own lines go, by level and handlers, in every worker."""
     ours = logging.getLogger("statsapi")
-    for log in (ours, error_log):
-        log.addFilter(Redaction())
     ours.handlers = error_log.handlers  # the very list: a reload exchanges what is in it
     ours.setLevel(error_log.level)
     ours.propagate = False

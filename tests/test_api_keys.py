@@ -22,10 +22,11 @@ from flask.testing import FlaskClient
 
 from statsapi import __main__, keys
 from statsapi.api import access, observing
+from statsapi.api.logs import JsonFormatter, PlainFormatter
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
-from statsapi.keys import Keys, Redaction, new_key
+from statsapi.keys import Keys, new_key
 from tests.conftest import NOW, FakeClock
 from tests.servers import ROOT, Server, gunicorn_server, start_gunicorn, wait_until
 
@@ -430,6 +431,40 @@ def test_rotation_on_a_running_server(tmp_path: Path) -> None:
             assert key not in server.log
 
 
+@pytest.mark.parametrize("form", ["plain", "json"])
+def test_a_key_in_a_url_is_not_logged(tmp_path: Path, form: str) -> None:
+    """Written by mistake into a path, a query, a request id or a broken request line: no log has it, no answer."""
+    key, held = new_key(["read"], "a")
+    options: dict[str, Any] = {
+        "env": {"STATSAPI_API_KEYS": held.line(), "STATSAPI_ACCESS_LOG": "on", "STATSAPI_LOG_FORMAT": form},
+        "args": ["--log-level", "debug", "--access-logfile", "-"],
+    }
+    bearer = f"X-API-Key: {key}\r\n"
+    with gunicorn_server(tmp_path, workers=1, **options) as server:
+        for line, headers, status in (
+            (f"GET /statistics?api_key={key} HTTP/1.1", "", 401),
+            (f"GET /statistics?{key}=1 HTTP/1.1", bearer, 422),
+            (f"GET /statistics?series=%20{key} HTTP/1.1", bearer, 422),
+            (f"GET /{key} HTTP/1.1", "", 404),
+            (f"GET /series/{key} HTTP/1.1", bearer, 405),
+            (f"GET /%73{key[1:]}/{key}?{key} HTTP/1.1", f"Referer: http://a/{key}\r\n", 404),
+            ("GET / HTTP/1.1", f"X-Request-ID: {key}\r\nUser-Agent: {key}\r\n", 200),
+            (f"GET /{key} {key} HTTP/1.1", "", 400),
+            (f"GET {key} HTTP/1.1", "", 400),
+        ):
+            with server.connect() as sock:
+                sock.sendall(f"{line}\r\nHost: a\r\n{headers}Connection: close\r\n\r\n".encode())
+                answer = b""
+                while piece := sock.recv(65_536):
+                    answer += piece
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (line, answer)
+            assert key.encode() not in answer.partition(b"\r\n\r\n")[2]
+        server.wait_for_log("statsapi_…")
+    assert key not in server.log
+    assert server.log.count("statsapi_…") >= 9
+    assert "Traceback" not in server.log
+
+
 def test_a_server_does_not_start_with_broken_keys(tmp_path: Path) -> None:
     """All faults are told, each on a line, beside those of the settings; exit status 78."""
     key, _ = new_key(["read"])
@@ -445,11 +480,16 @@ def test_a_server_does_not_start_with_broken_keys(tmp_path: Path) -> None:
 
 
 def test_redaction_takes_keys_out_of_logs() -> None:
-    """Wherever in the message they come from; what is not a key stays."""
+    """Wherever in the message they come from, and out of tracebacks; what is not a key stays."""
     key, _ = new_key(["read"])
-    record = logging.LogRecord("x", logging.INFO, "x", 1, "got %s and %s", (key, "statsapi_window"), None)
-    assert Redaction().filter(record)
-    assert record.getMessage() == "got statsapi_… and statsapi_window"
+    fault = ValueError, ValueError(key), None
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "got %s and %s", (key, "statsapi_window"), fault)
+    plain = PlainFormatter(logging.Formatter("[x] %(message)s")).format(record)
+    assert plain.startswith("[x] got statsapi_… and statsapi_window\n")
+    assert plain.endswith("ValueError: statsapi_…")
+    line = json.loads(JsonFormatter().format(record))
+    assert line["message"] == "got statsapi_… and statsapi_window"
+    assert line["exception"].endswith("ValueError: statsapi_…")
 
 
 # The command

@@ -19,7 +19,7 @@ import pytest
 from flask import Flask, g
 from flask.testing import FlaskClient
 
-from statsapi.api.logs import JsonFormatter
+from statsapi.api.logs import JsonFormatter, PlainFormatter
 from statsapi.app import create_app
 from statsapi.config import Settings
 from tests.conftest import NOW, FakeClock
@@ -29,16 +29,18 @@ EVENT = {"timestamp": NOW, "value": 1.0}
 
 
 class Lines(logging.Handler):
-    """Keeps what was logged, as plain text and as the object that JSON makes of it."""
+    """Keeps what was logged: as plain text, as the object that JSON makes of it, as a plain line of the server's."""
 
     def __init__(self) -> None:
         super().__init__()
         self.plain: list[str] = []
         self.json: list[dict[str, Any]] = []
+        self.formatted: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.plain.append(record.getMessage())
         self.json.append(json.loads(JsonFormatter().format(record)))
+        self.formatted.append(PlainFormatter(logging.Formatter("[time] %(message)s")).format(record))
 
 
 @pytest.fixture
@@ -148,7 +150,7 @@ def test_a_path_cannot_forge_a_line(noting_app: Flask, lines: Lines, path: str) 
 
 
 def test_a_fault_carries_its_request_id(clock: FakeClock, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In JSON the traceback is one line, and names the request that it happened in."""
+    """In both forms; in JSON the traceback is one line."""
     app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
 
     @app.get("/fault")
@@ -162,6 +164,28 @@ def test_a_fault_carries_its_request_id(clock: FakeClock, lines: Lines, monkeypa
     assert line["request_id"] == "r2"
     assert line["level"] == "ERROR"
     assert line["exception"].startswith("Traceback")
+    (text,) = lines.formatted
+    assert re.match(r"\[time\] Exception on /fault \[GET\] request_id=r2\nTraceback ", text), text
+
+
+def test_what_is_logged_on_the_way_carries_the_request_id(clock: FakeClock, lines: Lines) -> None:
+    """Warnings too, in both forms, an unusual id quoted; what is logged outside of a request has none."""
+    app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
+
+    @app.get("/warns")
+    def warns() -> str:
+        logging.getLogger("statsapi").warning("something\nodd")
+        return ""
+
+    for given in ("r3", 'a="b"'):
+        app.test_client().get("/warns", headers={"X-Request-ID": given})
+    logging.getLogger("statsapi").warning("on its own")
+    assert lines.formatted == [
+        "[time] something request_id=r3\nodd",
+        '[time] something request_id="a=\\"b\\""\nodd',
+        "[time] on its own",
+    ]
+    assert [line.get("request_id") for line in lines.json] == ["r3", 'a="b"', None]
 
 
 def request_with(server: Server, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:

@@ -1,4 +1,6 @@
-"""How log lines look. Plain is Gunicorn's own form; JSON is one object a line, tracebacks included.
+"""How log lines look. Plain is Gunicorn's own form; JSON is one object a line, tracebacks included. In either, what is
+logged while a request is answered carries its id, and nothing that looks like an API key is written: both are found out
+when a line is written, and cost a request without one nothing.
 
 A Formatter of the standard library: what python-json-logger has beyond it (renaming, encoders) is not needed here.
 """
@@ -12,10 +14,28 @@ from typing import Any, Final
 
 from flask import has_request_context, request
 
+from statsapi.keys import redact
+
 REQUEST_ID: Final = "statsapi.request_id"  # its place in the WSGI environ
 
 access = logging.getLogger("statsapi.access")
 access.setLevel(logging.INFO)  # of its own, so that --log-level=warning does not silence STATSAPI_ACCESS_LOG=on
+
+
+class PlainFormatter(logging.Formatter):
+    """Another formatter's lines; the first of what is logged during a request ends with its request_id."""
+
+    def __init__(self, form: logging.Formatter | None) -> None:
+        super().__init__()
+        self._form = form or logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = self._form.format(record)
+        request_id = _request_id(record)
+        if request_id is not None:
+            first, end, rest = text.partition("\n")
+            text = f"{first} request_id={_shown(request_id)}{end}{rest}"
+        return redact(text)
 
 
 class JsonFormatter(logging.Formatter):
@@ -33,11 +53,20 @@ class JsonFormatter(logging.Formatter):
             line |= {"message": "request", **fields}
         else:
             line["message"] = record.getMessage()
-            if has_request_context() and REQUEST_ID in request.environ:
-                line["request_id"] = request.environ[REQUEST_ID]
+            request_id = _request_id(record)
+            if request_id is not None:
+                line["request_id"] = request_id
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)  # ASCII: a surrogate or a line separator of Unicode's does no harm
+        return redact(json.dumps(line))  # ASCII: a surrogate or a line separator of Unicode's does no harm
+
+
+def _request_id(record: logging.LogRecord) -> str | None:
+    """The id of the request that is being answered; None outside of one, and for the access line, which has it."""
+    if hasattr(record, "fields") or not has_request_context():
+        return None
+    request_id: str | None = request.environ.get(REQUEST_ID)
+    return request_id
 
 
 def note_request(fields: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from statsapi import errors
 from statsapi.api import observing
+from statsapi.keys import redact
 
 # So many faults are named in an answer, and how many there are.
 ERRORS_NAMED_MAX: Final = 100
@@ -59,7 +60,9 @@ def problem(
 
 
 def encode(status: int, code: str, title: str, detail: str, **members: Any) -> bytes:
-    """The one body shape. `members` (errors, outcome, …) follow the standard ones."""
+    """The one body shape. `members` (errors, outcome, …) follow the standard ones. What a client wrote is told back in
+    places, but no key: problems end up in the logs of those who called.
+    """
     body = {
         "type": f"urn:statsapi:problem:{code}",
         "title": title,
@@ -67,7 +70,7 @@ def encode(status: int, code: str, title: str, detail: str, **members: Any) -> b
         "detail": detail,
         **members,
     }
-    return msgspec.json.encode(body) + b"\n"
+    return redact(msgspec.json.encode(body).decode()).encode() + b"\n"
 
 
 def code_of(title: str) -> str:
