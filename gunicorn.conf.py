@@ -47,6 +47,11 @@ limit_request_line = 8190
 limit_request_fields = 64
 limit_request_field_size = 8190
 
+# Gunicorn would believe X-Forwarded-Proto, SCRIPT_NAME and PATH_INFO as headers from loopback and any Unix socket, so
+# from every client without a proxy in between: STATSAPI_TRUSTED_PROXIES alone says what is believed.
+secure_scheme_headers = {}
+forwarder_headers = ""
+
 on_starting = serving.on_starting
 nworkers_changed = serving.nworkers_changed
 on_reload = serving.on_reload

@@ -6,16 +6,21 @@ import gzip
 import http.client
 import json
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pytest
+
+from statsapi.keys import new_key
 from tests.conftest import require_binary
 from tests.servers import ROOT, Server, free_port, gunicorn_server, stop, wait_until
 
@@ -38,17 +43,41 @@ http {{
 """
 
 
+TLS_LINE = re.compile(r"^    # (?=listen 443 |ssl_|add_header Strict|if \(\$scheme)", re.MULTILINE)
+
+
+class Tls(NamedTuple):
+    """Where nginx serves HTTPS, and with what."""
+
+    port: int
+    certificate: Path
+    key: Path
+
+
 @contextmanager
-def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s") -> Iterator[int]:
-    """nginx with the deployment's file, whose socket, port and patience alone are exchanged; gives the port."""
+def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s", tls: Tls | None = None) -> Iterator[int]:
+    """nginx with the deployment's file, whose socket, port, log and patience alone are exchanged; gives the port.
+
+    With `tls` the file's TLS lines are no comments any more, and their port and files are exchanged too.
+    """
     binary = require_binary("nginx")
     port = free_port()
     site = (ROOT / "deploy" / "nginx.conf").read_text()
-    for old, new, times in (
+    exchanged = [
         ("unix:/run/statsapi/gunicorn.sock", f"unix:{socket_path}", 2),
         ("listen 80;", f"listen 127.0.0.1:{port};", 1),
+        ("/var/log/nginx/access.log", f"{directory}/access.log", 1),
         ("client_header_timeout 15s;", f"client_header_timeout {header_timeout};", 1),
-    ):
+    ]
+    if tls is not None:
+        site, uncommented = TLS_LINE.subn("    ", site)
+        assert uncommented == 6
+        exchanged += [
+            ("listen 443 ssl;", f"listen 127.0.0.1:{tls.port} ssl;", 1),
+            ("/etc/ssl/statsapi.pem", str(tls.certificate), 1),
+            ("/etc/ssl/statsapi.key", str(tls.key), 1),
+        ]
+    for old, new, times in exchanged:
         assert site.count(old) == times
         site = site.replace(old, new)
     (directory / "site.conf").write_text(site)
@@ -138,6 +167,143 @@ def test_the_clients_address_is_nginxs_word(tmp_path: Path) -> None:
             response.read()
             connection.close()
         assert statuses == [200] * 30 + [429] * 10
+
+
+UNREADABLE = {
+    "line": f"GET /{'a' * 9000} HTTP/1.1\r\nHost: a",
+    "header": f"GET / HTTP/1.1\r\nHost: a\r\nX: {'a' * 9000}",
+    "nonsense": "NONSENSE",
+    "no host": "GET / HTTP/1.1",
+}
+
+
+@pytest.mark.parametrize("head", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_nginx_cannot_read_is_a_problem_too(tmp_path: Path, head: str) -> None:
+    """A line or header that is too long, nonsense, no Host: a 400 with our body, though nginx knows no path yet."""
+    with nginx(tmp_path, tmp_path / "nobody") as port, socket.create_connection(("127.0.0.1", port), 30) as sock:
+        sock.sendall(head.encode() + b"\r\n\r\n")
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        assert (response.status, response.getheader("Content-Type")) == (400, "application/problem+json")
+        assert json.loads(response.read())["type"] == "urn:statsapi:problem:bad-request"
+        assert response.getheader("X-Request-ID")
+
+
+def exchange(
+    connection: http.client.HTTPConnection, path: str, headers: dict[str, str]
+) -> tuple[http.client.HTTPResponse, bytes]:
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response, body
+
+
+def location_of(connection: http.client.HTTPConnection, headers: dict[str, str]) -> str | None:
+    """Where /docs leads: the one absolute URL that the service builds, so what it takes the scheme to be."""
+    return exchange(connection, "/docs", headers)[0].headers["Location"]
+
+
+LIES = {
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Protocol": "ssl",
+    "X-Forwarded-Ssl": "on",
+    "Forwarded": "proto=https",
+    "SCRIPT_NAME": "/elsewhere",
+}
+
+
+def test_the_scheme_is_nginxs_word(tmp_path: Path) -> None:
+    """Over plain HTTP it is http, whatever the client claims, and a header of its own names no other path."""
+    with behind_nginx(tmp_path, workers=1, env={"STATSAPI_TRUSTED_PROXIES": "1"}) as (_, port):
+        for headers in ({}, LIES):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            assert location_of(connection, headers | {"Host": "api.example"}) == "http://api.example/docs/"
+
+
+@pytest.mark.parametrize("unix", [True, False])
+def test_without_a_trusted_proxy_no_scheme_is_believed(tmp_path: Path, unix: bool) -> None:
+    """STATSAPI_TRUSTED_PROXIES=0: neither on loopback nor on a Unix socket, where Gunicorn itself would."""
+    bind = f"unix:{tmp_path}/s" if unix else "127.0.0.1:0"
+    with gunicorn_server(tmp_path / "app", workers=1, bind=bind) as server:
+        for headers in ({}, LIES):
+            connection = http.client.HTTPConnection("localhost")
+            connection.sock = server.connect()
+            assert location_of(connection, headers | {"Host": "api.example"}) == "http://api.example/docs/"
+
+
+def test_https_with_the_files_own_lines(tmp_path: Path) -> None:
+    """The TLS lines of the file serve HTTPS, the service knows it, and plain HTTP is sent there with its method."""
+    openssl = require_binary("openssl")
+    tls = Tls(free_port(), tmp_path / "certificate.pem", tmp_path / "key.pem")
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", tls.key, "-out", tls.certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.create_default_context(cafile=tls.certificate)
+    socket_path = tmp_path / "gunicorn.sock"
+    env = {"STATSAPI_TRUSTED_PROXIES": "1"}
+    with (
+        gunicorn_server(tmp_path / "app", workers=1, bind=f"unix:{socket_path}", env=env),
+        nginx(tmp_path, socket_path, tls=tls) as port,
+    ):
+        for headers in ({}, {"X-Forwarded-Proto": "http"}):
+            secure = http.client.HTTPSConnection("localhost", tls.port, timeout=30, context=context)
+            assert location_of(secure, headers | {"Host": "api.example"}) == "https://api.example/docs/"
+        response, _ = exchange(
+            http.client.HTTPSConnection("localhost", tls.port, timeout=30, context=context), "/statistics", {}
+        )
+        assert response.status == 200
+        assert response.headers["Strict-Transport-Security"] == "max-age=31536000"
+        response, _ = exchange(http.client.HTTPConnection("127.0.0.1", port), "/events?a=b", {"Host": "api.example"})
+        assert (response.status, response.headers["Location"]) == (308, "https://api.example/events?a=b")
+
+
+def test_one_request_id_in_both_logs_and_the_answer(tmp_path: Path) -> None:
+    """The client's where it is usable, else nginx's own; also where nginx alone answers."""
+    with behind_nginx(tmp_path, workers=1, env={"STATSAPI_ACCESS_LOG": "on"}) as (server, port):
+
+        def ask_with(given: str | None, path: str = "/series") -> str:
+            headers = {} if given is None else {"X-Request-ID": given}
+            response, _ = exchange(http.client.HTTPConnection("127.0.0.1", port, timeout=30), path, headers)
+            (request_id,) = response.headers.get_all("X-Request-ID", [])
+            return request_id
+
+        log = tmp_path / "access.log"
+        made = [ask_with(None), ask_with(None), ask_with("a b"), ask_with("x" * 129)]
+        assert len(set(made)) == 4
+        assert all(re.fullmatch("[0-9a-f]{32}", request_id) for request_id in made)
+        assert ask_with("01JD-trace/span:7") == "01JD-trace/span:7"
+        for request_id in (*made, "01JD-trace/span:7"):
+            server.wait_for_log(f"request_id={request_id} ")
+            wait_until(lambda line=f" request_id={request_id}\n": line in log.read_text(), "nginx's line")
+        stop(server)
+        assert ask_with("gone") == "gone"
+
+
+def test_nginxs_log_holds_no_secret(tmp_path: Path) -> None:
+    """No query, no Referer, and no key that a client wrote into the path, encoded or not."""
+    key, _ = new_key(["read"])
+    with behind_nginx(tmp_path, workers=1) as (_, port):
+        for path in (f"/statistics?api_key={key}", f"/{key}", f"/a/%73{key[1:]}/b", "/series?prefix=statsapi_window"):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            exchange(connection, path, {"Referer": f"http://a/?{key}"})
+        log = tmp_path / "access.log"
+        wait_until(lambda: log.read_text().count("\n") >= 4, "the requests in nginx's log")
+        lines = [line for line in log.read_text().splitlines() if '"GET / ' not in line]
+    assert [re.findall(r'"GET (.+) HTTP/1.1" (\d+) ', line)[0] for line in lines] == [
+        ("/statistics", "422"),
+        ("(a path with an API key)", "404"),
+        ("(a path with an API key)", "404"),
+        ("/series", "200"),
+    ]
+    assert key not in "".join(lines)
+    assert key not in (tmp_path / "error.log").read_text()
 
 
 def test_answers_are_compressed_for_those_who_ask(tmp_path: Path) -> None:
