@@ -14,7 +14,7 @@ from statsapi import serving
 bind = "127.0.0.1:8000"
 
 # Threads of one process share one core's worth of Python, so cores are used by processes. WEB_CONCURRENCY is what
-# platforms set.
+# platforms set. Gunicorn has read it before this file, and ended in a traceback where it is no number.
 workers = int(os.environ.get("WEB_CONCURRENCY") or serving.default_workers())
 worker_class = "statsapi.serving.FairThreadWorker"
 

@@ -221,6 +221,17 @@ def test_a_killed_worker_is_replaced_and_its_connections_forgotten(tmp_path: Pat
 # One process for what one process remembers
 
 
+def test_compose_starts_with_an_empty_environment(tmp_path: Path) -> None:
+    """What docker-compose.yml makes of variables that nobody has set is an environment that Gunicorn starts with."""
+    compose = (ROOT / "docker-compose.yml").read_text()
+    given = re.findall(r"^      ([A-Z_]+):(?: +([^#\s]\S*))?(?: +#.*)?$", compose, re.MULTILINE)
+    assert {"STATSAPI_TRUSTED_PROXIES", "WEB_CONCURRENCY"} <= dict(given).keys()
+    # A name alone is passed on where it is set.
+    env = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in given if value}
+    with gunicorn_server(tmp_path, workers=None, env=env) as server:
+        assert server.request("GET", "/healthz")[0] == 200
+
+
 def test_memory_journal_refuses_a_second_worker(tmp_path: Path) -> None:
     """memory:// with two workers does not start: one clear line, no traceback, status 78, no pid file left."""
     pidfile = tmp_path / "pid"
