@@ -21,7 +21,9 @@ from schemathesis.specs.openapi.checks import (
 
 from statsapi.app import create_app
 from statsapi.config import Settings
-from tests.conftest import FakeClock
+from statsapi.times import DAY_US
+from tests.conftest import NOW, FakeClock
+from tests.test_api_keys import CALLS
 
 # Not positive_data_acceptance: that window, windows and start exclude each other, that a start must still be kept and a
 # cursor be one that was given, no schema of single parameters can say.
@@ -77,6 +79,50 @@ def test_what_is_switched_off_is_not_described(clock: FakeClock) -> None:
     body: Any = app.test_client().get("/openapi.json").json
     assert "/debug/events" not in body["paths"]
     assert set(body["components"]["securitySchemes"]) == {"bearer", "header"}
+
+
+def test_what_a_key_needs_is_told(client: FlaskClient) -> None:
+    """The scope of each operation that has one; those that are open to all are marked so, and all are in a group."""
+    body: Any = client.get("/openapi.json").json
+    needs = {}
+    for path, operations in body["paths"].items():
+        for method, operation in operations.items():
+            assert operation["tags"][0] in {tag["name"] for tag in body["tags"]}
+            found = re.search("scope `([a-z]+)`", operation.get("description", ""))
+            assert (found is None) == (operation.get("security") == [])
+            needs[f"{method.upper()} {path}"] = found and found[1]
+    assert needs == {
+        f"{method} {path.partition('?')[0].replace('default', '{name}')}": scope for method, path, scope in CALLS
+    } | {f"GET {path}": None for path in ("/", "/healthz", "/readyz")}
+
+
+def test_the_examples_are_what_comes(client: FlaskClient, clock: FakeClock) -> None:
+    """Tried out as they stand they count, whenever that is, and the answers look as shown."""
+    clock.advance(365 * DAY_US)
+    body: Any = client.get("/openapi.json").json
+    assert list(body)[:2] == ["openapi", "info"]
+    schemas = body["components"]["schemas"]
+
+    def shown(name: str) -> list[str]:
+        return list(schemas[name]["examples"][0])
+
+    def example(path: str, media_type: str) -> Any:
+        return body["paths"][path]["post"]["requestBody"]["content"][media_type]["example"]
+
+    assert list(client.post("/event", json=example("/event", "application/json")).json) == shown("Recorded")
+    for media_type in ("application/x-ndjson", "text/csv"):
+        answer = client.post("/events", data=example("/events", media_type), content_type=media_type)
+        assert answer.status_code == 200
+        assert list(answer.json) == shown("BatchRecorded")
+    assert client.get("/statistics").json["count"] == 2
+    assert list(client.get("/statistics").json) == shown("Statistics")
+    for answer in (client.get("/nowhere"), client.post("/event", data="{", content_type="application/json")):
+        described = body["components"]["responses"][str(answer.status_code)]["content"]["application/problem+json"]
+        assert {name: answer.json[name] for name in ("type", "title", "status")}.items() <= described["example"].items()
+    refused = client.post("/event", json={"timestamp": NOW, "value": "many"}).json
+    assert list(refused) == list(
+        body["components"]["responses"]["422"]["content"]["application/problem+json"]["example"]
+    )
 
 
 def test_parameters_come_from_the_schemas_that_validate(client: FlaskClient) -> None:

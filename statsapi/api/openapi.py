@@ -17,19 +17,34 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Blueprint, Response, current_app
 from flask_swagger_ui import get_swaggerui_blueprint
+from werkzeug.exceptions import default_exceptions
 
 from statsapi import __version__
-from statsapi.api import batches, problems, schemas
+from statsapi.api import access, batches, problems, schemas
+from statsapi.api.requests import service
 from statsapi.api.schemas import STATS, StrictSchema
+from statsapi.times import format_timestamp
 
 blueprint = Blueprint("openapi", __name__)
 
-docs: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", {"app_name": "statsapi", "validatorUrl": None})
+# BaseLayout: the other one has a bar to look at descriptions elsewhere, which the page's policy does not allow.
+_PAGES: Final = {"app_name": "statsapi", "validatorUrl": None, "layout": "BaseLayout"}
+docs: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", _PAGES)
 
 Json = dict[str, Any]
 
 _JSON: Final = "application/json"
-_EXAMPLE: Final[Json] = {"timestamp": "2025-11-21T07:45:00Z", "value": 42.5}
+_EXAMPLE_MOMENT: Final = "2025-11-21T07:45:00Z"  # now, in what is answered: an example that is tried out must count
+_EXAMPLE: Final[Json] = {"timestamp": _EXAMPLE_MOMENT, "value": 42.5}
+
+# The groups of the pages, by blueprint.
+_TAGS: Final = {
+    "events": "Events",
+    "statistics": "Statistics",
+    "series": "Series",
+    "debug": "Events",
+    "ops": "The service itself",
+}
 _MOMENT: Final[Json] = {"type": "string", "format": "date-time", "description": "ISO 8601, UTC"}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _NUMBER: Final[Json] = {"type": ["number", "null"]}
@@ -54,12 +69,22 @@ _PROBLEMS: Final = {
     503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded.",
     507: "A limit on what is kept was reached; nothing was recorded, and what is kept can be read.",
 }
+_TITLES: Final = {
+    422: "The request is not valid",
+    503: "The journal is not available",
+    507: "The store is full",
+}
+
+_ABOUT: Final = (
+    "Exact rolling-window statistics over timestamped events. Record one with `POST /event`, then ask "
+    "`GET /statistics`. All times are ISO 8601, UTC; errors are `application/problem+json`."
+)
 
 
-def _object(description: str = "", *, optional: tuple[str, ...] = (), **properties: Json) -> Json:
+def _object(*, optional: tuple[str, ...] = (), example: Json | None = None, **properties: Json) -> Json:
     required = [name for name in properties if name not in optional]
     found: Json = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-    return {"description": description, **found} if description else found
+    return found if example is None else found | {"examples": [example]}
 
 
 def _list_of(items: Json) -> Json:
@@ -110,9 +135,19 @@ _SCHEMAS: Final[dict[str, Json]] = {
         },
     },
     "Recorded": _object(
-        status={"const": "success"}, message={"type": "string"}, received_timestamp=_MOMENT, server_time=_MOMENT
+        example={
+            "status": "success",
+            "message": "Event stored successfully",
+            "received_timestamp": _EXAMPLE_MOMENT,
+            "server_time": _EXAMPLE_MOMENT,
+        },
+        status={"const": "success"},
+        message={"type": "string"},
+        received_timestamp=_MOMENT,
+        server_time=_MOMENT,
     ),
     "BatchRecorded": _object(
+        example={"status": "success", "stored": 2, "duplicates": 0, "expired": 0, "rejected": 0},
         optional=("errors",),
         status={"const": "success"},
         stored=_COUNT,
@@ -122,7 +157,8 @@ _SCHEMAS: Final[dict[str, Json]] = {
         errors=_FAULTS,
     ),
     "Statistics": {
-        "description": "The seed's four keys; those asked for; with series and span where one was given; or several.",
+        "description": "Four keys, or those asked for; with series and span where a span was given; or several spans.",
+        "examples": [{"count": 4, "min": 1.0, "max": 42.5, "mean": 12.3}],
         "anyOf": [
             _object(optional=tuple(_STATISTICS), **_STATISTICS),
             _object(optional=tuple(_SPAN_STATISTICS), series=_NAME, **_SPAN, **_SPAN_STATISTICS),
@@ -211,29 +247,37 @@ def _batch_body() -> Json:
     )
     events = _list_of(_ref("Event"))
     wrapped = _object(optional=("next",), events=events, next=_NEXT)
-    rows = "2025-11-21T07:45:00Z,42.5,cpu"
     return {
         "required": True,
         "content": {
             **_content(_JSON, {"anyOf": [events, wrapped, columns]}, example=[_EXAMPLE]),
-            **_text(batches.NDJSON_TYPES[0], '{"timestamp":"2025-11-21T07:45:00Z","value":42.5}\n'),
-            **_text(batches.CSV_TYPE, f"timestamp,value,series\n{rows}\n"),
+            **_text(batches.NDJSON_TYPES[0], f'{{"timestamp":"{_EXAMPLE_MOMENT}","value":42.5}}\n'),
+            **_text(batches.CSV_TYPE, f"timestamp,value,series\n{_EXAMPLE_MOMENT},42.5,cpu\n"),
         },
     }
 
 
 def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
-    def add(path: str, method: str, summary: str, query: type[StrictSchema] | None, **operation: Any) -> None:
-        """One operation; the parameters of its query come from the schema that validates it."""
+    def add(
+        path: str, method: str, endpoint: str, summary: str, query: type[StrictSchema] | None, **operation: Any
+    ) -> None:
+        """One operation; the parameters of its query come from the schema that validates it, its scope from access."""
         parameters = [] if query is None else converter.schema2parameters(query, location="query")
         operation["parameters"] = parameters + operation.pop("parameters", [])
         operation |= {"summary": summary, "operationId": f"{method}{re.sub('[^a-z]+', '-', path)}".rstrip("-")}
+        operation["tags"] = [_TAGS[endpoint.partition(".")[0]]]
+        scope = access.NEEDS[endpoint]
+        if scope is access.OPEN:
+            operation["security"] = []
+        else:
+            operation["description"] = f"Needs the scope `{scope}` where keys are configured."
         spec.path(path, operations={method: operation})
 
     recording = [_IDEMPOTENCY_KEY, _CONTENT_ENCODING]
     add(
         "/event",
         "post",
+        "events.post_event",
         "Record one event",
         schemas.RecordQuery,
         parameters=recording,
@@ -243,6 +287,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
     add(
         "/events",
         "post",
+        "events.post_events",
         "Record many events as one record",
         schemas.BatchQuery,
         parameters=recording,
@@ -253,6 +298,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
     add(
         "/events",
         "get",
+        "events.get_events",
         "The raw events of a range: JSON in pages, NDJSON and CSV as a stream",
         schemas.ExportQuery,
         responses=_answers(
@@ -266,6 +312,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
     add(
         "/statistics",
         "get",
+        "statistics.get_statistics",
         "Exact statistics of a window, several windows, or a range",
         schemas.StatisticsQuery,
         responses=_answers("Statistics", "Everything acknowledged before the request is in it."),
@@ -273,6 +320,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
     add(
         "/statistics/timeline",
         "get",
+        "statistics.get_timeline",
         "The same statistics step by step, for charts",
         schemas.TimelineQuery,
         responses=_answers("Timeline", "Empty steps included."),
@@ -280,6 +328,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
     add(
         "/series",
         "get",
+        "series.get_series",
         "The series there are",
         schemas.SeriesQuery,
         responses=_answers("Series", "By name."),
@@ -289,6 +338,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
     add(
         "/series/{name}",
         "delete",
+        "series.delete_series",
         "Forget a series, or whole minutes of it",
         schemas.DeleteQuery,
         parameters=[name],
@@ -298,15 +348,30 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
         add(
             "/debug/events",
             "get",
+            "debug.debug_events",
             "The raw events held and the late arrivals, newest first",
             schemas.DebugQuery,
             responses=_answers("DebugEvents", "Why an event does not show."),
         )
-    add("/healthz", "get", "Whether the process answers", None, responses=_answers("Health", "It does."))
-    add("/readyz", "get", "Whether it can record and answer", None, responses=_answers("Health", "It can."))
+    add("/healthz", "get", "ops.healthz", "Whether the process answers", None, responses=_answers("Health", "It does."))
+    add(
+        "/readyz",
+        "get",
+        "ops.readyz",
+        "Whether it can record and answer",
+        None,
+        responses=_answers("Health", "It can."),
+    )
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
-    add("/metrics", "get", "For Prometheus", None, responses=_answers(None, "Of all workers.", more=exposition))
-    add("/", "get", "What this is", None, responses=_answers("Index", "The endpoints."))
+    add(
+        "/metrics",
+        "get",
+        "ops.metrics",
+        "For Prometheus",
+        None,
+        responses=_answers(None, "Of all workers.", more=exposition),
+    )
+    add("/", "get", "ops.index", "What this is", None, responses=_answers("Index", "The endpoints."))
 
 
 def _own_json_schema(self: Any, field: Any, **kwargs: Any) -> Json:
@@ -317,7 +382,7 @@ def _own_json_schema(self: Any, field: Any, **kwargs: Any) -> Json:
 
 @cache
 def describe(*, with_debug: bool) -> bytes:
-    """The description as JSON."""
+    """The description as JSON, with _EXAMPLE_MOMENT for now."""
     plugin = MarshmallowPlugin()
     spec = APISpec(
         title="statsapi",
@@ -326,7 +391,8 @@ def describe(*, with_debug: bool) -> bytes:
         plugins=[plugin],
         # The empty one: keys are asked for only where they are configured.
         security=[{}, {"bearer": []}, {"header": []}],
-        info={"description": "Exact rolling-window statistics over timestamped events."},
+        info={"description": _ABOUT},
+        tags=[{"name": name} for name in dict.fromkeys(_TAGS.values())],
     )
     converter = plugin.converter
     assert converter is not None  # noqa: S101 - for the type checker: APISpec has set it
@@ -336,7 +402,8 @@ def describe(*, with_debug: bool) -> bytes:
     for name, schema in _SCHEMAS.items():
         spec.components.schema(name, schema)
     for status, description in _PROBLEMS.items():
-        response: Json = {"description": description, "content": _content(problems.MEDIA_TYPE, _ref("Problem"))}
+        content = _content(problems.MEDIA_TYPE, _ref("Problem"), example=_problem_example(status))
+        response: Json = {"description": description, "content": content}
         if status in (429, 503, 507):
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
         if status in (401, 403):
@@ -345,12 +412,29 @@ def describe(*, with_debug: bool) -> bytes:
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
     _operations(spec, converter, with_debug=with_debug)
-    return msgspec.json.encode(spec.to_dict())
+    described = spec.to_dict()
+    first = {name: described[name] for name in ("openapi", "info", "tags", "security")}
+    return msgspec.json.encode(first | described)
+
+
+def _problem_example(status: int) -> Json:
+    """A real one: of each type that a status has, the one that clients meet first."""
+    title = _TITLES.get(status) or default_exceptions[status]().name
+    code = {422: "validation", 503: "journal-unavailable", 507: "store-full"}.get(status, problems.code_of(title))
+    body = {"type": f"urn:statsapi:problem:{code}", "title": title, "status": status, "detail": _PROBLEMS[status]}
+    if status == 422:
+        body["errors"] = [{"field": "value", "reason": "must be a number"}]
+        body["detail"] = "value: must be a number"
+    if status == 503:
+        body["outcome"] = "not recorded"
+    return body
 
 
 @blueprint.get("/openapi.json")
 def get_description() -> Response:
-    return Response(describe(with_debug="debug" in current_app.blueprints), mimetype=_JSON)
+    now = format_timestamp(service().now_us() // 1_000_000 * 1_000_000).replace("+00:00", "Z")
+    body = describe(with_debug="debug" in current_app.blueprints)
+    return Response(body.replace(_EXAMPLE_MOMENT.encode(), now.encode()), mimetype=_JSON)
 
 
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)

@@ -216,11 +216,18 @@ class EventSchema(StrictSchema):
 
 
 class RecordQuery(StrictSchema):
-    dedup = fields.Boolean(load_default=None)
+    dedup = fields.Boolean(
+        load_default=None,
+        metadata={"description": "drop an event that equals one held; by default as STATSAPI_DEDUP says"},
+    )
 
 
 class BatchQuery(RecordQuery):
-    partial_ = fields.Boolean(data_key="partial", load_default=False)  # Schema has an attribute `partial`
+    partial_ = fields.Boolean(  # Schema has an attribute `partial`
+        data_key="partial",
+        load_default=False,
+        metadata={"description": "store the good events and name the rest, instead of storing none"},
+    )
 
 
 class SpanQuery(StrictSchema):
