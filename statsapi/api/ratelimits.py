@@ -135,7 +135,7 @@ class _Counters:
         """Count a request of `who`; None while the counters cannot be kept, which is logged once.
 
         Of several limits the one that is passed speaks, or else that of the shortest time. In Redis a limit takes two
-        round trips, 0.2 ms in all beside it; in SQLite 30 µs.
+        round trips, 60 µs in all beside it; in SQLite it takes 13 µs.
         """
         if self._down and not self._may_try():
             return None
