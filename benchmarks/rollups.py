@@ -1,4 +1,4 @@
-"""What long windows cost: `python -m benchmarks.rollups [questions|stalls|ingest]`. Compare ratios, not machines.
+"""What long windows cost: `python -m benchmarks.rollups [questions|stalls|compaction|ingest]`. Compare ratios.
 
 It takes about two minutes and 1.5 GB.
 """
@@ -17,10 +17,22 @@ import numpy as np
 from statsapi import rollup
 from statsapi.app import create_app
 from statsapi.config import Settings
-from statsapi.journal import Events
-from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Retention, Span, TimestampsUs, Values
+from statsapi.journal import Events, Proposal, open_journal
+from statsapi.model import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    SECOND_US,
+    EventBatch,
+    Part,
+    Retention,
+    Span,
+    TimestampsUs,
+    Values,
+)
 from statsapi.rollup import Rollups
 from statsapi.store import Store
+from statsapi.view import View
 
 PS = (50.0, 90.0, 95.0, 99.0, 99.9)
 BATCH = 10_000
@@ -47,10 +59,6 @@ def timed_ms(call: Callable[[], object]) -> float:
     began_s = time.perf_counter()
     call()
     return (time.perf_counter() - began_s) * 1e3
-
-
-def median_ms(call: Callable[[], object], times: int = 15) -> float:
-    return sorted(timed_ms(call) for _ in range(times))[times // 2]
 
 
 def questions() -> None:
@@ -80,65 +88,79 @@ def questions() -> None:
             apply(store, ts_us, lognormal(BATCH), now_us)
         store.expire()
         print(f"window=24h, {raw:,} raw events: median of 15, the start moving by a minute each time")
-        starts = iter(range(10_000))
-
-        def ask(ps: tuple[float, ...], store: Store = store, now_us: int = now_us) -> None:
-            span = Span(START_US + next(starts) % 50 * MINUTE_US)
-            store.statistics("default", [span], now_us, ps)
-
-        print(f"  count to variance      {median_ms(lambda: ask(())):8.3f} ms")
-        print(f"  with five percentiles  {median_ms(lambda: ask(PS)):8.3f} ms")
+        for what, ps in (("count to variance", ()), ("with five percentiles", PS)):
+            took_ms = sorted(
+                timed_ms(lambda s=store, m=m, ps=ps, now_us=now_us: s.statistics("default", [Span(m)], now_us, ps))
+                for m in range(START_US, START_US + 15 * MINUTE_US, MINUTE_US)
+            )
+            print(f"  {what:<22} {took_ms[7]:8.3f} ms")
 
 
-def stalls(rate: int = 200_000, seconds: int = 100) -> None:
-    """What a reader waits while events come in and are folded, with and without roll-ups.
-
-    The raw retention is a minute here, so that a minute of events (12 million at 200,000/s) is folded each minute.
-    """
-    print(f"a reader's waits while {rate:,} events/s come in, for {seconds} s: p50, p99.9, worst")
-    for what, retention in (
-        ("events are dropped ", Retention(MINUTE_US)),
-        ("events are rolled up", Retention(MINUTE_US, DAY_US)),
-    ):
+def stalls(rounds: int = 10, minute_events: int = 12_000_000) -> None:
+    """What a reader waits at worst while a minute at 200,000 events/s is folded, and while one is recorded."""
+    print(f"a reader's longest wait in each of {rounds} minutes of {minute_events:,} events: median, worst")
+    for what, retention in (("dropped", Retention(MINUTE_US)), ("rolled up", Retention(MINUTE_US, DAY_US))):
         store = Store(retention)
-        began_s = time.perf_counter()
-        done = threading.Event()
-        waits: list[float] = []
-        folding: list[float] = []
-
-        def now_us(began_s: float = began_s) -> int:
-            return START_US + 30 * SECOND_US + int((time.perf_counter() - began_s) * 1e6)
-
-        def read(store: Store = store, done: threading.Event = done, waits: list[float] = waits) -> None:
-            while not done.is_set():
-                asked_us = now_us()
-                began = time.perf_counter()
-                store.statistics("default", [Span(asked_us - 30 * SECOND_US)], asked_us)
-                waits.append((time.perf_counter() - began) * 1e3)
-                time.sleep(0.001)
-
-        def fold(store: Store = store, done: threading.Event = done, folding: list[float] = folding) -> None:
-            while not done.wait(1.0):
-                began = time.perf_counter()
-                if store.expire():
-                    folding.append(time.perf_counter() - began)
-
-        threads = [threading.Thread(target=each) for each in (read, fold)]
-        for thread in threads:
-            thread.start()
         values = lognormal(BATCH)
-        for batch in range(seconds * rate // BATCH):
-            if (ahead_s := began_s + batch * BATCH / rate - time.perf_counter()) > 0:
-                time.sleep(ahead_s)
-            at_us = now_us()
-            apply(store, at_us - np.arange(BATCH, 0, -1), values, at_us)
-        done.set()
-        for thread in threads:
-            thread.join()
-        waits.sort()
-        at = [waits[int(len(waits) * part)] for part in (0.5, 0.999)]
-        took = ", ".join(f"{each * 1e3:.0f} ms" for each in folding)
-        print(f"  {what}  {at[0]:7.3f} {at[1]:7.3f} {waits[-1]:7.3f} ms of {len(waits):,}; it took {took}", flush=True)
+        waits: dict[str, list[float]] = {"recorded": [], what: []}
+        took_ms: list[float] = []
+        for minute in range(rounds):
+            first_us = START_US + minute * MINUTE_US
+
+            def record(store: Store = store, first_us: int = first_us, values: Values = values) -> None:
+                step_us = MINUTE_US // (minute_events // BATCH)
+                for at_us in range(first_us, first_us + MINUTE_US, step_us):
+                    apply(store, np.linspace(at_us, at_us + step_us - 1, BATCH).astype(np.int64), values, at_us)
+                    time.sleep(0.0001)
+
+            waits["recorded"].append(longest_wait_ms(store, first_us, record))
+            now_us = first_us + 2 * MINUTE_US
+            store.apply([], now_us)
+
+            def expire(store: Store = store, took_ms: list[float] = took_ms) -> None:
+                took_ms.append(timed_ms(store.expire))
+
+            waits[what].append(longest_wait_ms(store, first_us, expire))
+        for act, each in waits.items():
+            each.sort()
+            print(f"  while they are {act:<10} {each[rounds // 2]:8.2f} {each[-1]:8.2f} ms")
+        print(f"  which took {sorted(took_ms)[rounds // 2]:.0f} ms", flush=True)
+
+
+def compaction(rounds: int = 5, minute_events: int = 12_000_000) -> None:
+    """The same while a checkpoint takes the place of such a minute's records in a SQLite journal."""
+    with tempfile.TemporaryDirectory() as folder:
+        clock = [START_US]
+        journal = open_journal(f"sqlite:///{folder}/events.db", clock_us=lambda: clock[0])
+        view = View(journal, Retention(MINUTE_US, DAY_US))
+        values = lognormal(BATCH)
+        waits, took_ms = [], []
+        for _ in range(rounds):
+            for _ in range(minute_events // BATCH):
+                clock[0] += MINUTE_US * BATCH // minute_events
+                part = Part("default", clock[0] - np.arange(BATCH, 0, -1), values)
+                journal.append(Proposal(EventBatch((part,))))
+            clock[0] += MINUTE_US
+            journal.append(Proposal(EventBatch.single("default", clock[0], 1.0)))
+            store = view.catch_up()
+            store.expire()
+            waits.append(longest_wait_ms(store, clock[0] - MINUTE_US, lambda: took_ms.append(timed_ms(view.compact))))
+        journal.close()
+    waits.sort()
+    print(f"  while they are compacted {waits[rounds // 2]:7.2f} {waits[-1]:8.2f} ms")
+    print(f"  which took {sorted(took_ms)[rounds // 2]:.0f} ms", flush=True)
+
+
+def longest_wait_ms(store: Store, start_us: int, act: Callable[[], None]) -> float:
+    """How long the slowest question took of those that were asked while `act` ran in another thread."""
+    worker = threading.Thread(target=act)
+    worst_ms = 0.0
+    worker.start()
+    while worker.is_alive():
+        span = Span(start_us + 30 * SECOND_US)
+        worst_ms = max(worst_ms, timed_ms(lambda s=span: store.statistics("default", [s], start_us + 30 * SECOND_US)))
+        time.sleep(0.0002)
+    return worst_ms
 
 
 def ingest(minutes: int = 12) -> None:
@@ -181,7 +203,7 @@ def ingest(minutes: int = 12) -> None:
     print(f"  without roll-ups {without:.2f} M events/s, with them {rolled:.2f}: {1 - rolled / without:.1%} less")
 
 
-PARTS = {"questions": questions, "stalls": stalls, "ingest": ingest}
+PARTS = {"questions": questions, "stalls": stalls, "compaction": compaction, "ingest": ingest}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or PARTS:

@@ -236,6 +236,7 @@ class State(NamedTuple):
 
     events: int
     events_bytes: int
+    rollup_bytes: int
     series: int
     journal_bytes: int
     windows: list[tuple[str, str, Summary]]
@@ -251,6 +252,7 @@ def _state_families(state: State | None) -> Iterator[Metric]:
         return
     yield _gauge("statsapi_store_events", "Raw events held.", state.events)
     yield _gauge("statsapi_store_bytes", "Memory that the raw events take in each worker.", state.events_bytes)
+    yield _gauge("statsapi_store_rollup_bytes", "Memory that the roll-ups take in each worker.", state.rollup_bytes)
     yield _gauge("statsapi_store_series", "Series held.", state.series)
     yield _gauge("statsapi_journal_size_bytes", "The journal on disk.", state.journal_bytes)
     for stat in ("count", "mean", "min", "max", "sum", "stddev"):

@@ -8,7 +8,7 @@ whatever restart, the bytes are the same.
     few    n u8 (1 to 16) | float64[n], rising
     many   0 u8 | level u8 | width of a step u8 | width of a count u8 | buckets u16, the negative ones of them u16
            | Σx: shift u16, bytes u16 | Σx²: shift u16, bytes u16 | first key i32 | step over zero u32 | count u64
-           | min f64 | max f64 | Σx >> shift | Σx² >> shift | steps from key to key | counts
+           | min f64 | max f64 | Σx >> shift | Σx² >> shift | steps to each key from the one before | counts
            (all little-endian, not aligned)
 
 In memory an hour's buckets are packed into one bytes object, since most series record little: a minute with one event
@@ -46,12 +46,12 @@ def encode(summary: Summary, sketch: Sketch) -> bytes:
     if summary.min is None or summary.max is None:
         raise ValueError("no values make no bucket")
     keys, counts = sketch.keys(), sketch.counts()
-    between = np.diff(keys)
+    between = np.diff(keys, prepend=keys[:1])
     negative = int(keys.searchsorted(0))
     over_zero = 0
     if 0 < negative < len(keys):  # apart, as this one alone may need 4 bytes: from -1 to 1 it is 71,542
-        over_zero = int(between[negative - 1])
-        between[negative - 1] = 0
+        over_zero = int(between[negative])
+        between[negative] = 0
     steps, step_width = _narrow(between)
     tallies, count_width = _narrow(counts)
     total, total_shift = _without_zeros(summary.sum_scaled)
@@ -120,27 +120,45 @@ def summarise(buckets: Iterable[bytes]) -> Summary:
 
 
 def sketch(buckets: Iterable[bytes]) -> Sketch:
-    """The sketch of all their events, not bounded. 3 µs a bucket and 6 ns for each of its own."""
+    """The sketch of all their events, not bounded. 1.5 µs a bucket and 15 ns for each of its own."""
     few: list[bytes] = []
-    parts: list[Sketch] = []
+    many: dict[tuple[int, int, int], list[bytes]] = {}
     for bucket in buckets:
         if bucket[0]:
             few.append(bucket)
         else:
-            head = _MANY.unpack_from(bucket)
-            _, level, step_width, count_width, n, negative, _, total_bytes, _, squares_bytes = head[:10]
-            first, over_zero = head[10:12]
-            at = _MANY.size + total_bytes + squares_bytes
-            keys = np.empty(n, np.int64)
-            keys[0] = first
-            keys[1:] = np.frombuffer(bucket, _INT_TYPES[step_width], n - 1, at)
-            if 0 < negative < n:
-                keys[negative] += over_zero
-            counts = np.frombuffer(bucket, _INT_TYPES[count_width], n, at + ((n - 1) << step_width))
-            parts.append(Sketch.of_counts(level, keys.cumsum(), counts))
+            many.setdefault((bucket[1], bucket[2], bucket[3]), []).append(bucket)
+    parts = [_sketch_of_alike(*widths, alike) for widths, alike in many.items()]
     if few:
         parts.append(Sketch(0, count_values(_values_of(few))))
     return merge_sketches(parts)
+
+
+def _sketch_of_alike(level: int, step_width: int, count_width: int, buckets: list[bytes]) -> Sketch:
+    """The sketch of buckets with the same level and widths: all their columns are read at once."""
+    steps, tallies, lengths, firsts, over_zero = [], [], [], [], []
+    places: list[int] = []
+    total = 0
+    for bucket in buckets:
+        head = _MANY.unpack_from(bucket)
+        n, negative, total_bytes, squares_bytes, first, over = head[4], head[5], head[7], head[9], head[10], head[11]
+        steps_at = _MANY.size + total_bytes + squares_bytes
+        tallies_at = steps_at + (n << step_width)
+        steps.append(bucket[steps_at:tallies_at])
+        tallies.append(bucket[tallies_at:])
+        lengths.append(n)
+        firsts.append(first)
+        if over:
+            places.append(total + negative)
+            over_zero.append(over)
+        total += n
+    keys = np.frombuffer(b"".join(steps), _INT_TYPES[step_width]).astype(np.int64)
+    if places:
+        keys[places] += over_zero
+    keys.cumsum(out=keys)
+    starts = np.cumsum([0, *lengths[:-1]])
+    keys += np.repeat(firsts - keys[starts], lengths)
+    return Sketch.of_counts(level, keys, np.frombuffer(b"".join(tallies), _INT_TYPES[count_width]))
 
 
 def _values_of(few: Iterable[bytes]) -> Values:

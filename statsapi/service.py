@@ -411,6 +411,7 @@ class Service:
         return State(
             store.event_count(),
             store.size_bytes(),
+            store.rollup_bytes(),
             store.series_count(),
             self.view().journal.size_bytes(),
             [

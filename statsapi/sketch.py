@@ -125,8 +125,8 @@ class Sketch:
 
     @classmethod
     def of_counts(cls, level: int, keys: NDArray[np.int64], counts: NDArray[np.integer]) -> Sketch:
-        """From what `keys` and `counts` give."""
-        return cls(level, _pack(keys, counts))
+        """From keys of that level in any order, each perhaps several times, with their counts."""
+        return cls(level, _add_up(_pack(keys, counts)))
 
     @property
     def relative_error(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 
 import pytest
@@ -82,11 +83,14 @@ def test_a_day_step_by_step(filled: FlaskClient, clock: FakeClock) -> None:
     assert problem["errors"][0]["field"] == "step"
 
 
-def test_metrics_show_a_day(filled: FlaskClient) -> None:
+def test_metrics_show_a_day(app: Flask, filled: FlaskClient) -> None:
     """The default windows of /metrics have 24 hours among them."""
     text = filled.get("/metrics").text
     assert 'statsapi_window_count{series="default",window="24h"} 24.0' in text
     assert f'statsapi_window_mean{{series="default",window="24h"}} {statistics.mean(VALUES)!r}' in text
+    assert "statsapi_store_rollup_bytes 0.0" in text
+    app.extensions["statsapi"].keep_house()
+    assert re.search(r"statsapi_store_rollup_bytes [1-9]", filled.get("/metrics").text)
 
 
 def test_an_event_older_than_everything_kept_is_expired(client: FlaskClient, clock: FakeClock) -> None:

@@ -169,6 +169,7 @@ def test_the_rolling_statistics_are_exact(clock: FakeClock) -> None:
     assert value(samples, "statsapi_store_events") == 6
     assert value(samples, "statsapi_store_series") == 1
     assert (value(samples, "statsapi_store_bytes") or 0) > 6 * 16
+    assert value(samples, "statsapi_store_rollup_bytes") == 0
     assert (value(samples, "statsapi_journal_size_bytes") or 0) > 0
     clock.advance(HOUR_US)  # the window slides without anybody recording, to the microsecond
     assert value(scrape(client), "statsapi_window_count", **labels) == 1
