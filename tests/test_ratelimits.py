@@ -15,17 +15,21 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flask import Flask
 from limits.storage import MemoryStorage, Storage
 
-from statsapi.api.ratelimits import REDIS_TIMEOUT_S, SqliteStorage, _Counters
+from statsapi.api.ratelimits import REDIS_TIMEOUT_S, SqliteStorage
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from tests.conftest import FakeClock, require_binary
 from tests.servers import ROOT, RedisServer, Server, gunicorn_server, redis_server, wait_until
 from tests.test_api_seed import assert_problem
+
+_TELLING = ("RateLimit-Policy", "RateLimit")
 
 
 def test_the_limit_is_the_limit_on_four_workers(tmp_path: Path) -> None:
@@ -96,34 +100,37 @@ def test_without_counters_requests_pass(clock: FakeClock, tmp_path: Path) -> Non
 
 
 class Failing(Storage):
-    """Counts in memory, unless it is told to fail."""
+    """Counts in memory, unless it is told to fail: at once, or between two commands of one request."""
 
     STORAGE_SCHEME = ("failing",)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, uri: str, **options: Any) -> None:
+        super().__init__(uri, **options)
         self.held = MemoryStorage()
-        self.fails = False
+        self.fails: set[str] = set()
         self.asked = 0
 
     @property
     def base_exceptions(self) -> type[Exception]:
         return OSError
 
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+    def ask(self, what: str) -> MemoryStorage:
         self.asked += 1
-        if self.fails:
+        if what in self.fails:
             raise ConnectionError("gone")
-        return self.held.incr(key, expiry, amount)
+        return self.held
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        return self.ask("incr").incr(key, expiry, amount)
 
     def get_expiry(self, key: str) -> float:
-        return self.held.get_expiry(key)
+        return self.ask("get_expiry").get_expiry(key)
 
     def get(self, key: str) -> int:
-        return self.held.get(key)
+        return self.ask("get").get(key)
 
     def check(self) -> bool:
-        return not self.fails
+        return self.ask("check").check()
 
     def reset(self) -> int | None:
         return self.held.reset()
@@ -132,39 +139,73 @@ class Failing(Storage):
         self.held.clear(key)
 
 
-def test_counters_that_fail_are_left_alone_for_a_second(caplog: pytest.LogCaptureFixture) -> None:
+def storage_of(app: Flask) -> Any:
+    (limiter,) = app.extensions["limiter"]
+    return limiter.storage
+
+
+@pytest.mark.parametrize(("fails", "asked"), [("incr", 1), ("get_expiry", 2)])
+def test_counters_that_fail_are_left_alone_for_a_second(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, clock: FakeClock, fails: str, asked: int
+) -> None:
     """Tried once a second, said once when they go and once when they are back; then what was counted still counts."""
     caplog.set_level(logging.INFO, "statsapi")
     now_s = [100.0]
-    storage = Failing()
-    counters = _Counters(storage, "2/minute", lambda: now_s[0])
-    standing = counters.hit("a")
-    assert standing is not None
-    assert standing.left == 1
-    storage.fails = True
+    monkeypatch.setattr("statsapi.api.ratelimits.time.monotonic", lambda: now_s[0])
+    settings = Settings(journal="memory://", rate_limit="5/minute", rate_limit_storage="failing://")
+    app = create_app(settings, clock_us=clock, background=False)
+    client, storage = app.test_client(), storage_of(app)
+
+    def ask() -> tuple[int, str | None]:
+        response = client.get("/")
+        return response.status_code, response.headers.get("RateLimit", "").partition(";t=")[0] or None
+
+    assert ask() == (200, '"default";r=4')
+    caplog.clear()
+    storage.fails = {fails}
     for _ in range(3):
         storage.asked = 0
-        assert [counters.hit("a") for _ in range(5)] == [None] * 5
-        assert storage.asked == 1
+        assert [ask() for _ in range(5)] == [(200, None)] * 5
+        assert storage.asked == asked
         now_s[0] += 1.01
-    storage.fails = False
-    assert [standing.left for standing in map(counters.hit, "aa") if standing] == [0, -1]
+    storage.fails = set()
+    # What counted before the storage failed a moment later did count.
+    left = 4 if fails == "incr" else 1
+    assert [ask() for _ in range(left)] == [(200, f'"default";r={left - 1 - i}') for i in range(left)]
+    assert ask() == (429, '"default";r=0')
     assert caplog.messages == [
         "Requests are not limited while they cannot be counted: gone",
         "Requests can be counted again and are limited",
     ]
 
 
-def test_of_two_limits_the_one_that_is_passed_speaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_limits_the_one_that_is_passed_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
     """`4/hour,3/second`: what is left is told of the second, until the hour's four are used up."""
     now_s = [1000.0]
     monkeypatch.setattr("statsapi.api.ratelimits.time.time", lambda: now_s[0])
-    counters = _Counters(SqliteStorage(f"sqlite+limits:///{tmp_path}/limits"), "4/hour,3/second")
+    settings = Settings(
+        journal="memory://", rate_limit="4/hour,3/second", rate_limit_storage=f"sqlite+limits:///{tmp_path}/limits"
+    )
+    app = create_app(settings, clock_us=clock, background=False)
+    client = app.test_client()
     told = []
     for _ in range(2):
-        told += [(hit.limit.amount, hit.left, hit.reset_at_s) for hit in (counters.hit("a") for _ in range(3)) if hit]
+        for _ in range(3):
+            answer = client.get("/")
+            policy, standing = (answer.headers[name].removeprefix('"default";') for name in _TELLING)
+            told.append((answer.status_code, policy, standing, answer.headers.get("Retry-After")))
         now_s[0] += 1.5
-    assert told == [(3, 2, 1001), (3, 1, 1001), (3, 0, 1001), (3, 2, 1002.5), (4, -1, 4600), (4, -2, 4600)]
+    assert told == [
+        (200, "q=3;w=1", "r=2;t=1", None),
+        (200, "q=3;w=1", "r=1;t=1", None),
+        (200, "q=3;w=1", "r=0;t=1", None),
+        (200, "q=3;w=1", "r=2;t=1", None),
+        (429, "q=4;w=3600", "r=0;t=3599", "3599"),
+        (429, "q=4;w=3600", "r=0;t=3599", "3599"),
+    ]
+    assert storage_of(app).get("LIMITER/address:127.0.0.1/statsapi/4/1/hour") == 6
 
 
 def test_what_is_not_there_counts_too(clock: FakeClock) -> None:
@@ -179,7 +220,8 @@ def test_off_by_default(clock: FakeClock) -> None:
     """Without the setting nothing is counted, no header is added, and no library for it is loaded."""
     client = create_app(Settings(journal="memory://"), clock_us=clock, background=False).test_client()
     assert "RateLimit" not in client.get("/").headers
-    code = "import sys, wsgi; print(sorted({'limits', 'redis', 'statsapi.api.ratelimits'} & sys.modules.keys()))"
+    unwanted = {"flask_limiter", "limits", "redis", "statsapi.api.ratelimits"}
+    code = f"import sys, wsgi; print(sorted({unwanted} & sys.modules.keys()))"
     env = {**os.environ, "STATSAPI_JOURNAL": "memory://", "STATSAPI_RATE_LIMIT": ""}
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=env, text=True) == "[]\n"
 
@@ -261,7 +303,9 @@ def test_the_limit_is_the_limit_on_two_machines(tmp_path: Path, redis: RedisServ
         redis.ask(b"FLUSHALL")  # that the servers answer was asked until they did
         assert asked_at_once(servers, 50)[0] == {200: 100, 429: 300}
         commands = redis.ask(b"INFO commandstats").decode()
-    assert sum(map(int, re.findall(r"cmdstat_(?:evalsha|ttl):calls=(\d+)", commands))) <= 2 * 402 + 10, commands
+    assert sum(map(int, re.findall(r"cmdstat_(?:evalsha|ttl|get|ping):calls=(\d+)", commands))) <= 2 * 402 + 10, (
+        commands
+    )
 
 
 @pytest.mark.parametrize("gone", ["killed", "paused"])

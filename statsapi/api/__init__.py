@@ -29,12 +29,7 @@ class Json(JSONProvider):
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     observing.register(app)
-    count = None
-    if settings.rate_limit is not None:
-        from statsapi.api import ratelimits
-
-        count = ratelimits.install(app, settings)
-    access.register(app, settings, keys, count)
+    access.register(app, settings, keys)
     for module in (events, statistics, series, ops, openapi):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(openapi.docs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from flask import Flask, Response, g, request
@@ -47,13 +46,11 @@ _CORS_SENT: Final = [
 _CORS_READ: Final = ["Idempotent-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
 
 
-def register(
-    app: Flask, settings: Settings, keys: Keys | None, count: Callable[[], Response | None] | None = None
-) -> None:
+def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     """Guard the app's routes. Before others that ask who calls: `g.key_id`, where there is one.
 
-    `count` counts a request against its rate limit: one that the guard lets through, for its key, and one that it
-    refuses, for its address where the key is not known. Once that is used up its answer is the 429.
+    Between finding out who calls and refusing, requests are counted against their rate limit: one that is refused
+    counts too, for its address where the key is not known.
     """
     if settings.cors_origins:
         CORS(
@@ -68,43 +65,47 @@ def register(
             max_age=600,
         )
     if keys is not None:
-        _guard(app, keys, count)
-    if count is not None:
-        app.before_request(count)
+
+        @app.before_request
+        def identify() -> None:
+            g.refusal = _identify(keys)
+
+    if settings.rate_limit is not None:
+        from statsapi.api import ratelimits
+
+        ratelimits.install(app, settings)
+    if keys is not None:
+        app.before_request(lambda: g.refusal)
 
 
-def _guard(app: Flask, keys: Keys, count: Callable[[], Response | None] | None) -> None:
-    def refuse(status: int, title: str, detail: str, challenge: str) -> Response:
-        """Counted here: Flask calls nothing further before a request that is answered already."""
-        return (count() if count is not None else None) or problems.problem(
-            status, problems.code_of(title), title, detail, headers={"WWW-Authenticate": challenge}
-        )
-
-    @app.before_request
-    def guard() -> Response | None:
-        """401 without a key that is known, 403 without the scope. 5 µs."""
-        asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up each time
-        rule = asked.url_rule
-        # A preflight cannot carry a key, and an unknown path has nothing to guard: they go on to 200, 404 and 405.
-        if rule is None or asked.method == "OPTIONS":
-            return None
-        scope = NEEDS.get(rule.endpoint, ADMIN)
-        if scope is OPEN:
-            return None
-        presented = _presented(asked.environ)
-        if not presented:
-            detail = "Send an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
-            return refuse(401, "Unauthorized", detail, _CHALLENGE)
-        held = keys.find(presented)
-        if held is None:
-            detail = "This API key is not known; it may have been replaced."
-            return refuse(401, "Unauthorized", detail, f'{_CHALLENGE}, error="invalid_token"')
-        g.key_id = held.id
-        if not held.may(scope):
-            detail = f"This needs the scope {scope}, which key {held.id} does not have."
-            challenge = f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
-            return refuse(403, "Forbidden", detail, challenge)
+def _identify(keys: Keys) -> Response | None:
+    """Find out who calls, `g.key_id`. 401 without a key that is known, 403 without the scope. 5 µs."""
+    asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up each time
+    rule = asked.url_rule
+    # A preflight cannot carry a key, and an unknown path has nothing to guard: they go on to 200, 404 and 405.
+    if rule is None or asked.method == "OPTIONS":
         return None
+    scope = NEEDS.get(rule.endpoint, ADMIN)
+    if scope is OPEN:
+        return None
+    presented = _presented(asked.environ)
+    if not presented:
+        detail = "Send an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
+        return _refuse(401, "Unauthorized", detail, _CHALLENGE)
+    held = keys.find(presented)
+    if held is None:
+        detail = "This API key is not known; it may have been replaced."
+        return _refuse(401, "Unauthorized", detail, f'{_CHALLENGE}, error="invalid_token"')
+    g.key_id = held.id
+    if not held.may(scope):
+        detail = f"This needs the scope {scope}, which key {held.id} does not have."
+        return _refuse(403, "Forbidden", detail, f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"')
+    return None
+
+
+def _refuse(status: int, title: str, detail: str, challenge: str) -> Response:
+    headers = {"WWW-Authenticate": challenge}
+    return problems.problem(status, problems.code_of(title), title, detail, headers=headers)
 
 
 def _presented(environ: dict[str, str]) -> str | None:

@@ -1,12 +1,8 @@
-"""Rate limits: so many requests per API key, or per address, whichever worker they reach.
+"""Rate limits by Flask-Limiter: so many requests per API key, or per address, whichever worker they reach.
 
 Off unless STATSAPI_RATE_LIMIT says otherwise. Then each request is counted in one place that all workers share: a small
 SQLite file beside the journal (the `limits` library has no such storage), or Redis for more than one machine. Imported
 only then, which takes 50 ms.
-
-The rules and the Redis storage are the `limits` library's. Flask-Limiter, which stands on it, was refused: one limit
-for all requests needs none of its decorators, and it asked Redis three times a request where two are enough, passed
-over unknown paths and refused keys, and logged a traceback for each request while Redis was away.
 """
 
 from __future__ import annotations
@@ -17,14 +13,14 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from flask import Flask, Response, g, request
-from limits import RateLimitItem, parse_many
-from limits.storage import Storage, storage_from_string
+from flask_limiter import Limit, Limiter
+from limits import RateLimitItem, WindowStats
+from limits.storage import Storage
+from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
-from statsapi.api import problems
 from statsapi.config import Settings
 
 logger = logging.getLogger("statsapi")
@@ -112,112 +108,100 @@ class SqliteStorage(Storage):
         self._query("DELETE FROM hits WHERE key = ?", key)
 
 
-class _Standing(NamedTuple):
-    """Where a request stands: the limit that speaks for it, how often it may be called yet, when that begins anew."""
-
-    limit: RateLimitItem
-    left: int  # below zero beyond the limit
-    reset_at_s: float
+_UNCOUNTED: Final = WindowStats(0.0, 0)
 
 
-class _Counters:
-    """The counters of one process's storage, and what to do when they cannot be kept: nothing, once a second."""
+class _Lenient(FixedWindowRateLimiter):
+    """The library's fixed windows, but what cannot be counted passes, which is logged once; and a request asks for its
+    window (what is left, until when) once, when it is counted.
 
-    def __init__(self, storage: Storage, limits: str, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._storage = storage
-        self._limits = sorted(parse_many(limits), key=lambda limit: limit.get_expiry())
-        self._clock_s = clock_s
+    Flask-Limiter's own ways do not do: `swallow_errors` asks a storage that is away at every request and logs a
+    traceback each time; `in_memory_fallback` does so for the requests under way, and may look for the storage again
+    only after a minute. Both ask Redis three times a request, this twice.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
         self._lock = threading.Lock()
-        self._down = False
-        self._try_at_s = 0.0
+        self._try_at_s: float | None = None  # while the storage is away
 
-    def hit(self, who: str) -> _Standing | None:
-        """Count a request of `who`; None while the counters cannot be kept, which is logged once.
-
-        Of several limits the one that is passed speaks, or else that of the shortest time. In Redis a limit takes two
-        round trips, 60 µs in all beside it; in SQLite it takes 13 µs.
-        """
-        if self._down and not self._may_try():
-            return None
+    def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
+        trial = self._try_at_s is not None
+        if trial and not self._may_try():
+            return True
+        key = item.key_for(*identifiers)
         try:
-            standing = self._hit(who)
+            left = item.amount - self.storage.incr(key, item.get_expiry(), cost)
+            window = WindowStats(self.storage.get_expiry(key), left)
         except Exception as error:  # noqa: BLE001 - whatever it is: a limit protects the service, it must not stop it
-            self._fail(error)
-            return None
-        if self._down:
-            self._recover()
-        return standing
+            if self._is_news(time.monotonic() + RETRY_EVERY_S):
+                logger.error("Requests are not limited while they cannot be counted: %s", error)  # noqa: TRY400
+            return True
+        if trial and self._is_news(None):
+            logger.warning("Requests can be counted again and are limited")
+        g.setdefault("rate_limit_windows", {})[item] = window
+        return left >= 0
 
-    def _hit(self, who: str) -> _Standing:
-        first: _Standing | None = None
-        for limit in self._limits:
-            key = limit.key_for("statsapi", who)
-            left = limit.amount - self._storage.incr(key, limit.get_expiry())
-            if first is None or left < 0:
-                standing = _Standing(limit, left, self._storage.get_expiry(key))
-                if left < 0:
-                    return standing
-                first = standing
-        assert first is not None  # noqa: S101 - parse_many refuses an empty text
-        return first
+    def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
+        windows: dict[RateLimitItem, WindowStats] = g.get("rate_limit_windows", {})
+        return windows.get(item, _UNCOUNTED)
 
     def _may_try(self) -> bool:
         with self._lock:
-            now_s = self._clock_s()
-            if now_s < self._try_at_s:
-                return False
-            self._try_at_s = now_s + RETRY_EVERY_S
+            now_s = time.monotonic()
+            if self._try_at_s is not None:
+                if now_s < self._try_at_s:
+                    return False
+                self._try_at_s = now_s + RETRY_EVERY_S
             return True
 
-    def _fail(self, error: Exception) -> None:
+    def _is_news(self, try_at_s: float | None) -> bool:
+        """Whether the storage went away, or came back, with this."""
         with self._lock:
-            self._try_at_s = self._clock_s() + RETRY_EVERY_S
-            if self._down:
-                return
-            self._down = True
-        logger.error("Requests are not limited while they cannot be counted: %s", error)
-
-    def _recover(self) -> None:
-        with self._lock:
-            if not self._down:
-                return
-            self._down = False
-        logger.warning("Requests can be counted again and are limited")
+            before, self._try_at_s = self._try_at_s, try_at_s
+        return (before is None) != (try_at_s is None)
 
 
-def install(app: Flask, settings: Settings) -> Callable[[], Response | None]:
-    """What counts a request against settings.rate_limit, all but those for health, and gives a 429 beyond it.
+STRATEGIES["statsapi"] = _Lenient
 
-    To be called once it is known who asks. An answer tells what is left (`RateLimit`, `RateLimit-Policy`:
-    draft-ietf-httpapi-ratelimit-headers). Where the counters cannot be kept, requests pass and the log says why.
+
+def install(app: Flask, settings: Settings) -> None:
+    """Count each request against settings.rate_limit, all but those for health, and answer 429 beyond it.
+
+    To be called once the hooks that find out who asks are there, and before any that refuse, so that those count too.
+    An answer tells what is left (`RateLimit`, `RateLimit-Policy`: draft-ietf-httpapi-ratelimit-headers). Of several
+    limits the one that is passed speaks, or else that of the shortest time.
     """
-    counters = _Counters(_storage(settings), settings.rate_limit or "")
+    storage_uri = settings.rate_limit_storage or _beside(settings.journal)
 
-    def count() -> Response | None:
-        if request.path in _EXEMPT:
-            return None
-        g.rate_limit = standing = counters.hit(_who())
-        if standing is None or standing.left >= 0:
-            return None
-        wait_s = _wait_s(standing)
-        detail = f"At most {settings.rate_limit} requests are answered; try again in {wait_s} s (STATSAPI_RATE_LIMIT)."
-        headers = {"Retry-After": str(wait_s)}
-        return problems.problem(429, "too-many-requests", "Too Many Requests", detail, headers=headers)
+    def wait_s() -> int:
+        limit = limiter.current_limit
+        return max(1, math.ceil(limit.window.reset_time - time.time())) if limit is not None else 1
 
+    def detail() -> str:
+        return f"At most {settings.rate_limit} requests are answered; try again in {wait_s()} s (STATSAPI_RATE_LIMIT)."
+
+    limiter = Limiter(
+        _who,
+        app=app,
+        default_limits=[
+            Limit(settings.rate_limit or "", exempt_when=lambda: request.path in _EXEMPT, error_message=detail)
+        ],
+        request_identifier=lambda: "statsapi",  # one count for all, unknown paths too; by endpoint it would pass them
+        storage_uri=storage_uri,
+        storage_options=_redis_options() if storage_uri.startswith("redis") else {},
+        strategy="statsapi",
+    )
+
+    @app.after_request
     def tell(response: Response) -> Response:
-        standing: _Standing | None = g.get("rate_limit")
-        if standing is not None:
-            limit = standing.limit
-            response.headers["RateLimit-Policy"] = f'"default";q={limit.amount};w={limit.get_expiry()}'
-            response.headers["RateLimit"] = f'"default";r={max(standing.left, 0)};t={_wait_s(standing)}'
+        limit = limiter.current_limit
+        if limit is not None and limit.window is not _UNCOUNTED:
+            response.headers["RateLimit-Policy"] = f'"default";q={limit.limit.amount};w={limit.limit.get_expiry()}'
+            response.headers["RateLimit"] = f'"default";r={max(limit.remaining, 0)};t={wait_s()}'
+            if limit.breached:
+                response.headers["Retry-After"] = str(wait_s())
         return response
-
-    app.after_request(tell)
-    return count
-
-
-def _wait_s(standing: _Standing) -> int:
-    return max(1, math.ceil(standing.reset_at_s - time.time()))
 
 
 def _who() -> str:
@@ -226,20 +210,13 @@ def _who() -> str:
     return f"key:{key_id}" if key_id else f"address:{request.remote_addr or 'unix'}"
 
 
-def _storage(settings: Settings) -> Storage:
-    """Nothing is opened yet."""
-    uri = settings.rate_limit_storage or _beside(settings.journal)
-    options: dict[str, Any] = {}
-    if uri.startswith("redis"):
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
+def _redis_options() -> dict[str, Any]:
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
-        # No second try: it would double what a request waits, and the next one tries again anyway.
-        options = {"socket_timeout": REDIS_TIMEOUT_S, "socket_connect_timeout": REDIS_TIMEOUT_S}
-        options["retry"] = Retry(NoBackoff(), 0)
-    storage = storage_from_string(uri, **options)
-    assert isinstance(storage, Storage)  # noqa: S101 - for the type checker: not one of the asynchronous kind
-    return storage
+    # No second try: it would double what a request waits, and the next one tries again anyway.
+    retry = Retry(NoBackoff(), 0)
+    return {"socket_timeout": REDIS_TIMEOUT_S, "socket_connect_timeout": REDIS_TIMEOUT_S, "retry": retry}
 
 
 def _beside(journal: str) -> str:
