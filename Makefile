@@ -30,8 +30,8 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-stress: $(VENV)/.dev  ## long randomised runs: make stress SEED=7 OPS=100000
-	STATSAPI_TEST_OPS=$(or $(OPS),100000) STATSAPI_TEST_SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/test_timeline.py
+stress: $(VENV)/.dev  ## a long randomised run: make stress SEED=7 OPS=20000
+	STATSAPI_STRESS_OPS=$(or $(OPS),2000) STATSAPI_STRESS_SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/test_timeline.py -k stress
 
 bench: $(VENV)/.dev  ## every figure the project promises, as ratios
 	$(BIN)/python -m benchmarks

@@ -42,9 +42,10 @@ _INT_TYPES: Final = ("<u1", "<u2", "<u4", "<u8")
 
 
 def encode(summary: Summary, sketch: Sketch) -> bytes:
-    """The bucket of more than FEW values, whose summary and (bounded) sketch these are."""
+    """The bucket of more than FEW values, whose summary and sketch these are."""
     if summary.min is None or summary.max is None:
         raise ValueError("no values make no bucket")
+    sketch = sketch.bounded()
     keys, counts = sketch.keys(), sketch.counts()
     between = np.diff(keys, prepend=keys[:1])
     negative = int(keys.searchsorted(0))
@@ -79,7 +80,7 @@ def encode(summary: Summary, sketch: Sketch) -> bytes:
 def encode_values(values: Values) -> bytes:
     """The bucket of one finite value or more, in any order."""
     if len(values) > FEW:
-        return encode(Summary.of(values), Sketch.of(values))
+        return encode(Summary.of(values), Sketch(0, count_values(values)))
     # Adding zero turns -0.0 into 0.0: equal bags must not differ in their bytes.
     return bytes((len(values),)) + (np.sort(values) + 0.0).astype("<f8", copy=False).tobytes()
 
@@ -90,7 +91,7 @@ def merge(buckets: list[bytes]) -> bytes:
         return buckets[0]
     if all(bucket[0] for bucket in buckets):
         return encode_values(_values_of(buckets))
-    return encode(summarise(buckets), sketch(buckets).bounded())
+    return encode(summarise(buckets), sketch(buckets))
 
 
 def summarise(buckets: Iterable[bytes]) -> Summary:

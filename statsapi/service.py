@@ -56,8 +56,8 @@ READY_HOLDS_US: Final = SECOND_US
 class Recorded(NamedTuple):
     """What recording a batch comes to: events by what became of them, at the journal's time `now_us`.
 
-    expired: older than everything kept. Without deduplication they are in the journal and in no answer; with it they
-    are left out, since whether they were there before can no longer be told.
+    expired: older than everything kept, they are in the journal and in no answer. With deduplication those older than
+    the raw events, which are left out: whether they were there before can no longer be told.
     """
 
     now_us: int

@@ -420,12 +420,14 @@ class Store:
         folded = 0
         timeline = self._timelines.get(series)
         if timeline is not None and (first_us := timeline.first_ts_us) < self._horizon_us:
+            before = len(timeline)
             end_us = min(self._horizon_us, timeline.slice_end_us(_FOLD_CHUNKS))
             if self.retention.rollup_us:
                 minute_us = first_us - first_us % MINUTE_US
-                end_us = min(end_us, minute_us + MINUTE_US)
-                self._roll_up(series, minute_us, timeline, end_us)
-            folded = timeline.expire_before(end_us)
+                self._roll_up(series, minute_us, timeline, min(end_us, minute_us + MINUTE_US))
+            else:
+                timeline.expire_before(end_us)
+            folded = before - len(timeline)
             self._event_count -= folded
             if not len(timeline):
                 self._drop(series)
@@ -442,12 +444,13 @@ class Store:
         return folded
 
     def _roll_up(self, series: str, minute_us: int, timeline: Timeline, end_us: int) -> None:
-        """Add a minute's first events, up to `end_us`, to the series' roll-ups. Caller holds the lock."""
-        if timeline.count(None, end_us) <= rollup.FEW:
-            bucket = rollup.encode_values(timeline.columns(None, end_us)[1])
+        """Move a minute's first events, up to `end_us`, to the series' roll-ups. Caller holds the lock."""
+        few = timeline.pop_few(end_us, rollup.FEW)
+        if few is not None:
+            bucket = rollup.encode_values(few)
         else:
-            counted = sketch.merge(timeline.sketches(None, end_us)).bounded()
-            bucket = rollup.encode(timeline.summarise(None, end_us), counted)
+            bucket = rollup.encode(timeline.summarise(None, end_us), sketch.merge(timeline.sketches(None, end_us)))
+            timeline.expire_before(end_us)
         rollups = self._rollups.get(series)
         if rollups is None:
             rollups = self._rollups[series] = Rollups()

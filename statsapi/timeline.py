@@ -737,6 +737,26 @@ class Timeline:
             self._n -= removed + count
         return removed + count
 
+    def pop_few(self, end_us: int, most: int) -> Values | None:
+        """Drop the events with ts < end_us and give their values, by time; None, and nothing dropped, for more than
+        `most`. 5 µs for a series that gets little.
+        """
+        if self._chunks is not _NO_CHUNKS:
+            if self.count(None, end_us) > most:
+                return None
+            _, values = self.columns(None, end_us)
+            self.expire_before(end_us)
+            return values
+        tail = self._ordered_tail()
+        _, count = tail.positions(MIN_TS_US, end_us)
+        if count > most:
+            return None
+        ts_us, values = tail.columns()
+        self._tail = _Buffer(ts_us[count:].copy(), values[count:].copy())
+        self._n -= count
+        self._memo = None
+        return values[:count]
+
     # -- questions ----------------------------------------------------------------------------------------------------
 
     def summarise(self, start_us: int | None, end_us: int | None) -> Summary:
@@ -900,7 +920,8 @@ class Timeline:
         for chunk in self._chunks.chunks[:1]:
             earliest = int(chunk.ts_us[0])
             return min(earliest, int(chunk.late.columns()[0].min())) if chunk.late else earliest
-        return int(self._tail.columns()[0].min())
+        ts_us = self._tail.columns()[0]
+        return int(ts_us[0] if self._tail.in_order and self._tail.n else ts_us.min())
 
     @property
     def last_ts_us(self) -> int:

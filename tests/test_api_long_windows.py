@@ -103,6 +103,14 @@ def test_an_event_older_than_everything_kept_is_expired(client: FlaskClient, clo
     assert client.get("/debug/events").json["total_events"] == 3
 
 
+def test_dedup_knows_raw_events_only(client: FlaskClient, clock: FakeClock) -> None:
+    """Whether an older one was there before cannot be told: it is reported as expired, and does not count twice."""
+    old = [{"timestamp": format_timestamp(clock.now_us - 2 * HOUR_US), "value": 1}]
+    assert client.post("/events", json=old).json["stored"] == 1
+    assert client.post("/events?dedup=true", json=old).json["expired"] == 1
+    assert client.get("/statistics?window=24h").json["count"] == 1
+
+
 def test_without_roll_ups_there_are_no_long_windows(clock: FakeClock) -> None:
     """STATSAPI_ROLLUP_RETENTION=0: as if they had never been."""
     app = create_app(Settings(journal="memory://", rollup_retention_us=0), clock_us=clock, background=False)

@@ -10,6 +10,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -260,6 +261,43 @@ def test_many_events_in_a_minute_agree_after_a_collapse() -> None:
     assert answers[0].relative_error > 0.01
 
 
+def test_an_idle_series_costs_nothing(clock: FakeClock) -> None:
+    """A day and some hours after its last event, housekeeping alone has left nothing of it in memory and journal."""
+    journal = SharedJournal(clock_us=clock)
+    services = [service_on(journal, clock, rollup_retention_us=3 * DAY_US) for _ in range(2)]
+    for hour in range(60):
+        services[0].record(EventBatch.single(f"s{hour % 7}", clock.now_us, 1.0))
+        clock.advance(HOUR_US)
+        services[hour % 2].keep_house()
+    assert journal._pieces
+    for _ in range(3 * 24 + 6):
+        clock.advance(HOUR_US)
+        for service in services:
+            service.keep_house()
+    for _ in range(3):
+        clock.advance(HOUR_US + GRACE_US + MINUTE_US)
+        for service in services:
+            service.keep_house()
+            store = service.view().last_caught_up()
+            assert (store.series_count(), store.event_count(), store.rollup_bytes()) == (0, 0, 0)
+    assert journal._pieces == {}
+    assert journal.info().records <= 3  # of the ticks
+
+
+def test_what_is_turned_off_goes(clock: FakeClock) -> None:
+    """A start without roll-ups takes those that are there from the journal; a start with them begins anew."""
+    journal = SharedJournal(clock_us=clock)
+    for rollup_retention_us in (DAY_US, 0, DAY_US):
+        service = service_on(journal, clock, rollup_retention_us=rollup_retention_us)
+        service.record(EventBatch.single("default", clock.now_us, 1.0))
+        clock.advance(HOUR_US + GRACE_US + MINUTE_US)
+        service.record(EventBatch.single("default", clock.now_us, 1.0))
+        service.keep_house()
+        assert bool(journal._pieces) == bool(rollup_retention_us)
+    store, now_us = service.ask()
+    assert store.statistics("default", [Span(now_us - 2 * HOUR_US)], now_us)[0].summary.count == 3
+
+
 # On disk
 
 
@@ -330,3 +368,64 @@ def test_a_compaction_that_is_killed_changes_nothing_or_all(tmp_path: Path) -> N
     spread = [instants * i // 8 for i in range(1, 8)]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(compact_and_die, [2, *spread, *range(instants - 7, instants + 1)]))
+
+
+def test_anybody_compacts_while_others_record_ask_and_start(tmp_path: Path) -> None:
+    """Two workers record and ask, two compact, one starts again and again: a window of a day holds what was
+    acknowledged before the question, and nothing twice.
+    """
+    clock = FakeClock()
+    path = tmp_path / "events.db"
+    sqlite_service(path, clock).close()
+    compacted: list[bool] = []
+    acknowledged = [0, 0]
+    begun = [0, 0]
+    done = threading.Event()
+
+    def count(service: Service) -> int:
+        store, now_us = service.ask()
+        (span,) = service.spans(store, now_us, [DAY_US])
+        return store.statistics("default", [span], now_us)[0].summary.count
+
+    def record(at: int) -> None:
+        service = sqlite_service(path, clock)
+        dice = random.Random(at)
+        for _ in range(150):
+            clock.advance(2 * MINUTE_US)  # 10 hours in all
+            ts_us = np.array([clock.now_us - dice.randrange(3 * HOUR_US) for _ in range(20)])
+            begun[at] += 20
+            service.record(EventBatch((Part("default", ts_us, np.ones(20)),)))
+            acknowledged[at] += 20
+            least = sum(acknowledged)
+            found = count(service)
+            assert least <= found <= sum(begun)
+        service.close()
+
+    def compact() -> None:
+        service = sqlite_service(path, clock)
+        while not done.is_set():
+            service.keep_house()
+            compacted.append(service.view().compact())
+            done.wait(0.01)
+        service.close()
+
+    def start() -> None:
+        while not done.is_set():
+            least = sum(acknowledged)
+            service = sqlite_service(path, clock)
+            found = count(service)
+            assert least <= found <= sum(begun)
+            service.close()
+
+    with ThreadPoolExecutor(5) as pool:
+        others = [pool.submit(compact), pool.submit(compact), pool.submit(start)]
+        for writer in [pool.submit(record, at) for at in range(2)]:
+            writer.result()
+        done.set()
+        for other in others:
+            other.result()
+    service = sqlite_service(path, clock)
+    assert count(service) == sum(begun) == 6_000
+    assert service.view().journal.read_checkpoint() is not None
+    assert len(compacted) > 5
+    service.close()

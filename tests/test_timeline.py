@@ -1,6 +1,6 @@
 """Timeline against its naive twin, with tiny chunks so that every edge is met soon.
 
-A long run from the same file: STATSAPI_STRESS_OPS=20000 STATSAPI_STRESS_SEED=7 pytest tests/test_timeline.py -k stress
+A long run from the same file: make stress SEED=7 OPS=20000
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from statsapi import timeline as timeline_module
 from statsapi.model import MAX_TS_US, MIN_TS_US
+from statsapi.sketch import Sketch, count_values, merge
 from statsapi.summary import IDENTITY, Summary
 from statsapi.timeline import Columns, Timeline, step_details
 from tests import oracles
@@ -79,6 +80,33 @@ class TimelineMachine(RuleBasedStateMachine):
     @rule(cutoff=st.integers(-1000, 1000))
     def expire(self, cutoff: int) -> None:
         assert self.timeline.expire_before(cutoff) == self.naive.expire_before(cutoff)
+
+    @rule(end=st.integers(-1000, 1000), most=st.integers(0, 20))
+    def pop_few(self, end: int, most: int) -> None:
+        values = self.naive.values(None, end)
+        found = self.timeline.pop_few(end, most)
+        if len(values) > most:
+            assert found is None
+        else:
+            assert found is not None
+            assert found.tolist() == values
+            self.naive.expire_before(end)
+
+    @rule(start=bounds, end=bounds)
+    def sketches(self, start: int | None, end: int | None) -> None:
+        values = np.array(self.naive.values(start, end), np.float64)
+        assert merge(self.timeline.sketches(start, end)) == Sketch(0, count_values(values))
+
+    @rule(chunks=st.integers(1, 4))
+    def slice_end(self, chunks: int) -> None:
+        """A slice from the front is not empty, nor more than so many chunks unless their stamps are all the same."""
+        end = self.timeline.slice_end_us(chunks)
+        if len(self.naive):
+            taken = self.timeline.count(None, end)
+            assert taken > 0
+            first = min(ts for ts, _ in self.naive.events)
+            at_once = self.naive.count(first, first + 1)
+            assert end > MAX_TS_US or taken <= at_once + (chunks + 1) * 3 * self.timeline._chunk_events
 
     @rule(start=bounds, end=bounds)
     def delete(self, start: int | None, end: int | None) -> None:
