@@ -244,6 +244,91 @@ def _answers(server: Server) -> bool:
     return True
 
 
+# Redis
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def send_redis(port: int, *words: str, timeout_s: float = DEADLINE_S) -> str:
+    """One command to the server on this port, and its answer as text; ConnectionError while it does not answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout_s) as sock:
+        sock.sendall(
+            "".join([f"*{len(words)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in words)]).encode()
+        )
+        answer = b""
+        while not _is_whole(answer):
+            piece = sock.recv(1 << 16)
+            if not piece:
+                raise ConnectionError(f"the server on {port} hung up")
+            answer += piece
+        return answer.decode(errors="replace")
+
+
+def _is_whole(answer: bytes) -> bool:
+    """Enough for what the tests ask: a line, or one string with its length before it, or whatever is in an array."""
+    head, found, rest = answer.partition(b"\r\n")
+    return bool(found) and (not head.startswith(b"$") or head == b"$-1" or len(rest) >= int(head[1:]) + 2)
+
+
+class RedisServer:
+    """A redis-server or valkey-server on 127.0.0.1 with an append-only file in `directory`; not yet started.
+
+    `options` are those of its configuration. It may be killed, paused and started again on the same port and files.
+    """
+
+    def __init__(self, binary: str, directory: Path, port: int | None = None, **options: Any) -> None:
+        self.port = port or free_port()
+        self.directory = directory
+        self._binary = binary
+        self._options = {"appendonly": "yes", "save": ""} | options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def url(self, stream: str) -> str:
+        return f"redis://127.0.0.1:{self.port}/0?stream={stream}"
+
+    def send(self, *words: str) -> str:
+        return send_redis(self.port, *words)
+
+    def start(self, *, sentinel: bool = False) -> RedisServer:
+        """Start it, and wait until it answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        config = self.directory / "redis.conf"
+        if not config.exists():  # Sentinel writes its findings into it
+            lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}"]
+            for name, value in self._options.items():
+                values = value if isinstance(value, list) else [value]
+                lines += [f"{name.replace('_', '-')} {each if each != '' else chr(34) * 2}" for each in values]
+            config.write_text("\n".join(lines) + "\n")
+        with (self.directory / "log").open("ab") as log:
+            command = [self._binary, str(config), *(["--sentinel"] if sentinel else [])]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        wait_until(self._answers, f"the server on port {self.port} to answer")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.directory / "log").read_text()
+        try:
+            return self.send("PING").startswith("+PONG")
+        except OSError:
+            return False
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL; also when it is paused, or has ended."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
 # The small application: gunicorn … tests.servers:app
 
 
