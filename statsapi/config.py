@@ -128,6 +128,13 @@ class Settings:
         "is a 503 whose outcome is unknown",
         validate=validate.Range(min=0, max=10),
     )
+    stale_reads: str = _setting(
+        fields.String,
+        "serve",
+        "while a Redis journal is away: `serve` answers reads from what the worker holds and says how old that is "
+        "(`Age`, `Warning: 110`), `refuse` answers 503",
+        validate=validate.OneOf(("serve", "refuse")),
+    )
     window_us: int = _setting(Duration, HOUR_US, "the window of a question that names none")
     retention_us: int = _setting(
         Duration,

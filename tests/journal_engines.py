@@ -70,7 +70,7 @@ def shared_redis(binary: str, *, cluster: bool = False) -> RedisServer:
     directory = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     server = RedisServer(
-        binary, Path(directory), appendfsync="everysec", **({"cluster-enabled": "yes"} if cluster else {})
+        binary, Path(directory), appendfsync="everysec", **({"cluster_enabled": "yes"} if cluster else {})
     )
     atexit.register(server.kill)
     server.start()

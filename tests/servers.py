@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -286,6 +287,10 @@ class RedisServer:
         self.directory = directory
         self._binary = binary
         self._options = {"appendonly": "yes", "save": ""} | options
+        if options.get(
+            "cluster_enabled"
+        ):  # its nodes talk to each other at port + 10,000 otherwise, which may not be one
+            self._options["cluster-port"] = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def url(self, stream: str) -> str:
@@ -327,6 +332,74 @@ class RedisServer:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+
+class Line:
+    """A line to a server on 127.0.0.1 that can be cut: TCP connections to `port` go on to `target`.
+
+    cut():      ends the connections there are, and takes no more until mend()
+    swallow():  what the server answers from now on is thrown away, with its connection; what is sent still arrives
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._is_cut = self._swallows = False
+        self._closed = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._is_cut = True
+        self._hang_up()
+
+    def swallow(self) -> None:
+        self._swallows = True
+
+    def mend(self) -> None:
+        self._is_cut = self._swallows = False
+
+    def close(self) -> None:
+        self._closed = True
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for sock in self._open:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        self._open.clear()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._is_cut:
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target), DEADLINE_S)
+            except OSError:
+                client.close()
+                continue
+            self._open += [client, server]
+            for source, sink, answers in ((client, server, False), (server, client, True)):
+                sock_args = (source, sink, answers)
+                threading.Thread(target=self._carry, args=sock_args, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        with suppress(OSError):
+            while (piece := source.recv(1 << 16)) and not (answers and self._swallows):
+                sink.sendall(piece)
+        for sock in (source, sink):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 # The small application: gunicorn … tests.servers:app

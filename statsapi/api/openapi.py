@@ -20,6 +20,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
 from statsapi.api import batches, problems, schemas
+from statsapi.api.requests import STALE_WARNING
 from statsapi.api.schemas import STATS, StrictSchema
 
 blueprint = Blueprint("openapi", __name__)
@@ -159,6 +160,13 @@ _REQUEST_ID: Final[Json] = {
     "X-Request-ID": {"schema": {"type": "string"}, "description": "the request's, or a new one"}
 }
 _REPLAYED: Final[Json] = {"Idempotent-Replayed": {"schema": {"const": "true"}, "description": "a retry's answer"}}
+_STALE: Final[Json] = {
+    "Age": {
+        "schema": {"type": "integer", "minimum": 0},
+        "description": "only while the journal is away (STATSAPI_STALE_READS): seconds since the answer was up to date",
+    },
+    "Warning": {"schema": {"const": STALE_WARNING}, "description": "beside Age: what was recorded since is missing"},
+}
 
 
 def _ref(name: str) -> Json:
@@ -244,7 +252,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
             "A page of them, or all.",
             406,
             more=streams,
-            headers={"Vary": {"schema": {"const": "Accept"}}},
+            headers={"Vary": {"schema": {"const": "Accept"}}} | _STALE,
         ),
     )
     add(
@@ -252,21 +260,21 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
         "get",
         "Exact statistics of a window, several windows, or a range",
         schemas.StatisticsQuery,
-        responses=_answers("Statistics", "Everything acknowledged before the request is in it."),
+        responses=_answers("Statistics", "Everything acknowledged before the request is in it.", headers=_STALE),
     )
     add(
         "/statistics/timeline",
         "get",
         "The same statistics step by step, for charts",
         schemas.TimelineQuery,
-        responses=_answers("Timeline", "Empty steps included."),
+        responses=_answers("Timeline", "Empty steps included.", headers=_STALE),
     )
     add(
         "/series",
         "get",
         "The series there are",
         schemas.SeriesQuery,
-        responses=_answers("Series", "By name."),
+        responses=_answers("Series", "By name.", headers=_STALE),
     )
     name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(schemas.SeriesName())}
     name["schema"].pop("default")
@@ -284,7 +292,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
             "get",
             "The raw events held and the late arrivals, newest first",
             schemas.DebugQuery,
-            responses=_answers("DebugEvents", "Why an event does not show."),
+            responses=_answers("DebugEvents", "Why an event does not show.", headers=_STALE),
         )
     add("/healthz", "get", "Whether the process answers", None, responses=_answers("Health", "It does."))
     add("/readyz", "get", "Whether it can record and answer", None, responses=_answers("Health", "It can."))

@@ -156,7 +156,13 @@ class Call:
 
 
 class Unanswered(JournalUnavailable):
-    """A call that brought no answer; with outcome_unknown the server may have got all of it."""
+    """A call that brought no answer; with outcome_unknown the server may have got all of it. A second try would take as
+    long where the first one `timed_out`.
+    """
+
+    def __init__(self, detail: str, cause: Exception | None = None, *, outcome_unknown: bool = False) -> None:
+        super().__init__(f"{detail}: {cause}" if cause else detail, outcome_unknown=outcome_unknown)
+        self.timed_out = isinstance(cause, exceptions.TimeoutError)
 
 
 class Primary:
@@ -180,15 +186,16 @@ class Primary:
 
         What surely was not carried out is sent once more, to the primary as it is found then; with `resend`, for what
         changes nothing, so is what went unanswered. JournalUnavailable for the rest, with `outcome_unknown` where the
-        server may have carried it out; JournalRefused where waiting will not help. `timeout_s` (TIMEOUT_S) is for each
-        answer.
+        server may have carried out what changes something; JournalRefused where waiting will not help. `timeout_s`
+        (TIMEOUT_S) is for each answer.
         """
         for last in (False, True):
             self.check_open()
             try:
                 return self._send(calls, timeout_s)
             except Unanswered as error:
-                if last or (error.outcome_unknown and not resend):
+                if last or error.timed_out or (error.outcome_unknown and not resend):
+                    error.outcome_unknown = error.outcome_unknown and not resend
                     raise
         raise AssertionError  # for the type checker
 
@@ -208,14 +215,14 @@ class Primary:
             raise JournalRefused(f"{self._address} refuses the login: {error}") from error
         except (exceptions.RedisError, OSError) as error:
             self._look_again(node)
-            raise Unanswered(f"{self._address} cannot be reached: {error}") from error
+            raise Unanswered(f"{self._address} cannot be reached", error) from error
         try:
             replies = _exchange(connection, calls, timeout_s, whole=False)
             if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):  # that one did nothing
                 replies = _exchange(connection, calls, timeout_s, whole=True)
         except _NotSent as error:
             self._look_again(node)
-            raise Unanswered(f"{self._address} cannot be reached: {error}") from error
+            raise Unanswered(f"{self._address} cannot be reached", error) from error
         except (exceptions.RedisError, OSError) as error:
             connection.disconnect()  # type: ignore[no-untyped-call]
             self._look_again(node)
@@ -225,7 +232,7 @@ class Primary:
             idle = isinstance(error, exceptions.BusyLoadingError) or isinstance(
                 error.__context__, exceptions.ReadOnlyError
             )
-            raise Unanswered(f"{self._address} did not answer: {error}", outcome_unknown=not idle) from error
+            raise Unanswered(f"{self._address} did not answer", error, outcome_unknown=not idle) from error
         except BaseException:
             connection.disconnect()  # type: ignore[no-untyped-call]
             raise
@@ -273,7 +280,7 @@ class Primary:
         # The first is no RedisError.
         except (exceptions.RedisClusterException, exceptions.RedisError, OSError) as error:
             self._look_again(None)
-            raise Unanswered(f"{self._address} cannot be reached: {error}") from error
+            raise Unanswered(f"{self._address} cannot be reached", error) from error
 
     def _look_again(self, node: ClusterNode | None) -> None:
         """The primary may be another one: let the next call find out."""
