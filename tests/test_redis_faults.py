@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,10 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable
 from statsapi.journal import Key, open_journal
-from statsapi.times import format_timestamp
 from tests.conftest import redis_binary
 from tests.journal_engines import event, shared_redis, values
-from tests.servers import Line, RedisServer, Server, gunicorn_server, start_gunicorn, stop, wait_until
+from tests.redis_load import body, posting
+from tests.servers import Line, RedisServer, gunicorn_server, start_gunicorn, stop, wait_until
 
 
 @pytest.fixture
@@ -48,57 +46,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_app(url: str, **settings: Any) -> Flask:
     return create_app(Settings(journal=url, **settings), background=False)
-
-
-def body(value: float = 1.0) -> dict[str, Any]:
-    return {"timestamp": format_timestamp(time.time_ns() // 1000), "value": value}
-
-
-class Load:
-    """Clients that post events, each with a value and a key of its own, and send one again until they hear 200."""
-
-    def __init__(self, services: Sequence[Server], clients: int) -> None:
-        self.acknowledged: list[float] = []
-        self.failures: list[object] = []
-        self._numbers = itertools.count()
-        self._done = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._post, args=(services[at % len(services)],)) for at in range(clients)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def _post(self, service: Server) -> None:
-        while not self._done.is_set():
-            value = float(next(self._numbers))
-            sent, keyed = body(value), {"Idempotency-Key": f"event-{value}"}
-            while (answer := service.request("POST", "/event", sent, keyed))[0] != 200:
-                if answer[0] != 503 or answer[1]["outcome"] not in ("unknown", "not recorded"):
-                    self.failures.append(answer)
-                    return
-                time.sleep(0.01)
-            self.acknowledged.append(value)
-
-    def wait_for(self, events: int) -> None:
-        """Until so many more are acknowledged."""
-        enough = len(self.acknowledged) + events
-        wait_until(lambda: len(self.acknowledged) >= enough or self.failures, "some acknowledged events")
-        assert self.failures == []
-
-    def stop(self) -> None:
-        self._done.set()
-        for thread in self._threads:
-            thread.join()
-        assert self.failures == []
-
-
-@contextmanager
-def posting(*services: Server, clients: int = 6) -> Iterator[Load]:
-    load = Load(services, clients)
-    try:
-        yield load
-    finally:
-        load.stop()
 
 
 def count(client: FlaskClient) -> int:
