@@ -62,6 +62,8 @@ class View:
         try:
             if self._failed_s > asked_s:
                 raise JournalUnavailable(self._failure)
+            if self._caught_up_s >= asked_s and until_us is None:
+                return self._store  # somebody else's catching up began after this call did, and so does for both
             began_s = time.monotonic()
             try:
                 while self._step(until_us):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Mark, P
 from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_streams import NEAR_RECORDS, PIECE_BYTES
 from statsapi.model import Deletion, EventBatch
-from tests.conftest import redis_binary
+from tests.conftest import redis_binary, require_binary
 from tests.journal_engines import TICK, event, segments, shared_redis, values
 from tests.servers import RedisServer, free_port
 
@@ -176,6 +177,32 @@ def test_memory_that_is_full_refuses_writes_only(tmp_path: Path) -> None:
         journal.append(event(2.0))
         assert values(journal, tick) == {"default": [None, 2.0]}
         journal.close()
+    finally:
+        server.kill()
+
+
+def test_tls_is_checked(tmp_path: Path) -> None:
+    """rediss:// takes the authority that ssl_ca_certs names, and no server that it does not vouch for."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    named = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", certificate]
+    subprocess.run([require_binary("openssl"), "req", "-x509", *named, *made], check=True, capture_output=True)
+    port = free_port()
+    files = {"tls_cert_file": certificate, "tls_key_file": key, "tls_ca_cert_file": certificate}
+    server = RedisServer(redis_binary(), tmp_path, tls_port=port, tls_auth_clients="no", **files)
+    try:
+        server.start()
+    except AssertionError as error:
+        if "tls-port" not in str(error):
+            raise
+        pytest.skip("this redis-server was built without TLS")
+    try:
+        journal = open_journal(f"rediss://127.0.0.1:{port}?stream=s&ssl_ca_certs={certificate}")
+        journal.append(event())
+        assert values(journal) == {"default": [1.0]}
+        journal.close()
+        with pytest.raises(JournalUnavailable, match="certificate verify failed"):
+            open_journal(f"rediss://127.0.0.1:{port}?stream=s")
     finally:
         server.kill()
 

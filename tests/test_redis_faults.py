@@ -26,7 +26,8 @@ from tests.servers import Line, RedisServer, gunicorn_server, start_gunicorn, st
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(redis_binary(), tmp_path / "redis")
+    # With everysec the server writes its log after it has answered where its disk is busy, and a kill loses that.
+    server = RedisServer(redis_binary(), tmp_path / "redis", appendfsync="always")
     yield server
     server.kill()
 
