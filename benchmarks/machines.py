@@ -54,7 +54,7 @@ def cpu_s(server: RedisServer) -> float:
 
 def http(rounds: int, seconds: float) -> None:
     print("Over HTTP, two workers each, 16 keep-alive connections (goal: POST 0.8)\n")
-    print("| | SQLite | Redis | ratio |\n|---|---|---|---|")
+    print("| | SQLite | Redis | ratio | CPU of redis-server a request |\n|---|---|---|---|---|")
     with redis_server() as server, tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         targets = {}
         for name, url in (("SQLite", None), ("Redis", server.url("http"))):
@@ -64,14 +64,20 @@ def http(rounds: int, seconds: float) -> None:
             targets[name] = gunicorn.target
         for what, make in (("POST /event", events), ("GET /statistics", lambda: get("/statistics"))):
             best: dict[str, Load] = {}
+            requests, busy_s = 0, -cpu_s(server)
             for _ in range(rounds):
                 for name, target in targets.items():
                     load = run_load(target, make(), connections=16, seconds=seconds)
                     assert load.errors == 0, load
+                    requests += load.requests * (name == "Redis")
                     if name not in best or load.rate > best[name].rate:
                         best[name] = load
             shown = [f"{best[name].rate:,.0f}/s, p99 {best[name].p99_ms:.1f} ms" for name in targets]
-            print(f"| {what} | {' | '.join(shown)} | {best['Redis'].rate / best['SQLite'].rate:.2f} |", flush=True)
+            each_us = (
+                1e6 * (busy_s + cpu_s(server)) / requests * seconds / (seconds + 0.5)
+            )  # the warm-up is not counted
+            ratio = best["Redis"].rate / best["SQLite"].rate
+            print(f"| {what} | {' | '.join(shown)} | {ratio:.2f} | {each_us:.0f} µs |", flush=True)
     print()
 
 
