@@ -124,9 +124,10 @@ def batches(rounds: int) -> None:
     print()
 
 
-def batch_of(count: int) -> Proposal:
-    now_us = time.time_ns() // 1000
-    return Proposal(EventBatch((Part("default", now_us + np.arange(count), np.ones(count)),)))
+def batch_of(count: int, number: int = 0) -> Proposal:
+    """Events a microsecond apart, in order over rising numbers, of the past minute."""
+    first_us = time.time_ns() // 1000 - 60_000_000 + number * count
+    return Proposal(EventBatch((Part("default", first_us + np.arange(count), np.ones(count)),)))
 
 
 def calls() -> None:
@@ -180,11 +181,10 @@ def following() -> None:
 
 def fill(server: RedisServer, writer: Any, count: int, records: int) -> None:
     """Append fast: many in one script call."""
-    requests = [writer._request(batch_of(count), None) for _ in range(min(records, 1000 if count < 1000 else 10))]
-    for _ in range(records // len(requests)):
-        for request in requests:
-            request.id = writer._ids.randbytes(12)
-        writer._send(requests)
+    at_once = 1000 if count < 1000 else 10
+    for first in range(0, records, at_once):
+        numbers = range(first, min(records, first + at_once))
+        writer._send([writer._request(batch_of(count, number), None) for number in numbers])
 
 
 # More machines
@@ -201,14 +201,13 @@ def machine(
     """One machine's share of the work: record `rate` records a second, and follow everybody's twenty times a second."""
     journal = open_journal(url)
     view = View(journal, KEEP_US)
-    draft = batch_of(size)
     view.catch_up()
     barrier.wait()
     begun, recorded, record_s, follow_s, before = time.perf_counter(), 0, 0.0, 0.0, view.last_caught_up().event_count()
     while (now := time.perf_counter() - begun) < seconds:
         start = time.process_time()
         while recorded < rate * now:
-            journal.append(draft)
+            journal.append(batch_of(size))
             recorded += 1
         middle = time.process_time()
         view.catch_up()

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from statsapi.errors import ConfigError, JournalRefused, JournalUnavailable
 from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Mark, Proposal, open_journal
 from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_streams import NEAR_RECORDS, PIECE_BYTES
-from statsapi.model import Deletion, EventBatch
+from statsapi.model import Deletion, EventBatch, Part
 from tests.conftest import redis_binary, require_binary
 from tests.journal_engines import TICK, event, segments, shared_redis, values
 from tests.servers import RedisServer, free_port
@@ -348,6 +349,55 @@ def test_a_read_with_nothing_new_is_one_round_trip(journal: Journal, server: Red
     assert "cmdstat_xrange:calls=10," in stats
     net = dict(line.split(":") for line in server.send("INFO", "stats").splitlines() if line.count(":") == 1)
     assert int(net["total_net_output_bytes"]) < 10 * 200 + 5000
+
+
+# Large batches, which go another way
+
+
+LARGE = Proposal(EventBatch((Part("default", np.arange(10_000), np.arange(10_000) / 8),)))
+
+
+def test_large_batches_stand_in_the_same_order(server: RedisServer, stream: str) -> None:
+    """By the script or by MULTI, from two openings at once: positions, times and ids chain as ever."""
+    journals = [open_journal(server.url(stream)) for _ in range(2)]
+    server.send("CONFIG", "RESETSTAT")
+
+    def append(journal: Journal) -> None:
+        for number in range(40):
+            journal.append(LARGE if number % 2 else event(-1.0))
+
+    threads = [threading.Thread(target=append, args=(journal,)) for journal in journals for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "cmdstat_exec:" in server.send("INFO", "commandstats")
+    found = [segment for journal in journals for segment in segments(journal, limit_records=1)]
+    assert sum(segment.records for segment in found) == 2 * 160
+    stamps = [segment.appended_us for segment in found[:160]]
+    assert stamps == sorted(stamps)
+    counts = [len(segment.changes[0].values) for segment in found[:160]]  # type: ignore[union-attr]
+    assert (counts.count(1), counts.count(10_000)) == (80, 80)
+    for journal in journals:
+        journal.close()
+
+
+def test_a_large_batch_that_meets_a_lease_or_full_memory(server: RedisServer, stream: str, journal: Journal) -> None:
+    """It waits for the one, and is refused by the other, as any append."""
+    journal.append(LARGE)
+    seconds, micros = server.send("TIME").split("\r\n")[2::2][:2]
+    until_us = int(seconds) * 1_000_000 + int(micros) + 100_000
+    server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(until_us))
+    assert journal.append(LARGE).appended_us >= until_us
+    assert server.send("HEXISTS", f"{{{stream}}}:meta", "lease").startswith(":0")
+    server.send("CONFIG", "SET", "maxmemory", "1mb")
+    try:
+        with pytest.raises(JournalUnavailable, match="memory") as caught:
+            journal.append(LARGE)
+    finally:
+        server.send("CONFIG", "SET", "maxmemory", "0")
+    assert not caught.value.outcome_unknown
+    assert journal.append(LARGE).mark.position == 3
 
 
 # Decisions against others

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import require_binary
-from tests.servers import ROOT, Server, gunicorn_server, stop, wait_until
+from tests.servers import ROOT, Server, free_port, gunicorn_server, stop, wait_until
 
 MAIN = """
 daemon off;
@@ -38,17 +38,9 @@ http {{
 """
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @contextmanager
 def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s") -> Iterator[int]:
     """nginx with the deployment's file, whose socket, port and patience alone are exchanged; gives the port."""
-    binary = require_binary("nginx")
     port = free_port()
     site = (ROOT / "deploy" / "nginx.conf").read_text()
     for old, new, times in (
@@ -58,6 +50,14 @@ def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s") -> It
     ):
         assert site.count(old) == times
         site = site.replace(old, new)
+    with nginx_with(directory, site, port):
+        yield port
+
+
+@contextmanager
+def nginx_with(directory: Path, site: str, port: int) -> Iterator[None]:
+    """nginx with this in its http context, up when it listens to the port."""
+    binary = require_binary("nginx")
     (directory / "site.conf").write_text(site)
     user = "user root;" if os.geteuid() == 0 else ""
     (directory / "nginx.conf").write_text(MAIN.format(dir=directory, user=user))
@@ -72,7 +72,7 @@ def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s") -> It
                 return sock.connect_ex(("127.0.0.1", port)) == 0
 
         wait_until(listening, "nginx to listen")
-        yield port
+        yield
     finally:
         process.terminate()
         process.wait(30)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -17,7 +18,8 @@ from flask.testing import FlaskClient
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable
-from statsapi.journal import Key, open_journal
+from statsapi.journal import Key, Proposal, open_journal
+from statsapi.model import EventBatch, Part
 from tests.conftest import redis_binary
 from tests.journal_engines import event, shared_redis, values
 from tests.redis_load import body, posting
@@ -240,9 +242,11 @@ def test_an_append_whose_answer_is_lost_is_not_sent_again(line: Line) -> None:
     with pytest.raises(JournalUnavailable, match="did not answer") as caught:
         journal.append(event(2.0))
     assert caught.value.outcome_unknown
-    with pytest.raises(JournalUnavailable) as caught:
-        journal.append(lambda: event(3.0))  # not even begun
-    assert not caught.value.outcome_unknown
+    large = Proposal(EventBatch((Part("default", np.arange(10_000), np.ones(10_000)),)))
+    for proposal in (lambda: event(3.0), large):  # these look at the journal first
+        with pytest.raises(JournalUnavailable) as caught:
+            journal.append(proposal)
+        assert not caught.value.outcome_unknown
     line.mend()
     assert values(journal) == {"default": [1.0, 2.0]}
     assert journal.append(event(4.0)).mark.position == 3

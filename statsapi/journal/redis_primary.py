@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -185,8 +185,18 @@ class Primary:
         if self._closed:
             raise JournalUnavailable("the journal is closed")
 
-    def calls(self, calls: Sequence[Call], *, resend: bool = True, timeout_s: float | None = None) -> list[Any]:
+    def calls(
+        self,
+        calls: Sequence[Call],
+        *,
+        resend: bool = True,
+        timeout_s: float | None = None,
+        then: Callable[[list[Any]], Sequence[Call]] | None = None,
+    ) -> list[Any]:
         """The answers of calls that are sent together, in one round trip.
+
+        With `then` these change nothing, and what it makes of their answers is sent on the same connection; its answers
+        come back.
 
         What surely was not carried out is sent once more, to the primary as it is found then; with `resend`, for what
         changes nothing, so is what went unanswered. JournalUnavailable for the rest, with `outcome_unknown` where the
@@ -196,7 +206,7 @@ class Primary:
         for last in (False, True):
             self.check_open()
             try:
-                return self._send(calls, timeout_s)
+                return self._send(calls, timeout_s, then)
             except Unanswered as error:
                 if last or error.timed_out or (error.outcome_unknown and not resend):
                     error.outcome_unknown = error.outcome_unknown and not resend
@@ -212,7 +222,12 @@ class Primary:
             if found is not None:
                 found.close()
 
-    def _send(self, calls: Sequence[Call], timeout_s: float | None) -> list[Any]:
+    def _send(
+        self,
+        calls: Sequence[Call],
+        timeout_s: float | None,
+        then: Callable[[list[Any]], Sequence[Call]] | None,
+    ) -> list[Any]:
         pool, node = self._find()
         try:
             connection = self._take(pool)
@@ -222,10 +237,14 @@ class Primary:
             self._look_again(node)
             raise Unanswered(f"{self._address} cannot be reached", error) from error
         whole = False  # whether the connection can be used again
+        begun = then is None  # whether what is being sent changes anything
         try:
             replies = _exchange(connection, calls, timeout_s, whole=False)
             if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):  # that one did nothing
                 replies = _exchange(connection, calls, timeout_s, whole=True)
+            if then is not None and not any(isinstance(reply, exceptions.ResponseError) for reply in replies):
+                begun = True
+                replies = _exchange(connection, then(replies), timeout_s, whole=False)
         except _NotSent as error:
             self._look_again(node)
             raise Unanswered(f"{self._address} cannot be reached", error) from error
@@ -238,7 +257,7 @@ class Primary:
             idle = isinstance(error, exceptions.BusyLoadingError) or isinstance(
                 error.__context__, exceptions.ReadOnlyError
             )
-            raise Unanswered(f"{self._address} did not answer", error, outcome_unknown=not idle) from error
+            raise Unanswered(f"{self._address} did not answer", error, outcome_unknown=begun and not idle) from error
         except BaseException:
             connection.disconnect()
             raise
