@@ -389,6 +389,9 @@ class Service:
             if (stale := self._stale_store()) is None:
                 raise
             store = stale
+        except StatsError:
+            self._asks_again_s = -math.inf
+            raise
         return store, self._now_after(store)
 
     def _stale_store(self) -> Store | None:

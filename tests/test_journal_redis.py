@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import subprocess
 import threading
@@ -14,13 +15,15 @@ import numpy as np
 import pytest
 
 from statsapi.errors import ConfigError, JournalRefused, JournalUnavailable
-from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Mark, Proposal, open_journal
+from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Key, Mark, Proposal, open_journal
 from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_streams import NEAR_RECORDS, PIECE_BYTES
 from statsapi.model import Deletion, EventBatch, Part
 from tests.conftest import redis_binary, require_binary
 from tests.journal_engines import TICK, event, segments, shared_redis, values
-from tests.servers import RedisServer, free_port
+from tests.servers import ROOT, RedisServer, free_port
+
+LARGE = Proposal(EventBatch((Part("default", np.arange(10_000), np.arange(10_000) / 8),)))
 
 
 @pytest.fixture
@@ -134,6 +137,30 @@ def test_what_the_settings_do_not_keep_is_said(tmp_path: Path, caplog: pytest.Lo
         server.send("ACL", "SETUSER", "managed", "on", "nopass", "~*", "+@all", "-config")
         open_journal(server.url("s").replace("redis://", "redis://managed:x@")).close()
         assert "could not be checked" in caplog.text
+    finally:
+        server.kill()
+
+
+def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> None:
+    """docs/several-machines.md names them: the keys of one stream, and no dangerous command but two that only ask."""
+    rights = re.search(r"`(~\{NAME\}\* [^`]*)`", (ROOT / "docs" / "several-machines.md").read_text())
+    assert rights
+    server = RedisServer(redis_binary(), tmp_path).start()
+    try:
+        server.send("ACL", "SETUSER", "statsapi", "on", ">secret", *rights[1].replace("NAME", "s").split())
+        journal = open_journal(server.url("s").replace("redis://", "redis://statsapi:secret@"))
+        mark = journal.append(event(), key=Key(b"k", b"d", 1_000_000)).mark
+        assert journal.find_answer(Key(b"k", b"d", 1_000_000)) == b""
+        journal.append(LARGE)
+        journal.append(lambda: event(2.0))
+        assert journal.replace_prefix(None, Checkpoint(b"c", mark, 0, b"state"))
+        journal.maintain()
+        journal.check_writable()
+        assert journal.info().records == 2
+        assert journal.read_checkpoint().state == b"state"
+        journal.close()
+        with pytest.raises(JournalRefused, match="permission"):
+            open_journal(server.url("other").replace("redis://", "redis://statsapi:secret@"))
     finally:
         server.kill()
 
@@ -352,9 +379,6 @@ def test_a_read_with_nothing_new_is_one_round_trip(journal: Journal, server: Red
 
 
 # Large batches, which go another way
-
-
-LARGE = Proposal(EventBatch((Part("default", np.arange(10_000), np.arange(10_000) / 8),)))
 
 
 def test_large_batches_stand_in_the_same_order(server: RedisServer, stream: str) -> None:

@@ -10,9 +10,10 @@ transaction: it never falls, whatever clocks do, also across compaction and rest
 
 Durability.  When `append` returns, the record survives the death of every process (memory:// excepted, which
 promises nothing). With fsync="always" it survives a power cut too; with "interval" a power cut costs what was
-appended since the last `maintain()`, which the service calls once a second. An append that failed is told
-apart: JournalUnavailable says whether the record surely does not count (`outcome_unknown` False) or may. An
-engine recovers by itself: when the cause is gone the next call works.
+appended since the last `maintain()`, which the service calls once a second. An engine on another machine keeps
+what that one's settings keep, which its `promise` tells; "always" refuses settings that keep less. An append that
+failed is told apart: JournalUnavailable says whether the record surely does not count (`outcome_unknown` False)
+or may. An engine recovers by itself: when the cause is gone the next call works.
 
 History.  A reader names where it stands by a Mark, a position and that record's random id. If the record is
 no longer there, or is another (the engine failed over to an older copy, a file was restored, the prefix was
