@@ -20,7 +20,8 @@ from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable
 from statsapi.journal import Key, Proposal, open_journal
 from statsapi.model import EventBatch, Part
-from tests.conftest import redis_binary
+from statsapi.times import format_timestamp
+from tests.conftest import FakeClock, redis_binary
 from tests.journal_engines import event, shared_redis, values
 from tests.redis_load import body, posting
 from tests.servers import Line, RedisServer, gunicorn_server, start_gunicorn, stop, wait_until
@@ -339,3 +340,34 @@ def test_two_machines_are_one_service(tmp_path: Path) -> None:
         assert two.request("GET", "/statistics")[1]["count"] == 52
         assert two.request("DELETE", "/series/default")[1]["deleted"] == 52
         assert one.request("GET", "/statistics")[1]["count"] == 0
+
+
+def test_what_one_machine_compacts_is_compacted_for_all() -> None:
+    """Expiry and the checkpoint are decided once: a machine that was behind, and one that starts, answer the same."""
+    url = shared_redis(redis_binary()).url(secrets.token_hex(4))
+    clock = FakeClock()
+    one, other = (create_app(Settings(journal=url), clock_us=clock, background=False) for _ in range(2))
+    clients = [app.test_client() for app in (one, other)]
+
+    def post(minutes_ahead: int) -> None:
+        stamp = format_timestamp(clock.now_us + minutes_ahead * 60_000_000)
+        assert clients[0].post("/event", json={"timestamp": stamp, "value": 1.0}).status_code == 200
+
+    for _ in range(5):
+        post(0)
+    post(100)  # still to come when the others have gone
+    assert [count(client) for client in clients] == [6, 6]
+    clock.advance(66 * 60_000_000)
+    post(0)
+    one.extensions["statsapi"].keep_house()
+    clock.advance(60_000_000)
+    one.extensions["statsapi"].keep_house()  # takes from the stream what is under the checkpoint
+    assert [count(client) for client in clients] == [2, 2]
+    journal = open_journal(url)
+    info = journal.info()
+    assert (info.checkpoint_position, info.records) == (6, 1)
+    journal.close()
+    third = create_app(Settings(journal=url), clock_us=clock, background=False)
+    assert count(third.test_client()) == 2
+    for app in (one, other, third):
+        app.extensions["statsapi"].close()
