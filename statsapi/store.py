@@ -98,7 +98,8 @@ class Statistics(NamedTuple):
 
     first, last: the values of the first and last event; None where there is none, or where it has been rolled up:
     `rolled_up` names those.
-    relative_error: what is guaranteed of percentiles that come from sketches; None for exact ones.
+    relative_error: what holds for percentiles that come from sketches; None for exact ones.
+    collapsed: whether neighbouring buckets of those sketches had to be merged.
     """
 
     summary: Summary
@@ -107,6 +108,7 @@ class Statistics(NamedTuple):
     last: float | None = None
     rolled_up: tuple[str, ...] = ()
     relative_error: float | None = None
+    collapsed: bool = False
 
 
 class Store:
@@ -531,7 +533,9 @@ class _Draft(NamedTuple):
             return answer
         merged = sketch.merge([rollup.sketch(self.buckets), *self.sketches])
         return answer._replace(
-            percentiles=merged.quantiles(percentiles, low, high), relative_error=merged.relative_error
+            percentiles=merged.quantiles(percentiles, low, high),
+            relative_error=merged.relative_error,
+            collapsed=merged.level > 0,
         )
 
 

@@ -59,6 +59,20 @@ def test_windows_side_by_side(filled: FlaskClient) -> None:
     assert windows[1]["percentiles"] == {"50": VALUES[0]}
 
 
+def test_after_a_collapse_no_error_is_claimed(client: FlaskClient, clock: FakeClock) -> None:
+    """A minute's values over 600 decades: the percentiles are there, but nothing is promised of them."""
+    ts = format_timestamp(clock.now_us - 2 * HOUR_US)
+    values = [10.0 ** (n / 5) for n in range(-1500, 1500)]
+    body = {"timestamp": [ts] * len(values), "value": values}
+    assert client.post("/events", json=body).json["stored"] == len(values)
+    answer = client.get("/statistics?window=24h&percentiles=0,50,100").json
+    assert (answer["method"], answer["relative_error"]) == ("ddsketch", None)
+    assert (answer["percentiles"]["0"], answer["percentiles"]["100"]) == (values[0], values[-1])
+    assert 1e-30 < answer["percentiles"]["50"] < 1e30
+    exact = client.get("/statistics?window=1h&percentiles=50").json
+    assert "relative_error" not in exact
+
+
 def test_edges_are_moved_outwards(filled: FlaskClient) -> None:
     """A range in the roll-ups begins and ends on whole minutes, and says so; an end in the raw events stays."""
     query = "/statistics?start=2025-11-20T09:00:17.5Z&end={}&stats=count"

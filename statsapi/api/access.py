@@ -64,16 +64,19 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
             intercept_exceptions=False,  # our errors are answers by then, and pass after_request as all do
             max_age=600,
         )
+    if settings.rate_limit is None:
+        if keys is not None:
+            app.before_request(lambda: _identify(keys))
+        return
+    from statsapi.api import ratelimits
+
     if keys is not None:
 
         @app.before_request
         def identify() -> None:
             g.refusal = _identify(keys)
 
-    if settings.rate_limit is not None:
-        from statsapi.api import ratelimits
-
-        ratelimits.install(app, settings)
+    ratelimits.install(app, settings)
     if keys is not None:
         app.before_request(lambda: g.refusal)
 

@@ -97,8 +97,9 @@ _STATISTICS: Final[Json] = {
     "percentiles": {"type": "object", "additionalProperties": _NUMBER, "description": "by the number as it was asked"},
     "method": {"const": "ddsketch", "description": "how the percentiles were found, where they are not exact"},
     "relative_error": {
-        "type": "number",
-        "description": "how far a percentile is at most from the value of its rank, as a part of that value",
+        "type": ["number", "null"],
+        "description": "how far a percentile is at most from the value of its rank, as a part of that value; null "
+        "where the values lie over too many decades for one to be claimed",
     },
     "reasons": {"type": "object", "additionalProperties": {"type": "string"}, "description": "why one is null"},
 }

@@ -129,7 +129,9 @@ def _dump(answer: Statistics, span: Span, now_us: int, stats: Any, percentiles: 
         numbers: list[float | None] = [*answer.percentiles] or [None] * len(percentiles)
         dumped["percentiles"] = dict(zip(percentiles, numbers, strict=True))
         if answer.relative_error is not None:
-            dumped |= {"method": "ddsketch", "relative_error": answer.relative_error}
+            # After a collapse a larger one would hold (Sketch.relative_error), but none is claimed.
+            claimed = None if answer.collapsed else answer.relative_error
+            dumped |= {"method": "ddsketch", "relative_error": claimed}
     reasons = {stat: "it has been rolled up with its minute" for stat in answer.rolled_up if stat in dumped}
     if any(stat in dumped and dumped[stat] is None for stat in ("sum", "variance", "stddev")):
         reasons |= {stat: "its exact value leaves float64" for stat in summary.beyond_float64() if stat in dumped}
