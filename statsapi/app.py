@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
 
 from flask import Flask
@@ -12,7 +11,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from statsapi import api
 from statsapi.config import Settings, unknown_names
-from statsapi.journal import Journal, open_journal
+from statsapi.journal import Journal, open_journal, wall_clock_us
 from statsapi.keys import Keys
 from statsapi.service import Service
 
@@ -23,7 +22,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     journal: Callable[[], Journal] | None = None,
-    clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    clock_us: Callable[[], int] = wall_clock_us,
     background: bool = True,
 ) -> Flask:
     """A Flask app with its service as `app.extensions["statsapi"]`; nothing is opened and no thread runs yet.
@@ -39,9 +38,15 @@ def create_app(
             logger.warning("%s is not a setting of statsapi and is ignored", name)
     keyed = settings.api_keys_file or settings.api_keys
     keys = Keys(settings.api_keys_file, settings.api_keys) if keyed else None
+
+    def open_configured() -> Journal:
+        return open_journal(
+            settings.journal, fsync=settings.fsync, clock_us=clock_us, wait_replicas=settings.redis_wait_replicas
+        )
+
     service = Service(
         settings,
-        journal or (lambda: open_journal(settings.journal, fsync=settings.fsync, clock_us=clock_us)),
+        journal or open_configured,
         clock_us,
         background=background,
     )

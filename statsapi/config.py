@@ -129,8 +129,10 @@ class Settings:
     journal: str = _setting(
         fields.String,
         "sqlite:///data/events.db",
-        "where events are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, or `memory://` (one worker, "
-        "nothing survives a restart)",
+        "where events are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, `memory://` (one worker, "
+        "nothing survives a restart), or `redis://host:port/db?stream=NAME` for several machines "
+        "(docs/several-machines.md)",
+        shown=False,  # a Redis URL may hold a password
     )
     fsync: str = _setting(
         fields.String,
@@ -138,6 +140,20 @@ class Settings:
         "what a 2xx means: `interval` survives the death of every process (a power cut loses at most the last "
         "second), `always` survives a power cut",
         validate=validate.OneOf(("interval", "always")),
+    )
+    redis_wait_replicas: int = _setting(
+        fields.Integer,
+        0,
+        "a 2xx means that so many replicas of the Redis journal have the event as well; with fewer within a second it "
+        "is a 503 whose outcome is unknown",
+        validate=validate.Range(min=0, max=10),
+    )
+    stale_reads: str = _setting(
+        fields.String,
+        "serve",
+        "while a Redis journal is away: `serve` answers reads from what the worker holds and says how old that is "
+        "(`Age`, `Warning: 110`), `refuse` answers 503",
+        validate=validate.OneOf(("serve", "refuse")),
     )
     window_us: int = _setting(Duration, HOUR_US, "the window of a question that names none")
     retention_us: int = _setting(

@@ -8,6 +8,7 @@ covers; they never change the state, only records do.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import threading
 import time
@@ -47,6 +48,11 @@ LIMIT_NEAR_EVENTS: Final = 2_000_000
 
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
 COMPACT_WITHIN_US: Final = 30 * SECOND_US
+
+# While the journal is away and finding that out took longer than the first, reads do without asking it for the second:
+# only one of them in that time, and housekeeping, waits for it. A journal that refuses at once is asked each time.
+AWAY_SLOW_S: Final = 0.25
+AWAY_HOLDS_S: Final = 1.0
 
 # What a readiness check waits for the journal's write lock and for a replay, each; and for how long its finding holds.
 READY_WAIT_S: Final = 0.5
@@ -102,6 +108,11 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.observe_stale_answer: Callable[[float], None] = lambda age_s: None
+        """Called in the asker's thread with the age in seconds of what it gets while the journal is away."""
+        # Only where the engine is another machine: a local file that cannot be read wants somebody to see to it.
+        self._serves_stale = settings.stale_reads == "serve" and settings.journal.startswith("redis")
+        self._asks_again_s = -math.inf
         self._open_journal = open_journal
         self._clock_us = clock_us
         self._background = background
@@ -242,6 +253,7 @@ class Service:
             proposal = Proposal(batch if events else None, make_answer(recorded))
         began_s = time.perf_counter()
         appended = self.view().journal.append(proposal, key=key)
+        self._asks_again_s = -math.inf  # it is back, and what was just acknowledged must be in the next answer
         if not appended.replayed:
             append_s = time.perf_counter() - began_s
             self.metrics.recorded(recorded.stored, recorded.expired, recorded.duplicates, append_s)
@@ -374,15 +386,40 @@ class Service:
     def ask(self) -> tuple[Store, int]:
         """The store with everything acknowledged before this call, and now. Do not keep the store.
 
-        Raises ViewNotReady while a replay takes longer than READ_WAIT_S.
+        Raises ViewNotReady while a replay takes longer than READ_WAIT_S, and JournalUnavailable. With a Redis journal
+        that is away, and STATSAPI_STALE_READS=serve, it is the store as it was when last level with the journal, and
+        observe_stale_answer is told how long ago that was.
         """
-        store = self._catch_up(READ_WAIT_S)
+        began_s = time.monotonic()
+        if began_s < self._asks_again_s and (stale := self._stale_store()) is not None:
+            return stale, self._now_after(stale)
+        if self._asks_again_s > -math.inf:
+            self._asks_again_s = began_s + READ_WAIT_S  # this one asks; the others need not wait for it
+        try:
+            store = self._catch_up(READ_WAIT_S)
+        except JournalUnavailable:
+            ended_s = time.monotonic()
+            self._asks_again_s = ended_s + (AWAY_HOLDS_S if ended_s - began_s > AWAY_SLOW_S else 0)
+            if (stale := self._stale_store()) is None:
+                raise
+            store = stale
+        except StatsError:
+            self._asks_again_s = -math.inf
+            raise
         return store, self._now_after(store)
+
+    def _stale_store(self) -> Store | None:
+        """The store while the journal is away; None where there is none that was ever level, or it must not be used."""
+        if not self._serves_stale or self._view is None or self._view.age_s() == math.inf:
+            return None
+        self.observe_stale_answer(self._view.age_s())
+        return self._view.last_caught_up()
 
     def _catch_up(self, wait_s: float | None) -> Store:
         """Catch the view up, and note for the metrics that it is level."""
         began_us = self._clock_us()
         store = self.view().catch_up(wait_s=wait_s)
+        self._asks_again_s = -math.inf
         self.metrics.caught_up(began_us)
         if self._replay_began_s is not None:
             with self._starting:

@@ -312,15 +312,15 @@ def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
     _log_as_gunicorn_does(server.log.error_log)
     faults: list[str] = []
-    journal, fsync = os.environ.get("STATSAPI_JOURNAL", "").strip() or Settings().journal, "interval"
+    journal, fsync, replicas = os.environ.get("STATSAPI_JOURNAL", "").strip() or Settings().journal, "interval", 0
     try:
         settings = Settings.from_env()
-        journal, fsync = settings.journal, settings.fsync
+        journal, fsync, replicas = settings.journal, settings.fsync, settings.redis_wait_replicas
     except ConfigError as error:
         faults += error.faults
     try:
         # Opened once here, and closed before the fork: workers that are refused side by side end in a traceback.
-        open_journal(journal, fsync=fsync).close()
+        open_journal(journal, fsync=fsync, wait_replicas=replicas).close()
     except ConfigError as error:
         faults += error.faults
     except JournalUnavailable as error:

@@ -11,7 +11,7 @@ import threading
 import time
 
 from statsapi import checkpoint
-from statsapi.errors import ViewNotReady
+from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal import START, HistoryChanged, Journal, Mark
 from statsapi.model import Retention
 from statsapi.store import Store
@@ -29,6 +29,8 @@ class View:
         self.retention = retention
         self._catching_up = threading.Lock()
         self._caught_up_s = -math.inf
+        self._failure = ""
+        self._failed_s = -math.inf
         self._stands = False  # whether _mark is known to be one of this journal's
         self._mark: Mark = START
         self._store = Store(retention)
@@ -38,16 +40,26 @@ class View:
 
         With nothing new it costs what the journal takes to say so (SQLite: a few µs). Raises ViewNotReady when a replay
         takes longer than `wait_s` (None waits for its end); what was replayed is kept and the next call goes on. Do not
-        keep the store: another takes its place when history changed.
+        keep the store: another takes its place when history changed. JournalUnavailable where the journal fails, also
+        when it failed another caller while this one waited: no use that each finds out by a timeout of its own.
         """
-        deadline_s = None if wait_s is None else time.monotonic() + wait_s
+        asked_s = time.monotonic()
+        deadline_s = None if wait_s is None else asked_s + wait_s
         if not self._catching_up.acquire(timeout=-1 if wait_s is None else wait_s):
             raise ViewNotReady(wait_s or 0)
         try:
+            if self._failed_s > asked_s:
+                raise JournalUnavailable(self._failure)
+            if self._caught_up_s >= asked_s:
+                return self._store  # somebody else's catching up began after this call did, and so does for both
             began_s = time.monotonic()
-            while self._step():
-                if deadline_s is not None and time.monotonic() > deadline_s:
-                    raise ViewNotReady(wait_s or 0)
+            try:
+                while self._step():
+                    if deadline_s is not None and time.monotonic() > deadline_s:
+                        raise ViewNotReady(wait_s or 0)
+            except JournalUnavailable as error:
+                self._failure, self._failed_s = str(error), time.monotonic()
+                raise
             self._caught_up_s = began_s
             return self._store
         finally:
@@ -66,6 +78,7 @@ class View:
         try:
             if not self._stands:
                 self._store, self._mark = checkpoint.begin(self.journal, self.retention)
+                self._caught_up_s = -math.inf  # until its replay is over it is no state that the journal ever had
                 self._stands = True
             segment = self.journal.read(self._mark)
         except HistoryChanged:

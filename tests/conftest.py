@@ -48,11 +48,17 @@ def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
-def require_binary(name: str) -> str:
-    """The path of a program that a test starts: without it the test is skipped, but CI must have it."""
-    path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must have {name} installed")
-        pytest.skip(f"{name} is not installed")
-    return path
+def require_binary(*names: str) -> str:
+    """The path of a program that a test starts, the first of these there is: without one the test is skipped, but CI
+    must have it.
+    """
+    for name in names:
+        if path := shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin"):
+            return path
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have {names[0]} installed")
+    pytest.skip(f"{' or '.join(names)} is not installed")
+
+
+def redis_binary() -> str:
+    return require_binary("redis-server", "valkey-server")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from statsapi.journal import START, Journal, Mark, Proposal, Segment, open_journal, wall_clock_us
 from statsapi.model import Deletion, EventBatch
+from tests.conftest import redis_binary
+from tests.servers import RedisServer, wait_until
 
 
 class Engine:
@@ -58,7 +64,40 @@ def sqlite_always(folder: Path) -> Iterator[Engine]:
     yield Engine(f"sqlite:///{folder}/{secrets.token_hex(4)}/events.db", "always")
 
 
-ENGINES = {"memory": memory, "sqlite": sqlite, "sqlite-always": sqlite_always}
+@functools.cache
+def shared_redis(binary: str, *, cluster: bool = False) -> RedisServer:
+    """One server for all tests of this process: each has a stream of its own. It ends with the process."""
+    directory = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    server = RedisServer(
+        binary, Path(directory), appendfsync="everysec", **({"cluster_enabled": "yes"} if cluster else {})
+    )
+    atexit.register(server.kill)
+    server.start()
+    if cluster:  # the smallest there is: one node with all the slots
+        server.send("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        wait_until(lambda: "cluster_state:ok" in server.send("CLUSTER", "INFO"), "the Cluster to be whole")
+    return server
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[Engine]:
+    yield Engine(shared_redis(redis_binary()).journal_url(secrets.token_hex(4)), "interval")
+
+
+@contextmanager
+def redis_cluster(folder: Path) -> Iterator[Engine]:
+    server = shared_redis(redis_binary(), cluster=True)
+    yield Engine(f"redis+cluster://127.0.0.1:{server.port}?stream={secrets.token_hex(4)}", "interval")
+
+
+ENGINES = {
+    "memory": memory,
+    "sqlite": sqlite,
+    "sqlite-always": sqlite_always,
+    "redis": redis,
+    "redis-cluster": redis_cluster,
+}
 
 
 class Clock:

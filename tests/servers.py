@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -244,56 +245,7 @@ def _answers(server: Server) -> bool:
     return True
 
 
-class RedisServer:
-    """A redis-server on 127.0.0.1 that a test starts, kills, pauses and starts again; it keeps nothing on disk."""
-
-    def __init__(self, binary: str, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._binary = binary
-        self._directory = directory
-        self.port = free_port()
-        self.socket_path = directory / "redis.sock"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        """Ready when it answers."""
-        settings = {"port": self.port, "bind": "127.0.0.1", "unixsocket": self.socket_path, "dir": self._directory}
-        settings |= {"save": "", "appendonly": "no"}
-        options = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
-        with (self._directory / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen([self._binary, *options], stdout=log, stderr=log, start_new_session=True)
-        wait_until(lambda: self.ask(b"PING") == b"+PONG\r\n", "Redis to answer")
-
-    def ask(self, command: bytes) -> bytes:
-        """The start of the raw answer to an inline command; nothing while it cannot be reached."""
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as sock:
-            sock.sendall(command + b"\r\n")
-            return sock.recv(65536)
-        return b""
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-
-@contextmanager
-def redis_server(binary: str, directory: Path) -> Iterator[RedisServer]:
-    """A RedisServer that runs; killed at the end, also while it is paused."""
-    server = RedisServer(binary, directory)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
+# Redis
 
 
 def free_port() -> int:
@@ -302,6 +254,165 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+def send_redis(port: int, *words: str, timeout_s: float = DEADLINE_S) -> str:
+    """One command to the server on this port, and its answer as text; ConnectionError while it does not answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout_s) as sock:
+        sock.sendall(
+            "".join([f"*{len(words)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in words)]).encode()
+        )
+        answer = b""
+        while not _is_whole(answer):
+            piece = sock.recv(1 << 16)
+            if not piece:
+                raise ConnectionError(f"the server on {port} hung up")
+            answer += piece
+        return answer.decode(errors="replace")
+
+
+def _is_whole(answer: bytes) -> bool:
+    """Enough for what the tests ask: a line, or one string with its length before it, or whatever is in an array."""
+    head, found, rest = answer.partition(b"\r\n")
+    return bool(found) and (not head.startswith(b"$") or head == b"$-1" or len(rest) >= int(head[1:]) + 2)
+
+
+class RedisServer:
+    """A redis-server or valkey-server on 127.0.0.1 with an append-only file in `directory`; not yet started.
+
+    `options` are those of its configuration. It may be killed, paused and started again on the same port and files.
+    """
+
+    def __init__(self, binary: str, directory: Path, port: int | None = None, **options: Any) -> None:
+        self.port = port or free_port()
+        self.directory = directory
+        self._binary = binary
+        self._options = {"appendonly": "yes", "save": ""} | options
+        if options.get("cluster_enabled"):  # its nodes talk at port + 10,000 otherwise, which may be no port
+            self._options["cluster-port"] = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def journal_url(self, stream: str) -> str:
+        return f"{self.url}?stream={stream}"
+
+    def send(self, *words: str) -> str:
+        return send_redis(self.port, *words)
+
+    def start(self, *, sentinel: bool = False) -> RedisServer:
+        """Start it, and wait until it answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        config = self.directory / "redis.conf"
+        if not config.exists():  # Sentinel writes its findings into it
+            lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}"]
+            for name, value in self._options.items():
+                values = value if isinstance(value, list) else [value]
+                lines += [f"{name.replace('_', '-')} {each if each != '' else chr(34) * 2}" for each in values]
+            config.write_text("\n".join(lines) + "\n")
+        with (self.directory / "log").open("ab") as log:
+            command = [self._binary, str(config), *(["--sentinel"] if sentinel else [])]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        wait_until(self._answers, f"the server on port {self.port} to answer")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.directory / "log").read_text()
+        try:
+            return self.send("PING").startswith("+PONG")
+        except OSError:
+            return False
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL; also when it is paused, or has ended."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def redis_server(binary: str, directory: Path, **options: Any) -> Iterator[RedisServer]:
+    """A RedisServer that runs; killed at the end, also while it is paused."""
+    server = RedisServer(binary, directory, **options)
+    try:
+        yield server.start()
+    finally:
+        server.kill()
+
+
+class Line:
+    """A line to a server on 127.0.0.1 that can be cut: TCP connections to `port` go on to `target`.
+
+    cut():      ends the connections there are, and takes no more until mend()
+    swallow():  what the server answers from now on is thrown away, with its connection; what is sent still arrives
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._is_cut = self._swallows = False
+        self._closed = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._is_cut = True
+        self._hang_up()
+
+    def swallow(self) -> None:
+        self._swallows = True
+
+    def mend(self) -> None:
+        self._is_cut = self._swallows = False
+
+    def close(self) -> None:
+        self._closed = True
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for sock in self._open:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        self._open.clear()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._is_cut:
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target), DEADLINE_S)
+            except OSError:
+                client.close()
+                continue
+            self._open += [client, server]
+            for source, sink, answers in ((client, server, False), (server, client, True)):
+                sock_args = (source, sink, answers)
+                threading.Thread(target=self._carry, args=sock_args, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        with suppress(OSError):
+            while (piece := source.recv(1 << 16)) and not (answers and self._swallows):
+                sink.sendall(piece)
+        for sock in (source, sink):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
 
 # The small application: gunicorn … tests.servers:app

@@ -60,7 +60,6 @@ def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s", tls: 
 
     With `tls` the file's TLS lines are no comments any more, and their port and files are exchanged too.
     """
-    binary = require_binary("nginx")
     port = free_port()
     site = (ROOT / "deploy" / "nginx.conf").read_text()
     exchanged = [
@@ -80,6 +79,14 @@ def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s", tls: 
     for old, new, times in exchanged:
         assert site.count(old) == times
         site = site.replace(old, new)
+    with nginx_with(directory, site, port):
+        yield port
+
+
+@contextmanager
+def nginx_with(directory: Path, site: str, port: int) -> Iterator[None]:
+    """nginx with this in its http context, up when it listens to the port."""
+    binary = require_binary("nginx")
     (directory / "site.conf").write_text(site)
     user = "user root;" if os.geteuid() == 0 else ""
     (directory / "nginx.conf").write_text(MAIN.format(dir=directory, user=user))
@@ -94,7 +101,7 @@ def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s", tls: 
                 return sock.connect_ex(("127.0.0.1", port)) == 0
 
         wait_until(listening, "nginx to listen")
-        yield port
+        yield
     finally:
         process.terminate()
         process.wait(30)

@@ -25,7 +25,7 @@ from statsapi.api.ratelimits import REDIS_TIMEOUT_S, SqliteStorage
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
-from tests.conftest import FakeClock, require_binary
+from tests.conftest import FakeClock, redis_binary
 from tests.servers import ROOT, RedisServer, Server, gunicorn_server, redis_server, wait_until
 from tests.test_api_seed import assert_problem
 
@@ -265,7 +265,8 @@ def test_counters_expire_and_are_swept(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(require_binary("redis-server"), tmp_path / "redis") as server:
+    socket_path = tmp_path / "redis.sock"
+    with redis_server(redis_binary(), tmp_path / "redis", appendonly="no", unixsocket=socket_path) as server:
         yield server
 
 
@@ -300,9 +301,9 @@ def test_the_limit_is_the_limit_on_two_machines(tmp_path: Path, redis: RedisServ
         servers = [stack.enter_context(gunicorn_server(tmp_path / name, workers=2, env=env)) for name in "ab"]
         for server in servers:
             server.wait_for_journals(2)
-        redis.ask(b"FLUSHALL")  # that the servers answer was asked until they did
+        redis.send("FLUSHALL")  # that the servers answer was asked until they did
         assert asked_at_once(servers, 50)[0] == {200: 100, 429: 300}
-        commands = redis.ask(b"INFO commandstats").decode()
+        commands = redis.send("INFO", "commandstats")
     assert sum(map(int, re.findall(r"cmdstat_(?:evalsha|ttl|get|ping):calls=(\d+)", commands))) <= 2 * 402 + 10, (
         commands
     )
@@ -314,7 +315,7 @@ def test_redis_that_is_away_holds_nobody_up(tmp_path: Path, redis: RedisServer, 
     env = {"STATSAPI_RATE_LIMIT": "20/minute", "STATSAPI_RATE_LIMIT_STORAGE": redis.url}
     with gunicorn_server(tmp_path / "a", workers=2, env=env) as server:
         server.wait_for_journals(2)
-        redis.ask(b"FLUSHALL")
+        redis.send("FLUSHALL")
         assert asked_at_once([server], 10)[0] == {200: 20, 429: 20}
         stop_asking = threading.Event()
         found: list[tuple[Counter[int], float]] = []
@@ -355,7 +356,7 @@ def test_redis_that_is_not_there_at_start(tmp_path: Path, redis: RedisServer) ->
     redis.kill()
     env = {
         "STATSAPI_RATE_LIMIT": "5/minute",
-        "STATSAPI_RATE_LIMIT_STORAGE": f"redis+unix://{redis.socket_path}",
+        "STATSAPI_RATE_LIMIT_STORAGE": f"redis+unix://{tmp_path}/redis.sock",
     }
     with gunicorn_server(tmp_path / "a", workers=1, env=env) as server:
         assert [server.request("GET", "/series")[0] for _ in range(9)] == [200] * 9

@@ -43,7 +43,15 @@ _CORS_SENT: Final = [
     "X-API-Key",
     "X-Request-ID",
 ]
-_CORS_READ: Final = ["Idempotent-Replayed", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"]
+_CORS_READ: Final = [
+    "Age",
+    "Idempotent-Replayed",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "Warning",
+    "X-Request-ID",
+]
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:

@@ -21,7 +21,7 @@ from werkzeug.exceptions import default_exceptions
 
 from statsapi import __version__
 from statsapi.api import access, batches, problems, schemas
-from statsapi.api.requests import service
+from statsapi.api.requests import STALE_WARNING, service
 from statsapi.api.schemas import STATS, StrictSchema
 from statsapi.times import format_timestamp
 
@@ -212,6 +212,13 @@ _REQUEST_ID: Final[Json] = {
     "X-Request-ID": {"schema": {"type": "string"}, "description": "the request's, or a new one"}
 }
 _REPLAYED: Final[Json] = {"Idempotent-Replayed": {"schema": {"const": "true"}, "description": "a retry's answer"}}
+_STALE: Final[Json] = {
+    "Age": {
+        "schema": {"type": "integer", "minimum": 0},
+        "description": "only while the journal is away (STATSAPI_STALE_READS): seconds since the answer was up to date",
+    },
+    "Warning": {"schema": {"const": STALE_WARNING}, "description": "beside Age: what was recorded since is missing"},
+}
 
 
 def _ref(name: str) -> Json:
@@ -307,7 +314,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
             "A page of them, or all.",
             406,
             more=streams,
-            headers={"Vary": {"schema": {"const": "Accept"}}},
+            headers={"Vary": {"schema": {"const": "Accept"}}} | _STALE,
         ),
     )
     add(
@@ -316,7 +323,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
         "statistics.get_statistics",
         "Exact statistics of a window, several windows, or a range",
         schemas.StatisticsQuery,
-        responses=_answers("Statistics", "Everything acknowledged before the request is in it."),
+        responses=_answers("Statistics", "Everything acknowledged before the request is in it.", headers=_STALE),
     )
     add(
         "/statistics/timeline",
@@ -324,7 +331,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
         "statistics.get_timeline",
         "The same statistics step by step, for charts",
         schemas.TimelineQuery,
-        responses=_answers("Timeline", "Empty steps included."),
+        responses=_answers("Timeline", "Empty steps included.", headers=_STALE),
     )
     add(
         "/series",
@@ -332,7 +339,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
         "series.get_series",
         "The series there are",
         schemas.SeriesQuery,
-        responses=_answers("Series", "By name."),
+        responses=_answers("Series", "By name.", headers=_STALE),
     )
     name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(schemas.SeriesName())}
     name["schema"].pop("default")
@@ -352,7 +359,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
             "debug.debug_events",
             "The raw events held and the late arrivals, newest first",
             schemas.DebugQuery,
-            responses=_answers("DebugEvents", "Why an event does not show."),
+            responses=_answers("DebugEvents", "Why an event does not show.", headers=_STALE),
         )
     add("/healthz", "get", "ops.healthz", "Whether the process answers", None, responses=_answers("Health", "It does."))
     add(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import zlib
 from typing import Any, Final, cast
 
-from flask import Response, current_app, g, request
+from flask import Response, after_this_request, current_app, g, has_request_context, request
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
 
@@ -16,12 +17,28 @@ from statsapi.api.schemas import StrictSchema
 from statsapi.model import Key
 from statsapi.service import Reply, Service
 
+STALE_WARNING: Final = '110 statsapi "Response is Stale"'
+
 # The IETF draft's key is a quoted string; most clients send it bare. Both are the same key.
 _IDEMPOTENCY_KEY: Final = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})', re.ASCII)
 
 
 def service() -> Service:
     return cast(Service, current_app.extensions["statsapi"])
+
+
+def mark_stale(age_s: float) -> None:
+    """Say in this request's answer that it is from a view which could not ask the journal: RFC 9111's Age, and the
+    warning that HTTP caches use for it.
+    """
+    if not has_request_context():
+        return
+
+    @after_this_request
+    def mark(response: Response) -> Response:
+        response.headers["Age"] = str(math.ceil(age_s))
+        response.headers["Warning"] = STALE_WARNING
+        return response
 
 
 def load_query(schema: StrictSchema) -> dict[str, Any]:

@@ -10,9 +10,10 @@ transaction: it never falls, whatever clocks do, also across compaction and rest
 
 Durability.  When `append` returns, the record survives the death of every process (memory:// excepted, which
 promises nothing). With fsync="always" it survives a power cut too; with "interval" a power cut costs what was
-appended since the last `maintain()`, which the service calls once a second. An append that failed is told
-apart: JournalUnavailable says whether the record surely does not count (`outcome_unknown` False) or may. An
-engine recovers by itself: when the cause is gone the next call works.
+appended since the last `maintain()`, which the service calls once a second. An engine on another machine keeps
+what that one's settings keep, which its `promise` tells; "always" refuses settings that keep less. An append that
+failed is told apart: JournalUnavailable says whether the record surely does not count (`outcome_unknown` False)
+or may. An engine recovers by itself: when the cause is gone the next call works.
 
 History.  A reader names where it stands by a Mark, a position and that record's random id. If the record is
 no longer there, or is another (the engine failed over to an older copy, a file was restored, the prefix was
@@ -202,7 +203,9 @@ class Journal(Protocol):
         """
 
     def find_answer(self, key: Key) -> bytes | None:
-        """The answer kept under this key, or None; IdempotencyConflict for another request. A few µs."""
+        """The answer kept under this key, or None; IdempotencyConflict for another request. Costs what
+        a `read` with nothing new does.
+        """
 
     def read(
         self,
@@ -285,15 +288,24 @@ def wall_clock_us() -> int:
     return time.time_ns() // 1000
 
 
-def _open_memory(url: str, fsync: Fsync, clock_us: Clock, create: bool) -> Journal:
+class Options(NamedTuple):
+    """What `open_journal` takes beside the URL."""
+
+    fsync: Fsync
+    clock_us: Clock
+    create: bool
+    wait_replicas: int
+
+
+def _open_memory(url: str, options: Options) -> Journal:
     from statsapi.journal.memory import MemoryJournal
 
     if url != "memory://":
         raise ConfigError("memory:// takes nothing behind the slashes")
-    return MemoryJournal(clock_us=clock_us)
+    return MemoryJournal(clock_us=options.clock_us)
 
 
-def _open_sqlite(url: str, fsync: Fsync, clock_us: Clock, create: bool) -> Journal:
+def _open_sqlite(url: str, options: Options) -> Journal:
     from statsapi.journal.sqlite import SqliteJournal
 
     path = url.removeprefix("sqlite:///")
@@ -301,20 +313,42 @@ def _open_sqlite(url: str, fsync: Fsync, clock_us: Clock, create: bool) -> Journ
         raise ConfigError(
             "a SQLite journal is named sqlite:///relative/path.db or sqlite:////absolute/path.db, not " + repr(url)
         )
-    return SqliteJournal(path, fsync=fsync, clock_us=clock_us, create=create)
+    return SqliteJournal(path, fsync=options.fsync, clock_us=options.clock_us, create=options.create)
+
+
+def _open_redis(url: str, options: Options) -> Journal:
+    from statsapi.journal.redis_primary import Address
+    from statsapi.journal.redis_streams import RedisJournal
+
+    return RedisJournal(Address.parse(url), **options._asdict())
 
 
 # Engines are imported when they are asked for: nobody needs a Redis client to run on SQLite.
-OPENERS: dict[str, Callable[[str, Fsync, Clock, bool], Journal]] = {
+OPENERS: dict[str, Callable[[str, Options], Journal]] = {
     "memory": _open_memory,
     "sqlite": _open_sqlite,
+    "redis": _open_redis,
+    "rediss": _open_redis,
+    "redis+sentinel": _open_redis,
+    "rediss+sentinel": _open_redis,
+    "redis+cluster": _open_redis,
+    "rediss+cluster": _open_redis,
 }
 
 
-def open_journal(url: str, *, fsync: str = "interval", clock_us: Clock = wall_clock_us, create: bool = True) -> Journal:
+def open_journal(
+    url: str,
+    *,
+    fsync: str = "interval",
+    clock_us: Clock = wall_clock_us,
+    create: bool = True,
+    wait_replicas: int = 0,
+) -> Journal:
     """Open the journal that `url` names, creating it when it is not there (unless `create` is off: JournalRefused).
 
-    ConfigError for settings that cannot work, JournalRefused for a journal that is there but cannot be used.
+    `clock_us` is the engine's clock; Redis has its own, and uses this one only where it is another than the default.
+    `wait_replicas`: an append to Redis returns when so many replicas have it. ConfigError for settings that cannot
+    work, JournalRefused for a journal that is there but cannot be used, JournalUnavailable for one that is away.
     """
     scheme, separator, _ = url.partition("://")
     opener = OPENERS.get(scheme)
@@ -323,4 +357,6 @@ def open_journal(url: str, *, fsync: str = "interval", clock_us: Clock = wall_cl
         raise ConfigError(f"no journal engine for {scheme.partition(':')[0]!r}: the known ones are {known}")
     if fsync not in ("interval", "always"):
         raise ConfigError(f"fsync is 'interval' or 'always', not {fsync!r}")
-    return opener(url, "always" if fsync == "always" else "interval", clock_us, create)
+    if wait_replicas and not scheme.startswith("redis"):
+        raise ConfigError(f"STATSAPI_REDIS_WAIT_REPLICAS is for a journal in Redis; {scheme}:// has no replicas")
+    return opener(url, Options("always" if fsync == "always" else "interval", clock_us, create, wait_replicas))

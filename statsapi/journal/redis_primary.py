@@ -1,0 +1,410 @@
+"""The way to the one Redis or Valkey server that takes writes now: its address, connections, and what became of a call.
+
+    redis://[user:password@]host[:port][/db]?stream=NAME               rediss:// with TLS
+    redis+sentinel://host[:port],host[:port]/SERVICE[/db]?stream=NAME  rediss+sentinel://
+    redis+cluster://host[:port],host[:port]?stream=NAME                rediss+cluster://
+
+The official client finds the primary (Sentinel, Cluster), connects, logs in and speaks the protocol. What it would do
+more is switched off: it sends a command again by itself, up to ten times, and an append must never be sent twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import Connection, ConnectionPool, SSLConnection
+from redis.crc import key_slot
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from statsapi.errors import ConfigError, JournalRefused, JournalUnavailable
+
+# A server that takes longer counts as away. For each connect, send and receive; appends are answered in 0.1 ms, and the
+# longest that a sound server stands still is a fork for its own snapshot, 10 to 20 ms a GB.
+CONNECT_TIMEOUT_S: Final = 1.0
+TIMEOUT_S: Final = 2.0
+
+# Segments and checkpoints come in megabytes: 8 MB took 250 reads at the client's own 32 KB.
+_READ_BYTES: Final = 256 << 10
+
+_DEFAULT_STREAM: Final = "statsapi"
+_STREAM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}", re.ASCII)
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@,]+)(?::([0-9]{1,5}))?", re.ASCII)
+TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
+SENTINEL_OPTIONS: Final = ("sentinel_username", "sentinel_password")
+
+# Answers that say "not here, not now": the server has done nothing, and another one may be the primary.
+_ELSEWHERE: Final = (
+    exceptions.ReadOnlyError,
+    exceptions.AskError,
+    exceptions.TryAgainError,
+    exceptions.ClusterDownError,
+    exceptions.MasterDownError,
+)
+_ELSEWHERE_WORDS: Final = ("MOVED ", "ASK ", "READONLY ", "CLUSTERDOWN ", "TRYAGAIN ", "MASTERDOWN ", "UNBLOCKED ")
+_SAID: Final = {
+    "MISCONF": "cannot save to its disk and takes no writes",
+    "NOREPLICAS": "misses the replicas that it must have (min-replicas-to-write) and takes no writes",
+    "BUSY": "is held up by somebody's script",
+    "STAGED": "has forgotten a checkpoint that was on its way there",
+}
+
+
+class Address(NamedTuple):
+    """What a URL says. As text it is what may be shown: without user, password and options."""
+
+    kind: str  # "single", "sentinel" or "cluster"
+    tls: bool
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    db: int
+    stream: str
+    username: str | None
+    password: str | None
+    options: dict[str, str]
+
+    def __str__(self) -> str:
+        scheme = ("rediss" if self.tls else "redis") + ("" if self.kind == "single" else f"+{self.kind}")
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        path = {"single": f"/{self.db}", "sentinel": f"/{self.service}/{self.db}", "cluster": ""}[self.kind]
+        return f"{scheme}://{hosts}{path}?stream={self.stream}"
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """ConfigError names what to fix and never repeats the URL, which may hold a password."""
+        scheme, _, rest = url.partition("://")
+        base, _, kind = scheme.partition("+")
+        netloc = re.split("[/?]", rest, maxsplit=1)[0]
+        login, at, hosts = netloc.rpartition("@")
+        username, colon, password = login.partition(":")
+        parts = urlsplit(f"//host{rest[len(netloc) :]}")
+        found = []
+        for text in hosts.split(","):
+            match = _HOST.fullmatch(text)
+            if match is None or int(match[2] or 1) > 65_535:
+                raise _wrong("its host is not one: write host, host:port or [address]:port")
+            found.append((match[1].strip("[]"), int(match[2] or (26379 if kind == "sentinel" else 6379))))
+        if not kind and len(found) > 1:
+            raise _wrong("it names several hosts: write redis+sentinel:// or redis+cluster:// for those")
+        path = [unquote(piece) for piece in parts.path.split("/") if piece]
+        service = path.pop(0) if kind == "sentinel" and path else ""
+        if kind == "sentinel" and not service:
+            raise _wrong("behind the hosts it must name the service that Sentinel watches: /mymaster")
+        if len(path) > (kind != "cluster") or not all(piece.isdecimal() for piece in path):
+            known = "a Cluster has no databases" if kind == "cluster" else "write /0 or the database's number"
+            raise _wrong(f"its path is not a database: {known}")
+        options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+        stream = options.pop("stream", _DEFAULT_STREAM)
+        if not _STREAM.fullmatch(stream):
+            raise _wrong("stream= takes 1 to 100 of the characters A-Z a-z 0-9 _ . : -")
+        tls = base == "rediss"
+        allowed = (TLS_OPTIONS if tls else ()) + (SENTINEL_OPTIONS if kind == "sentinel" else ())
+        if unknown := sorted(options.keys() - set(allowed)):
+            raise _wrong(f"{unknown[0]!r} is no option of it; there are {', '.join(('stream', *allowed))}")
+        return cls(
+            kind or "single",
+            tls,
+            tuple(found),
+            service,
+            int(path[0]) if path else 0,
+            stream,
+            unquote(username) if at and username else None,
+            unquote(password) if at and colon else None,
+            options,
+        )
+
+
+def _wrong(why: str) -> ConfigError:
+    return ConfigError(f"the journal's Redis URL cannot be used: {why}")
+
+
+class Script:
+    """A Lua script: sent by its hash, and in full to a server that does not have it yet."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Call:
+    """One command."""
+
+    __slots__ = ("_arguments", "_script")
+
+    def __init__(self, *arguments: Any, script: Script | None = None) -> None:
+        self._arguments = arguments
+        self._script = script
+
+    @classmethod
+    def of(cls, script: Script, keys: Sequence[str | bytes], arguments: Iterable[Any]) -> Call:
+        return cls(len(keys), *keys, *arguments, script=script)
+
+    def words(self, *, whole: bool) -> tuple[Any, ...]:
+        """As it is sent; `whole`: with a script's text in place of its hash."""
+        if self._script is None:
+            return self._arguments
+        return (
+            ("EVAL", self._script.text, *self._arguments) if whole else ("EVALSHA", self._script.sha, *self._arguments)
+        )
+
+
+class Unanswered(JournalUnavailable):
+    """A call that brought no answer; with outcome_unknown the server may have got all of it. A second try would take as
+    long where the first one `timed_out`.
+    """
+
+    def __init__(self, detail: str, cause: Exception | None = None, *, outcome_unknown: bool = False) -> None:
+        super().__init__(f"{detail}: {cause}" if cause else detail, outcome_unknown=outcome_unknown)
+        self.timed_out = isinstance(cause, exceptions.TimeoutError)
+
+
+class Primary:
+    """Sends calls to the server that takes writes now. Any thread may call; each call has a connection to itself."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._slot = key_slot(f"{{{address.stream}}}".encode())
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pool: ConnectionPool | None = None  # single and Sentinel
+        # Connections that nobody uses now, each with its pool: taking one from the pool and giving it back costs a
+        # quarter of a call, mostly for telemetry.
+        self._idle: list[tuple[ConnectionPool, Any]] = []
+        self._sentinel: Sentinel | None = None
+        self._cluster: RedisCluster | None = None
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise JournalUnavailable("the journal is closed")
+
+    def calls(
+        self,
+        calls: Sequence[Call],
+        *,
+        resend: bool = True,
+        timeout_s: float | None = None,
+        then: Callable[[list[Any]], Sequence[Call]] | None = None,
+    ) -> list[Any]:
+        """The answers of calls that are sent together, in one round trip.
+
+        With `then` these change nothing, and what it makes of their answers is sent on the same connection; its answers
+        come back.
+
+        What surely was not carried out is sent once more, to the primary as it is found then; with `resend`, for what
+        changes nothing, so is what went unanswered. JournalUnavailable for the rest, with `outcome_unknown` where the
+        server may have carried out what changes something; JournalRefused where waiting will not help. `timeout_s`
+        (TIMEOUT_S) is for each answer.
+        """
+        for last in (False, True):
+            self.check_open()
+            try:
+                return self._send(calls, timeout_s, then)
+            except Unanswered as error:
+                if last or error.timed_out or (error.outcome_unknown and not resend):
+                    error.outcome_unknown = error.outcome_unknown and not resend
+                    raise
+        raise AssertionError  # for the type checker
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            pool, sentinel, cluster = self._pool, self._sentinel, self._cluster
+            self._idle.clear()
+        for found in (pool, sentinel, cluster):
+            if found is not None:
+                found.close()
+
+    def _send(
+        self,
+        calls: Sequence[Call],
+        timeout_s: float | None,
+        then: Callable[[list[Any]], Sequence[Call]] | None,
+    ) -> list[Any]:
+        pool, node = self._find()
+        try:
+            connection = self._take(pool)
+        except exceptions.AuthenticationError as error:
+            raise JournalRefused(f"{self._address} refuses the login: {error}") from error
+        except (exceptions.RedisError, OSError) as error:
+            self._look_again(node)
+            raise Unanswered(f"{self._address} cannot be reached", error) from error
+        whole = False  # whether the connection can be used again
+        begun = then is None  # whether what is being sent changes anything
+        try:
+            replies = _exchange(connection, calls, timeout_s, whole=False)
+            if any(isinstance(reply, exceptions.NoScriptError) for reply in replies):  # that one did nothing
+                replies = _exchange(connection, calls, timeout_s, whole=True)
+            if then is not None and not any(isinstance(reply, exceptions.ResponseError) for reply in replies):
+                begun = True
+                replies = _exchange(connection, then(replies), timeout_s, whole=False)
+        except _NotSent as error:
+            self._look_again(node)
+            raise Unanswered(f"{self._address} cannot be reached", error) from error
+        except (exceptions.RedisError, OSError) as error:
+            connection.disconnect()
+            self._look_again(node)
+            if isinstance(error, exceptions.AuthenticationError):
+                raise JournalRefused(f"{self._address} refuses the login: {error}") from error
+            # READONLY, in the words of Sentinel's connection, and a server that still loads: neither has done anything.
+            idle = isinstance(error, exceptions.BusyLoadingError) or isinstance(
+                error.__context__, exceptions.ReadOnlyError
+            )
+            raise Unanswered(f"{self._address} did not answer", error, outcome_unknown=begun and not idle) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        else:
+            whole = connection.is_connected
+        finally:
+            if whole:
+                self._idle.append((pool, connection))
+            else:
+                pool.release(connection)
+        for reply in replies:
+            if isinstance(reply, exceptions.ResponseError):
+                raise self._refusal(reply, node) from reply
+        return replies
+
+    def _take(self, pool: ConnectionPool) -> Any:
+        """A connection of this pool that is connected, as far as this side knows."""
+        while True:
+            try:
+                came_from, connection = self._idle.pop()
+            except IndexError:
+                return pool.get_connection()
+            # What there is to read before anything was asked is the end.
+            if came_from is pool and connection.is_connected and not connection.can_read():
+                return connection
+            connection.disconnect()
+            came_from.release(connection)
+
+    def _refusal(self, error: exceptions.ResponseError, node: ClusterNode | None) -> Exception:
+        """What an error answer means. The call was not carried out, whatever it is: scripts fail before they write."""
+        if isinstance(error, exceptions.MovedError) and self._cluster is not None:
+            self._cluster.nodes_manager.move_slot(error)
+            return Unanswered(f"{self._address} has moved the stream: {error}")
+        if isinstance(error, _ELSEWHERE) or str(error).startswith(_ELSEWHERE_WORDS):
+            self._look_again(node)
+            return Unanswered(f"{self._address} has no primary for the stream now: {error}")
+        word = str(error).partition(" ")[0]
+        if isinstance(error, exceptions.OutOfMemoryError) or word == "OOM":
+            return JournalUnavailable(f"the memory of {self._address} is full ({error}): raise its maxmemory")
+        if word in _SAID:
+            return JournalUnavailable(f"{self._address} {_SAID[word]} ({error})")
+        if word == "DAMAGED":
+            return JournalRefused(f"the journal at {self._address} is damaged: {str(error).partition(' ')[2]}")
+        return JournalRefused(f"{self._address} refuses: {error}")
+
+    def _find(self) -> tuple[ConnectionPool, ClusterNode | None]:
+        """The connections to the primary, as far as is known; of a Cluster also which node it is."""
+        if self._address.kind != "cluster":
+            if self._pool is None:
+                with self._lock:
+                    self.check_open()
+                    if self._pool is None:
+                        self._pool = self._make_pool()
+            return self._pool, None
+        try:
+            with self._lock:
+                self.check_open()
+                if self._cluster is None:
+                    self._cluster = self._make_cluster()
+                cluster = self._cluster
+            node = cluster.nodes_manager.get_node_from_slot(self._slot)
+            return cluster.get_redis_connection(node).connection_pool, node
+        # The first is no RedisError.
+        except (exceptions.RedisClusterException, exceptions.RedisError, OSError) as error:
+            self._look_again(None)
+            raise Unanswered(f"{self._address} cannot be reached", error) from error
+
+    def _look_again(self, node: ClusterNode | None) -> None:
+        """The primary may be another one: let the next call find out."""
+        while self._idle:
+            with contextlib.suppress(IndexError):
+                pool, connection = self._idle.pop()
+                connection.disconnect()
+                pool.release(connection)
+        if self._pool is not None:
+            self._pool.disconnect(inuse_connections=False)  # Sentinel is asked for each new connection
+        cluster = self._cluster
+        if cluster is None:
+            return
+        try:
+            cluster.nodes_manager.initialize(last_failed_node_name=None if node is None else node.name)
+        except (exceptions.RedisClusterException, exceptions.RedisError, OSError):
+            with self._lock:  # of the nodes known none answers: begin again with the hosts that the URL names
+                self._cluster = None
+            cluster.close()
+
+    def _options(self) -> dict[str, Any]:
+        address = self._address
+        options: dict[str, Any] = {name: text for name, text in address.options.items() if name in TLS_OPTIONS}
+        return options | {
+            "username": address.username,
+            "password": address.password,
+            "socket_timeout": TIMEOUT_S,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "socket_read_size": _READ_BYTES,
+            "protocol": 2,  # we need nothing of 3, which costs a connection more round trips
+        }
+
+    def _make_pool(self) -> ConnectionPool:
+        address, options = self._address, self._options()
+        options |= {"db": address.db, "retry": Retry(NoBackoff(), 0)}
+        if address.kind == "single":
+            kind = SSLConnection if address.tls else Connection
+            (host, port), *_ = address.hosts
+            return ConnectionPool(kind, host=host, port=port, **options)
+        sentinels = {
+            name: options[name] for name in options if name.startswith(("socket_", "ssl_", "retry", "protocol"))
+        }
+        sentinels |= {
+            name.removeprefix("sentinel_"): text for name, text in address.options.items() if name in SENTINEL_OPTIONS
+        }
+        sentinels |= {"ssl": address.tls}
+        self._sentinel = Sentinel(list(address.hosts), sentinel_kwargs=sentinels)  # type: ignore[no-untyped-call]
+        return SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            address.service, self._sentinel, ssl=address.tls, **options
+        )
+
+    def _make_cluster(self) -> RedisCluster:
+        nodes = [ClusterNode(host, port) for host, port in self._address.hosts]  # type: ignore[no-untyped-call]
+        return RedisCluster(
+            startup_nodes=nodes,
+            retry=Retry(NoBackoff(), 0),
+            require_full_coverage=False,  # one slot is all we need
+            ssl=self._address.tls,
+            **self._options(),
+        )
+
+
+class _NotSent(Exception):
+    """The server has not got the whole command."""
+
+
+def _exchange(connection: Any, calls: Sequence[Call], timeout_s: float | None, *, whole: bool) -> list[Any]:
+    """The answers, errors that the server gave among them. Raises what broke the connection."""
+    packed = connection.pack_commands([call.words(whole=whole) for call in calls])
+    try:
+        connection.send_packed_command(packed, check_health=False)
+    except (exceptions.RedisError, OSError) as error:
+        if len(calls) == 1:
+            raise _NotSent(str(error)) from error
+        raise
+    patience = {} if timeout_s is None else {"timeout": timeout_s}  # setting it costs two system calls
+    replies: list[Any] = []
+    for _ in calls:
+        try:
+            replies.append(connection.read_response(**patience))
+        except exceptions.ResponseError as error:
+            replies.append(error)
+    return replies
