@@ -26,12 +26,14 @@ from benchmarks.bulk import BATCH, TYPES, ask, bodies, connection, sender
 from benchmarks.decoding import as_columns, as_json
 from benchmarks.journal import SINGLE, best_us
 from benchmarks.load import Load, events, get, run_load
+from statsapi.config import Settings
 from statsapi.journal import START, Journal, Proposal, open_journal
 from statsapi.model import EventBatch, Part
 from statsapi.view import View
+from tests import servers
 from tests.servers import RedisServer, gunicorn_server
 
-KEEP_US = 3_900_000_000
+RETENTION = Settings().retention()
 
 
 @contextmanager
@@ -39,11 +41,8 @@ def redis_server() -> Iterator[RedisServer]:
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     assert binary, "needs redis-server or valkey-server"
     with tempfile.TemporaryDirectory() as scratch:
-        server = RedisServer(binary, Path(scratch), appendfsync="everysec")
-        try:
-            yield server.start()
-        finally:
-            server.kill()
+        with servers.redis_server(binary, Path(scratch), appendfsync="everysec") as server:
+            yield server
 
 
 def cpu_s(server: RedisServer) -> float:
@@ -164,7 +163,7 @@ def following() -> None:
     for count, records in ((1, 500), (1, 50_000), (100, 1000), (10_000, 5), (10_000, 300)):
         with redis_server() as server:
             writer, reader = open_journal(server.journal_url("f")), open_journal(server.journal_url("f"))
-            view = View(reader, KEEP_US)
+            view = View(reader, RETENTION)
             writer.append(SINGLE)
             view.catch_up()
             best = 0.0
@@ -200,7 +199,7 @@ def machine(
 ) -> None:
     """One machine's share of the work: record `rate` records a second, and follow everybody's twenty times a second."""
     journal = open_journal(url)
-    view = View(journal, KEEP_US)
+    view = View(journal, RETENTION)
     view.catch_up()
     barrier.wait()
     begun, recorded, record_s, follow_s, before = time.perf_counter(), 0, 0.0, 0.0, view.last_caught_up().event_count()

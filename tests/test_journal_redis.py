@@ -327,7 +327,7 @@ def test_create_off_wants_a_journal_that_is_there(server: RedisServer, stream: s
 # Size
 
 
-def test_a_large_state_travels_in_pieces(journal: Journal, server: RedisServer, stream: str) -> None:
+def test_a_large_state_travels_in_parts(journal: Journal, server: RedisServer, stream: str) -> None:
     """It comes back to the byte, and the one before it goes; one that was not finished goes by itself."""
     marks = fill(journal, 3)
     state = secrets.token_bytes(1 << 20) * (2 * PART_BYTES // (1 << 20)) + b"the end"
@@ -338,6 +338,65 @@ def test_a_large_state_travels_in_pieces(journal: Journal, server: RedisServer, 
     assert server.send("EXISTS", f"{{{stream}}}:state:{b'first'.hex()}").startswith(":0")
     assert not journal.replace_prefix(b"first", Checkpoint(b"third", marks[2], 0, state))
     assert server.send("EXISTS", f"{{{stream}}}:state:{b'third'.hex()}").startswith(":0")
+
+
+def test_pieces_leave_nothing_behind(journal: Journal, server: RedisServer, stream: str) -> None:
+    """What was replaced or dropped, or lost its race, is gone from the server and from the journal's size."""
+    marks = fill(journal, 4)
+    large = secrets.token_bytes(PART_BYTES + 1)
+
+    def pieces_there() -> int:
+        return server.send("KEYS", f"{{{stream}}}:piece:*").count(":piece:")
+
+    empty_bytes = journal.size_bytes()
+    assert journal.replace_prefix(None, Checkpoint(b"first", marks[0], 0, b""), {1: large, 2: b"two", 70: b"x"})
+    assert journal.read_pieces(b"first", 0, 100) == [(1, large), (2, b"two"), (70, b"x")]
+    assert 0 <= journal.size_bytes() - empty_bytes - len(large) < 2_000
+    assert not journal.replace_prefix(b"other", Checkpoint(b"lost", marks[1], 0, b""), {3: b"lost"})
+    with pytest.raises(HistoryChanged):
+        journal.replace_prefix(b"first", Checkpoint(b"lost", Mark(marks[1].position, bytes(16)), 0, b""), {3: b"lost"})
+    assert pieces_there() == 3
+    second = Checkpoint(b"second", marks[1], 0, b"")
+    assert journal.replace_prefix(b"first", second, {1: b"one", 70: None}, drop_pieces_before=1)
+    assert journal.read_pieces(b"second", 0, 100) == [(1, b"one"), (2, b"two")]
+    assert pieces_there() == 2
+    assert journal.size_bytes() - empty_bytes < 2_000
+    assert journal.replace_prefix(b"second", Checkpoint(b"third", marks[2], 0, b""), drop_pieces_before=71)
+    assert pieces_there() == 0
+    assert server.send("HGET", f"{{{stream}}}:meta", "piece_bytes") == "$1\r\n0\r\n"
+
+
+def test_a_piece_that_somebody_else_took_is_said(journal: Journal, server: RedisServer, stream: str) -> None:
+    """It is not skipped: a window without it would be wrong."""
+    (mark,) = fill(journal, 1)
+    assert journal.replace_prefix(None, Checkpoint(b"first", mark, 0, b""), {1: b"one", 2: b"two"})
+    server.send("DEL", f"{{{stream}}}:piece:2:{b'first'.hex()}:3")
+    assert journal.read_pieces(b"first", 0, 2) == [(1, b"one")]
+    with pytest.raises(JournalRefused, match="damaged: a part of its checkpoint is missing"):
+        journal.read_pieces(b"first", 0, 3)
+
+
+def test_a_checkpoint_whose_parts_the_server_forgot_is_not_made(
+    journal: Journal, server: RedisServer, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it restarts without its log in between, or ten minutes have passed."""
+    (mark,) = fill(journal, 1)
+    engine: Any = journal
+    stage = engine._stage
+
+    def stage_and_forget(key: str, content: bytes) -> None:
+        stage(key, content)
+        if ":piece:" in key:
+            server.send("DEL", key)
+
+    monkeypatch.setattr(engine, "_stage", stage_and_forget)
+    with pytest.raises(JournalUnavailable, match="forgotten a checkpoint") as caught:
+        journal.replace_prefix(None, Checkpoint(b"first", mark, 0, b"state"), {1: b"one"})
+    assert not caught.value.outcome_unknown
+    monkeypatch.undo()
+    assert journal.read_checkpoint() is None
+    assert journal.replace_prefix(None, Checkpoint(b"second", mark, 0, b"state"), {1: b"one"})
+    assert journal.read_pieces(b"second", 0, 9) == [(1, b"one")]
 
 
 def test_near_and_far_readers_read_the_same(journal: Journal, server: RedisServer, stream: str) -> None:
