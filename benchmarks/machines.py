@@ -40,9 +40,11 @@ RETENTION = Settings().retention()
 def redis_server() -> Iterator[RedisServer]:
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
     assert binary, "needs redis-server or valkey-server"
-    with tempfile.TemporaryDirectory() as scratch:
-        with servers.redis_server(binary, Path(scratch), appendfsync="everysec") as server:
-            yield server
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        servers.redis_server(binary, Path(scratch), appendfsync="everysec") as server,
+    ):
+        yield server
 
 
 def cpu_s(server: RedisServer) -> float:

@@ -204,8 +204,8 @@ class Settings:
     rate_limit_storage: str | None = _setting(
         fields.String,
         None,
-        "where requests are counted; unset is a file beside the journal, `redis://host:port/db` serves several "
-        "machines",
+        "where requests are counted: `redis://host:port/db`; unset is the journal's own Redis, or a file beside an "
+        "SQLite journal",
         validate=_valid_rate_limit_storage,
         shown=False,  # it may hold a password
     )
@@ -258,7 +258,7 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        faults = _contradictions(self.window_us, self.retention_us, self.rollup_retention_us, self.metrics_windows)
+        faults = _contradictions({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         if faults:
             raise ConfigError(*faults)
 
@@ -286,30 +286,32 @@ class Settings:
                 for name, reasons in sorted(error.messages_dict.items())
             ]
             fine: Any = error.valid_data
-            if {"window_us", "retention_us", "rollup_retention_us"} <= fine.keys():
-                faults += _contradictions(
-                    fine["window_us"],
-                    fine["retention_us"],
-                    fine["rollup_retention_us"],
-                    fine.get("metrics_windows", _METRICS_WINDOWS),
-                )
-            raise ConfigError(*faults) from None
+            raise ConfigError(*faults, *_contradictions(fine)) from None
         return cls(**loaded)
 
 
-def _contradictions(
-    window_us: int, retention_us: int, rollup_retention_us: int, metrics_windows: tuple[str, ...]
-) -> list[str]:
+def _contradictions(given: Mapping[str, Any]) -> list[str]:
+    """What these do not allow together; those that are faulty by themselves are missing."""
     faults = []
-    if window_us > retention_us:
-        faults.append(_too_short("RETENTION", retention_us, "WINDOW", format_duration(window_us)))
-    if metrics_windows != _METRICS_WINDOWS:  # who shortens the retention need not know of that default
-        name, kept_us = max((retention_us, "RETENTION"), (rollup_retention_us, "ROLLUP_RETENTION"))[::-1]
-        faults += [
-            _too_short(name, kept_us, "METRICS_WINDOWS", text)
-            for text in metrics_windows
-            if parse_duration_us(text) > kept_us
-        ]
+    if {"window_us", "retention_us", "rollup_retention_us"} <= given.keys():
+        window_us, retention_us = given["window_us"], given["retention_us"]
+        if window_us > retention_us:
+            faults.append(_too_short("RETENTION", retention_us, "WINDOW", format_duration(window_us)))
+        metrics_windows = given.get("metrics_windows", _METRICS_WINDOWS)
+        if metrics_windows != _METRICS_WINDOWS:  # who shortens the retention need not know of that default
+            rollups_us = given["rollup_retention_us"]
+            name, kept_us = max((retention_us, "RETENTION"), (rollups_us, "ROLLUP_RETENTION"))[::-1]
+            faults += [
+                _too_short(name, kept_us, "METRICS_WINDOWS", text)
+                for text in metrics_windows
+                if parse_duration_us(text) > kept_us
+            ]
+    counts = given.get("rate_limit") and given.get("rate_limit_storage", "faulty") is None
+    if counts and "+" in given["journal"].partition("://")[0]:
+        faults.append(
+            f"{PREFIX}RATE_LIMIT cannot count behind Sentinel or in a Cluster: name a single Redis for it with "
+            f"{PREFIX}RATE_LIMIT_STORAGE=redis://host:port/db"
+        )
     return faults
 
 

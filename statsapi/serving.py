@@ -458,7 +458,9 @@ def on_exit(server: Any) -> None:
     and a restore would then meet the -wal of another file.
     """
     try:
-        open_journal(Settings.from_env().journal, create=False).close()
+        journal = Settings.from_env().journal
+        if journal.startswith("sqlite:"):
+            open_journal(journal, create=False).close()
     except (ConfigError, JournalUnavailable) as error:
         server.log.info("The journal was left as it is: %s", error)
 

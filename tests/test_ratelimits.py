@@ -241,6 +241,33 @@ def test_the_setting_is_checked() -> None:
     assert "geheim" not in repr(settings)
 
 
+def test_where_redis_keeps_the_journal_it_counts_as_well(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+    """Unless told otherwise: two services on one stream count together, one on another stream by itself."""
+    redis.send("CONFIG", "SET", "appendonly", "yes")  # or the journal warns
+    asked = []
+    for stream in ("a", "a", "b"):
+        settings = Settings(journal=redis.journal_url(stream), rate_limit="3/minute")
+        app = create_app(settings, background=False)
+        asked.append([app.test_client().get("/series").status_code for _ in range(2)])
+        app.extensions["statsapi"].close()
+    assert asked == [[200, 200], [200, 429], [200, 200]]
+    assert redis.send("KEYS", "{a}:limits:*").startswith("*1")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("journal", ["redis+sentinel://host/mymaster", "rediss+cluster://host"])
+def test_no_limit_is_counted_behind_sentinel_or_in_a_cluster(journal: str) -> None:
+    """It is said at start, with every other fault, and what to do."""
+    environ = {"STATSAPI_JOURNAL": journal, "STATSAPI_RATE_LIMIT": "9/minute", "STATSAPI_WINDOW": "soon"}
+    with pytest.raises(ConfigError, match="STATSAPI_RATE_LIMIT_STORAGE=redis://host:port/db") as caught:
+        Settings.from_env(environ)
+    assert len(caught.value.faults) == 2
+    del environ["STATSAPI_WINDOW"]
+    with pytest.raises(ConfigError, match="STATSAPI_RATE_LIMIT_STORAGE=redis://host:port/db"):
+        Settings.from_env(environ)
+    Settings.from_env(environ | {"STATSAPI_RATE_LIMIT_STORAGE": "redis://other"})
+
+
 def test_counters_expire_and_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter begins anew when its time is over, and what has expired leaves the file."""
     now_s = [1000.0]

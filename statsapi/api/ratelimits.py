@@ -1,8 +1,8 @@
 """Rate limits by Flask-Limiter: so many requests per API key, or per address, whichever worker they reach.
 
 Off unless STATSAPI_RATE_LIMIT says otherwise. Then each request is counted in one place that all workers share: a small
-SQLite file beside the journal (the `limits` library has no such storage), or Redis for more than one machine. Imported
-only then, which takes 50 ms.
+SQLite file beside the journal (the `limits` library has no such storage), or for more than one machine Redis, the
+journal's own unless another is named. Imported only then, which takes 50 ms.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 from flask import Flask, Response, g, request
 from flask_limiter import Limit, Limiter
@@ -172,7 +173,7 @@ def install(app: Flask, settings: Settings) -> None:
     An answer tells what is left (`RateLimit`, `RateLimit-Policy`: draft-ietf-httpapi-ratelimit-headers). Of several
     limits the one that is passed speaks, or else that of the shortest time.
     """
-    storage_uri = settings.rate_limit_storage or _beside(settings.journal)
+    storage_uri, storage_options = _storage(settings)
 
     def wait_s() -> int:
         limit = limiter.current_limit
@@ -189,7 +190,7 @@ def install(app: Flask, settings: Settings) -> None:
         ],
         request_identifier=lambda: "statsapi",  # one count for all, unknown paths too; by endpoint it would pass them
         storage_uri=storage_uri,
-        storage_options=_redis_options() if storage_uri.startswith("redis") else {},
+        storage_options=storage_options,
         strategy="statsapi",
     )
 
@@ -210,6 +211,21 @@ def _who() -> str:
     return f"key:{key_id}" if key_id else f"address:{request.remote_addr or 'unix'}"
 
 
+def _storage(settings: Settings) -> tuple[str, dict[str, Any]]:
+    """Where to count, and that storage's options: unless a place is named, where all who share the journal look."""
+    if uri := settings.rate_limit_storage:
+        return uri, _redis_options() if uri.startswith("redis") else {}
+    scheme, _, place = settings.journal.partition("://")
+    if scheme == "sqlite":
+        return f"sqlite+limits://{place}.limits", {}
+    if scheme == "memory":
+        return "memory://", {}
+    place, _, query = place.partition("?")
+    tls = dict(parse_qsl(query))
+    stream = tls.pop("stream", "statsapi")
+    return f"{scheme}://{place}?{urlencode(tls)}", {**_redis_options(), "key_prefix": f"{{{stream}}}:limits"}
+
+
 def _redis_options() -> dict[str, Any]:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -217,9 +233,3 @@ def _redis_options() -> dict[str, Any]:
     # No second try: it would double what a request waits, and the next one tries again anyway.
     retry = Retry(NoBackoff(), 0)
     return {"socket_timeout": REDIS_TIMEOUT_S, "socket_connect_timeout": REDIS_TIMEOUT_S, "retry": retry}
-
-
-def _beside(journal: str) -> str:
-    """The storage that is shared by those who share the journal."""
-    path = journal.removeprefix("sqlite:///")
-    return "memory://" if path == journal else f"sqlite+limits:///{path}.limits"
