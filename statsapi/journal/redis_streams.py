@@ -915,8 +915,8 @@ class RedisJournal:
         if info.get("aof_enabled") != "0":
             kept = {
                 "always": "syncs each append to its disk (appendfsync always)",
-                "everysec": "syncs its log once a second (appendfsync everysec): its death or a power cut there costs "
-                "up to two",
+                "everysec": "syncs its log once a second (appendfsync everysec): a power cut there costs up to two "
+                "seconds",
                 "no": "leaves its log to the operating system (appendfsync no)",
             }.get(str(policy), "keeps a log")
         waits = f", and {self._wait_replicas} replicas have it before a 2xx" if self._wait_replicas else ""
