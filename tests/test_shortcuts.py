@@ -1,0 +1,80 @@
+"""Where the app goes a shorter way than Flask and Werkzeug do: it comes to the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from flask import Flask, Response
+from flask.testing import FlaskClient
+from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+from statsapi.api.requests import JsonAnswer
+
+ENVIRONS: list[dict[str, Any]] = [
+    {},
+    {"HTTP_HOST": "Stats.Example.com:8080"},
+    {"HTTP_HOST": "[::1]:80"},
+    {"HTTP_HOST": "bücher.example"},
+    {"HTTP_HOST": "not a host"},
+    {"HTTP_HOST": ""},
+    {"SERVER_NAME": "other", "SERVER_PORT": "1", "HTTP_HOST": None},
+    {"wsgi.url_scheme": "https"},
+    {"SCRIPT_NAME": "/below"},
+    {"QUERY_STRING": "window=5m&a=%20b"},
+    {"REQUEST_METHOD": "POST", "PATH_INFO": "/event"},
+    {"PATH_INFO": "//series//a"},
+    {"PATH_INFO": "/caf\u00c3\u00a9"},
+    {"HTTP_CONNECTION": "Upgrade", "HTTP_UPGRADE": "websocket"},
+]
+
+
+def test_urls_are_relative_to_what_flask_says(app: Flask) -> None:
+    """For the first request to a host and for later ones: the adapter is the one that Flask makes for each."""
+    for _ in range(2):
+        for changed in ENVIRONS:
+            environ = EnvironBuilder(path="/").get_environ() | changed
+            request = app.request_class({name: value for name, value in environ.items() if value is not None})
+            found, made = app.create_url_adapter(request), Flask.create_url_adapter(app, request)
+            assert found is not None
+            assert made is not None
+            found.path_info, made.path_info = (
+                f"/{adapter.path_info.lstrip('/')}" for adapter in (found, made)
+            )  # match() does so
+            assert vars(found) == vars(made), changed
+
+
+def test_no_host_is_redirected_to_another(client: FlaskClient) -> None:
+    """A redirect names the host that was asked, whoever asked before."""
+    for host in ("one.example", "two.example", "one.example"):
+        response = client.get("/docs", base_url=f"http://{host}")
+        assert response.status_code == 308
+        assert response.location == f"http://{host}/docs/"
+
+
+def test_made_up_hosts_fill_no_memory(app: Flask) -> None:
+    """What is kept about hosts has a bound; beyond it the answers are the same."""
+    client = app.test_client()
+    for number in range(200):
+        assert client.get("/", base_url=f"http://host-{number}.example").status_code == 200
+    assert len(app._adapters) <= 64  # type: ignore[attr-defined]
+    assert client.get("/docs", base_url="http://host-199.example").location == "http://host-199.example/docs/"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("status", [200, 204, 304, 503])
+def test_a_json_answer_goes_out_as_any_other(method: str, status: int) -> None:
+    """Status, headers and body are those of a Response, whatever was set on it; who waits for its end is told."""
+    environ = EnvironBuilder(path="/", method=method).get_environ()
+    ended = []
+    sent = []
+    for answer in (JsonAnswer(b'{"a":1}\n'), Response(b'{"a":1}\n', content_type="application/json")):
+        answer.status_code = status
+        answer.headers["Idempotent-Replayed"] = "true"
+        answer.headers.add("Vary", "Accept")
+        if status == 503:
+            answer.call_on_close(lambda: ended.append(True))
+        pieces, line, headers = run_wsgi_app(answer, dict(environ), buffered=True)
+        sent.append((b"".join(pieces), line, list(headers)))
+    assert sent[0] == sent[1]
+    assert len(ended) == 2 * (status == 503)
