@@ -535,7 +535,7 @@ def test_a_lease_whose_holder_died_runs_out(server: RedisServer, stream: str, jo
     assert journal.append(event(2.0)).appended_us >= until_us
     server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(until_us + 60_000_000))
     hasty: Any = journal
-    hasty._wait_limit_s = 0.05
+    hasty._appends._wait_limit_s = 0.05
     with pytest.raises(JournalUnavailable, match="another writer") as caught:
         journal.append(event(3.0))
     assert not caught.value.outcome_unknown

@@ -21,7 +21,7 @@ previous record's); a clock other than the wall clock (tests) is sent along and 
 once: a call that may have reached the server is never sent again, and its outcome is then unknown. A server that was
 paused runs it when it wakes; the client's retry under its key finds the key.
 
-Groups.  Within a process the thread that gets the writer's lock sends what all others wait with in one script call:
+Groups.  What a process' threads append at one time goes in one script call (see groups.py):
 59 µs for one record of one event, 110 for four, 273 for a hundred (redis-server 7.0 on the same two cores). Large
 batches go by WATCH and MULTI, which comes to the same: nothing is recorded unless the meta hash is still what was read,
 and the script has the last word where somebody was faster.
@@ -41,7 +41,7 @@ Decisions.  A decision is appended on the condition that the last record is stil
 appenders that alone starves (two of them: median 17 tries, p90 166), so after DECIDE_TRIES it takes a lease, which
 other appends respect by waiting. Correctness rests on the condition alone.
 
-Threads.  Appends of a process queue behind the writer's lock, as in SQLite's engine; reads share a pool of connections.
+Threads.  Appends of a process queue behind one lock; reads share a pool of connections.
 No wait is without a limit: connecting, each send and receive, the lock, the lease.
 """
 
@@ -50,12 +50,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import secrets
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -80,7 +78,8 @@ from statsapi.journal import (
     Segment,
     wall_clock_us,
 )
-from statsapi.journal.format import decode_records, encode
+from statsapi.journal.format import decode_records
+from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Request, held_up
 from statsapi.journal.redis_primary import Address, Call, Primary, Script
 from statsapi.model import EventBatch
 
@@ -90,9 +89,6 @@ SCHEMA_VERSION: Final = 1
 
 # Scripts that declare what they are (#!lua), and CONFIG, INFO and XTRIM as they are used here.
 OLDEST_VERSION: Final = 7
-
-# How long an append, a decision or a checkpoint waits for others before it gives up.
-WAIT_LIMIT_S: Final = 5.0
 
 # So many plain tries before a decision takes the lease. Its lifetime is what a holder that died costs the others, and
 # must be longer than a decision takes (the service bounds its catching up by a second).
@@ -406,19 +402,6 @@ def _mark(position: int, record_id: bytes, epoch: int) -> Mark:
     return Mark(position, record_id.ljust(_ID_BYTES, b"\0") + epoch.to_bytes(4, "big"))
 
 
-class _Request:
-    """A proposal in the queue; its leader sets `outcome`."""
-
-    __slots__ = ("answer", "id", "key", "outcome", "payload")
-
-    def __init__(self, payload: bytes | None, answer: bytes, key: Key | None, record_id: bytes) -> None:
-        self.payload = payload
-        self.answer = answer
-        self.key = key
-        self.id = record_id
-        self.outcome: Appended | IdempotencyConflict | JournalUnavailable | JournalRefused | None = None
-
-
 class RedisJournal:
     """See the Journal protocol, and the module's text for what is kept where."""
 
@@ -438,15 +421,11 @@ class RedisJournal:
         # The engine's clock is the server's. One that a test sets is sent along.
         self._clock_us = None if clock_us is wall_clock_us else clock_us
         self._wait_replicas = wait_replicas
-        self._wait_limit_s = wait_limit_s
         self._name = f"{{{address.stream}}}"
         self._keys = (self._name, f"{self._name}:meta")
         self._pieces_key = f"{self._name}:pieces"
-        self._queue: deque[_Request] = deque()
-        self._writing = threading.Lock()
+        self._appends = GroupCommit(self._record, threading.RLock(), id_bytes=_ID_BYTES, wait_limit_s=wait_limit_s)
         self._keeping = threading.Lock()
-        # Unique, not secret; see SQLite's engine.
-        self._ids = random.Random(secrets.randbits(256))  # noqa: S311
         self._behind_records: float = math.inf  # how far the last reader was from the end
         self._record_bytes = 1.0  # of an average record that it got
         self._primary = Primary(address)
@@ -463,54 +442,20 @@ class RedisJournal:
 
     def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
         self._primary.check_open()
-        deadline = time.monotonic() + self._wait_limit_s
-        if not isinstance(proposal, Proposal):
-            return self._append_decided(proposal, key, deadline)
-        request = self._request(proposal, key)
-        self._queue.append(request)
-        if not self._writing.acquire(timeout=self._wait_limit_s):
-            with contextlib.suppress(ValueError):
-                self._queue.remove(request)
-                raise JournalUnavailable(self._held_up())
-            # A leader has taken it along, and leaders are held to limits.
-            self._writing.acquire()
-        try:
-            while request.outcome is None:
-                self._append_queued(deadline)
-        finally:
-            if request.outcome is None:
-                self._queue.remove(request)  # before the next leader comes, who would record it after all
-            self._writing.release()
-        if isinstance(request.outcome, Appended):
-            return request.outcome
-        raise request.outcome
+        if isinstance(proposal, Proposal):
+            return self._appends.append(proposal, key)
+        with self._appends.held_alone() as deadline:
+            outcome = self._decide(proposal, key, deadline)
+        if isinstance(outcome, IdempotencyConflict):
+            raise outcome
+        return outcome
 
-    def _request(self, proposal: Proposal, key: Key | None) -> _Request:
-        payload = None if proposal.draft is None else encode(proposal.draft)
-        return _Request(payload, proposal.answer, key, self._ids.randbytes(_ID_BYTES))
+    def _record(self, group: list[Request], deadline: float) -> list[Appended | IdempotencyConflict]:
+        self._appends.take(group, GROUP_RECORDS, GROUP_BYTES)
+        now_us, epoch, *results = self._send_group(group, deadline)
+        return [self._outcome(request, result, now_us, epoch) for request, result in zip(group, results, strict=True)]
 
-    def _append_queued(self, deadline: float) -> None:
-        """Record what is queued, and tell each request what became of it. Caller holds _writing.
-
-        Raises JournalUnavailable with nothing taken from the queue when others hold the lease for too long.
-        """
-        group: list[_Request] = []
-        size = 0
-        while self._queue and size < GROUP_BYTES and len(group) < GROUP_RECORDS:
-            request = self._queue.popleft()
-            group.append(request)
-            size += len(request.payload or b"")
-        try:
-            self._settle(group, self._send_group(group, deadline))
-        except (JournalUnavailable, JournalRefused) as error:
-            for request in group:
-                request.outcome = _again(error)
-        finally:
-            for request in group:
-                if request.outcome is None:
-                    request.outcome = JournalUnavailable("the append was interrupted", outcome_unknown=True)
-
-    def _send_group(self, group: Sequence[_Request], deadline: float) -> list[Any]:
+    def _send_group(self, group: Sequence[Request], deadline: float) -> list[Any]:
         large = sum(len(request.payload or b"") for request in group) >= LARGE_BYTES
         if large and all(request.key is None and request.payload is not None for request in group):
             reply = self._send_large(group)
@@ -521,22 +466,22 @@ class RedisJournal:
             if isinstance(reply, list):
                 return reply
             if time.monotonic() >= deadline:
-                raise JournalUnavailable(self._held_up())
+                raise held_up()
             time.sleep(LEASE_RETRY_S)
 
     def _send(
         self,
-        group: Iterable[_Request],
+        group: Iterable[Request],
         token: bytes = b"",
         after: Sequence[Any] = (b"", b""),
         script: Script = _APPEND,
     ) -> Any:
-        """One call of the append script, never sent twice. Caller holds _writing."""
+        """One call of the append script, never sent twice. Caller holds the writer's lock."""
         keys: list[str | bytes] = [*self._keys]
         arguments: list[Any] = [self._clock(), token, *after, 1 if self._wait_replicas else 0]
         for request in group:
             payload, key = request.payload, request.key
-            arguments += (b"", b"") if payload is None else (request.id, payload)
+            arguments += (b"", b"") if payload is None else (request.record_id, payload)
             if key is None:
                 arguments += (b"", b"", b"", b"", b"")
             else:
@@ -549,8 +494,10 @@ class RedisJournal:
             self._check_waited(waited)
         return reply
 
-    def _send_large(self, group: Sequence[_Request]) -> list[Any] | None:
-        """What the append script does, by WATCH and MULTI; None when somebody was faster. Caller holds _writing."""
+    def _send_large(self, group: Sequence[Request]) -> list[Any] | None:
+        """What the append script does, by WATCH and MULTI; None when somebody was faster. Caller holds the writer's
+        lock.
+        """
         stream, meta = self._keys
         told: list[Any] = []
 
@@ -565,9 +512,9 @@ class RedisJournal:
             for request in group:
                 at += 1
                 told.append(at)
-                head = _HEAD_STRUCT.pack(now_us, at, request.id, previous[:8])
+                head = _HEAD_STRUCT.pack(now_us, at, request.record_id, previous[:8])
                 calls.append(Call("XADD", stream, f"{at}-0", head, request.payload))
-                previous = request.id
+                previous = request.record_id
             fields = ("position", at, "id", previous, "us", now_us, "schema", SCHEMA_VERSION)
             return [*calls, Call("HSET", meta, *fields), Call("EXEC"), *self._wait()]
 
@@ -599,41 +546,29 @@ class RedisJournal:
                 outcome_unknown=True,
             )
 
-    def _settle(self, group: Sequence[_Request], reply: list[Any]) -> None:
-        now_us, epoch, *results = reply
-        for request, result in zip(group, results, strict=True):
-            request.outcome = self._outcome(request, result, now_us, epoch)
-
-    def _outcome(self, request: _Request, result: Any, now_us: int, epoch: int) -> Appended | IdempotencyConflict:
+    def _outcome(self, request: Request, result: Any, now_us: int, epoch: int) -> Appended | IdempotencyConflict:
         if isinstance(result, bytes):
             return _known(result, now_us)
-        return Appended(_mark(result, request.id, epoch) if result else None, now_us, request.answer)
+        return Appended(_mark(result, request.record_id, epoch) if result else None, now_us, request.answer)
 
-    def _append_decided(self, decide: Decide, key: Key | None, deadline: float) -> Appended:
-        if not self._writing.acquire(timeout=self._wait_limit_s):
-            raise JournalUnavailable(self._held_up())
+    def _decide(self, decide: Decide, key: Key | None, deadline: float) -> Appended | IdempotencyConflict:
         token = b""
         try:
-            if self._queue:  # they came first
-                self._append_queued(deadline)
             tries = 0
             while (outcome := self._try_decision(decide, key, token)) is None:
                 tries += 1
                 if tries == DECIDE_TRIES:
                     token = secrets.token_bytes(8)
                 if time.monotonic() >= deadline:
-                    raise JournalUnavailable(self._held_up())
+                    raise held_up()
+            return outcome
         finally:
             if token:
                 with contextlib.suppress(JournalUnavailable, JournalRefused):  # it runs out by itself
                     self._calls([Call.of(_RELEASE, self._keys, [token])])
-            self._writing.release()
-        if isinstance(outcome, IdempotencyConflict):
-            raise outcome
-        return outcome
 
     def _try_decision(self, decide: Decide, key: Key | None, token: bytes) -> Appended | IdempotencyConflict | None:
-        """None when somebody was faster, or holds the lease. Caller holds _writing."""
+        """None when somebody was faster, or holds the lease. Caller holds the writer's lock."""
         keys: list[str | bytes] = [*self._keys, *(() if key is None else (self._key_name(key),))]
         digest = b"" if key is None else key.digest
         begun = self._calls([Call.of(_BEGIN, keys, [self._clock(), token, digest])], resend=True)[0]
@@ -643,7 +578,7 @@ class RedisJournal:
         if begun[1] is not None:
             return _known(begun[1], begun[0])
         proposal = decide()
-        request = self._request(proposal, key)
+        request = self._appends.request(proposal, key)
         adds = isinstance(proposal.draft, EventBatch) and proposal.draft.parts
         reply = self._send([request], token, begun[2:], _APPEND if adds else _APPEND_ALWAYS)
         if not isinstance(reply, list):
@@ -652,9 +587,6 @@ class RedisJournal:
             return None
         now_us, epoch, result = reply
         return self._outcome(request, result, now_us, epoch)
-
-    def _held_up(self) -> str:
-        return "another writer held the journal for too long; nothing was recorded"
 
     def _key_name(self, key: Key) -> bytes:
         return f"{self._name}:key:".encode() + key.name
@@ -822,12 +754,8 @@ class RedisJournal:
 
     def check_writable(self, wait_s: float = 1.0) -> None:
         self._primary.check_open()
-        if not self._writing.acquire(timeout=wait_s):
-            raise JournalUnavailable(self._held_up())
-        try:
+        with self._appends.held(wait_s):
             self._primary.calls([Call.of(_CHECK, self._keys, [])], timeout_s=wait_s)
-        finally:
-            self._writing.release()
 
     def size_bytes(self) -> int:
         """Of stream and checkpoint, as the server estimates it from samples; keys are not counted."""
@@ -973,10 +901,3 @@ def _check_stands(after: Mark, state: _State, columns: Any) -> None:
 def _known(found: bytes, now_us: int) -> Appended | IdempotencyConflict:
     """What a script found under a key."""
     return Appended(None, now_us, found[1:], replayed=True) if found[:1] == b"r" else IdempotencyConflict()
-
-
-def _again(error: JournalUnavailable | JournalRefused) -> JournalUnavailable | JournalRefused:
-    """An error of its own for each thread that raises it."""
-    if isinstance(error, JournalUnavailable):
-        return JournalUnavailable(str(error), outcome_unknown=error.outcome_unknown)
-    return JournalRefused(*error.faults)

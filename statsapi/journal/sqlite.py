@@ -15,10 +15,9 @@ passive WAL checkpoint (synchronous=NORMAL). A COMMIT that fails with an I/O err
 last frame may be on the disk. Every other failure surely recorded nothing.
 
 Threads and processes. Three connections, each behind a lock of its own: the writer, the reader, the keeper
-(which does `maintain`). Threads that append queue up; the one that gets the writer's lock commits for all
-that wait, in one transaction. Workers are kept apart by SQLite's own write lock. No lock is waited for
-without a limit, so a stopped peer costs an error, not a hang. Order of locks: writer before reader; the
-keeper's alone.
+(which does `maintain`). What threads append at one time is committed together: see groups.py. Workers are kept
+apart by SQLite's own write lock. No lock is waited for without a limit, so a stopped peer costs an error, not a
+hang. Order of locks: writer before reader; the keeper's alone.
 
 The file must stay the one that was opened: its inode is compared before every COMMIT and every read (1 µs).
 When it was replaced (a backup was moved into its place) each connection is opened afresh, and marks no longer
@@ -32,13 +31,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import random
 import secrets
 import sqlite3
 import stat
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
@@ -62,7 +59,8 @@ from statsapi.journal import (
     Segment,
     wall_clock_us,
 )
-from statsapi.journal.format import decode_records, encode
+from statsapi.journal.format import decode_records
+from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Request, held_up
 
 APPLICATION_ID = 0x73746174  # "stat"
 SCHEMA_VERSION = 2
@@ -70,9 +68,6 @@ SCHEMA_VERSION = 2
 # CPU µs an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280. Single ones are
 # many.
 PAGE_BYTES = 4096
-
-# How long an append, a checkpoint or an opening waits for another process before it gives up.
-WAIT_LIMIT_S = 5.0
 
 # Who finds the write lock taken asks again after this. Appends/s of 2 and 4 processes with 4 threads each, on
 # two busy cores where runs differ by a third, so that these are much the same:
@@ -178,9 +173,6 @@ class SqliteJournal:
         self._commit_fsyncs = fsync == "always"
         self._clock_us = clock_us
         self._wait_limit_s = wait_limit_s
-        self._queue: deque[_Request] = deque()
-        # Ids are to be unique, not secret: asking the system for each costs a call that lets go of the interpreter.
-        self._ids = random.Random(secrets.randbits(256))  # noqa: S311
         file = _File(os.path.abspath(path), wait_limit_s)
         synchronous = "FULL" if fsync == "always" else "NORMAL"
         self.promise = f"the journal is {file.path}: what is acknowledged survives the end of every process" + (
@@ -188,6 +180,7 @@ class SqliteJournal:
         )
         self._file = file
         self._writer = _Link(file, f"PRAGMA synchronous={synchronous}", "PRAGMA busy_timeout=0")
+        self._appends = GroupCommit(self._record, self._writer.lock, id_bytes=16, wait_limit_s=wait_limit_s)
         self._reader = _Link(file, f"PRAGMA busy_timeout={int(wait_limit_s * 1000)}")
         self._keeper = _Link(file, "PRAGMA synchronous=NORMAL", "PRAGMA busy_timeout=0")
         file.prepare(create=create)
@@ -201,93 +194,34 @@ class SqliteJournal:
     # Appending
 
     def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
-        deadline = time.monotonic() + self._wait_limit_s
-        if not isinstance(proposal, Proposal):
-            return self._append_decided(proposal, key, deadline)
-        payload = None if proposal.draft is None else encode(proposal.draft)
-        request = _Request(payload, proposal.answer, key)
-        self._queue.append(request)
-        if not self._writer.lock.acquire(timeout=self._wait_limit_s):
-            with contextlib.suppress(ValueError):
-                self._queue.remove(request)
-                raise JournalUnavailable(self._held_up())
-            # A leader has taken it along: what becomes of it is known soon, as leaders are held to the limit
-            # too.
-            self._writer.lock.acquire()
-        try:
-            if request.outcome is None:
-                self._commit_queue(deadline)
-        finally:
-            if request.outcome is None:
-                self._queue.remove(request)  # before the next leader comes, who would record it after all
-            self._writer.lock.release()
-        if isinstance(request.outcome, Appended):
-            return request.outcome
-        assert request.outcome is not None  # noqa: S101 - for the type checker
-        raise request.outcome
-
-    def _append_decided(self, decide: Decide, key: Key | None, deadline: float) -> Appended:
-        if not self._writer.lock.acquire(timeout=self._wait_limit_s):
-            raise JournalUnavailable(self._held_up())
-        try:
-            if self._queue:  # they came first; if this fails they are told
-                with contextlib.suppress(JournalUnavailable):
-                    self._commit_queue(deadline)
-            outcome = self._transact(self._writer, lambda connection: self._decide(connection, decide, key), deadline)
-        finally:
-            self._writer.lock.release()
+        if isinstance(proposal, Proposal):
+            return self._appends.append(proposal, key)
+        with self._appends.held_alone() as deadline:
+            outcome = self._transact(self._writer, lambda connection: self._decide(connection, proposal, key), deadline)
         if isinstance(outcome, IdempotencyConflict):
             raise outcome
         return outcome
 
-    def _commit_queue(self, deadline: float) -> None:
-        """Record what is queued, and tell each request what became of it. Caller holds the writer's lock.
-
-        Raises JournalUnavailable when the write lock was not to be had; then nothing was taken from the
-        queue.
-        """
-        group: list[_Request] = []
-        failure: JournalUnavailable | None = None
-        try:
-            outcomes = self._transact(self._writer, lambda connection: self._record_group(connection, group), deadline)
-            for request, outcome in zip(group, outcomes, strict=True):
-                request.outcome = outcome
-        except JournalUnavailable as error:
-            if not group:
-                raise
-            failure = error
-        finally:
-            for request in group:
-                if request.outcome is None:
-                    request.outcome = (
-                        JournalUnavailable("the append was interrupted", outcome_unknown=True)
-                        if failure is None
-                        else JournalUnavailable(str(failure), outcome_unknown=failure.outcome_unknown)
-                    )
+    def _record(self, group: list[Request], deadline: float) -> list[Appended | IdempotencyConflict]:
+        return self._transact(self._writer, lambda connection: self._record_group(connection, group), deadline)
 
     def _record_group(
-        self, connection: sqlite3.Connection, group: list[_Request]
+        self, connection: sqlite3.Connection, group: list[Request]
     ) -> list[Appended | IdempotencyConflict]:
-        """Take what is queued by now: whoever came while the leader waited for the lock is in."""
-        while self._queue:
-            group.append(self._queue.popleft())
-        tail = _Tail(connection, self._clock_us(), self._ids)
+        self._appends.take(group)  # not before: whoever came while the write lock was waited for is in
+        tail = _Tail(connection, self._clock_us())
         outcomes: list[Appended | IdempotencyConflict] = []
         for request in group:
             known = None if request.key is None else tail.find(request.key)
-            outcomes.append(known or tail.record(request.payload, request.answer, request.key))
+            outcomes.append(known or tail.record(request))
         return outcomes
 
     def _decide(
         self, connection: sqlite3.Connection, decide: Decide, key: Key | None
     ) -> Appended | IdempotencyConflict:
-        tail = _Tail(connection, self._clock_us(), self._ids)
+        tail = _Tail(connection, self._clock_us())
         known = None if key is None else tail.find(key)
-        if known is not None:
-            return known
-        proposal = decide()
-        payload = None if proposal.draft is None else encode(proposal.draft)
-        return tail.record(payload, proposal.answer, key)
+        return known or tail.record(self._appends.request(decide(), key))
 
     def _transact(self, link: _Link, work: Callable[[sqlite3.Connection], _T], deadline: float) -> _T:
         """Run `work` in one write transaction and commit it; whatever it raises, nothing of it stays.
@@ -328,13 +262,10 @@ class SqliteJournal:
                     link.suspect(error)
                     raise _unavailable(error, self._file.path) from error
                 if time.monotonic() >= deadline:
-                    raise JournalUnavailable(self._held_up()) from error
+                    raise held_up() from error
             else:
                 return
             time.sleep(RETRY_S)
-
-    def _held_up(self) -> str:
-        return "another writer held the journal for too long; nothing was recorded"
 
     # Reading
 
@@ -453,12 +384,8 @@ class SqliteJournal:
                 connection.execute("DELETE FROM pieces WHERE key < ?", (drop_pieces_before,))
             return True
 
-        if not self._writer.lock.acquire(timeout=self._wait_limit_s):
-            raise JournalUnavailable(self._held_up())
-        try:
+        with self._appends.held():
             return self._transact(self._writer, switch, time.monotonic() + self._wait_limit_s)
-        finally:
-            self._writer.lock.release()
 
     def maintain(self) -> None:
         if not self._keeper.lock.acquire(blocking=False):
@@ -525,13 +452,11 @@ class SqliteJournal:
 
     def check_writable(self, wait_s: float = 1.0) -> None:
         deadline = time.monotonic() + wait_s
-        if not self._writer.lock.acquire(timeout=wait_s):
-            raise JournalUnavailable(self._held_up())
-        try:
-            self._begin(self._writer, self._writer.connection(), deadline)
-        finally:
-            self._writer.roll_back()
-            self._writer.lock.release()
+        with self._appends.held(wait_s):
+            try:
+                self._begin(self._writer, self._writer.connection(), deadline)
+            finally:
+                self._writer.roll_back()
 
     def size_bytes(self) -> int:
         self._reader.check_open()
@@ -646,24 +571,11 @@ def _fsync(path: str) -> None:
         os.close(opened)
 
 
-class _Request:
-    """A proposal in the queue; its leader sets `outcome`."""
-
-    __slots__ = ("answer", "key", "outcome", "payload")
-
-    def __init__(self, payload: bytes | None, answer: bytes, key: Key | None) -> None:
-        self.payload = payload
-        self.answer = answer
-        self.key = key
-        self.outcome: Appended | IdempotencyConflict | JournalUnavailable | None = None
-
-
 class _Tail:
     """The end of the log inside one write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, clock_us: int, ids: random.Random) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock_us: int) -> None:
         self._connection = connection
-        self._ids = ids
         self._position, last_us = _last(connection)
         self._now_us = max(clock_us, last_us)
 
@@ -676,15 +588,15 @@ class _Tail:
             return IdempotencyConflict()
         return Appended(None, self._now_us, bytes(answer), replayed=True)
 
-    def record(self, payload: bytes | None, answer: bytes, key: Key | None) -> Appended:
+    def record(self, request: Request) -> Appended:
         mark = None
-        if payload is not None:
+        if request.payload is not None:
             self._position += 1
-            mark = Mark(self._position, self._ids.randbytes(16))
-            self._connection.execute(_INSERT, (*mark, self._now_us, payload))
-        if key is not None:
-            self._connection.execute(_KEEP_KEY, (key.name, key.digest, answer, self._now_us + key.ttl_us))
-        return Appended(mark, self._now_us, answer)
+            mark = Mark(self._position, request.record_id)
+            self._connection.execute(_INSERT, (*mark, self._now_us, request.payload))
+        if (key := request.key) is not None:
+            self._connection.execute(_KEEP_KEY, (key.name, key.digest, request.answer, self._now_us + key.ttl_us))
+        return Appended(mark, self._now_us, request.answer)
 
 
 def _last(connection: sqlite3.Connection) -> tuple[int, int]:
