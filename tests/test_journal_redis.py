@@ -153,10 +153,11 @@ def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> None:
         assert journal.find_answer(Key(b"k", b"d", 1_000_000)) == b""
         journal.append(LARGE)
         journal.append(lambda: event(2.0))
-        assert journal.replace_prefix(None, Checkpoint(b"c", mark, 0, b"state"))
+        assert journal.replace_prefix(None, Checkpoint(b"c", mark, 0, b"state"), {1: b"piece"})
         journal.maintain()
         journal.check_writable()
         assert journal.info().records == 2
+        assert journal.read_pieces(b"c", 0, 2) == [(1, b"piece")]
         assert journal.read_checkpoint().state == b"state"
         journal.close()
         with pytest.raises(JournalRefused, match="permission"):

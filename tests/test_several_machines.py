@@ -131,6 +131,7 @@ def test_the_compose_file_fits_the_rest() -> None:
         settings = [key for key in services[name]["environment"] if key.startswith("STATSAPI_")]
         assert set(settings) <= set(env_names().values())
         assert services[name]["environment"]["STATSAPI_JOURNAL"].startswith("redis://valkey:6379/")
+        assert services[name]["environment"]["WEB_CONCURRENCY"] is None  # "" would end Gunicorn
     assert set(machines_there) == set(services["nginx"]["depends_on"])
     assert "sed '/^upstream statsapi {/,/^}/d' nginx.conf" in services["nginx"]["command"][-1]
     command = " ".join(services["valkey"]["command"])
