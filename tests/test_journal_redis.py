@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from statsapi.app import create_app
+from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalRefused, JournalUnavailable
 from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Key, Mark, Proposal, open_journal
 from statsapi.journal.redis_primary import Address
@@ -211,7 +213,9 @@ def test_memory_that_is_full_refuses_writes_only(tmp_path: Path) -> None:
 
 
 def test_tls_is_checked(tmp_path: Path) -> None:
-    """rediss:// takes the authority that ssl_ca_certs names, and no server that it does not vouch for."""
+    """rediss:// takes the authority that ssl_ca_certs names, and no server that it does not vouch for; so it is where
+    requests are counted.
+    """
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     named = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", certificate]
@@ -232,6 +236,10 @@ def test_tls_is_checked(tmp_path: Path) -> None:
         journal.close()
         with pytest.raises(JournalUnavailable, match="certificate verify failed"):
             open_journal(f"rediss://127.0.0.1:{port}?stream=s")
+        url = f"rediss://127.0.0.1:{port}?stream=s&ssl_ca_certs={certificate}"
+        app = create_app(Settings(journal=url, rate_limit="2/minute"), background=False)
+        assert [app.test_client().get("/series").status_code for _ in range(3)] == [200, 200, 429]
+        app.extensions["statsapi"].close()
     finally:
         server.kill()
 
