@@ -254,7 +254,7 @@ def _state_families(state: State | None) -> Iterator[Metric]:
     yield _gauge("statsapi_store_bytes", "Memory that the raw events take in each worker.", state.events_bytes)
     yield _gauge("statsapi_store_rollup_bytes", "Memory that the roll-ups take in each worker.", state.rollup_bytes)
     yield _gauge("statsapi_store_series", "Series held.", state.series)
-    yield _gauge("statsapi_journal_size_bytes", "What the journal occupies, on disk or in its server's memory.", state.journal_bytes)
+    yield _gauge("statsapi_journal_size_bytes", "What the journal occupies, on disk or in Redis.", state.journal_bytes)
     for stat in ("count", "mean", "min", "max", "sum", "stddev"):
         family = GaugeMetricFamily(
             f"statsapi_window_{stat}",
