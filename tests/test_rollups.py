@@ -54,8 +54,7 @@ def service_on(journal: Journal, clock: FakeClock, **options: Any) -> Service:
 
 
 def service_at(url: str, clock: FakeClock) -> Service:
-    journal = open_journal(url, clock_us=clock)
-    return Service(Settings(journal=url), lambda: journal, clock, background=False)
+    return Service(Settings(journal=url), lambda: open_journal(url, clock_us=clock), clock, background=False)
 
 
 @pytest.fixture(params=["sqlite", "redis"])
@@ -474,7 +473,6 @@ def test_anybody_compacts_while_others_record_ask_and_start(url: str) -> None:
     acknowledged before the question, and nothing twice.
     """
     clock = FakeClock()
-    service_at(url, clock).close()
     checkpoints: set[bytes] = set()
     acknowledged = [0, 0]
     begun = [0, 0]
