@@ -88,10 +88,12 @@ def sender(target: str, mine: list[bytes], media_type: str, barrier: Barrier) ->
         barrier.wait()
 
 
-def ingest(workers: int, connections: int, every: list[bytes], media_type: str) -> float:
+def ingest(
+    workers: int, connections: int, every: list[bytes], media_type: str, env: dict[str, str] | None = None
+) -> float:
     """Events a second of one round on a new server."""
     context = multiprocessing.get_context("fork")
-    with tempfile.TemporaryDirectory() as scratch, gunicorn_server(Path(scratch), workers=workers) as server:
+    with tempfile.TemporaryDirectory() as scratch, gunicorn_server(Path(scratch), workers=workers, env=env) as server:
         server.wait_for_journals(workers)
         barrier = context.Barrier(connections + 1)
         clients = [
