@@ -408,6 +408,34 @@ def test_a_checkpoint_whose_parts_the_server_forgot_is_not_made(
     assert journal.read_pieces(b"second", 0, 9) == [(1, b"one")]
 
 
+def test_an_older_copy_that_grows_in_the_middle_of_a_read_is_noticed(
+    journal: Journal, server: RedisServer, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark's record is lost, and between the two calls of one read others are appended in its place."""
+    fill(journal, 2)
+    keys = [f"{{{stream}}}", f"{{{stream}}}:meta"]
+    for key in keys:
+        server.send("COPY", key, f"{key}:older")
+    (mark,) = fill(journal, 1)
+    journal.read(mark)
+    for key in keys:
+        server.send("RENAME", f"{key}:older", key)
+    engine: Any = journal
+    calls = engine._calls
+
+    def one_by_one(asked: list[Any], **options: Any) -> list[Any]:
+        first = calls(asked[:1], **options)
+        if len(asked) == 2:
+            fill(other, 2)
+        return first + (calls(asked[1:], **options) if asked[1:] else [])
+
+    other = open_journal(server.journal_url(stream))
+    monkeypatch.setattr(engine, "_calls", one_by_one)
+    with pytest.raises(HistoryChanged):
+        journal.read(mark)
+    other.close()
+
+
 def test_near_and_far_readers_read_the_same(journal: Journal, server: RedisServer, stream: str) -> None:
     """One that lies far behind reads by a script, one that follows by XRANGE: both see every record once."""
     records = 2 * NEAR_RECORDS + 10

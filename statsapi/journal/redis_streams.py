@@ -615,7 +615,8 @@ class RedisJournal:
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
         limit_records = max(1, limit_records)
-        if self._behind_records <= NEAR_RECORDS:
+        heads: list[bytes] = []
+        if near := self._behind_records <= NEAR_RECORDS:
             count = min(limit_records, NEAR_RECORDS, max(NEAR_LEAST, int(limit_bytes / self._record_bytes) + 1))
             entries, told = self._calls(
                 [
@@ -625,7 +626,10 @@ class RedisJournal:
             )
             fields = [entry[1] for entry in entries]
             heads, payloads = [field[0] for field in fields], [field[1] for field in fields]
-        else:
+            # These are two moments. Where only the second knew of newer records, neither the mark's own record nor the
+            # one behind it was seen.
+            near = bool(heads) or told[0] <= after.position
+        if not near:
             arguments = [after.position, limit_records, max(1, limit_bytes)]
             told, *rest = self._calls([Call.of(_READ, self._keys, arguments)])[0]
             heads, payloads = rest[::2], rest[1::2]
@@ -661,7 +665,7 @@ class RedisJournal:
         self._behind_records = state.position - positions[-1]
         changes = decode_records(positions, stamps[:count].tolist(), payloads[:count])
         mark = _mark(positions[-1], columns["id"][count - 1].tobytes(), state.epoch)
-        more = not ended and positions[-1] < state.position and bool(payloads)
+        more = not ended and positions[-1] < state.position
         return Segment(mark, int(stamps[count - 1]), changes, count, more=more)
 
     def read_checkpoint(self) -> Checkpoint | None:
