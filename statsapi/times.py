@@ -49,26 +49,38 @@ def parse_timestamp_us(value: object) -> int:
     raise ValueError("must be an ISO 8601 string such as 2025-11-21T07:45:00Z, or a number of Unix seconds")
 
 
+def has_offset(value: object) -> bool:
+    """Whether a timestamp that `parse_timestamp_us` accepts says its own place in UTC; False: it was read as UTC.
+
+    A Unix number is counted from an instant in UTC, so it has one. Costs what parsing does: for the rare path.
+    """
+    return not isinstance(value, str) or _parse_iso(value).tzinfo is not None
+
+
 def _parse_iso_us(text: str) -> int:
-    if not _FULL_DATE.match(text) or not text.isprintable():  # any character may separate date and time, NUL too
-        raise ValueError(
-            "is not a full ISO 8601 date and time; write it like 2025-11-21T07:45:00Z or as a number of Unix seconds"
-        )
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        try:
-            moment = isoparse(text)
-        except OverflowError:
-            raise ValueError("lies outside the years 1 to 9999") from None
-        except ValueError:
-            raise ValueError("is not an ISO 8601 date and time; write it like 2025-11-21T07:45:00Z") from None
+    moment = _parse_iso(text)
     # Not astimezone(UTC): that overflows where year 1 or 9999 is crossed by the offset.
     since = moment.replace(tzinfo=None) - _EPOCH
     offset = moment.utcoffset()
     if offset:
         since -= offset
     return _in_range((since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds)
+
+
+def _parse_iso(text: str) -> datetime:
+    if not _FULL_DATE.match(text) or not text.isprintable():  # any character may separate date and time, NUL too
+        raise ValueError(
+            "is not a full ISO 8601 date and time; write it like 2025-11-21T07:45:00Z or as a number of Unix seconds"
+        )
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return isoparse(text)
+        except OverflowError:
+            raise ValueError("lies outside the years 1 to 9999") from None
+        except ValueError:
+            raise ValueError("is not an ISO 8601 date and time; write it like 2025-11-21T07:45:00Z") from None
 
 
 def _unix_us(number: int | float) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.model import MAX_TS_US, MIN_TS_US
-from statsapi.times import format_duration, format_timestamp, parse_duration_us, parse_timestamp_us
+from statsapi.times import format_duration, format_timestamp, has_offset, parse_duration_us, parse_timestamp_us
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -90,6 +90,18 @@ def test_timestamps_refused(written: object) -> None:
     """What is no timestamp, or lies outside the years 1 to 9999, is refused with a sentence."""
     with pytest.raises(ValueError, match=r"^(must|is|lies) "):
         parse_timestamp_us(written)
+
+
+@pytest.mark.parametrize("written", ["2025-11-21T07:45:00Z", "20251121T074500-0530", 1763711100, 1763711100.5])
+def test_an_offset_is_told(written: object) -> None:
+    """Z, a numeric offset and a Unix number say where in UTC they are."""
+    assert has_offset(written)
+
+
+@pytest.mark.parametrize("written", ["2025-11-21T07:45:00", "2025-11-21 07:45", "2025-W47-5", "2025-11-21"])
+def test_a_missing_offset_is_told(written: object) -> None:
+    """A text without any was read as UTC for want of one."""
+    assert not has_offset(written)
 
 
 offsets = st.timedeltas(min_value=timedelta(hours=-23), max_value=timedelta(hours=23)).map(
