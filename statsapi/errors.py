@@ -2,7 +2,8 @@
 
     StatsError
     ├── ConfigError            settings that cannot work, or a journal that cannot be used: raised at start
-    │   └── JournalRefused     a corrupt file, a newer format, a directory that cannot be written
+    │   └── JournalRefused     another program's file, a newer format, a directory that cannot be written
+    │       └── JournalDamaged  something in it is not what was written: a flipped bit, a lost sector, a missing record
     ├── InvalidRequest         it breaks a rule which needs the clock or the state; nothing was recorded
     ├── JournalUnavailable     the journal failed now: nothing was recorded, or (`outcome_unknown`) it may have been
     ├── ShuttingDown           this worker takes no new work
@@ -16,7 +17,12 @@ HTTP status codes are not known here: `api/problems.py` maps each class to one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+DAMAGE_ADVICE: Final = (
+    "`python -m statsapi journal check` says what is left; restore a backup, or save what is whole by "
+    "`python -m statsapi journal salvage NEW`"
+)
 
 
 class StatsError(Exception):
@@ -40,6 +46,23 @@ class JournalRefused(ConfigError):
 
     code = "journal-refused"
     retry_after_s = 60  # somebody has to see to it first
+
+
+class JournalDamaged(JournalRefused):
+    """`what` was read and is not what was written, or is missing: no answer is made from it, and none around it.
+
+    Waiting does not help. `advice` says what does; engines whose journal is not a file have their own. Nothing was
+    recorded by the call that met it, unless `outcome_unknown`.
+    """
+
+    code = "journal-damaged"
+
+    def __init__(self, what: str, why: str, *, advice: str = DAMAGE_ADVICE, outcome_unknown: bool = False) -> None:
+        super().__init__(f"{what} is damaged ({why}): {advice}")
+        self.what = what
+        self.why = why
+        self.advice = advice
+        self.outcome_unknown = outcome_unknown
 
 
 class InvalidRequest(StatsError):

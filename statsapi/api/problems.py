@@ -31,6 +31,7 @@ _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
     errors.StoreFull: (507, "The store is full"),
     errors.JournalUnavailable: (503, "The journal is not available"),
     errors.JournalRefused: (503, "The journal cannot be used"),
+    errors.JournalDamaged: (503, "The journal is damaged"),
     errors.ShuttingDown: (503, "Shutting down"),
     errors.ViewNotReady: (503, "Not ready yet"),
     errors.StatsError: (500, "Internal error"),
@@ -138,7 +139,7 @@ def _refused(error: errors.StatsError) -> Response:
     headers, members = {}, {}
     if hasattr(error, "retry_after_s"):
         headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, errors.JournalUnavailable):
+    if isinstance(error, errors.JournalUnavailable | errors.JournalDamaged):
         members["outcome"] = "unknown" if error.outcome_unknown else "not recorded"
     return problem(status, error.code, title, str(error), headers=headers, **members)
 

@@ -26,6 +26,11 @@ doubles a record:
         ...                                              # apply segment.changes, in order
         mark = segment.mark
 
+Damage.  Records, checkpoints, their pieces and the answers kept under keys carry checksums over all that matters
+(`format.py`), made when they are written and compared whenever they are read. What does not match, and a record or a
+piece that is missing between others, is JournalDamaged: it names what it is and says what to do. It is never skipped
+and never counted, and only those who have to read it are refused: a view that is past it goes on.
+
 Compaction.  A checkpoint replaces every record up to its mark, in one small atomic step (`replace_prefix`).
 From then on they are gone for readers; `maintain` takes them from the disk in small steps. Beside its state a
 checkpoint has pieces, bytes by an integer key, of which the next one changes only some: what is kept for long
@@ -222,17 +227,18 @@ class Journal(Protocol):
         Everything whose append returned before this call began is there (or `more` is True). With nothing new
         it costs a few µs. The arrays are read-only. Raises HistoryChanged when the mark's record no longer
         stands, or is covered by a checkpoint, except by one with that very mark; START stands only as long as
-        there is no checkpoint. JournalRefused for a record that this version cannot read: it is never
-        skipped.
+        there is no checkpoint. JournalRefused for a record that this version cannot read, JournalDamaged for one that
+        is not what was written, or missing: neither is ever skipped.
         """
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """The current checkpoint with its state."""
+        """The current checkpoint with its state. JournalDamaged where it, or the list of its pieces, is not whole."""
 
     def read_pieces(self, checkpoint_id: bytes, first: int, last: int) -> list[tuple[int, bytes]]:
         """That checkpoint's pieces with keys from `first` up to, not including, `last`, by rising key.
 
-        HistoryChanged when it is not the current one (any more).
+        HistoryChanged when it is not the current one (any more). JournalDamaged for one that is not what was written,
+        or missing.
         """
 
     def replace_prefix(

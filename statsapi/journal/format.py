@@ -13,6 +13,13 @@ Because the blocks are aligned, many single-event records side by side are a mat
 headers are checked, and whose columns are taken, all at once: 0.15 µs a record where one by one takes 13.
 
 id and appended_us are not in the payload: the engine keeps them beside it, since it looks at them alone.
+
+Damage. What is kept carries a checksum, made when it is written and compared whenever it is read; what does not match
+is JournalDamaged. All are CRC-32 as in zlib (5.5 GB/s here and 0.1 µs a call; blake2b: 1 GB/s and 0.35 µs). It finds
+every damage within 32 bits and every odd number of flipped bits, and misses one in 4 billion of what is damaged at
+random. `checksum` of a record ends with 16 bytes of fixed length, so an engine whose server gives position and time
+may let the server go on from `crc32(record_id, crc32(payload))`. A checkpoint's covers those of its pieces, so that a
+piece that is missing is noticed as well.
 """
 
 from __future__ import annotations
@@ -20,11 +27,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.errors import JournalRefused
+from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.model import Deletion, EventBatch, Part, TimestampsUs, Values
 
 VERSION = 1
@@ -44,6 +52,10 @@ ALONE_FROM_BYTES = 16_384
 _HEADER = struct.Struct("<BBHI")
 _SINGLE = struct.Struct("<BBHIHI")
 _BOUNDS = struct.Struct("<qq")
+_PLACE = struct.Struct("<qq")
+_KEY = struct.Struct("<q")
+_HEAD = struct.Struct("<IqqII")
+_ANSWER = struct.Struct("<IIq")
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -61,6 +73,51 @@ class Events(NamedTuple):
 
 
 Change = Events | Deletion
+
+
+def checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> int:
+    """A record's: the CRC-32 of payload, id, position int64 and appended_us int64, little-endian. 0.5 µs + 0.2 ns/B."""
+    return crc32(_PLACE.pack(position, appended_us), crc32(record_id, crc32(payload)))
+
+
+def checksums(
+    positions: Sequence[int], record_ids: Sequence[bytes], appended_us: Sequence[int], payloads: Sequence[bytes]
+) -> list[int]:
+    """`checksum` of each: 0.22 µs a record."""
+    places = np.empty((len(positions), 2), "<i8")
+    places[:, 0] = positions
+    places[:, 1] = appended_us
+    return list(map(crc32, places.view("V16").ravel().tolist(), map(crc32, record_ids, map(crc32, payloads))))
+
+
+def piece_checksum(key: int, piece: bytes) -> int:
+    """A piece's. Pieces outlive the checkpoint that they were written with, so it has no part in it."""
+    return crc32(_KEY.pack(key), crc32(piece))
+
+
+def pieces_checksum(keys: Sequence[int], each: Sequence[int]) -> int:
+    """Of all pieces, by rising key: covers which there are, and what each one's checksum is."""
+    table = np.empty((len(keys), 2), "<i8")
+    table[:, 0] = keys
+    table[:, 1] = each
+    return crc32(table.tobytes())
+
+
+def checkpoint_checksum(
+    checkpoint_id: bytes, position: int, record_id: bytes, appended_us: int, state_checksum: int, pieces: int
+) -> int:
+    """A checkpoint's head: `state_checksum` is crc32(state), `pieces` is `pieces_checksum`.
+
+    So the head can be checked without reading the state.
+    """
+    return crc32(
+        _HEAD.pack(len(checkpoint_id), position, appended_us, state_checksum, pieces) + checkpoint_id + record_id
+    )
+
+
+def answer_checksum(name: bytes, digest: bytes, answer: bytes, expires_us: int) -> int:
+    """Of the answer that is kept under an idempotency key."""
+    return crc32(answer, crc32(_ANSWER.pack(len(name), len(digest), expires_us) + name + digest))
 
 
 def encode(draft: EventBatch | Deletion) -> bytes:
@@ -101,7 +158,7 @@ def encode_batch(batch: EventBatch, *, limit_bytes: int = MAX_PAYLOAD_BYTES) -> 
 
 
 def decode_batch(payload: bytes) -> EventBatch:
-    """The inverse of encode_batch; the arrays are read-only views of `payload`. JournalRefused if it is not
+    """The inverse of encode_batch; the arrays are read-only views of `payload`. JournalDamaged if it is not
     one.
     """
     _, kind, _, _ = _header(payload, 0, len(payload), "the batch")
@@ -115,8 +172,8 @@ def decode_records(positions: Sequence[int], appended_us: Sequence[int], payload
     """The changes these records make, in order: small records of events side by side become one Events per series.
 
     Within a series arrival order is kept. About 0.15 µs a single-event record, 0.5 with many series; next to nothing
-    for a batch, whose columns are views of its payload. JournalRefused names the position of a record that cannot be
-    read.
+    for a batch, whose columns are views of its payload. JournalDamaged names the position of a record that cannot be
+    read, JournalRefused one that is too new.
     """
     changes: list[Change] = []
     first = 0
@@ -418,5 +475,5 @@ def _where(position: int) -> str:
     return f"the journal's record {position}"
 
 
-def _malformed(where: str, why: str) -> JournalRefused:
-    return JournalRefused(f"{where} is damaged ({why}); restore the journal from a backup")
+def _malformed(where: str, why: str) -> JournalDamaged:
+    return JournalDamaged(where, why)

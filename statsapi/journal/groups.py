@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
+from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import Appended, Key, Proposal
 from statsapi.journal.format import encode
 
@@ -148,4 +148,6 @@ def _told(error: JournalUnavailable | JournalRefused | None) -> JournalUnavailab
         return JournalUnavailable("the append was interrupted", outcome_unknown=True)
     if isinstance(error, JournalUnavailable):
         return JournalUnavailable(str(error), outcome_unknown=error.outcome_unknown)
+    if isinstance(error, JournalDamaged):
+        return JournalDamaged(error.what, error.why, advice=error.advice, outcome_unknown=error.outcome_unknown)
     return JournalRefused(*error.faults)
