@@ -111,8 +111,7 @@ class SeriesInfo(NamedTuple):
 class Key:
     """An idempotency key: `name` says whose, `digest` what was asked; kept for ttl_us from the append.
 
-    Both are compared byte by byte. Expiry is judged by the journal's time, max(the clock, the last
-    appended_us).
+    Both are compared byte by byte. Expiry is judged by time that has stood (`Journal.settled_us`).
     """
 
     name: bytes

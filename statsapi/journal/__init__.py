@@ -5,8 +5,14 @@ promises.
 
 Order.  Records stand in the order in which they were committed, and a reader sees them in that order, without
 gaps. Positions rise and are never given twice, not even after everything was compacted; what they are is the
-engine's affair. `appended_us` is max(the engine's clock, the previous record's), set inside the append's
-transaction: it never falls, whatever clocks do, also across compaction and restarts.
+engine's affair.
+
+Time.  The engine's clock is the server's where the engine is a server, and this machine's else. A record's
+`appended_us` is set inside the append's transaction, by `time_after`: it rises with position, also across compaction
+and restarts, but falls where a clock that was wrong by more than a minute was put right. So nothing may rely on its
+order. Each Segment says what the engine's clock said (`now_us`). An idempotency key is known for its lifetime at least:
+what forgets it is not the clock, which may be wrong for a moment, but `settled_us`, the time that has stood. Whoever
+opens the journal sets that, as an engine alone cannot tell.
 
 Durability.  When `append` returns, the record survives the death of every process (memory:// excepted, which
 promises nothing). With fsync="always" it survives a power cut too; with "interval" a power cut costs what was
@@ -30,6 +36,12 @@ Damage.  Records, checkpoints, their pieces and the answers kept under keys carr
 (`format.py`), made when they are written and compared whenever they are read. What does not match, and a record or a
 piece that is missing between others, is JournalDamaged: it names what it is and says what to do. It is never skipped
 and never counted, and only those who have to read it are refused: a view that is past it goes on.
+
+Loss.  That acknowledged records are gone is told once by whoever finds out. Where a view finds its history changed, and
+no compaction has passed it, it tells so by itself: from where it stood and where the journal now ends. An engine that
+knows more gives its HistoryChanged a `Lost`. What an engine notices when it opens the journal (a high-water mark beside
+the file) is its `lost`, which the service reads right after the opening. Both end in an ERROR line, a counter, and
+/readyz; an engine need not log it.
 
 Compaction.  A checkpoint replaces every record up to its mark, in one small atomic step (`replace_prefix`).
 From then on they are gone for readers; `maintain` takes them from the disk in small steps. Beside its state a
@@ -69,12 +81,14 @@ __all__ = [
     "Info",
     "Journal",
     "Key",
+    "Lost",
     "Mark",
     "Proposal",
     "Segment",
     "decode_batch",
     "encode_batch",
     "open_journal",
+    "time_after",
     "wall_clock_us",
 ]
 
@@ -87,10 +101,40 @@ READ_LIMIT_BYTES = 8 << 20
 READ_LIMIT_RECORDS = 65_536
 
 
+# A last record that is no further ahead of the clock than this was stamped by another worker's clock, which may differ
+# a little; one that is further ahead by a clock that was wrong, or this one is.
+CLOCKS_DIFFER_US = 60_000_000
+
+
+def time_after(clock_us: int, last_us: int) -> int:
+    """The time of what happens now, after a record that was appended at `last_us`: see Time in the module's text."""
+    return last_us if clock_us < last_us <= clock_us + CLOCKS_DIFFER_US else clock_us
+
+
+class Lost(NamedTuple):
+    """Acknowledged records that are no longer in the journal.
+
+    records   how many, at least; None where that cannot be known
+    since_us  the `appended_us` of the last record before them, as far as that can be known
+    how       a clause for people: "the file was replaced by an older one"
+    """
+
+    records: int | None
+    since_us: int | None
+    how: str
+
+
 class HistoryChanged(StatsError):
-    """The record that a view stands on is no longer there, or is another one: start from the checkpoint."""
+    """The record that a view stands on is no longer there, or is another one: start from the checkpoint.
+
+    `lost` is set where the engine knows that acknowledged records are gone, not merely compacted.
+    """
 
     code = "history-changed"
+
+    def __init__(self, message: str, lost: Lost | None = None) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class Mark(NamedTuple):
@@ -140,6 +184,7 @@ class Segment:
                  of events that stand side by side become one Events per series, in order of arrival
     records      how many records these were (ticks count)
     more         there was more than the limits allowed: read on
+    now_us       what the engine's clock said at a moment of this read
     """
 
     mark: Mark
@@ -147,6 +192,7 @@ class Segment:
     changes: list[Change]
     records: int
     more: bool
+    now_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +229,19 @@ class Journal(Protocol):
     """Called with the seconds of each wait for the disk that makes records safe from a power cut; the opener sets it.
     """
 
+    settled_us: Callable[[], int]
+    """The time that has stood, by which idempotency keys are forgotten; any thread may call it. The opener sets it;
+    until then it is the engine's clock.
+    """
+
+    @property
+    def lost(self) -> Lost | None:
+        """What was found missing when the journal was opened."""
+
+    @property
+    def local_clock_us(self) -> Clock | None:
+        """The engine's clock where asking it costs nothing; None where it comes with each read only."""
+
     @property
     def needs_single_process(self) -> bool:
         """Whether a second process would see another journal (memory://)."""
@@ -217,13 +276,15 @@ class Journal(Protocol):
         after: Mark,
         *,
         until_us: int | None = None,
+        wrong_after_us: int | None = None,
         limit_bytes: int = READ_LIMIT_BYTES,
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
         """What was committed after that mark, in commit order, at least one record if there is any, up to the
         limits.
 
-        With `until_us` the journal ends, for this call, before the first record appended later than that.
+        With `until_us` the journal ends, for this call, before the first record appended later than that; records
+        later than `wrong_after_us`, of which the caller knows that a wrong clock stamped them, do not end it.
         Everything whose append returned before this call began is there (or `more` is True). With nothing new
         it costs a few µs. The arrays are read-only. Raises HistoryChanged when the mark's record no longer
         stands, or is covered by a checkpoint, except by one with that very mark; START stands only as long as

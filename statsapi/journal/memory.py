@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -26,9 +25,11 @@ from statsapi.journal import (
     HistoryChanged,
     Info,
     Key,
+    Lost,
     Mark,
     Proposal,
     Segment,
+    time_after,
     wall_clock_us,
 )
 from statsapi.journal.format import VERSION, decode_records, encode
@@ -52,10 +53,13 @@ class MemoryJournal:
     """
 
     needs_single_process = True
+    lost: Lost | None = None
     promise = "the journal is in memory: everything is lost when the process ends"
 
     def __init__(self, *, clock_us: Clock = wall_clock_us) -> None:
         self.observe_fsync: Callable[[float], None] = lambda seconds: None
+        self.settled_us = clock_us
+        self.local_clock_us: Clock | None = clock_us
         self._clock_us = clock_us
         self._writing = threading.Lock()
         self._lock = threading.Lock()
@@ -94,7 +98,7 @@ class MemoryJournal:
         with self._lock:
             self._check_open()
             kept = self._keys.get(key.name)
-            if kept is None or kept.expires_us <= self._now_us():
+            if kept is None or kept.expires_us <= self.settled_us():
                 return None
         if kept.digest != key.digest:
             raise IdempotencyConflict
@@ -105,6 +109,7 @@ class MemoryJournal:
         after: Mark,
         *,
         until_us: int | None = None,
+        wrong_after_us: int | None = None,
         limit_bytes: int = READ_LIMIT_BYTES,
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
@@ -112,10 +117,15 @@ class MemoryJournal:
             self._check_open()
             self._check_stands(after)
             first = after.position - self._base
+            now_us = self._clock_us()
             held = len(self._records)
-            if until_us is not None:  # appended_us never falls
-                held = bisect_right(self._records, until_us, key=lambda record: record.appended_us)
             records = self._records[first : min(held, first + max(1, limit_records))]
+        if until_us is not None:
+            for count, record in enumerate(records):
+                if record.appended_us > until_us and (wrong_after_us is None or record.appended_us <= wrong_after_us):
+                    del records[count:]
+                    held = first + count
+                    break
         size = 0
         for count, record in enumerate(records, 1):
             size += len(record.payload)
@@ -123,7 +133,7 @@ class MemoryJournal:
                 del records[count:]
                 break
         if not records:
-            return Segment(after, None, [], 0, more=False)
+            return Segment(after, None, [], 0, more=False, now_us=now_us)
         end = after.position + len(records)
         changes = decode_records(
             range(after.position + 1, end + 1),
@@ -131,7 +141,8 @@ class MemoryJournal:
             [record.payload for record in records],
         )
         mark = Mark(end, records[-1].id)
-        return Segment(mark, records[-1].appended_us, changes, len(records), first + len(records) < held)
+        more = first + len(records) < held
+        return Segment(mark, records[-1].appended_us, changes, len(records), more=more, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:
         with self._lock:
@@ -174,11 +185,11 @@ class MemoryJournal:
     def maintain(self) -> None:
         with self._lock:
             self._check_open()
-            now_us = self._now_us()
+            settled_us = self.settled_us()
             # Keys with one lifetime expire in the order they came; any other order only makes some go later.
             while self._keys:
                 name = next(iter(self._keys))
-                if self._keys[name].expires_us > now_us:
+                if self._keys[name].expires_us > settled_us:
                     break
                 del self._keys[name]
 
@@ -235,7 +246,7 @@ class MemoryJournal:
             raise JournalUnavailable("the journal is closed")
 
     def _now_us(self) -> int:
-        return max(self._clock_us(), self._appended_us)
+        return time_after(self._clock_us(), self._appended_us)
 
     def _check_stands(self, mark: Mark) -> None:
         """Caller holds _lock."""

@@ -73,6 +73,7 @@ from statsapi.journal import (
     HistoryChanged,
     Info,
     Key,
+    Lost,
     Mark,
     Proposal,
     Segment,
@@ -406,6 +407,7 @@ class RedisJournal:
     """See the Journal protocol, and the module's text for what is kept where."""
 
     needs_single_process = False
+    lost: Lost | None = None
 
     def __init__(
         self,
@@ -420,6 +422,8 @@ class RedisJournal:
         self.observe_fsync: Callable[[float], None] = lambda seconds: None
         # The engine's clock is the server's. One that a test sets is sent along.
         self._clock_us = None if clock_us is wall_clock_us else clock_us
+        self.settled_us = clock_us
+        self.local_clock_us: Clock | None = clock_us
         self._wait_replicas = wait_replicas
         self._name = f"{{{address.stream}}}"
         self._keys = (self._name, f"{self._name}:meta")
@@ -611,6 +615,7 @@ class RedisJournal:
         after: Mark,
         *,
         until_us: int | None = None,
+        wrong_after_us: int | None = None,
         limit_bytes: int = READ_LIMIT_BYTES,
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
@@ -641,14 +646,16 @@ class RedisJournal:
             )
         columns = np.frombuffer(joined, _HEAD)
         _check_stands(after, state, columns)
-        return self._segment(after, state, columns, payloads, until_us, limit_bytes)
+        due = _count_until(columns["appended_us"], until_us, wrong_after_us)
+        return self._segment(after, state, columns, payloads, due, limit_bytes)
 
     def _segment(
-        self, after: Mark, state: _State, columns: Any, payloads: list[bytes], until_us: int | None, limit_bytes: int
+        self, after: Mark, state: _State, columns: Any, payloads: list[bytes], due: int, limit_bytes: int
     ) -> Segment:
-        """What of this belongs to the segment, decoded."""
+        """What of this belongs to the segment, decoded: the first `due` records at most."""
+        now_us = (self._clock_us or wall_clock_us)()
         stamps = columns["appended_us"]
-        count = len(stamps) if until_us is None else int(np.searchsorted(stamps, until_us, side="right"))
+        count = due
         ended = count < len(stamps)  # the journal ends here, for this call
         size = 0
         for at in range(count):
@@ -658,7 +665,7 @@ class RedisJournal:
                 break
         if count == 0:
             self._behind_records = state.position - after.position
-            return Segment(after, None, [], 0, more=False)
+            return Segment(after, None, [], 0, more=False, now_us=now_us)
         self._record_bytes = max(1.0, sum(map(len, payloads)) / len(payloads))
         # One after the other, but where somebody else has taken some out.
         positions = columns["position"][:count].tolist()
@@ -666,7 +673,7 @@ class RedisJournal:
         changes = decode_records(positions, stamps[:count].tolist(), payloads[:count])
         mark = _mark(positions[-1], columns["id"][count - 1].tobytes(), state.epoch)
         more = not ended and positions[-1] < state.position
-        return Segment(mark, int(stamps[count - 1]), changes, count, more=more)
+        return Segment(mark, int(stamps[count - 1]), changes, count, more=more, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:
         for _ in range(3):
@@ -900,6 +907,16 @@ def _check_stands(after: Mark, state: _State, columns: Any) -> None:
         stands = after.record_id[:_ID_BYTES] == state.id
     if not stands:
         raise HistoryChanged("the record this view stands on is no longer in the journal")
+
+
+def _count_until(stamps: Any, until_us: int | None, wrong_after_us: int | None) -> int:
+    """How many records stand before the first that ends the journal: see Journal.read."""
+    if until_us is None:
+        return len(stamps)
+    ends = stamps > until_us
+    if wrong_after_us is not None:
+        ends &= stamps <= wrong_after_us
+    return int(ends.argmax()) if ends.any() else len(stamps)
 
 
 def _known(found: bytes, now_us: int) -> Appended | IdempotencyConflict:

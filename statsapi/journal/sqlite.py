@@ -54,9 +54,11 @@ from statsapi.journal import (
     HistoryChanged,
     Info,
     Key,
+    Lost,
     Mark,
     Proposal,
     Segment,
+    time_after,
     wall_clock_us,
 )
 from statsapi.journal.format import decode_records
@@ -159,6 +161,7 @@ class SqliteJournal:
     """See the Journal protocol, and the module's text for what is kept where and by which lock."""
 
     needs_single_process = False
+    lost: Lost | None = None
 
     def __init__(
         self,
@@ -171,6 +174,8 @@ class SqliteJournal:
     ) -> None:
         self.observe_fsync: Callable[[float], None] = lambda seconds: None
         self._commit_fsyncs = fsync == "always"
+        self.settled_us = clock_us
+        self.local_clock_us: Clock | None = clock_us
         self._clock_us = clock_us
         self._wait_limit_s = wait_limit_s
         file = _File(os.path.abspath(path), wait_limit_s)
@@ -209,7 +214,7 @@ class SqliteJournal:
         self, connection: sqlite3.Connection, group: list[Request]
     ) -> list[Appended | IdempotencyConflict]:
         self._appends.take(group)  # not before: whoever came while the write lock was waited for is in
-        tail = _Tail(connection, self._clock_us())
+        tail = _Tail(connection, self._clock_us(), self.settled_us())
         outcomes: list[Appended | IdempotencyConflict] = []
         for request in group:
             known = None if request.key is None else tail.find(request.key)
@@ -219,7 +224,7 @@ class SqliteJournal:
     def _decide(
         self, connection: sqlite3.Connection, decide: Decide, key: Key | None
     ) -> Appended | IdempotencyConflict:
-        tail = _Tail(connection, self._clock_us())
+        tail = _Tail(connection, self._clock_us(), self.settled_us())
         known = None if key is None else tail.find(key)
         return known or tail.record(self._appends.request(decide(), key))
 
@@ -271,8 +276,7 @@ class SqliteJournal:
 
     def find_answer(self, key: Key) -> bytes | None:
         def look(connection: sqlite3.Connection) -> tuple[bytes, bytes] | None:
-            now_us = max(self._clock_us(), _last(connection)[1])
-            row: tuple[bytes, bytes] | None = connection.execute(_FIND_KEY, (key.name, now_us)).fetchone()
+            row: tuple[bytes, bytes] | None = connection.execute(_FIND_KEY, (key.name, self.settled_us())).fetchone()
             return row
 
         row = self._query(self._reader, look)
@@ -288,6 +292,7 @@ class SqliteJournal:
         after: Mark,
         *,
         until_us: int | None = None,
+        wrong_after_us: int | None = None,
         limit_bytes: int = READ_LIMIT_BYTES,
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
@@ -304,7 +309,7 @@ class SqliteJournal:
             last = _probe(connection, after)
             size, ended = 0, False
             for position, stamp, payload in connection.execute(_ROWS, (after.position, max(1, limit_records))):
-                if until_us is not None and stamp > until_us:
+                if until_us is not None and until_us < stamp and (wrong_after_us is None or stamp <= wrong_after_us):
                     ended = True
                     break
                 positions.append(position)
@@ -318,13 +323,14 @@ class SqliteJournal:
             (record_id,) = connection.execute("SELECT id FROM log WHERE seq = ?", positions[-1:]).fetchone()
             return not ended and positions[-1] < last, record_id
 
+        now_us = self._clock_us()
         found = self._query(self._reader, fetch)
         if found is None:
-            return Segment(after, None, [], 0, more=False)
+            return Segment(after, None, [], 0, more=False, now_us=now_us)
         more, record_id = found
         changes = decode_records(positions, stamps, payloads)
         mark = Mark(positions[-1], record_id)
-        return Segment(mark, stamps[-1], changes, len(positions), more=more)
+        return Segment(mark, stamps[-1], changes, len(positions), more=more, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:
         row = self._query(self._reader, lambda connection: connection.execute(_CHECKPOINT).fetchone())
@@ -369,12 +375,12 @@ class SqliteJournal:
             row = connection.execute(
                 "SELECT appended_us FROM log WHERE seq = ?", (checkpoint.mark.position,)
             ).fetchone()
-            # Time goes on from here when no record is left, so a caller's slip must not turn it back.
-            stamps = [checkpoint.appended_us, *(row or ()), *(current[1:] if current else ())]
+            # Time goes on from here when no record is left, so it is the record's own, not what a caller says.
+            (appended_us,) = row or current[1:]
             connection.execute(
                 "INSERT OR REPLACE INTO checkpoint (one, id, position, record_id, appended_us, state)"
                 " VALUES (1, ?, ?, ?, ?, ?)",
-                (checkpoint.id, *checkpoint.mark, max(stamps), checkpoint.state),
+                (checkpoint.id, *checkpoint.mark, appended_us, checkpoint.state),
             )
             kept = ((key, piece) for key, piece in pieces.items() if piece is not None)
             connection.executemany("INSERT OR REPLACE INTO pieces (key, piece) VALUES (?, ?)", kept)
@@ -434,13 +440,12 @@ class SqliteJournal:
     def _drop_expired_keys(self) -> bool:
         """One step; gives whether there may be more."""
 
-        def look(connection: sqlite3.Connection) -> tuple[int, bool]:
-            now_us = max(self._clock_us(), _last(connection)[1])
-            return now_us, connection.execute(_EXPIRED, (now_us,)).fetchone() is not None
-
-        now_us, some = self._query(self._keeper, look)
+        settled_us = self.settled_us()
+        some = self._query(
+            self._keeper, lambda connection: connection.execute(_EXPIRED, (settled_us,)).fetchone() is not None
+        )
         if some:
-            self._keep(_DROP_KEYS, now_us)
+            self._keep(_DROP_KEYS, settled_us)
         return some
 
     def _keep(self, statement: str, parameter: int) -> None:
@@ -574,13 +579,14 @@ def _fsync(path: str) -> None:
 class _Tail:
     """The end of the log inside one write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, clock_us: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, clock_us: int, settled_us: int) -> None:
         self._connection = connection
         self._position, last_us = _last(connection)
-        self._now_us = max(clock_us, last_us)
+        self._now_us = time_after(clock_us, last_us)
+        self._settled_us = settled_us
 
     def find(self, key: Key) -> Appended | IdempotencyConflict | None:
-        row = self._connection.execute(_FIND_KEY, (key.name, self._now_us)).fetchone()
+        row = self._connection.execute(_FIND_KEY, (key.name, self._settled_us)).fetchone()
         if row is None:
             return None
         digest, answer = row
