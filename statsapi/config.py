@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from marshmallow import Schema, ValidationError, fields, validate
 
 from statsapi.errors import ConfigError
-from statsapi.model import Retention
+from statsapi.model import SERIES_NAME, SERIES_RULE, Retention
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_duration, parse_duration_us
 
 PREFIX: Final = "STATSAPI_"
@@ -28,7 +28,7 @@ GRACE_US: Final = 5 * MINUTE_US
 # A hundred years: from now, whatever lies so far back or ahead is a moment that can be written.
 DURATION_MAX_US: Final = 36_500 * DAY_US
 
-_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?", re.ASCII)
+_ORIGIN = re.compile(r"(https?)://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
 
 
 class Duration(fields.Field[int]):
@@ -51,8 +51,26 @@ class Duration(fields.Field[int]):
         return duration_us
 
 
+class Number(fields.Integer):
+    """A whole number in plain digits: Python's own reader takes `1_000`, and digits of any script."""
+
+    def __init__(self, *, least: int, most: int, **options: Any) -> None:
+        rule = f"must be a whole number from {least} to {most}, in digits alone"
+        super().__init__(validate=validate.Range(least, most, error=rule), error_messages={"invalid": rule}, **options)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not re.fullmatch("[0-9]{1,18}", str(value), re.ASCII):
+            raise self.make_error("invalid")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
 # The last two are what unset stands for, with an SQLite journal and a memory one.
 _RATE_LIMIT_STORAGES: Final = ("redis", "rediss", "redis+unix", "sqlite+limits", "memory")
+_RATE_LIMIT_REDIS: Final = re.compile(
+    r"(?:[^/?\s]*@)?([^/?@:\s]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]*)?(\?\S*)?", re.ASCII
+)
+_RATE_LIMIT_MOST: Final = 1_000_000_000
+_YEAR_S: Final = 366 * 24 * 3600
 
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
 
@@ -61,20 +79,35 @@ def _valid_rate_limit(value: str) -> None:
     import limits  # few ask for it
 
     try:
-        limits.parse_many(value)
+        items = limits.parse_many(value)
     except ValueError:
         raise ValidationError("must be like 100/minute, or several of them with commas between") from None
+    if re.search(r"(/|per)\s*0+\s*[a-z]", value.lower()):  # the library takes `1/0 minute` for `1/minute`
+        raise ValidationError("names a period of 0: write 100/minute, or 100/5 minutes")
+    for item in items:
+        if not 1 <= item.amount <= _RATE_LIMIT_MOST:
+            raise ValidationError(
+                f"must allow from 1 to {_RATE_LIMIT_MOST:,} requests, not {item.amount}; unset is no limit"
+            )
+        if item.get_expiry() > _YEAR_S:
+            raise ValidationError("names a period of more than a year")
+    if len({item.get_expiry() for item in items}) < len(items):
+        raise ValidationError("limits one period twice, and only the lower limit could ever count")
 
 
 def _valid_rate_limit_storage(value: str) -> None:
     """What the `limits` library would find out in each worker, with a traceback."""
-    scheme = value.partition("://")[0]
+    scheme, _, place = value.partition("://")
     if scheme not in _RATE_LIMIT_STORAGES:
         raise ValidationError("must be redis://host:port/db, rediss:// for TLS, or redis+unix:///path/to/socket")
     try:
         _ = urlsplit(value).port
     except ValueError as error:
         raise ValidationError(f"is no address: {error}") from None
+    if scheme in ("redis", "rediss") and not _RATE_LIMIT_REDIS.fullmatch(place):
+        raise ValidationError("is no address: write redis://host:port/db, where db is the database's number")
+    if scheme == "redis+unix" and not re.fullmatch(r"([^/\s]*@)?/[^/].*", place):
+        raise ValidationError("names no socket: write redis+unix:///path/to/socket")
 
 
 class OptionalDuration(Duration):
@@ -85,20 +118,42 @@ class OptionalDuration(Duration):
 
 
 class Names(fields.Field[tuple[str, ...]]):
-    """Names with commas in between; a name given twice counts once."""
+    """Names of series with commas in between, each as requests have to write it; one given twice counts once."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+        names = _split(value)
+        for name in names:
+            if not SERIES_NAME.fullmatch(name):
+                raise ValidationError(f"{name!r} is not the name of a series: it {SERIES_RULE}")
+        return names
 
 
-class Durations(Names):
-    """Durations with commas in between, kept as they are written."""
+class Durations(fields.Field[tuple[str, ...]]):
+    """Durations with commas in between, kept as they are written; one given twice counts once."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        texts = super()._deserialize(value, attr, data, **kwargs)
-        for text in texts:
-            Duration().deserialize(text)
+        seen: dict[int, str] = {}
+        for text in (texts := _split(value)):
+            try:
+                duration_us = Duration().deserialize(text)
+            except ValidationError as error:
+                raise ValidationError([f"{text!r} {reason}" for reason in error.messages]) from None
+            if (other := seen.setdefault(duration_us, text)) != text:
+                raise ValidationError(f"contains one window twice, as {other} and as {text}")
         return texts
+
+
+_ITEMS_MAX: Final = 1000
+
+
+def _split(value: object) -> tuple[str, ...]:
+    """What stands between the commas, at least one and each once."""
+    items = tuple(dict.fromkeys(item.strip() for item in str(value).split(",") if item.strip()))
+    if not items:
+        raise ValidationError("contains nothing but commas: write a,b,c, or leave it unset")
+    if len(items) > _ITEMS_MAX:
+        raise ValidationError(f"takes at most {_ITEMS_MAX:,}, not {len(items):,}")
+    return items
 
 
 _METRICS_WINDOWS: Final = ("5m", "1h", "24h")
@@ -108,9 +163,20 @@ class Origins(fields.Field[tuple[str, ...]]):
     """Web origins with commas between them; checked, as Flask-CORS would take what it does not know for a pattern."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
-        if wrong := [origin for origin in origins if origin != "*" and not _ORIGIN.fullmatch(origin)]:
-            raise ValidationError(f"{wrong[0]} is no origin; write https://host or https://host:port, with no path")
+        origins = _split(value)
+        for origin in origins:
+            if origin == "*":
+                continue
+            match = _ORIGIN.fullmatch(origin)
+            if match is None or int(match[2] or 1) not in range(1, 65_536):
+                raise ValidationError(
+                    f"{origin} is not an origin; write https://host or https://host:port, with no path"
+                )
+            if match[2] and int(match[2]) == {"http": 80, "https": 443}[match[1]]:
+                shorter = origin.rpartition(":")[0]
+                raise ValidationError(f"{origin} would never match: browsers leave the usual port out, write {shorter}")
+        if "*" in origins and len(origins) > 1:
+            raise ValidationError("contains * beside others: * alone allows every origin")
         return origins
 
 
@@ -142,11 +208,12 @@ class Settings:
         validate=validate.OneOf(("interval", "always")),
     )
     redis_wait_replicas: int = _setting(
-        fields.Integer,
+        Number,
         0,
         "a 2xx means that so many replicas of the Redis journal have the event as well; with fewer within a second it "
         "is a 503 whose outcome is unknown",
-        validate=validate.Range(min=0, max=10),
+        least=0,
+        most=10,
     )
     stale_reads: str = _setting(
         fields.String,
@@ -172,24 +239,22 @@ class Settings:
         None,
         "refuse events stamped further ahead of the server's clock than this; unset accepts all",
     )
-    max_body_bytes: int = _setting(
-        fields.Integer, 16 * 1024 * 1024, "largest request body, in bytes", validate=validate.Range(min=1024)
-    )
-    max_batch_events: int = _setting(
-        fields.Integer, 100_000, "most events in one request", validate=validate.Range(min=1)
-    )
+    max_body_bytes: int = _setting(Number, 16 * 1024 * 1024, "largest request body, in bytes", least=1024, most=1 << 30)
+    max_batch_events: int = _setting(Number, 100_000, "most events in one request", least=1, most=10_000_000)
     max_series: int = _setting(
-        fields.Integer,
+        Number,
         100_000,
         "most series at one time; events of further ones are refused (507)",
-        validate=validate.Range(min=1),
+        least=1,
+        most=100_000_000,
     )
     max_events: int = _setting(
-        fields.Integer,
+        Number,
         0,
         "most raw events held at one time, roll-ups included at 24 bytes an event; further ones are refused (507). 0: "
         "what half the memory holds, divided by the workers",
-        validate=validate.Range(min=0),
+        least=0,
+        most=1_000_000_000_000,
     )
     idempotency_ttl_us: int = _setting(Duration, DAY_US, "how long an Idempotency-Key is remembered")
     dedup: bool = _setting(
@@ -210,10 +275,11 @@ class Settings:
         shown=False,  # it may hold a password
     )
     trusted_proxies: int = _setting(
-        fields.Integer,
+        Number,
         0,
         "how many proxies in front set `X-Forwarded-For` and `X-Forwarded-Proto`; 0 believes neither",
-        validate=validate.Range(min=0, max=10),
+        least=0,
+        most=10,
     )
     pin_workers: str = _setting(
         fields.String,
@@ -306,6 +372,11 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
                 for text in metrics_windows
                 if parse_duration_us(text) > kept_us
             ]
+    storage = given.get("rate_limit_storage") or ""
+    if storage.startswith("memory:") and not given.get("journal", "memory:").startswith("memory:"):
+        faults.append(
+            f"{PREFIX}RATE_LIMIT_STORAGE=memory:// would count in each worker apart: leave it unset, or name a Redis"
+        )
     counts = given.get("rate_limit") and given.get("rate_limit_storage", "faulty") is None
     if counts and "+" in given["journal"].partition("://")[0]:
         faults.append(

@@ -5,8 +5,9 @@ Timestamps are int64 microseconds since 1970-01-01 UTC everywhere (`ts_us`); val
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ TimestampsUs = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 DEFAULT_SERIES = "default"
+
+# A name must survive as a path (DELETE /series/<name>), where clients drop an empty first segment and resolve dots, and
+# as a field of CSV, where spreadsheets run what begins with = + - or @.
+SERIES_NAME: Final = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[A-Za-z0-9_.][A-Za-z0-9_.:/@=+\-]{0,199}\Z", re.ASCII)
+SERIES_RULE: Final = (
+    "must be 1 to 200 characters out of A-Z a-z 0-9 _ . : / @ = + -, begin with a letter, a digit, _ or ., "
+    "and have no . or .. between slashes"
+)
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US

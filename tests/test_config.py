@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from statsapi.config import Settings, env_names, settings_table, unknown_names
-from statsapi.errors import ConfigError
+from statsapi.errors import ConfigError, JournalRefused
+from statsapi.journal import open_journal
+from statsapi.keys import Keys
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US
 
 ROOT = Path(__file__).parent.parent
@@ -75,3 +78,160 @@ def test_the_readme_lists_every_setting() -> None:
     table = readme.split("by a test -->\n", 1)[1].split("<!-- end of settings -->", 1)[0]
     assert table == settings_table()
     assert all(name in table for name in env_names().values())
+
+
+# Values that mean nothing are refused at start, each with its reason
+
+# fmt: off
+NO_NUMBERS = ["-1", "+1", "1.0", "1e3", "0x10", "1_000", "1,000", "\u0661\u0662", "ten", "16MB", "16 777", "NaN", "inf",
+              "None", "--", "9" * 30, "'5'", "true", "5%", "1/2", ";"]
+NO_CHOICES = ["yes please", "ON!", "0.5", "-1", "none", "null", "auto,on", "'on'", "2", "maybe", "*", "//", "{}", "[]",
+              "always ever", "enabled?", "served", "plaintext", "xml", "offf"]
+NO_DURATIONS = ["0s", "0m", "PT0S", "P", "PT", "-1h", "+1h", "1e3", "soon", "1 fortnight", "h", "1hh", "1.5.5s", "nan",
+                "inf", "36501d", "9" * 18 + "d", "1y", "1:30", "m5", "'1h'"]
+NO_LIMITS = ["0/minute", "0/second,5/minute", "5/0 minute", "5 per 0 day", "-5/minute", "5", "/minute", "5/",
+             "1.5/minute", "5/fortnight", "1e3/hour", "5/minute garbage", "5/minute,,", "9" * 20 + "/second",
+             "5/99999999 year", "5/minute,5/minute", "5/minute,9/60 second", "5//minute", "per minute", "unlimited",
+             "5/min"]
+NO_STORAGES = ["redis", "redis://", "redis:///0", "redis://host:port/0", "redis://host:99999/0", "redis://host/zero",
+               "redis://a b:6379/0", "redis+unix://", "redis+unix://socket", "http://host", "memcached://host",
+               "host:6379", "memory://", "redis+cluster://host", "mongodb://host", "://", "redis:/host",
+               "rediss://:6379/0", "redis://[::1/0", "redis://host:6379/0/1"]
+NO_SERIES = [",", ", ,", "-a", "=a", "@a", "/a", "a b", "a\tb", "..", "a/../b", "a/./b", "\u00e9", "a;b", "a{b}", "a'",
+             "a" * 201, "*", "a,b?", "default,+", ",".join(f"s{at}" for at in range(1001))]
+NO_WINDOWS = [",", ",,", "5m,300s", "1h,PT1H", "60m,1h", "5,5s", "0", "0s", "-5m", "5m,0s", "soon", "5m;1h", "5m,soon",
+              "36501d", "5m 1h", "25h", "2d,1h", "9" * 18 + "w", "[5m]", "5m,*"]
+NO_ORIGINS = [",", "example.com", "https://", "https://a/", "https://a/path", "https://a:0", "https://a:99999",
+              "https://a:443", "http://a:80", "*,https://a", "https://a,*", "ftp://a", "null", "https://*.a",
+              "https://a b", "https://u:p@a", "https://a?x", "https://a#x", "HTTPS//a", "https://[::1"]
+NO_JOURNALS = ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite://", "sqlite:", "sqlite:////",
+               "sqlite:///a/", "sqlite:///x.db?mode=ro", "sqlite:///file:x.db", "sqlite:///file:x.db?mode=memory",
+               "sqlite:///~/x.db", "sqlite:///$HOME/x.db", "sqlite:///x\n.db", "sqlite:///.", "sqlite:///..",
+               "sqlite:////tmp", "sqlite:////dev/null", "sqlite:////etc/passwd/x.db", "sqlite:////proc/x.db",
+               "sqlite:///" + "a" * 300, "sqlite:////" + "d/" * 3000 + "x", "sqlite:///" + "\u00e9" * 120,
+               "sqlite:////tmp/" + "/".join(["b" * 99] * 5), "sqlite:///\udc80.db", "memory:", "memory://x", "memory:///",
+               "memory", "data/events.db", "postgres://h/db", "redis://", "redis:///0", "redis://h:99999", "redis://h/x",
+               "'memory://'"]
+# fmt: on
+
+SILLY = {
+    "FSYNC": NO_CHOICES,
+    "STALE_READS": NO_CHOICES,
+    "PIN_WORKERS": NO_CHOICES,
+    "LOG_FORMAT": NO_CHOICES,
+    "ACCESS_LOG": NO_CHOICES,
+    "DEDUP": list(NO_CHOICES),
+    "DEBUG_ENDPOINT": NO_CHOICES,
+    "REDIS_WAIT_REPLICAS": [*NO_NUMBERS, "11"],
+    "TRUSTED_PROXIES": [*NO_NUMBERS, "11"],
+    "MAX_BODY_BYTES": [*NO_NUMBERS, "0", "1023", str(2**30 + 1)],
+    "MAX_BATCH_EVENTS": [*NO_NUMBERS, "0", "10000001"],
+    "MAX_SERIES": [*NO_NUMBERS, "0", "100000001"],
+    "MAX_EVENTS": [*NO_NUMBERS, "1000000000001"],
+    "WINDOW": [*NO_DURATIONS, "0", "2h"],  # longer than the retention
+    "RETENTION": [*NO_DURATIONS, "0", "59m"],
+    "ROLLUP_RETENTION": NO_DURATIONS,
+    "MAX_FUTURE_SKEW": [*NO_DURATIONS, "0"],
+    "IDEMPOTENCY_TTL": [*NO_DURATIONS, "0"],
+    "RATE_LIMIT": NO_LIMITS,
+    "RATE_LIMIT_STORAGE": NO_STORAGES,
+    "METRICS_SERIES": NO_SERIES,
+    "METRICS_WINDOWS": NO_WINDOWS,
+    "CORS_ORIGINS": NO_ORIGINS,
+}
+
+
+@pytest.mark.parametrize("name", SILLY)
+def test_a_value_that_means_nothing_is_refused_with_its_reason(name: str) -> None:
+    """Twenty such values for each setting: one fault that names the variable and says what to write."""
+    values = SILLY[name]
+    assert len(set(values)) >= 19
+    for value in values:
+        with pytest.raises(ConfigError) as caught:
+            print(name, value, Settings.from_env({f"STATSAPI_{name}": value}))
+        (fault,) = caught.value.faults
+        assert f"STATSAPI_{name}" in fault
+        assert len(fault) > len(f"STATSAPI_{name}=''") + 15 + min(len(value), 100)
+
+
+def test_every_setting_has_values_that_mean_nothing() -> None:
+    """A new setting needs a list above, or a test of its own: the journal and the keys have one below."""
+    elsewhere = {"JOURNAL", "API_KEYS", "API_KEYS_FILE"}
+    assert {f"STATSAPI_{name}" for name in {*SILLY, *elsewhere}} == set(env_names().values())
+
+
+def test_sensible_values_are_taken() -> None:
+    """What stands near the refused values and means something."""
+    given = {
+        "RATE_LIMIT": ["1/minute", "10/second,1000/hour", "5/2 minutes", "5 per day", "100/minute;5/second", "1/year"],
+        "RATE_LIMIT_STORAGE": [
+            "redis://h",
+            "redis://:p%2F@h:6379/1",
+            "rediss://u:p@[::1]:6380",
+            "redis+unix:///run/r.sock",
+        ],
+        "METRICS_SERIES": ["default", "a, b", "a/b", "cpu.load:1m", "_x"],
+        "METRICS_WINDOWS": ["5m", "5m, 1h", "PT15M,90,24h"],
+        "CORS_ORIGINS": ["*", "https://a.example", "http://localhost:3000, http://[::1]:3000", "http://my_host:8080"],
+        "MAX_BODY_BYTES": ["1024", "1073741824"],
+        "ROLLUP_RETENTION": ["0", "365d"],
+    }
+    for name, values in given.items():
+        for value in values:
+            Settings.from_env({f"STATSAPI_{name}": value})
+
+
+@pytest.mark.parametrize("url", NO_JOURNALS)
+def test_a_journal_that_cannot_be_meant_is_refused_and_makes_no_file(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reason in one sentence, neither a traceback nor a file of a strange name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        open_journal(url)
+    assert len(caught.value.faults) == 1
+    assert len(caught.value.faults[0]) < 500
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_in_memory_is_named_to_who_asks_sqlite_for_one() -> None:
+    """sqlite:///:memory: is what SQLAlchemy calls it; here it would be a file of that name."""
+    with pytest.raises(ConfigError, match="memory://"):
+        open_journal("sqlite:///:memory:")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
+def test_a_journal_without_permission_is_refused(tmp_path: Path) -> None:
+    """A folder that may not be written or looked into, a file that may not be read."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (tmp_path / "file.db").touch(mode=0o000)
+    for mode in (0o000, 0o500):
+        closed.chmod(mode)
+        for path in (closed / "x.db", closed / "deeper" / "x.db", tmp_path / "file.db"):
+            with pytest.raises(JournalRefused):
+                open_journal(f"sqlite:///{path}")
+    closed.chmod(0o700)
+
+
+def test_keys_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    """No file, a folder, an empty file, no text, and lines that are no keys."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "binary").write_bytes(bytes(range(256)))
+    for name in ("absent", "", "empty", "binary", "absent/x", "x" * 300):
+        with pytest.raises(ConfigError):
+            Keys(str(tmp_path / name), None)
+    for entries in (
+        ";",
+        " ; ",
+        "#",
+        "x",
+        "x y",
+        "x read",
+        "x read blake2b:",
+        "x read blake2b:zz",
+        "x write sha1:00",
+        "read",
+    ):
+        with pytest.raises(ConfigError):
+            Keys(None, entries)

@@ -270,6 +270,66 @@ def test_a_journal_that_cannot_be_used_stops_the_server(tmp_path: Path) -> None:
     assert "Traceback" not in server.log
 
 
+def refusals(directory: Path, bind: str) -> list[str]:
+    """Why a server does not start at this address; it ends with status 78 and never says a second thing."""
+    server = start_gunicorn(directory, bind=bind)
+    try:
+        assert server.process.wait(30) == os.EX_CONFIG, server.log
+    finally:
+        stop(server)
+    assert "Traceback" not in server.log
+    assert "Connection in use" not in server.log  # Gunicorn's own five tries, a second each
+    return [line.partition("Refusing to start: ")[2] for line in server.log.splitlines() if "Refusing" in line]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "[::1]", "localhost"])
+def test_a_port_in_use_is_said_at_once(tmp_path: Path, host: str) -> None:
+    """One line names the address, who holds it, and the setting; Gunicorn alone tries for five seconds."""
+    family = socket.AF_INET6 if host == "[::1]" else socket.AF_INET
+    with socket.create_server(("::1" if host == "[::1]" else "127.0.0.1", 0), family=family) as held:
+        port = held.getsockname()[1]
+        (fault,) = refusals(tmp_path, f"{host}:{port}")
+    holder = f"by process {os.getpid()} ("
+    assert fault.startswith(f"{host}:{port} is in use {holder}")
+    assert "--bind" in fault
+
+
+def test_a_unix_socket_in_use_is_not_taken_away(tmp_path: Path) -> None:
+    """A second server is refused and the first goes on; Gunicorn alone would leave the first with no socket."""
+    with gunicorn_server(tmp_path / "first", bind=f"unix:{tmp_path}/s") as server:
+        (fault,) = refusals(tmp_path / "second", f"unix:{tmp_path}/s")
+        assert fault.startswith(f"unix:{tmp_path}/s is in use")
+        assert server.request("GET", "/healthz")[0] == 200
+
+
+def test_a_unix_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
+    """A server that was killed leaves its socket: nobody listens, so the next one takes the name."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(f"{tmp_path}/s")
+    with gunicorn_server(tmp_path, bind=f"unix:{tmp_path}/s") as server:
+        assert server.request("GET", "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("bind", "reason"),
+    [
+        ("no-such-host.invalid:8000", "its host is not known"),
+        ("192.0.2.1:8000", "this machine does not have that address"),
+        ("127.0.0.1:70000", "ports go up to 65535"),
+        ("unix:{dir}/file", "is not a socket"),
+        ("unix:{dir}/absent/s", "its folder is not there"),
+        ("unix:{dir}/file/s", "its folder is not there"),
+        ("unix:{dir}/" + "s" * 120, "too long"),
+    ],
+)
+def test_an_address_that_cannot_be_is_said_at_once(tmp_path: Path, bind: str, reason: str) -> None:
+    """Each with its reason and the setting; none ends in a traceback."""
+    (tmp_path / "file").touch()
+    (fault,) = refusals(tmp_path / "server", bind.format(dir=tmp_path))
+    assert reason in fault
+    assert "--bind" in fault
+
+
 def test_memory_journal_starts_one_worker_and_stays_there(tmp_path: Path) -> None:
     """memory:// needs no setting to start with one worker; TTIN is refused with a line in the log."""
     env = {"STATSAPI_JOURNAL": "memory://"}

@@ -13,15 +13,9 @@ from marshmallow import RAISE, Schema, ValidationError, fields, validate, valida
 
 from statsapi.config import Duration
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US
+from statsapi.model import SERIES_NAME as SERIES_NAME
+from statsapi.model import SERIES_RULE as SERIES_RULE
 from statsapi.times import parse_timestamp_us
-
-# A name must survive as a path (DELETE /series/<name>), where clients drop an empty first segment and resolve dots, and
-# as a field of CSV, where spreadsheets run what begins with = + - or @.
-SERIES_NAME: Final = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[A-Za-z0-9_.][A-Za-z0-9_.:/@=+\-]{0,199}\Z", re.ASCII)
-SERIES_RULE: Final = (
-    "must be 1 to 200 characters out of A-Z a-z 0-9 _ . : / @ = + -, begin with a letter, a digit, _ or ., "
-    "and have no . or .. between slashes"
-)
 
 DEBUG_PAGE_MAX: Final = 10_000
 SERIES_PAGE_MAX: Final = 10_000

@@ -57,12 +57,13 @@ its suite.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from statsapi.errors import ConfigError, StatsError
+from statsapi.errors import ConfigError, JournalRefused, StatsError
 from statsapi.journal.format import Change, Events, decode_batch, encode_batch
 from statsapi.model import Deletion, EventBatch, Key
 
@@ -380,7 +381,42 @@ def _open_sqlite(url: str, options: Options) -> Journal:
         raise ConfigError(
             "a SQLite journal is named sqlite:///relative/path.db or sqlite:////absolute/path.db, not " + repr(url)
         )
-    return SqliteJournal(path, fsync=options.fsync, clock_us=options.clock_us, create=options.create)
+    if (reason := _why_no_path(path)) is not None:
+        raise ConfigError(f"the SQLite journal {_shortened(url)!r} cannot be used: {reason}")
+    try:
+        return SqliteJournal(path, fsync=options.fsync, clock_us=options.clock_us, create=options.create)
+    except OSError as error:  # a folder that may not be looked into, a name that is too long for this file system
+        raise JournalRefused(f"the SQLite journal {_shortened(url)!r} cannot be used: {error.strerror}") from error
+
+
+# Beside the journal's file lie others, named like it with a few characters more (-wal, .limits, a backup's .partial).
+_FILE_NAME_BYTES = 255 - 32
+# SQLite before 3.44 opens no path longer than 504 bytes, its own suffixes included.
+_PATH_BYTES = 512 - 32
+
+
+def _why_no_path(path: str) -> str | None:
+    """Why this is taken neither for a file's path nor for what else it may have been meant as; None for a path."""
+    if path.startswith(":"):
+        return "a journal that lies in memory only is STATSAPI_JOURNAL=memory://"
+    if path.startswith("file:") or "?" in path:
+        return "it takes a path and no options: write it without file: and without what begins with ?"
+    if path[0] in "~$":
+        return f"{path[0]} is not replaced in it: write the whole path, sqlite:////home/…"
+    if not path.isprintable():
+        return "its path contains characters that cannot be shown"
+    if os.path.isdir(path):
+        return "it is a folder: name a file in it, such as events.db"
+    names = [os.fsencode(name) for name in path.split("/")]
+    if len(names[-1]) > _FILE_NAME_BYTES or any(len(name) > 255 for name in names):
+        return f"a name in its path is too long (a file's {_FILE_NAME_BYTES} bytes, a folder's 255)"
+    if len(os.fsencode(os.path.abspath(path))) > _PATH_BYTES:
+        return f"its path is longer than {_PATH_BYTES:,} bytes"
+    return None
+
+
+def _shortened(url: str) -> str:
+    return url if len(url) <= 200 else url[:200] + "…"
 
 
 def _open_redis(url: str, options: Options) -> Journal:
