@@ -4,7 +4,7 @@ The only module that knows Gunicorn. What the arbiter (the parent process) decid
 object before the fork, and both sides see it:
 
     pre_fork          arbiter   gives the worker a slot on the board and a core
-    post_fork         worker    pins itself to that core
+    post_fork         worker    pins itself to that core, and watches that the arbiter lives
     post_worker_init  worker    starts the application's service: files and threads belong after the fork
     worker_exit       worker    closes the service: what was acknowledged is flushed
     child_exit        arbiter   clears the slot, also of a worker that was killed
@@ -21,10 +21,12 @@ import errno
 import logging
 import mmap
 import os
+import select
 import signal
 import socket
 import stat
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -152,6 +154,8 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
             self._waiting_since = None  # nothing came from the listener: another worker took it
 
     def accept(self, listener: Any) -> None:
+        if not self._accepting:  # closed by an event of the same turn
+            return
         if self.slot is not None and self._leave_to_others(self.slot):
             return
         super().accept(listener)
@@ -178,6 +182,14 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         if isinstance(service := _service(self), Service):
             service.leave()
         super().handle_exit(sig, frame)
+
+    def leave_orphaned(self) -> None:
+        """The arbiter is gone: let go of the port at once, so that another server can start, and finish what runs."""
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            listener.close()
+        self.cfg.set("graceful_timeout", ORPHAN_FINISHES_S)
+        self.handle_exit(signal.SIGTERM, None)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """Called once when the worker stops: silent connections end when idle ones do, not at graceful_timeout."""
@@ -221,6 +233,38 @@ def _let_signals_through() -> None:
 
 
 os.register_at_fork(after_in_parent=_let_signals_through)
+
+
+# The arbiter's end
+
+# Gunicorn's workers compare their parent's id once in a turn of their loop, and then go on for graceful_timeout, with
+# the port open, for as long as a client keeps them busy. Here a pipe says it, whose write end the arbiter alone holds:
+# the system closes that whatever the arbiter died of. Not PR_SET_PDEATHSIG: Linux alone has it, and it would take a
+# request away in the middle. A sibling that is just being forked holds the write end for a moment, so the parent's id
+# is looked at as well.
+
+ORPHAN_LOOKS_S: Final = 0.3
+ORPHAN_FINISHES_S: Final = 1  # what runs may take this long; Gunicorn wants whole seconds
+ORPHAN_ENDS_S: Final = 1.5  # then the process ends, whatever still runs
+
+_lifeline: tuple[int, int] | None = None
+
+
+def _watch_arbiter(worker: Any, lifeline: int) -> None:
+    """Runs in a thread of the worker from the fork on, as long as the worker does."""
+    poller = select.poll()
+    poller.register(lifeline, 0)  # the end of file is always reported
+    while os.getppid() == worker.ppid and not poller.poll(ORPHAN_LOOKS_S * 1000):
+        pass
+    worker.log.error("The arbiter (pid:%s) was killed, so this worker ends (pid:%s)", worker.ppid, os.getpid())
+    if not worker.booted:
+        os._exit(1)  # it has answered nobody
+    if isinstance(worker, FairThreadWorker):
+        worker.method_queue.defer(worker.leave_orphaned)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_ENDS_S)
+    os._exit(1)
 
 
 # Cores
@@ -513,14 +557,20 @@ def pre_fork(server: Any, worker: Any) -> None:
     worker.shares = server.num_workers
     _load_keys()
     worker.core = choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
+    global _lifeline
+    if _lifeline is None:
+        _lifeline = os.pipe()
     if isinstance(worker, FairThreadWorker):  # another class would not let them through again
         _hold_signals_back()
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Keep all threads of the worker on one core."""
+    """Keep all threads of the worker on one core, and watch the arbiter: the first of those threads."""
     if worker.core is not None:
         os.sched_setaffinity(0, {worker.core})
+    if _lifeline is not None:
+        os.close(_lifeline[1])
+        threading.Thread(target=_watch_arbiter, args=(worker, _lifeline[0]), name="arbiter", daemon=True).start()
 
 
 def post_worker_init(worker: Any) -> None:

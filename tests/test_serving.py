@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
@@ -11,13 +12,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from statsapi import serving
-from tests.servers import ROOT, Client, Server, gunicorn_server, start_gunicorn, stop, wait_until
+from tests.servers import ROOT, Client, Server, free_port, gunicorn_server, start_gunicorn, stop, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -216,6 +218,142 @@ def test_a_killed_worker_is_replaced_and_its_connections_forgotten(tmp_path: Pat
             lambda: min((held := open_at_once(server, 16)).values()) >= 4 and set(held) == workers,
             "an even share for both",
         )
+
+
+# An arbiter that is killed alone
+
+NO_LONGER_THAN_S = 8.0  # 2 s on a quiet machine, where Gunicorn's own workers stay for graceful_timeout, 30 s
+
+
+def left_of(server: Server) -> set[int]:
+    """The processes of the server's group that run, whoever their parent is by now."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == server.process.pid and state != "Z":
+                found.add(int(stat.parent.name))
+    return found
+
+
+def kill_arbiter(server: Server) -> float:
+    """SIGKILL to the arbiter alone; seconds until none of its workers is left."""
+    server.signal(signal.SIGKILL)
+    server.process.wait()
+    began_s = time.monotonic()
+    wait_until(lambda: not left_of(server), "the workers' end", deadline_s=NO_LONGER_THAN_S)
+    return time.monotonic() - began_s
+
+
+@contextmanager
+def kept_alive(server: Server, clients: int = 4) -> Iterator[Counter[str]]:
+    """Keep-alive clients that ask without a pause until their connection ends; the answers by status."""
+    answered = Counter[str]()
+    done = threading.Event()
+
+    def ask(client: Client) -> None:
+        with client, suppress(OSError, http.client.HTTPException, AttributeError):
+            while not done.is_set():
+                answered[str(client.request("POST", "/event", {"timestamp": time.time(), "value": 1})[0])] += 1
+
+    threads = [threading.Thread(target=ask, args=(server.client(),)) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: sum(answered.values()) > 20 or not server.workers(), "load")
+        yield answered
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_workers_end_with_an_arbiter_that_is_killed_and_the_next_server_starts(tmp_path: Path, kind: str) -> None:
+    """Under keep-alive load, three times on one address: it is free again soon, and what was acknowledged is there."""
+    bind = f"unix:{tmp_path}/s" if kind == "unix" else f"127.0.0.1:{free_port()}"
+    acknowledged = 0
+    for _ in range(3):
+        server = start_gunicorn(tmp_path, bind=bind)
+        try:
+            server.wait_for_journals(2)
+            with kept_alive(server) as answered:
+                kill_arbiter(server)
+            assert set(answered) == {"200"}
+            acknowledged += answered["200"]
+        finally:
+            stop(server)
+    with gunicorn_server(tmp_path, bind=bind) as server:
+        count = server.request("GET", "/statistics")[1]["count"]
+    assert acknowledged <= count <= acknowledged + 3 * 4  # what was under way may count without its answer
+
+
+@pytest.mark.parametrize("moment", ["first fork", "second fork", "listening", "journal", "replacement"])
+def test_workers_that_are_just_being_forked_end_with_the_arbiter(tmp_path: Path, moment: str) -> None:
+    """Whatever a worker is doing between its fork and its first request, it does not keep the port."""
+    bind = f"127.0.0.1:{free_port()}"
+    for _ in range(3):
+        server = start_gunicorn(tmp_path, bind=bind, workers=3)
+        try:
+            if moment == "first fork":
+                wait_until(server.workers, "a worker")
+            elif moment == "second fork":
+                wait_until(lambda: len(server.workers()) >= 2, "two workers")  # noqa: B023
+            elif moment == "listening":
+                server.wait_for_log("Listening at")
+            elif moment == "journal":
+                server.wait_for_journals(1)
+            else:
+                server.wait_for_journals(3)
+                before = server.workers()
+                os.kill(min(before), signal.SIGKILL)
+                wait_until(lambda: server.workers() - before, "a new worker")  # noqa: B023
+            kill_arbiter(server)
+            assert "Traceback" not in server.log
+        finally:
+            stop(server)
+    with gunicorn_server(tmp_path, bind=bind) as server:
+        assert server.request("GET", "/healthz")[0] == 200
+
+
+def test_a_request_under_way_is_finished_when_the_arbiter_is_killed(tmp_path: Path) -> None:
+    """One that ends soon is answered; one that does not is cut off, and does not keep the port."""
+    bind = f"127.0.0.1:{free_port()}"
+    for ends in (True, False):
+        gate = tmp_path / f"gate-{ends}"
+        server = start_gunicorn(tmp_path, app=PROBE, bind=bind, workers=1)
+        answers: list[int] = []
+
+        def ask(server: Server = server, gate: Path = gate, answers: list[int] = answers) -> None:
+            with suppress(OSError, http.client.HTTPException):
+                answers.append(server.request("GET", f"/wait?for={gate}")[0])
+
+        thread = threading.Thread(target=ask)
+        try:
+            server.wait_for_workers(1)
+            thread.start()
+            wait_until(gate.with_suffix(".asked").exists, "the request to be under way")
+            server.signal(signal.SIGKILL)
+            server.process.wait()
+            server.wait_for_log("so this worker ends")
+            wait_until(lambda: port_is_free(bind), "the port")  # long before the request's end
+            if ends:
+                gate.touch()
+            wait_until(lambda: not left_of(server), "the workers' end", deadline_s=NO_LONGER_THAN_S)  # noqa: B023
+            thread.join()
+        finally:
+            stop(server)
+        assert answers == ([200] if ends else [])
+
+
+def port_is_free(bind: str) -> bool:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", int(bind.rpartition(":")[2])))
+        except OSError:
+            return False
+        return True
 
 
 # One process for what one process remembers
