@@ -35,6 +35,7 @@ from prometheus_client.core import (
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from statsapi.placement import Placed
 from statsapi.summary import Summary
 
 # (method, rule as Flask writes it without converters). What is not listed counts as OTHER, also what has no route.
@@ -71,10 +72,12 @@ BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.
 _BUCKET_NAMES: Final = (*map(str, BUCKETS), "+Inf")
 _HISTOGRAM: Final = len(_BUCKET_NAMES) + 1  # the buckets, each for itself, and the sum
 
+_ACCEPTED: Final = (
+    "Events accepted, by where they lay when they came: recent (in the default window), older (before it, but kept), "
+    "expired (before everything kept), ahead (more than a minute ahead of the clock)."
+)
 _EVENTS: Final = (
-    ("stored", "Events recorded that count."),
     ("rejected", "Events refused for what they say; those refused along with them are not counted."),
-    ("expired", "Events that were older than everything kept when they came."),
     ("duplicate", "Events left out by deduplication."),
 )
 _TIMINGS: Final = (
@@ -86,7 +89,8 @@ _TIMINGS: Final = (
 _REQUESTS: Final = 0
 _SECONDS: Final = _REQUESTS + len(_ROUTE_NAMES) * len(_STATUS_NAMES)
 _EVENTS_AT: Final = _SECONDS + len(_ROUTE_NAMES) * _HISTOGRAM
-_TIMINGS_AT: Final = _EVENTS_AT + len(_EVENTS)
+_PLACES_AT: Final = _EVENTS_AT + len(_EVENTS)
+_TIMINGS_AT: Final = _PLACES_AT + len(Placed._fields)
 _REPLAYS: Final = _TIMINGS_AT + len(_TIMINGS) * _HISTOGRAM  # how many, and their seconds
 _CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the journal, Unix seconds; 0: no worker
 CELLS: Final = _CAUGHT_UP_S + 1
@@ -142,21 +146,24 @@ class Metrics:
             cells[bucket_at] += 1.0
             cells[first + len(_BUCKET_NAMES)] += seconds
 
-    def recorded(self, stored: int, expired: int, duplicates: int, append_s: float) -> None:
-        """One append, and the events that it came to. 0.8 µs."""
+    def recorded(self, placed: Placed, duplicates: int, append_s: float) -> None:
+        """One append, where its events lay, and how many besides were left out as duplicates. 0.8 µs."""
+        recent, older, expired, ahead = placed
         cells = self._cells
         bucket_at = _TIMINGS_AT + bisect_left(BUCKETS, append_s)
         with self._lock:
-            cells[_EVENTS_AT] += stored
+            cells[_PLACES_AT] += recent
             cells[bucket_at] += 1.0
             cells[_TIMINGS_AT + len(_BUCKET_NAMES)] += append_s
-            if expired or duplicates:
-                cells[_EVENTS_AT + 2] += expired
-                cells[_EVENTS_AT + 3] += duplicates
+            if older or expired or ahead or duplicates:
+                cells[_PLACES_AT + 1] += older
+                cells[_PLACES_AT + 2] += expired
+                cells[_PLACES_AT + 3] += ahead
+                cells[_EVENTS_AT + 1] += duplicates
 
     def rejected(self, events: int) -> None:
         with self._lock:
-            self._cells[_EVENTS_AT + 1] += events
+            self._cells[_EVENTS_AT] += events
 
     def fsynced(self, seconds: float) -> None:
         first = _TIMINGS_AT + _HISTOGRAM
@@ -198,8 +205,15 @@ class Metrics:
             _add_histogram(seconds, names, cells, _SECONDS + route * _HISTOGRAM)
         yield requests
         yield seconds
+        placed = CounterMetricFamily("statsapi_events_accepted", _ACCEPTED, labels=("placement",))
+        counts = Placed(*cells[_PLACES_AT : _PLACES_AT + len(Placed._fields)].tolist())
+        for name, count in counts._asdict().items():
+            placed.add_metric((name,), count)
+        yield placed
+        yield _counter("stored", "Events recorded that count.", counts.recent + counts.older + counts.ahead)
+        yield _counter("expired", "Events that were older than everything kept when they came.", counts.expired)
         for at, (what, meaning) in enumerate(_EVENTS, _EVENTS_AT):
-            yield CounterMetricFamily(f"statsapi_events_{what}", meaning, value=float(cells[at]))
+            yield _counter(what, meaning, float(cells[at]))
         for at, (what, meaning) in enumerate(_TIMINGS):
             timing = HistogramMetricFamily(f"statsapi_{what}_duration_seconds", meaning, labels=())
             _add_histogram(timing, (), cells, _TIMINGS_AT + at * _HISTOGRAM, always=True)
@@ -225,6 +239,10 @@ def _add_histogram(
     if counts[-1] or always:
         total_s = float(cells[first + len(_BUCKET_NAMES)])
         family.add_metric(names, list(zip(_BUCKET_NAMES, counts, strict=True)), total_s)
+
+
+def _counter(what: str, meaning: str, value: float) -> Metric:
+    return CounterMetricFamily(f"statsapi_events_{what}", meaning, value=value)
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

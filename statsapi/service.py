@@ -23,7 +23,8 @@ from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, St
 from statsapi.journal import Decide, Journal, Proposal
 from statsapi.machine import default_max_events
 from statsapi.metrics import Metrics, State, expose
-from statsapi.model import MAX_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
+from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
+from statsapi.placement import NONE, Bounds, Placed
 from statsapi.store import Store
 from statsapi.times import MINUTE_US, SECOND_US, floor_minute_us, format_duration, format_timestamp, parse_duration_us
 from statsapi.view import View
@@ -60,26 +61,41 @@ READY_HOLDS_US: Final = SECOND_US
 
 
 class Recorded(NamedTuple):
-    """What recording a batch comes to: events by what became of them, at the journal's time `now_us`.
+    """What recording a batch comes to, at the journal's time `now_us`.
 
-    expired: older than everything kept, they are in the journal and in no answer. With deduplication those older than
-    the raw events, which are left out: whether they were there before can no longer be told.
+    placed: where its events lie by `bounds`, duplicates too. `expired` of them are older than everything kept: they are
+    in the journal and in no answer. With deduplication those are older than the raw events, and left out: whether they
+    were there before can no longer be told.
     """
 
-    now_us: int
+    bounds: Bounds
+    placed: Placed
     stored: int
     duplicates: int = 0
-    expired: int = 0
+
+    @property
+    def now_us(self) -> int:
+        return self.bounds.now_us
+
+    @property
+    def expired(self) -> int:
+        return self.placed.expired
 
 
-class Latest(NamedTuple):
-    """The latest timestamp that is accepted, and what to say of a later one."""
+class Accepted(NamedTuple):
+    """The first and the last timestamp that is accepted, and what to say of one before and one after."""
 
-    ts_us: int
-    reason: str
+    first_us: int
+    last_us: int
+    too_early: str
+    too_late: str
+
+    def why_not(self, ts_us: int) -> str | None:
+        """Why that timestamp is refused; None where it is accepted."""
+        return self.too_early if ts_us < self.first_us else self.too_late if ts_us > self.last_us else None
 
 
-ANY_TIME: Final = Latest(MAX_TS_US, "")
+ANY_TIME: Final = Accepted(MIN_TS_US, MAX_TS_US, "", "")
 
 
 # Makes the answer to a recording out of what it came to: it is kept under the idempotency key, with the record.
@@ -226,80 +242,113 @@ class Service:
         *,
         key: Key | None = None,
         dedup: bool = False,
+        reject_expired: bool = False,
     ) -> Reply:
         """Append the batch as one record; when this returns it is as durable as configured.
 
         With a key: once per key, and its first answer again for every retry. With `dedup` events that equal one held
         or one earlier in the batch (series, timestamp, value) are left out; that is decided under the journal's write
-        lock, so it holds across workers. Raises InvalidRequest and StoreFull (nothing is recorded then),
-        IdempotencyConflict and JournalUnavailable.
+        lock, so it holds across workers. With `reject_expired` none may be older than everything kept (with `dedup`:
+        than the raw events). Raises InvalidRequest and StoreFull (nothing is recorded then), IdempotencyConflict and
+        JournalUnavailable.
         """
         self._refuse_far_future(batch)
         store = self._refuse_too_many_series(batch)
         proposal: Proposal | Decide
-        recorded = Recorded(0, 0)
+        counted = NONE
+        duplicates = 0
         if dedup:
             self._catch_up_before_deciding()
 
             def proposal() -> Proposal:
-                nonlocal recorded
-                fresh, recorded = self._without_duplicates(batch)
+                nonlocal counted, duplicates
+                fresh, counted, recorded = self._without_duplicates(batch, reject_expired)
+                duplicates = recorded.duplicates
                 return Proposal(fresh if fresh.parts else None, make_answer(recorded))
 
         else:
-            events = len(batch)
-            recorded = self._count_expired(store, batch, events)
-            self._refuse_too_many_events(store, recorded.stored)
-            proposal = Proposal(batch if events else None, make_answer(recorded))
+            bounds = self._bounds(store)
+            counted = bounds.tally([part.ts_us for part in batch.parts])
+            recent, older, expired, ahead = counted
+            if expired and reject_expired:
+                self._refuse_expired(bounds, counted)
+            stored = recent + older + ahead
+            self._refuse_too_many_events(store, stored)
+            proposal = Proposal(batch if stored or expired else None, make_answer(Recorded(bounds, counted, stored)))
         began_s = time.perf_counter()
         appended = self.view().journal.append(proposal, key=key)
         self._asks_again_s = -math.inf  # it is back, and what was just acknowledged must be in the next answer
         if not appended.replayed:
-            append_s = time.perf_counter() - began_s
-            self.metrics.recorded(recorded.stored, recorded.expired, recorded.duplicates, append_s)
+            self.metrics.recorded(counted, duplicates, time.perf_counter() - began_s)
         return Reply(appended.answer or b"", appended.replayed)
 
-    def _count_expired(self, store: Store, batch: EventBatch, events: int) -> Recorded:
+    def _bounds(self, store: Store, *, dedup: bool = False) -> Bounds:
+        """Where the events that come now lie."""
         now_us = self._now_after(store)
-        kept_from_us = self.retention.from_us(now_us)
-        if events == 1:  # numpy would take 15 times as long for it
-            expired = sum(part.ts_us.item() < kept_from_us for part in batch.parts if len(part.ts_us))
-        else:
-            expired = sum(int(np.count_nonzero(part.ts_us < kept_from_us)) for part in batch.parts)
-        return Recorded(now_us, events - expired, expired=expired)
-
-    def _without_duplicates(self, batch: EventBatch) -> tuple[EventBatch, Recorded]:
-        """Runs under the journal's write lock: what the caught-up view does not hold is new."""
-        store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
-        now_us = self._now_after(store)
+        window_from_us = now_us - self.settings.window_us
+        if not dedup:
+            return Bounds(now_us, window_from_us, self.retention)
         raw_from_us = store.raw_from_us(now_us)
+        return Bounds(now_us, max(window_from_us, raw_from_us), self.retention, raw_from_us)
+
+    def _without_duplicates(self, batch: EventBatch, reject_expired: bool) -> tuple[EventBatch, Placed, Recorded]:
+        """Runs under the journal's write lock: what the caught-up view does not hold is new. The new events, where
+        those to be counted lie, and what it comes to.
+        """
+        store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
+        bounds = self._bounds(store, dedup=True)
+        placed = bounds.tally([part.ts_us for part in batch.parts])
+        if placed.expired and reject_expired:
+            self._refuse_expired(bounds, placed)
         parts = []
-        expired = 0
+        kept_from_us = bounds.kept_from_us
         for series, ts_us, values in batch.parts:
-            raw = ts_us >= raw_from_us
-            expired += len(raw) - int(np.count_nonzero(raw))
-            new = raw & ~_repeats(ts_us, values)
+            new = (ts_us >= kept_from_us) & ~_repeats(ts_us, values)
             new[new] = ~store.contains(series, ts_us[new], values[new])
             if new.any():
                 parts.append(Part(series, ts_us[new], values[new]))
         fresh = EventBatch(tuple(parts))
-        self._refuse_too_many_events(store, len(fresh))  # only now: one that was recorded before needs no room
-        return fresh, Recorded(now_us, len(fresh), len(batch) - len(fresh) - expired, expired)
+        stored = len(fresh)
+        self._refuse_too_many_events(store, stored)  # only now: one that was recorded before needs no room
+        counted = bounds.tally([part.ts_us for part in parts])._replace(expired=placed.expired)
+        return fresh, counted, Recorded(bounds, placed, stored, len(batch) - stored - placed.expired)
 
     def _refuse_far_future(self, batch: EventBatch) -> None:
-        latest = self.latest_accepted()
-        if latest is not ANY_TIME and any(
-            int(part.ts_us.max()) > latest.ts_us for part in batch.parts if len(part.ts_us)
+        accepted = self.accepted()
+        if accepted is not ANY_TIME and any(
+            int(part.ts_us.max()) > accepted.last_us for part in batch.parts if len(part.ts_us)
         ):
-            raise InvalidRequest([{"field": "timestamp", "reason": latest.reason}])
+            raise InvalidRequest([{"field": "timestamp", "reason": accepted.too_late}])
 
-    def latest_accepted(self) -> Latest:
-        """STATSAPI_MAX_FUTURE_SKEW, as of now; for those who can tell which event of a batch it is."""
+    def _refuse_expired(self, bounds: Bounds, placed: Placed) -> None:
+        """Of a batch most were refused before, by `accepted`, which can be told which; these expired since then."""
+        fault = {"field": "timestamp", "reason": self._too_early(bounds)}
+        raise InvalidRequest([fault], rejected=placed.expired if sum(placed) > 1 else None)
+
+    def _too_early(self, bounds: Bounds) -> str:
+        since = f"now since {format_timestamp(bounds.kept_from_us)}"
+        if bounds.raw_from_us is not None:
+            kept = f"{format_duration(self.settings.retention_us)} (STATSAPI_RETENTION)"
+            return f"is older than the raw events kept, without which no duplicate can be told: {kept}, {since}"
+        return f"is older than everything kept: {self._kept_for()}, {since}"
+
+    def accepted(self, *, reject_expired: bool = False, dedup: bool = False) -> Accepted:
+        """What STATSAPI_MAX_FUTURE_SKEW and ?expired=reject allow as of now; for those who can tell which event of a
+        batch it is.
+        """
         skew_us = self.settings.max_future_skew_us
-        if skew_us is None:
+        if skew_us is None and not reject_expired:
             return ANY_TIME
-        ahead = f"lies more than {format_duration(skew_us)} ahead of the server's clock (STATSAPI_MAX_FUTURE_SKEW)"
-        return Latest(min(self._clock_us() + skew_us, MAX_TS_US), ahead)
+        first_us, last_us, too_early, too_late = ANY_TIME
+        if skew_us is not None:
+            last_us = min(self._clock_us() + skew_us, MAX_TS_US)
+            too_late = (
+                f"lies more than {format_duration(skew_us)} ahead of the server's clock (STATSAPI_MAX_FUTURE_SKEW)"
+            )
+        if reject_expired:
+            bounds = self._bounds(self.view().last_caught_up(), dedup=dedup)
+            first_us, too_early = bounds.kept_from_us, self._too_early(bounds)
+        return Accepted(first_us, last_us, too_early, too_late)
 
     # Limits bound memory and are not exact to the event: other workers may add some at the same moment.
 
@@ -507,9 +556,11 @@ class Service:
         return Span(start_us, end_us)
 
     def _kept(self, from_us: int) -> str:
+        return f"reaches past what is kept: {self._kept_for()}, now since {format_timestamp(from_us)}"
+
+    def _kept_for(self) -> str:
         setting = "STATSAPI_ROLLUP_RETENTION" if self.retention.rollup_us else "STATSAPI_RETENTION"
-        kept = format_duration(self.settings.longest_window_us())
-        return f"reaches past what is kept: {kept} ({setting}), now since {format_timestamp(from_us)}"
+        return f"{format_duration(self.settings.longest_window_us())} ({setting})"
 
     # Keeping house
 

@@ -132,5 +132,25 @@ def format_duration(duration_us: int) -> str:
     return f"{duration_us / SECOND_US:.6f}".rstrip("0").rstrip(".") + "s"
 
 
+_SPELLED = (("day", DAY_US), ("h", HOUR_US), ("min", MINUTE_US), ("s", SECOND_US))
+
+
+def spell_duration(duration_us: int) -> str:
+    """For people, cut to what they would say: 5 h, 1 h 20 min, 3 days, 12 years; two units where the first is small."""
+    if duration_us >= 2 * 365 * DAY_US:
+        return f"{duration_us // (365 * DAY_US)} years"
+    if duration_us < SECOND_US:
+        return f"{duration_us / 1000:g} ms"
+    at = next(at for at, (_, unit_us) in enumerate(_SPELLED) if duration_us >= unit_us)
+    words = []
+    for name, unit_us in _SPELLED[at : at + 2]:
+        count, duration_us = divmod(duration_us, unit_us)
+        if count:
+            words.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
+        if count >= 10 and name in ("day", "min"):
+            break
+    return " ".join(words)
+
+
 def floor_minute_us(ts_us: int) -> int:
     return ts_us - ts_us % MINUTE_US

@@ -29,6 +29,7 @@ from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import Proposal, open_journal
 from statsapi.metrics import BUCKETS, ROUTES, Metrics, Table
 from statsapi.model import EventBatch
+from statsapi.placement import Placed
 from statsapi.times import HOUR_US, MINUTE_US
 from tests.conftest import NOW, FakeClock, require_binary
 from tests.servers import Server, gunicorn_server, wait_until
@@ -262,7 +263,7 @@ def test_no_count_is_lost_between_threads() -> None:
         def count() -> None:
             barrier.wait()
             for _ in range(5000):
-                metrics.recorded(1, 1, 1, 0.001)
+                metrics.recorded(Placed(1, 0, 1, 0), 1, 0.001)
 
         threads = [threading.Thread(target=count) for _ in range(4)]
         for thread in threads:
@@ -290,15 +291,15 @@ def test_a_slot_goes_on_counting_for_its_next_worker() -> None:
         return {s.name: s.value for f in metrics.families(10_000_000) for s in f.samples if not s.labels}.get(name)
 
     first, second = worker(0), worker(2)
-    first.recorded(3, 0, 0, 0.001)
-    second.recorded(4, 0, 0, 0.001)
+    first.recorded(Placed(3, 0, 0, 0), 0, 0.001)
+    second.recorded(Placed(4, 0, 0, 0), 0, 0.001)
     first.caught_up(1_000_000)
     second.caught_up(9_000_000)
     assert read(second, "statsapi_view_lag_seconds") == 9.0
     table.leave(0)
     assert read(second, "statsapi_view_lag_seconds") == 1.0
     successor = worker(0)
-    successor.recorded(5, 0, 0, 0.001)
+    successor.recorded(Placed(5, 0, 0, 0), 0, 0.001)
     assert read(successor, "statsapi_events_stored_total") == read(second, "statsapi_events_stored_total") == 12
 
 

@@ -35,13 +35,33 @@ from statsapi.api.problems import ERRORS_NAMED_MAX, printable
 from statsapi.api.requests import why_not_json
 from statsapi.api.schemas import SERIES_NAME, EventSchema
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
-from statsapi.service import ANY_TIME, Latest
+from statsapi.service import ANY_TIME, Accepted
 from statsapi.times import DAY_US, MILLISECONDS_BEYOND, MINUTE_US, SECOND_US, parse_timestamp_us
 
 NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 CSV_TYPE: Final = "text/csv"
 
 Mask = NDArray[np.bool_]
+
+
+class Sent(NamedTuple):
+    """The rows in the order they were sent, for whoever has to tell the client about some of them.
+
+    ts_us: int64[n], without meaning where not `good`, bool[n].
+    """
+
+    ts_us: TimestampsUs
+    good: Mask
+    rows: _Rows
+
+    def place(self, row: int) -> dict[str, Any]:
+        """{"index": 3} or {"line": 5}."""
+        return {self.rows.place: self.rows.places[row]}
+
+    def timestamp(self, row: int) -> object:
+        """As it was written."""
+        odd = self.rows.odd.get(row)
+        return odd["timestamp"] if isinstance(odd, dict) else self.rows.timestamps[row]
 
 
 class Decoded(NamedTuple):
@@ -57,14 +77,15 @@ class Decoded(NamedTuple):
     received: int
     rejected: int
     errors: list[dict[str, Any]]
+    sent: Sent
 
 
-def decode(body: bytes, media_type: str, *, max_events: int, latest: Latest = ANY_TIME) -> Decoded:
+def decode(body: bytes, media_type: str, *, max_events: int, accepted: Accepted = ANY_TIME) -> Decoded:
     """The events of a body in any of the five forms, which `media_type` and the outermost JSON value tell apart.
 
     In CSV every field is text: a timestamp that is a JSON number is Unix seconds (or milliseconds), anything else is
-    ISO 8601 (so `20251121` is a number there); an empty series is the default one. An event later than `latest` is
-    rejected.
+    ISO 8601 (so `20251121` is a number there); an empty series is the default one. An event whose timestamp is
+    not `accepted` is rejected.
 
     0.1-0.2 µs an event (benchmarks/decoding.py), 0.5 µs where one is malformed, 8 µs for each malformed one. Raises
     BadRequest for a body that cannot be read (a malformed line of NDJSON is one rejected item, not that),
@@ -82,7 +103,7 @@ def decode(body: bytes, media_type: str, *, max_events: int, latest: Latest = AN
         raise UnsupportedMediaType(
             f"Send events as application/json, {', '.join(NDJSON_TYPES)} or {CSV_TYPE}, not {media_type}."
         )
-    return _settle(rows, latest)
+    return _settle(rows, accepted)
 
 
 def decode_one(body: bytes) -> dict[str, Any] | None:
@@ -497,7 +518,7 @@ def _json_floats(texts: list[str]) -> list[float | str] | None:
 # -- from what was written to what was meant -----------------------------------------------------------------------
 
 
-def _settle(rows: _Rows, latest: Latest) -> Decoded:
+def _settle(rows: _Rows, accepted: Accepted) -> Decoded:
     """Reads the columns, lets the schema decide on the rows in doubt, and parts the good ones by series."""
     received = len(rows.timestamps)
     ts_us, good = _timestamps_us(rows.timestamps, rows.text_only)
@@ -507,7 +528,8 @@ def _settle(rows: _Rows, latest: Latest) -> Decoded:
     if bad_names := [code for code, name in enumerate(names) if not SERIES_NAME.match(name)]:
         good &= ~np.isin(codes, bad_names)
     good[list(rows.odd)] = False
-    good &= ts_us <= latest.ts_us
+    if accepted is not ANY_TIME:
+        good &= (ts_us >= accepted.first_us) & (ts_us <= accepted.last_us)
 
     errors: list[dict[str, Any]] = []
     for row in np.flatnonzero(~good).tolist():
@@ -524,17 +546,19 @@ def _settle(rows: _Rows, latest: Latest) -> Decoded:
             except ValidationError as error:
                 faults = _flatten(error)
             else:
-                if event["timestamp"] <= latest.ts_us:
+                refusal = accepted.why_not(event["timestamp"])
+                if refusal is None:
                     ts_us[row], values[row], good[row] = event["timestamp"], event["value"], True
                     if event["series"] not in names:
                         names.append(event["series"])
                     codes[row] = names.index(event["series"])
                     continue
-                faults = [("timestamp", latest.reason)]
+                faults = [("timestamp", refusal)]
         errors += [{**where, "field": name, "reason": reason} for name, reason in faults]
         del errors[ERRORS_NAMED_MAX:]
     rejected = received - int(np.count_nonzero(good))
-    return Decoded(EventBatch(_parts(names, codes, ts_us, values, good)), received, rejected, errors)
+    batch = EventBatch(_parts(names, codes, ts_us, values, good))
+    return Decoded(batch, received, rejected, errors, Sent(ts_us, good, rows))
 
 
 def _flatten(error: ValidationError) -> list[tuple[str, str]]:

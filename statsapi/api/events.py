@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -13,7 +14,7 @@ from marshmallow import ValidationError
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
-from statsapi.api import batches, observing
+from statsapi.api import batches, notes, observing
 from statsapi.api.requests import idempotency_key, json_reply, load_json, load_query, read_body, require_json, service
 from statsapi.api.schemas import (
     BatchQuery,
@@ -27,6 +28,7 @@ from statsapi.api.schemas import (
 from statsapi.config import Settings
 from statsapi.errors import InvalidRequest
 from statsapi.model import EventBatch, Span, TimestampsUs, Values
+from statsapi.placement import RECENT
 from statsapi.service import Recorded
 from statsapi.store import Store
 from statsapi.times import MINUTE_US, format_timestamp
@@ -54,16 +56,15 @@ def post_event() -> Response:
     key = idempotency_key(body)
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)
-    dedup = _dedup(load_query(_RECORD_QUERY), recorder.settings)
+    query = load_query(_RECORD_QUERY)
     require_json()
     event = batches.decode_one(body) or load_json(body, _EVENT)
 
     def answer(recorded: Recorded) -> bytes:
-        message = "Event stored successfully"
-        if recorded.duplicates:
-            message = "Event equals one that is stored already and was left out (duplicate)"
-        elif recorded.expired:
-            message = "Event is older than everything kept and counts in no window (expired)"
+        message = notes.STORED
+        if recorded.placed is not RECENT or recorded.duplicates:
+            written = json.loads(body)["timestamp"]
+            message = notes.event_message(recorded, event["timestamp"], written, recorder.settings)
         return _line(
             {
                 "status": "success",
@@ -74,7 +75,9 @@ def post_event() -> Response:
         )
 
     batch = EventBatch.single(event["series"], event["timestamp"], event["value"])
-    return json_reply(recorder.record(batch, answer, key=key, dedup=dedup))
+    reject_expired = query["expired"] == "reject"
+    dedup = _dedup(query, recorder.settings)
+    return json_reply(recorder.record(batch, answer, key=key, dedup=dedup, reject_expired=reject_expired))
 
 
 @blueprint.post("/events")
@@ -87,23 +90,29 @@ def post_events() -> Response:
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)
     query = load_query(_BATCH_QUERY)
+    dedup, reject_expired = _dedup(query, settings), query["expired"] == "reject"
     decoded = batches.decode(
-        body, request.mimetype, max_events=settings.max_batch_events, latest=recorder.latest_accepted()
+        body,
+        request.mimetype,
+        max_events=settings.max_batch_events,
+        accepted=recorder.accepted(reject_expired=reject_expired, dedup=dedup),
     )
     if decoded.rejected and not query["partial_"]:
         raise InvalidRequest(decoded.errors, rejected=decoded.rejected)
 
     def answer(recorded: Recorded) -> bytes:
-        counts = {
+        told: dict[str, Any] = {
             "status": "success",
             "stored": recorded.stored,
             "duplicates": recorded.duplicates,
             "expired": recorded.expired,
             "rejected": decoded.rejected,
         }
-        return _line(counts | {"errors": decoded.errors} if decoded.errors else counts)
+        if decoded.errors:
+            told["errors"] = decoded.errors
+        return _line(told | notes.batch_notes(recorded, decoded, settings))
 
-    reply = recorder.record(decoded.batch, answer, key=key, dedup=_dedup(query, settings))
+    reply = recorder.record(decoded.batch, answer, key=key, dedup=dedup, reject_expired=reject_expired)
     if decoded.rejected and not reply.replayed:
         observing.reject(decoded.rejected)
     return json_reply(reply)

@@ -20,7 +20,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 
 from statsapi import __version__
-from statsapi.api import access, batches, problems, schemas
+from statsapi.api import access, batches, notes, problems, schemas
 from statsapi.api.requests import STALE_WARNING, service
 from statsapi.api.schemas import STATS, StrictSchema
 from statsapi.times import format_timestamp
@@ -117,6 +117,12 @@ _SPAN_STATISTICS: Final[Json] = {"resolution": _RESOLUTION, **_STATISTICS}
 _FAULTS: Final = _list_of(
     _object(optional=("index", "line"), index=_COUNT, line=_COUNT, field={"type": "string"}, reason={"type": "string"})
 )
+_NOTES_BY_KIND: Final = _object(
+    expired=_COUNT | {"description": "older than everything kept: they count in no window"},
+    outside_window=_COUNT | {"description": "kept, but before the default window"},
+    ahead=_COUNT | {"description": "more than a minute ahead of the clock: they count in every window until then"},
+    read_as_utc=_COUNT | {"description": "those of the three that lie there for want of an offset"},
+) | {"description": "all events that a note is about, however many notes there are"}
 _EXPORTED: Final = _object(timestamp=_MOMENT, value={"type": "number"}, series=_NAME)
 
 _SCHEMAS: Final[dict[str, Json]] = {
@@ -143,19 +149,34 @@ _SCHEMAS: Final[dict[str, Json]] = {
             "server_time": _EXAMPLE_MOMENT,
         },
         status={"const": "success"},
-        message={"type": "string"},
+        message={
+            "type": "string",
+            "description": "Event stored successfully, where it shows in the default window now and lies at most a "
+            "minute ahead of the clock; else where it lies, why, and what shows or keeps it",
+        },
         received_timestamp=_MOMENT,
         server_time=_MOMENT,
     ),
     "BatchRecorded": _object(
         example={"status": "success", "stored": 2, "duplicates": 0, "expired": 0, "rejected": 0},
-        optional=("errors",),
+        optional=("errors", "message", "notes_by_kind", "notes"),
         status={"const": "success"},
         stored=_COUNT,
         duplicates=_COUNT,
         expired=_COUNT,
         rejected=_COUNT,
         errors=_FAULTS,
+        message={
+            "type": "string",
+            "description": "with notes only: where the events lie that do not show, and what shows or keeps them",
+        },
+        notes_by_kind=_NOTES_BY_KIND,
+        notes=_FAULTS
+        | {
+            "maxItems": notes.NOTED_MAX,
+            "description": "the first of the events that were taken, but lie before the default window or ahead of "
+            "the clock",
+        },
     ),
     "Statistics": {
         "description": "Four keys, or those asked for; with series and span where a span was given; or several spans.",

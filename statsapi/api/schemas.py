@@ -214,6 +214,14 @@ class RecordQuery(StrictSchema):
         load_default=None,
         metadata={"description": "drop an event that equals one held; by default as STATSAPI_DEDUP says"},
     )
+    expired = fields.String(
+        load_default="accept",
+        validate=validate.OneOf(("accept", "reject"), error="must be accept or reject"),
+        metadata={
+            "description": "what becomes of an event that is older than everything kept: `accept` answers 200 and says "
+            "that it has expired, `reject` refuses it like any other that is not valid"
+        },
+    )
 
 
 class BatchQuery(RecordQuery):
