@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal import START, HistoryChanged, Proposal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.model import MIN_TS_US, Deletion, EventBatch, Part, Retention, Span
-from statsapi.service import Service
+from statsapi.service import PACE_EVENTS, Service
 from statsapi.summary import Summary
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, floor_minute_us
 from statsapi.view import View
 from tests.conftest import FakeClock
+from tests.servers import wait_until
 
 KEEP_US = HOUR_US + GRACE_US
 
@@ -64,6 +66,68 @@ def test_events_expire_from_memory_and_journal(clock: FakeClock) -> None:
     checkpoint = journal.read_checkpoint()
     assert checkpoint is not None
     assert journal.read(checkpoint.mark).records == 1
+
+
+def many(first_us: int, events: int) -> EventBatch:
+    ts_us = first_us - np.arange(events)
+    return EventBatch((Part("default", ts_us, np.ones(events)),))
+
+
+def test_who_records_much_applies_it(clock: FakeClock) -> None:
+    """From PACE_EVENTS on a poster's own view is level when it answers: a reader never finds more than that to do."""
+    journal = SharedJournal(clock_us=clock)
+    service, other = service_on(journal, clock), service_on(journal, clock)
+    other.record(event(clock.now_us))
+    service.view().catch_up()
+    for recorded in range(1, 3 * PACE_EVENTS // 10_000):
+        other.record(event(clock.now_us))  # of other workers as well
+        service.record(many(clock.now_us, 10_000))
+        behind = 1 + recorded * 10_001 - service.view().last_caught_up().event_count()
+        assert behind == 10_001 * (recorded % (PACE_EVENTS // 10_000))
+
+
+def test_single_events_and_replays_do_not_pay(clock: FakeClock) -> None:
+    """A single event does not catch up, nor does anything before the first replay is over."""
+    journal = SharedJournal(clock_us=clock)
+    service = service_on(journal, clock)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(service.view(), "catch_up", Mock(side_effect=ViewNotReady(1.0)))
+        service.record(many(clock.now_us, PACE_EVENTS))
+        assert service.view().catch_up.call_count == 1  # the limits', and no second one to keep pace
+    service.ask()
+    for _ in range(10):
+        service.record(event(clock.now_us))
+    assert service.view().last_caught_up().event_count() == PACE_EVENTS
+
+
+def test_a_worker_that_records_nothing_follows(clock: FakeClock) -> None:
+    """In the background a view applies what others recorded, although nobody asks it."""
+    journal = SharedJournal(clock_us=clock)
+    service = service_on(journal, clock)
+    service.record(many(clock.now_us, 1000))
+    follower = Service(Settings(journal="memory://"), lambda: journal, clock)
+    follower.start()
+    try:
+        wait_until(lambda: follower.view().last_caught_up().event_count() == 1000, "the view to follow")
+    finally:
+        follower.close()
+
+
+def test_an_append_counts_although_its_worker_cannot_follow(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that is in the journal is acknowledged, whatever keeps its worker's view from catching up."""
+    journal = SharedJournal(clock_us=clock)
+    service = service_on(journal, clock)
+    service.record(event(clock.now_us))
+    service.view().catch_up()
+    for failure in (JournalUnavailable("away"), MemoryError()):
+        with monkeypatch.context() as patched:
+
+            def fail(*args: Any, failure: BaseException = failure, **kwargs: Any) -> Any:
+                raise failure
+
+            patched.setattr(journal, "read", fail)
+            service.record(many(clock.now_us, PACE_EVENTS))
+    assert summarise(service).count == 1 + 2 * PACE_EVENTS
 
 
 def test_events_expire_when_nobody_does_anything(clock: FakeClock) -> None:
