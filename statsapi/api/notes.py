@@ -82,11 +82,14 @@ def batch_notes(recorded: Recorded, decoded: Decoded, settings: Settings) -> dic
             who = all_of if found == taken else f"{found:,} of the {taken:,} events"
             sentences.append(sentence("The event" if taken == 1 else who, sent.ts_us[where], bounds, settings))
     if as_utc:
-        who = "These have" if len(as_utc) == len(noted) else f"{len(as_utc):,} of these have"
-        said = "were read as UTC; if they are local times, write the offset (such as +02:00)."
-        if len(noted) == 1:
-            who, said = "It has", "was read as UTC; if it is a local time, write the offset (such as +02:00)."
-        sentences.append(f"{who} no offset and {said}")
+        some = f"{len(as_utc):,} of these"
+        if len(as_utc) == 1:
+            some = "It" if len(noted) == 1 else some
+            said = f"{some} has no offset and was read as UTC; if it is a local time, write the offset"
+        else:
+            some = "These" if len(as_utc) == len(noted) else some
+            said = f"{some} have no offset and were read as UTC; if they are local times, write the offset"
+        sentences.append(f"{said} (such as +02:00).")
     notes = []
     for row in noted[:NOTED_MAX].tolist():
         reason = _lies(bounds, int(sent.ts_us[row]), row in as_utc, settings)
