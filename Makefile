@@ -33,6 +33,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 stress: $(VENV)/.dev  ## a long randomised run: make stress SEED=7 OPS=20000
 	STATSAPI_STRESS_OPS=$(or $(OPS),2000) STATSAPI_STRESS_SEED=$(or $(SEED),1) $(BIN)/python -m pytest tests/test_timeline.py -k stress
 
+soak: $(VENV)/.dev  ## twenty minutes at half load; figures, and a plot as SVG: make soak MINUTES=20
+	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),20)
+
 bench: $(VENV)/.dev  ## every figure the project promises, as ratios
 	$(BIN)/python -m benchmarks
 
@@ -44,4 +47,4 @@ clean:  ## remove .venv and caches; data/ stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install serve test lint stress bench lock clean
+.PHONY: help install serve test lint stress soak bench lock clean
