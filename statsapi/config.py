@@ -36,8 +36,8 @@ class Duration(fields.Field[int]):
 
     json_schema: ClassVar = {
         "type": "string",
-        "pattern": r"^(\d{1,9}(\.\d{1,6})?(ms|[smhdw])?|P[0-9WDTHMS.,]+)$",
-        "description": "90s, 15m, 1h, 7d, PT15M, or seconds",
+        "pattern": r"^\s*[0-9Pp][0-9A-Za-zµμ.,\s]*$",
+        "description": "90s, 15m, 1h30m, 5min, 2w, PT15M, or seconds",
         "examples": ["5m"],
     }
 

@@ -1,16 +1,28 @@
 """Text and numbers to microseconds, and back. A leaf; everything that reads a time reads it here.
 
-A timestamp is any ISO 8601 form that `datetime.fromisoformat` or dateutil's `isoparse` reads, with at least a full
-date, or a number of Unix seconds (beyond ±2e10: milliseconds). Naive means UTC. Fractions finer than a microsecond
-are cut off, as both parsers do. A duration is `90s`, `15m`, `1h`, `7d`, `500ms`, a number of seconds, or the
-day-and-time part of ISO 8601 (`PT15M`, `P1DT12H`).
+What has one reading is read; what has two, or none, is refused with a sentence that says what to write instead. A text
+means the same wherever it stands: in JSON, NDJSON, CSV, columns and a query.
+
+A timestamp is
+- any ISO 8601 form that `datetime.fromisoformat` or dateutil's `isoparse` reads, with at least a full date;
+- Unix time, as a number or as text, in seconds, or beyond ±2e10 in milliseconds, 2e13 microseconds, 2e16 nanoseconds.
+  As text, eight digits are a date and seven the day of a year, as in ISO 8601, and fourteen a date and a time;
+- RFC 2822 (`Fri, 20 Nov 2026 07:45:00 +0100`), as mail and HTTP have it;
+- a date with the year first, `2026/11/26 04:24:32`; behind it ` UTC`, ` +0100 CET`, `[Europe/Paris]`: what Go, Java and
+  Ruby write. A second 60 is the second after 59.
+Naive means UTC. What is finer than a microsecond is cut off, as both parsers do; a float is rounded.
+
+A duration is `90s`, `15m`, `1h30m`, `5min`, `2w`, `500ms`, a number of seconds, or the weeks, days and time of ISO 8601
+(`PT15M`, `P1DT12H`). An instant of a question is a timestamp, or `now`, `now-1h30m`, `now+5m`.
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Final, NamedTuple
 
 from dateutil.parser import isoparse
 
@@ -20,33 +32,93 @@ from statsapi.model import MAX_TS_US, MIN_TS_US
 from statsapi.model import MINUTE_US as MINUTE_US
 from statsapi.model import SECOND_US as SECOND_US
 
-# Larger numbers are milliseconds: as seconds they would lie after the year 2603. pydantic draws the same line.
-MILLISECONDS_BEYOND = 2e10
+# Larger numbers are of the next smaller unit: as seconds, milliseconds, microseconds they would lie after the year
+# 2603. pydantic draws the same lines.
+MILLISECONDS_BEYOND: Final = 20_000_000_000
+MICROSECONDS_BEYOND: Final = MILLISECONDS_BEYOND * 1000
+NANOSECONDS_BEYOND: Final = MICROSECONDS_BEYOND * 1000
 
 _EPOCH = datetime(1970, 1, 1)
 
-# isoparse also reads a year, a month or a week alone; those name no instant that a person would mean.
-_FULL_DATE = re.compile(r"\d{4}(-\d\d-\d\d|\d{4}|-?\d{3}|-?W\d\d-?\d)(?!\d)", re.ASCII)
+# isoparse also reads a year, a month or a week alone; those name no instant that a person would mean. Any character may
+# separate date and time for fromisoformat, but 20251121.07 is a number first.
+_FULL_DATE = re.compile(r"\d{4}(-\d\d-\d\d|\d{4}|-?\d{3}|-?W\d\d-?\d)(?![\d.eE])", re.ASCII)
+_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(?!\d)", re.ASCII)
 
-_UNIT_US = {"ms": 1000, "s": SECOND_US, "m": MINUTE_US, "h": HOUR_US, "d": DAY_US, "w": 7 * DAY_US}
-_SHORT_DURATION = re.compile(r"(\d{1,18}(?:\.\d{1,6})?)(ms|[smhdw])?", re.ASCII)
-_ISO_DURATION = re.compile(
-    r"P(?=.)(?:(\d{1,9})W)?(?:(\d{1,9})D)?(?:T(?=.)(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,9}(?:[.,]\d{1,6})?)S)?)?",
+# A text that is a number: as JSON writes it, and with a plus or nothing behind the point.
+_NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*)(\.\d*)?([eE][+-]?\d{1,9})?", re.ASCII)
+_INTEGER_DIGITS_MAX: Final = 30  # more lie outside the years anyway, and int() refuses thousands
+
+# How a date can be written without separators, by the number of digits. As numbers those of 1900 to 2100 are refused,
+# as Unix time of 1970 to 1976, or of 2600, is hardly what anybody means.
+_DATE_DIGITS: Final = (7, 8, 12, 14, 17)
+_TEXT_DATE_DIGITS: Final = {7: "a year and its day", 8: "a date", 14: "a date and a time"}  # as text they are no number
+
+# The other forms are short; what is longer is not looked at any further.
+_TEXT_MAX: Final = 128
+
+_SPREADSHEET_DAYS: Final = (20_000, 80_000)  # of 1954 to 2119; as Unix time 16 hours of 1970-01-01
+_SPREADSHEET_EPOCH: Final = datetime(1899, 12, 30)
+_SPREADSHEET_ROUNDED = re.compile(r"\d(\.\d{1,5})?E\+\d\d", re.ASCII)
+
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+# The names that RFC 2822 defines; anywhere else EST and its like have several offsets.
+_RFC_2822_HOURS: Final = {
+    **dict.fromkeys(("gmt", "ut", "utc"), 0),
+    **dict.fromkeys(("est", "cdt"), -5),
+    **dict.fromkeys(("cst", "mdt"), -6),
+    **dict.fromkeys(("mst", "pdt"), -7),
+    "edt": -4,
+    "pst": -8,
+}
+_RFC_2822 = re.compile(
+    r"(?:([A-Za-z]{3}) ?, *)?(\d\d?) +([A-Za-z]{3}) +(\d{4}) +(\d\d):(\d\d)(?::(\d\d))?"
+    r" *(?:([+-])(\d\d)([0-5]\d)|([A-Za-z]{2,3}))(?: *\([^()]*\))?",
     re.ASCII,
 )
+
+# What stands behind a time, from the end: tags of RFC 9557; Go's monotonic clock (its plus is a blank in a URL); a
+# zone's name; an offset behind a blank, which Go repeats where the zone has no name.
+_TAGS = re.compile(r" ?((?:\[[^\[\]]+\])+)\Z", re.ASCII)
+_MONOTONIC = re.compile(r" m=[+ -]\d+\.\d+\Z", re.ASCII)
+_ZONE_NAME = re.compile(r"(?<=\d) *((?i:UTC|GMT))\Z|(?<=\d) +([A-Z]{1,5})\Z", re.ASCII)
+_BLANK_OFFSET = re.compile(
+    r"(:\d\d(?:[.,]\d+)?|[Tt ]\d{4}(?:\d\d)?|\d{14}) +([+-]\d\d(?::?\d\d)?)(?: +\2)?\Z", re.ASCII
+)
+_UTC_NAMES: Final = ("UTC", "GMT", "UT", "Z")
+_UTC_TAGS: Final = (*_UTC_NAMES, "ETC/UTC", "ETC/GMT", "ETC/UCT", "ETC/ZULU", "UCT", "ZULU")
+
+_YEAR_FIRST = re.compile(r"(\d{4})([-/.:])(\d\d?)\2(\d\d?)(?:(?:[Tt]|,? +)(\d.*))?", re.ASCII)
+_FOURTEEN_DIGITS = re.compile(r"(\d{8})(\d{6})(?![\d:])", re.ASCII)
+_SECOND_60 = re.compile(r"(.{7,10}[Tt ]\d\d(:?)\d\d\2)60(?![\d:])", re.ASCII)
+
+_NO_TIME: Final = ("nan", "nat", "null", "none", "nil", "na", "n/a", "-")
+_DAY_OR_MONTH_FIRST = re.compile(r"(\d\d?)([-/.])(\d\d?)\2(\d{4}|\d\d)(?!\d)", re.ASCII)
+_MONTH_NAME = re.compile(rf"(?<![a-z])(?:{'|'.join(_MONTHS)})", re.IGNORECASE)
+_AM_PM = re.compile(r"(?<=[\d ])[ap]\.?m\b", re.ASCII | re.IGNORECASE)
+
+_EXAMPLE: Final = "2025-11-21T07:45:00Z"
+_HOW: Final = f"write it like {_EXAMPLE} or as Unix seconds"
 
 
 def parse_timestamp_us(value: object) -> int:
     """Microseconds since 1970-01-01 UTC of a timestamp as a client may write it.
 
     Raises ValueError with a sentence that says what to write instead. 0.4 µs for the common ISO forms, 5 µs for those
-    that only `isoparse` reads.
+    that only `isoparse` reads, up to 10 µs for all others.
     """
     if isinstance(value, str):
-        return _parse_iso_us(value)
+        if _FULL_DATE.match(value) and value.isprintable():
+            try:
+                return _since_1970_us(datetime.fromisoformat(value))
+            except ValueError:
+                pass
+        return _read_text(value)[0]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _unix_us(value)
-    raise ValueError("must be an ISO 8601 string such as 2025-11-21T07:45:00Z, or a number of Unix seconds")
+    raise ValueError(f"must be an ISO 8601 string such as {_EXAMPLE}, or a number of Unix seconds")
 
 
 def has_offset(value: object) -> bool:
@@ -54,24 +126,101 @@ def has_offset(value: object) -> bool:
 
     A Unix number is counted from an instant in UTC, so it has one. Costs what parsing does: for the rare path.
     """
-    return not isinstance(value, str) or _parse_iso(value).tzinfo is not None
+    if not isinstance(value, str):
+        return True
+    if _FULL_DATE.match(value):
+        with suppress(ValueError):
+            return datetime.fromisoformat(value).tzinfo is not None
+    return _read_text(value)[1]
 
 
-def _parse_iso_us(text: str) -> int:
-    moment = _parse_iso(text)
-    # Not astimezone(UTC): that overflows where year 1 or 9999 is crossed by the offset.
-    since = moment.replace(tzinfo=None) - _EPOCH
-    offset = moment.utcoffset()
-    if offset:
-        since -= offset
-    return _in_range((since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds)
+# -- Unix time -----------------------------------------------------------------------------------------------------
 
 
-def _parse_iso(text: str) -> datetime:
-    if not _FULL_DATE.match(text) or not text.isprintable():  # any character may separate date and time, NUL too
-        raise ValueError(
-            "is not a full ISO 8601 date and time; write it like 2025-11-21T07:45:00Z or as a number of Unix seconds"
-        )
+def _unix_us(number: int | float) -> int:
+    magnitude = abs(number)
+    if magnitude <= MILLISECONDS_BEYOND:
+        if 1_000_000 <= magnitude < 100_000_000:
+            _refuse_spelt_date(number)
+        # round() of the double product is the nearest microsecond: both errors together stay under half of one.
+        return round(number * SECOND_US)
+    if not magnitude < 1e24:  # NaN fails this too, and integers of 400 digits do not overflow it
+        raise ValueError("must be a finite number of Unix seconds within the years 1 to 9999")
+    _refuse_spelt_date(number)
+    if magnitude <= MICROSECONDS_BEYOND:
+        return round(number * 1000)
+    if magnitude <= NANOSECONDS_BEYOND:
+        return round(number)
+    # An integer is cut off, and so equals ISO 8601 with nine digits; a float of this size has rounded already.
+    return _in_range(number // 1000 if isinstance(number, int) else round(number / 1000))
+
+
+def _refuse_spelt_date(number: int | float) -> None:
+    """20261126 is a date to a person and 1970-08-23 to a clock. As text it is the date; as a number it is refused."""
+    digits = str(int(number))  # 20261126.0 is pandas' way to write 20261126
+    moment = _spelt_date(digits)
+    if moment and 1900 <= moment.year <= 2100:
+        date = moment.isoformat() if len(digits) > 8 else str(moment.date())
+        raise ValueError(f"has two readings, a date written without separators and Unix time; write it like {date}")
+
+
+def _spelt_date(digits: str) -> datetime | None:
+    if len(digits) not in _DATE_DIGITS or not digits.isdigit():
+        return None
+    try:
+        if len(digits) == 7:
+            moment = datetime(int(digits[:4]), 1, 1) + timedelta(days=int(digits[4:]) - 1)
+            return moment if moment.year == int(digits[:4]) else None
+        pairs = [int(digits[at : at + 2]) for at in range(4, min(len(digits), 14), 2)]
+        return datetime(int(digits[:4]), *pairs) + timedelta(milliseconds=int(digits[14:] or 0))  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        return None
+
+
+def _read_number(text: str, fraction: str | None, exponent: str | None) -> int:
+    """A text that is a number means what the number means, but where a person would take it for something else."""
+    if _SPREADSHEET_ROUNDED.fullmatch(text):
+        raise ValueError("looks like a number that a spreadsheet cut short; let it show all digits, or write ISO 8601")
+    if fraction or exponent:
+        number: int | float = float(text)
+    elif len(text) > _INTEGER_DIGITS_MAX:
+        raise ValueError("lies outside the years 1 to 9999")
+    else:
+        number = int(text)
+    if _SPREADSHEET_DAYS[0] <= number < _SPREADSHEET_DAYS[1]:
+        day = _SPREADSHEET_EPOCH + timedelta(seconds=round(number * 86_400))
+        raise ValueError(f"looks like a spreadsheet's day number; format the column so that it says {day.isoformat()}")
+    if 1900 <= number <= 2100:
+        raise ValueError(f"is a year alone, not a full date; {_HOW}")
+    if len(text) == 6 and (_spelt_date(text + "01") or _spelt_date("20" + text)):
+        raise ValueError(f"looks like a date with fewer than its eight digits; {_HOW}")
+    return _unix_us(number)
+
+
+# -- text ----------------------------------------------------------------------------------------------------------
+
+
+def _read_text(text: str) -> tuple[int, bool]:
+    """Microseconds, and whether the text says where in UTC that is."""
+    text = text.strip()
+    if not text.isprintable():  # any character may separate date and time, NUL too
+        raise ValueError(f"is no timestamp, as it holds a control character; {_HOW}")
+    number = _NUMBER.fullmatch(text)
+    if number and not (len(text) in _TEXT_DATE_DIGITS and text.isdigit()):
+        return _read_number(text, *number.groups()), True
+    if moment := _iso(text):
+        return _since_1970_us(moment), moment.tzinfo is not None
+    if len(text) > _TEXT_MAX:
+        raise ValueError(f"is no timestamp, with its {len(text)} characters; {_HOW}")
+    if mail := _RFC_2822.fullmatch(text):
+        return _read_rfc_2822(*mail.groups()), True
+    return _read_other(text)
+
+
+def _iso(text: str) -> datetime | None:
+    """As either parser reads it; None if neither does, or only as a year, a month or a week."""
+    if not _FULL_DATE.match(text) and not _ISO_DATE.match(text):
+        return None
     try:
         return datetime.fromisoformat(text)
     except ValueError:
@@ -80,15 +229,127 @@ def _parse_iso(text: str) -> datetime:
         except OverflowError:
             raise ValueError("lies outside the years 1 to 9999") from None
         except ValueError:
-            raise ValueError("is not an ISO 8601 date and time; write it like 2025-11-21T07:45:00Z") from None
+            return None
 
 
-def _unix_us(number: int | float) -> int:
-    if not -1e18 < number < 1e18:  # NaN fails this too, and integers of 400 digits do not overflow it
-        raise ValueError("must be a finite number of Unix seconds within the years 1 to 9999")
-    scale = SECOND_US if abs(number) <= MILLISECONDS_BEYOND else 1000
-    # round() of the double product is the nearest microsecond: both errors together stay under half of one.
-    return _in_range(round(number * scale))
+def _since_1970_us(moment: datetime) -> int:
+    # Not astimezone(UTC): that overflows where year 1 or 9999 is crossed by the offset.
+    since = moment.replace(tzinfo=None) - _EPOCH
+    offset = moment.utcoffset()
+    if offset:
+        since -= offset
+    return _in_range((since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds)
+
+
+def _read_rfc_2822(*parts: str | None) -> int:
+    weekday, day, month, year, hour, minute, second, sign, ahead, past, zone = [part or "" for part in parts]
+    if month.lower() not in _MONTHS:
+        raise ValueError(f"names no month with {month}; {_HOW}")
+    if zone and zone.lower() not in _RFC_2822_HOURS:
+        raise ValueError(f"names the zone {zone}, which RFC 2822 does not define; write its offset, like +0100")
+    leap = second == "60"
+    clock = int(hour), int(minute), 59 if leap else int(second or 0)
+    try:
+        moment = datetime(int(year), _MONTHS.index(month.lower()) + 1, int(day), *clock)
+    except ValueError as error:
+        raise ValueError(f"is no moment that exists: {error}; {_HOW}") from None
+    if weekday and weekday.lower() != _WEEKDAYS[moment.weekday()]:
+        raise ValueError(f"contradicts itself: {moment.date()} is a {moment:%A}, not {weekday}")
+    offset_us = _RFC_2822_HOURS[zone.lower()] * HOUR_US if zone else int(ahead) * HOUR_US + int(past) * MINUTE_US
+    if sign == "-":
+        offset_us = -offset_us
+    return _in_range(_since_1970_us(moment) - offset_us + leap * SECOND_US)
+
+
+def _read_other(text: str) -> tuple[int, bool]:
+    """ISO 8601 with what Go, Java, Ruby, databases and people put around it."""
+    rest, tags = _cut(_TAGS, text)
+    if "[!" in tags:
+        raise ValueError("marks its [!…] as critical, which is not checked here; leave the suffix out")
+    zone = tags[1:].partition("]")[0] if "=" not in tags.partition("]")[0] else ""
+    rest, _ = _cut(_MONOTONIC, rest)
+    rest, name = _cut(_ZONE_NAME, rest)
+    rest = _BLANK_OFFSET.sub(r"\1\2", rest)
+    rest, leap = _SECOND_60.subn(r"\g<1>59", _year_first(rest), count=1)
+    moment = _iso(rest)
+    if moment is None or name in ("AM", "PM"):
+        raise ValueError(_why_unreadable(text, rest))
+    offset = moment.utcoffset()
+    if offset is None:
+        if name and name.upper() not in _UTC_NAMES:
+            raise ValueError(f"names the zone {name}, which stands for several offsets; write the offset, like +01:00")
+        if zone and zone.upper() not in _UTC_TAGS:
+            raise ValueError(
+                f"names the zone {zone} but no offset; write the offset, like +01:00, in front of [{zone}]"
+            )
+    elif offset and name.upper() in _UTC_NAMES:
+        raise ValueError(f"contradicts itself: its offset is not that of {name}; leave one of them out")
+    return _in_range(_since_1970_us(moment) + leap * SECOND_US), bool(offset is not None or name or zone)
+
+
+def _cut(pattern: re.Pattern[str], text: str) -> tuple[str, str]:
+    """The text without what matches at its end, and that."""
+    match = pattern.search(text)
+    return (text[: match.start()], match[0].strip()) if match else (text, "")
+
+
+def _year_first(text: str) -> str:
+    """2026/1/5 4:24 and 20261126074500 as ISO 8601 has them; anything else as it is."""
+    if parts := _YEAR_FIRST.fullmatch(text):
+        year, _, month, day, clock = parts.groups()
+        clock = f"0{clock}" if clock and clock[1:2] == ":" else clock
+        return f"{year}-{month:0>2}-{day:0>2}" + (f"T{clock}" if clock else "")
+    return _FOURTEEN_DIGITS.sub(r"\1T\2", text, count=1) if _FOURTEEN_DIGITS.match(text) else text
+
+
+def _why_unreadable(text: str, iso: str) -> str:
+    """What is wrong with this text, and what to write. `iso` is what is left of it as ISO 8601, if it is that."""
+    word = text.lower()
+    if not text:
+        return f"is empty; {_HOW}"
+    if word in _NO_TIME:
+        return f"holds no time, but {text}; {_HOW}, or leave the event out"
+    if word.startswith(("now", "today", "yesterday", "tomorrow")):
+        return f"is relative to the clock, as only start and end may be (now, now-1h); {_HOW}"
+    if _AM_PM.search(text):
+        return f"has AM or PM; write the hour from 00 to 23, like {_EXAMPLE}"
+    if parts := _DAY_OR_MONTH_FIRST.match(text):
+        return _why_day_or_month_first(*parts.groups())
+    if _MONTH_NAME.search(text):
+        return f"has its month as a word and is not RFC 2822 (Fri, 21 Nov 2025 07:45:00 +0000); {_HOW}"
+    if re.match(r"\d\d?:\d\d", text, re.ASCII):
+        return f"has a time but no date; write both, like {_EXAMPLE}"
+    if re.fullmatch(r"[+-]?\d+,\d+", text, re.ASCII):
+        try:
+            _read_text(text.replace(",", "."))
+        except ValueError as error:
+            return str(error)
+        return f"is a number with a decimal comma; write it with a point, {text.replace(',', '.')}"
+    if text.isdigit() and text.isascii() and len(text) in _TEXT_DATE_DIGITS:
+        return f"has {len(text)} digits, as {_TEXT_DATE_DIGITS[len(text)]} would, but names none that exists; {_HOW}"
+    if re.fullmatch(r"\d{4}-\d\d|\d{4}-?W\d\d", text, re.ASCII):
+        return f"is not a full date, as it names no day; {_HOW}"
+    if _FULL_DATE.match(iso):
+        try:
+            datetime.fromisoformat(iso)
+        except ValueError as error:
+            if "isoformat" not in str(error):
+                return f"is no moment that exists: {error}; {_HOW}"
+    return f"is not an ISO 8601 date and time; {_HOW}"
+
+
+def _why_day_or_month_first(first: str, _: str, second: str, year: str) -> str:
+    if len(year) == 2:
+        return f"has a year of two digits; write all four, year first, like {_EXAMPLE}"
+    dates = []
+    for month, day in ((second, first), (first, second)):
+        with suppress(ValueError):
+            dates.append(str(datetime(int(year), int(month), int(day)).date()))
+    if not dates:
+        return f"names no day that exists; write the year first, like {_EXAMPLE}"
+    if len(set(dates)) == 1:
+        return f"does not begin with the year; write {dates[0]} and then the time"
+    return f"has two readings, {dates[0]} and {dates[1]}; write the one you mean, and then the time"
 
 
 def _in_range(ts_us: int) -> int:
@@ -108,20 +369,107 @@ def _format_second(second: int) -> str:
     return (_EPOCH + timedelta(seconds=second)).isoformat()
 
 
+# -- durations and instants ----------------------------------------------------------------------------------------
+
+_UNIT_US: Final = {"us": 1, "ms": 1000, "s": SECOND_US, "m": MINUTE_US, "h": HOUR_US, "d": DAY_US, "w": 7 * DAY_US}
+_UNITS: Final = {
+    spelling: _UNIT_US[unit]
+    for unit, spellings in {
+        "us": "us µs μs",  # the micro sign and the Greek letter
+        "ms": "ms msec msecs millisecond milliseconds",
+        "s": "s sec secs second seconds",
+        "m": "m min mins minute minutes",
+        "h": "h hr hrs hour hours",
+        "d": "d day days",
+        "w": "w wk wks week weeks",
+    }.items()
+    for spelling in spellings.split()
+}
+_SECONDS_ALONE = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
+_DURATION_PART = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) ?([A-Za-zµμ]{1,12}) ?", re.ASCII)
+_ISO_DURATION = re.compile(
+    r"P(?=.)(?:(N)W)?(?:(N)D)?(?:T(?=.)(?:(N)H)?(?:(N)M)?(?:(N)S)?)?".replace("N", r"\d{1,9}(?:[.,]\d{1,18})?"),
+    re.ASCII | re.IGNORECASE,
+)
+_NOW = re.compile(r"now(?: *([+-]) *(.*))?", re.ASCII | re.IGNORECASE)
+_DURATION_EXAMPLES: Final = "must be a duration such as 90s, 15m, 1h30m, 7d or PT15M"
+
+
+class FromNow(NamedTuple):
+    """An instant that lies `offset_us` from that of the answer."""
+
+    offset_us: int
+
+
+def parse_instant(text: str) -> int | FromNow:
+    """A timestamp in µs, or `now`, `now-1h`, `now+1h30m`. ValueError says what to write."""
+    relative = _NOW.fullmatch(text.strip())
+    if relative is None:
+        try:
+            return parse_timestamp_us(text)
+        except ValueError as error:
+            raise ValueError(_why_no_instant(text.strip(), error)) from None
+    sign, duration = relative.groups()
+    offset_us = parse_duration_us(duration) if sign else 0
+    return FromNow(-offset_us if sign == "-" else offset_us)
+
+
+def _why_no_instant(text: str, error: ValueError) -> str:
+    try:
+        parse_duration_us(text.removeprefix("-").removesuffix("ago").strip())
+    except ValueError:
+        return f"{error}, or like now-1h" if "write it like" in str(error) else str(error)
+    return str(error) if text.isdigit() else "is a duration, not an instant; write it like now-1h"
+
+
 def parse_duration_us(text: str) -> int:
-    """Microseconds of `90s`, `15m`, `1h`, `1.5d`, `PT15M`, `P1D` or bare seconds; ValueError says what to write."""
-    if short := _SHORT_DURATION.fullmatch(text):
-        number, unit = short[1], _UNIT_US[short[2] or "s"]
-        whole, _, fraction = number.partition(".")
-        return int(whole) * unit + int((fraction or "0").ljust(6, "0")) * unit // 1_000_000
+    """Microseconds of `90s`, `15m`, `1h30m`, `1.5d`, `5 min`, `PT15M`, `P1D` or bare seconds, cut off to whole ones;
+    ValueError says what to write. 1-3 µs.
+    """
+    text = text.strip()
+    if _SECONDS_ALONE.fullmatch(text):
+        return _times(text, SECOND_US)
     if iso := _ISO_DURATION.fullmatch(text):
-        weeks, days, hours, minutes, seconds = iso.groups()
-        whole, _, fraction = (seconds or "0").replace(",", ".").partition(".")
-        total = int(whole) * SECOND_US + int((fraction or "0").ljust(6, "0"))
-        for count, unit in ((weeks, 7 * DAY_US), (days, DAY_US), (hours, HOUR_US), (minutes, MINUTE_US)):
-            total += int(count or 0) * unit
-        return total
-    raise ValueError("must be a duration such as 90s, 15m, 1h, 7d or PT15M")
+        return sum(_times(n, _UNIT_US[unit]) for n, unit in zip(iso.groups(), "wdhms", strict=True) if n)
+    total_us = at = 0
+    above_us = _UNIT_US["w"] + 1
+    while part := _DURATION_PART.match(text, at):
+        unit_us = _unit_us(part[2])
+        if unit_us >= above_us:  # 5m 1h might be a list
+            raise ValueError(f"{_DURATION_EXAMPLES}; its units must go from large to small, each once")
+        above_us = unit_us
+        total_us += _times(part[1], unit_us)
+        at = part.end()
+    if not at or at < len(text):
+        raise ValueError(_why_no_duration(text, at))
+    return total_us
+
+
+def _unit_us(unit: str) -> int:
+    if unit == "M":
+        raise ValueError(f"{_DURATION_EXAMPLES}; M could be months: write 5m or 5min for minutes")
+    if unit.lower() in ("mo", "mon", "month", "months", "y", "yr", "yrs", "year", "years", "q"):
+        raise ValueError(f"{_DURATION_EXAMPLES}; months and years have no fixed length: write days")
+    if unit.lower() not in _UNITS:
+        raise ValueError(f"{_DURATION_EXAMPLES}; units are ms, s, m, h, d and w, not {unit}")
+    return _UNITS[unit.lower()]
+
+
+def _times(number: str, unit_us: int) -> int:
+    whole, _, fraction = number.replace(",", ".").partition(".")
+    return int(whole + fraction) * unit_us // int("1".ljust(len(fraction) + 1, "0"))
+
+
+def _why_no_duration(text: str, at: int) -> str:
+    if ":" in text:
+        return f"{_DURATION_EXAMPLES}; write hours, minutes and seconds with their units, not colons"
+    if text.startswith("-"):
+        return f"{_DURATION_EXAMPLES}, and not negative"
+    if re.match(r"\d+,\d", text[at:], re.ASCII):
+        return f"{_DURATION_EXAMPLES}; write a decimal point, not a comma"
+    if at and _SECONDS_ALONE.fullmatch(text[at:]):
+        return f"{_DURATION_EXAMPLES}; its last number has no unit"
+    return _DURATION_EXAMPLES
 
 
 def format_duration(duration_us: int) -> str:

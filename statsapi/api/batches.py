@@ -36,7 +36,15 @@ from statsapi.api.requests import why_not_json
 from statsapi.api.schemas import SERIES_NAME, EventSchema
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
 from statsapi.service import ANY_TIME, Accepted
-from statsapi.times import DAY_US, MILLISECONDS_BEYOND, MINUTE_US, SECOND_US, parse_timestamp_us
+from statsapi.times import (
+    DAY_US,
+    MICROSECONDS_BEYOND,
+    MILLISECONDS_BEYOND,
+    MINUTE_US,
+    NANOSECONDS_BEYOND,
+    SECOND_US,
+    parse_timestamp_us,
+)
 
 NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 CSV_TYPE: Final = "text/csv"
@@ -83,9 +91,8 @@ class Decoded(NamedTuple):
 def decode(body: bytes, media_type: str, *, max_events: int, accepted: Accepted = ANY_TIME) -> Decoded:
     """The events of a body in any of the five forms, which `media_type` and the outermost JSON value tell apart.
 
-    In CSV every field is text: a timestamp that is a JSON number is Unix seconds (or milliseconds), anything else is
-    ISO 8601 (so `20251121` is a number there); an empty series is the default one. An event whose timestamp is
-    not `accepted` is rejected.
+    In CSV every field is text, and a timestamp means what the same text means in JSON (statsapi.times); an empty series
+    is the default one. An event whose timestamp is not `accepted` is rejected.
 
     0.1-0.2 µs an event (benchmarks/decoding.py), 0.5 µs where one is malformed, 8 µs for each malformed one. Raises
     BadRequest for a body that cannot be read (a malformed line of NDJSON is one rejected item, not that),
@@ -138,7 +145,6 @@ class _Rows:
     place: str
     places: Sequence[int]
     odd: dict[int, object] = field(default_factory=dict)
-    text_only: bool = False  # CSV: a timestamp may be a number written as text
 
     def item(self, row: int) -> object:
         """What the schema would have been given for this row."""
@@ -478,28 +484,12 @@ def _from_fields(header: list[str], columns: list[list[str]], lines: Sequence[in
         if "" in series:
             series = [name or DEFAULT_SERIES for name in series]
     return _Rows(
-        _json_numbers(timestamps) or cast(list[str | int | float], timestamps),
+        cast(list[str | int | float], timestamps),
         _json_floats(values) or cast(list[float | str], values),
         series,
         "line",
         lines,
-        text_only=True,
     )
-
-
-def _json_numbers(texts: list[str]) -> list[str | int | float] | None:
-    """The numbers, if each of the texts is one as JSON writes it."""
-    if not texts or not _NUMBER.fullmatch(texts[0]):
-        return None
-    joined = ",".join(texts)
-    try:
-        numbers = _NUMBERS.decode(f"[{joined}]")
-    except ValueError:
-        return None
-    # Blanks around a number are JSON's, not part of it; a quoted field may hold a comma.
-    if len(numbers) != len(texts) or any(blank in joined for blank in " \t\r\n"):
-        return None
-    return cast(list[str | int | float], numbers)
 
 
 def _json_floats(texts: list[str]) -> list[float | str] | None:
@@ -521,7 +511,7 @@ def _json_floats(texts: list[str]) -> list[float | str] | None:
 def _settle(rows: _Rows, accepted: Accepted) -> Decoded:
     """Reads the columns, lets the schema decide on the rows in doubt, and parts the good ones by series."""
     received = len(rows.timestamps)
-    ts_us, good = _timestamps_us(rows.timestamps, rows.text_only)
+    ts_us, good = _timestamps_us(rows.timestamps)
     values = _floats(rows.values)
     good &= np.isfinite(values)
     names, codes = _numbered(rows.series, received)
@@ -640,29 +630,32 @@ _MONTH_DAY: Final = np.arange("0000-01", "10000-02", dtype="M8[M]").astype("M8[D
 # Up to 2^53 the double product is the one parse_timestamp_us rounds, for an integer that numpy made a double as well.
 _EXACT: Final = 2.0**53
 
-_NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_DIGIT: Final = re.compile(r" *-?\d+(?![\d-])", re.ASCII)
+
+# Numbers that spell a date, with which more may be wrong than their unit; of texts also the small ones, and all of
+# seven, eight and fourteen digits. statsapi.times decides on each.
+_SPELT: Final = (
+    (1900_001, 2100_367),
+    (1900_01_01, 2100_12_32),
+    (1900_01_01_00_00, 2100_12_31_24_00),
+    (1900_01_01_00_00_00, 2100_12_31_24_00_00),
+    (1900_01_01_00_00_00_000, 2100_12_31_24_00_00_000),
+)
+_DOUBTFUL_TEXT: Final = ((0, 10**8), *_SPELT[2:3], (10**13, 10**14), *_SPELT[4:])
+
+# Seconds from 1973 to 2603, or milliseconds from 2001 to 2286, need no look at each number.
+_USUAL: Final = ((10**8, MILLISECONDS_BEYOND, SECOND_US), (10**12, 10**13 - 1, 1000))
 
 
-def _timestamps_us(raw: list[str | int | float], text_only: bool) -> tuple[TimestampsUs, Mask]:
-    """Microseconds as parse_timestamp_us reads them, and which rows it reads at all. 30-60 ns a row.
-
-    With `text_only`, strings that are JSON numbers are numbers; they replace the string in `raw`.
-    """
+def _timestamps_us(raw: list[str | int | float]) -> tuple[TimestampsUs, Mask]:
+    """Microseconds as parse_timestamp_us reads them, and which rows it reads at all. 30-60 ns a row."""
     if not raw:
         return np.empty(0, np.int64), np.empty(0, np.bool_)
-    try:
-        ts_us, known = _iso_us(cast(list[str], raw))
-    except TypeError:  # not all of them are strings
-        if str not in set(map(type, raw)):
-            ts_us, known = _unix_us(cast(list[int | float], raw))
-        else:
-            text = np.fromiter((isinstance(value, str) for value in raw), np.bool_, len(raw))
-            ts_us, known = np.zeros(len(raw), np.int64), np.zeros(len(raw), np.bool_)
-            for rows, read in ((np.flatnonzero(text), _iso_us), (np.flatnonzero(~text), _unix_us)):
-                ts_us[rows], known[rows] = read(cast(Any, [raw[row] for row in rows.tolist()]))
+    if isinstance(raw[0], str) and (numbers := _json_numbers(raw)):
+        ts_us, known = _unix_us(numbers, _DOUBTFUL_TEXT)
+    else:
+        ts_us, known = _mixed_us(raw)
     for row in np.flatnonzero(~known).tolist():
-        if text_only:
-            raw[row] = _number_or_text(raw[row])
         try:
             ts_us[row] = parse_timestamp_us(raw[row])
         except ValueError:
@@ -671,28 +664,62 @@ def _timestamps_us(raw: list[str | int | float], text_only: bool) -> tuple[Times
     return ts_us, known
 
 
-def _number_or_text(value: str | int | float) -> str | int | float:
-    number = _NUMBER.fullmatch(value) if isinstance(value, str) else None
-    if not number:
-        return value
-    # From 19 digits on an integer lies outside the years anyway, and 5000 would be refused as such by int().
-    return int(number[0]) if number[1] is None and number[2] is None and len(number[0]) < 19 else float(number[0])
+def _mixed_us(raw: list[str | int | float]) -> tuple[TimestampsUs, Mask]:
+    try:
+        return _iso_us(cast(list[str], raw))
+    except TypeError:  # not all of them are strings
+        if str not in set(map(type, raw)):
+            return _unix_us(cast(list[int | float], raw))
+    text = np.fromiter((isinstance(value, str) for value in raw), np.bool_, len(raw))
+    ts_us, known = np.zeros(len(raw), np.int64), np.zeros(len(raw), np.bool_)
+    for rows, read in ((np.flatnonzero(text), _iso_us), (np.flatnonzero(~text), _unix_us)):
+        ts_us[rows], known[rows] = read(cast(Any, [raw[row] for row in rows.tolist()]))
+    return ts_us, known
 
 
-def _unix_us(raw: list[int | float]) -> tuple[TimestampsUs, Mask]:
-    """Unix seconds or milliseconds, as statsapi.times tells them apart; what might round otherwise is not known."""
+def _json_numbers(texts: list[Any]) -> list[int | float] | None:
+    """The numbers, if all are texts and each of them is one as JSON writes it, blanks around it or not."""
+    if not _DIGIT.match(texts[0]):
+        return None
+    try:
+        numbers = _NUMBERS.decode(f"[{','.join(texts)}]")
+    except (TypeError, ValueError):
+        return None
+    return numbers if len(numbers) == len(texts) else None  # a quoted field may hold a comma
+
+
+def _unix_us(raw: list[int | float], doubtful: Any = _SPELT) -> tuple[TimestampsUs, Mask]:
+    """Unix time of any unit, as statsapi.times tells them apart; what might be read otherwise there is not known.
+
+    `doubtful` are ranges of numbers, [from, to), that are left to it.
+    """
     number = np.array(raw)  # integers as such only if all of them are, and in 64 bits
-    if number.dtype == np.int64:
-        known = (number >= -MAX_TS_US // 1000) & (number <= MAX_TS_US // 1000)
-        number[~known] = 0
-        number *= np.where(np.abs(number) <= MILLISECONDS_BEYOND, SECOND_US, 1000)
-        known &= (number >= MIN_TS_US) & (number <= MAX_TS_US)
-        return number, known
-    if number.dtype != np.float64:
+    if number.dtype not in (np.int64, np.float64):
         return np.zeros(len(raw), np.int64), np.zeros(len(raw), np.bool_)
-    number[~(np.abs(number) < _EXACT)] = np.nan  # no overflow below
-    scaled = number * np.where(np.abs(number) <= MILLISECONDS_BEYOND, float(SECOND_US), 1000.0)
-    known = np.abs(scaled) < _EXACT  # NaN is not
+    least, most = number.min(), number.max()
+    usual = [factor for first, last, factor in _USUAL if first <= least and most <= last]
+    known = np.ones(len(raw), np.bool_)
+    if not usual:
+        for first, end in doubtful:
+            known &= (number < first) | (number >= end)
+    if number.dtype == np.int64:
+        if usual:
+            return number * usual[0], known
+        magnitude = np.abs(number)
+        known &= magnitude >= 0  # -2^63 has none
+        factor = np.where(magnitude <= MILLISECONDS_BEYOND, SECOND_US, 1)
+        factor[(magnitude > MILLISECONDS_BEYOND) & (magnitude <= MICROSECONDS_BEYOND)] = 1000
+        number[magnitude > NANOSECONDS_BEYOND] //= 1000
+        return number * factor, known
+    if usual:
+        scaled = number * float(usual[0])
+    else:
+        magnitude = np.abs(number)
+        number[~(magnitude < _EXACT)] = np.nan  # no overflow below, and no nanoseconds
+        scale = np.where(magnitude <= MICROSECONDS_BEYOND, 1000.0, 1.0)
+        scale[magnitude <= MILLISECONDS_BEYOND] = SECOND_US
+        scaled = number * scale
+    known &= np.abs(scaled) < _EXACT  # NaN is not
     scaled[~known] = 0.0
     return np.rint(scaled).astype(np.int64), known
 

@@ -36,14 +36,15 @@ class Position(NamedTuple):
 
 
 class Timestamp(fields.Field[int]):
-    """Any timestamp DESIGN's section 4 allows; deserializes to microseconds UTC."""
+    """Any timestamp that statsapi.times reads; deserializes to microseconds UTC."""
 
     json_schema: ClassVar = {
         "anyOf": [
             {"type": "string", "examples": ["2025-11-21T07:45:00Z"]},  # not format: date-time, which is narrower
-            {"type": "number", "minimum": MIN_TS_US // 1000, "exclusiveMaximum": MAX_TS_US // 1000 + 1},
+            {"type": "number", "minimum": MIN_TS_US * 1000, "exclusiveMaximum": (MAX_TS_US + 1) * 1000},
         ],
-        "description": "ISO 8601 with a full date, or Unix seconds (beyond 2e10: milliseconds); UTC without an offset",
+        "description": "ISO 8601 with a full date, RFC 2822, or Unix time as a number or text (seconds, beyond 2e10 "
+        "milliseconds, 2e13 microseconds, 2e16 nanoseconds); UTC without an offset. What has two readings is refused",
     }
     default_error_messages = {  # noqa: RUF012 (marshmallow reads it from the class)
         "required": "is missing; give an ISO 8601 string or Unix seconds",
@@ -57,16 +58,17 @@ class Timestamp(fields.Field[int]):
             raise ValidationError(str(error)) from None
 
 
+# Behind a time, and at the end but for a zone's name or tag.
+_LOST_PLUS: Final = re.compile(
+    r"((?:T\d|:).{0,24}) (\d\d(?::?\d\d)?)(?= *(?:\Z|\[|\([^)]*\)\Z| [A-Z]{1,5}\b))", re.ASCII
+)
+
+
 class QueryTimestamp(Timestamp):
-    """As in a body; a parameter is always text, so a number in it is Unix seconds. A space may be a lost plus."""
+    """As in a body. A space before an offset may be a plus: ?start=2025-11-21T07:45:00+01:00, as + is one in a URL."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        text = str(value)
-        if re.fullmatch(r"-?\d+(\.\d+)?", text, re.ASCII) and not re.fullmatch(r"\d{7,8}", text, re.ASCII):
-            value = float(text) if "." in text else int(text)
-        elif re.search(r" \d\d:?\d\d\Z", text) and ("T" in text or text.count(" ") > 1):
-            value = "+".join(text.rsplit(" ", 1))  # ?start=2025-11-21T07:45:00+01:00, where + means a space in a URL
-        return super()._deserialize(value, attr, data, **kwargs)
+        return super()._deserialize(_LOST_PLUS.sub(r"\1+\2", str(value), count=1), attr, data, **kwargs)
 
 
 class CommaSeparated(fields.Field[list[Any]]):
