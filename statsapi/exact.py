@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from statsapi.model import Values
+from statsapi.model import Percent, Values
 
 SUM_SCALE_BITS = 1074
 SQUARES_SCALE_BITS = 2 * SUM_SCALE_BITS
@@ -250,6 +250,42 @@ def stddev(count: int, total: int, squares: int) -> float | None:
     if count < 2:
         return None
     return _rounded_root(*_variance_ratio(count, total, squares))
+
+
+class Place(NamedTuple):
+    """Where a percentile lies among sorted values: part / of of the way from rank `lower` to the next one.
+
+    Ranks count from 0; 0 <= part < of, and a part of 0 needs no next one.
+    """
+
+    lower: int
+    part: int
+    of: int
+
+
+def percentile_place(p: Percent, n: int) -> Place:
+    """The place h = p · (n - 1) / 100 among n values, which is the one definition of a percentile here: linear
+    interpolation between closest ranks, type 7 of Hyndman & Fan, "Sample quantiles in statistical packages" (1996).
+
+    An integer division: p29 of 101 values is the value of rank 29, where 29 / 100 * 100 as floats is less.
+    """
+    numerator, denominator = p.as_integer_ratio()
+    of = 100 * denominator
+    lower, part = divmod((n - 1) * numerator, of)
+    return Place(lower, part, of)
+
+
+def interpolate(low: float, high: float, part: int, of: int) -> float:
+    """The float64 nearest to low + (high - low) · part / of. A zero has no sign. About 1 µs.
+
+    Nothing is rounded on the way, so neither subnormals nor neighbours more than 1.8e308 apart are a case of their own.
+    """
+    if part == 0 or low == high:
+        return low + 0.0
+    a, a_unit = low.as_integer_ratio()
+    b, b_unit = high.as_integer_ratio()
+    unit = max(a_unit, b_unit)  # both are powers of two
+    return (a * (unit // a_unit) * (of - part) + b * (unit // b_unit) * part) / (unit * of) + 0.0
 
 
 def _variance_ratio(count: int, total: int, squares: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 
 TimestampsUs = NDArray[np.int64]
 Values = NDArray[np.float64]
+
+# A percentile's number, 0 to 100, as it was written: 99.9 is 999/10, which no float is.
+Percent = int | Fraction
 
 DEFAULT_SERIES = "default"
 

@@ -9,7 +9,7 @@ logarithm from the math library may differ in its last bit.
     key    -71610 ... -1     0      1 ... 71610
     holds  negative values | zero | positive values        keys rise with the values
 
-Magnitudes below 2.3e-308, the least normal float64, count as zero.
+Buckets 1 and -1 also take the magnitudes below 2.3e-308, the least normal float64.
 
 When more than MAX_BUCKETS are taken, neighbours are merged in pairs over the whole range, which squares g (the uniform
 collapse of UDDSketch: Epicoco, Melle, Cafaro & Pulimeno, IEEE Access 2020). How often that was done is the *level*. It
@@ -17,7 +17,13 @@ is the least at which the values fit, so a sketch depends on the bag of values a
 was merged first. DDSketch's own collapse of the lowest buckets leaves no bound for them; this one always has one.
 
 The value of rank r (of n sorted ones, from 0) is answered by a point of its bucket that lies within `relative_error`
-of every value in there: 0.01 at level 0, twice that at each further one.
+of every value in there: 0.01 at level 0, at most twice that at each further one. A percentile lies between the values
+of two ranks, and both are answered so. Where they have one sign, the same error holds for the point between them:
+
+    |(1-t)·a' + t·b' - ((1-t)·a + t·b)| <= (1-t)·e·|a| + t·e·|b| = e · |(1-t)·a + t·b|
+
+Where one is negative and the other positive, the point between them may be next to nothing while their errors are not;
+what holds is then found from the ends of the two buckets, and may be nothing.
 
 Pure functions and values: no state, no I/O, no locks; numpy and the standard library only.
 """
@@ -26,31 +32,66 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import floor, inf
-from typing import Final
+from fractions import Fraction
+from math import ceil, inf, nextafter
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.model import Values
+from statsapi.exact import interpolate, percentile_place
+from statsapi.model import Percent, Values
 
 # 5.5 decades of magnitudes at level 0. In a roll-up a bucket takes 2 to 6 bytes, so a busy minute stays below 4 kB.
 MAX_BUCKETS: Final = 640
 
 _PER_OCTAVE: Final = 35
-# tanh(ln(g) / 2) = 0.0099 is what a bucket's width comes to; and tanh(2x) <= 2 tanh(x).
-_RELATIVE_ERROR: Final = 0.01
+# tanh(ln(g) / 2) = 0.0099 is what a bucket's width comes to, and the hundredth part of it that is left over covers what
+# is rounded on the way to an answer. The width doubles with each level: tanh(2x) = 2·tanh(x) / (1 + tanh(x)²).
+_RELATIVE_ERROR: Final = Fraction(1, 100)
+# At this level all magnitudes are in one bucket.
+_LEVELS: Final = 17
 
 # A bucket is one int64: its key in the upper bits, which sorts it, and its count. 2**44 events are more than come in
 # a thousand years at 500 a microsecond.
 _COUNT_BITS: Final = 44
 _COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
 
+_LEAST_NORMAL: Final = 2.0**-1022
+_LEAST: Final = 2.0**-1074
+
 Keys = NDArray[np.int32]
 Buckets = NDArray[np.int64]
 """Sorted by key, each key at most once, no count of 0."""
 
 NO_BUCKETS: Buckets = np.empty(0, np.int64)
+
+
+class Estimate(NamedTuple):
+    """A percentile that was found in buckets: |value - true| <= relative_error * |true|; None: nothing is proven."""
+
+    value: float
+    relative_error: float | None
+
+
+def _errors() -> list[float]:
+    """The relative error at each level, rounded up to four decimals: 0.01, 0.02, 0.04, 0.0799, … 0.9884 at the eighth,
+    which is the highest that MAX_BUCKETS can ask for.
+    """
+    errors = [_rounded_up(_RELATIVE_ERROR)]
+    for _ in range(_LEVELS):
+        error = Fraction(errors[-1])
+        errors.append(_rounded_up(2 * error / (1 + error * error)))
+    return errors
+
+
+def _rounded_up(error: Fraction) -> float:
+    """To four decimals. Raises OverflowError where it leaves float64."""
+    rounded = ceil(error * 10_000) / 10_000
+    return rounded if rounded >= error else nextafter(rounded, inf)
+
+
+_ERRORS: Final = _errors()
 
 
 def _octave() -> list[int]:
@@ -79,9 +120,13 @@ def keys_of(values: Values) -> Keys:
     mantissa = bits & _MANTISSA
     place = _FIRST.take(mantissa >> 40)
     place += mantissa >= _BOUNDARIES.take(place + 1)
-    exponent = (bits >> 52).astype(np.int32)
-    keys: Keys = (exponent - 1) * np.int32(_PER_OCTAVE) + place + np.int32(1)
-    keys[exponent == 0] = 0
+    keys: Keys = (bits >> 52).astype(np.int32)
+    keys -= 1
+    keys *= np.int32(_PER_OCTAVE)
+    keys += place
+    keys += 1
+    np.maximum(keys, 1, out=keys)  # subnormals
+    keys[bits == 0] = 0
     np.negative(keys, out=keys, where=values < 0)
     return keys
 
@@ -130,8 +175,10 @@ class Sketch:
 
     @property
     def relative_error(self) -> float:
-        """What is guaranteed: |answer - value| <= relative_error * |value|, where |value| is 2.3e-308 or more, or 0."""
-        return min(_RELATIVE_ERROR * (1 << self.level), 1.0)
+        """What holds for the value of any rank: |answer - value| <= relative_error * |value|, for each value that is 0,
+        or at least 2.4e-308 from it (at level 0; further levels need more).
+        """
+        return _ERRORS[min(self.level, _LEVELS)]
 
     def keys(self) -> NDArray[np.int64]:
         return self.buckets >> _COUNT_BITS
@@ -155,24 +202,52 @@ class Sketch:
             sketch = sketch.at_level(sketch.level + 1)
         return sketch
 
-    def quantiles(self, ps: Sequence[float], low: float, high: float) -> list[float]:
-        """For each of `ps` (0 to 100) about the value of rank floor(p / 100 · (n - 1)) among the n sorted values.
+    def percentiles(self, ps: Sequence[Percent], low: float, high: float) -> list[Estimate]:
+        """About the percentiles of the n values, as `exact.percentile_place` means them, and how far off each may be.
 
-        `low` and `high` are the least and the greatest value, which nothing answered lies beyond; p = 0 and 100 give
-        them exactly. Needs a value at least. About 10 µs.
+        `low` and `high` are the least and the greatest value, which nothing answered lies beyond; the ranks 0 and n - 1
+        are answered by them exactly. Needs a value at least. About 10 µs, and 2 µs for each of `ps`.
         """
         keys = self.keys()
         below = self.counts().cumsum()
         n = int(below[-1])
-        answers = []
-        for p in ps:
-            rank = floor((n - 1) * (p / 100))
-            if rank <= 0 or rank >= n - 1:
-                answers.append(low if rank <= 0 else high)
-            else:
-                key = int(keys[below.searchsorted(rank, side="right")])
-                answers.append(min(max(_middle(key, self.level), low), high))
-        return answers
+        places = [percentile_place(p, n) for p in ps]
+        ranks = [rank for lower, _, _ in places for rank in (lower, min(lower + 1, n - 1))]
+        found: list[int] = keys[below.searchsorted(np.array(ranks, np.int64), side="right")].tolist()
+        points = {key: self._point(key, low, high) for key in set(found)}
+        answers = [
+            low if rank == 0 else high if rank == n - 1 else points[key] for rank, key in zip(ranks, found, strict=True)
+        ]
+        estimates = []
+        for i, (_, part, of) in enumerate(places):
+            pair = slice(2 * i, 2 * i + 2)
+            a, b = answers[pair]
+            value = interpolate(a, b, part, of)
+            error: float | None = self.relative_error
+            if (
+                (part and a < 0.0 < b)
+                or (abs(value) < _LEAST_NORMAL and (a or b))
+                or not {1, -1}.isdisjoint(found[pair])
+            ):
+                ends = [self._ends(*at, n, low, high) for at in zip(ranks[pair], found[pair], strict=True)]
+                least, most = (x + (y - x) * part / of for x, y in zip(*ends, strict=True))
+                error = _proven(value, least, most)
+                error = None if error is None else max(error, self.relative_error)
+            estimates.append(Estimate(value, error))
+        return estimates
+
+    def _point(self, key: int, low: float, high: float) -> float:
+        """The point whose relative distance to both ends of the bucket is the same: 2ab / (a + b)."""
+        if abs(key) == 1:  # which begins as near to zero as a float64 can be, or as these values do
+            a, b = _ends(key, self.level, low, high)
+            return float(2 * a * b / (a + b))
+        return min(max(_middle(key, self.level), low), high)
+
+    def _ends(self, rank: int, key: int, n: int, low: float, high: float) -> tuple[Fraction, Fraction]:
+        """Between which two numbers the value of that rank lies, both included."""
+        if rank in (0, n - 1):
+            return (Fraction(low if rank == 0 else high),) * 2
+        return _ends(key, self.level, low, high)
 
 
 EMPTY = Sketch(0, NO_BUCKETS)
@@ -214,14 +289,38 @@ def _add_up(buckets: Buckets) -> Buckets:
 
 
 def _middle(key: int, level: int) -> float:
-    """The point whose relative distance to both ends of the bucket is the same: 2ab / (a + b)."""
+    """The point whose relative distance to both ends of the bucket is the same, where both are normal numbers."""
     if key == 0:
         return 0.0
-    steps = abs(key) - 1 << level
-    octave, j = divmod(steps, _PER_OCTAVE)
-    if octave > 2045:  # a bucket that ends beyond float64 may begin there too, after many merges
-        return inf if key > 0 else -inf
-    start = (1.0 + int(_BOUNDARIES[j]) * 2.0**-52) * 2.0 ** (octave - 1022)
-    # a / b as a power of two; start * 2 may leave float64, which `quantiles` sets right.
-    middle: float = start * (2.0 / (1.0 + 2.0 ** (-(1 << level) / _PER_OCTAVE)))
+    # a / b as a power of two. A start * 2 may leave float64, which the greatest value sets right.
+    middle: float = _boundary(abs(key) - 1 << level) * (2.0 / (1.0 + 2.0 ** (-(1 << level) / _PER_OCTAVE)))
     return middle if key > 0 else -middle
+
+
+def _boundary(steps: int) -> float:
+    """The least float64 at or above g**steps · 2**-1022; infinite where there is none."""
+    octave, j = divmod(steps, _PER_OCTAVE)
+    return (1.0 + int(_BOUNDARIES[j]) * 2.0**-52) * 2.0 ** (octave - 1022) if octave <= 2045 else inf
+
+
+def _ends(key: int, level: int, low: float, high: float) -> tuple[Fraction, Fraction]:
+    """The least and the greatest number that the bucket may hold, of values from `low` to `high`."""
+    if key == 0:
+        return Fraction(), Fraction()
+    size = abs(key)
+    least = _LEAST if size == 1 else _boundary(size - 1 << level)
+    greatest = _boundary(size << level)
+    first, last = (least, greatest) if key > 0 else (-greatest, -least)
+    return Fraction(max(first, low)), Fraction(min(last, high))
+
+
+def _proven(value: float, low: Fraction, high: Fraction) -> float | None:
+    """How far `value` is at most from a number between those two, as a part of that number; None where it may be any
+    part.
+    """
+    if low <= 0 <= high:
+        return 0.0 if low == high == value else None
+    try:
+        return _rounded_up(max(abs(Fraction(value) - end) / abs(end) for end in (low, high)))
+    except OverflowError:
+        return None

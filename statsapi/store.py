@@ -37,6 +37,7 @@ from statsapi.model import (
     Deletion,
     EventBatch,
     Part,
+    Percent,
     Retention,
     SeriesInfo,
     Span,
@@ -98,8 +99,7 @@ class Statistics(NamedTuple):
 
     first, last: the values of the first and last event; None where there is none, or where it has been rolled up:
     `rolled_up` names those.
-    relative_error: what holds for percentiles that come from sketches; None for exact ones.
-    collapsed: whether neighbouring buckets of those sketches had to be merged.
+    relative_errors: what is proven for each of the percentiles (`sketch.Estimate`); [] where they are exact.
     """
 
     summary: Summary
@@ -107,8 +107,7 @@ class Statistics(NamedTuple):
     first: float | None = None
     last: float | None = None
     rolled_up: tuple[str, ...] = ()
-    relative_error: float | None = None
-    collapsed: bool = False
+    relative_errors: list[float | None] = []  # noqa: RUF012 (never written to)
 
 
 class Store:
@@ -221,13 +220,20 @@ class Store:
         self._names = None
 
     def statistics(
-        self, series: str, spans: Sequence[Span], now_us: int, percentiles: Sequence[float] = (), *, ends: bool = False
+        self,
+        series: str,
+        spans: Sequence[Span],
+        now_us: int,
+        percentiles: Sequence[Percent] = (),
+        *,
+        ends: bool = False,
     ) -> list[Statistics]:
         """Each span's statistics, all from one instant; `ends` asks for the values of the first and last event too.
 
-        An edge before `raw_from_us(now_us)` lies between roll-ups: on a multiple of `resolution_us` there.
-        Percentiles are numbers from 0 to 100; those of a span that begins before come from sketches, which are merged
-        without the lock.
+        An edge before `raw_from_us(now_us)` lies between roll-ups: on a multiple of `resolution_us` there. Percentiles
+        are numbers from 0 to 100. They are exact, and both ends are known, where no event of the span lies before
+        `raw_from_us(now_us)`: whether this view still holds such ones raw must not show. Otherwise they come from
+        sketches, which are merged without the lock.
         """
         raw_from_us = self.raw_from_us(now_us)
         if percentiles and any(span.start_us < raw_from_us for span in spans):
@@ -237,14 +243,16 @@ class Store:
             drafts = []
             for span in spans:
                 summary = timeline.summarise(*span)
-                if span.start_us >= raw_from_us:
-                    exact = timeline.percentiles(*span, percentiles) if percentiles else []
-                    first, last = (timeline.first(*span), timeline.last(*span)) if ends else (None, None)
-                    drafts.append(_Draft(Statistics(summary, exact, first and first[1], last and last[1])))
-                    continue
-                summary = combine(summary, rollups.summarise(*span))
-                buckets = [rolled.bucket for rolled in rollups.between(*span)] if percentiles else []
-                drafts.append(_draft(summary, timeline, buckets, span, raw_from_us, percentiles, ends))
+                if span.start_us < raw_from_us:
+                    rolled = rollups.summarise(*span)
+                    if rolled.count or timeline.count(*_before(span, raw_from_us)):
+                        old = _Old(span, raw_from_us, self.retention.hours_us(now_us)[1])
+                        buckets = list(rollups.between(*span)) if percentiles else []
+                        drafts.append(old.draft(combine(summary, rolled), timeline, buckets, percentiles, ends))
+                        continue
+                exact = timeline.percentiles(*span, percentiles) if percentiles else []
+                first, last = (timeline.first(*span), timeline.last(*span)) if ends else (None, None)
+                drafts.append(_Draft(Statistics(summary, exact, first and first[1], last and last[1])))
         return [draft.finished(percentiles) for draft in drafts]
 
     def steps(
@@ -254,14 +262,15 @@ class Store:
         step_us: int,
         n_steps: int,
         now_us: int,
-        percentiles: Sequence[float] = (),
+        percentiles: Sequence[Percent] = (),
         *,
         ends: bool = False,
     ) -> list[Statistics]:
         """The statistics of n_steps stretches of step_us each, all from one instant; the last ends where the span does.
 
-        A step that begins before `raw_from_us(now_us)` begins between roll-ups, and its percentiles come from sketches.
-        Of the others percentiles and ends look at each event once, without the lock.
+        A step that begins before `raw_from_us(now_us)` begins between roll-ups; where an event of it lies before, its
+        percentiles come from sketches, as those of `statistics` do. Of the others percentiles and ends look at each
+        event once, without the lock.
         """
         raw_from_us = self.raw_from_us(now_us)
         starts_us = [span.start_us + step_us * i for i in range(n_steps)]
@@ -274,13 +283,18 @@ class Store:
             timeline, rollups = self._held_of(series)
             summaries = timeline.steps(span.start_us, step_us, n_steps - 1)
             summaries.append(timeline.summarise(*spans[-1]))
-            buckets: list[list[bytes]] = [[] for _ in range(n_rolled)]
+            buckets: list[list[Rolled]] = [[] for _ in range(n_rolled)]
             for rolled in rollups.between(span.start_us, spans[n_rolled - 1].end_us) if n_rolled else ():
-                buckets[min((rolled.start_us - span.start_us) // step_us, n_rolled - 1)].append(rolled.bucket)
-            drafts = [
-                _draft(combine(summary, rollup.summarise(some)), timeline, some, step, raw_from_us, percentiles, ends)
-                for summary, some, step in zip(summaries[:n_rolled], buckets, spans[:n_rolled], strict=True)
-            ]
+                buckets[min((rolled.start_us - span.start_us) // step_us, n_rolled - 1)].append(rolled)
+            # The last of those reaches into the raw events: often all that it has is raw.
+            if n_rolled and not buckets[-1] and not timeline.count(*_before(spans[n_rolled - 1], raw_from_us)):
+                n_rolled -= 1
+            drafts = []
+            minutes_from_us = self.retention.hours_us(now_us)[1]
+            for summary, some, step in zip(summaries, buckets, spans[:n_rolled], strict=False):
+                whole = combine(summary, rollup.summarise(rolled.bucket for rolled in some))
+                old = _Old(step, raw_from_us, minutes_from_us)
+                drafts.append(old.draft(whole, timeline, some, percentiles, ends))
             if (percentiles or ends) and n_rolled < n_steps:
                 pieces = timeline.snapshot(starts_us[n_rolled], span.end_us)
         answers = [draft.finished(percentiles) for draft in drafts]
@@ -519,43 +533,76 @@ _NO_ROLLUPS: Final = Rollups()
 
 
 class _Draft(NamedTuple):
-    """An answer of which the percentiles are still to be found, in sketches and roll-ups' buckets."""
+    """An answer of which the percentiles are still to be found, in sketches and roll-ups' buckets.
+
+    blocks: what together is a roll-up, or would be one if all that is due were folded: its buckets and its raw events'
+    sketches. As it would then have no more than MAX_BUCKETS, it must not have more now.
+    """
 
     answer: Statistics
     buckets: list[bytes] = []  # noqa: RUF012 (never written to)
+    blocks: list[tuple[list[bytes], list[Sketch]]] = []  # noqa: RUF012
     sketches: list[Sketch] = []  # noqa: RUF012
 
-    def finished(self, percentiles: Sequence[float]) -> Statistics:
+    def finished(self, percentiles: Sequence[Percent]) -> Statistics:
         """Needs no lock: what it holds never changes."""
         answer = self.answer
         low, high = answer.summary.min, answer.summary.max
-        if not (self.buckets or self.sketches) or low is None or high is None:
+        if not (self.buckets or self.blocks or self.sketches) or low is None or high is None:
             return answer
-        merged = sketch.merge([rollup.sketch(self.buckets), *self.sketches])
+        blocks = [sketch.merge([rollup.sketch(buckets), *raw]).bounded() for buckets, raw in self.blocks]
+        estimates = sketch.merge([rollup.sketch(self.buckets), *blocks, *self.sketches]).percentiles(
+            percentiles, low, high
+        )
         return answer._replace(
-            percentiles=merged.quantiles(percentiles, low, high),
-            relative_error=merged.relative_error,
-            collapsed=merged.level > 0,
+            percentiles=[estimate.value for estimate in estimates],
+            relative_errors=[estimate.relative_error for estimate in estimates],
         )
 
 
-def _draft(
-    summary: Summary,
-    timeline: Timeline,
-    buckets: list[bytes],
-    span: Span,
-    raw_from_us: int,
-    percentiles: Sequence[float],
-    ends: bool,
-) -> _Draft:
-    """The answer for a span that begins before `raw_from_us`. Caller holds the lock."""
-    answer = Statistics(summary, [])
-    if ends:
-        raw = Span(max(span.start_us, raw_from_us), span.end_us)
-        count = timeline.count(*raw)
-        first = timeline.first(*raw) if count == summary.count else None
-        last = timeline.last(*raw) if count else None
-        lost = (("first", count < summary.count), ("last", not count and summary.count > 0))
-        rolled_up = tuple(name for name, is_lost in lost if is_lost)
-        answer = Statistics(summary, [], first and first[1], last and last[1], rolled_up)
-    return _Draft(answer, buckets, timeline.sketches(*span)) if percentiles else _Draft(answer)
+class _Old(NamedTuple):
+    """A span that has an event before `raw_from_us`, and from when on roll-ups are of minutes, not of hours."""
+
+    span: Span
+    raw_from_us: int
+    minutes_from_us: int
+
+    def draft(
+        self, summary: Summary, timeline: Timeline, rolled: list[Rolled], percentiles: Sequence[Percent], ends: bool
+    ) -> _Draft:
+        """The answer, the same in each view, however far it has folded. Caller holds the lock."""
+        answer = Statistics(summary, [])
+        raw = Span(max(self.span.start_us, self.raw_from_us), self.span.end_us)
+        if ends and summary.count:
+            last = timeline.last(*raw)
+            rolled_up = ("first",) if last else ("first", "last")
+            answer = Statistics(summary, [], last=last and last[1], rolled_up=rolled_up)
+        if not percentiles:
+            return _Draft(answer)
+        blocks: dict[int, tuple[list[bytes], list[Sketch]]] = {}
+        start_us, end_us = _before(self.span, self.raw_from_us)
+        while (event := timeline.first(start_us, end_us)) is not None:
+            at_us, length_us = self._block(event[0])
+            inside = max(at_us, start_us), min(at_us + length_us, end_us)
+            blocks[at_us] = [], timeline.sketches(*inside)
+            start_us = inside[1]
+        if not blocks and not (rolled and rolled[0].start_us < self.minutes_from_us):
+            return _Draft(answer, [bucket for _, _, bucket in rolled], sketches=timeline.sketches(*raw))
+        buckets = []
+        for start_us, length_us, bucket in rolled:
+            at_us, block_us = self._block(start_us)
+            if at_us in blocks or length_us < block_us:
+                blocks.setdefault(at_us, ([], []))[0].append(bucket)
+            else:
+                buckets.append(bucket)
+        return _Draft(answer, buckets, list(blocks.values()), timeline.sketches(*raw))
+
+    def _block(self, ts_us: int) -> tuple[int, int]:
+        """Of the roll-up that holds the instant, or will: its start and length."""
+        length_us = HOUR_US if ts_us < self.minutes_from_us else MINUTE_US
+        return ts_us - ts_us % length_us, length_us
+
+
+def _before(span: Span, ts_us: int) -> tuple[int, int]:
+    """The part of it that lies before the instant, as start and end."""
+    return span.start_us, ts_us if span.end_us is None else min(span.end_us, ts_us)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
-import numpy as np
-
+from statsapi.model import Percent
 from statsapi.summary import IDENTITY, Summary
 
 Event = tuple[int, float]
@@ -27,16 +27,18 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(len(values), min(values), max(values), *scaled_sums(values))
 
 
-def percentile(values: Sequence[float], p: float) -> float:
-    """What numpy answers; where its arithmetic overflows, the exact point between the two neighbours, rounded."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        answer = float(np.percentile(np.array(values), p))
-    if np.isfinite(answer):
-        return answer
+def exact_percentile(values: Sequence[float], p: Percent) -> Fraction:
+    """Linear interpolation between closest ranks (type 7), as a fraction."""
     ordered = sorted(values)
-    place = (len(ordered) - 1) * (p / 100)
-    low, high = (Fraction(ordered[min(int(place) + i, len(ordered) - 1)]) for i in (0, 1))
-    return float(low + (high - low) * Fraction(place - int(place)))
+    place = Fraction(p) / 100 * (len(ordered) - 1)
+    lower = math.floor(place)
+    upper = min(lower + 1, len(ordered) - 1)
+    return Fraction(ordered[lower]) + (Fraction(ordered[upper]) - Fraction(ordered[lower])) * (place - lower)
+
+
+def percentile(values: Sequence[float], p: Percent) -> float:
+    """The same, rounded once."""
+    return float(exact_percentile(values, p))
 
 
 class NaiveTimeline:
@@ -73,7 +75,7 @@ class NaiveTimeline:
     def count(self, start_us: int | None, end_us: int | None) -> int:
         return len(self.between(start_us, end_us))
 
-    def percentiles(self, start_us: int | None, end_us: int | None, ps: Sequence[float]) -> list[float]:
+    def percentiles(self, start_us: int | None, end_us: int | None, ps: Sequence[Percent]) -> list[float]:
         values = self.values(start_us, end_us)
         return [percentile(values, p) for p in ps] if values else []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -15,10 +16,13 @@ from ddsketch.store import DenseStore
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from statsapi.model import Percent
 from statsapi.sketch import EMPTY, MAX_BUCKETS, Sketch, count_values, keys_of, merge
+from tests import oracles
 
 LEAST_NORMAL = 2.0**-1022
-PS = [0, 1, 25, 50, 75, 90, 99, 99.9, 100]
+EDGES = [0.0, -0.0, 5e-324, -5e-324, LEAST_NORMAL, -LEAST_NORMAL, 2.3e-308, 1.7e308, -1.7e308, 1.0, -1.0]
+PS = [0, 1, 25, 50, 75, 90, 99, Fraction("99.9"), 100]
 
 
 def from_bits(bits: int) -> float:
@@ -31,15 +35,17 @@ any_finite = st.floats(allow_nan=False, allow_infinity=False)
 any_magnitude = st.integers(0, 2**64 - 1).map(from_bits).filter(math.isfinite)
 
 
-def lower_quantile(values: list[float], p: float) -> float:
-    return sorted(values)[math.floor((len(values) - 1) * (p / 100))]
-
-
-def assert_error_holds(sketch: Sketch, values: list[float]) -> None:
-    for p, answer in zip(PS, sketch.quantiles(PS, min(values), max(values)), strict=True):
-        true = Fraction(lower_quantile(values, p))
-        allowed = Fraction(sketch.relative_error) * abs(true) if abs(true) >= LEAST_NORMAL else Fraction(LEAST_NORMAL)
-        assert abs(Fraction(answer) - true) <= allowed, (p, answer, float(true), sketch.level)
+def assert_errors_hold(sketch: Sketch, values: list[float], ps: Sequence[Percent] = PS) -> list[float | None]:
+    """Each answer lies as near to the percentile, as fractions have it, as it claims; gives the claims."""
+    ordered = sorted(values)
+    estimates = sketch.percentiles(ps, ordered[0] + 0.0, ordered[-1] + 0.0)
+    for p, (answer, error) in zip(ps, estimates, strict=True):
+        true = oracles.exact_percentile(ordered, p)
+        assert ordered[0] <= answer <= ordered[-1]
+        if error is not None:
+            assert error >= sketch.relative_error
+            assert abs(Fraction(answer) - true) <= Fraction(error) * abs(true), (p, answer, float(true), sketch.level)
+    return [error for _, error in estimates]
 
 
 @settings(deadline=None)
@@ -53,12 +59,14 @@ def assert_error_holds(sketch: Sketch, values: list[float]) -> None:
 @example(1.7976931348623157e308)
 @example(-0.0)
 def test_a_key_is_the_power_that_the_definition_says(value: float) -> None:
-    """g**(k-1) <= |x| < g**k with g = 2**(1/35), counted from the least normal number: in exact integers."""
+    """g**(k-1) <= |x| < g**k with g = 2**(1/35), counted from the least normal number: in exact integers. Zero alone
+    has key 0, and what is smaller than the least normal number the next one.
+    """
     (key,) = keys_of(np.array([value])).tolist()
+    assert (key > 0) - (key < 0) == (value > 0) - (value < 0)
     if abs(value) < LEAST_NORMAL:
-        assert key == 0
+        assert abs(key) == (value != 0)
         return
-    assert (key > 0) == (value > 0)
     power = (Fraction(abs(value)) * 2**1022) ** 35
     assert 2 ** (abs(key) - 1) <= power < 2 ** abs(key)
 
@@ -79,10 +87,45 @@ def test_keys_rise_with_values_over_every_boundary() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(any_finite, min_size=1, max_size=300))
-def test_the_error_holds(values: list[float]) -> None:
-    """Each quantile lies within the stated error of the value of that rank."""
-    assert_error_holds(Sketch.of(np.array(values)), values)
+@given(
+    st.lists(any_finite | any_magnitude | st.sampled_from(EDGES), min_size=1, max_size=300),
+    st.lists(st.decimals(0, 100, places=5).map(Fraction), max_size=5),
+)
+@example([5e-324, LEAST_NORMAL, -LEAST_NORMAL, -5e-324, 0.0], [])
+@example([0.0, 1e-300, 2e-300], [Fraction(1, 10**30)])  # the point between them is no float64 but zero
+def test_the_error_holds(values: list[float], ps: list[Fraction]) -> None:
+    """Each percentile lies within what is claimed for it, also at the ends of float64 and between two signs."""
+    assert_errors_hold(Sketch.of(np.array(values)), values, [*PS, *ps])
+
+
+@given(st.lists(st.floats(1e-300, 1e300) | st.just(0.0), min_size=1, max_size=300), st.sampled_from([1.0, -1.0]))
+def test_the_documented_error_is_claimed(values: list[float], sign: float) -> None:
+    """Where all values have one sign, or are 0, each percentile claims what its level says: 0.01 without a collapse."""
+    values = [sign * value for value in values]
+    sketch = Sketch.of(np.array(values))
+    claims = assert_errors_hold(sketch, values, [*PS, Fraction("33.333"), 29])
+    assert set(claims) == {sketch.relative_error}
+    assert sketch.level or sketch.relative_error == 0.01
+
+
+@pytest.mark.parametrize("far", [1.0, 10.0])
+def test_between_two_signs(far: float) -> None:
+    """Between -1 and 1 nothing is proven of a median about zero, but much of a point that is nearly at one of them."""
+    values = [-far] * 2 + [far * 1.01] * 2
+    sketch = Sketch.of(np.array([values[0] * 2, *values, values[-1] * 2]))
+    near, at_zero, exact = sketch.percentiles([40 + Fraction(1, 10**4), 50, 40], -2 * far, 2.02 * far)
+    assert near.relative_error is not None
+    assert 0.01 <= near.relative_error < 0.02
+    assert at_zero.relative_error is None
+    assert exact.relative_error == 0.01
+    assert_errors_hold(sketch, [values[0] * 2, *values, values[-1] * 2], range(101))
+
+
+def test_two_values_are_known() -> None:
+    """The least and the greatest value are kept, and so is what lies between them when there are no others."""
+    sketch = Sketch.of(np.array([-1.0, 5.0]))
+    assert [value for value, _ in sketch.percentiles([0, 50, 100], -1.0, 5.0)] == [-1.0, 2.0, 5.0]
+    assert {error for _, error in sketch.percentiles([0, 50, 100], -1.0, 5.0)} == {0.01}
 
 
 @pytest.mark.parametrize("count", [700, 5_000])
@@ -95,7 +138,8 @@ def test_the_error_holds_after_a_collapse(count: int) -> None:
         values = [dice.choice((-1, 1)) * 2.0 ** dice.uniform(-spread, spread) for _ in range(count)]
         sketch = Sketch.of(np.array(values))
         assert len(sketch.buckets) <= MAX_BUCKETS
-        assert_error_holds(sketch, values)
+        claims = assert_errors_hold(sketch, values, [*PS, Fraction("12.3456789")])
+        assert sum(error is None for error in claims) <= 1  # the one that meets two signs
         levels.add(sketch.level)
     assert max(levels) > 1
 
@@ -139,11 +183,14 @@ def test_as_ddsketch_answers(values: list[float]) -> None:
     theirs = BaseDDSketch(mapping, DenseStore(), DenseStore(), 0.0)
     for value in values:
         theirs.add(value)
-    ours = Sketch.of(np.array(values)).quantiles(PS, min(values), max(values))
-    for p, answer in zip(PS, ours, strict=True):
-        true = lower_quantile(values, p)
+    n = len(values)
+    ranks = sorted({(n - 1) * part // 10 for part in range(11)})
+    ps = [Fraction(100 * rank, max(n - 1, 1)) for rank in ranks]  # between whose ranks nothing is interpolated
+    ours = Sketch.of(np.array(values)).percentiles(ps, min(values), max(values))
+    for rank, (answer, _) in zip(ranks, ours, strict=True):
+        true = sorted(values)[rank]
         place = math.log(abs(true)) / math.log(base) if true else 0.5
         if true in (min(values), max(values)) or abs(place - round(place)) < 1e-6:
             continue  # the extremes are exact here
-        expected = min(max(theirs.get_quantile_value(p / 100), min(values)), max(values))
-        assert math.isclose(answer, expected, rel_tol=1e-9), (p, true)
+        expected = min(max(theirs.get_quantile_value((rank + 0.25) / (n - 1)), min(values)), max(values))
+        assert math.isclose(answer, expected, rel_tol=1e-9), (rank, true)

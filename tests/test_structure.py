@@ -18,7 +18,7 @@ ALLOWED = {
     "times": {"model"},
     "exact": {"model"},
     "summary": {"exact", "model"},
-    "sketch": {"model"},
+    "sketch": {"exact", "model"},
     "timeline": {"exact", "summary", "sketch", "model"},
     "rollup": {"summary", "sketch", "model"},
     "store": {"timeline", "rollup", "summary", "sketch", "model"},

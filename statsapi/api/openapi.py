@@ -94,12 +94,19 @@ def _list_of(items: Json) -> Json:
 _STATISTICS: Final[Json] = {
     "count": _COUNT,
     **{name: _NUMBER for name in STATS if name != "count"},
-    "percentiles": {"type": "object", "additionalProperties": _NUMBER, "description": "by the number as it was asked"},
-    "method": {"const": "ddsketch", "description": "how the percentiles were found, where they are not exact"},
+    "percentiles": {
+        "type": "object",
+        "additionalProperties": _NUMBER,
+        "description": "by the number as asked: linear interpolation between closest ranks (type 7), rounded once",
+    },
+    "method": {
+        "const": "ddsketch",
+        "description": "how the percentiles were found; only where an event is older than raw events are kept",
+    },
     "relative_error": {
         "type": ["number", "null"],
-        "description": "how far a percentile is at most from the value of its rank, as a part of that value; null "
-        "where the values lie over too many decades for one to be claimed",
+        "description": "how far each of the percentiles is at most from the exact one, as a part of that: 0.01, "
+        "or more where the values lie over many decades; null where one lies between a negative and a positive value",
     },
     "reasons": {"type": "object", "additionalProperties": {"type": "string"}, "description": "why one is null"},
 }

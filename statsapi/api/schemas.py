@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import re
+from fractions import Fraction
 from typing import Any, ClassVar, Final, NamedTuple
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from statsapi.config import Duration
-from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US
+from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.model import SERIES_NAME as SERIES_NAME
 from statsapi.model import SERIES_RULE as SERIES_RULE
 from statsapi.times import parse_timestamp_us
@@ -116,13 +117,19 @@ class Stats(CommaSeparated):
         return [name for name in STATS if name in asked]
 
 
-class Percentile(fields.Field[tuple[str, float]]):
-    """A percentile as it was written, which is its name in the answer, and as a number from 0 to 100."""
+class Percentile(fields.Field[tuple[str, Percent]]):
+    """A percentile as it was written, which is its name in the answer, and the number from 0 to 100 that it names.
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, float]:
-        if not re.fullmatch(r"\d{1,3}(\.\d{0,15})?|\.\d{1,15}", value, re.ASCII) or float(value) > 100:
-            raise ValidationError("must be a number from 0 to 100, such as 99.9")
-        return value, float(value)
+    That is a fraction: the float next to 99.9 is another number, and has another rank.
+    """
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, Percent]:
+        whole, _, decimals = value.partition(".")
+        if re.fullmatch(r"\d{1,3}(\.\d{0,30})?|\.\d{1,30}", value, re.ASCII):
+            number, unit = int(whole + decimals), 10 ** len(decimals)
+            if number <= 100 * unit:
+                return value, Fraction(number, unit) if number % unit else number // unit
+        raise ValidationError("must be a number from 0 to 100, such as 99.9")
 
 
 class FiniteFloat(fields.Float):

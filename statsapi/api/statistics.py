@@ -1,7 +1,8 @@
 """Questions about a window, several windows, a range, or a range step by step.
 
 Where a span begins before the raw events, its edges there lie between roll-ups: `from` is the true one, `resolution`
-the roll-ups' length, and percentiles come with `method` and `relative_error`. All else is exact as ever.
+the roll-ups' length. Where an event of it lies there, percentiles come with `method` and `relative_error`, and
+`first` is null. All else is exact as ever.
 """
 
 from __future__ import annotations
@@ -128,11 +129,14 @@ def _dump(answer: Statistics, span: Span, now_us: int, stats: Any, percentiles: 
     if percentiles:
         numbers: list[float | None] = [*answer.percentiles] or [None] * len(percentiles)
         dumped["percentiles"] = dict(zip(percentiles, numbers, strict=True))
-        if answer.relative_error is not None:
-            # After a collapse a larger one would hold (Sketch.relative_error), but none is claimed.
-            claimed = None if answer.collapsed else answer.relative_error
-            dumped |= {"method": "ddsketch", "relative_error": claimed}
     reasons = {stat: "it has been rolled up with its minute" for stat in answer.rolled_up if stat in dumped}
+    if answer.relative_errors:
+        proven = [error for error in answer.relative_errors if error is not None]
+        unproven = [name for name, error in zip(percentiles, answer.relative_errors, strict=True) if error is None]
+        dumped |= {"method": "ddsketch", "relative_error": None if unproven else max(proven)}
+        if unproven:
+            others = f"; for the others it is {max(proven)}" if proven else ""
+            reasons["relative_error"] = f"{', '.join(unproven)}: between a negative and a positive value{others}"
     if any(stat in dumped and dumped[stat] is None for stat in ("sum", "variance", "stddev")):
         reasons |= {stat: "its exact value leaves float64" for stat in summary.beyond_float64() if stat in dumped}
     return dumped | {"reasons": reasons} if reasons else dumped
