@@ -19,7 +19,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from statsapi.api.notes import NOTED_MAX, STORED
+from statsapi.api.notes import NOTED_MAX, STORED, _lacks_offset
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.times import (
@@ -28,6 +28,7 @@ from statsapi.times import (
     MINUTE_US,
     SECOND_US,
     format_timestamp,
+    has_offset,
     parse_duration_us,
     parse_timestamp_us,
 )
@@ -846,3 +847,31 @@ def test_dedup_counts_the_new_ones_where_they_fell() -> None:
     assert (body["stored"], body["duplicates"], body["expired"]) == (3, 2, 1)
     assert body["notes_by_kind"] == {"expired": 1, "outside_window": 2, "ahead": 1, "read_as_utc": 0}
     assert placements(client) == {"recent": 1, "older": 1, "expired": 1, "ahead": 1}
+
+
+@pytest.mark.parametrize(
+    "rest", ["", ".5", ".123456", ",5", "Z", "z", "+01:00", "-00:30", "+0100", "+01", ".5+01:00", "."]
+)
+@pytest.mark.parametrize(
+    "date", ["2025-11-21T07:45:00", "2025-11-21 07:45:00", "2025-W47-5T07:45:00", "20251121T074500"]
+)
+def test_a_missing_offset_is_seen_as_by_the_parser(date: str, rest: str) -> None:
+    """The short cut agrees with has_offset wherever a text is a timestamp at all."""
+    written = date + rest
+    try:
+        parse_timestamp_us(written)
+    except ValueError:
+        return
+    assert _lacks_offset(written) != has_offset(written)
+
+
+@given(hows, moments_us, st.integers(0, 26), st.sampled_from("0123456789TZ:+-., "))
+def test_any_character_of_a_timestamp(how: str, ts_us: int, at: int, character: str) -> None:
+    """Whatever else a timestamp may hold, the short cut and the parser agree about its offset."""
+    written = str(as_written(ts_us, how))
+    written = written[:at] + character + written[at + 1 :]
+    try:
+        parse_timestamp_us(written)
+    except ValueError:
+        return
+    assert _lacks_offset(written) != has_offset(written)

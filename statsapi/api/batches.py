@@ -66,10 +66,13 @@ class Sent(NamedTuple):
         """{"index": 3} or {"line": 5}."""
         return {self.rows.place: self.rows.places[row]}
 
-    def timestamp(self, row: int) -> object:
-        """As it was written."""
-        odd = self.rows.odd.get(row)
-        return odd["timestamp"] if isinstance(odd, dict) else self.rows.timestamps[row]
+    def timestamps(self, rows: Sequence[int]) -> list[Any]:
+        """As they were written, each of a row that is good."""
+        written: list[Any] = [self.rows.timestamps[row] for row in rows]
+        if self.rows.odd:
+            odd = [cast(Any, self.rows.odd.get(row)) for row in rows]
+            written = [time if item is None else item["timestamp"] for time, item in zip(written, odd, strict=True)]
+        return written
 
 
 class Decoded(NamedTuple):
