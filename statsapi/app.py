@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +22,12 @@ logger = logging.getLogger("statsapi")
 
 # A service has one or two names; a client that makes up more must not fill the memory.
 _HOSTS_MAX: Final = 64
+
+_FOREIGN: Final = (
+    "statsapi's gunicorn.conf.py is not in use (`gunicorn wsgi:app` in its folder uses it). Where there are several "
+    "processes this is missing: /metrics of all of them together (each tells its own), STATSAPI_MAX_EVENTS divided by "
+    "them, a core for each, connections shared evenly. STATSAPI_JOURNAL=memory:// is refused with them."
+)
 
 
 class _App(Flask):
@@ -78,6 +85,8 @@ def create_app(
         settings = Settings.from_env()
         for name in unknown_names(os.environ):
             logger.warning("%s is not a setting of statsapi and is ignored", name)
+        if "statsapi.serving" not in sys.modules:  # gunicorn.conf.py imports it before any application is loaded
+            logger.warning("%s", _FOREIGN)
     keyed = settings.api_keys_file or settings.api_keys
     keys = Keys(settings.api_keys_file, settings.api_keys) if keyed else None
 

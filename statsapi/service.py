@@ -177,23 +177,25 @@ class Service:
         A journal that is not available now is not waited for: it is tried again once a second and by each request.
         """
         with self._starting:
-            if self._background and not self._threads and not self._stopping.is_set():
-                # Apart, since a replay or a compaction may take long, and what bounds a power cut's cost must not wait.
-                for act, interval_s in (
-                    (self._maintain_journal, HOUSEKEEPING_INTERVAL_S),
-                    (self._tidy, HOUSEKEEPING_INTERVAL_S),
-                    (self._follow, 0.0),  # paces itself
-                ):
-                    thread = threading.Thread(
-                        target=self._repeat, args=(act, interval_s), name=act.__name__, daemon=True
-                    )
-                    self._threads.append(thread)
-                    thread.start()
+            self._keep_house_from_now_on()
         logger.info("at most %s raw events are held at one time (STATSAPI_MAX_EVENTS)", f"{self.max_events:,}")
         try:
             self.view()
         except JournalUnavailable as error:
             logger.warning("starting without the journal: %s", error)
+
+    def _keep_house_from_now_on(self) -> None:
+        """Caller holds `_starting`."""
+        if self._background and not self._threads and not self._stopping.is_set():
+            # Apart, since a replay or a compaction may take long, and what bounds a power cut's cost must not wait.
+            for act, interval_s in (
+                (self._maintain_journal, HOUSEKEEPING_INTERVAL_S),
+                (self._tidy, HOUSEKEEPING_INTERVAL_S),
+                (self._follow, 0.0),  # paces itself
+            ):
+                thread = threading.Thread(target=self._repeat, args=(act, interval_s), name=act.__name__, daemon=True)
+                self._threads.append(thread)
+                thread.start()
 
     def close(self) -> None:
         """Stop the background threads and flush and close the journal. Safe to call twice."""
@@ -244,6 +246,7 @@ class Service:
                     self._replay_began_s = time.monotonic()
                     self.metrics.caught_up(self._clock_us())
                     self._view = View(journal, self.retention)
+                    self._keep_house_from_now_on()  # where nobody calls `start`: other servers than ours
         return self._view
 
     def now_us(self) -> int:

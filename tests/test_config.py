@@ -102,7 +102,7 @@ NO_SERIES = [",", ", ,", "-a", "=a", "@a", "/a", "a b", "a\tb", "..", "a/../b", 
 NO_WINDOWS = [",", ",,", "5m,300s", "1h,PT1H", "60m,1h", "5,5s", "0", "0s", "-5m", "5m,0s", "soon", "5m;1h", "5m,soon",
               "36501d", "5m 1h", "25h", "2d,1h", "9" * 18 + "w", "[5m]", "5m,*"]
 NO_ORIGINS = [",", "example.com", "https://", "https://a/", "https://a/path", "https://a:0", "https://a:99999",
-              "https://a:443", "http://a:80", "*,https://a", "https://a,*", "ftp://a", "null", "https://*.a",
+              "https://a:443", "http://a:80", "https://a,b", "https://.*", "ftp://a", "null", "https://*.a",
               "https://a b", "https://u:p@a", "https://a?x", "https://a#x", "HTTPS//a", "https://[::1"]
 NO_JOURNALS = ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite://", "sqlite:", "sqlite:////",
                "sqlite:///a/", "sqlite:///x.db?mode=ro", "sqlite:///file:x.db", "sqlite:///file:x.db?mode=memory",

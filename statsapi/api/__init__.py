@@ -8,7 +8,7 @@ import msgspec
 from flask import Flask, Response
 from flask.json.provider import JSONProvider
 
-from statsapi.api import access, events, observing, openapi, ops, problems, requests, series, statistics
+from statsapi.api import access, events, observing, openapi, ops, problems, processes, requests, series, statistics
 from statsapi.config import Settings
 from statsapi.keys import Keys
 
@@ -31,6 +31,7 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     observing.register(app)
     app.extensions["statsapi"].observe_stale_answer = requests.mark_stale
     access.register(app, settings, keys)
+    processes.register(app, settings)
     for module in (events, statistics, series, ops, openapi):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(openapi.docs)
