@@ -415,11 +415,13 @@ def parse_instant(text: str) -> int | FromNow:
 
 
 def _why_no_instant(text: str, error: ValueError) -> str:
+    if _NUMBER.fullmatch(text):
+        return str(error)
     try:
         parse_duration_us(text.removeprefix("-").removesuffix("ago").strip())
     except ValueError:
         return f"{error}, or like now-1h" if "write it like" in str(error) else str(error)
-    return str(error) if text.isdigit() else "is a duration, not an instant; write it like now-1h"
+    return "is a duration, not an instant; write it like now-1h"
 
 
 def parse_duration_us(text: str) -> int:

@@ -72,6 +72,93 @@ def test_range_is_half_open(filled: FlaskClient, clock: FakeClock) -> None:
     assert filled.get(f"/statistics?start={seconds}&end={quote(end)}").json == body
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "minutes"),
+    [
+        ("now-15m", "now-1m", (15, 1)),
+        ("now-15min", "now-60", (15, 1)),
+        ("NOW - 15 min", "now-PT1M", (15, 1)),
+        ("now-0.25h", "now", (15, 0)),
+        ("now-1h", "now+5m", (60, -5)),
+        ("now-1h30m", "now+1h", (90, -60)),
+        ("2025-11-21T07:30:00Z", "now-1m", (15, 1)),
+        ("now-15m", "2025-11-21T07:44:00Z", (15, 1)),
+    ],
+)
+def test_edges_relative_to_now(
+    filled: FlaskClient, clock: FakeClock, start: str, end: str, minutes: tuple[int, int]
+) -> None:
+    """now-15m is the instant of the answer less 15 minutes, with the plus of a URL or without, in every question."""
+    absolute = [quote(format_timestamp(clock.now_us - m * MINUTE_US)) for m in minutes]
+    for path in ("/statistics?", "/statistics/timeline?step=5m&", "/events?format=csv&"):
+        expected = filled.get(f"{path}start={absolute[0]}&end={absolute[1]}")
+        if "events" in path and minutes[0] > 60:
+            assert_problem(expected, 422, "validation")
+            continue
+        for write in (quote, str):
+            response = filled.get(f"{path}start={write(start)}&end={write(end)}")
+            assert (response.status_code, response.data) == (200, expected.data)
+
+
+def test_relative_edges_move_with_the_clock(filled: FlaskClient, clock: FakeClock) -> None:
+    """Each answer has its own now: that of its `windows`, to the microsecond."""
+    for step_us in (1, MINUTE_US - 1, 90 * SECOND_US):
+        clock.advance(step_us)
+        body = filled.get("/statistics?start=now-15m").json
+        assert body == filled.get("/statistics?window=15m").json
+        assert body["from"] == format_timestamp(clock.now_us - 15 * MINUTE_US)
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "reason"),
+    [
+        ("start=now-1m&end=now-5m", "end", "lies before start"),
+        ("start=now&end=2025-11-21T07:44:59Z", "end", "lies before start"),
+        ("start=now-26h", "start", "reaches past what is kept"),
+        ("start=now-3000y", "start", "no fixed length"),
+        ("start=now-3000000d", "start", "outside the years"),
+        ("start=1h", "start", "write it like now-1h"),
+        ("start=-1h", "start", "write it like now-1h"),
+        ("start=now-1h/h", "start", "must be a duration"),
+        ("start=today", "start", "or like now-1h"),
+        ("start=11/12/2026", "start", "two readings"),
+        ("start=46352.144", "start", "spreadsheet"),
+        ("start=2025", "start", "is a year"),
+        ("window=1h30", "window", "no unit"),
+        ("window=5M", "window", "5min"),
+        ("window=1:30", "window", "not colons"),
+        ("windows=5m,1y", "windows", "no fixed length"),
+    ],
+)
+def test_instants_and_durations_refused(client: FlaskClient, query: str, field: str, reason: str) -> None:
+    """What is neither instant nor duration is named with the cure, in every question."""
+    for path in ("/statistics?", "/statistics/timeline?step=1m&", "/events?"):
+        if field == "start" or path == "/statistics?":
+            (error,) = assert_problem(client.get(path + query), 422, "validation")["errors"]
+            assert error["field"] == field
+            assert reason in error["reason"] or "reaches past what is kept" in error["reason"]
+
+
+def test_durations_as_people_type_them(filled: FlaskClient) -> None:
+    """One and the same window, however it is written."""
+    expected = filled.get("/statistics?window=90m").json
+    for written in ("1h30m", "1h30min", "1.5h", "90 min", "1+h+30+m", "5400", "PT1H30M", "pt1.5h", "1 hour 30 minutes"):
+        assert filled.get(f"/statistics?window={written}").json == expected
+        assert filled.get(f"/statistics?windows=5m,{written}").json["windows"][1]["count"] == expected["count"]
+        assert (
+            filled.get(f"/statistics/timeline?window=90m&step={written}").json["steps"][0]["count"] == expected["count"]
+        )
+
+
+def test_a_deletion_names_its_minutes(filled: FlaskClient, clock: FakeClock) -> None:
+    """A deletion relative to now is refused with the whole minutes to send, and nothing is gone."""
+    for start, end, minutes in (("now-15m", "now-1m", (15, 1)), ("now-15m", "now-90s", (15, 1))):
+        problem = assert_problem(filled.delete(f"/series/default?start={start}&end={end}"), 422, "validation")
+        named = [error["reason"].rpartition(" ")[2] for error in problem["errors"]]
+        assert named == [format_timestamp(clock.now_us - m * MINUTE_US) for m in minutes]
+    assert filled.delete(f"/series/default?start={quote(named[0])}&end={quote(named[1])}").json["deleted"] == 2
+
+
 def test_all_statistics(filled: FlaskClient) -> None:
     """stats=all gives every statistic, exact, in a fixed order."""
     body = filled.get("/statistics?stats=all&window=1h").json

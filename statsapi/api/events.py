@@ -24,6 +24,7 @@ from statsapi.api.schemas import (
     Position,
     RecordQuery,
     dump_cursor,
+    span_edges,
 )
 from statsapi.config import Settings
 from statsapi.errors import InvalidRequest
@@ -137,7 +138,7 @@ def get_events() -> Response:
     query = load_query(_EXPORT_QUERY)
     form = query.get("format") or _accepted_form()
     store, now_us = service().ask()
-    span = service().raw_span(store, now_us, query.get("start"), query.get("end"))
+    span = service().raw_span(store, now_us, *span_edges(query, now_us))
     series, cursor = query["series"], query.get("cursor")
     if form == "json":
         if cursor and series not in (None, cursor.series):

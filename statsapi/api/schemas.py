@@ -16,7 +16,7 @@ from statsapi.config import Duration
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.model import SERIES_NAME as SERIES_NAME
 from statsapi.model import SERIES_RULE as SERIES_RULE
-from statsapi.times import parse_timestamp_us
+from statsapi.times import FromNow, parse_instant, parse_timestamp_us
 
 DEBUG_PAGE_MAX: Final = 10_000
 SERIES_PAGE_MAX: Final = 10_000
@@ -65,11 +65,27 @@ _LOST_PLUS: Final = re.compile(
 )
 
 
-class QueryTimestamp(Timestamp):
-    """As in a body. A space before an offset may be a plus: ?start=2025-11-21T07:45:00+01:00, as + is one in a URL."""
+_LOST_PLUS_OF_NOW: Final = re.compile(r"\A\s*(now)\s+(?=[\dP])", re.ASCII | re.IGNORECASE)
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        return super()._deserialize(_LOST_PLUS.sub(r"\1+\2", str(value), count=1), attr, data, **kwargs)
+
+class Instant(fields.Field[int | FromNow]):
+    """A timestamp as in a body, or one relative to the instant of the answer, which `span_edges` knows.
+
+    A space before an offset may be a plus, as in ?start=2025-11-21T07:45:00+01:00, where a URL means a space by it.
+    """
+
+    json_schema: ClassVar = {
+        "type": "string",
+        "examples": ["2025-11-21T07:45:00Z", "now-1h"],
+        "description": "a timestamp as in an event, or now, now-1h30m, now+5m: relative to the instant of the answer",
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int | FromNow:
+        text = _LOST_PLUS.sub(r"\1+\2", _LOST_PLUS_OF_NOW.sub(r"\1+", str(value)), count=1)
+        try:
+            return parse_instant(text)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class CommaSeparated(fields.Field[list[Any]]):
@@ -244,13 +260,31 @@ class BatchQuery(RecordQuery):
 class SpanQuery(StrictSchema):
     """An explicit range, [start, end)."""
 
-    start = QueryTimestamp()
-    end = QueryTimestamp()
+    start = Instant()
+    end = Instant()
 
     @validates_schema
     def _in_order(self, data: dict[str, Any], **kwargs: Any) -> None:
-        if "end" in data and "start" in data and data["end"] < data["start"]:
-            raise ValidationError({"end": ["lies before start"]})
+        if isinstance(data.get("start"), int) and isinstance(data.get("end"), int):
+            span_edges(data, 0)
+
+
+def span_edges(query: dict[str, Any], now_us: int) -> tuple[int | None, int | None]:
+    """The start and end of a SpanQuery that is answered at `now_us`, where given. ValidationError if out of order."""
+    if "start" not in query and "end" not in query:  # most questions
+        return None, None
+    edges: list[int | None] = []
+    for name in ("start", "end"):
+        edge = query.get(name)
+        if isinstance(edge, FromNow):
+            edge = now_us + edge.offset_us
+            if not MIN_TS_US <= edge <= MAX_TS_US:
+                raise ValidationError({name: ["lies outside the years 1 to 9999 (UTC)"]})
+        edges.append(edge)
+    start_us, end_us = edges
+    if start_us is not None and end_us is not None and end_us < start_us:
+        raise ValidationError({"end": ["lies before start"]})
+    return start_us, end_us
 
 
 class RangeQuery(SpanQuery):

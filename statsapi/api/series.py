@@ -8,9 +8,9 @@ from flask import Blueprint
 from marshmallow import ValidationError
 
 from statsapi.api.requests import load_query, service
-from statsapi.api.schemas import SERIES_NAME, SERIES_RULE, DeleteQuery, SeriesQuery
-from statsapi.model import MIN_TS_US, Span
-from statsapi.times import format_timestamp
+from statsapi.api.schemas import SERIES_NAME, SERIES_RULE, DeleteQuery, SeriesQuery, span_edges
+from statsapi.model import MAX_TS_US, MIN_TS_US, Span
+from statsapi.times import MINUTE_US, FromNow, floor_minute_us, format_timestamp
 
 blueprint = Blueprint("series", __name__)
 
@@ -45,5 +45,22 @@ def delete_series(name: str) -> dict[str, Any]:
     if not SERIES_NAME.match(name):
         raise ValidationError({"name": [SERIES_RULE]})
     query = load_query(_DELETE_QUERY)
+    _refuse_relative(query)
     deleted = service().delete(name, Span(query.get("start", MIN_TS_US), query.get("end")))
     return {"status": "success", "series": name, "deleted": deleted}
+
+
+def _refuse_relative(query: dict[str, Any]) -> None:
+    """now-10m is no whole minute, and to round it would delete what nobody named: the range to send is told instead."""
+    now_us = service().now_us()
+    edges = dict(zip(("start", "end"), span_edges(query, now_us), strict=True))
+    faults = {}
+    for name, edge_us in edges.items():
+        if edge_us is not None and isinstance(query[name], FromNow):
+            minute_us = floor_minute_us(edge_us if name == "start" else edge_us + MINUTE_US - 1)
+            faults[name] = [
+                f"is relative to now, and a deletion takes whole minutes; the nearest range that covers it has "
+                f"{format_timestamp(min(minute_us, MAX_TS_US))}"
+            ]
+    if faults:
+        raise ValidationError(faults)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from flask import Blueprint
 
 from statsapi.api.requests import load_query, service
-from statsapi.api.schemas import SEED_STATS, StatisticsQuery, TimelineQuery
+from statsapi.api.schemas import SEED_STATS, StatisticsQuery, TimelineQuery, span_edges
 from statsapi.errors import InvalidRequest
 from statsapi.model import Span
 from statsapi.store import Statistics
@@ -38,7 +38,7 @@ def get_statistics() -> dict[str, Any]:
     store, now_us = service().ask()
     windows_us = query.get("windows") or ([query["window"]] if "window" in query else [])
     field = "windows" if "windows" in query else "window"
-    spans = service().spans(store, now_us, windows_us, query.get("start"), query.get("end"), field=field)
+    spans = service().spans(store, now_us, windows_us, *span_edges(query, now_us), field=field)
     percentiles = query.get("percentiles", [])
     stats = query.get("stats", SEED_STATS)
     numbers = [number for _, number in percentiles]
@@ -67,7 +67,7 @@ def get_timeline() -> dict[str, Any]:
     query = load_query(_TIMELINE_QUERY)
     store, now_us = service().ask()
     windows_us = [query["window"]] if "window" in query else []
-    (span,) = service().spans(store, now_us, windows_us, query.get("start"), query.get("end"))
+    (span,) = service().spans(store, now_us, windows_us, *span_edges(query, now_us))
     step_us = query["step"]
     resolution_us = store.resolution_us(span.start_us, now_us)
     if step_us % resolution_us:
