@@ -25,6 +25,20 @@ DAMAGE_ADVICE: Final = (
 )
 
 
+# Of a name or value that a client sent this many characters are told back. It could fill the whole answer otherwise:
+# 16 KiB of gzip made one of 33 MB.
+ECHO_MAX = 200
+
+
+def echo(text: str) -> str:
+    """What a client wrote, as an answer tells it back: cut at ECHO_MAX, and half a surrogate pair, which JSON may spell
+    but UTF-8 not, as its escape.
+    """
+    if len(text) > ECHO_MAX:
+        text = text[:ECHO_MAX] + "…"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class StatsError(Exception):
     """The root. `code` is stable: it is the last part of the problem's `type`."""
 

@@ -24,7 +24,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from statsapi.api import batches
 from statsapi.api.batches import ERRORS_NAMED_MAX, Decoded, decode, decode_one
-from statsapi.api.requests import unpack
+from statsapi.api.requests import EVENT_MAX_BYTES, unpack
 from statsapi.api.schemas import EventSchema
 from statsapi.times import format_timestamp
 from tests.conftest import NOW
@@ -382,6 +382,7 @@ def test_float_timestamps_agree_with_the_schema(numbers: list[float], mixed: boo
                     '  {"timestamp": 1, "value": 1}  ',
                     '{"timestamp": 1, "value": ' + "1" * 5000 + "}",
                     "[" * 100_000,
+                    "[" * 50_000,
                     "\x0b",
                     "\x0c7",
                 ]
@@ -402,6 +403,8 @@ def test_ndjson_lines_stand_alone(texts: list[str], newline: str, end: str, mark
     """A line is one item whatever the others are: blank ones are skipped, one that is no JSON is rejected alone."""
 
     def item(text: str) -> Any:
+        if len(text) > EVENT_MAX_BYTES:
+            return Unreadable("is longer than 65536 bytes, the most that an event may have")
         try:
             return json.loads(text)
         except RecursionError:
@@ -597,6 +600,13 @@ def test_no_events_is_a_batch_of_none(body: bytes, media_type: str) -> None:
         (b'[{"timestamp": 1, "value": 1},]', JSON, "not JSON"),
         (b"[]x", JSON, "not JSON"),
         (b"[" * 100_000, JSON, "nested"),
+        (b"[" * 101 + b"]" * 101, JSON, "nested"),
+        (b'[{"timestamp": 1, "value": 1}}', JSON, "Unexpected }"),
+        (b'{"timestamp": [1}, "value": [1]}', JSON, "not JSON"),
+        (b'{"timestamp": [1], "value": [1] 2}', JSON, "Extra data at line 1 column 33"),
+        (b'{"timestamp": [1,], "value": [1, 2]}', JSON, "index 1"),
+        (b'{"timestamp" [1]}', JSON, "not JSON"),
+        (b'[{"timestamp": 1, "value": 1}\n, {"timestamp": 1 "value": 1}]', JSON, "index 1"),
         (b'{"events":' * 100_000, JSON, "nested"),
         (b"\xff", JSON, "UTF-8"),
         (b'[{"timestamp": "\xff", "value": 1}]', JSON, "UTF-8: invalid start byte at byte 16"),
@@ -688,7 +698,7 @@ def test_too_many_events(body: str, media_type: str) -> None:
 @pytest.mark.parametrize("item", [b"{}", b"[]"])
 def test_brackets_beyond_number(item: bytes) -> None:
     """Hundreds of thousands of empty items are refused before they fill the memory."""
-    with pytest.raises(RequestEntityTooLarge, match="more objects"):
+    with pytest.raises(RequestEntityTooLarge, match="More than 100000 events"):
         decode(b"[" + b",".join([item] * 300_000) + b"]", JSON, max_events=100_000)
 
 

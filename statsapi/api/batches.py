@@ -20,7 +20,7 @@ import itertools
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Final, NamedTuple, cast
@@ -31,9 +31,11 @@ from marshmallow import ValidationError
 from numpy.typing import NDArray
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from statsapi.api.problems import ERRORS_NAMED_MAX, printable
-from statsapi.api.requests import why_not_json
+from statsapi.api.elements import TooDeep, TooMany, Unclosed, find_elements
+from statsapi.api.problems import ERRORS_NAMED_MAX
+from statsapi.api.requests import EVENT_MAX_BYTES, why_not_json, why_not_utf8
 from statsapi.api.schemas import SERIES_NAME, EventSchema
+from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
 from statsapi.service import ANY_TIME, Accepted
 from statsapi.times import (
@@ -48,6 +50,8 @@ from statsapi.times import (
 
 NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 CSV_TYPE: Final = "text/csv"
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 Mask = NDArray[np.bool_]
 
@@ -111,7 +115,7 @@ def decode(body: bytes, media_type: str, *, max_events: int, accepted: Accepted 
         rows = _csv_rows(body, max_events)
     else:
         raise UnsupportedMediaType(
-            f"Send events as application/json, {', '.join(NDJSON_TYPES)} or {CSV_TYPE}, not {media_type}."
+            f"Send events as application/json, {', '.join(NDJSON_TYPES)} or {CSV_TYPE}, not {echo(media_type)}."
         )
     return _settle(rows, accepted)
 
@@ -137,9 +141,10 @@ def decode_one(body: bytes) -> dict[str, Any] | None:
 class _Rows:
     """The items as columns of the same length, as they were written: nothing is checked yet but types.
 
-    `series` is one name if all rows have it. `odd` holds, by row, the items that do not fit the columns at all, or a
-    _Fault where there is no item; the columns repeat the row before there, so that timestamps stay of one width. Row i
-    stands at `places[i]`, its index or line.
+    `series` is one name if all rows have it. `odd` holds, by row, the text of each item that does not fit the columns,
+    or a _Fault where there is no item; the columns repeat the row before there, so that timestamps stay of one width.
+    Text, as 16 MiB of small lists would be 350 MB: it is parsed when its row is settled. Row i stands at `places[i]`,
+    its index or line.
     """
 
     timestamps: list[str | int | float]
@@ -147,12 +152,18 @@ class _Rows:
     series: list[str] | str
     place: str
     places: Sequence[int]
-    odd: dict[int, object] = field(default_factory=dict)
+    odd: dict[int, bytes | _Fault] = field(default_factory=dict)
 
     def item(self, row: int) -> object:
-        """What the schema would have been given for this row."""
+        """What the schema would have been given for this row. BadRequest where a JSON array is broken there."""
         if row in self.odd:
-            return self.odd[row]
+            text = self.odd[row]
+            if isinstance(text, _Fault):
+                return text
+            item = _load_line(text) if self.place == "line" else _load_item(text, row)
+            if isinstance(self.series, str) and isinstance(item, dict):  # columns, which share it
+                item["series"] = self.series
+            return item
         series = self.series if isinstance(self.series, str) else self.series[row]
         return {"timestamp": self.timestamps[row], "value": self.values[row], "series": series}
 
@@ -161,6 +172,9 @@ class _Fault(NamedTuple):
     """Stands for an item that could not even be read."""
 
     reason: str
+
+
+_TOO_LONG: Final = _Fault(f"is longer than {EVENT_MAX_BYTES} bytes, the most that an event may have")
 
 
 # A float field takes JSON integers too, and rounds them as float() does; it refuses booleans, null and 1e400. `str`
@@ -191,7 +205,26 @@ _NUMBERS: Final = msgspec.json.Decoder(list[int | float])
 _SCHEMA: Final = EventSchema()
 _SERIES_SCHEMA: Final = EventSchema(only=("series",))
 
-_BRACKETS_ALLOWED: Final = 200_000
+# A larger body is not parsed by one call: msgspec takes 2 ns a byte and 0.1 µs an event, and holds the interpreter.
+_AT_ONCE_BYTES: Final = 8 * 1024 * 1024
+
+# Below this there is nothing to look for first: whatever it holds, it takes milliseconds and some MB.
+_LOOK_FROM_BYTES: Final = 256 * 1024
+
+# An event has at most three fields, a separator each; the rest is for what is sent in vain.
+_SEPARATORS_AN_EVENT: Final = 4
+
+# However few events are allowed, this many lines may be blank.
+_BLANKS_ALLOWED: Final = 200_000
+
+# Items that are parsed together, and again one by one where one of them is odd.
+_GROUP: Final = 64
+
+_MEMBERS_MAX: Final = 100
+
+# CSV is split in pieces: what is not ASCII takes up to four times its bytes, more than once.
+_CSV_STEP_BYTES: Final = 2 * 1024 * 1024
+_FIELD_MAX_BYTES: Final = EVENT_MAX_BYTES // 4
 
 _COLUMNS: Final = ("timestamp", "value", "series")
 _SHAPES: Final = (
@@ -210,19 +243,41 @@ def _from_events(events: list[_Event], place: str, places: Sequence[int]) -> _Ro
 def _within(received: int, max_events: int, *, counted: bool = True) -> None:
     """RequestEntityTooLarge for too many; `counted` says that `received` are all there are."""
     if received > max_events:
-        sent = received if counted else f"More than {max_events}"
-        raise RequestEntityTooLarge(
-            f"{sent} events were sent; one request may hold at most {max_events} (STATSAPI_MAX_BATCH_EVENTS)."
-        )
+        raise _too_many(f"{received if counted else f'More than {max_events}'} events", max_events)
+
+
+def _too_many(sent: str, max_events: int) -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(
+        f"{sent} were sent; one request may hold at most {max_events} (STATSAPI_MAX_BATCH_EVENTS)."
+    )
+
+
+def _may_hold(body: bytes, max_events: int) -> bool:
+    """Whether the body has no more commas than that many events, so that parsing it costs no more than they do.
+
+    0.3 ms a MiB: half a hundredth of parsing it.
+    """
+    if len(body) < _LOOK_FROM_BYTES:
+        return True
+    return _count(body, ",") <= _SEPARATORS_AN_EVENT * max_events + 1000
+
+
+def _count(body: bytes, letter: str) -> int:
+    """How often an ASCII letter stands in the body, in slices: a byte of memory for each byte looked at."""
+    letters = np.frombuffer(body, np.uint8)
+    step = 1 << 20
+    return sum(int(np.count_nonzero(letters[at : at + step] == ord(letter))) for at in range(0, len(body), step))
 
 
 def _json_rows(body: bytes, max_events: int) -> _Rows:
+    if len(body) > _AT_ONCE_BYTES or not _may_hold(body, max_events):
+        return _json_rows_slowly(body, max_events)
     try:
         if body[:64].lstrip()[:1] != b"{":
             return _from_list(_EVENTS.decode(body), max_events)
         document = _DOCUMENT.decode(body)
     except (ValueError, RecursionError):
-        return _json_rows_slowly(_load_json(body, max_events), max_events)
+        return _json_rows_slowly(body, max_events)
     if isinstance(document.events, list) and document.timestamp is document.value is msgspec.UNSET:
         # `series` beside `events` is refused below, and cannot be told from its default here.
         if document.series is DEFAULT_SERIES:
@@ -232,7 +287,7 @@ def _json_rows(body: bytes, max_events: int) -> _Rows:
         if document.events is msgspec.UNSET and len(timestamps) == len(values) and SERIES_NAME.match(document.series):
             _within(len(timestamps), max_events)
             return _Rows(timestamps, values, document.series, "index", range(len(timestamps)))
-    return _json_rows_slowly(_load_json(body, max_events), max_events)
+    return _json_rows_slowly(body, max_events)
 
 
 def _from_list(events: list[_Event], max_events: int) -> _Rows:
@@ -240,84 +295,168 @@ def _from_list(events: list[_Event], max_events: int) -> _Rows:
     return _from_events(events, "index", range(len(events)))
 
 
-def _load_json(body: bytes, max_events: int) -> object:
-    """The standard library's parser lets NaN and long integers through to the schema, which names the field."""
-    # 16 MiB of `{},{},` or `[],[],` would become 400 MB of memory. An event that is one has one brace, and no bracket.
-    if body.count(b"{") + body.count(b"[") > max(2 * max_events, _BRACKETS_ALLOWED):
-        raise RequestEntityTooLarge(
-            f"The body holds far more objects than the {max_events} events it may hold (STATSAPI_MAX_BATCH_EVENTS)."
-        )
+def _json_rows_slowly(body: bytes, max_events: int) -> _Rows:
+    """The items of a document that msgspec did not take as a whole, found by their brackets and read one by one.
+
+    ValidationError if it is no batch at all. 1 µs an item and 10 ns a byte, in steps of at most 64 KiB.
+    """
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    if broken := why_not_utf8(body):
+        raise BadRequest(f"The body {broken}.")
+    at = len(body) - len(body.lstrip())
+    if body.startswith(b"[", at):
+        spans = _elements(body, at, len(body), max_events)
+        return _rows_of_items(body[start:end] for start, end in spans)
+    if body.startswith(b"{", at):
+        return _rows_of_document(body, at, max_events)
+    if not body.strip():
+        raise BadRequest('The body is empty; send JSON such as [{"timestamp": …, "value": 42.5}].')
+    if len(body) <= EVENT_MAX_BYTES:
+        _load_text(body)  # refuses what is no JSON at all
+    raise ValidationError(_SHAPES)
+
+
+def _elements(body: bytes, at: int, end: int, most: int) -> list[tuple[int, int]]:
+    """Where the elements of the array or object lie that begins at body[at]; nothing may follow it before `end`."""
     try:
-        return cast(object, json.loads(body))
-    except RecursionError:
+        spans, closed = find_elements(body, at, most)
+    except TooMany:
+        if body.startswith(b"{", at):
+            raise ValidationError(f"has more than {most} fields; the body {_SHAPES}") from None
+        raise _too_many(f"More than {most} events", most) from None
+    except TooDeep:
         raise BadRequest("The JSON is nested too deeply.") from None
-    except ValueError as error:
-        if not body.strip():
-            raise BadRequest('The body is empty; send JSON such as [{"timestamp": …, "value": 42.5}].') from None
-        raise BadRequest(f"The body {why_not_json(error)}.") from None
+    except Unclosed:
+        raise BadRequest(f"The body is not JSON: what opens {_place(body, at)} is never closed.") from None
+    if body[closed - 1] - body[at] != 2:  # of [ and ], of { and }
+        raise BadRequest(f"The body is not JSON: Unexpected {chr(body[closed - 1])} {_place(body, closed - 1)}.")
+    if body[closed:end].strip():
+        closed = end - len(body[closed:end].lstrip())
+        raise BadRequest(f"The body is not JSON: Extra data {_place(body, closed)}.")
+    return spans
 
 
-def _json_rows_slowly(document: object, max_events: int) -> _Rows:
-    """The items of a document that msgspec did not take as a whole; ValidationError if it is no batch at all."""
-    if isinstance(document, dict):
-        document = _items_of(document)
-    if not isinstance(document, list):
-        raise ValidationError(_SHAPES)
-    _within(len(document), max_events)
-    events = [_NO_EVENT]
-    odd = {}
-    for row, item in enumerate(document):
+def _place(body: bytes, at: int) -> str:
+    line_start = body.rfind(b"\n", 0, at) + 1
+    return f"at line {_count(body[:at], chr(10)) + 1} column {at - line_start + 1}"
+
+
+def _rows_of_items(items: Iterable[bytes]) -> _Rows:
+    """The rows of items as find_elements found them: brackets balanced, and no comma between two of them."""
+    events = [_NO_EVENT]  # what the first row repeats if it is odd
+    odd: dict[int, bytes | _Fault] = {}
+    items = iter(items)
+    while group := list(itertools.islice(items, _GROUP)):
         try:
-            events.append(msgspec.convert(item, _Event))
+            events += _EVENTS.decode(b"[%s]" % b",".join(group))
         except (ValueError, RecursionError):
-            events.append(events[-1])
-            odd[row] = item
+            for item in group:
+                try:
+                    events.append(_EVENT.decode(item))
+                except (ValueError, RecursionError):
+                    odd[len(events) - 1] = item if len(item) <= EVENT_MAX_BYTES else _TOO_LONG
+                    events.append(events[-1])
     del events[0]
     rows = _from_events(events, "index", range(len(events)))
     rows.odd = odd
     return rows
 
 
+def _load_item(text: bytes, index: int) -> object:
+    """An item of a JSON array: where it is no JSON, neither is the body."""
+    try:
+        return _load_text(text)
+    except BadRequest as error:
+        said = str(error.description).removeprefix("The body ").removesuffix(".")
+        raise BadRequest(f"The body {said}, in the item of index {index}.") from None
+
+
+def _load_text(text: bytes) -> object:
+    """The standard library's parser lets NaN and long integers through to the schema, which names the field."""
+    try:
+        return cast(object, json.loads(text.decode()))
+    except RecursionError:
+        raise BadRequest("The JSON is nested too deeply.") from None
+    except ValueError as error:
+        raise BadRequest(f"The body {why_not_json(error)}.") from None
+
+
 # What an odd row repeats if it is the first.
 _NO_EVENT: Final = _Event(0, 0.0)
 
+_MEMBER: Final = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
+_KEY_MAX_BYTES: Final = 8192
 
-def _items_of(document: dict[str, object]) -> object:
-    """The list in `{"events": […]}`, or the rows of columns as items."""
-    known = ("events", "next") if "events" in document else _COLUMNS
-    unknown = [name for name in document if name not in known]
+
+def _rows_of_document(body: bytes, at: int, max_events: int) -> _Rows:
+    """`{"events": […]}`, or columns, whose rows become items."""
+    members = _members_of(body, at)
+    known = ("events", "next") if "events" in members else _COLUMNS
+    unknown = [name for name in members if name not in known]
     if unknown:
         raise ValidationError({name: [f"is not known here; the body {_SHAPES}"] for name in unknown})
-    if "events" in document:
-        if not isinstance(document["events"], list):
+
+    def is_array(name: str) -> bool:
+        return body.startswith(b"[", members[name][0])
+
+    def load(name: str) -> object:
+        start, end = members[name]
+        if end - start > EVENT_MAX_BYTES:
+            raise ValidationError({name: [_TOO_LONG.reason]})
+        return _load_text(body[start:end])
+
+    if "events" in members:
+        if not is_array("events"):
+            load("events")
             raise ValidationError({"events": ["must be an array of events"]})
-        if not isinstance(document.get("next"), str | None):
+        if "next" in members and not isinstance(load("next"), str | None):
             raise ValidationError({"next": ["must be that of an exported page, or left out"]})
-        return document["events"]
-    if not document:
+        return _rows_of_items(body[start:end] for start, end in _elements(body, *members["events"], max_events))
+    if not members:
         raise ValidationError(_SHAPES)
     faults: dict[str, list[str]] = {}
     for name in ("timestamp", "value"):
-        if name not in document:
+        if name not in members:
             faults[name] = ["is missing; the body " + _SHAPES]
-        elif not isinstance(document[name], list):
+        elif not is_array(name):
+            load(name)
             faults[name] = ["must be an array, one entry for each event; POST /event takes a single event"]
-    shared = {"series": document["series"]} if "series" in document else {}
-    if shared:
-        faults |= _SERIES_SCHEMA.validate(shared)
+    series = load("series") if "series" in members else DEFAULT_SERIES
+    faults |= _SERIES_SCHEMA.validate({"series": series})
     if faults:
         raise ValidationError(cast(dict[str, Any], faults))
-    timestamps, values = cast(list[object], document["timestamp"]), cast(list[object], document["value"])
+    timestamps, values = (_elements(body, *members[name], max_events) for name in ("timestamp", "value"))
     if len(timestamps) != len(values):
         raise ValidationError({"value": [f"has {len(values)} entries where timestamp has {len(timestamps)}"]})
     pairs = zip(timestamps, values, strict=True)
-    return [{"timestamp": timestamp, "value": value, **shared} for timestamp, value in pairs]
+    rows = _rows_of_items(
+        b'{"timestamp":%s,"value":%s}' % (body[slice(*timestamp)], body[slice(*value)]) for timestamp, value in pairs
+    )
+    rows.series = cast(str, series)
+    return rows
+
+
+def _members_of(body: bytes, at: int) -> dict[str, tuple[int, int]]:
+    """Where in the body the values of the object at body[at] lie, by key; of equal keys the last holds."""
+    members = {}
+    for start, end in _elements(body, at, len(body), _MEMBERS_MAX):
+        member = _MEMBER.match(body[start : min(end, start + _KEY_MAX_BYTES)])
+        if member is None:
+            _load_text(b"{" + body[start : min(end, start + EVENT_MAX_BYTES)] + b"}")  # refuses what is no JSON
+            raise ValidationError(f"has a field whose name is longer than {_KEY_MAX_BYTES} bytes; the body {_SHAPES}")
+        members[cast(str, _load_text(member[1]))] = (start + member.end(), end)
+    return members
 
 
 def _ndjson_rows(body: bytes, max_events: int) -> _Rows:
-    body = body.removeprefix(b"\xef\xbb\xbf")
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    lines = _count(body, "\n")
+    if lines > max(2 * max_events, _BLANKS_ALLOWED):
+        raise _too_many(f"{lines} lines", max_events)
     whole = body.rstrip()
-    count = _lines_of_objects(whole)
+    count = 0
+    if len(body) <= _AT_ONCE_BYTES and _may_hold(body, max_events):
+        count = _lines_of_objects(whole)
     if count:
         _within(count, max_events)
         try:
@@ -331,35 +470,39 @@ def _ndjson_rows(body: bytes, max_events: int) -> _Rows:
 
 
 def _lines_of_objects(body: bytes) -> int:
-    """How many lines there are, if each begins with a {; 0 otherwise. 0.01 µs a line.
+    """How many lines there are, if each begins with a { and is no longer than an event; 0 otherwise. 0.01 µs a line.
 
     msgspec also takes two events in a line, or one in two. But an event holds no object and no string a newline, so a {
     that begins a line stands outside all events: with as many events as lines, each line holds exactly one.
     """
     text = np.frombuffer(body, np.uint8)
     newlines = np.flatnonzero(text == ord("\n"))
-    if body[:1] == b"{" and (text[newlines + 1] == ord("{")).all():
-        return len(newlines) + 1
-    return 0
+    if body[:1] != b"{" or not (text[newlines + 1] == ord("{")).all():
+        return 0
+    if len(body) > EVENT_MAX_BYTES:
+        longest = np.diff(newlines, prepend=-1, append=len(body)).max() - 1
+        if longest > EVENT_MAX_BYTES:
+            return 0
+    return len(newlines) + 1
 
 
 def _ndjson_rows_slowly(body: bytes, max_events: int) -> _Rows:
     """Line by line; blank lines are skipped, a line that is no JSON is an odd row."""
     events = [_NO_EVENT]
-    odd: dict[int, object] = {}
+    odd: dict[int, bytes | _Fault] = {}
     lines: list[int] = []
-    received = 0
     for number, line in enumerate(io.BytesIO(body), 1):
         if line.isspace():
             continue
-        received += 1
-        _within(received, max_events, counted=False)
+        _within(len(lines) + 1, max_events, counted=False)
         lines.append(number)
         try:
+            if len(line) > EVENT_MAX_BYTES and len(line.rstrip(b"\r\n")) > EVENT_MAX_BYTES:
+                line, odd[len(lines) - 1] = b"", _TOO_LONG
             events.append(_EVENT.decode(line))
         except (ValueError, RecursionError):
+            odd.setdefault(len(lines) - 1, line)
             events.append(events[-1])
-            odd[received - 1] = _load_line(line)
     del events[0]
     rows = _from_events(events, "line", lines)
     rows.odd = odd
@@ -368,7 +511,7 @@ def _ndjson_rows_slowly(body: bytes, max_events: int) -> _Rows:
 
 def _load_line(line: bytes) -> object:
     try:
-        return cast(object, json.loads(line.rstrip(b"\r\n")))
+        return cast(object, json.loads(line.rstrip(b"\r\n").decode()))
     except RecursionError:
         return _Fault("is nested too deeply")
     except json.JSONDecodeError as error:
@@ -378,20 +521,152 @@ def _load_line(line: bytes) -> object:
 
 
 def _csv_rows(body: bytes, max_events: int) -> _Rows:
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     quoted = b'"' in body
     if b"\r" in body and not quoted:
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    lines = _count(body, "\n") + (_count(body, "\r") if quoted else 0)
+    if lines > max(2 * max_events, _BLANKS_ALLOWED):
+        raise _too_many(f"{lines} lines", max_events)
+    table = _Table(max_events)
     try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"The body {why_not_json(error)}.") from None
-    if not quoted:
-        first, _, rest = text.partition("\n")
-        if first.strip():
-            rows = _split_csv(_header(first.split(",")), rest.rstrip("\n"), max_events)
-            if rows:
-                return rows
-    return _csv_rows_slowly(text, quoted, max_events)
+        _fill(table, body, quoted=quoted)
+    except UnicodeDecodeError:
+        raise BadRequest(f"The body {why_not_utf8(body)}.") from None
+    return table.rows()
+
+
+def _fill(table: _Table, body: bytes, *, quoted: bool) -> None:
+    if quoted:
+        for line, row in _quoted_csv(body):
+            table.add(line, row)
+    else:
+        line, at = 1, 0
+        while at < len(body):
+            # Whole lines, but for one that is longer than a step.
+            end = body.rfind(b"\n", at, at + _CSV_STEP_BYTES) + 1 or body.find(b"\n", at) + 1 or len(body)
+            end = len(body) if len(body) - at <= _CSV_STEP_BYTES else end
+            line = table.add_piece(line, body[at:end])
+            at = end
+
+
+class _Table:
+    """The rows of a CSV, column by column, as they are read. The first that is not blank is the header."""
+
+    def __init__(self, max_events: int) -> None:
+        self._max_events = max_events
+        self._header: list[str] = []
+        self._columns: list[list[str]] = []
+        self._lines: list[Sequence[int]] = []
+        self._received = 0
+        self._odd: dict[int, bytes | _Fault] = {}
+
+    def add(self, line: int, row: list[str]) -> None:
+        """A row that begins at that line of the body. A blank one is passed over, a ragged one is an odd row."""
+        if len(row) == 1 and not row[0].strip():
+            return
+        if not self._header:
+            self._header = _header(row)
+            self._columns = [[] for _ in row]
+        elif len(row) == len(self._header):
+            self._take(line, row)
+        else:
+            self._refuse(line, f"has {len(row)} fields where the header has {len(self._header)}")
+
+    def add_piece(self, line: int, piece: bytes) -> int:
+        """Some whole lines without a quote, the first of which is that one of the body; the number of the next."""
+        at = 0
+        while not self._header and at < len(piece):
+            end = piece.find(b"\n", at) + 1 or len(piece)
+            self._add_line(line, piece[at:end])
+            at, line = end, line + 1
+        rest = piece[at:].rstrip(b"\n")
+        if rest and not self._add_even(line, rest):
+            for number, text in enumerate(io.BytesIO(rest), line):
+                self._add_line(number, text)
+        return line + _count(piece[at:], "\n")
+
+    def _add_even(self, line: int, piece: bytes) -> bool:
+        """Whether each line has as many fields as the header and was added; if not, none was.
+
+        Where the separators come in the same order in each row, one split at all of them lays the fields out in
+        strides. 0.08 µs a row of two; with each newline made a field of its own instead 0.1, the csv module 0.5.
+        """
+        letters = np.frombuffer(piece, np.uint8)
+        places = np.flatnonzero((letters == ord(",")) | (letters == ord("\n")))
+        width = len(self._header)
+        rows, ragged = divmod(len(places) + 1, width)
+        if ragged:
+            return False
+        pattern = [*[ord(",")] * (width - 1), ord("\n")]
+        if (np.append(letters[places], ord("\n")).reshape(rows, width) != pattern).any():
+            return False
+        if len(piece) > EVENT_MAX_BYTES and np.diff(places, prepend=-1, append=len(piece)).max() > _FIELD_MAX_BYTES:
+            return False
+        _within(self._received + rows, self._max_events)
+        fields = piece.decode().replace("\n", ",").split(",")
+        for column, found in enumerate(self._columns):
+            found += fields[column::width]
+        self._lines.append(range(line, line + rows))
+        self._received += rows
+        return True
+
+    def _add_line(self, line: int, text: bytes) -> None:
+        if len(text) <= EVENT_MAX_BYTES:
+            self.add(line, text.decode().rstrip("\n").split(","))
+        elif not self._header:
+            raise BadRequest(f"The first line, which names the columns, is longer than {EVENT_MAX_BYTES} bytes.")
+        else:
+            self._refuse(line, _TOO_LONG.reason)
+
+    def _take(self, line: int, row: list[str]) -> None:
+        _within(self._received + 1, self._max_events, counted=False)
+        for column, text in zip(self._columns, row, strict=True):
+            column.append(text)
+        self._lines.append((line,))
+        self._received += 1
+
+    def _refuse(self, line: int, reason: str) -> None:
+        self._take(line, [column[-1] if column else "0" for column in self._columns])
+        self._odd[self._received - 1] = _Fault(reason)
+
+    def rows(self) -> _Rows:
+        if not self._header:
+            _header([])
+        lines = self._lines[0] if len(self._lines) == 1 else list(itertools.chain.from_iterable(self._lines))
+        rows = _from_fields(self._header, self._columns, lines)
+        rows.odd = self._odd
+        return rows
+
+
+def _quoted_csv(body: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the line they begin at. After a broken quote no row boundary can be trusted: BadRequest."""
+    held_bytes = 0  # of the row that is being read
+
+    def lines() -> Iterator[str]:
+        nonlocal held_bytes
+        for line in io.BytesIO(body):
+            for text in line.splitlines(keepends=True) if b"\r" in line else (line,):
+                held_bytes += len(text)
+                if held_bytes > EVENT_MAX_BYTES:
+                    raise BadRequest(
+                        f'The row that begins at line {begins} is longer than {EVENT_MAX_BYTES} bytes: is a quote (") '
+                        "missing there?"
+                    )
+                yield text.decode()
+
+    reader = csv.reader(lines(), strict=True)
+    while True:
+        begins = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise BadRequest(f"The body is not CSV: {error} (in the row that begins at line {begins}).") from None
+        held_bytes = 0
+        if row:
+            yield begins, row
 
 
 def _header(names: list[str]) -> list[str]:
@@ -409,73 +684,6 @@ def _header(names: list[str]) -> list[str]:
     if faults:
         raise ValidationError(cast(dict[str, Any], faults))
     return names
-
-
-def _split_csv(header: list[str], text: str, max_events: int) -> _Rows | None:
-    """The rows below the header where no field is quoted, by one split; None if a row is blank or ragged."""
-    if not text:
-        return _from_fields(header, [[] for _ in header], [])
-    # Where the separators come in the same order in each row, one split at all of them lays the fields out in strides.
-    # 0.08 µs a row of two; with each newline made a field of its own instead 0.1, the csv module 0.5.
-    letters = np.frombuffer(text.encode(), np.uint8)
-    separators = letters[(letters == ord(",")) | (letters == ord("\n"))]
-    width = len(header)
-    rows, ragged = divmod(len(separators) + 1, width)
-    if ragged:
-        return None
-    if (np.append(separators, ord("\n")).reshape(rows, width) != [*[ord(",")] * (width - 1), ord("\n")]).any():
-        return None
-    _within(rows, max_events)
-    fields = text.replace("\n", ",").split(",")
-    return _from_fields(header, [fields[column::width] for column in range(width)], range(2, rows + 2))
-
-
-def _csv_rows_slowly(text: str, quoted: bool, max_events: int) -> _Rows:
-    """Row by row: quoted fields, blank lines, ragged rows. A blank line is skipped, a ragged row is an odd one."""
-    header: list[str] = []
-    taken: list[list[str]] = []
-    lines: list[int] = []
-    odd: dict[int, object] = {}
-    received = 0
-    for line, row in _quoted_csv(text) if quoted else _plain_csv(text):
-        if len(row) == 1 and not row[0].strip():
-            continue
-        if not header:
-            header = _header(row)
-            continue
-        received += 1
-        _within(received, max_events, counted=False)
-        lines.append(line)
-        if len(row) != len(header):
-            odd[received - 1] = _Fault(f"has {len(row)} fields where the header has {len(header)}")
-            row = taken[-1] if taken else ["0"] * len(header)
-        taken.append(row)
-    if not header:
-        _header([])
-    columns = [list(column) for column in zip(*taken, strict=True)] or [[] for _ in header]
-    rows = _from_fields(header, columns, lines)
-    rows.odd = odd
-    return rows
-
-
-def _plain_csv(text: str) -> Iterator[tuple[int, list[str]]]:
-    for line, row in enumerate(io.StringIO(text), 1):
-        yield line, row.rstrip("\n").split(",")
-
-
-def _quoted_csv(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the line they begin at. After a broken quote no row boundary can be trusted: BadRequest."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise BadRequest(f"The body is not CSV: {error} (in the row that begins at line {line}).") from None
-        if row:
-            yield line, row
 
 
 def _from_fields(header: list[str], columns: list[list[str]], lines: Sequence[int]) -> _Rows:
@@ -558,9 +766,7 @@ def _flatten(error: ValidationError) -> list[tuple[str, str]]:
     """(field, reason) for each; "" is the item itself. An event has no fields within fields."""
     messages = cast(dict[str, list[str]], error.messages)
     return [
-        ("" if name == "_schema" else printable(name), reason)
-        for name, reasons in messages.items()
-        for reason in reasons
+        ("" if name == "_schema" else echo(name), reason) for name, reasons in messages.items() for reason in reasons
     ]
 
 

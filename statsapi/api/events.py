@@ -15,7 +15,16 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
 from statsapi.api import batches, notes, observing
-from statsapi.api.requests import idempotency_key, json_reply, load_json, load_query, read_body, require_json, service
+from statsapi.api.requests import (
+    EVENT_MAX_BYTES,
+    idempotency_key,
+    json_reply,
+    load_json,
+    load_query,
+    read_body,
+    require_json,
+    service,
+)
 from statsapi.api.schemas import (
     BatchQuery,
     DebugQuery,
@@ -53,7 +62,7 @@ _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"se
 def post_event() -> Response:
     """Record one event: 200 once it is in the journal."""
     recorder = service()
-    body = read_body()
+    body = read_body(EVENT_MAX_BYTES)
     key = idempotency_key(body)
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)

@@ -122,12 +122,7 @@ def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
         for inner in messages:
             yield from _flatten(inner, path)
     else:
-        yield printable(path), str(messages)
-
-
-def printable(name: str) -> str:
-    """JSON may spell half a surrogate pair; UTF-8, and so the answer that names the field, may not."""
-    return name.encode("utf-8", "backslashreplace").decode()
+        yield errors.echo(path), str(messages)
 
 
 def _refused(error: errors.StatsError) -> Response:
@@ -152,7 +147,7 @@ def _http(error: HTTPException) -> Response:
     # Werkzeug's own Content-Type and body give way to ours; Allow, Location and the like stay.
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
     if status == 405:
-        detail = f"{request.path} takes {headers.get('Allow', 'other methods')}, not {request.method}."
+        detail = f"{errors.echo(request.path)} takes {headers.get('Allow', 'other methods')}, not {request.method}."
     elif status == 413 and error.description == RequestEntityTooLarge.description:  # Werkzeug's; ours tell more
         limit = current_app.config["MAX_CONTENT_LENGTH"]
         detail = f"The body may have at most {limit} bytes (STATSAPI_MAX_BODY_BYTES)."

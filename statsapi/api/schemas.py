@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from statsapi.config import Duration
+from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.model import SERIES_NAME as SERIES_NAME
 from statsapi.model import SERIES_RULE as SERIES_RULE
@@ -107,7 +108,7 @@ class CommaSeparated(fields.Field[list[Any]]):
             try:
                 loaded.append(self.inner.deserialize(item))
             except ValidationError as error:
-                raise ValidationError([f"{item!r} {message}" for message in error.messages]) from None
+                raise ValidationError([f"{echo(item)!r} {message}" for message in error.messages]) from None
         if len(set(loaded)) < len(loaded):
             raise ValidationError("names one twice")
         return loaded
