@@ -6,11 +6,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
+from urllib.parse import quote
 
-from flask import Flask, Request
+from flask import Flask, Request, Response
+from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import MapAdapter
+from werkzeug.routing import MapAdapter, RequestRedirect
 
 from statsapi import api
 from statsapi.config import Settings, unknown_names
@@ -36,6 +38,19 @@ class _App(Flask):
     def __init__(self) -> None:
         super().__init__("statsapi", static_folder=None)
         self._adapters: dict[tuple[str | None, ...], MapAdapter] = {}
+
+    def raise_routing_exception(self, request: Request) -> NoReturn:
+        """A path that lacks its last slash is told so relative to itself.
+
+        Werkzeug would name an absolute URL, made of the Host that the client sent: another's, where a cache in between
+        keeps it, and a wrong one behind a proxy that changes host or prefix.
+        """
+        if isinstance(request.routing_exception, RequestRedirect):
+            asked = request.environ.get("SCRIPT_NAME", "") + request.environ.get("PATH_INFO", "")
+            query = request.query_string.decode("latin1")
+            target = quote(asked.rpartition("/")[2].encode("latin1")) + "/" + (f"?{query}" if query else "")
+            raise HTTPException(response=Response(status=308, headers={"Location": target}, mimetype="text/plain"))
+        super().raise_routing_exception(request)
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         if request is None or "HTTP_UPGRADE" in request.environ:

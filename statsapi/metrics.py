@@ -260,6 +260,10 @@ class State(NamedTuple):
     windows: list[tuple[str, str, Summary]]
 
 
+# Prometheus keeps the suffixes _count and _sum for histograms and summaries (`promtool check metrics`).
+_WINDOW_NAMES: Final = {"count": "events", "sum": "sum_of_values"}
+
+
 def _state_families(state: State | None) -> Iterator[Metric]:
     yield _gauge(
         "statsapi_view_ready",
@@ -275,7 +279,7 @@ def _state_families(state: State | None) -> Iterator[Metric]:
     yield _gauge("statsapi_journal_size_bytes", "What the journal occupies, on disk or in Redis.", state.journal_bytes)
     for stat in ("count", "mean", "min", "max", "sum", "stddev"):
         family = GaugeMetricFamily(
-            f"statsapi_window_{stat}",
+            f"statsapi_window_{_WINDOW_NAMES.get(stat, stat)}",
             f"The exact {stat} of the window that ends now; absent where there is none.",
             labels=("series", "window"),
         )

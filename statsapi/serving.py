@@ -29,6 +29,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -318,6 +319,8 @@ def _crowd(core: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
 
 def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
     """In place of `gunicorn.util.write_error`, which writes HTML; Gunicorn has no hook for that."""
+    if status != HTTPStatus.BAD_REQUEST and reason == HTTPStatus.BAD_REQUEST.phrase:
+        reason = HTTPStatus(status).phrase  # Gunicorn says "Bad Request" of 500 and 501 too
     body = problems.encode(status, problems.code_of(reason), reason, message or "This is a fault of the service.")
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {problems.MEDIA_TYPE}\r\n"

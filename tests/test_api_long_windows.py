@@ -104,7 +104,7 @@ def test_a_day_step_by_step(filled: FlaskClient, clock: FakeClock) -> None:
 def test_metrics_show_a_day(app: Flask, filled: FlaskClient) -> None:
     """The default windows of /metrics have 24 hours among them."""
     text = filled.get("/metrics").text
-    assert 'statsapi_window_count{series="default",window="24h"} 24.0' in text
+    assert 'statsapi_window_events{series="default",window="24h"} 24.0' in text
     assert f'statsapi_window_mean{{series="default",window="24h"}} {statistics.mean(VALUES)!r}' in text
     assert "statsapi_store_rollup_bytes 0.0" in text
     app.extensions["statsapi"].keep_house()

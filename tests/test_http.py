@@ -95,10 +95,14 @@ def test_malformed_chunks_are_the_clients_fault(server: Server, framed: bytes) -
         (b"GARBAGE\r\n\r\n", 400, "bad-request"),
         (b"GET / HTTP/9.9\r\n\r\n", 400, "bad-request"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400, "bad-request"),
+        (b"POST /event HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: br\r\n\r\n", 501, "not-implemented"),
+        (b"POST /event HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: zstd, chunked\r\n\r\n", 501, "not-implemented"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: rot13\r\n\r\n", 501, "not-implemented"),
+        (b"POST /event HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n", 417, "expectation-failed"),
         (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "uri-too-long"),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431, "request-header-fields-too-large"),
     ],
-    ids=["line", "version", "length", "url", "header"],
+    ids=["line", "version", "length", "coding", "codings", "no coding", "expectation", "url", "header"],
 )
 def test_what_gunicorn_refuses_is_a_problem_too(server: Server, request_bytes: bytes, status: int, code: str) -> None:
     """A request that never reaches the application is answered in the one shape all errors have."""

@@ -157,15 +157,15 @@ def test_the_rolling_statistics_are_exact(clock: FakeClock) -> None:
     samples = scrape(client)
     labels = {"series": "a/b", "window": "1h"}
     held = [*values, 0.3]
-    assert value(samples, "statsapi_window_count", **labels) == 6
+    assert value(samples, "statsapi_window_events", **labels) == 6
     assert value(samples, "statsapi_window_mean", **labels) == statistics.mean(held)
     assert value(samples, "statsapi_window_stddev", **labels) == statistics.stdev(held)
-    assert value(samples, "statsapi_window_sum", **labels) == math.fsum(held)
+    assert value(samples, "statsapi_window_sum_of_values", **labels) == math.fsum(held)
     assert value(samples, "statsapi_window_min", **labels) == -1e16
     assert value(samples, "statsapi_window_max", **labels) == 1e16
     assert value(samples, "statsapi_window_mean", series="a/b", window="5m") == 0.3
     assert value(samples, "statsapi_window_stddev", series="a/b", window="5m") is None  # of one value: none
-    assert value(samples, "statsapi_window_count", series="none", window="5m") == 0
+    assert value(samples, "statsapi_window_events", series="none", window="5m") == 0
     assert value(samples, "statsapi_window_mean", series="none", window="5m") is None
     assert value(samples, "statsapi_store_events") == 6
     assert value(samples, "statsapi_store_series") == 1
@@ -173,9 +173,9 @@ def test_the_rolling_statistics_are_exact(clock: FakeClock) -> None:
     assert value(samples, "statsapi_store_rollup_bytes") == 0
     assert (value(samples, "statsapi_journal_size_bytes") or 0) > 0
     clock.advance(HOUR_US)  # the window slides without anybody recording, to the microsecond
-    assert value(scrape(client), "statsapi_window_count", **labels) == 1
+    assert value(scrape(client), "statsapi_window_events", **labels) == 1
     clock.advance(1)
-    assert value(scrape(client), "statsapi_window_count", **labels) == 0
+    assert value(scrape(client), "statsapi_window_events", **labels) == 0
     app.extensions["statsapi"].close()
 
 
@@ -312,8 +312,8 @@ def test_windows_beyond_the_retention_are_refused() -> None:
     short = {"STATSAPI_RETENTION": "10m", "STATSAPI_WINDOW": "10m", "STATSAPI_ROLLUP_RETENTION": "0"}
     app = create_app(Settings.from_env(short | {"STATSAPI_JOURNAL": "memory://"}), background=False)
     samples = scrape(app.test_client())
-    assert value(samples, "statsapi_window_count", series="default", window="5m") == 0
-    assert value(samples, "statsapi_window_count", series="default", window="1h") is None
+    assert value(samples, "statsapi_window_events", series="default", window="5m") == 0
+    assert value(samples, "statsapi_window_events", series="default", window="1h") is None
     assert Settings.from_env({"STATSAPI_METRICS_SERIES": "a, b,,a"}).metrics_series == ("a", "b")
 
 
@@ -368,6 +368,25 @@ def test_totals_are_right_whoever_answers_and_survive_workers(tmp_path: Path) ->
         assert (value(samples, "statsapi_view_lag_seconds") or 0) < 30
         left = {path.name for path in tmp_path.rglob("*")}
     assert left <= {"gunicorn.log", "events.db", "events.db-wal", "events.db-shm"}
+
+
+def test_promtool_finds_nothing_to_say(client: FlaskClient, app: Flask) -> None:
+    """Prometheus' own checker is silent: empty, with every kind of event and answer, and without a view."""
+    promtool = require_binary("promtool")
+    exposed = [client.get("/metrics").data]
+    for at, sent in enumerate(({"timestamp": NOW, "value": 1}, {"timestamp": "2000-01-01", "value": 1}, {"value": 1})):
+        client.post("/event", json=sent)
+        client.post("/events?dedup=true&partial=true", json=[sent] * 2)
+        client.get(("/no", "/statistics?window=0", "/docs")[at])
+    exposed.append(client.get("/metrics").data)
+    app.extensions["statsapi"].close()
+    exposed.append(client.get("/metrics").data)
+    for text in exposed:
+        checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, check=False)
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    families = [{line.split()[2] for line in text.decode().splitlines() if line[:6] == "# TYPE"} for text in exposed]
+    assert "statsapi_window_events" in families[1]
+    assert "statsapi_window_events" not in families[2]
 
 
 def test_prometheus_scrapes_it(tmp_path: Path) -> None:

@@ -45,11 +45,11 @@ def test_urls_are_relative_to_what_flask_says(app: Flask) -> None:
 
 
 def test_no_host_is_redirected_to_another(client: FlaskClient) -> None:
-    """A redirect names the host that was asked, whoever asked before."""
+    """A redirect stays at the host that was asked, whoever asked before."""
     for host in ("one.example", "two.example", "one.example"):
         response = client.get("/docs", base_url=f"http://{host}")
         assert response.status_code == 308
-        assert response.location == f"http://{host}/docs/"
+        assert response.location == "docs/"
 
 
 def test_made_up_hosts_fill_no_memory(app: Flask) -> None:
@@ -58,7 +58,7 @@ def test_made_up_hosts_fill_no_memory(app: Flask) -> None:
     for number in range(200):
         assert client.get("/", base_url=f"http://host-{number}.example").status_code == 200
     assert len(app._adapters) <= 64  # type: ignore[attr-defined]
-    assert client.get("/docs", base_url="http://host-199.example").location == "http://host-199.example/docs/"
+    assert client.get("/docs", base_url="http://host-199.example").location == "docs/"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -28,7 +28,8 @@ from statsapi.times import format_timestamp
 blueprint = Blueprint("openapi", __name__)
 
 # BaseLayout: the other one has a bar to look at descriptions elsewhere, which the page's policy does not allow.
-_PAGES: Final = {"app_name": "statsapi", "validatorUrl": None, "layout": "BaseLayout"}
+# No OAuth here; the package would write an absolute URL for it, made of the Host that the client sent.
+_PAGES: Final = {"app_name": "statsapi", "validatorUrl": None, "layout": "BaseLayout", "oauth2RedirectUrl": None}
 docs: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", _PAGES)
 
 Json = dict[str, Any]
