@@ -16,6 +16,7 @@ import numpy as np
 
 from statsapi import rollup
 from statsapi.app import create_app
+from statsapi.clocks import Sample, SettledClock
 from statsapi.config import Settings
 from statsapi.journal import Events, Proposal, open_journal
 from statsapi.model import (
@@ -41,6 +42,19 @@ START_US = 20_000 * DAY_US
 DICE = np.random.default_rng(1)
 
 
+class PassingClock:
+    """A clock that is moved, and has stood."""
+
+    def __init__(self) -> None:
+        self.now_us = START_US
+        self.earlier = [Sample(0, 0)]
+
+    def __call__(self) -> int:
+        return self.now_us
+
+    monotonic_us = __call__
+
+
 def lognormal(n: int) -> Values:
     """Three decades, as latencies are."""
     return DICE.lognormal(3, 1, n)
@@ -53,6 +67,7 @@ def signed(n: int) -> Values:
 
 def apply(store: Store, ts_us: TimestampsUs, values: Values, appended_us: int) -> None:
     store.apply([Events("default", ts_us, values, np.full(len(ts_us), appended_us))], appended_us)
+    store.settle(appended_us)
 
 
 def timed_ms(call: Callable[[], object]) -> float:
@@ -116,6 +131,7 @@ def stalls(rounds: int = 10, minute_events: int = 12_000_000) -> None:
             waits["recorded"].append(longest_wait_ms(store, first_us, record))
             now_us = first_us + 2 * MINUTE_US
             store.apply([], now_us)
+            store.settle(now_us)
 
             def expire(store: Store = store, took_ms: list[float] = took_ms) -> None:
                 took_ms.append(timed_ms(store.expire))
@@ -130,21 +146,23 @@ def stalls(rounds: int = 10, minute_events: int = 12_000_000) -> None:
 def compaction(rounds: int = 5, minute_events: int = 12_000_000) -> None:
     """The same while a checkpoint takes the place of such a minute's records in a SQLite journal."""
     with tempfile.TemporaryDirectory() as folder:
-        clock = [START_US]
-        journal = open_journal(f"sqlite:///{folder}/events.db", clock_us=lambda: clock[0])
-        view = View(journal, Retention(MINUTE_US, DAY_US))
+        clock = PassingClock()
+        journal = open_journal(f"sqlite:///{folder}/events.db", clock_us=clock)
+        view = View(journal, Retention(MINUTE_US, DAY_US), SettledClock(clock))
         values = lognormal(BATCH)
         waits, took_ms = [], []
         for _ in range(rounds):
             for _ in range(minute_events // BATCH):
-                clock[0] += MINUTE_US * BATCH // minute_events
-                part = Part("default", clock[0] - np.arange(BATCH, 0, -1), values)
+                clock.now_us += MINUTE_US * BATCH // minute_events
+                part = Part("default", clock.now_us - np.arange(BATCH, 0, -1), values)
                 journal.append(Proposal(EventBatch((part,))))
-            clock[0] += MINUTE_US
-            journal.append(Proposal(EventBatch.single("default", clock[0], 1.0)))
+            clock.now_us += MINUTE_US
+            journal.append(Proposal(EventBatch.single("default", clock.now_us, 1.0)))
             store = view.catch_up()
             store.expire()
-            waits.append(longest_wait_ms(store, clock[0] - MINUTE_US, lambda: took_ms.append(timed_ms(view.compact))))
+            waits.append(
+                longest_wait_ms(store, clock.now_us - MINUTE_US, lambda: took_ms.append(timed_ms(view.compact)))
+            )
         journal.close()
     waits.sort()
     print(f"  while they are compacted {waits[rounds // 2]:7.2f} {waits[-1]:8.2f} ms")
@@ -173,21 +191,21 @@ def ingest(minutes: int = 12) -> None:
     for _ in range(2):
         for rollup_retention_us in (0, DAY_US):
             with tempfile.TemporaryDirectory() as folder:
-                clock = [START_US]
+                clock = PassingClock()
                 settings = Settings(
                     journal=f"sqlite:///{folder}/events.db",
                     retention_us=MINUTE_US,
                     window_us=MINUTE_US,
                     rollup_retention_us=rollup_retention_us,
                 )
-                app = create_app(settings, clock_us=lambda clock=clock: clock[0], background=False)
+                app = create_app(settings, clock_us=clock, background=False)
                 client = app.test_client()
                 began_s = time.perf_counter()
                 spent_s = 0.0
                 for _ in range(minutes):
                     for _ in range(120):
-                        clock[0] += MINUTE_US // 120
-                        ts_us = clock[0] - np.arange(BATCH, 0, -1)
+                        clock.now_us += MINUTE_US // 120
+                        ts_us = clock.now_us - np.arange(BATCH, 0, -1)
                         before_s = time.perf_counter()
                         body = json.dumps({"timestamp": (ts_us / 1e6).tolist(), "value": lognormal(BATCH).tolist()})
                         spent_s += time.perf_counter() - before_s  # the client's

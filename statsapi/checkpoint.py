@@ -1,14 +1,17 @@
 """Checkpoints: what stands in the journal for the records that were compacted, how a store begins with it, and how the
 next one is made.
 
-    state    version u8 = 2 | 7 zeros | horizon_us i64 | pieces_from_us i64 | minutes_from_us i64
+    state    version u8 = 3 | 7 zeros | horizon_us i64 | pieces_from_us i64 | minutes_from_us i64 | pieces_to_us i64
              | the raw events from the horizon on, as one encoded batch
     piece    version u8 = 1 | minutes u8 (1 or 60) | 0 u16 | series u32 | name lengths u16[n] | bucket lengths u32[n]
              | names utf-8 | buckets                                       key: the minute's number since 1970
 
 A piece holds the roll-ups of all series for one minute, or for one hour from `minutes_from_us` backwards. Nearly always
 compaction adds the piece of the minute that has just been folded, and drops the oldest; so its cost does not grow with
-what is kept. A state of version 1 is one without roll-ups.
+what is kept. A state of version 2 has no pieces_to_us, which was its horizon; one of version 1 has no roll-ups.
+
+Compaction goes by the time that has stood (clocks.py). A record that a wrong clock stamped does not hold it up: one
+from the future is passed, with what of its events is live in the state; one from the past waits for those before it.
 """
 
 from __future__ import annotations
@@ -27,33 +30,46 @@ from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Mark, d
 from statsapi.model import HOUR_US, MIN_TS_US, MINUTE_US, Deletion, Retention
 from statsapi.store import Store
 
-_VERSION: Final = 2
-_HEAD: Final = struct.Struct("<Bxxxxxxxqqq")
+_VERSION: Final = 3
+_HEAD: Final = struct.Struct("<Bxxxxxxxqqqq")
+_HEAD_2: Final = struct.Struct("<Bxxxxxxxqqq")
 _HEAD_1: Final = struct.Struct("<Bxxxxxxxq")
 # What SQLite takes in one row, less a little: 60 million events that are stamped ahead.
 _MAX_BYTES: Final = 950_000_000
+_EVENT_BYTES: Final = 16
 
 _PIECE_VERSION: Final = 1
 _PIECE_HEAD: Final = struct.Struct("<BBHI")
 
 
 class _State(NamedTuple):
-    """pieces_from_us: no piece is of an earlier minute. minutes_from_us: no piece from there on is of an hour."""
+    """horizon_us: how far raw events were folded, by the time that had stood then. pieces_from_us: no piece is of an
+    earlier minute. minutes_from_us: no piece from there on is of an hour. pieces_to_us: no piece reaches past it.
+
+    The horizon falls when a clock that was believed is put right; the pieces that were made by it stay.
+    """
 
     horizon_us: int
     pieces_from_us: int
     minutes_from_us: int
+    pieces_to_us: int
     events: bytes
+
+
+_NOTHING: Final = _State(MIN_TS_US, MIN_TS_US, MIN_TS_US, MIN_TS_US, b"")
 
 
 def _decode_state(state: bytes) -> _State:
     version = state[0]
     if version == 1:
-        return _State(_HEAD_1.unpack_from(state)[1], MIN_TS_US, MIN_TS_US, state[_HEAD_1.size :])
+        return _State(_HEAD_1.unpack_from(state)[1], MIN_TS_US, MIN_TS_US, MIN_TS_US, state[_HEAD_1.size :])
+    if version == 2:
+        _, horizon_us, pieces_from_us, minutes_from_us = _HEAD_2.unpack_from(state)
+        return _State(horizon_us, pieces_from_us, minutes_from_us, horizon_us, state[_HEAD_2.size :])
     if version != _VERSION:
         raise JournalRefused(f"the checkpoint has format {version}; this statsapi reads up to {_VERSION}")
-    _, horizon_us, pieces_from_us, minutes_from_us = _HEAD.unpack_from(state)
-    return _State(horizon_us, pieces_from_us, minutes_from_us, state[_HEAD.size :])
+    _, horizon_us, pieces_from_us, minutes_from_us, pieces_to_us = _HEAD.unpack_from(state)
+    return _State(horizon_us, pieces_from_us, minutes_from_us, pieces_to_us, state[_HEAD.size :])
 
 
 def _encode_piece(minutes: int, buckets: dict[str, bytes]) -> bytes:
@@ -97,10 +113,10 @@ def begin(journal: Journal, retention: Retention) -> tuple[Store, Mark]:
         return store, START
     state = _decode_state(checkpoint.state)
     if retention.rollup_us:
-        first_us = max(state.pieces_from_us, retention.from_us(checkpoint.appended_us))
-        for hour_us in range(first_us - first_us % HOUR_US, state.horizon_us, HOUR_US):
+        first_us = max(state.pieces_from_us, retention.from_us(state.horizon_us))
+        for hour_us in range(first_us - first_us % HOUR_US, state.pieces_to_us, HOUR_US):
             store.load_rollups(hour_us, _read_hour(journal, checkpoint.id, hour_us))
-    store.load(decode_batch(state.events), state.horizon_us, checkpoint.appended_us)
+    store.load(decode_batch(state.events), checkpoint.appended_us)
     return store, checkpoint.mark
 
 
@@ -119,59 +135,70 @@ def _read(journal: Journal, checkpoint_id: bytes, start_us: int, end_us: int) ->
     return journal.read_pieces(checkpoint_id, start_us // MINUTE_US, -(-end_us // MINUTE_US))
 
 
-def compact(journal: Journal, retention: Retention, appended_us: int) -> bool:
+def compact(journal: Journal, retention: Retention, settled_us: int, wrong_after_us: int | None = None) -> bool:
     """Replace the records that are older than raw events are kept by what they add up to; whether that was done.
 
-    `appended_us` is that of a record which every view that starts from the new checkpoint will have seen: nothing raw
-    before its horizon can be asked for then. It costs reading and adding those records once, and the pieces that they
-    touch. Several workers may do it at once: one wins, and the others find out and leave it.
+    `settled_us` is a time that has stood; records stamped later than `wrong_after_us` are known to be stamped by a
+    clock that was wrong. It costs reading and adding those records once, and the pieces that they touch. Several
+    workers may do it at once: one wins, and the others find out and leave it.
     """
     try:
-        return _compact(journal, retention, appended_us)
+        return _compact(journal, retention, settled_us, wrong_after_us)
     except HistoryChanged:
         return False
 
 
-def _compact(journal: Journal, retention: Retention, appended_us: int) -> bool:
-    bound_us = appended_us - retention.raw_us
+def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_after_us: int | None) -> bool:
+    horizon_us = retention.raw_from_us(settled_us)
     checkpoint = journal.read_checkpoint()
-    state = _State(MIN_TS_US, MIN_TS_US, MIN_TS_US, b"") if checkpoint is None else _decode_state(checkpoint.state)
-    if checkpoint is not None and bound_us - checkpoint.appended_us < MINUTE_US:
+    state = _NOTHING if checkpoint is None else _decode_state(checkpoint.state)
+    if checkpoint is not None and horizon_us == state.horizon_us:
         return False
     # What is new: the records since the checkpoint, and its raw events that are none any more. Of the roll-ups that are
     # there only those are looked at to which something is added.
     store = Store(retention)
+    store.settle(settled_us)
     mark = START
     if checkpoint is not None:
-        store.load(decode_batch(state.events), state.horizon_us, checkpoint.appended_us)
+        store.load(decode_batch(state.events), checkpoint.appended_us)
         mark = checkpoint.mark
     began_at = mark
     deletions: list[Deletion] = []
-    while (segment := journal.read(mark, until_us=bound_us)).appended_us is not None:
+    bound_us = settled_us - retention.raw_us
+    while True:
+        segment = journal.read(mark, until_us=bound_us, wrong_after_us=wrong_after_us)
+        if segment.appended_us is None:
+            break
         store.apply(segment.changes, segment.appended_us)
         deletions += [change for change in segment.changes if isinstance(change, Deletion)]
         mark = segment.mark
-    pieces_from_us = retention.from_us(appended_us) if retention.rollup_us else MIN_TS_US
+        if store.event_count() * _EVENT_BYTES > _MAX_BYTES:
+            return False
+    pieces_from_us = retention.from_us(settled_us) if retention.rollup_us else MIN_TS_US
     if mark == began_at and (checkpoint is None or pieces_from_us - state.pieces_from_us < HOUR_US):
         return False
-    # Roll-ups are merged into hours as of the last record that is compacted, not as of `appended_us`: a deletion that
-    # comes after it may name minutes of an hour that was still kept by minutes then.
-    store.expire(retention.raw_from_us(appended_us))
-    minutes_from_us = max(retention.hours_us(store.appended_us)[1], state.minutes_from_us)
+    store.expire(horizon_us, state.minutes_from_us)
+    # Roll-ups are merged into hours as of the last record that is compacted, not as of `settled_us`: a deletion that
+    # comes after it may name minutes of an hour that was still kept by minutes then. And not past what there is, as a
+    # clock that was believed may be put right.
+    pieces_to_us = max(state.pieces_to_us, store.folded_to_us)
+    hours_to_us = min(retention.hours_us(min(store.appended_us, settled_us))[1], pieces_to_us - pieces_to_us % -HOUR_US)
+    minutes_from_us = max(state.minutes_from_us, hours_to_us)
+    store.expire(horizon_us, minutes_from_us)
     pieces = _Pieces(journal, checkpoint.id, deletions) if checkpoint is not None else _Pieces(journal, b"", [])
     if retention.rollup_us:
         pieces.add(store)
         first_us = max(state.minutes_from_us, pieces_from_us)
-        pieces.coarsen(first_us - first_us % HOUR_US, min(minutes_from_us, state.horizon_us))
-        pieces.delete(max(state.pieces_from_us, pieces_from_us), state.horizon_us)
+        pieces.coarsen(first_us - first_us % HOUR_US, min(minutes_from_us, state.pieces_to_us))
+        pieces.delete(max(state.pieces_from_us, pieces_from_us), state.pieces_to_us)
     compacted = Checkpoint(
         secrets.token_bytes(16),
         mark,
         store.appended_us,
-        _HEAD.pack(_VERSION, store.horizon_us, pieces_from_us, minutes_from_us)
+        _HEAD.pack(_VERSION, horizon_us, pieces_from_us, minutes_from_us, pieces_to_us)
         + encode_batch(store.live_events(), limit_bytes=_MAX_BYTES),
     )
-    drop_before = pieces_from_us // MINUTE_US if retention.rollup_us else store.horizon_us // MINUTE_US
+    drop_before = (pieces_from_us if retention.rollup_us else max(pieces_to_us, horizon_us)) // MINUTE_US
     return journal.replace_prefix(
         None if checkpoint is None else checkpoint.id, compacted, pieces.changed, drop_pieces_before=drop_before
     )

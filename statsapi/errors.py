@@ -8,6 +8,7 @@
     ├── JournalUnavailable     the journal failed now: nothing was recorded, or (`outcome_unknown`) it may have been
     ├── ShuttingDown           this worker takes no new work
     ├── ViewNotReady           the replay has not caught up in the time a reader waits
+    │   └── ViewBroken         something was raised in the middle of applying a record: the view starts afresh
     ├── StoreFull              a limit on what is kept was reached; nothing was recorded
     └── IdempotencyConflict    the key was used before with another request
 
@@ -119,6 +120,14 @@ class ViewNotReady(StatsError):
     def __init__(self, waited_s: float, *, retry_after_s: int = 5) -> None:
         super().__init__(f"this worker is still replaying the journal (waited {waited_s:.0f} s)")
         self.retry_after_s = retry_after_s
+
+
+class ViewBroken(ViewNotReady):
+    """Something was raised in the middle of a change to what this worker holds: it starts afresh, ask again."""
+
+    def __init__(self) -> None:
+        StatsError.__init__(self, "this worker's view is broken and starts afresh: ask again")
+        self.retry_after_s = 1
 
 
 class StoreFull(StatsError):

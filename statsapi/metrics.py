@@ -35,6 +35,8 @@ from prometheus_client.core import (
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from statsapi.clocks import Sample
+from statsapi.model import MINUTE_US
 from statsapi.placement import Placed
 from statsapi.summary import Summary
 
@@ -93,7 +95,13 @@ _PLACES_AT: Final = _EVENTS_AT + len(_EVENTS)
 _TIMINGS_AT: Final = _PLACES_AT + len(Placed._fields)
 _REPLAYS: Final = _TIMINGS_AT + len(_TIMINGS) * _HISTOGRAM  # how many, and their seconds
 _CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the journal, Unix seconds; 0: no worker
-CELLS: Final = _CAUGHT_UP_S + 1
+_BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
+_LOST: Final = _BROKEN + 1  # how many records, at least; since when; when that was noticed (µs since 1970, 0: never)
+_CLOCK: Final = _LOST + 3  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
+# The clock samples of the last minutes, by minute: for the worker that comes next, which has seen nothing stand yet.
+_SAMPLES: Final = _CLOCK + 2
+_SAMPLES_KEPT: Final = 16
+CELLS: Final = _SAMPLES + 2 * _SAMPLES_KEPT
 
 
 class Table:
@@ -112,7 +120,7 @@ class Table:
 
     def leave(self, slot: int) -> None:
         """The slot's worker is gone; what it counted stays."""
-        self._rows[slot, _CAUGHT_UP_S] = 0.0
+        self._rows[slot, [_CAUGHT_UP_S, _CLOCK, _CLOCK + 1]] = 0.0
 
     def row(self, slot: int) -> memoryview[float]:
         begin = 1 + slot * CELLS
@@ -180,6 +188,49 @@ class Metrics:
         """The view was level with the journal at that time; at the start, when it began to be read."""
         self._cells[_CAUGHT_UP_S] = at_us / 1e6
 
+    def view_broke(self) -> None:
+        with self._lock:
+            self._cells[_BROKEN] += 1.0
+
+    def lost(self, records: int | None, since_us: int | None, noticed_us: int) -> None:
+        """Acknowledged records are gone. Each worker finds that out by itself: the largest count is shown."""
+        with self._lock:
+            cells = self._cells
+            cells[_LOST] += records or 1
+            cells[_LOST + 1] = since_us or 0
+            cells[_LOST + 2] = noticed_us
+
+    def last_lost(self) -> tuple[int, int | None, int] | None:
+        """What any worker lost so far: how many records, since when, and when that was last noticed."""
+        rows = self._rows_now()[:, _LOST : _LOST + 3]
+        records, since_us, noticed_us = rows[rows[:, 2].argmax()].tolist()
+        return (int(rows[:, 0].max()), int(since_us) or None, int(noticed_us)) if records else None
+
+    def clock(self, settled: bool, ahead_us: int) -> None:
+        self._cells[_CLOCK] = 1.0 if settled else 2.0
+        self._cells[_CLOCK + 1] = ahead_us / 1e6
+
+    def share_clock_sample(self, sample: Sample) -> None:
+        """Keep it for workers to come: of each minute the latest time, and the smallest offset."""
+        at = _SAMPLES + sample.monotonic_us // MINUTE_US % _SAMPLES_KEPT * 2
+        with self._lock:
+            cells = self._cells
+            if cells[at] // MINUTE_US == sample.monotonic_us // MINUTE_US and cells[at]:
+                offset_us = min(cells[at + 1], sample.offset_us)
+            else:
+                offset_us = sample.offset_us
+            # In this order: a reader in between must not take a new offset for an old one.
+            cells[at] = sample.monotonic_us
+            cells[at + 1] = offset_us
+
+    def clock_samples(self) -> list[Sample]:
+        """Those that all workers of this machine kept."""
+        found = self._rows_now()[:, _SAMPLES:].reshape(-1, 2)
+        return [Sample(int(at_us), int(offset_us)) for at_us, offset_us in found.tolist() if at_us]
+
+    def _rows_now(self) -> NDArray[np.float64]:
+        return np.array(self._cells).reshape(1, CELLS) if self._table is None else self._table.rows()
+
     def _totals(self) -> tuple[NDArray[np.float64], float]:
         """The rows added up, and the oldest of the times when a living worker's view was level (0: none)."""
         rows = np.asarray(self._cells).reshape(1, CELLS) if self._table is None else self._table.rows()
@@ -224,6 +275,28 @@ class Metrics:
             count_value=int(cells[_REPLAYS]),
             sum_value=float(cells[_REPLAYS + 1]),
         )
+        yield CounterMetricFamily(
+            "statsapi_view_broken",
+            "How often something was raised in the middle of a change to a worker's view, which then started afresh.",
+            value=float(cells[_BROKEN]),
+        )
+        rows = self._rows_now()
+        yield CounterMetricFamily(
+            "statsapi_journal_lost_records",
+            "Acknowledged records that turned out to be gone from the journal, at least.",
+            value=float(rows[:, _LOST].max()),
+        )
+        if (known := rows[:, _CLOCK] > 0).any():
+            yield _gauge(
+                "statsapi_clock_settled",
+                "1 when the clock has stood for ten minutes on every worker; else things expire by what has stood.",
+                float((rows[known, _CLOCK] == 1.0).all()),
+            )
+            yield _gauge(
+                "statsapi_clock_step_seconds",
+                "How far the clock is ahead of the time that has stood, after a step forward.",
+                float(rows[known, _CLOCK + 1].max()),
+            )
         if caught_up_s:
             yield _gauge(
                 "statsapi_view_lag_seconds",

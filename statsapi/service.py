@@ -2,7 +2,7 @@
 
 Recording appends to the journal and nothing else. Reading first catches the view up with the journal, then asks it; so
 what any worker acknowledged before the question is in the answer. Clocks decide which part of the state a question
-covers; they never change the state, only records do.
+covers; they never change the state, only records do. What cannot be undone goes by time that has stood (clocks.py).
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from statsapi.clocks import SettledClock, Step
 from statsapi.config import Settings
 from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
-from statsapi.journal import Decide, Journal, Proposal
+from statsapi.journal import CLOCKS_DIFFER_US, Decide, Journal, Lost, Proposal
 from statsapi.machine import default_max_events
 from statsapi.metrics import Metrics, State, expose
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
@@ -126,8 +127,8 @@ class Reply(NamedTuple):
 class Service:
     """Opens its journal with the first use or `start()`, in the process that uses it: never before a fork.
 
-    open_journal: called once. clock_us: microseconds since 1970 UTC. background: keep house in threads of its own,
-    once a second; without them, `keep_house()` is the caller's (tests).
+    open_journal: called once. clock_us: this machine's, microseconds since 1970 UTC. background: keep house in threads
+    of its own, once a second; without them, `keep_house()` is the caller's (tests).
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Service:
         self._not_ready: StatsError | None = None
         self._threads: list[threading.Thread] = []
         self._view: View | None = None
+        self._said_ahead = False
         self._tidied_minute_us: int | None = None
         self._compacted_minute_us: int | None = None
         # Where several workers keep house one compacts, and those whose turn comes later in the minute find it done.
@@ -245,16 +247,57 @@ class Service:
                     journal.observe_fsync = self.metrics.fsynced
                     self._replay_began_s = time.monotonic()
                     self.metrics.caught_up(self._clock_us())
-                    self._view = View(journal, self.retention)
+                    clock = SettledClock(self._clock_us, self.metrics.clock_samples(), self.metrics.share_clock_sample)
+                    view = View(journal, self.retention, clock)
+                    view.observe_lost = self._tell_lost
+                    view.observe_broken = self.metrics.view_broke
+                    journal.settled_us = view.settled_us
+                    if journal.lost is not None:
+                        self._tell_lost(journal.lost)
+                    self._view = view
                     self._keep_house_from_now_on()  # where nobody calls `start`: other servers than ours
         return self._view
 
     def now_us(self) -> int:
-        """The clock, but never before the last record seen: what was recorded has happened."""
+        """The engine's time; the last record's where that is a little ahead: what was recorded has happened."""
         return self._now_after(self.view().last_caught_up())
 
     def _now_after(self, store: Store) -> int:
-        return max(self._clock_us(), store.appended_us)
+        return self.view().now_us(store)
+
+    def _settled_us(self, now_us: int) -> int:
+        """The time that has stood, and is not after that one."""
+        return min(now_us, self.view().settled_us())
+
+    def _tell_lost(self, lost: Lost) -> None:
+        """Acknowledged records are gone: say so in the log, in the metrics and on /readyz."""
+        records = "an unknown number of" if lost.records is None else f"at least {lost.records:,}"
+        since = "" if lost.since_us is None else f", recorded after {format_timestamp(_shown(lost.since_us))}"
+        logger.error(
+            "LOST: %s acknowledged records are no longer in the journal%s: %s. Answers are of what is left; "
+            "restore the newest copy if there is one",
+            records,
+            since,
+            lost.how,
+        )
+        self.metrics.lost(lost.records, lost.since_us, self._clock_us())
+
+    def notices(self) -> dict[str, Any]:
+        """What /readyz tells beside that this worker is ready: a clock that jumped, records that were lost."""
+        told: dict[str, Any] = {}
+        view = self._view
+        if view is not None and (step := view.clock.last_step()) is not None:
+            told["clock"] = _clock_notice(step, view.clock)
+        elif view is not None and self._said_ahead:
+            told["clock"] = {"last_record_ahead": True}
+        if (lost := self.metrics.last_lost()) is not None:
+            records, since_us, noticed_us = lost
+            told["lost"] = {
+                "records": records,
+                "since": None if since_us is None else format_timestamp(_shown(since_us)),
+                "noticed": format_timestamp(_shown(noticed_us)),
+            }
+        return told
 
     # Recording
 
@@ -301,7 +344,8 @@ class Service:
             if expired and reject_expired:
                 self._refuse_expired(bounds, counted)
             stored = recent + older + ahead
-            self._refuse_too_many_events(store, stored)
+            # What expires by a clock that has yet to stand takes room all the same.
+            self._refuse_too_many_events(store, stored if not expired else self._count_kept(bounds.now_us, batch))
             proposal = Proposal(batch if stored or expired else None, make_answer(Recorded(bounds, counted, stored)))
         began_s = time.perf_counter()
         appended = self.view().journal.append(proposal, key=key)
@@ -329,8 +373,13 @@ class Service:
         window_from_us = now_us - self.settings.window_us
         if not dedup:
             return Bounds(now_us, window_from_us, self.retention)
-        raw_from_us = store.raw_from_us(now_us)
+        # What is left out is gone for good.
+        raw_from_us = max(store.raw_from_us(self._settled_us(now_us)), MIN_TS_US)
         return Bounds(now_us, max(window_from_us, raw_from_us), self.retention, raw_from_us)
+
+    def _count_kept(self, now_us: int, batch: EventBatch) -> int:
+        kept_from_us = self.retention.from_us(self._settled_us(now_us))
+        return sum(int(np.count_nonzero(part.ts_us >= kept_from_us)) for part in batch.parts)
 
     def _without_duplicates(self, batch: EventBatch, reject_expired: bool) -> tuple[EventBatch, Placed, Recorded]:
         """Runs under the journal's write lock: what the caught-up view does not hold is new. The new events, where
@@ -382,7 +431,7 @@ class Service:
             return ANY_TIME
         first_us, last_us, too_early, too_late = ANY_TIME
         if skew_us is not None:
-            last_us = min(self._clock_us() + skew_us, MAX_TS_US)
+            last_us = min(self.now_us() + skew_us, MAX_TS_US)
             too_late = (
                 f"lies more than {format_duration(skew_us)} ahead of the server's clock (STATSAPI_MAX_FUTURE_SKEW)"
             )
@@ -407,7 +456,7 @@ class Service:
             store = view.catch_up(wait_s=LIMIT_WAIT_S)
         except ViewNotReady:  # a replay must not hold up those who record; it has the limit's say for what it has
             store = view.last_caught_up()
-        kept_from_us = self.retention.from_us(self._now_after(store))
+        kept_from_us = self.retention.from_us(self._settled_us(self._now_after(store)))
         # What has expired costs nothing: neither a series of which nothing else is left, nor one that would begin so.
         added = store.unknown_series(part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
         limit = self.settings.max_series
@@ -440,7 +489,8 @@ class Service:
             store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
             now_us = self._now_after(store)
             self._refuse_cut_rollups(store, edges, now_us)
-            deleted = store.count(series, span._replace(start_us=max(span.start_us, self.retention.from_us(now_us))))
+            kept_from_us = self.retention.from_us(self._settled_us(now_us))
+            deleted = store.count(series, span._replace(start_us=max(span.start_us, kept_from_us)))
             return Proposal(Deletion(series, *(edge_us for _, edge_us in edges)))
 
         self._catch_up_before_deciding()
@@ -631,24 +681,41 @@ class Service:
     def _tidy(self) -> None:
         view = self.view()
         store = self._catch_up(None)
-        now_us = self._clock_us()
-        minute_us = floor_minute_us(now_us)
+        self._note_clock(view, store)
+        settled_us = view.settled_us()
+        if settled_us == MIN_TS_US:
+            return
+        minute_us = floor_minute_us(settled_us)
         if minute_us != self._tidied_minute_us:  # the horizon moves by whole minutes
-            if now_us - store.appended_us >= MINUTE_US and store.holds_expired(now_us):
-                self._tick(now_us)
+            if settled_us - store.appended_us >= MINUTE_US and store.holds_expired(settled_us):
+                self._tick(settled_us)
                 store = view.catch_up()
             self._tidied_minute_us = minute_us
+        store.settle(settled_us)
         store.expire()  # also what came late for its minute since
-        if minute_us != self._compacted_minute_us and now_us - minute_us >= self._compact_after_us:
+        if minute_us != self._compacted_minute_us and settled_us - minute_us >= self._compact_after_us:
             view.compact()
             self._compacted_minute_us = minute_us
 
-    def _tick(self, now_us: int) -> None:
+    def _note_clock(self, view: View, store: Store) -> None:
+        """What the metrics show of the clock, and a line where it and the last record are too far apart."""
+        self.metrics.clock(view.clock.settled, view.clock.unbelieved_us)
+        engine_us = view.clock.engine_us()
+        ahead = engine_us is not None and store.appended_us - engine_us > CLOCKS_DIFFER_US
+        if ahead and not self._said_ahead:
+            logger.warning(
+                "the last record was stamped %s, which the clock has yet to reach: one of them was wrong. Questions go "
+                "by the clock of now; nothing is lost",
+                format_timestamp(_shown(store.appended_us)),
+            )
+        self._said_ahead = ahead
+
+    def _tick(self, settled_us: int) -> None:
         """Append an empty record where nobody records any more: only records move the horizon of every view."""
 
         def unless_another_did() -> Proposal:
             store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
-            return Proposal(EventBatch(()) if now_us - store.appended_us >= MINUTE_US else None)
+            return Proposal(EventBatch(()) if settled_us - store.appended_us >= MINUTE_US else None)
 
         self.view().journal.append(unless_another_did)
 
@@ -670,6 +737,20 @@ class Service:
                 wait_s = HOUSEKEEPING_INTERVAL_S
             if self._stopping.wait(max(0.0, started_s + wait_s - time.monotonic())):
                 return
+
+
+def _clock_notice(step: Step, clock: SettledClock) -> dict[str, Any]:
+    return {
+        "jumped_seconds": step.by_us / SECOND_US,
+        "at": format_timestamp(_shown(step.to_us)),
+        "ahead_seconds": clock.unbelieved_us / SECOND_US,
+        "settled": clock.settled,
+    }
+
+
+def _shown(ts_us: int) -> int:
+    """The nearest time that can be written: a wrong clock may say anything."""
+    return min(max(ts_us, MIN_TS_US), MAX_TS_US)
 
 
 def _repeats(ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:

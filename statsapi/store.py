@@ -3,10 +3,13 @@
 The store is a sum over the records it was given, in journal order; applying never judges (DESIGN, "Records and
 views"). It knows no clock, no journal and no HTTP: segments come in, summaries go out.
 
-Three bounds decide what it holds (`model.Retention` says where they may lie):
-- the *mark*: the last record applied. `appended_us` is that record's time, and rises.
-- the *horizon*: a whole minute that follows it. Events before it are due to be *folded*: a timeline's minute becomes
-  a bucket of the series' roll-ups. Without roll-ups they are dropped.
+What decides what it holds (`model.Retention` says where the bounds may lie):
+- the *mark*: the last record applied. `appended_us` is that record's time; it falls where a wrong clock was put right.
+- the time that has *stood*, which the view tells by `settle`. Nothing is done for good by a later time, nor by one
+  after the mark's.
+- the *horizon*: a whole minute that follows these. Events before it are due to be *folded*: a timeline's minute becomes
+  a bucket of the series' roll-ups. Without roll-ups they are dropped. It moves back with a clock that had been believed
+  wrongly; what is folded stays so, and `raw_from_us` is after the last of it.
 - the *floor*: what lies before it counts nowhere any more.
 
 Every event is either in its series' timeline or in its roll-ups, and a question adds up both. So folding may be done
@@ -14,7 +17,9 @@ in small slices, with questions in between, and an event that comes late for its
 to be folded soon. No question about the retention reaches below the horizon, edges before it lie between buckets,
 and sums are exact: two views with different horizons give the same answers.
 
-Every public method takes the lock itself; none is held while something else is waited for.
+Every public method takes the lock itself; none is held while something else is waited for. Whatever is raised while it
+is held (no memory, an interrupt) breaks the store for good, as nobody can know how far a change came: from then on it
+answers nothing, and the view starts another one.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statsapi import rollup, sketch
+from statsapi.errors import ViewBroken
 from statsapi.model import (
     HOUR_US,
     MIN_TS_US,
@@ -110,12 +116,33 @@ class Statistics(NamedTuple):
     relative_errors: list[float | None] = []  # noqa: RUF012 (never written to)
 
 
+class _Lock:
+    """A lock that lets nobody in any more once something was raised by who held it: ViewBroken."""
+
+    __slots__ = ("_lock", "broken")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.broken = False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self.broken:
+            self._lock.release()
+            raise ViewBroken
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if kind is not None:
+            self.broken = True
+        self._lock.release()
+
+
 class Store:
     """The view of one worker: what is kept for the `retention`."""
 
     def __init__(self, retention: Retention) -> None:
         self.retention = retention
-        self._lock = threading.Lock()
+        self._lock = _Lock()
         self._timelines: dict[str, Timeline] = {}
         self._rollups: dict[str, Rollups] = {}
         self._event_count = 0
@@ -126,6 +153,14 @@ class Store:
         self._hours_us = (MIN_TS_US, MIN_TS_US)  # see Retention.hours_us
         self._due: set[str] = set()  # series that may hold something from before the horizon
         self._appended_us = MIN_TS_US
+        self._settled_us = MIN_TS_US
+        self._folded_to_us = MIN_TS_US  # no roll-up reaches past it
+        self._hours_to_us = MIN_TS_US  # no roll-up of an hour does
+
+    @property
+    def broken(self) -> bool:
+        """Whether something was raised in the middle of a change or a question: it is of no use any more."""
+        return self._lock.broken
 
     @property
     def appended_us(self) -> int:
@@ -136,11 +171,15 @@ class Store:
     def horizon_us(self) -> int:
         return self._horizon_us
 
+    def settle(self, settled_us: int) -> None:
+        """The time that has stood, from now on; MIN_TS_US: none has. No lock: one reference is written."""
+        self._settled_us = settled_us
+
     def raw_from_us(self, now_us: int) -> int:
-        """The first instant from which on this view and, unless the retention was made longer, every other one holds
-        raw events at `now_us`: a whole minute.
+        """The first instant from which on this view holds raw events at `now_us`: a whole minute. So does every other
+        view, unless the retention was made longer or the clock is behind one that was believed.
         """
-        return max(self.retention.raw_from_us(now_us), self._horizon_us)
+        return max(self.retention.raw_from_us(now_us), self._folded_to_us)
 
     def resolution_us(self, ts_us: int, now_us: int) -> int:
         """How far apart the instants are, around that one, between which events cannot be told apart: 1 µs while they
@@ -148,10 +187,10 @@ class Store:
         """
         if ts_us >= self.raw_from_us(now_us):
             return 1
-        return MINUTE_US if ts_us >= self.retention.hours_us(now_us)[1] else HOUR_US
+        return MINUTE_US if ts_us >= max(self.retention.hours_us(now_us)[1], self._hours_to_us) else HOUR_US
 
     def apply(self, changes: Iterable[EventColumns | Deletion], appended_us: int) -> None:
-        """Add a stretch of the journal, the last record of which was appended at `appended_us`. Cannot fail."""
+        """Add a stretch of the journal, the last record of which was appended at `appended_us`."""
         with self._lock:
             for change in changes:
                 if isinstance(change, Deletion):
@@ -164,8 +203,10 @@ class Store:
         """Caller holds the lock."""
         ts_us, values = events.ts_us, events.values
         oldest_us = int(ts_us.min())
-        # The last record's bound is the highest: one comparison clears nearly every batch of all questions.
-        if oldest_us < self.retention.raw_from_us(int(events.appended_us[-1])):
+        stamps_us = events.appended_us
+        latest_us = int(stamps_us[0] if len(stamps_us) == 1 else stamps_us.max())
+        # One comparison clears nearly every batch of all questions.
+        if oldest_us < max(self.retention.raw_from_us(latest_us), self._horizon_us):
             self._remember_late(events)
             if oldest_us < (floor_us := self._floor_us()):
                 kept = ts_us >= floor_us
@@ -183,7 +224,11 @@ class Store:
 
     def _floor_us(self) -> int:
         """Caller holds the lock. What lies before may be dropped: the horizon itself, where there are no roll-ups."""
-        return self.retention.from_us(self._appended_us) if self.retention.rollup_us else self._horizon_us
+        return self.retention.from_us(self._time_us()) if self.retention.rollup_us else self._horizon_us
+
+    def _time_us(self) -> int:
+        """The time by which something may be done for good: never past the last record's, nor what has stood."""
+        return min(self._settled_us, self._appended_us)
 
     def _remember_late(self, events: EventColumns) -> None:
         """Caller holds the lock. Whether an event is late depends on its own record only, so all views agree."""
@@ -369,9 +414,13 @@ class Store:
         return self._names
 
     def held(self, series: str, from_us: int, limit: int, *, late_only: bool = False) -> Held:
-        """The newest `limit` of the raw events from `from_us` on and the late arrivals remembered."""
+        """The newest `limit` of the raw events from `from_us` on and the late arrivals remembered.
+
+        What was late only by a clock that was wrong then is among the raw events, and listed once.
+        """
         with self._lock:
-            late = sorted(((e.ts_us, e.value) for e in self._late if e.series == series), reverse=True)
+            late = [(e.ts_us, e.value) for e in self._late if e.series == series and e.ts_us < from_us]
+            late.sort(reverse=True)
             timeline = self._timelines.get(series)
             if timeline is None or late_only:
                 return Held(len(late), late[:limit])
@@ -381,22 +430,24 @@ class Store:
         events = list(zip(ts_us.tolist(), values.tolist(), strict=True)) + late
         return Held(total, events[:limit])
 
-    def holds_expired(self, now_us: int) -> bool:
-        """Whether a record that is appended now would let something be folded or dropped. O(series)."""
-        raw_from_us, from_us = self.retention.raw_from_us(now_us), self.retention.from_us(now_us)
+    def holds_expired(self, settled_us: int) -> bool:
+        """Whether a record that is appended now would let something be folded or dropped, when this has stood.
+        O(series).
+        """
+        raw_from_us, from_us = self.retention.raw_from_us(settled_us), self.retention.from_us(settled_us)
         with self._lock:
             return any(t.first_ts_us < raw_from_us for t in self._timelines.values()) or any(
                 rollups.ends_by(from_us) for rollups in self._rollups.values()
             )
 
-    def expire(self, horizon_us: int = MIN_TS_US) -> int:
+    def expire(self, horizon_us: int | None = None, minutes_from_us: int | None = None) -> int:
         """Move the horizon as far as it may go, and fold or drop what lies before it; how many raw events that were.
 
-        Further, to `horizon_us`, where nobody is to ask for raw events before that. O(series + chunks); others get in
-        every millisecond or so.
+        Or to `horizon_us`, with roll-ups of hours before `minutes_from_us`, where others do not ask this store.
+        O(series + chunks); others get in every millisecond or so.
         """
         with self._lock:
-            self._advance(horizon_us)
+            self._advance(horizon_us, minutes_from_us)
         folded = 0
         while self._due:
             with self._lock:
@@ -406,15 +457,19 @@ class Store:
             time.sleep(_FOLD_PAUSE_S)
         return folded
 
-    def _advance(self, horizon_us: int = MIN_TS_US) -> None:
+    def _advance(self, horizon_us: int | None = None, minutes_from_us: int | None = None) -> None:
         """Caller holds the lock. Move the horizon; what that concerns becomes due."""
-        horizon_us = max(horizon_us, self.retention.raw_from_us(self._appended_us))
+        time_us = self._time_us()
+        if horizon_us is None:
+            horizon_us = self.retention.raw_from_us(time_us)
         if horizon_us > self._horizon_us:
-            self._horizon_us = horizon_us
             self._due.update(self._timelines)
+        self._horizon_us = horizon_us
         if not self.retention.rollup_us:
             return
-        hours_us = self.retention.hours_us(self._appended_us)
+        hours_us = self.retention.hours_us(time_us)
+        if minutes_from_us is not None:
+            hours_us = (hours_us[0], minutes_from_us)
         if hours_us != self._hours_us:  # once an hour roll-ups are merged, and dropped
             self._hours_us = hours_us
             self._due.update(self._rollups)
@@ -455,6 +510,7 @@ class Store:
             kept_from_us, minutes_from_us = self._hours_us
             self._rollup_bytes += rollups.expire(kept_from_us)
             self._rollup_bytes += rollups.coarsen(minutes_from_us)
+            self._hours_to_us = max(self._hours_to_us, min(minutes_from_us, self._folded_to_us + HOUR_US))
             if not len(rollups):
                 del self._rollups[series]
         return folded
@@ -471,15 +527,15 @@ class Store:
         if rollups is None:
             rollups = self._rollups[series] = Rollups()
         self._rollup_bytes += rollups.add(minute_us, bucket)
+        self._folded_to_us = max(self._folded_to_us, minute_us + MINUTE_US)
 
-    def load(self, events: EventBatch, horizon_us: int, appended_us: int) -> None:
+    def load(self, events: EventBatch, appended_us: int) -> None:
         """Begin with a checkpoint's raw events. The store must be new."""
         with self._lock:
             for series, ts_us, values in events.parts:
                 timeline = self._timelines[series] = Timeline()
                 timeline.insert(ts_us, values)
                 self._event_count += len(ts_us)
-            self._horizon_us = horizon_us
             self._appended_us = appended_us
 
     def load_rollups(self, hour_us: int, buckets: dict[str, dict[int, bytes]]) -> None:
@@ -490,6 +546,10 @@ class Store:
                 if rollups is None:
                     rollups = self._rollups[series] = Rollups()
                 self._rollup_bytes += rollups.extend(hour_us, held)
+                if rollup.WHOLE_HOUR in held:
+                    self._hours_to_us = self._folded_to_us = hour_us + HOUR_US
+                else:
+                    self._folded_to_us = max(self._folded_to_us, hour_us + (max(held) + 1) * MINUTE_US)
 
     def live_events(self) -> EventBatch:
         """A copy of every raw event held: what a checkpoint carries."""
@@ -497,6 +557,11 @@ class Store:
             return EventBatch(
                 tuple(Part(name, *timeline.columns(None, None)) for name, timeline in self._timelines.items())
             )
+
+    @property
+    def folded_to_us(self) -> int:
+        """No roll-up reaches past it."""
+        return self._folded_to_us
 
     def rolled_up(self) -> dict[str, list[Rolled]]:
         """Every roll-up held, by series."""

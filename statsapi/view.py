@@ -1,20 +1,37 @@
 """A view: one worker's store, and how it follows the journal.
 
 The store is the sum of the records up to a mark. Following means reading what was committed after it; where the record
-at the mark no longer stands (HistoryChanged), a new store starts from the checkpoint.
+at the mark no longer stands (HistoryChanged), a new store starts from the checkpoint. So it does where anything was
+raised in the middle of a change: applying is all or nothing.
+
+What readings say of the engine's clock goes to `clock` (clocks.py): its time is now, and what of it has stood decides
+what is done for good.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from statsapi import checkpoint
-from statsapi.errors import JournalUnavailable, ViewNotReady
-from statsapi.journal import START, HistoryChanged, Journal, Mark
-from statsapi.model import Retention
+from statsapi.clocks import SettledClock
+from statsapi.errors import JournalUnavailable, StatsError, ViewNotReady
+from statsapi.journal import CLOCKS_DIFFER_US, START, HistoryChanged, Journal, Lost, Mark, time_after, wall_clock_us
+from statsapi.model import MIN_TS_US, Retention
 from statsapi.store import Store
+
+logger = logging.getLogger("statsapi")
+
+
+class _Left(NamedTuple):
+    """Where a view stood when its history changed, and what the engine knows of that."""
+
+    mark: Mark
+    lost: Lost | None
 
 
 class View:
@@ -24,16 +41,25 @@ class View:
     journal's write lock.
     """
 
-    def __init__(self, journal: Journal, retention: Retention) -> None:
+    def __init__(self, journal: Journal, retention: Retention, clock: SettledClock | None = None) -> None:
         self.journal = journal
         self.retention = retention
+        self.clock = SettledClock(wall_clock_us) if clock is None else clock
+        self.observe_lost: Callable[[Lost], None] = lambda lost: None
+        """Called when acknowledged records turn out to be gone."""
+        self.observe_broken: Callable[[], None] = lambda: None
+        """Called when the view starts afresh as something was raised in the middle of a change."""
         self._catching_up = threading.Lock()
         self._caught_up_s = -math.inf
         self._failure = ""
         self._failed_s = -math.inf
         self._stands = False  # whether _mark is known to be one of this journal's
+        self._changing = False  # whether store and mark may not belong together
+        self._left: _Left | None = None
         self._mark: Mark = START
         self._store = Store(retention)
+        if journal.local_clock_us is not None:
+            self.clock.observe(journal.local_clock_us())
 
     def catch_up(self, *, wait_s: float | None = None) -> Store:
         """The store, holding everything that was committed before this call.
@@ -41,7 +67,8 @@ class View:
         With nothing new it costs what the journal takes to say so (SQLite: a few µs). Raises ViewNotReady when a replay
         takes longer than `wait_s` (None waits for its end); what was replayed is kept and the next call goes on. Do not
         keep the store: another takes its place when history changed. JournalUnavailable where the journal fails, also
-        when it failed another caller while this one waited: no use that each finds out by a timeout of its own.
+        when it failed another caller while this one waited: no use that each finds out by a timeout of its own. What is
+        raised in the middle of applying starts the view afresh, at once; what is raised then again comes out here.
         """
         asked_s = time.monotonic()
         deadline_s = None if wait_s is None else asked_s + wait_s
@@ -50,11 +77,11 @@ class View:
         try:
             if self._failed_s > asked_s:
                 raise JournalUnavailable(self._failure)
-            if self._caught_up_s >= asked_s:
+            if self._caught_up_s >= asked_s and not self._unusable():
                 return self._store  # somebody else's catching up began after this call did, and so does for both
             began_s = time.monotonic()
             try:
-                while self._step():
+                while self._step_or_start_afresh():
                     if deadline_s is not None and time.monotonic() > deadline_s:
                         raise ViewNotReady(wait_s or 0)
             except JournalUnavailable as error:
@@ -71,27 +98,92 @@ class View:
 
     def age_s(self) -> float:
         """How long ago the last catching up that came to its end began; infinite before the first."""
-        return time.monotonic() - self._caught_up_s
+        return math.inf if self._store.broken else time.monotonic() - self._caught_up_s
+
+    def now_us(self, store: Store) -> int:
+        """Now, for what is asked of that store: the engine's time, by this machine's clock where that is it, else as of
+        the last reading and what has passed since.
+        """
+        local_clock_us = self.journal.local_clock_us
+        clock_us = self.clock.engine_us() if local_clock_us is None else local_clock_us()
+        return store.appended_us if clock_us is None else time_after(clock_us, store.appended_us)
+
+    def settled_us(self) -> int:
+        """The time that has stood, by which something may be done for good; MIN_TS_US: none has."""
+        return self.clock.settled_us()
+
+    def _step_or_start_afresh(self) -> bool:
+        try:
+            return self._step()
+        except StatsError:
+            raise
+        except Exception:
+            if not self._unusable():
+                raise
+            logger.exception("a change to what this worker holds failed in the middle")
+        return self._step()
 
     def _step(self) -> bool:
         """Apply one segment; whether there may be more. Caller holds _catching_up."""
         try:
-            if not self._stands:
-                self._store, self._mark = checkpoint.begin(self.journal, self.retention)
-                self._caught_up_s = -math.inf  # until its replay is over it is no state that the journal ever had
-                self._stands = True
+            if not self._stands or self._unusable():
+                self._begin()
             segment = self.journal.read(self._mark)
-        except HistoryChanged:
+        except HistoryChanged as changed:
+            if self._stands and self._mark != START:
+                self._left = _Left(self._mark, changed.lost)
             self._stands = False
             return True
+        self.clock.observe(segment.now_us)
         if segment.appended_us is not None:
+            self._store.settle(self.clock.settled_us())
+            self._changing = True  # whatever is raised from here on, by whomever, leaves it so
             self._store.apply(segment.changes, segment.appended_us)
             self._mark = segment.mark
+            self._changing = False
+        if self._left is not None and not segment.more:
+            self._tell_lost(self._left)
         return segment.more
+
+    def _unusable(self) -> bool:
+        return self._changing or self._store.broken
+
+    def _begin(self) -> None:
+        """Caller holds _catching_up."""
+        if self._unusable():
+            logger.error("this worker's view starts afresh: something was raised in the middle of a change to it")
+            self._store = Store(self.retention)  # lets the memory of the old one go
+            self._changing = True
+            self._caught_up_s = -math.inf
+            self.observe_broken()
+        store, mark = checkpoint.begin(self.journal, self.retention)
+        self._caught_up_s = -math.inf  # until its replay is over it is no state that the journal ever had
+        self._changing = True
+        self._store, self._mark = store, mark
+        self._changing = False
+        self._stands = True
+        if self._left is not None and self._left.lost is None and mark.position >= self._left.mark.position:
+            self._left = None  # a compaction has passed the view
+
+    def _tell_lost(self, left: _Left) -> None:
+        """The replay of the other history is over: what was there that is no longer?"""
+        self._left = None
+        lost = left.lost
+        if lost is None:
+            missing = left.mark.position - self._mark.position
+            since_us = self._store.appended_us if missing > 0 and self._store.appended_us > MIN_TS_US else None
+            lost = Lost(max(1, missing), since_us, "the journal is an older copy or another one")
+        self.observe_lost(lost)
 
     def compact(self) -> bool:
         """Let a checkpoint take the place of the records older than raw events are kept; whether that was done.
 
         The store is not touched. See `checkpoint.compact`.
         """
-        return checkpoint.compact(self.journal, self.retention, self._store.appended_us)
+        settled_us = self.clock.settled_us()
+        appended_us = self._store.appended_us
+        if MIN_TS_US in (settled_us, appended_us):
+            return False
+        engine_us = self.clock.engine_us() if self.clock.settled else None
+        wrong_after_us = None if engine_us is None else engine_us + CLOCKS_DIFFER_US
+        return checkpoint.compact(self.journal, self.retention, min(settled_us, appended_us), wrong_after_us)

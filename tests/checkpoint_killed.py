@@ -15,6 +15,7 @@ from typing import Any
 from statsapi.config import Settings
 from statsapi.journal import open_journal
 from statsapi.service import Service
+from tests.conftest import FakeClock
 
 
 class Counting(sqlite3.Connection):
@@ -44,13 +45,11 @@ class Counting(sqlite3.Connection):
 
 
 def main(path: str, now_us: str, at: str) -> None:
-    def clock_us() -> int:
-        return int(now_us)
-
+    clock = FakeClock(int(now_us))
     connect = sqlite3.connect
     sqlite3.connect = lambda *given, **options: connect(*given, factory=Counting, **options)  # type: ignore[assignment]
-    journal = open_journal(f"sqlite:///{path}", clock_us=clock_us, create=False)
-    service = Service(Settings(journal=f"sqlite:///{path}"), lambda: journal, clock_us, background=False)
+    journal = open_journal(f"sqlite:///{path}", clock_us=clock, create=False)
+    service = Service(Settings(journal=f"sqlite:///{path}"), lambda: journal, clock, background=False)
     service.ask()
     Counting.left = int(at)
     service.view().compact()

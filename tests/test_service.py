@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from statsapi.app import create_app
 from statsapi.config import GRACE_US, Settings
 from statsapi.errors import JournalUnavailable, ViewNotReady
-from statsapi.journal import START, HistoryChanged, Proposal
+from statsapi.journal import START, HistoryChanged, Proposal, time_after
 from statsapi.journal.memory import MemoryJournal
 from statsapi.model import MIN_TS_US, Deletion, EventBatch, Part, Retention, Span
 from statsapi.service import PACE_EVENTS, Service
 from statsapi.summary import Summary
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, floor_minute_us
 from statsapi.view import View
-from tests.conftest import FakeClock
+from tests.conftest import FakeClock, Opening, Skewed
 from tests.servers import wait_until
 
 KEEP_US = HOUR_US + GRACE_US
@@ -35,7 +35,7 @@ class SharedJournal(MemoryJournal):
         pass
 
 
-def service_on(journal: MemoryJournal, clock: Any) -> Service:
+def service_on(journal: Any, clock: Any) -> Service:
     return Service(Settings(journal="memory://"), lambda: journal, clock, background=False)
 
 
@@ -431,12 +431,13 @@ _steps = st.one_of(
 def test_every_view_agrees_with_a_list(steps: list[Any], skews_s: tuple[int, int, int]) -> None:
     """Three workers with clocks some seconds apart give the very answers of a list of all events, at every step."""
     clock = FakeClock()
-    journal = SharedJournal(clock_us=clock)
+    journal = MemoryJournal(clock_us=clock)
+    clocks = [Skewed(clock, skew_s * SECOND_US) for skew_s in skews_s]
 
-    def skewed(i: int) -> Any:
-        return lambda: clock.now_us + skews_s[i] * SECOND_US
+    def start_service(worker: int) -> Service:
+        return service_on(Opening(journal, clocks[worker]), clocks[worker])
 
-    services = [service_on(journal, skewed(i)) for i in range(3)]
+    services = [start_service(worker) for worker in range(3)]
     recorded: list[tuple[str, int, float]] = []
     for step in steps:
         match step:
@@ -460,11 +461,11 @@ def test_every_view_agrees_with_a_list(steps: list[Any], skews_s: tuple[int, int
             case ("keep_house", worker):
                 services[worker].keep_house()
             case ("restart", worker):
-                services[worker] = service_on(journal, skewed(worker))
+                services[worker] = start_service(worker)
         for i, service in enumerate(services):
             for series in _SERIES:
                 summary = summarise(service, series)
-                now_us = max(skewed(i)(), service.view().last_caught_up().appended_us)
+                now_us = time_after(clocks[i](), service.view().last_caught_up().appended_us)
                 values = [v for s, ts_us, v in recorded if s == series and ts_us >= now_us - HOUR_US]
                 assert summary.count == len(values)
                 if values:

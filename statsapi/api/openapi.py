@@ -217,7 +217,13 @@ _SCHEMAS: Final[dict[str, Json]] = {
             )
         ),
     ),
-    "Health": _object(status={"enum": ["ok", "ready"]}),
+    "Health": _object(status={"const": "ok"}),
+    "Ready": _object(
+        optional=("clock", "lost"),
+        status={"const": "ready"},
+        clock={"type": "object", "description": "The clock jumped lately: by how much, and whether it has settled."},
+        lost={"type": "object", "description": "Acknowledged records that are gone: how many, since when."},
+    ),
     "Index": _object(
         message={"type": "string"},
         server_time=_MOMENT,
@@ -397,7 +403,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
         "ops.readyz",
         "Whether it can record and answer",
         None,
-        responses=_answers("Health", "It can."),
+        responses=_answers("Ready", "It can."),
     )
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
     add(

@@ -47,9 +47,12 @@ def healthz() -> dict[str, Any]:
 
 @blueprint.get("/readyz")
 def readyz() -> dict[str, Any]:
-    """The journal can be written and the replay is done; else 503 with the reason, also while shutting down."""
+    """The journal can be written and the replay is done; else 503 with the reason, also while shutting down.
+
+    Beside that it tells of a clock that jumped and of records that were lost, where there were any.
+    """
     service().check_ready()
-    return {"status": "ready"}
+    return {"status": "ready"} | service().notices()
 
 
 @blueprint.get("/metrics")

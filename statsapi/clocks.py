@@ -1,0 +1,173 @@
+"""Which time to trust: the engine's clock for what a question covers, and only what of it has stood for what cannot be
+undone.
+
+A clock jumps: a virtual machine is resumed, a board has no battery, a time server answers wrongly once. The monotonic
+clock does not, but it says no date. So the *offset* between the two is watched. The time that has **stood** is the
+monotonic clock plus the smallest offset of the last ten minutes:
+
+    offset      ────────┐  ┌──────       ────────┐                    ┌──────────
+    of clock            └──┘                     │                    │
+                   ahead for a moment            └── behind ──────────┘
+    stood       ─────────────────────────────────┐                            ┌──
+                    lags by nothing              └────────────────────────────┘  ten minutes later
+
+While it runs steadily it lags by nothing, a forward step that is taken back costs nothing, and one that stays is
+believed after ten minutes. A step back is followed at once. A start begins with nothing that has stood; samples of
+before (another worker's, a predecessor's) count, as all processes of a machine have one monotonic clock.
+
+CLOCK_MONOTONIC stands still while the machine is suspended, so a resume looks like a step forward, which is safe:
+lagging behind changes no answer. CLOCK_BOOTTIME would take a wrong time after a resume for one that has stood.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from statsapi.model import MIN_TS_US, MINUTE_US, SECOND_US
+
+logger = logging.getLogger("statsapi")
+
+SETTLE_US: Final = 10 * MINUTE_US
+
+# How often a steady clock is noted, and by how much it may move before it is noted at once. Reading a clock takes up to
+# a few ms on a busy machine, a server's over the network some more.
+SAMPLE_EVERY_US: Final = SECOND_US
+SAMPLE_MOVED_US: Final = 50_000
+
+# A step that is worth a line in the log. Less is what a time daemon does.
+STEP_US: Final = SECOND_US
+
+# How long the last step is told of after it was believed or taken back.
+TOLD_FOR_US: Final = 24 * 60 * MINUTE_US
+
+
+class Sample(NamedTuple):
+    """What the engine's clock said beyond the monotonic one, and when, by the latter."""
+
+    monotonic_us: int
+    offset_us: int
+
+
+class Step(NamedTuple):
+    """The last jump of the engine's clock: by how much, forward or back (negative), and what it said after it."""
+
+    by_us: int
+    to_us: int
+    monotonic_us: int
+
+
+def monotonic_us() -> int:
+    return time.monotonic_ns() // 1000
+
+
+class SettledClock:
+    """Follows the engine's clock by what readers are told of it. Any thread may call.
+
+    clock_us: this machine's clock; one of a test may have a `monotonic_us` of its own, and `earlier` samples.
+    share: is told each sample that is kept.
+    """
+
+    def __init__(
+        self,
+        clock_us: Callable[[], int],
+        earlier: Iterable[Sample] = (),
+        share: Callable[[Sample], None] = lambda sample: None,
+    ) -> None:
+        self.monotonic_us: Callable[[], int] = getattr(clock_us, "monotonic_us", monotonic_us)
+        self._share = share
+        self._lock = threading.Lock()
+        self._samples = deque(sorted((*earlier, *getattr(clock_us, "earlier", ()))))
+        # Apart from the samples, for those who look without the lock.
+        self._offset_us: int | None = None
+        self._noted = Sample(0, 0)
+        self._stood_offset_us: int | None = None
+        self._step: Step | None = None
+        self._unbelieved_us = 0
+
+    def observe(self, now_us: int) -> None:
+        """The engine's clock says `now_us`. 0.4 µs, once a second a few more."""
+        at_us = self.monotonic_us()
+        offset_us = now_us - at_us
+        first = self._offset_us is None
+        self._offset_us = offset_us
+        noted_us, noted_offset_us = self._noted
+        if (
+            first
+            or at_us - noted_us >= SAMPLE_EVERY_US
+            or not -SAMPLE_MOVED_US < offset_us - noted_offset_us < SAMPLE_MOVED_US
+        ):
+            self._note(Sample(at_us, offset_us), first)
+
+    def engine_us(self) -> int | None:
+        """What the engine's clock says by now, going by the last observation; None before the first."""
+        offset_us = self._offset_us
+        return None if offset_us is None else self.monotonic_us() + offset_us
+
+    def settled_us(self) -> int:
+        """The time that has stood; MIN_TS_US while none has."""
+        offset_us = self._stood_offset_us
+        return MIN_TS_US if offset_us is None else self.monotonic_us() + offset_us
+
+    @property
+    def settled(self) -> bool:
+        """Whether what the engine's clock says has stood, but for what a step may be."""
+        return self._stood_offset_us is not None and self._unbelieved_us < STEP_US
+
+    @property
+    def unbelieved_us(self) -> int:
+        """How far the engine's clock is ahead of the time that has stood; 0 while none has."""
+        return self._unbelieved_us
+
+    def last_step(self) -> Step | None:
+        """The last step, while it is news."""
+        step = self._step
+        return step if step is not None and self.monotonic_us() - step.monotonic_us < TOLD_FOR_US else None
+
+    def _note(self, sample: Sample, first: bool) -> None:
+        with self._lock:
+            samples = self._samples
+            before_us = self._noted.offset_us
+            if samples and sample.monotonic_us < samples[-1].monotonic_us:  # another thread was faster
+                sample = sample._replace(monotonic_us=samples[-1].monotonic_us)
+            self._noted = sample
+            samples.append(sample)
+            from_us = sample.monotonic_us - SETTLE_US
+            while len(samples) > 1 and samples[1].monotonic_us <= from_us:
+                samples.popleft()
+            stood = samples[0].monotonic_us <= from_us
+            was_stood, was_unbelieved_us = self._stood_offset_us is not None, self._unbelieved_us
+            self._stood_offset_us = min(each.offset_us for each in samples) if stood else None
+            self._unbelieved_us = 0 if self._stood_offset_us is None else sample.offset_us - self._stood_offset_us
+            by_us = 0 if first else sample.offset_us - before_us
+            if abs(by_us) >= STEP_US:
+                self._step = Step(by_us, sample.monotonic_us + sample.offset_us, sample.monotonic_us)
+            believed = was_stood and was_unbelieved_us >= STEP_US > self._unbelieved_us and by_us > -STEP_US
+        self._share(sample)
+        if by_us >= STEP_US:
+            logger.warning(
+                "the clock went forward by %s: questions follow it; until it has stood for ten minutes nothing "
+                "expires, is folded or forgotten by it",
+                _span(by_us),
+            )
+        elif by_us <= -STEP_US:
+            logger.warning("the clock went back by %s: questions follow it; nothing is lost by that", _span(-by_us))
+        elif believed:
+            logger.warning(
+                "the clock has stood for ten minutes since it went forward by %s, and is believed: what is older than "
+                "is kept expires",
+                _span(was_unbelieved_us),
+            )
+
+
+def _span(duration_us: int) -> str:
+    """A duration as people say it: 3 days, 2.5 hours, 90 seconds."""
+    seconds = duration_us / SECOND_US
+    for unit, length_s in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.3g} {unit}"
+    return f"{seconds:.3g} seconds"
