@@ -865,6 +865,34 @@ def test_a_missing_offset_is_seen_as_by_the_parser(date: str, rest: str) -> None
     assert _lacks_offset(written) != has_offset(written)
 
 
+@pytest.mark.parametrize(
+    ("written", "as_utc"),
+    [
+        ("1763693100", False),  # Unix seconds as text
+        ("1763693100000", False),
+        ("2025-11-21 02:45:00 UTC", False),
+        ("2025-11-21 02:45:00 +0000 UTC", False),
+        ("2025-11-21T03:45:00+01:00[Europe/Berlin]", False),
+        ("Fri, 21 Nov 2025 02:45:00 GMT", False),
+        ("2025/11/21 02:45:00", True),
+        (" 2025-11-21T02:45:00 ", True),
+        ("20251121024500", True),
+        ("2025-11-21T02:44:60", True),
+    ],
+)
+@every_form
+def test_an_offset_in_any_form_of_a_timestamp(form: str, written: str, as_utc: bool) -> None:
+    """Forms of other languages and Unix time as text are told alike, alone and in a batch."""
+    said = "ies 5 h before now, outside the default window of 1 h" + AS_UTC * as_utc + "; ?window=6h shows it"
+    assert told(client_of(), written) == f"Event stored; it l{said}"
+    if form == "csv" and "," in written:
+        return  # has to be quoted there
+    body = send(client_of(), form, [Row(ago(0)), Row(written)]).json
+    place = FORMS[form][2](1)
+    assert body["notes"] == [place | {"field": "timestamp", "reason": f"l{said}"}]
+    assert body["notes_by_kind"]["read_as_utc"] == as_utc
+
+
 @given(hows, moments_us, st.integers(0, 26), st.sampled_from("0123456789TZ:+-., "))
 def test_any_character_of_a_timestamp(how: str, ts_us: int, at: int, character: str) -> None:
     """Whatever else a timestamp may hold, the short cut and the parser agree about its offset."""
