@@ -69,6 +69,17 @@ def test_columns_and_single_events_agree(columns: list[list[int]], rollup_us: in
     assert (older, expired, ahead) == expected[1:]
 
 
+@pytest.mark.parametrize("edge_us", EDGES_US)
+@pytest.mark.parametrize("by_us", [-1, 0, 1])
+@pytest.mark.parametrize("dedup", [False, True])
+def test_every_edge_to_the_microsecond(edge_us: int, by_us: int, dedup: bool) -> None:
+    """Among recent events, the one at an edge is counted where it lies, whether or not the others decide it."""
+    bounds = bounds_of(DAY_US + 5 * MINUTE_US, dedup)
+    placed = bounds.tally([np.array([NOW_US, edge_us + by_us]), np.array([NOW_US])])
+    expected = naive_place(edge_us + by_us, DAY_US + 5 * MINUTE_US, dedup)
+    assert placed == expected._replace(recent=expected.recent + 2)
+
+
 def test_a_single_event_is_told_by_identity() -> None:
     """One event comes to RECENT itself, which is what the hot path asks for."""
     assert bounds_of(0, False).tally([np.array([NOW_US])]) is RECENT

@@ -14,11 +14,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from statsapi.api.batches import Sent, _Rows
 from statsapi.api.notes import NOTED_MAX, STORED, _lacks_offset
 from statsapi.app import create_app
 from statsapi.config import Settings
@@ -891,6 +893,15 @@ def test_an_offset_in_any_form_of_a_timestamp(form: str, written: str, as_utc: b
     place = FORMS[form][2](1)
     assert body["notes"] == [place | {"field": "timestamp", "reason": f"l{said}"}]
     assert body["notes_by_kind"]["read_as_utc"] == as_utc
+
+
+def test_what_was_written_is_found_again() -> None:
+    """Also for a row that does not fit the columns, in whose place they repeat the row before."""
+    odd: dict[int, object] = {1: {"timestamp": 5, "value": 1}}
+    rows = _Rows([NOW, NOW, ago(1)], [1.0, 1.0, 1.0], "default", "index", range(3), odd)
+    sent = Sent(np.full(3, NOW_US), np.full(3, True), rows)
+    assert sent.timestamps([0, 1, 2]) == [NOW, 5, ago(1)]
+    assert sent.timestamps([2]) == [ago(1)]
 
 
 @given(hows, moments_us, st.integers(0, 26), st.sampled_from("0123456789TZ:+-., "))
