@@ -169,5 +169,6 @@ def _span(duration_us: int) -> str:
     seconds = duration_us / SECOND_US
     for unit, length_s in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * length_s:
-            return f"{seconds / length_s:.3g} {unit}"
+            length = seconds / length_s
+            return f"{length:,.0f} {unit}" if length >= 100 else f"{length:.3g} {unit}"
     return f"{seconds:.3g} seconds"
