@@ -16,10 +16,11 @@ import pytest
 
 from statsapi.app import create_app
 from statsapi.config import Settings
-from statsapi.errors import ConfigError, JournalRefused, JournalUnavailable
+from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Key, Mark, Proposal, open_journal
+from statsapi.journal.format import piece_checksum
 from statsapi.journal.redis_primary import Address
-from statsapi.journal.redis_streams import NEAR_RECORDS, PART_BYTES
+from statsapi.journal.redis_streams import LEASE_US, NEAR_RECORDS, PART_BYTES
 from statsapi.model import Deletion, EventBatch, Part
 from tests.conftest import redis_binary, require_binary
 from tests.journal_engines import TICK, event, segments, shared_redis, values
@@ -247,6 +248,11 @@ def test_tls_is_checked(tmp_path: Path) -> None:
 # What others may do
 
 
+def time_us(server: RedisServer) -> int:
+    seconds, micros = server.send("TIME").split("\r\n")[2::2][:2]
+    return int(seconds) * 1_000_000 + int(micros)
+
+
 def fill(journal: Journal, records: int) -> list[Mark]:
     return [journal.append(event(float(number))).mark for number in range(records)]  # type: ignore[misc]
 
@@ -313,14 +319,17 @@ def test_a_stream_that_is_not_ours_is_refused(server: RedisServer, stream: str, 
     server.send("DEL", f"{{{stream}}}")
     journal.append(event())
     server.send("XADD", f"{{{stream}}}", "*", "temperature", "20")
-    with pytest.raises(JournalRefused, match="did not write"):
+    with pytest.raises(JournalDamaged, match="did not write them"):
+        journal.read(START)
+    server.send("XDEL", f"{{{stream}}}", "1-0")
+    with pytest.raises(JournalRefused, match="an entry that statsapi did not write"):
         journal.read(START)
 
 
 def test_a_newer_schema_is_refused(server: RedisServer, stream: str, journal: Journal) -> None:
     """A later statsapi may lay things out in another way."""
     journal.append(event())
-    server.send("HSET", f"{{{stream}}}:meta", "schema", "2")
+    server.send("HSET", f"{{{stream}}}:meta", "schema", "3")
     with pytest.raises(JournalRefused, match="newer"):
         open_journal(server.journal_url(stream))
 
@@ -379,9 +388,9 @@ def test_a_piece_that_somebody_else_took_is_said(journal: Journal, server: Redis
     """It is not skipped: a window without it would be wrong."""
     (mark,) = fill(journal, 1)
     assert journal.replace_prefix(None, Checkpoint(b"first", mark, 0, b""), {1: b"one", 2: b"two"})
-    server.send("DEL", f"{{{stream}}}:piece:2:{b'first'.hex()}:3")
+    server.send("DEL", f"{{{stream}}}:piece:2:{b'first'.hex()}:3:{piece_checksum(2, b'two')}")
     assert journal.read_pieces(b"first", 0, 2) == [(1, b"one")]
-    with pytest.raises(JournalRefused, match="damaged: a part of its checkpoint is missing"):
+    with pytest.raises(JournalDamaged, match=r"the checkpoint's piece 2 .* is damaged \(it is missing\)"):
         journal.read_pieces(b"first", 0, 3)
 
 
@@ -505,8 +514,7 @@ def test_large_batches_stand_in_the_same_order(server: RedisServer, stream: str)
 def test_a_large_batch_that_meets_a_lease_or_full_memory(server: RedisServer, stream: str, journal: Journal) -> None:
     """It waits for the one, and is refused by the other, as any append."""
     journal.append(LARGE)
-    seconds, micros = server.send("TIME").split("\r\n")[2::2][:2]
-    until_us = int(seconds) * 1_000_000 + int(micros) + 100_000
+    until_us = time_us(server) + 100_000
     server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(until_us))
     assert journal.append(LARGE).appended_us >= until_us
     assert server.send("HEXISTS", f"{{{stream}}}:meta", "lease").startswith(":0")
@@ -564,16 +572,17 @@ def test_a_decision_comes_through_against_busy_appenders(server: RedisServer, st
 
 
 def test_a_lease_whose_holder_died_runs_out(server: RedisServer, stream: str, journal: Journal) -> None:
-    """Others wait for it and go on."""
+    """Others wait for it and go on; for no lease that is longer than there are, as after the clock was put back."""
     journal.append(event())
-    seconds, micros = server.send("TIME").split("\r\n")[2::2][:2]
-    until_us = int(seconds) * 1_000_000 + int(micros) + 100_000
+    until_us = time_us(server) + 100_000
     server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(until_us))
     assert journal.append(event(2.0)).appended_us >= until_us
-    server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(until_us + 60_000_000))
+    server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(until_us + 3_600_000_000))
+    journal.append(event(2.5))
+    server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(time_us(server) + LEASE_US))
     hasty: Any = journal
     hasty._appends._wait_limit_s = 0.05
     with pytest.raises(JournalUnavailable, match="another writer") as caught:
         journal.append(event(3.0))
     assert not caught.value.outcome_unknown
-    assert values(journal) == {"default": [1.0, 2.0]}
+    assert values(journal) == {"default": [1.0, 2.0, 2.5]}

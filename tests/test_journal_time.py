@@ -14,11 +14,8 @@ from tests.test_journal import checkpoint_at
 
 NOW_US = 1_764_000_000 * SECOND_US
 
-# In Redis the scripts stamp.
-LOCAL = ("memory", "sqlite")
 
-
-@pytest.fixture(params=LOCAL)
+@pytest.fixture(params=("memory", "sqlite", "redis"))
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     with ENGINES[request.param](tmp_path) as engine:
         yield engine

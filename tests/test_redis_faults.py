@@ -151,7 +151,7 @@ def test_a_view_that_has_begun_afresh_is_not_served_as_an_old_one(
 
     def read_then_lose(after: Mark) -> Segment:
         if next(history) == "has changed":
-            raise HistoryChanged
+            raise HistoryChanged("as a failover does")
         server.kill()  # the view has begun afresh by now
         return read(after)
 
@@ -219,6 +219,69 @@ def test_a_keyed_append_carried_out_late_is_known_to_its_retry(server: RedisServ
     other.close()
 
 
+LARGE = Proposal(EventBatch((Part("default", np.arange(10_000), np.ones(10_000)),)))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("in_time", [True, False])
+@pytest.mark.parametrize("how", ["single", "large"])
+def test_what_a_server_wakes_too_late_for_is_never_carried_out(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch, how: str, in_time: bool
+) -> None:
+    """Sent to a server that stands still, by the script or between WATCH and EXEC: until LATE_US has passed it may
+    still be carried out, later never, so whoever looks then knows.
+    """
+    monkeypatch.setattr("statsapi.journal.redis_streams.LATE_US", 30_000_000 if in_time else 700_000)
+    server.start()
+    journal, reader = (open_journal(server.journal_url("s")) for _ in range(2))
+    journal.append(event())
+    server.send("CONFIG", "RESETSTAT")
+    proposal = event(2.0)
+    engine: Any = journal
+    if how == "single":
+        server.signal(signal.SIGSTOP)
+    else:
+        # One that is large indeed does not fit into the sockets' buffers: the server never gets the whole of it.
+        monkeypatch.setattr("statsapi.journal.redis_streams.LARGE_BYTES", 1000)
+        proposal = Proposal(EventBatch((Part("default", np.arange(100), np.ones(100)),)))
+        # What is sent with EXEC is put together last.
+        monkeypatch.setattr(engine, "_wait", lambda: server.signal(signal.SIGSTOP) or [])
+    began_s = time.monotonic()
+    with pytest.raises(JournalUnavailable, match="did not answer") as caught:
+        journal.append(proposal)
+    assert caught.value.outcome_unknown
+    time.sleep(max(0.0, began_s + 0.9 - time.monotonic()))
+    server.signal(signal.SIGCONT)
+    command = "evalsha" if how == "single" else "exec"
+    wait_until(lambda: f"cmdstat_{command}:" in server.send("INFO", "commandstats"), "the server to come to it")
+    monkeypatch.undo()
+    expected = 1 + in_time * (1 if how == "single" else 100)
+    assert len(values(reader)["default"]) == expected
+    journal.append(event(3.0))  # nor does it come along with the next
+    assert len(values(reader)["default"]) == expected + 1
+    for opened in (journal, reader):
+        opened.close()
+
+
+def test_a_process_that_was_stopped_sends_nothing_late(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds on waking that the time its caller waits is over records nothing, and says so."""
+    server.start()
+    journal = open_journal(server.journal_url("s"))
+    journal.append(event())
+    engine: Any = journal
+    with pytest.raises(JournalUnavailable, match="nothing was recorded") as caught:
+        engine._send([engine._appends.request(event(2.0), None)], time.monotonic() - 1)
+    assert not caught.value.outcome_unknown
+    # The server's clock is put forward by an hour: the first try is refused as late, the second goes by what it said.
+    clock = engine._server_clock
+    clock.set(clock.now_us() - 3_600_000_000, time.monotonic())
+    assert journal.append(event(3.0)).mark.position == 2
+    clock.set(clock.now_us() - 3_600_000_000, time.monotonic())
+    assert journal.append(lambda: event(4.0)).mark.position == 3
+    assert values(journal) == {"default": [1.0, 3.0, 4.0]}
+    journal.close()
+
+
 @pytest.mark.usefixtures("impatient")
 def test_readers_do_not_each_wait_for_a_paused_server(server: RedisServer) -> None:
     """Threads that ask at one moment share one timeout."""
@@ -256,8 +319,7 @@ def test_an_append_whose_answer_is_lost_is_not_sent_again(line: Line) -> None:
     with pytest.raises(JournalUnavailable, match="did not answer") as caught:
         journal.append(event(2.0))
     assert caught.value.outcome_unknown
-    large = Proposal(EventBatch((Part("default", np.arange(10_000), np.ones(10_000)),)))
-    for proposal in (lambda: event(3.0), large):  # these look at the journal first
+    for proposal in (lambda: event(3.0), LARGE):  # these look at the journal first
         with pytest.raises(JournalUnavailable) as caught:
             journal.append(proposal)
         assert not caught.value.outcome_unknown

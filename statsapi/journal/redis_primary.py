@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
+import math
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -26,12 +29,21 @@ from redis.crc import key_slot
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from statsapi.errors import ConfigError, JournalRefused, JournalUnavailable
+from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
+
+logger = logging.getLogger("statsapi")
+
+# There is no file to check or to salvage from.
+DAMAGE_ADVICE: Final = "restore a copy of the server's own: a replica, its AOF or its RDB file"
 
 # A server that takes longer counts as away. For each connect, send and receive; appends are answered in 0.1 ms, and the
 # longest that a sound server stands still is a fork for its own snapshot, 10 to 20 ms a GB.
 CONNECT_TIMEOUT_S: Final = 1.0
 TIMEOUT_S: Final = 2.0
+
+# How often this machine's clock is compared with the server's, and from where on they do not agree.
+SKEW_INTERVAL_S: Final = 1.0
+SKEW_WARNS_US: Final = 1_000_000
 
 # Segments and checkpoints come in megabytes: 8 MB took 250 reads at the client's own 32 KB.
 _READ_BYTES: Final = 256 << 10
@@ -165,6 +177,62 @@ class Unanswered(JournalUnavailable):
     def __init__(self, detail: str, cause: Exception | None = None, *, outcome_unknown: bool = False) -> None:
         super().__init__(f"{detail}: {cause}" if cause else detail, outcome_unknown=outcome_unknown)
         self.timed_out = isinstance(cause, exceptions.TimeoutError)
+
+
+class ServerClock:
+    """The server's clock between the times it tells it, and how far this machine's is from it.
+
+    Any thread may call. `skew_us` is this machine's clock less the server's, None before the first answer.
+    """
+
+    def __init__(self, server: str, machine_clock_us: Callable[[], int]) -> None:
+        self._server = server
+        self._machine_clock_us = machine_clock_us
+        self._told: tuple[int, float] = (0, 0.0)
+        self._measured_s = -math.inf
+        self._warned_us = 0
+        self.skew_us: int | None = None
+
+    def set(self, server_us: int, now_s: float) -> None:
+        """The server said so, up to `now_s` of time.monotonic."""
+        self._told = (server_us, now_s)
+
+    def at(self, now_s: float) -> int:
+        """What the server's clock says then, or a little less, unless somebody has moved it since."""
+        server_us, told_s = self._told
+        return server_us + int(1e6 * (now_s - told_s))
+
+    def now_us(self) -> int:
+        return self.at(time.monotonic())
+
+    def asked(self) -> tuple[float, int]:
+        """To be called before a call that brings the server's time, and given to `answered` after it."""
+        return time.monotonic(), self._machine_clock_us()
+
+    def answered(self, asked: tuple[float, int], server_us: int) -> None:
+        """Measures the skew too, once a second, as of the middle of the round trip; beyond a second it is logged."""
+        now_s = time.monotonic()
+        self._told = (server_us, now_s)
+        if now_s - self._measured_s < SKEW_INTERVAL_S:
+            return
+        self._measured_s = now_s
+        half_us = int(5e5 * (now_s - asked[0]))
+        skew_us = asked[1] + half_us - server_us
+        if half_us > SKEW_WARNS_US:  # it tells nothing
+            return
+        self.skew_us = skew_us
+        if abs(skew_us) - half_us > SKEW_WARNS_US:
+            if abs(skew_us - self._warned_us) > max(SKEW_WARNS_US, abs(skew_us) // 10):
+                self._warned_us = skew_us
+                logger.warning(
+                    "the clock of this machine is %.1f s %s that of %s, which is the one that counts: set it right",
+                    abs(skew_us) / 1e6,
+                    "ahead of" if skew_us > 0 else "behind",
+                    self._server,
+                )
+        elif self._warned_us:
+            self._warned_us = 0
+            logger.warning("the clock of this machine agrees with that of %s again", self._server)
 
 
 class Primary:
@@ -301,7 +369,7 @@ class Primary:
         if word in _SAID:
             return JournalUnavailable(f"{self._address} {_SAID[word]} ({error})")
         if word == "DAMAGED":
-            return JournalRefused(f"the journal at {self._address} is damaged: {str(error).partition(' ')[2]}")
+            return JournalDamaged(f"the journal at {self._address}", str(error).partition(" ")[2], advice=DAMAGE_ADVICE)
         return JournalRefused(f"{self._address} refuses: {error}")
 
     def _find(self) -> tuple[ConnectionPool, ClusterNode | None]:
