@@ -483,22 +483,25 @@ def format_duration(duration_us: int) -> str:
 
 
 _SPELLED = (("day", DAY_US), ("h", HOUR_US), ("min", MINUTE_US), ("s", SECOND_US))
+_YEAR_US = 365 * DAY_US
+
+# From a duration on, to what it is rounded when it is spelled.
+_ROUNDED_TO = ((10 * DAY_US, DAY_US), (DAY_US, HOUR_US), (10 * MINUTE_US, MINUTE_US), (0, SECOND_US))
 
 
 def spell_duration(duration_us: int) -> str:
-    """For people, cut to what they would say: 5 h, 1 h 20 min, 3 days, 12 years; two units where the first is small."""
-    if duration_us >= 2 * 365 * DAY_US:
-        return f"{duration_us // (365 * DAY_US)} years"
+    """For people, rounded as they would say it: 5 h, 1 h 20 min, 3 days, 12 years."""
+    if duration_us >= 2 * _YEAR_US:
+        return f"{duration_us // _YEAR_US} years"
     if duration_us < SECOND_US:
         return f"{duration_us / 1000:g} ms"
-    at = next(at for at, (_, unit_us) in enumerate(_SPELLED) if duration_us >= unit_us)
+    unit_us = next(unit_us for from_us, unit_us in _ROUNDED_TO if duration_us >= from_us)
+    rest_us = (duration_us + unit_us // 2) // unit_us * unit_us
     words = []
-    for name, unit_us in _SPELLED[at : at + 2]:
-        count, duration_us = divmod(duration_us, unit_us)
+    for name, unit_us in _SPELLED:
+        count, rest_us = divmod(rest_us, unit_us)
         if count:
             words.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
-        if count >= 10 and name in ("day", "min"):
-            break
     return " ".join(words)
 
 

@@ -420,6 +420,7 @@ class Line:
 
 class _Probe:
     """GET /pid: the worker's pid. POST /echo: the body's length. GET /wait?for=path: answers once that file exists.
+    GET /told: scheme and path as the server tells them.
 
     Its service only writes down that Gunicorn's hooks started and closed it.
     """
@@ -446,6 +447,9 @@ class _Probe:
             wait_until(path.exists, str(path))
         elif environ["PATH_INFO"] == "/echo":
             answer = len(environ["wsgi.input"].read())
+        elif environ["PATH_INFO"] == "/told":
+            names = {"scheme": "wsgi.url_scheme", "prefix": "SCRIPT_NAME", "forwarded": "HTTP_X_FORWARDED_PROTO"}
+            answer = {name: environ.get(key) for name, key in names.items()}
         body = json.dumps(answer).encode()
         start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
         return [body]

@@ -12,6 +12,7 @@ import re
 import tracemalloc
 import zlib
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,12 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from statsapi.api import batches
 from statsapi.api.batches import ERRORS_NAMED_MAX, Decoded, decode, decode_one
 from statsapi.api.requests import EVENT_MAX_BYTES, unpack
-from statsapi.api.schemas import EventSchema
+from statsapi.api.schemas import EventSchema, Instant
 from statsapi.times import format_timestamp
 from tests.conftest import NOW
 from tests.test_api_seed import assert_problem
+from tests.test_times import OTHER_FORMS, REFUSED
+from tests.written_times import FORMS, REFUSED_FORMS, moments, refused, unix_us, written
 
 SCHEMA = EventSchema()
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
@@ -215,6 +218,39 @@ ODD_TIMES: list[Any] = [
     -62_135_596_800_000,
     9007199254.740993,
     1763711100.1234565,
+    1_763_711_100_123_456,
+    1_763_711_100_123_456_789,
+    1763711100123456789.0,
+    20_000_000_000_000,
+    20_000_000_000_001,
+    20_000_000_000_000_000,
+    20_000_000_000_000_001,
+    253_402_300_799_999_999_999,
+    253_402_300_800_000_000_000,
+    -62_135_596_800_000_000_000,
+    20261126,
+    20261126.0,
+    20261126.5,
+    2026330,
+    202611260745,
+    20261126074500,
+    20261126074500123,
+    *["20261126", "20261399", "2026330", "20261126.0", "20261126.07", "202611260745", "20261126074500"],
+    *["20261126074560", "20261126074500.5", "20261126074500123", "2025", "202511", "46352", "46352.144", "46352,144"],
+    *["0", "-0", "-0.0", "00", "5", "5.", ".5", "1.", "-1.5", "+1763711100", "1.7e9", "1.7E9", "1.70000E+09", "1e400"],
+    *[
+        "1763711100123",
+        "1763711100123456",
+        "1763711100123456789",
+        "9" * 18,
+        "9" * 19,
+        "9" * 21,
+        "9" * 40,
+        "-" + "9" * 18,
+    ],
+    *["20000000000", "20000000001", "20000000000001", "20000000000000001", "1763711100 ", "1763711100\n", "1,2"],
+    *["1763711100.1234565", "1763711100.5", "99999999", "100000000", "19999999", "999999999999", "1000000000000"],
+    *["now", "11/12/2026", "26.11.2026", "2016-12-31T23:59:60Z", "Fri, 21 Nov 2025 07:45:00 +0100"],
 ]
 ODD_VALUES: list[Any] = [
     "3.5",
@@ -271,9 +307,11 @@ iso_like = st.builds(
 timestamps = st.one_of(
     st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
     iso_like,
-    st.integers(-(10**16), 10**16),
-    st.floats(-1e11, 1e11),
+    st.integers(-(10**16), 10**16) | st.integers(-(10**20), 10**21),
+    st.floats(-1e11, 1e11) | st.floats(-1e20, 1e20),
     st.sampled_from(ODD_TIMES),
+    written().map(lambda pair: pair[0]),
+    refused,
 )
 values = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
@@ -347,6 +385,138 @@ def test_any_wrong_character_in_a_column_of_timestamps(form: str, data: st.DataO
         at = data.draw(st.integers(0, len(form)))
         rows[row] = form[:at] + data.draw(st.sampled_from("0123456789TZ:+-., \nx１")) + form[at + 1 :]
     check_columns([(text, 1.0) for text in rows], {})
+
+
+@slow
+@given(st.lists(written(), min_size=1, max_size=12))
+def test_every_form_means_the_same_in_every_body(times: list[tuple[str, int]]) -> None:
+    """A text is the microsecond it was written for, in an array, in NDJSON, CSV, columns, alone and in a query."""
+    texts, meant = zip(*times, strict=True)
+    expected = {"default": (list(meant), np.arange(float(len(meant))).tobytes())}
+    events = [{"timestamp": text, "value": row} for row, text in enumerate(texts)]
+    lines = "".join(f'"{text}",{row}\n' for row, text in enumerate(texts))
+    bodies = [
+        (json.dumps(events), JSON),
+        (json.dumps({"timestamp": texts, "value": [*range(len(texts))]}), JSON),
+        ("".join(json.dumps(event) + "\n" for event in events), NDJSON),
+        (f"timestamp,value\n{lines}", CSV),
+    ]
+    if not any("," in text for text in texts):
+        bodies.append((f"timestamp,value\n{lines}".replace('"', ""), CSV))
+    for body, media_type in bodies:
+        decoded = decode(body.encode(), media_type, max_events=100)
+        assert (seen(decoded)[0], decoded.errors) == (expected, [])
+    for text, us in times:
+        event = decode_one(json.dumps({"timestamp": text, "value": 1.0}).encode())
+        assert event is not None
+        assert event["timestamp"] == us
+        assert Instant().deserialize(text) == us
+        assert Instant().deserialize(text.replace("+", " ")) == us or text.strip().startswith("+")
+
+
+@slow
+@given(moments, st.sampled_from(list(FORMS)), st.integers(1, 200))
+def test_a_column_of_one_form(moment: Any, form: str, count: int) -> None:
+    """Also with more rows than are read one by one, each row is what it was written for."""
+    write, fine_us = FORMS[form]
+    rows = [moment - timedelta(seconds=row * 1001, microseconds=row) for row in range(count)]
+    meant = [us - us % fine_us for us in map(unix_us, rows)]
+    texts = [write(row) for row in rows]
+    decoded = decode(json.dumps({"timestamp": texts, "value": [0] * count}).encode(), JSON, max_events=count)
+    assert decoded.batch.parts[0].ts_us.tolist() == meant
+    decoded = decode(("timestamp,value\n" + "".join(f'"{text}",0\n' for text in texts)).encode(), CSV, max_events=count)
+    assert decoded.batch.parts[0].ts_us.tolist() == meant
+
+
+@slow
+@given(moments, st.sampled_from(list(REFUSED_FORMS)))
+def test_what_has_two_readings_is_refused_in_every_body(moment: Any, form: str) -> None:
+    """The same reason, alone, in an array, NDJSON, CSV and columns; and no instant in a query."""
+    text = REFUSED_FORMS[form](moment)
+    with pytest.raises(ValidationError) as refusal:
+        SCHEMA.load({"timestamp": text, "value": 1})
+    reason = refusal.value.messages_dict["timestamp"][0]
+    event = json.dumps({"timestamp": text, "value": 1})
+    for body, media_type in (
+        (f"[{event}]", JSON),
+        (json.dumps({"timestamp": [text], "value": [1]}), JSON),
+        (event, NDJSON),
+        (f'timestamp,value\n"{text}",1\n', CSV),
+    ):
+        (error,) = decode(body.encode(), media_type, max_events=1).errors
+        assert (error["field"], error["reason"]) == ("timestamp", reason)
+    assert decode_one(event.encode()) is None
+    with pytest.raises(ValidationError):
+        Instant().deserialize(text)
+
+
+def test_the_forms_over_http(client: FlaskClient) -> None:
+    """POST /event and all forms of POST /events take the forms with one reading and name what is wrong with others."""
+    for text, meant in OTHER_FORMS.items():
+        answer = client.post("/event", json={"timestamp": text, "value": 1}).json
+        assert answer["received_timestamp"] == meant + "+00:00"
+    texts = list(OTHER_FORMS)
+    values = [*range(len(texts))]
+    lines = io.StringIO(newline="")
+    csv.writer(lines).writerows([("timestamp", "value"), *zip(texts, values, strict=True)])
+    for body, media_type in (
+        (json.dumps([{"timestamp": text, "value": 1} for text in texts]), JSON),
+        (json.dumps({"timestamp": texts, "value": values}), JSON),
+        ("".join(json.dumps({"timestamp": text, "value": 1}) + "\n" for text in texts), NDJSON),
+        (lines.getvalue(), CSV),
+    ):
+        answer = client.post("/events", data=body, content_type=media_type).json
+        assert answer["stored"] + answer["expired"] == len(texts)
+    for text, reason in REFUSED.items():
+        if len(text) >= EVENT_MAX_BYTES:
+            continue
+        problem = assert_problem(client.post("/event", json={"timestamp": text, "value": 1}), 422, "validation")
+        assert reason in problem["errors"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "first_us", "count"),
+    [
+        # Nanoseconds as time.time_ns() has them, Java's ZonedDateTime, Go's time.Time, a cloud's export.
+        (
+            "".join(
+                f'{{"timestamp": {1_763_711_000_000_000_000 + row * 1_000_000}, "value": 0.5}}\n' for row in range(100)
+            ),
+            NDJSON,
+            1_763_711_000_000_000,
+            100,
+        ),
+        (
+            '{"timestamp": "2025-11-21T08:44:59.123+01:00[Europe/Paris]", "value": 1}\n'
+            '{"timestamp": "2025-11-21T07:44:59.5Z[UTC]", "value": 2}\n',
+            NDJSON,
+            1_763_711_099_123_000,
+            2,
+        ),
+        ('{"timestamp": "2025-11-21 07:44:59.26 +0000 UTC", "value": 1}\n', NDJSON, 1_763_711_099_260_000, 1),
+        ("timestamp,value\n2025-11-21 07:40:00,41.9\n2025-11-21 07:44:59,49.7\n", CSV, 1_763_710_800_000_000, 2),
+        ("timestamp,value\n20251121074400,1\n20251121074459,2\n", CSV, 1_763_711_040_000_000, 2),
+        ("timestamp,value\n2025/11/21 07:44:00,1\n2025/11/21 7:44:59,2\n", CSV, 1_763_711_040_000_000, 2),
+        ("timestamp,value\n1763711040000,1\n1763711099999,2\n", CSV, 1_763_711_040_000_000, 2),
+        ("timestamp,value\n1763711040000000,1\n1763711099999999,2\n", CSV, 1_763_711_040_000_000, 2),
+    ],
+)
+def test_files_as_others_write_them(client: FlaskClient, body: str, media_type: str, first_us: int, count: int) -> None:
+    """A file of theirs is recorded as it is, and its events show in the window."""
+    assert client.post("/events", data=body, content_type=media_type).json["stored"] == count
+    assert client.get("/statistics").json["count"] == count
+    assert client.get("/series").json["series"][0]["first"] == format_timestamp(first_us)
+
+
+@pytest.mark.parametrize("days", ["46346.3229", "46346", "46346,3229", "45982.32"])
+def test_a_spreadsheets_day_numbers_are_named(client: FlaskClient, days: str) -> None:
+    """They are no Unix seconds of 1970, and lost: each line is refused, with the date that is meant."""
+    body = f'timestamp,value\n"{days}",12.5\n"{days}",13.1\n'
+    problem = assert_problem(client.post("/events", data=body, content_type=CSV), 422, "validation")
+    assert problem["rejected"] == 2
+    meant = "2026-11-20T" if days.startswith("46346") else "2025-11-21T07:40:48"
+    assert "spreadsheet's day number" in problem["errors"][0]["reason"]
+    assert meant in problem["errors"][0]["reason"]
 
 
 @slow

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from werkzeug.test import EnvironBuilder
 
+from statsapi.app import create_app
+from statsapi.config import Settings
 from statsapi.keys import new_key
 from tests.conftest import require_binary
 from tests.servers import ROOT, Server, free_port, gunicorn_server, stop, wait_until
@@ -43,7 +46,9 @@ http {{
 """
 
 
-TLS_LINE = re.compile(r"^    # (?=listen 443 |ssl_|add_header Strict|if \(\$scheme)", re.MULTILINE)
+PROBE = "tests.servers:app"
+
+TLS_LINE = re.compile(r"^    # (?=listen 443 |listen \[::\]:443 |ssl_|add_header Strict|if \(\$scheme)", re.MULTILINE)
 
 
 class Tls(NamedTuple):
@@ -65,14 +70,16 @@ def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s", tls: 
     exchanged = [
         ("unix:/run/statsapi/gunicorn.sock", f"unix:{socket_path}", 2),
         ("listen 80;", f"listen 127.0.0.1:{port};", 1),
+        ("listen [::]:80;", f"listen [::1]:{port};", 1),
         ("/var/log/nginx/access.log", f"{directory}/access.log", 1),
         ("client_header_timeout 15s;", f"client_header_timeout {header_timeout};", 1),
     ]
     if tls is not None:
         site, uncommented = TLS_LINE.subn("    ", site)
-        assert uncommented == 6
+        assert uncommented == 7
         exchanged += [
             ("listen 443 ssl;", f"listen 127.0.0.1:{tls.port} ssl;", 1),
+            ("listen [::]:443 ssl;", f"listen [::1]:{tls.port} ssl;", 1),
             ("/etc/ssl/statsapi.pem", str(tls.certificate), 1),
             ("/etc/ssl/statsapi.key", str(tls.key), 1),
         ]
@@ -116,6 +123,50 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[i
     return response.status, response.getheader("Content-Type", ""), json.loads(text)
 
 
+def test_nginx_listens_to_ipv6_as_well(tmp_path: Path) -> None:
+    """The same answers at ::1; a client of IPv6 alone would otherwise meet nobody, or nginx's own page."""
+    socket_path = tmp_path / "gunicorn.sock"
+    with (
+        gunicorn_server(tmp_path / "app", workers=1, bind=f"unix:{socket_path}"),
+        nginx(tmp_path, socket_path) as port,
+    ):
+        for host in ("127.0.0.1", "::1"):
+            connection = http.client.HTTPConnection(host, port, timeout=30)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200
+            connection.close()
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_debians_own_site_wins_until_it_is_removed(tmp_path: Path, removed: bool) -> None:
+    """What the file's head says: a site with default_server takes every request, unless ours has a name to ask for."""
+    socket_path = tmp_path / "gunicorn.sock"
+    port = free_port()
+    ours = (ROOT / "deploy" / "nginx.conf").read_text()
+    head = ours[: ours.index("\nupstream")]
+    assert "rm /etc/nginx/sites-enabled/default" in head
+    for old, new in {
+        "unix:/run/statsapi/gunicorn.sock": f"unix:{socket_path}",
+        "listen 80;": f"listen 127.0.0.1:{port};" + ("" if removed else " server_name stats.example;"),
+        "listen [::]:80;": f"listen [::1]:{port};",
+        "/var/log/nginx/access.log": f"{tmp_path}/access.log",
+    }.items():
+        ours = ours.replace(old, new)
+    debians = f"server {{ listen 127.0.0.1:{port} default_server; server_name _; return 200 'Welcome to nginx!'; }}\n"
+    with (
+        gunicorn_server(tmp_path / "app", workers=1, bind=f"unix:{socket_path}"),
+        nginx_with(tmp_path, ours if removed else ours + debians, port),
+    ):
+        answered = {}
+        for name in ("localhost", "stats.example"):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", "/healthz", headers={"Host": name})
+            answered[name] = connection.getresponse().read().decode()
+            connection.close()
+    assert ("Welcome" in answered["localhost"]) is not removed
+    assert '"ok"' in answered["stats.example"]
+
+
 def test_the_service_behind_nginx(tmp_path: Path) -> None:
     """Requests, large bodies and refusals go through nginx; what nginx itself refuses looks like our problems."""
     directory = tmp_path
@@ -130,11 +181,11 @@ def test_the_service_behind_nginx(tmp_path: Path) -> None:
             assert ask(port, "GET", "/statistics")[2]["count"] == expected
         assert ask(port, "GET", "/nowhere")[:2] == (404, "application/problem+json")
 
-        padded = event + b" " * (15 << 20)  # fits, and does not fit in nginx's buffer
-        assert ask(port, "POST", "/event", padded)[0] == 200
+        padded = b"[" + event + b"]" + b" " * (15 << 20)  # fits, and does not fit in nginx's buffer
+        assert ask(port, "POST", "/events", padded)[0] == 200
         too_large = event + b" " * (17 << 20)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        connection.putrequest("POST", "/event")
+        connection.putrequest("POST", "/events")
         connection.putheader("Content-Length", str(len(too_large)))
         connection.endheaders()
         response = connection.getresponse()
@@ -206,9 +257,9 @@ def exchange(
     return response, body
 
 
-def location_of(connection: http.client.HTTPConnection, headers: dict[str, str]) -> str | None:
-    """Where /docs leads: the one absolute URL that the service builds, so what it takes the scheme to be."""
-    return exchange(connection, "/docs", headers)[0].headers["Location"]
+def told(connection: http.client.HTTPConnection, headers: dict[str, str]) -> dict[str, str | None]:
+    """What the application is told of scheme and path: the probe's word, as our answers show neither."""
+    return json.loads(exchange(connection, "/told", headers)[1])
 
 
 LIES = {
@@ -222,21 +273,34 @@ LIES = {
 
 def test_the_scheme_is_nginxs_word(tmp_path: Path) -> None:
     """Over plain HTTP it is http, whatever the client claims, and a header of its own names no other path."""
-    with behind_nginx(tmp_path, workers=1, env={"STATSAPI_TRUSTED_PROXIES": "1"}) as (_, port):
+    with behind_nginx(tmp_path, workers=1, app=PROBE) as (_, port):
         for headers in ({}, LIES):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-            assert location_of(connection, headers | {"Host": "api.example"}) == "http://api.example/docs/"
+            assert told(connection, headers) == {"forwarded": "http", "scheme": "http", "prefix": ""}
 
 
 @pytest.mark.parametrize("unix", [True, False])
 def test_without_a_trusted_proxy_no_scheme_is_believed(tmp_path: Path, unix: bool) -> None:
-    """STATSAPI_TRUSTED_PROXIES=0: neither on loopback nor on a Unix socket, where Gunicorn itself would."""
+    """Gunicorn passes nothing off as true: neither on loopback nor on a Unix socket, where it would by itself."""
     bind = f"unix:{tmp_path}/s" if unix else "127.0.0.1:0"
-    with gunicorn_server(tmp_path / "app", workers=1, bind=bind) as server:
+    with gunicorn_server(tmp_path / "app", workers=1, bind=bind, app=PROBE) as server:
         for headers in ({}, LIES):
             connection = http.client.HTTPConnection("localhost")
             connection.sock = server.connect()
-            assert location_of(connection, headers | {"Host": "api.example"}) == "http://api.example/docs/"
+            found = told(connection, headers)
+            assert (found["scheme"], found["prefix"]) == ("http", "")
+
+
+@pytest.mark.parametrize(("trusted", "scheme"), [(0, "http"), (1, "https")])
+def test_a_trusted_proxys_scheme_is_believed(trusted: int, scheme: str) -> None:
+    """STATSAPI_TRUSTED_PROXIES counts the last ones only: what a client wrote before them is not believed."""
+    app = create_app(Settings(journal="memory://", trusted_proxies=trusted), background=False)
+    headers = {"X-Forwarded-Proto": "gopher, https", "X-Forwarded-Prefix": "/elsewhere", "X-Forwarded-Host": "evil"}
+    environ = EnvironBuilder("/healthz", headers=headers).get_environ()
+    app.wsgi_app(environ, lambda *args: None)  # type: ignore[arg-type,return-value]
+    assert environ["wsgi.url_scheme"] == scheme
+    assert environ["SCRIPT_NAME"] == ""
+    assert environ["HTTP_HOST"] == "localhost"
 
 
 def test_https_with_the_files_own_lines(tmp_path: Path) -> None:
@@ -254,14 +318,13 @@ def test_https_with_the_files_own_lines(tmp_path: Path) -> None:
     )
     context = ssl.create_default_context(cafile=tls.certificate)
     socket_path = tmp_path / "gunicorn.sock"
-    env = {"STATSAPI_TRUSTED_PROXIES": "1"}
     with (
-        gunicorn_server(tmp_path / "app", workers=1, bind=f"unix:{socket_path}", env=env),
+        gunicorn_server(tmp_path / "app", workers=1, bind=f"unix:{socket_path}", app=PROBE),
         nginx(tmp_path, socket_path, tls=tls) as port,
     ):
         for headers in ({}, {"X-Forwarded-Proto": "http"}):
             secure = http.client.HTTPSConnection("localhost", tls.port, timeout=30, context=context)
-            assert location_of(secure, headers | {"Host": "api.example"}) == "https://api.example/docs/"
+            assert told(secure, headers)["forwarded"] == "https"
         response, _ = exchange(
             http.client.HTTPSConnection("localhost", tls.port, timeout=30, context=context), "/statistics", {}
         )

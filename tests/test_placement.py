@@ -69,6 +69,17 @@ def test_columns_and_single_events_agree(columns: list[list[int]], rollup_us: in
     assert (older, expired, ahead) == expected[1:]
 
 
+@pytest.mark.parametrize("edge_us", EDGES_US)
+@pytest.mark.parametrize("by_us", [-1, 0, 1])
+@pytest.mark.parametrize("dedup", [False, True])
+def test_every_edge_to_the_microsecond(edge_us: int, by_us: int, dedup: bool) -> None:
+    """Among recent events, the one at an edge is counted where it lies, whether or not the others decide it."""
+    bounds = bounds_of(DAY_US + 5 * MINUTE_US, dedup)
+    placed = bounds.tally([np.array([NOW_US, edge_us + by_us]), np.array([NOW_US])])
+    expected = naive_place(edge_us + by_us, DAY_US + 5 * MINUTE_US, dedup)
+    assert placed == expected._replace(recent=expected.recent + 2)
+
+
 def test_a_single_event_is_told_by_identity() -> None:
     """One event comes to RECENT itself, which is what the hot path asks for."""
     assert bounds_of(0, False).tally([np.array([NOW_US])]) is RECENT
@@ -80,17 +91,24 @@ def test_a_single_event_is_told_by_identity() -> None:
         (5 * HOUR_US, "5 h"),
         (5 * HOUR_US + 300_000, "5 h"),
         (80 * MINUTE_US, "1 h 20 min"),
-        (9 * HOUR_US - 1, "8 h 59 min"),
+        (9 * HOUR_US - SECOND_US, "9 h"),
+        (9 * HOUR_US - MINUTE_US, "8 h 59 min"),
         (90 * SECOND_US, "1 min 30 s"),
-        (10 * MINUTE_US + 30 * SECOND_US, "10 min"),
-        (59 * MINUTE_US + 59 * SECOND_US, "59 min"),
+        (10 * MINUTE_US + 29 * SECOND_US, "10 min"),
+        (59 * MINUTE_US + 29 * SECOND_US, "59 min"),
+        (59 * MINUTE_US + 59 * SECOND_US, "1 h"),
+        (599_700_000, "10 min"),
+        (59_999_999, "1 min"),
         (SECOND_US, "1 s"),
         (250_000, "250 ms"),
         (1, "0.001 ms"),
         (0, "0 ms"),
         (DAY_US, "1 day"),
         (DAY_US + 3 * HOUR_US, "1 day 3 h"),
-        (2 * DAY_US + 59 * MINUTE_US, "2 days"),
+        (2 * DAY_US + 59 * MINUTE_US, "2 days 1 h"),
+        (2 * DAY_US - 1, "2 days"),
+        (10 * DAY_US - 1, "10 days"),
+        (366 * DAY_US, "366 days"),
         (12 * DAY_US + 3 * HOUR_US, "12 days"),
         (400 * DAY_US, "400 days"),
         (730 * DAY_US, "2 years"),
@@ -98,5 +116,5 @@ def test_a_single_event_is_told_by_identity() -> None:
     ],
 )
 def test_durations_as_people_say_them(duration_us: int, said: str) -> None:
-    """One unit, or two where the first alone would be coarse; cut, never rounded up."""
+    """One unit, or two where the first alone would be coarse, rounded to the second."""
     assert spell_duration(duration_us) == said

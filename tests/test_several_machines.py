@@ -35,7 +35,11 @@ def site(name: str, port: int, addresses: dict[str, str]) -> str:
     if name == "nginx-shards.conf":
         assert made.count("http://statsapi;") >= 2
         made = made.replace("proxy_pass http://statsapi;", "proxy_pass http://$statsapi_shard;")
-    for old, new in {"listen 80;": f"listen 127.0.0.1:{port};", **addresses}.items():
+    for old, new in {
+        "listen 80;": f"listen 127.0.0.1:{port};",
+        "listen [::]:80;": f"listen [::1]:{port};",
+        **addresses,
+    }.items():
         assert old in made, old
         made = made.replace(old, new)
     return made

@@ -14,11 +14,13 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from statsapi.api.batches import Sent, _Rows
 from statsapi.api.notes import NOTED_MAX, STORED, _lacks_offset
 from statsapi.app import create_app
 from statsapi.config import Settings
@@ -863,6 +865,43 @@ def test_a_missing_offset_is_seen_as_by_the_parser(date: str, rest: str) -> None
     except ValueError:
         return
     assert _lacks_offset(written) != has_offset(written)
+
+
+@pytest.mark.parametrize(
+    ("written", "as_utc"),
+    [
+        ("1763693100", False),  # Unix seconds as text
+        ("1763693100000", False),
+        ("2025-11-21 02:45:00 UTC", False),
+        ("2025-11-21 02:45:00 +0000 UTC", False),
+        ("2025-11-21T03:45:00+01:00[Europe/Berlin]", False),
+        ("Fri, 21 Nov 2025 02:45:00 GMT", False),
+        ("2025/11/21 02:45:00", True),
+        (" 2025-11-21T02:45:00 ", True),
+        ("20251121024500", True),
+        ("2025-11-21T02:44:60", True),
+    ],
+)
+@every_form
+def test_an_offset_in_any_form_of_a_timestamp(form: str, written: str, as_utc: bool) -> None:
+    """Forms of other languages and Unix time as text are told alike, alone and in a batch."""
+    said = "ies 5 h before now, outside the default window of 1 h" + AS_UTC * as_utc + "; ?window=6h shows it"
+    assert told(client_of(), written) == f"Event stored; it l{said}"
+    if form == "csv" and "," in written:
+        return  # has to be quoted there
+    body = send(client_of(), form, [Row(ago(0)), Row(written)]).json
+    place = FORMS[form][2](1)
+    assert body["notes"] == [place | {"field": "timestamp", "reason": f"l{said}"}]
+    assert body["notes_by_kind"]["read_as_utc"] == as_utc
+
+
+def test_what_was_written_is_found_again() -> None:
+    """Also for a row that does not fit the columns, in whose place they repeat the row before."""
+    odd: dict[int, object] = {1: {"timestamp": 5, "value": 1}}
+    rows = _Rows([NOW, NOW, ago(1)], [1.0, 1.0, 1.0], "default", "index", range(3), odd)
+    sent = Sent(np.full(3, NOW_US), np.full(3, True), rows)
+    assert sent.timestamps([0, 1, 2]) == [NOW, 5, ago(1)]
+    assert sent.timestamps([2]) == [ago(1)]
 
 
 @given(hows, moments_us, st.integers(0, 26), st.sampled_from("0123456789TZ:+-., "))

@@ -894,7 +894,10 @@ def _json_numbers(texts: list[Any]) -> list[int | float] | None:
     if not _DIGIT.match(texts[0]):
         return None
     try:
-        numbers = _NUMBERS.decode(f"[{','.join(texts)}]")
+        joined = ",".join(texts)
+        if "E+" in joined:  # 1.76371E+12 is what a spreadsheet leaves of a number
+            return None
+        numbers = _NUMBERS.decode(f"[{joined}]")
     except (TypeError, ValueError):
         return None
     return numbers if len(numbers) == len(texts) else None  # a quoted field may hold a comma

@@ -60,13 +60,13 @@ class Timestamp(fields.Field[int]):
             raise ValidationError(str(error)) from None
 
 
-# Behind a time, and at the end but for a zone's name or tag.
+# Behind a time, and at the end but for a zone's name or tag. Go writes it twice where the zone has no name.
 _LOST_PLUS: Final = re.compile(
-    r"((?:T\d|:).{0,24}) (\d\d(?::?\d\d)?)(?= *(?:\Z|\[|\([^)]*\)\Z| [A-Z]{1,5}\b))", re.ASCII
+    r"((?:T\d|:).{0,24}?) (\d\d(?::?\d\d)?)(?: +\2)?(?= *(?:\Z|\[|\([^)]*\)\Z| [A-Z]{1,5}\b))", re.ASCII
 )
 
 
-_LOST_PLUS_OF_NOW: Final = re.compile(r"\A\s*(now)\s+(?=[\dP])", re.ASCII | re.IGNORECASE)
+_LOST_PLUS_OF_NOW: Final = re.compile(r"\A(now) +(?=[\dP])", re.ASCII | re.IGNORECASE)
 
 
 class Instant(fields.Field[int | FromNow]):
@@ -82,7 +82,7 @@ class Instant(fields.Field[int | FromNow]):
     }
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int | FromNow:
-        text = _LOST_PLUS.sub(r"\1+\2", _LOST_PLUS_OF_NOW.sub(r"\1+", str(value)), count=1)
+        text = _LOST_PLUS.sub(r"\1+\2", _LOST_PLUS_OF_NOW.sub(r"\1+", str(value).strip()), count=1)
         try:
             return parse_instant(text)
         except ValueError as error:
