@@ -17,7 +17,17 @@ id and appended_us are not in the payload: the engine keeps them beside it, sinc
 Damage. What is kept carries a checksum, made when it is written and compared whenever it is read; what does not match
 is JournalDamaged. All are CRC-32 as in zlib (5.5 GB/s here and 0.1 µs a call; blake2b: 1 GB/s and 0.35 µs). It finds
 every damage within 32 bits and every odd number of flipped bits, and misses one in 4 billion of what is damaged at
-random. `checksum` of a record ends with 16 bytes of fixed length, so an engine whose server gives position and time
+random.
+
+Engines that write position and time themselves keep a record sealed, in one piece that proves itself:
+
+    sealed   payload | id 16 | position i64 | appended_us i64 | checksum u32 | 0 u32
+
+The CRC-32 of such a block is always RESIDUE, so many are checked with one C call each, and their columns are taken from
+where they stand: reading rows of sealed records alone is faster than reading payload, id, time and checksum apart
+(0.34 + 0.09 and 0.93 µs a row).
+
+`checksum` of a record ends with 16 bytes of fixed length, so an engine whose server gives position and time
 may let the server go on from `crc32(record_id, crc32(payload))`. A checkpoint's covers those of its pieces, so that a
 piece that is missing is noticed as well.
 """
@@ -53,6 +63,11 @@ _HEADER = struct.Struct("<BBHI")
 _SINGLE = struct.Struct("<BBHIHI")
 _BOUNDS = struct.Struct("<qq")
 _PLACE = struct.Struct("<qq")
+_END = struct.Struct("<II")
+_SEAL = struct.Struct("<16sqqxxxxxxxx")
+SEAL_BYTES = _SEAL.size
+RESIDUE = crc32(_END.pack(crc32(b""), 0))
+MISMATCH = "its checksum does not match"
 _KEY = struct.Struct("<q")
 _HEAD = struct.Struct("<IqqII")
 _ANSWER = struct.Struct("<IIq")
@@ -78,6 +93,61 @@ Change = Events | Deletion
 def checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> int:
     """A record's: the CRC-32 of payload, id, position int64 and appended_us int64, little-endian. 0.5 µs + 0.2 ns/B."""
     return crc32(_PLACE.pack(position, appended_us), crc32(record_id, crc32(payload)))
+
+
+def seal(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:
+    """The record as one block; `record_id` has 16 bytes. 0.8 µs + 0.3 ns/B."""
+    place = _PLACE.pack(position, appended_us)
+    return b"".join((payload, record_id, place, _END.pack(crc32(place, crc32(record_id, crc32(payload))), 0)))
+
+
+class Sealed(NamedTuple):
+    """What stands beside the payload of a sealed record."""
+
+    record_id: bytes
+    position: int
+    appended_us: int
+
+
+def seal_of(record: bytes) -> Sealed:
+    """JournalDamaged is for `decode_sealed` and `check_sealed`: nothing is checked here but the length."""
+    if len(record) < SEAL_BYTES:
+        return Sealed(b"", 0, 0)
+    return Sealed(*_SEAL.unpack_from(record, len(record) - SEAL_BYTES))
+
+
+def check_sealed(position: int, record: bytes) -> Sealed:
+    """One record's seal, if it is the one that was written at this position; JournalDamaged otherwise."""
+    if crc32(record) != RESIDUE or len(record) < SEAL_BYTES + 8:
+        raise JournalDamaged(_where(position), MISMATCH)
+    sealed = seal_of(record)
+    if sealed.position != position:
+        raise JournalDamaged(_where(position), f"record {sealed.position} stands in its place")
+    return sealed
+
+
+def decode_sealed(after: int, records: Sequence[bytes]) -> list[Change]:
+    """`decode_records` for the sealed records that follow position `after` without a gap, all checked.
+
+    JournalDamaged names the first that is not what was written, or is missing.
+    """
+    if set(map(crc32, records)) - {RESIDUE}:
+        at = next(at for at, record in enumerate(records) if crc32(record) != RESIDUE)
+        raise JournalDamaged(_where(after + 1 + at), MISMATCH)
+    positions = range(after + 1, after + 1 + len(records))
+    changes: list[Change] = []
+    first = 0
+    for at in [at for at, record in enumerate(records) if len(record) >= ALONE_FROM_BYTES and _is_compact(record)]:
+        changes += _decode_small(positions[first:at], None, records[first:at])
+        changes += _decode_alone_sealed(positions[at], records[at])
+        first = at + 1
+    return changes + _decode_small(positions[first:], None, records[first:])
+
+
+def missing(first: int, last: int) -> JournalDamaged:
+    """These records ought to stand in the journal and do not."""
+    what = _where(first) if first == last else f"the journal's records {first} to {last}"
+    return JournalDamaged(what, "it is missing" if first == last else "they are missing")
 
 
 def checksums(
@@ -179,7 +249,7 @@ def decode_records(positions: Sequence[int], appended_us: Sequence[int], payload
     first = 0
     for at in [at for at, payload in enumerate(payloads) if len(payload) >= ALONE_FROM_BYTES and _is_compact(payload)]:
         changes += _decode_small(positions[first:at], appended_us[first:at], payloads[first:at])
-        changes += _decode_alone(positions[at], appended_us[at], payloads[at])
+        changes += _decode_alone(positions[at], appended_us[at], payloads[at], len(payloads[at]))
         first = at + 1
     if first == 0:
         return _decode_small(positions, appended_us, payloads)
@@ -192,13 +262,13 @@ def _is_compact(payload: bytes) -> bool:
     return len(payload) >= ALONE_FROM_BYTES * parts
 
 
-def _decode_alone(position: int, appended_us: int, payload: bytes) -> list[Change]:
-    """One record of either kind."""
+def _decode_alone(position: int, appended_us: int, payload: bytes, end: int) -> list[Change]:
+    """One record of either kind, which ends there."""
     where = _where(position)
-    _, kind, _, _ = _header(payload, 0, len(payload), where)
+    _, kind, _, _ = _header(payload, 0, end, where)
     if kind == KIND_DELETE:
-        return [_decode_deletion(payload, 0, len(payload), where)]
-    names, counts, ts_us, values = _decode_events(payload, 0, len(payload), where)
+        return [_decode_deletion(payload, 0, end, where)]
+    names, counts, ts_us, values = _decode_events(payload, 0, end, where)
     appended = np.full(len(ts_us), appended_us, np.int64)  # broadcast_to has 5 µs of its own
     appended.flags.writeable = False
     return [
@@ -208,27 +278,59 @@ def _decode_alone(position: int, appended_us: int, payload: bytes) -> list[Chang
     ]
 
 
-def _decode_small(positions: Sequence[int], appended_us: Sequence[int], payloads: Sequence[bytes]) -> list[Change]:
-    """Records that are not worth a step each."""
+def _decode_alone_sealed(position: int, record: bytes) -> list[Change]:
+    sealed = seal_of(record)
+    if sealed.position != position:
+        raise _misplaced(position, sealed.position)
+    return _decode_alone(position, sealed.appended_us, record, len(record) - SEAL_BYTES)
+
+
+def _misplaced(position: int, found: int) -> JournalDamaged:
+    if found > position:
+        return missing(position, found - 1)
+    return JournalDamaged(_where(position), f"record {found} stands in its place")
+
+
+def _decode_small(
+    positions: Sequence[int], appended_us: Sequence[int] | None, payloads: Sequence[bytes]
+) -> list[Change]:
+    """Records that are not worth a step each. Without `appended_us` they are sealed, and known to be what was written:
+    their positions are checked, and their times taken, here.
+    """
     count = len(payloads)
     if count == 0:
         return []
     if count == 1:
-        return _decode_alone(positions[0], appended_us[0], payloads[0])
+        if appended_us is None:
+            return _decode_alone_sealed(positions[0], payloads[0])
+        return _decode_alone(positions[0], appended_us[0], payloads[0], len(payloads[0]))
     data = b"".join(payloads)
-    ends = np.fromiter(map(len, payloads), np.int64, count).cumsum()
-    starts = ends - np.fromiter(map(len, payloads), np.int64, count)
-    lengths = ends - starts
+    lengths = np.fromiter(map(len, payloads), np.int64, count)
+    ends = lengths.cumsum()
+    starts = ends - lengths
+    if appended_us is None:
+        ends -= SEAL_BYTES
+        lengths -= SEAL_BYTES
     crooked = np.flatnonzero((lengths % 8 != 0) | (lengths < 8))
     if len(crooked):
         raise _malformed(_where(positions[int(crooked[0])]), "its length is not one that a record can have")
     words = np.frombuffer(data, "<u8")
+    if appended_us is None:
+        places = ends >> 3
+        found = words[places + 2].view("<i8")
+        misplaced = np.flatnonzero(found != np.array(positions, np.int64))
+        if len(misplaced):
+            at = int(misplaced[0])
+            raise _misplaced(positions[at], int(found[at]))
+        stamps = words[places + 3].view("<i8")
+    else:
+        stamps = np.array(appended_us, np.int64)
     heads = words[starts >> 3]
     alien = np.flatnonzero(((heads & np.uint64(0xFF)) != VERSION) | ((heads & np.uint64(0xFF00)) > KIND_DELETE << 8))
     if len(alien):
         at = int(alien[0])
         _header(data, int(starts[at]), int(ends[at]), _where(positions[at]))
-    run = _Run(positions, np.array(appended_us, np.int64), data, words, starts, ends, heads)
+    run = _Run(positions, stamps, data, words, starts, ends, heads, SEAL_BYTES >> 3 if appended_us is None else 0)
     changes: list[Change] = []
     first = 0
     for at in np.flatnonzero((heads & np.uint64(0xFF00)) == KIND_DELETE << 8).tolist():
@@ -251,6 +353,7 @@ class _Run:
         starts: Ints,
         ends: Ints,
         heads: Words,
+        seal_words: int,
     ) -> None:
         self.positions = positions
         self.appended_us = appended_us
@@ -259,6 +362,7 @@ class _Run:
         self.starts = starts
         self.ends = ends
         self.heads = heads
+        self.seal_words = seal_words
 
     def events(self, first: int, stop: int) -> list[Events]:
         """The events of the records [first, stop), none of which is a deletion, one Events per series."""
@@ -306,7 +410,8 @@ class _Run:
         width = int(self.ends[rows[0]] - self.starts[rows[0]]) >> 3
         start = int(self.starts[rows[0]]) >> 3
         if int(rows[-1] - rows[0]) == len(rows) - 1:
-            table = self.words[start : start + width * len(rows)].reshape(-1, width)
+            stride = width + self.seal_words
+            table = self.words[start : start + stride * len(rows)].reshape(-1, stride)[:, :width]
         else:
             table = self.words[(self.starts[rows] >> 3)[:, None] + np.arange(width)]
         names = table[:, 1:-2]  # name length, count and name
