@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from statsapi.errors import JournalRefused, JournalUnavailable
+from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import START, Appended, Checkpoint, HistoryChanged, Key, Mark, Proposal, open_journal
 from statsapi.journal import sqlite as engine
+from statsapi.journal import sqlite_tables as tables
+from statsapi.journal.format import encode
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
 from tests.journal_engines import event, segments, values
@@ -182,7 +184,7 @@ def test_fsync_modes(path: str) -> None:
         with closing(SqliteJournal(path, fsync=fsync)) as journal:  # type: ignore[arg-type]
             connection = journal._writer.connection()
             assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
-            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert connection.execute("PRAGMA journal_mode").fetchone() == (b"wal",)
 
 
 def test_maintain_moves_everything_into_the_file(journal: SqliteJournal, path: str, tmp_path: Path) -> None:
@@ -233,7 +235,7 @@ def test_files_stay_bounded_under_load(path: str, monkeypatch: pytest.MonkeyPatc
         assert wal_bytes < went_through / 3
         assert file_bytes < went_through / 3
         with closing(sqlite3.connect(path)) as look:
-            assert look.execute("SELECT count(*) FROM log").fetchone() == (0,)
+            assert look.execute("SELECT count(*) FROM records").fetchone() == (0,)
             assert look.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -251,7 +253,7 @@ def test_dead_records_leave_in_bounded_steps(
     for _ in range(4):
         journal.maintain()
         with closing(sqlite3.connect(path)) as look:
-            left += look.execute("SELECT count(*) FROM log").fetchone()
+            left += look.execute("SELECT count(*) FROM records").fetchone()
         assert values(journal, marks[44]) == {"default": [45.0, 46.0, 47.0, 48.0, 49.0]}
     assert left == [30, 10, 5, 5]
 
@@ -292,25 +294,108 @@ def test_nothing_leaks(path: str) -> None:
         with pytest.raises(JournalRefused):
             SqliteJournal(os.path.dirname(path))
     assert len(os.listdir("/proc/self/fd")) == before
-    assert os.listdir(os.path.dirname(path)) == ["events.db"]
+    assert sorted(os.listdir(os.path.dirname(path))) == ["events.db", "events.db-mark"]
 
 
 # Files of other versions, and files that cannot be used
 
 
-def test_a_file_of_schema_1_is_brought_up_to_date(tmp_path: Path) -> None:
-    """It has no pieces: they are added, and what it holds stays."""
-    path = str(tmp_path / "events.db")
-    with closing(SqliteJournal(path)) as journal:
-        mark = journal.append(event(7.0)).mark
-    assert mark is not None
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE pieces; PRAGMA user_version=1;")
+# As schema 1 made it; schema 2 has pieces as well.
+_SCHEMA_1 = """
+CREATE TABLE log (seq INTEGER PRIMARY KEY, id BLOB NOT NULL, appended_us INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE checkpoint (
+    one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL, position INTEGER NOT NULL,
+    record_id BLOB NOT NULL, appended_us INTEGER NOT NULL, state BLOB NOT NULL
+);
+CREATE TABLE keys (
+    name BLOB PRIMARY KEY, digest BLOB NOT NULL, answer BLOB NOT NULL, expires_us INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX keys_by_expiry ON keys (expires_us);
+PRAGMA application_id=0x73746174;
+"""
+
+
+def make_old(path: str, version: int, records: int) -> list[Mark]:
+    """A file of an older version: the first two records are compacted, with a key and, in 2, two pieces."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    marks = [Mark(number, os.urandom(16)) for number in range(1, records + 1)]
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(_SCHEMA_1 + f"PRAGMA user_version={version};")
+        connection.execute("BEGIN")
+        for mark in marks[2:]:
+            payload = encode(EventBatch.single("default", 0, float(mark.position)))
+            connection.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (*mark, mark.position, payload))
+        connection.execute("INSERT INTO checkpoint VALUES (1, ?, ?, ?, 2, ?)", (b"c" * 16, *marks[1], b"state"))
+        connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (b"name", b"digest", b"answer", 1 << 60))
+        if version == 2:
+            connection.execute("CREATE TABLE pieces (key INTEGER PRIMARY KEY, piece BLOB NOT NULL)")
+            connection.executemany("INSERT INTO pieces VALUES (?, ?)", [(1, b"one"), (2, b"two")])
+        connection.execute("COMMIT")
+    return marks
+
+
+def check_upgraded(journal: SqliteJournal, version: int, marks: list[Mark]) -> None:
+    checkpoint = journal.read_checkpoint()
+    assert checkpoint == Checkpoint(b"c" * 16, marks[1], 2, b"state")
+    assert values(journal, marks[1]) == {"default": [float(mark.position) for mark in marks[2:]]}
+    assert journal.read_pieces(b"c" * 16, 0, 9) == ([(1, b"one"), (2, b"two")] if version == 2 else [])
+    assert journal.find_answer(Key(b"name", b"digest", 1)) == b"answer"
+    assert journal.info().schema_version == 3
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_file_is_brought_up_to_date(path: str, version: int) -> None:
+    """Its records, checkpoint, pieces and keys stay, and have checksums from then on."""
+    marks = make_old(path, version, 20)
     with closing(SqliteJournal(path)) as journal, closing(SqliteJournal(path)) as other:
-        assert values(journal) == {"default": [7.0]}
-        assert journal.replace_prefix(None, Checkpoint(b"c", mark, 0, b""), {1: b"one"})
-        assert other.read_pieces(b"c", 0, 2) == [(1, b"one")]
-        assert journal.info().schema_version == 2
+        check_upgraded(journal, version, marks)
+        mark = mark_of(journal.append(event(21.0)))
+        assert mark.position == 21
+        assert journal.replace_prefix(b"c" * 16, Checkpoint(b"d", marks[4], 0, b""), {3: b"three"})
+        assert other.read_pieces(b"d", 0, 4)[-1] == (3, b"three")
+    with closing(sqlite3.connect(path)) as look:
+        assert list(tables.damages(look)) == []
+
+
+def test_an_upgrade_may_be_interrupted(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after any step it goes on from there when the file is opened again, with the same result."""
+    monkeypatch.setattr(tables, "UPGRADE_ROWS", 7)
+    for survived in range(12):
+        path = str(tmp_path / f"{survived}.db")
+        marks = make_old(path, 2, 30)
+        code = (
+            "import os, sys; from statsapi.journal import sqlite, sqlite_tables as t; t.UPGRADE_ROWS = 7; left = "
+            f"[{survived}]\n"
+            "class C(sqlite.sqlite3.Connection):\n"
+            " def execute(self, statement, *a):\n"
+            "  if statement == 'COMMIT':\n"
+            "   if not left[0]: os._exit(9)\n"
+            "   left[0] -= 1\n"
+            "  return super().execute(statement, *a)\n"
+            "old = sqlite.sqlite3.connect\n"
+            "sqlite.sqlite3.connect = lambda *a, **k: old(*a, factory=C, **k)\n"
+            f"sqlite.SqliteJournal({path!r}).close()"
+        )
+        died = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode
+        with closing(SqliteJournal(path)) as journal:
+            check_upgraded(journal, 2, marks)
+        if died == 0:
+            break
+    else:
+        raise AssertionError("it was interrupted at each step")
+    assert survived > 5
+
+
+def test_an_older_file_in_use_is_not_upgraded(path: str) -> None:
+    """While an older version's worker has it open it is left as it is, and the refusal says to stop that first."""
+    make_old(path, 2, 5)
+    with closing(sqlite3.connect(path)) as older:
+        assert older.execute("SELECT count(*) FROM log").fetchone() == (3,)
+        with pytest.raises(JournalRefused, match="stop all its workers"):
+            SqliteJournal(path)
+        assert older.execute("PRAGMA user_version").fetchone() == (2,)
+    SqliteJournal(path).close()
 
 
 def test_files_that_are_not_ours_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,11 +414,11 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path, monkeypatch: pytest
         (foreign, "name another file"),
         (garbage, "restore it from a backup"),
         (newer, "use a newer one"),
-        (str(tmp_path), "name another"),
+        (str(tmp_path), "name a file in it"),
         (in_a_file, "make it, or name another"),
     ):
         before = Path(path).read_bytes() if os.path.isfile(path) else b""
-        with pytest.raises(JournalRefused, match=said):
+        with pytest.raises(ConfigError, match=said):
             open_journal(f"sqlite:///{path}")
         assert not before or Path(path).read_bytes() == before
     good = str(tmp_path / "good.db")
@@ -472,7 +557,14 @@ def test_a_backup_never_spoils_what_is_there(journal: SqliteJournal, path: str, 
     journal.backup(str(existing), overwrite=True)
     with closing(SqliteJournal(str(existing))) as copy:
         assert values(copy) == values(journal) == {"default": [1.0]}
-    assert sorted(file.name for file in target.iterdir()) == ["backup.db", "folder", "link.db", "used.db"]
+    assert sorted(file.name for file in target.iterdir()) == [
+        "backup.db",
+        "backup.db-mark",
+        "folder",
+        "link.db",
+        "used.db",
+        "used.db-mark",
+    ]
 
 
 def test_a_backup_keeps_the_journals_mode(journal: SqliteJournal, path: str, tmp_path: Path) -> None:
@@ -494,7 +586,7 @@ def test_a_damaged_journal_gives_no_backup(path: str, tmp_path: Path) -> None:
         with open(path, "r+b") as file:  # drops this process's locks, which nobody misses here
             file.seek(os.stat(path).st_size - 3 * 4096)
             file.write(os.urandom(2 * 4096))
-        with pytest.raises(JournalUnavailable, match="damaged"):
+        with pytest.raises(JournalDamaged, match="the copy was not kept"):
             journal.backup(str(backup), overwrite=True)
     assert backup.read_bytes() == before
 

@@ -25,6 +25,10 @@ WAIT_LIMIT_S: Final = 5.0
 _UNLIMITED: Final = 1 << 62
 
 
+# What became of one request: JournalDamaged where what is kept under its key is; its neighbours go on.
+Outcome = Appended | IdempotencyConflict | JournalDamaged
+
+
 class Request:
     """An append under way: its record's id and payload (None: no record), its key and answer. Its recorder sets
     `outcome`.
@@ -37,11 +41,11 @@ class Request:
         self.payload = payload
         self.answer = answer
         self.key = key
-        self.outcome: Appended | IdempotencyConflict | JournalUnavailable | JournalRefused | None = None
+        self.outcome: Outcome | JournalUnavailable | JournalRefused | None = None
 
 
 class Record(Protocol):
-    def __call__(self, group: list[Request], deadline_s: float, /) -> Sequence[Appended | IdempotencyConflict]:
+    def __call__(self, group: list[Request], deadline_s: float, /) -> Sequence[Outcome]:
         """Fill the group by `take`, record it, and say what became of each, in its order. The writer's lock is held.
 
         To be taken as late as may be: who comes meanwhile goes along. Raises JournalUnavailable, also when it had to

@@ -1,9 +1,6 @@
 """The embedded journal: one SQLite file in WAL mode, shared by all workers of one machine.
 
-    log         seq INTEGER PRIMARY KEY | id | appended_us | payload        one row a record
-    checkpoint  id | position | record_id | appended_us | state             at most one row
-    pieces      key INTEGER PRIMARY KEY | piece                             the checkpoint's, changed with it
-    keys        name PRIMARY KEY | digest | answer | expires_us             written with the record
+Its tables, and how it is seen that they are whole: sqlite_tables.py.
 
 Positions are seq: the last row's plus one, or the checkpoint's plus one when everything was compacted, taken
 inside the write transaction. Rows go only from the front and only up to the checkpoint, so none is given
@@ -11,7 +8,9 @@ twice; AUTOINCREMENT promises the same, and dirties a second page with every app
 
 After a crash. A committed transaction is in the WAL, which is the operating system's once COMMIT returned:
 SIGKILL loses nothing. fsync=always: COMMIT fsyncs (synchronous=FULL). fsync=interval: `maintain` does, with a
-passive WAL checkpoint (synchronous=NORMAL). A COMMIT that fails with an I/O error is of unknown outcome: its
+passive WAL checkpoint (synchronous=NORMAL), and where that cannot come to its end, since somebody reads an older state
+or the disk is full, by flushing the -wal itself. How far it had got is noted beside the file (highwater.py), so that a
+lost end is noticed when it is opened again. A COMMIT that fails with an I/O error is of unknown outcome: its
 last frame may be on the disk. Every other failure surely recorded nothing.
 
 Threads and processes. Three connections, each behind a lock of its own: the writer, the reader, the keeper
@@ -21,9 +20,10 @@ hang. Order of locks: writer before reader; the keeper's alone.
 
 The file must stay the one that was opened: its inode is compared before every COMMIT and every read (1 µs).
 When it was replaced (a backup was moved into its place) each connection is opened afresh, and marks no longer
-match. The old file's -wal, which SQLite would play into the new file, is taken away first. A backup must be
-moved into place, not copied over the open file, which nothing can see and SQLite does not survive. Never open
-the file itself with os.open: closing any descriptor of it drops the process's POSIX locks.
+match. A link is followed at each opening: the file behind it counts. The old file's -wal, which SQLite would play
+into the new file, is taken away first. A backup must be moved into place, not copied over the open file, which
+nothing can see and SQLite does not survive. Never open the file itself with os.open: closing any descriptor of it
+drops the process's POSIX locks.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ import os
 import secrets
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
-from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
+from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import (
     NO_PIECES,
     READ_LIMIT_BYTES,
@@ -61,15 +63,11 @@ from statsapi.journal import (
     time_after,
     wall_clock_us,
 )
-from statsapi.journal.format import decode_records
-from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Request, held_up
-
-APPLICATION_ID = 0x73746174  # "stat"
-SCHEMA_VERSION = 2
-
-# CPU µs an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280. Single ones are
-# many.
-PAGE_BYTES = 4096
+from statsapi.journal import sqlite_tables as tables
+from statsapi.journal.format import Sealed, check_sealed, decode_sealed, missing, seal_of
+from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Outcome, Request, held_up
+from statsapi.journal.highwater import HighWater, Noted
+from statsapi.journal.sqlite_tables import PAGE_BYTES, SCHEMA_VERSION
 
 # Who finds the write lock taken asks again after this. Appends/s of 2 and 4 processes with 4 threads each, on
 # two busy cores where runs differ by a third, so that these are much the same:
@@ -95,6 +93,9 @@ WAL_NET_BYTES = 256 << 20
 # After a burst the file shrinks to this at the next restart.
 WAL_KEPT_BYTES = 64 << 20
 
+# The -shm's length for a WAL of that length, and its first page.
+SHM_BYTES = (WAL_NET_BYTES // (PAGE_BYTES * 4096) + 2) * 32_768
+
 # One step of housekeeping holds the write lock for some milliseconds; a call of maintain takes at most this
 # many steps.
 STEP_ROWS = 2048
@@ -102,51 +103,21 @@ STEP_BYTES = 4 << 20
 STEPS = 64
 STEP_PAUSE_S = 1e-3
 
-# What schema 2 has that 1 had not.
-_PIECES_TABLE = "CREATE TABLE pieces (key INTEGER PRIMARY KEY, piece BLOB NOT NULL);"
-
-_SCHEMA = """
-CREATE TABLE log (
-    seq INTEGER PRIMARY KEY, id BLOB NOT NULL, appended_us INTEGER NOT NULL, payload BLOB NOT NULL
-);
-CREATE TABLE checkpoint (
-    one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL, position INTEGER NOT NULL,
-    record_id BLOB NOT NULL, appended_us INTEGER NOT NULL, state BLOB NOT NULL
-);
-CREATE TABLE keys (
-    name BLOB PRIMARY KEY, digest BLOB NOT NULL, answer BLOB NOT NULL, expires_us INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX keys_by_expiry ON keys (expires_us);
-"""
-_SCHEMA += _PIECES_TABLE
-
-_LAST = "SELECT seq, appended_us FROM log ORDER BY seq DESC LIMIT 1"
-_CHECKPOINT = "SELECT id, position, record_id, appended_us, state FROM checkpoint"
+_LAST = "SELECT seq, id, appended_us FROM records ORDER BY seq DESC LIMIT 1"
 _PIECES = "SELECT key, piece FROM pieces WHERE key >= ? AND key < ? ORDER BY key"
-_LAST_CHECKPOINT = "SELECT position, appended_us FROM checkpoint"
 # One statement, so one snapshot; it looks at no payload.
 _PROBE = """
-SELECT (SELECT seq FROM log ORDER BY seq DESC LIMIT 1), (SELECT id FROM log WHERE seq = ?1),
+SELECT (SELECT seq FROM records ORDER BY seq DESC LIMIT 1), (SELECT id FROM records WHERE seq = ?1),
        checkpoint.position, checkpoint.record_id
 FROM (SELECT 1) LEFT JOIN checkpoint
 """
-_INFO = """
-SELECT count(log.seq), min(log.seq), max(log.seq), coalesce(max(log.appended_us), checkpoint.appended_us),
-       checkpoint.position, checkpoint.appended_us
-FROM (SELECT 1) LEFT JOIN checkpoint LEFT JOIN log ON log.seq > coalesce(checkpoint.position, 0)
-"""
-_ROWS = "SELECT seq, appended_us, payload FROM log WHERE seq > ?1 ORDER BY seq LIMIT ?2"
-_INSERT = "INSERT INTO log (seq, id, appended_us, payload) VALUES (?, ?, ?, ?)"
-_FIND_KEY = "SELECT digest, answer FROM keys WHERE name = ? AND expires_us > ?"
-_KEEP_KEY = "INSERT OR REPLACE INTO keys (name, digest, answer, expires_us) VALUES (?, ?, ?, ?)"
-
-_DEAD = """
-SELECT seq, length(payload) FROM log WHERE seq <= (SELECT position FROM checkpoint) ORDER BY seq LIMIT ?
-"""
-_DROP_DEAD = "DELETE FROM log WHERE seq <= min(?, (SELECT position FROM checkpoint))"
+_INFO = "SELECT count(*), min(seq), max(seq) FROM records WHERE seq > ?"
+_ROWS = "SELECT record FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+_DEAD = "SELECT seq, length(record) FROM records WHERE seq <= ?1 ORDER BY seq LIMIT ?2"
+_DROP_DEAD = "DELETE FROM records WHERE seq <= ?"
 _EXPIRED = "SELECT 1 FROM keys WHERE expires_us <= ? LIMIT 1"
 _DROP_KEYS = f"""
-DELETE FROM keys WHERE name IN (SELECT name FROM keys WHERE expires_us <= ? LIMIT {STEP_ROWS})
+DELETE FROM keys WHERE name IN (SELECT name FROM keys WHERE expires_us <= ?1 LIMIT {STEP_ROWS}) AND expires_us <= ?1
 """  # noqa: S608 - the only thing put in is a constant
 
 _T = TypeVar("_T")
@@ -157,11 +128,18 @@ class _Identity(NamedTuple):
     inode: int
 
 
+class _Opened(NamedTuple):
+    """What was opened last: the file, where it was, and its -wal."""
+
+    path: str
+    file: _Identity
+    wal: _Identity | None
+
+
 class SqliteJournal:
     """See the Journal protocol, and the module's text for what is kept where and by which lock."""
 
     needs_single_process = False
-    lost: Lost | None = None
 
     def __init__(
         self,
@@ -188,6 +166,8 @@ class SqliteJournal:
         self._appends = GroupCommit(self._record, self._writer.lock, id_bytes=16, wait_limit_s=wait_limit_s)
         self._reader = _Link(file, f"PRAGMA busy_timeout={int(wait_limit_s * 1000)}")
         self._keeper = _Link(file, "PRAGMA synchronous=NORMAL", "PRAGMA busy_timeout=0")
+        self._seen: Sealed | None = None  # the last record, as this process last saw it whole
+        self._pieces: tables.Pieces | None = None
         file.prepare(create=create)
         try:
             for link in (self._writer, self._reader, self._keeper):
@@ -198,35 +178,52 @@ class SqliteJournal:
 
     # Appending
 
+    @property
+    def lost(self) -> Lost | None:
+        return self._file.claim_loss()
+
     def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
         if isinstance(proposal, Proposal):
             return self._appends.append(proposal, key)
         with self._appends.held_alone() as deadline:
-            outcome = self._transact(self._writer, lambda connection: self._decide(connection, proposal, key), deadline)
-        if isinstance(outcome, IdempotencyConflict):
+            outcome = self._note(
+                self._transact(self._writer, lambda connection: [self._decide(connection, proposal, key)], deadline)
+            )[0]
+        if not isinstance(outcome, Appended):
             raise outcome
         return outcome
 
-    def _record(self, group: list[Request], deadline: float) -> list[Appended | IdempotencyConflict]:
-        return self._transact(self._writer, lambda connection: self._record_group(connection, group), deadline)
+    def _record(self, group: list[Request], deadline: float) -> list[Outcome]:
+        return self._note(
+            self._transact(self._writer, lambda connection: self._record_group(connection, group), deadline)
+        )
 
-    def _record_group(
-        self, connection: sqlite3.Connection, group: list[Request]
-    ) -> list[Appended | IdempotencyConflict]:
+    def _record_group(self, connection: sqlite3.Connection, group: list[Request]) -> list[Outcome]:
+        tail = self._tail(connection)
         self._appends.take(group)  # not before: whoever came while the write lock was waited for is in
-        tail = _Tail(connection, self._clock_us(), self.settled_us())
-        outcomes: list[Appended | IdempotencyConflict] = []
+        outcomes: list[Outcome] = []
         for request in group:
             known = None if request.key is None else tail.find(request.key)
             outcomes.append(known or tail.record(request))
         return outcomes
 
-    def _decide(
-        self, connection: sqlite3.Connection, decide: Decide, key: Key | None
-    ) -> Appended | IdempotencyConflict:
-        tail = _Tail(connection, self._clock_us(), self.settled_us())
+    def _decide(self, connection: sqlite3.Connection, decide: Decide, key: Key | None) -> Outcome:
+        tail = self._tail(connection)
         known = None if key is None else tail.find(key)
         return known or tail.record(self._appends.request(decide(), key))
+
+    def _tail(self, connection: sqlite3.Connection) -> _Tail:
+        seen = self._writer.seen(connection, self._seen)
+        return _Tail(connection, _last(connection, seen), self._clock_us(), self.settled_us())
+
+    def _note(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Note how far it has got. Caller holds the writer's lock."""
+        for outcome in reversed(outcomes):
+            if isinstance(outcome, Appended) and outcome.mark is not None:
+                self._seen = Sealed(outcome.mark.record_id, outcome.mark.position, outcome.appended_us)
+                self._file.water.note(*outcome.mark, outcome.appended_us)
+                break
+        return outcomes
 
     def _transact(self, link: _Link, work: Callable[[sqlite3.Connection], _T], deadline: float) -> _T:
         """Run `work` in one write transaction and commit it; whatever it raises, nothing of it stays.
@@ -251,7 +248,7 @@ class SqliteJournal:
                     connection.execute("COMMIT")
             except sqlite3.Error as error:
                 link.suspect(error)
-                raise _unavailable(error, self._file.path, committing=committing) from error
+                raise _failure(error, self._file.path, committing=committing) from error
             else:
                 return result
             finally:
@@ -265,7 +262,7 @@ class SqliteJournal:
             except sqlite3.Error as error:
                 if _primary(error) != sqlite3.SQLITE_BUSY:
                     link.suspect(error)
-                    raise _unavailable(error, self._file.path) from error
+                    raise _failure(error, self._file.path) from error
                 if time.monotonic() >= deadline:
                     raise held_up() from error
             else:
@@ -275,11 +272,7 @@ class SqliteJournal:
     # Reading
 
     def find_answer(self, key: Key) -> bytes | None:
-        def look(connection: sqlite3.Connection) -> tuple[bytes, bytes] | None:
-            row: tuple[bytes, bytes] | None = connection.execute(_FIND_KEY, (key.name, self.settled_us())).fetchone()
-            return row
-
-        row = self._query(self._reader, look)
+        row = self._query(self._reader, lambda connection: tables.read_answer(connection, key.name, self.settled_us()))
         if row is None:
             return None
         digest, answer = row
@@ -296,45 +289,55 @@ class SqliteJournal:
         limit_bytes: int = READ_LIMIT_BYTES,
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
-        positions: list[int] = []
-        stamps: list[int] = []
-        payloads: list[bytes] = []
+        records: list[bytes] = []
 
-        def fetch(connection: sqlite3.Connection) -> tuple[bool, bytes] | None:
+        def fetch(connection: sqlite3.Connection) -> bool:
+            """Whether there is more."""
             if _probe(connection, after) <= after.position:
-                return None
+                return False
             # The rows must be of the snapshot in which the mark stands: between two statements a prefix may
             # go.
             connection.execute("BEGIN")
             last = _probe(connection, after)
-            size, ended = 0, False
-            for position, stamp, payload in connection.execute(_ROWS, (after.position, max(1, limit_records))):
-                if until_us is not None and until_us < stamp and (wrong_after_us is None or stamp <= wrong_after_us):
-                    ended = True
-                    break
-                positions.append(position)
-                stamps.append(stamp)
-                payloads.append(payload)
-                size += len(payload)
+            size = 0
+            for (record,) in connection.execute(_ROWS, (after.position, max(1, limit_records))):
+                if until_us is not None:
+                    stamp = seal_of(record).appended_us
+                    if until_us < stamp and (wrong_after_us is None or stamp <= wrong_after_us):
+                        check_sealed(after.position + 1 + len(records), record)  # a wrong stamp would end it for ever
+                        return False
+                records.append(record)
+                size += len(record)
                 if size >= limit_bytes:
                     break
-            if not positions:
-                return None
-            (record_id,) = connection.execute("SELECT id FROM log WHERE seq = ?", positions[-1:]).fetchone()
-            return not ended and positions[-1] < last, record_id
+            if not records:
+                raise missing(after.position + 1, last)
+            return after.position + len(records) < last
 
         now_us = self._clock_us()
-        found = self._query(self._reader, fetch)
-        if found is None:
+        try:
+            more = self._query(self._reader, fetch)
+            changes = decode_sealed(after.position, records)
+        except TypeError as error:  # a changed bit made it a number or a null
+            raise JournalDamaged(
+                f"the journal's record {after.position + 1 + len(records)}", "it is not of its form"
+            ) from error
+        if not records:
             return Segment(after, None, [], 0, more=False, now_us=now_us)
-        more, record_id = found
-        changes = decode_records(positions, stamps, payloads)
-        mark = Mark(positions[-1], record_id)
-        return Segment(mark, stamps[-1], changes, len(positions), more=more, now_us=now_us)
+        record_id, position, appended_us = seal_of(records[-1])
+        return Segment(Mark(position, record_id), appended_us, changes, len(records), more=more, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:
-        row = self._query(self._reader, lambda connection: connection.execute(_CHECKPOINT).fetchone())
-        return None if row is None else Checkpoint(row[0], Mark(row[1], row[2]), row[3], row[4])
+        def look(connection: sqlite3.Connection) -> Checkpoint | None:
+            connection.execute("BEGIN")
+            head = tables.read_head(connection)
+            if head is None:
+                return None
+            self._pieces = tables.read_pieces_index(connection, head)
+            mark = Mark(head.position, head.record_id)
+            return Checkpoint(head.id, mark, head.appended_us, tables.read_state(connection, head))
+
+        return self._query(self._reader, look)
 
     def _query(self, link: _Link, look: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `look` on the link's connection; a transaction that it begins ends with it."""
@@ -343,7 +346,7 @@ class SqliteJournal:
                 return look(link.connection())
             except sqlite3.Error as error:
                 link.suspect(error)
-                raise _unavailable(error, self._file.path) from error
+                raise _failure(error, self._file.path) from error
             finally:
                 link.roll_back()
 
@@ -355,7 +358,15 @@ class SqliteJournal:
             current = connection.execute("SELECT id FROM checkpoint").fetchone()
             if current is None or current[0] != checkpoint_id:
                 raise HistoryChanged("another checkpoint has taken this one's place")
-            return connection.execute(_PIECES, (first, last)).fetchall()
+            index = self._pieces
+            if index is None or index.checkpoint_id != checkpoint_id:
+                head = tables.read_head(connection)
+                if head is None:
+                    raise HistoryChanged("another checkpoint has taken this one's place")
+                index = self._pieces = tables.read_pieces_index(connection, head)
+            pieces = connection.execute(_PIECES, (first, last)).fetchall()
+            index.check(first, last, pieces)
+            return pieces
 
         return self._query(self._reader, look)
 
@@ -368,26 +379,28 @@ class SqliteJournal:
         drop_pieces_before: int | None = None,
     ) -> bool:
         def switch(connection: sqlite3.Connection) -> bool:
-            current = connection.execute("SELECT id, appended_us FROM checkpoint").fetchone()
-            if previous_id != (None if current is None else current[0]):
+            current = tables.read_head(connection)
+            if previous_id != (None if current is None else current.id):
                 return False
+            if current is not None:
+                tables.read_pieces_index(connection, current)  # what is missing must not become what is right
             _probe(connection, checkpoint.mark)
-            row = connection.execute(
-                "SELECT appended_us FROM log WHERE seq = ?", (checkpoint.mark.position,)
-            ).fetchone()
+            record = tables.read_record(connection, checkpoint.mark.position)
             # Time goes on from here when no record is left, so it is the record's own, not what a caller says.
-            (appended_us,) = row or current[1:]
-            connection.execute(
-                "INSERT OR REPLACE INTO checkpoint (one, id, position, record_id, appended_us, state)"
-                " VALUES (1, ?, ?, ?, ?, ?)",
-                (checkpoint.id, *checkpoint.mark, appended_us, checkpoint.state),
-            )
-            kept = ((key, piece) for key, piece in pieces.items() if piece is not None)
-            connection.executemany("INSERT OR REPLACE INTO pieces (key, piece) VALUES (?, ?)", kept)
+            appended_us = (record or current or checkpoint).appended_us
             gone = ((key,) for key, piece in pieces.items() if piece is None)
             connection.executemany("DELETE FROM pieces WHERE key = ?", gone)
             if drop_pieces_before is not None:
                 connection.execute("DELETE FROM pieces WHERE key < ?", (drop_pieces_before,))
+            tables.write_pieces(
+                connection,
+                (
+                    (key, piece)
+                    for key, piece in pieces.items()
+                    if piece is not None and (drop_pieces_before is None or key >= drop_pieces_before)
+                ),
+            )
+            tables.write_checkpoint(connection, checkpoint.id, *checkpoint.mark, appended_us, checkpoint.state)
             return True
 
         with self._appends.held():
@@ -397,11 +410,11 @@ class SqliteJournal:
         if not self._keeper.lock.acquire(blocking=False):
             return  # another thread is at it
         try:
-            busy, wal_bytes = self._flush("PASSIVE")
+            busy, wal_bytes = self._flush()
             if busy:
                 return  # another worker is at it
             for _ in range(WAL_RESTART_TRIES if wal_bytes > WAL_RESTART_BYTES else 0):
-                busy, _ = self._flush("RESTART")
+                busy, _, _ = self._move_wal("RESTART")
                 if not busy:
                     break
                 time.sleep(STEP_PAUSE_S)
@@ -413,21 +426,40 @@ class SqliteJournal:
         finally:
             self._keeper.lock.release()
 
-    def _flush(self, mode: str) -> tuple[bool, int]:
-        """Fsync the WAL and copy it into the file. Gives whether somebody was in the way, and the WAL's
-        length.
+    def _flush(self) -> tuple[bool, int]:
+        """Make safe from a power cut what was appended before. Gives whether somebody moves the WAL into the file just
+        now, and the WAL's length.
+
+        Moving it flushes it first. Where that cannot come to its end (somebody reads an older state, moves it himself
+        and was stopped, the file cannot grow) it is flushed by itself.
         """
         began_s = time.perf_counter()
-        busy, frames, _ = self._query(
+        flushed = False
+        try:
+            busy, frames, moved = self._move_wal("PASSIVE")
+            flushed = not busy and moved >= frames
+        finally:
+            if not flushed and not self._commit_fsyncs:
+                self._file.flush_wal()
+        if not self._commit_fsyncs:
+            self.observe_fsync(time.perf_counter() - began_s)
+        return busy, frames * PAGE_BYTES
+
+    def _move_wal(self, mode: str) -> tuple[bool, int, int]:
+        """Copy the WAL into the file. Gives whether somebody was in the way, its frames, and how many are there."""
+        busy, frames, moved = self._query(
             self._keeper, lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         )
-        if not busy and not self._commit_fsyncs:
-            self.observe_fsync(time.perf_counter() - began_s)
-        return bool(busy), frames * PAGE_BYTES
+        return bool(busy), frames, moved
 
     def _drop_dead_records(self) -> bool:
         """One step; gives whether there may be more."""
-        dead = self._query(self._keeper, lambda connection: connection.execute(_DEAD, (STEP_ROWS,)).fetchall())
+
+        def look(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+            head = tables.read_head(connection)
+            return connection.execute(_DEAD, (0 if head is None else head.position, STEP_ROWS)).fetchall()
+
+        dead = self._query(self._keeper, look)
         size, upto = 0, 0
         for upto, length in dead:  # noqa: B007 - its last value is what is wanted
             size += length
@@ -468,11 +500,23 @@ class SqliteJournal:
         return self._file.size_bytes()
 
     def info(self) -> Info:
-        records, first, last, appended_us, position, stamp = self._query(
-            self._reader, lambda connection: connection.execute(_INFO).fetchone()
-        )
+        def look(connection: sqlite3.Connection) -> tuple[tables.Head | None, int, int, int, Sealed | None]:
+            connection.execute("BEGIN")
+            head = tables.read_head(connection)
+            counted = connection.execute(_INFO, (0 if head is None else head.position,)).fetchone()
+            return head, *counted, _last(connection, None)
+
+        head, records, first, last, seen = self._query(self._reader, look)
         return Info(
-            self._file.path, self.size_bytes(), records, first, last, appended_us, position, stamp, SCHEMA_VERSION
+            self._file.path,
+            self.size_bytes(),
+            records,
+            first,
+            last,
+            None if seen is None else seen.appended_us,
+            None if head is None else head.position,
+            None if head is None else head.appended_us,
+            SCHEMA_VERSION,
         )
 
     def backup(self, path: str, *, overwrite: bool = False) -> None:
@@ -488,6 +532,7 @@ class SqliteJournal:
         for link in (self._keeper, self._reader, self._writer):
             with link.lock:
                 link.close()
+        self._file.close()
 
 
 class _Backup:
@@ -563,9 +608,10 @@ class _Backup:
 
     def _check_copy(self, partial: str) -> None:
         with contextlib.closing(sqlite3.connect(f"file:{quote(partial)}?immutable=1", uri=True)) as copy:
-            ((said, *_), *_) = copy.execute("PRAGMA quick_check(1)").fetchall()
-        if said != "ok":
-            raise JournalUnavailable(f"{self._source} is damaged ({said}); the copy was not kept")
+            copy.text_factory = bytes
+            damage = next(tables.damages(copy), None)
+        if damage is not None:
+            raise JournalDamaged(damage.what, f"{damage.why}; the copy was not kept")
 
 
 def _fsync(path: str) -> None:
@@ -577,38 +623,52 @@ def _fsync(path: str) -> None:
 
 
 class _Tail:
-    """The end of the log inside one write transaction."""
+    """The end of the records inside one write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, clock_us: int, settled_us: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, last: Sealed | None, clock_us: int, settled_us: int) -> None:
         self._connection = connection
-        self._position, last_us = _last(connection)
+        self._position, last_us = (last.position, last.appended_us) if last else (0, 0)
         self._now_us = time_after(clock_us, last_us)
         self._settled_us = settled_us
 
-    def find(self, key: Key) -> Appended | IdempotencyConflict | None:
-        row = self._connection.execute(_FIND_KEY, (key.name, self._settled_us)).fetchone()
-        if row is None:
+    def find(self, key: Key) -> Outcome | None:
+        try:
+            kept = tables.read_answer(self._connection, key.name, self._settled_us)
+        except JournalDamaged as error:
+            return error
+        if kept is None:
             return None
-        digest, answer = row
+        digest, answer = kept
         if digest != key.digest:
             return IdempotencyConflict()
-        return Appended(None, self._now_us, bytes(answer), replayed=True)
+        return Appended(None, self._now_us, answer, replayed=True)
 
     def record(self, request: Request) -> Appended:
         mark = None
         if request.payload is not None:
             self._position += 1
             mark = Mark(self._position, request.record_id)
-            self._connection.execute(_INSERT, (*mark, self._now_us, request.payload))
+            tables.write_record(self._connection, *mark, self._now_us, request.payload)
         if (key := request.key) is not None:
-            self._connection.execute(_KEEP_KEY, (key.name, key.digest, request.answer, self._now_us + key.ttl_us))
+            tables.write_answer(self._connection, key.name, key.digest, request.answer, self._now_us + key.ttl_us)
         return Appended(mark, self._now_us, request.answer)
 
 
-def _last(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Position and appended_us of the last record there ever was."""
-    row: tuple[int, int] | None = connection.execute(_LAST).fetchone()
-    return row or connection.execute(_LAST_CHECKPOINT).fetchone() or (0, 0)
+def _last(connection: sqlite3.Connection, seen: Sealed | None) -> Sealed | None:
+    """The last record there ever was, checked unless it is the one that was `seen` whole. JournalDamaged also where
+    that one is gone.
+    """
+    row = connection.execute(_LAST).fetchone()
+    if row is None:
+        head = tables.read_head(connection)
+        last = None if head is None else Sealed(head.record_id, head.position, head.appended_us)
+    elif seen is not None and row == (seen.position, seen.record_id, seen.appended_us):
+        return seen
+    else:
+        last = tables.read_record(connection, row[0])
+    if seen is not None and (last is None or last.position < seen.position):
+        raise missing(1 if last is None else last.position + 1, seen.position)
+    return last
 
 
 def _probe(connection: sqlite3.Connection, after: Mark) -> int:
@@ -618,8 +678,10 @@ def _probe(connection: sqlite3.Connection, after: Mark) -> int:
         stands = after == START or record_id == after.record_id
     elif position == after.position:
         stands = checkpoint_record == after.record_id
-    else:
+    elif isinstance(position, int):
         stands = after.position > position and record_id == after.record_id
+    else:
+        raise JournalDamaged("the journal's checkpoint", "it is not of its form")
     if not stands:
         raise HistoryChanged("the record this view stands on is no longer in the journal")
     return last or 0
@@ -636,6 +698,7 @@ class _Link:
         self._file = file
         self._settings = settings
         self._connection: sqlite3.Connection | None = None
+        self._seen_by: sqlite3.Connection | None = None
         self._identity: _Identity | None = None
         self._closed = False
 
@@ -650,6 +713,13 @@ class _Link:
             self.drop()
             self._connection, self._identity = self._file.connect(self._settings)
         return self._connection
+
+    def seen(self, connection: sqlite3.Connection, record: Sealed | None) -> Sealed | None:
+        """The record that was seen over this very connection: another may be to another file."""
+        if connection is not self._seen_by:
+            self._seen_by = connection
+            return None
+        return record
 
     def stands(self) -> bool:
         """Whether the file that is open is still the one at its path."""
@@ -685,10 +755,17 @@ class _File:
 
     def __init__(self, path: str, wait_limit_s: float) -> None:
         self.path = path
-        self._folder = os.path.dirname(path)
+        self.water = HighWater()
         self._wait_limit_s = wait_limit_s
         self._lock = threading.Lock()
-        self._opened: tuple[_Identity, _Identity | None] | None = None  # the file last opened, and its -wal
+        self._opened: _Opened | None = None
+        self._loss: Lost | None = None
+        self._claimed = False
+
+    @property
+    def real(self) -> str:
+        """Where the file is, behind any links: SQLite keeps its -wal and -shm there."""
+        return os.path.realpath(self.path)
 
     def identity(self) -> _Identity:
         try:
@@ -700,42 +777,80 @@ class _File:
 
     def size_bytes(self) -> int:
         size = 0
-        for path in (self.path, self.path + "-wal"):
+        real = self.real
+        for path in (real, real + "-wal"):
             with contextlib.suppress(FileNotFoundError):
                 size += os.stat(path).st_size
         return size
+
+    def claim_loss(self) -> Lost | None:
+        """What was missing when it was opened; of all who found it only one is told."""
+        with self._lock:
+            if self._loss is not None and not self._claimed:
+                self._claimed = self.water.claim(self.real)
+                if not self._claimed:
+                    self._loss = None
+            return self._loss
+
+    def flush_wal(self) -> None:
+        """Fsync the -wal. Closing its descriptor drops no lock: SQLite's are on the file and on the -shm."""
+        try:
+            wal = os.open(self.real + "-wal", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise JournalUnavailable(f"{self.path}-wal cannot be opened ({error.strerror})") from error
+        try:
+            os.fdatasync(wal)
+        except OSError as error:
+            raise JournalUnavailable(f"the disk that holds {self.path} fails ({error.strerror})") from error
+        finally:
+            os.close(wal)
+
+    def close(self) -> None:
+        self.water.close()
 
     def prepare(self, *, create: bool) -> None:
         """Make the file, or see whether it can be used. JournalRefused if not, with what to do."""
         if not create and not os.path.exists(self.path):
             raise JournalRefused(f"there is no journal at {self.path}")
+        folder = os.path.dirname(self.real)
         try:
-            os.makedirs(self._folder, exist_ok=True)
+            os.makedirs(folder, exist_ok=True)
         except OSError as error:
             raise JournalRefused(
-                f"the folder {self._folder} cannot be made ({error.strerror}): make it, or name another"
+                f"the folder {folder} cannot be made ({error.strerror}): make it, or name another"
             ) from error
-        if not os.access(self._folder, os.W_OK | os.X_OK):
+        if not os.access(folder, os.W_OK | os.X_OK):
             raise JournalRefused(
-                f"the journal's folder {self._folder} cannot be written (SQLite keeps -wal and -shm there): "
+                f"the journal's folder {folder} cannot be written (SQLite keeps -wal and -shm there): "
                 "let this user write it, or name another"
             )
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if not stat.S_ISREG(os.stat(self.path).st_mode):
                 raise JournalRefused(f"{self.path} is not a file: name another")
             if not os.access(self.path, os.R_OK | os.W_OK):
                 raise JournalRefused(f"{self.path} is read-only: let this user write it, or name another")
-        with self._alone() as folder:
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise JournalRefused(f"{self.path} cannot be used ({error.strerror}): name another") from error
+        with self._alone() as opened_folder:
+            self._check_space()
             try:
                 connection = self._connect("rwc" if create else "rw")
                 try:
-                    if self._is_new(connection):
+                    if tables.is_new(connection, self.path):
                         if not create:
                             raise JournalRefused(f"{self.path} is empty")
-                        self._make(connection)
-                        os.fsync(folder)  # SQLite does so for the -wal, not for the file
-                    # Walks the pages that hold the records' heads: 50 ns a record, and most damage shows here.
-                    connection.execute("SELECT count(*) FROM log").fetchone()
+                        tables.make(connection)
+                        os.fsync(opened_folder)  # SQLite does so for the -wal, not for the file
+                    elif tables.is_old(connection):
+                        connection.close()
+                        self._upgrade()
+                        connection = self._connect("rw")
+                    tables.check_tables(connection, self.path)
+                    tables.check_counts(connection)
                     (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
                 finally:
                     connection.close()
@@ -743,21 +858,40 @@ class _File:
                 if _primary(error) == sqlite3.SQLITE_BUSY:
                     raise JournalRefused(f"{self.path} is locked by another process: stop it") from error
                 if _cause(error) == sqlite3.SQLITE_FULL:  # space comes back without a restart, at an opening too
-                    raise _unavailable(error, self.path) from error
-                raise JournalRefused(_refusal(error, self.path)) from error
-            if mode != "wal":
+                    raise _failure(error, self.path) from error
+                raise _refusal(error, self.path) from error
+            if mode != b"wal":
                 raise JournalRefused(
                     f"{self.path} is on a file system that cannot share memory, as WAL must: use a local disk"
                 )
 
+    def _upgrade(self) -> None:
+        """Bring an older file up to date. Caller is `_alone`."""
+        with contextlib.closing(self._connect("rw")) as connection:
+            try:
+                # Before anything is read: then nobody else can have it open, an older version's workers above all.
+                connection.execute("PRAGMA busy_timeout=1000").fetchall()
+                connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+                connection.execute("PRAGMA synchronous=FULL")
+                tables.upgrade(connection)
+            except sqlite3.Error as error:
+                if _primary(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                raise JournalRefused(
+                    f"{self.path} is of an older version, and in use: stop all its workers, then start this one"
+                ) from error
+
     def connect(self, settings: tuple[str, ...]) -> tuple[sqlite3.Connection, _Identity]:
         """A connection to the file that is at the path now, never to one that it would have to make."""
         with self._alone():
-            identity = self.identity()
-            if self._opened is not None and self._opened[0] != identity and self._opened[1] == self._wal():
+            identity, real = self.identity(), self.real
+            before = self._opened
+            replaced = before is not None and before.file != identity
+            if before is not None and replaced and before.path == real and before.wal == _identity_of(real + "-wal"):
                 for suffix in ("-wal", "-shm"):
                     with contextlib.suppress(FileNotFoundError):
-                        os.unlink(self.path + suffix)
+                        os.unlink(real + suffix)
+            self._check_space()
             try:
                 connection = self._connect("rw")
                 try:
@@ -765,59 +899,105 @@ class _File:
                     for setting in settings:
                         connection.execute(setting).fetchall()
                     connection.execute(_LAST).fetchall()  # opens the -wal
+                    self._back_shm(real + "-shm")
+                    if before is None or replaced:
+                        self._compare(connection, real, told_by_views=replaced)
                 except BaseException:
                     connection.close()
                     raise
             except sqlite3.Error as error:
-                raise _unavailable(error, self.path) from error
+                raise _failure(error, self.path) from error
+            except JournalDamaged:
+                raise
             except JournalRefused as error:
                 raise JournalUnavailable(str(error)) from error
-            self._opened = (identity, self._wal())
+            self._opened = _Opened(real, identity, _identity_of(real + "-wal"))
             return connection, identity
+
+    def _compare(self, connection: sqlite3.Connection, real: str, *, told_by_views: bool) -> None:
+        """Whether what was noted as acknowledged is there. What cannot be read now says so when it is."""
+        try:
+            last = _last(connection, None)
+            head = tables.read_head(connection)
+        except JournalDamaged:
+            return
+        compacted = 0 if head is None else head.position
+
+        def stands(noted: Noted) -> bool:
+            if noted.position <= compacted:
+                return True
+            row = connection.execute("SELECT id FROM records WHERE seq = ?", (noted.position,)).fetchone()
+            return row is not None and row[0] == noted.record_id
+
+        noted = self.water.compare(real, stands)
+        if noted is None:
+            return
+        if told_by_views:
+            self.water.claim(real)
+            return
+        position = 0 if last is None else last.position
+        self._loss = Lost(
+            noted.position - position if noted.position > position else None,
+            None if last is None else last.appended_us,
+            self._how(noted, position),
+        )
+
+    def _how(self, noted: Noted, position: int) -> str:
+        end = f"record {noted.position} was acknowledged, and {self.path} ends with {position or 'none'}"
+        if noted.position <= position:
+            end = f"record {noted.position} was acknowledged, and {self.path} has another one in its place"
+        if not noted.same_file:
+            return f"{end}: an older or another file was put in its place"
+        if not noted.same_boot:
+            return f"{end}: the machine went down before the last of it was on the disk"
+        return f"{end}: the end of it, or of its -wal, is damaged or was taken away"
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(self.path)}?mode={mode}",
+            f"file:{quote(self.real)}?mode={mode}",
             uri=True,
             timeout=self._wait_limit_s,
             isolation_level=None,
             check_same_thread=False,
         )
+        connection.text_factory = bytes  # a changed bit makes text of a blob
         connection.execute(f"PRAGMA wal_autocheckpoint={WAL_NET_BYTES // PAGE_BYTES}")
         connection.execute(f"PRAGMA journal_size_limit={WAL_KEPT_BYTES}")
         connection.execute("PRAGMA secure_delete=OFF")  # Debian's build overwrites what is deleted otherwise
         return connection
 
-    def _is_new(self, connection: sqlite3.Connection) -> bool:
-        """Whether nothing was made in it yet; an older one is brought up to date. JournalRefused for what is not ours,
-        or too new. Caller is `_alone`.
-        """
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if (application, version, things) == (0, 0, 0):
-            return True
-        if application != APPLICATION_ID:
-            raise JournalRefused(f"{self.path} is another program's database: name another file")
-        if version == 1:
-            connection.executescript(f"BEGIN IMMEDIATE; {_PIECES_TABLE} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-        elif version != SCHEMA_VERSION:
-            raise JournalRefused(
-                f"{self.path} has schema {version} and this statsapi knows {SCHEMA_VERSION}: use a newer one"
-            )
-        return False
-
     def _check_made(self, connection: sqlite3.Connection) -> None:
-        if self._is_new(connection):
+        if tables.is_new(connection, self.path):
             raise JournalUnavailable(f"{self.path} was replaced by an empty file; restore it")
+        if tables.is_old(connection):
+            raise JournalUnavailable(f"{self.path} was replaced by one of an older version; restart")
+        tables.check_tables(connection, self.path)
 
-    def _make(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        connection.execute("PRAGMA journal_mode=WAL").fetchall()
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id={APPLICATION_ID};"
-            f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+    def _check_space(self) -> None:
+        """Refuse to open it on a full disk whose blocks are smaller than a page.
+
+        SQLite makes the -shm longer by one byte a page. With smaller blocks the rest of the page has no place on the
+        disk until it is touched, and touching it there ends the process (SIGBUS).
+        """
+        if (found := self._small_blocks()) is not None:
+            free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+            if free * found.f_frsize < SHM_BYTES + WAL_RESTART_BYTES // 64:
+                raise JournalUnavailable(f"the disk that holds {self.path} is full: free some space")
+
+    def _back_shm(self, shm: str) -> None:
+        """Give all of the -shm its place on such a disk, by another process: closing it drops this one's locks."""
+        if self._small_blocks() is None:
+            return
+        code = "import os, sys; f = os.open(sys.argv[1], os.O_RDWR); os.posix_fallocate(f, 0, int(sys.argv[2]))"
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-I", "-S", "-c", code, shm, str(SHM_BYTES)], capture_output=True, check=False
         )
+        if done.returncode:
+            raise JournalUnavailable(f"the disk that holds {self.path} is full: free some space")
+
+    def _small_blocks(self) -> os.statvfs_result | None:
+        found = os.statvfs(os.path.dirname(self.real))
+        return found if found.f_frsize < PAGE_BYTES else None
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[int]:
@@ -826,7 +1006,10 @@ class _File:
         """
         deadline = time.monotonic() + self._wait_limit_s
         with self._lock:
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                folder = os.open(os.path.dirname(self.real), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError as error:
+                raise JournalUnavailable(f"the folder of {self.path} is not there ({error.strerror})") from error
             try:
                 while True:
                     try:
@@ -840,12 +1023,13 @@ class _File:
             finally:
                 os.close(folder)
 
-    def _wal(self) -> _Identity | None:
-        try:
-            found = os.stat(self.path + "-wal")
-        except FileNotFoundError:
-            return None
-        return _Identity(found.st_dev, found.st_ino)
+
+def _identity_of(path: str) -> _Identity | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return _Identity(found.st_dev, found.st_ino)
 
 
 def _primary(error: sqlite3.Error) -> int:
@@ -869,26 +1053,32 @@ _SAID = {
     sqlite3.SQLITE_BUSY: "another process holds {path}",
     sqlite3.SQLITE_READONLY: "{path} has become read-only",
     sqlite3.SQLITE_CANTOPEN: "{path} cannot be opened",
-    sqlite3.SQLITE_CORRUPT: "{path} is damaged",
     sqlite3.SQLITE_NOTADB: "{path} is not a SQLite database, or damaged",
 }
 _ADVICE = {
     sqlite3.SQLITE_FULL: "free some space",
     sqlite3.SQLITE_READONLY: "let this user write it, or name another file",
     sqlite3.SQLITE_CANTOPEN: "let this user read and write it and its folder, or name another file",
-    sqlite3.SQLITE_CORRUPT: "restore it from a backup, or move it away",
     sqlite3.SQLITE_NOTADB: "name another file, or restore it from a backup, or move it away",
 }
 
 
-def _refusal(error: sqlite3.Error, path: str) -> str:
+def _is_damage(error: sqlite3.Error) -> bool:
+    return _primary(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _refusal(error: sqlite3.Error, path: str) -> JournalRefused:
     code = _primary(error)
+    if code == sqlite3.SQLITE_CORRUPT:
+        return JournalDamaged(path, str(error))
     said = _SAID.get(code, "{path} cannot be used").format(path=path)
-    return f"{said} ({error}): {_ADVICE.get(code, 'see to the cause')}"
+    return JournalRefused(f"{said} ({error}): {_ADVICE.get(code, 'see to the cause')}")
 
 
-def _unavailable(error: sqlite3.Error, path: str, *, committing: bool = False) -> JournalUnavailable:
+def _failure(error: sqlite3.Error, path: str, *, committing: bool = False) -> JournalUnavailable | JournalDamaged:
     code, cause = _primary(error), _cause(error)
+    if _is_damage(error):
+        return JournalDamaged(path, str(error), outcome_unknown=committing)
     said = _SAID.get(cause, "{path} failed").format(path=path)
     # These leave the commit's last frame unwritten; after any other failure it may be on the disk.
     surely_not = not committing or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)

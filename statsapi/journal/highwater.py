@@ -1,0 +1,204 @@
+"""How far a journal's file had got: a small file beside it, by which a lost end is noticed.
+
+A WAL of which one bit was flipped ends there when it is played back after a crash, and a file that was put in the
+journal's place is whole. Neither can be told from the file itself. So each process notes what it has acknowledged last,
+and whoever opens the file compares.
+
+    head   magic | epoch u64 | device u64 | inode u64 | boot 16 | CRC-32
+    slots  epoch u64 | position i64 | appended_us i64 | id 16 | CRC-32     (64 bytes, one a process)
+
+A note is one pwrite without an fsync after the commit, 1.5 µs: it survives the death of every process, and after a
+power cut it may be behind or ahead. Each process has a slot of its own, held by a lock, so that a late note does not take
+back an earlier one. Notes of another epoch do not count: a new one begins when somebody claims a loss, to tell of it.
+The file may be removed at any time; then nothing is compared once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+from zlib import crc32
+
+_MAGIC: Final = b"statmark"
+_HEAD: Final = struct.Struct("<8sQQQ16s")
+_SLOT: Final = struct.Struct("<Qqq16s")
+_CHECKSUM: Final = struct.Struct("<I")
+_FLOCK: Final = struct.Struct("hhqqi0q")  # struct flock of 64-bit Linux
+_SLOT_BYTES: Final = 64
+_SLOTS: Final = 255
+
+
+class Noted(NamedTuple):
+    """The furthest that was acknowledged. `same_file`, `same_boot`: whether that was on this file, since this start of
+    the machine.
+    """
+
+    position: int
+    record_id: bytes
+    appended_us: int
+    same_file: bool = True
+    same_boot: bool = True
+
+
+class _Head(NamedTuple):
+    epoch: int
+    device: int
+    inode: int
+    boot: bytes
+
+
+class HighWater:
+    """For the holder of the writer's lock, but `compare`, for who opens the file alone. Nothing here ever fails: where
+    the file cannot be made or written, nothing is noted.
+    """
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        self._path = ""
+        self._epoch = 0
+        self._at = 0
+
+    def compare(self, journal: str, stands: Callable[[Noted], bool]) -> Noted | None:
+        """The furthest that was noted beside `journal`, if that file does not hold it; from here on notes go there.
+
+        Until somebody claims it, everybody who opens the journal finds it.
+        """
+        try:
+            file = os.stat(journal)
+            self._open(journal + "-mark", file)
+            return self._compare(file.st_dev, file.st_ino, stands)
+        except OSError:
+            self.close()
+            return None
+
+    def claim(self, journal: str) -> bool:
+        """Begin anew, as the loss that `compare` found is going to be told; False where another has claimed it."""
+        if self._file is None:
+            return True
+        try:
+            _lock(self._file, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, 0)
+            head = self._read_head()
+            ours = head is None or head.epoch == self._epoch
+            if ours:
+                file = os.stat(journal)
+                self._begin(file.st_dev, file.st_ino, _boot())
+            elif head is not None:
+                self._epoch = head.epoch
+            _lock(self._file, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 0)
+        except OSError:
+            self.close()
+            return True
+        return ours
+
+    def note(self, position: int, record_id: bytes, appended_us: int) -> None:
+        if self._file is None:
+            return
+        try:
+            os.pwrite(self._file, _proven(_SLOT.pack(self._epoch, position, appended_us, record_id)), self._at)
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+        self._file = None
+        self._path = ""
+
+    def _open(self, path: str, journal: os.stat_result) -> None:
+        if self._file is not None and path == self._path and _is_at(self._file, path):
+            return
+        self.close()
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.geteuid() == 0:  # the journal's own user must be able to go on with it
+                os.fchown(self._file, journal.st_uid, journal.st_gid)
+            os.fchmod(self._file, stat.S_IMODE(journal.st_mode))
+        self._path = path
+        if os.fstat(self._file).st_size < (1 + _SLOTS) * _SLOT_BYTES:  # so that a note needs no more space on the disk
+            os.pwrite(self._file, bytes((1 + _SLOTS) * _SLOT_BYTES), 0)
+        for slot in range(1, 1 + _SLOTS):
+            # Of the open file, not of the process: there may be two journals in one.
+            try:
+                _lock(self._file, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, slot)
+            except OSError:
+                continue
+            self._at = slot * _SLOT_BYTES
+            return
+        self.close()
+
+    def _compare(self, device: int, inode: int, stands: Callable[[Noted], bool]) -> Noted | None:
+        if self._file is None:
+            return None
+        boot = _boot()
+        head = self._read_head()
+        if head is None:
+            self._begin(device, inode, boot)
+            return None
+        self._epoch = head.epoch
+        same_file, same_boot = (head.device, head.inode) == (device, inode), head.boot == boot
+        slots = os.pread(self._file, _SLOTS * _SLOT_BYTES, _SLOT_BYTES)
+        notes = []
+        for at in range(0, len(slots), _SLOT_BYTES):
+            block = slots[at : at + _SLOT_BYTES]
+            if _is_proven(block, _SLOT):
+                epoch, position, appended_us, record_id = _SLOT.unpack_from(block)
+                if epoch == self._epoch:
+                    notes.append(Noted(position, record_id, appended_us, same_file, same_boot))
+        furthest = max(notes, default=None)
+        if furthest is not None and not stands(furthest):
+            return furthest
+        if not same_file or not same_boot:
+            self._write_head(device, inode, boot)
+        return None
+
+    def _read_head(self) -> _Head | None:
+        if self._file is None:
+            return None
+        block = os.pread(self._file, _SLOT_BYTES, 0)
+        return _Head(*_HEAD.unpack_from(block)[1:]) if _is_proven(block, _HEAD) and block[:8] == _MAGIC else None
+
+    def _begin(self, device: int, inode: int, boot: bytes) -> None:
+        self._epoch = secrets.randbits(64)
+        self._write_head(device, inode, boot)
+
+    def _write_head(self, device: int, inode: int, boot: bytes) -> None:
+        if self._file is not None:
+            os.pwrite(self._file, _proven(_HEAD.pack(_MAGIC, self._epoch, device, inode, boot)), 0)
+
+
+def _lock(file: int, command: int, kind: int, slot: int) -> None:
+    fcntl.fcntl(file, command, _FLOCK.pack(kind, os.SEEK_SET, slot * _SLOT_BYTES, _SLOT_BYTES, 0))
+
+
+def _proven(block: bytes) -> bytes:
+    return block + _CHECKSUM.pack(crc32(block))
+
+
+def _is_proven(block: bytes, layout: struct.Struct) -> bool:
+    end = layout.size
+    return len(block) >= end + 4 and _CHECKSUM.unpack_from(block, end)[0] == crc32(block[:end])
+
+
+def _is_at(file: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except OSError:
+        return False
+
+
+def _boot() -> bytes:
+    """Which start of the machine this is."""
+    try:
+        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return bytes(16)
