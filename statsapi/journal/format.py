@@ -64,6 +64,7 @@ _SINGLE = struct.Struct("<BBHIHI")
 _BOUNDS = struct.Struct("<qq")
 _PLACE = struct.Struct("<qq")
 _END = struct.Struct("<II")
+_pack_place, _pack_end = _PLACE.pack, _END.pack
 _SEAL = struct.Struct("<16sqqxxxxxxxx")
 SEAL_BYTES = _SEAL.size
 RESIDUE = crc32(_END.pack(crc32(b""), 0))
@@ -97,8 +98,8 @@ def checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) 
 
 def seal(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:
     """The record as one block; `record_id` has 16 bytes. 0.8 µs + 0.3 ns/B."""
-    place = _PLACE.pack(position, appended_us)
-    return b"".join((payload, record_id, place, _END.pack(crc32(place, crc32(record_id, crc32(payload))), 0)))
+    beside = record_id + _pack_place(position, appended_us)
+    return b"".join((payload, beside, _pack_end(crc32(beside, crc32(payload)), 0)))
 
 
 class Sealed(NamedTuple):

@@ -8,9 +8,9 @@ and whoever opens the file compares.
     slots  epoch u64 | position i64 | appended_us i64 | id 16 | CRC-32     (64 bytes, one a process)
 
 A note is one pwrite without an fsync after the commit, 1.5 µs: it survives the death of every process, and after a
-power cut it may be behind or ahead. Each process has a slot of its own, held by a lock, so that a late note does not take
-back an earlier one. Notes of another epoch do not count: a new one begins when somebody claims a loss, to tell of it.
-The file may be removed at any time; then nothing is compared once.
+power cut it may be behind or ahead. Each process has a slot of its own, held by a lock, so that a late note does not
+take back an earlier one. Notes of another epoch do not count: a new one begins when somebody claims a loss, to tell
+of it. The file may be removed at any time; then nothing is compared once.
 """
 
 from __future__ import annotations

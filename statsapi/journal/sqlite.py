@@ -64,7 +64,7 @@ from statsapi.journal import (
     wall_clock_us,
 )
 from statsapi.journal import sqlite_tables as tables
-from statsapi.journal.format import Sealed, check_sealed, decode_sealed, missing, seal_of
+from statsapi.journal.format import check_sealed, decode_sealed, missing, seal, seal_of
 from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Outcome, Request, held_up
 from statsapi.journal.highwater import HighWater, Noted
 from statsapi.journal.sqlite_tables import PAGE_BYTES, SCHEMA_VERSION
@@ -123,6 +123,10 @@ DELETE FROM keys WHERE name IN (SELECT name FROM keys WHERE expires_us <= ?1 LIM
 _T = TypeVar("_T")
 
 
+# Position, id and appended_us of the last record there ever was.
+_Last = tuple[int, bytes, int]
+
+
 class _Identity(NamedTuple):
     device: int
     inode: int
@@ -166,7 +170,7 @@ class SqliteJournal:
         self._appends = GroupCommit(self._record, self._writer.lock, id_bytes=16, wait_limit_s=wait_limit_s)
         self._reader = _Link(file, f"PRAGMA busy_timeout={int(wait_limit_s * 1000)}")
         self._keeper = _Link(file, "PRAGMA synchronous=NORMAL", "PRAGMA busy_timeout=0")
-        self._seen: Sealed | None = None  # the last record, as this process last saw it whole
+        self._end: _Tail | None = None
         self._pieces: tables.Pieces | None = None
         file.prepare(create=create)
         try:
@@ -186,17 +190,16 @@ class SqliteJournal:
         if isinstance(proposal, Proposal):
             return self._appends.append(proposal, key)
         with self._appends.held_alone() as deadline:
-            outcome = self._note(
-                self._transact(self._writer, lambda connection: [self._decide(connection, proposal, key)], deadline)
-            )[0]
+            outcome = self._transact(self._writer, lambda connection: self._decide(connection, proposal, key), deadline)
+            self._note_end()
         if not isinstance(outcome, Appended):
             raise outcome
         return outcome
 
     def _record(self, group: list[Request], deadline: float) -> list[Outcome]:
-        return self._note(
-            self._transact(self._writer, lambda connection: self._record_group(connection, group), deadline)
-        )
+        outcomes = self._transact(self._writer, lambda connection: self._record_group(connection, group), deadline)
+        self._note_end()
+        return outcomes
 
     def _record_group(self, connection: sqlite3.Connection, group: list[Request]) -> list[Outcome]:
         tail = self._tail(connection)
@@ -213,17 +216,14 @@ class SqliteJournal:
         return known or tail.record(self._appends.request(decide(), key))
 
     def _tail(self, connection: sqlite3.Connection) -> _Tail:
-        seen = self._writer.seen(connection, self._seen)
-        return _Tail(connection, _last(connection, seen), self._clock_us(), self.settled_us())
+        tail = self._end = _Tail(connection, _last(connection, self._writer.seen), self._clock_us(), self.settled_us())
+        return tail
 
-    def _note(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Note how far it has got. Caller holds the writer's lock."""
-        for outcome in reversed(outcomes):
-            if isinstance(outcome, Appended) and outcome.mark is not None:
-                self._seen = Sealed(outcome.mark.record_id, outcome.mark.position, outcome.appended_us)
-                self._file.water.note(*outcome.mark, outcome.appended_us)
-                break
-        return outcomes
+    def _note_end(self) -> None:
+        """Note how far it has got with what was committed. Caller holds the writer's lock."""
+        if self._end is not None and (last := self._end.recorded) is not None:
+            self._writer.seen = last
+            self._file.water.note(*last)
 
     def _transact(self, link: _Link, work: Callable[[sqlite3.Connection], _T], deadline: float) -> _T:
         """Run `work` in one write transaction and commit it; whatever it raises, nothing of it stays.
@@ -500,7 +500,7 @@ class SqliteJournal:
         return self._file.size_bytes()
 
     def info(self) -> Info:
-        def look(connection: sqlite3.Connection) -> tuple[tables.Head | None, int, int, int, Sealed | None]:
+        def look(connection: sqlite3.Connection) -> tuple[tables.Head | None, int, int, int, _Last | None]:
             connection.execute("BEGIN")
             head = tables.read_head(connection)
             counted = connection.execute(_INFO, (0 if head is None else head.position,)).fetchone()
@@ -513,7 +513,7 @@ class SqliteJournal:
             records,
             first,
             last,
-            None if seen is None else seen.appended_us,
+            None if seen is None else seen[2],
             None if head is None else head.position,
             None if head is None else head.appended_us,
             SCHEMA_VERSION,
@@ -625,11 +625,12 @@ def _fsync(path: str) -> None:
 class _Tail:
     """The end of the records inside one write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, last: Sealed | None, clock_us: int, settled_us: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, last: _Last | None, clock_us: int, settled_us: int) -> None:
         self._connection = connection
-        self._position, last_us = (last.position, last.appended_us) if last else (0, 0)
+        self._position, _, last_us = last or (0, b"", 0)
         self._now_us = time_after(clock_us, last_us)
         self._settled_us = settled_us
+        self.recorded: _Last | None = None
 
     def find(self, key: Key) -> Outcome | None:
         try:
@@ -644,30 +645,35 @@ class _Tail:
         return Appended(None, self._now_us, answer, replayed=True)
 
     def record(self, request: Request) -> Appended:
-        mark = None
-        if request.payload is not None:
-            self._position += 1
-            mark = Mark(self._position, request.record_id)
-            tables.write_record(self._connection, *mark, self._now_us, request.payload)
+        mark, now_us = None, self._now_us
+        if (payload := request.payload) is not None:
+            self._position = position = self._position + 1
+            record_id = request.record_id
+            mark = Mark(position, record_id)
+            self._connection.execute(
+                tables.INSERT_RECORD, (position, record_id, now_us, seal(position, record_id, now_us, payload))
+            )
+            self.recorded = (position, record_id, now_us)
         if (key := request.key) is not None:
-            tables.write_answer(self._connection, key.name, key.digest, request.answer, self._now_us + key.ttl_us)
-        return Appended(mark, self._now_us, request.answer)
+            tables.write_answer(self._connection, key.name, key.digest, request.answer, now_us + key.ttl_us)
+        return Appended(mark, now_us, request.answer)
 
 
-def _last(connection: sqlite3.Connection, seen: Sealed | None) -> Sealed | None:
+def _last(connection: sqlite3.Connection, seen: _Last | None) -> _Last | None:
     """The last record there ever was, checked unless it is the one that was `seen` whole. JournalDamaged also where
     that one is gone.
     """
-    row = connection.execute(_LAST).fetchone()
+    row: _Last | None = connection.execute(_LAST).fetchone()
+    if row == seen and seen is not None:
+        return seen
     if row is None:
         head = tables.read_head(connection)
-        last = None if head is None else Sealed(head.record_id, head.position, head.appended_us)
-    elif seen is not None and row == (seen.position, seen.record_id, seen.appended_us):
-        return seen
+        last = None if head is None else (head.position, head.record_id, head.appended_us)
     else:
-        last = tables.read_record(connection, row[0])
-    if seen is not None and (last is None or last.position < seen.position):
-        raise missing(1 if last is None else last.position + 1, seen.position)
+        tables.read_record(connection, row[0])
+        last = row
+    if seen is not None and (last is None or last[0] < seen[0]):
+        raise missing(1 if last is None else last[0] + 1, seen[0])
     return last
 
 
@@ -698,7 +704,7 @@ class _Link:
         self._file = file
         self._settings = settings
         self._connection: sqlite3.Connection | None = None
-        self._seen_by: sqlite3.Connection | None = None
+        self.seen: _Last | None = None  # the last record, as it was last seen whole over this connection
         self._identity: _Identity | None = None
         self._closed = False
 
@@ -713,13 +719,6 @@ class _Link:
             self.drop()
             self._connection, self._identity = self._file.connect(self._settings)
         return self._connection
-
-    def seen(self, connection: sqlite3.Connection, record: Sealed | None) -> Sealed | None:
-        """The record that was seen over this very connection: another may be to another file."""
-        if connection is not self._seen_by:
-            self._seen_by = connection
-            return None
-        return record
 
     def stands(self) -> bool:
         """Whether the file that is open is still the one at its path."""
@@ -748,6 +747,7 @@ class _Link:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+            self.seen = None
 
 
 class _File:
@@ -935,10 +935,10 @@ class _File:
         if told_by_views:
             self.water.claim(real)
             return
-        position = 0 if last is None else last.position
+        position = 0 if last is None else last[0]
         self._loss = Lost(
             noted.position - position if noted.position > position else None,
-            None if last is None else last.appended_us,
+            None if last is None else last[2],
             self._how(noted, position),
         )
 

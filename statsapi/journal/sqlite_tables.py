@@ -72,7 +72,7 @@ _TABLES: Final = {
 )""",
 }
 
-_INSERT_RECORD: Final = "INSERT INTO records (seq, id, appended_us, record) VALUES (?, ?, ?, ?)"
+INSERT_RECORD: Final = "INSERT INTO records (seq, id, appended_us, record) VALUES (?, ?, ?, ?)"
 _INSERT_PIECE: Final = "INSERT OR REPLACE INTO pieces (key, checksum, piece) VALUES (?, ?, ?)"
 _INSERT_KEY: Final = "INSERT OR REPLACE INTO keys (name, digest, answer, expires_us, checksum) VALUES (?, ?, ?, ?, ?)"
 _INSERT_CHECKPOINT: Final = """
@@ -81,10 +81,12 @@ INSERT OR REPLACE INTO checkpoint
 VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _HEAD: Final = "SELECT id, position, record_id, appended_us, state_checksum, pieces_checksum, checksum FROM checkpoint"
-_KEY_FROM: Final = "SELECT name, digest, answer, expires_us, checksum FROM keys WHERE name >= ? ORDER BY name LIMIT 1"
-_KEY_BEFORE: Final = (
-    "SELECT name, digest, answer, expires_us, checksum FROM keys WHERE name < ? ORDER BY name DESC LIMIT 1"
-)
+# The name or what comes after it, and what comes before it.
+_KEY: Final = """
+SELECT * FROM (SELECT name, digest, answer, expires_us, checksum FROM keys WHERE name >= ?1 ORDER BY name LIMIT 1)
+UNION ALL
+SELECT * FROM (SELECT name, digest, answer, expires_us, checksum FROM keys WHERE name < ?1 ORDER BY name DESC LIMIT 1)
+"""
 
 _ANSWERS: Final = "an answer that is kept under an Idempotency-Key"
 _CHECKPOINT: Final = "the journal's checkpoint"
@@ -129,14 +131,6 @@ def _of_its_form(what: str) -> Iterator[None]:
 
 
 # Rows
-
-
-def write_record(
-    connection: sqlite3.Connection, position: int, record_id: bytes, appended_us: int, payload: bytes
-) -> None:
-    connection.execute(
-        _INSERT_RECORD, (position, record_id, appended_us, seal(position, record_id, appended_us, payload))
-    )
 
 
 def read_record(connection: sqlite3.Connection, position: int) -> Sealed | None:
@@ -217,24 +211,16 @@ def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) ->
 
     A name of which a bit was flipped is not found. It stands where it stood, so next to where it was looked for.
     """
-    row = connection.execute(_KEY_FROM, (name,)).fetchone()
-    if row is not None:
-        _check_answer(row)
-        if row[0] == name:
-            digest, answer, expires_us = row[1:4]
-            return (digest, answer) if expires_us > settled_us else None
-    before = connection.execute(_KEY_BEFORE, (name,)).fetchone()
-    if before is not None:
-        _check_answer(before)
-    if (row is not None and row[0] < name) or (before is not None and before[0] > name):
-        raise JournalDamaged(_ANSWERS, "keys are out of order")
-    return None
-
-
-def _check_answer(row: tuple[bytes, bytes, bytes, int, int]) -> None:
-    with _of_its_form(_ANSWERS):
-        if answer_checksum(*row[:4]) != row[4]:
+    for found, digest, answer, expires_us, expected in connection.execute(_KEY, (name,)):
+        try:
+            right = answer_checksum(found, digest, answer, expires_us) == expected
+        except (TypeError, struct.error):
+            right = False
+        if not right:
             raise JournalDamaged(_ANSWERS, MISMATCH)
+        if found == name:
+            return (digest, answer) if expires_us > settled_us else None
+    return None
 
 
 # The tables
@@ -358,9 +344,11 @@ def _damaged_records(connection: sqlite3.Connection) -> Iterator[JournalDamaged]
 def _damaged_answers(connection: sqlite3.Connection) -> Iterator[JournalDamaged]:
     for row in connection.execute("SELECT name, digest, answer, expires_us, checksum FROM keys"):
         try:
-            _check_answer(row)
-        except JournalDamaged as error:
-            yield error
+            right = answer_checksum(*row[:4]) == row[4]
+        except (TypeError, struct.error):
+            right = False
+        if not right:
+            yield JournalDamaged(_ANSWERS, MISMATCH)
 
 
 def _definitions(connection: sqlite3.Connection) -> list[tuple[str, int, bytes]]:
@@ -449,7 +437,7 @@ def _move(
 
 def _move_records(connection: sqlite3.Connection, rows: list[tuple[int, bytes, int, bytes]]) -> None:
     connection.executemany(
-        _INSERT_RECORD, ((seq, id_, stamp, seal(seq, id_, stamp, payload)) for seq, id_, stamp, payload in rows)
+        INSERT_RECORD, ((seq, id_, stamp, seal(seq, id_, stamp, payload)) for seq, id_, stamp, payload in rows)
     )
 
 
