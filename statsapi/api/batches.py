@@ -19,7 +19,7 @@ import io
 import itertools
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -31,9 +31,10 @@ from marshmallow import ValidationError
 from numpy.typing import NDArray
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
+from statsapi.api import cures
 from statsapi.api.elements import TooDeep, TooMany, Unclosed, find_elements
 from statsapi.api.problems import ERRORS_NAMED_MAX
-from statsapi.api.requests import EVENT_MAX_BYTES, why_not_json, why_not_utf8
+from statsapi.api.requests import EVENT_MAX_BYTES, why_not_json, why_not_utf8, with_cure
 from statsapi.api.schemas import SERIES_NAME, EventSchema
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
@@ -108,16 +109,26 @@ def decode(body: bytes, media_type: str, *, max_events: int, accepted: Accepted 
     """
     media_type = media_type.partition(";")[0].strip().lower()
     if media_type in ("", "application/json") or media_type.endswith("+json"):
-        rows = _json_rows(body, max_events)
+        read, form = _json_rows, cures.JSON
     elif media_type in NDJSON_TYPES:
-        rows = _ndjson_rows(body, max_events)
+        read, form = _ndjson_rows, cures.NDJSON
     elif media_type == CSV_TYPE:
-        rows = _csv_rows(body, max_events)
+        read, form = _csv_rows, cures.CSV
     else:
-        raise UnsupportedMediaType(
-            f"Send events as application/json, {', '.join(NDJSON_TYPES)} or {CSV_TYPE}, not {echo(media_type)}."
-        )
-    return _settle(rows, accepted)
+        refusal = f"Send events as application/json, {', '.join(NDJSON_TYPES)} or {CSV_TYPE}, not {echo(media_type)}."
+        raise UnsupportedMediaType(with_cure(refusal, body, None))
+    try:
+        decoded = _settle(read(body, max_events), accepted)
+    except BadRequest as error:
+        raise BadRequest(with_cure(str(error.description), body, form)) from None
+    except ValidationError:
+        if found := cures.cure(body, form):
+            raise ValidationError(found) from None
+        raise
+    if form == cures.NDJSON and decoded.errors and decoded.errors[0]["field"] == "":
+        first = decoded.errors[0]
+        first["reason"] = with_cure(f"{first['reason']}.", body, form).removesuffix(".")
+    return decoded
 
 
 def decode_one(body: bytes) -> dict[str, Any] | None:
@@ -533,7 +544,7 @@ def _csv_rows(body: bytes, max_events: int) -> _Rows:
     if b"\r" in body and not quoted:
         body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     _within_lines(body, "\n\r" if quoted else "\n", max_events)
-    table = _Table(max_events)
+    table = _Table(max_events, body)
     try:
         _fill(table, body, quoted=quoted)
     except UnicodeDecodeError:
@@ -558,8 +569,9 @@ def _fill(table: _Table, body: bytes, *, quoted: bool) -> None:
 class _Table:
     """The rows of a CSV, column by column, as they are read. The first that is not blank is the header."""
 
-    def __init__(self, max_events: int) -> None:
+    def __init__(self, max_events: int, body: bytes) -> None:
         self._max_events = max_events
+        self._body = body  # to say what is wrong with it
         self._header: list[str] = []
         self._columns: list[list[str]] = []
         self._lines: list[Sequence[int]] = []
@@ -571,12 +583,12 @@ class _Table:
         if len(row) == 1 and not row[0].strip():
             return
         if not self._header:
-            self._header = _header(row)
+            self._header = _header(row, self._body)
             self._columns = [[] for _ in row]
         elif len(row) == len(self._header):
             self._take(line, row)
         else:
-            self._refuse(line, f"has {len(row)} fields where the header has {len(self._header)}")
+            self._refuse(line, cures.ragged(row, self._header))
 
     def add_piece(self, line: int, piece: bytes) -> int:
         """Some whole lines without a quote, the first of which is that one of the body; the number of the next."""
@@ -635,7 +647,7 @@ class _Table:
 
     def rows(self) -> _Rows:
         if not self._header:
-            _header([])
+            _header([], self._body)
         lines = self._lines[0] if len(self._lines) == 1 else list(itertools.chain.from_iterable(self._lines))
         rows = _from_fields(self._header, self._columns, lines)
         rows.odd = self._odd
@@ -666,25 +678,17 @@ def _quoted_csv(body: bytes) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise BadRequest(f"The body is not CSV: {error} (in the row that begins at line {begins}).") from None
+            said = f"The body is not CSV: {error} (in the row that begins at line {begins})."
+            raise BadRequest(f"{said} {cures.quoted_delimiter(body)}".rstrip()) from None
         held_bytes = 0
         if row:
             yield begins, row
 
 
-def _header(names: list[str]) -> list[str]:
-    """The column names; ValidationError names those unknown, missing or there twice."""
+def _header(names: list[str], body: bytes) -> list[str]:
+    """The column names; ValidationError says what is wrong with them."""
     names = [name.strip() for name in names]
-    faults = {}
-    for name, times in Counter(names).items():
-        if name not in _COLUMNS:
-            faults[name] = ["is not a column known here; known are: " + ", ".join(_COLUMNS)]
-        elif times > 1:
-            faults[name] = ["appears twice in the header"]
-    for name in ("timestamp", "value"):
-        if name not in names:
-            faults[name] = ["is missing from the header (the first line: timestamp,value or timestamp,value,series)"]
-    if faults:
+    if faults := cures.header_faults(names, body):
         raise ValidationError(cast(dict[str, Any], faults))
     return names
 

@@ -67,7 +67,7 @@ def post_event() -> Response:
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)
     query = load_query(_RECORD_QUERY)
-    require_json()
+    require_json(body)
     event = batches.decode_one(body) or load_json(body, _EVENT)
 
     def answer(recorded: Recorded) -> bytes:

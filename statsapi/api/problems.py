@@ -109,7 +109,7 @@ def _invalid(faults: list[dict[str, Any]], rejected: int | None = None) -> Respo
         members["errors_total"] = len(faults)
     if rejected is not None:
         members["rejected"] = rejected
-        more = f" ({rejected} events are at fault; nothing was stored)"
+        more = f" ({rejected} event{' is' if rejected == 1 else 's are'} at fault; nothing was stored)"
     return problem(422, "validation", "The request is not valid", f"{where}{first['reason']}{more}", **members)
 
 

@@ -15,6 +15,7 @@ from flask import Response, after_this_request, current_app, g, has_request_cont
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
 
+from statsapi.api import cures
 from statsapi.api.schemas import StrictSchema
 from statsapi.errors import echo
 from statsapi.model import Key
@@ -93,12 +94,24 @@ def read_body(most_bytes: int | None = None) -> bytes:
     return body if encoding is None else unpack(body, encoding, limit_bytes)
 
 
-def require_json() -> None:
+def require_json(body: bytes) -> None:
     """415 for another media type; a missing Content-Type counts as JSON."""
     if request.environ.get("CONTENT_TYPE") == "application/json":  # most requests: two properties saved
         return
     if request.mimetype and not request.is_json:
-        raise UnsupportedMediaType(f"Send JSON with Content-Type: application/json, not {echo(request.mimetype)}.")
+        refusal = (
+            f"Send JSON with Content-Type: application/json, not {echo(request.mimetype)} "
+            "(curl: add -H 'Content-Type: application/json')."
+        )
+        raise UnsupportedMediaType(with_cure(refusal, body, cures.JSON))
+
+
+def with_cure(refusal: str, body: bytes, sent_as: str | None) -> str:
+    """The refusal, and what the body looks like instead, if that can be told."""
+    if found := cures.unreadable(body):
+        return f"The body {found}."
+    found = cures.cure(body, sent_as)
+    return refusal if found is None else f"{refusal} {found}"
 
 
 def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
@@ -108,11 +121,15 @@ def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
     schema, whose refusal names the field.
     """
     try:
-        document = json.loads(body)
+        document = json.loads(body.decode("utf-8-sig"))
     except RecursionError:
         raise BadRequest("The JSON is nested too deeply.") from None
     except ValueError as error:
-        raise BadRequest(_malformed(body, error)) from None
+        raise BadRequest(with_cure(_malformed(body, error), body, cures.JSON)) from None
+    if isinstance(document, list):
+        raise ValidationError("is an array: this takes a single event, POST /events takes many")
+    if isinstance(document, dict) and isinstance(document.get("events", document.get("timestamp")), list):
+        raise ValidationError("is many events: this takes a single one, POST /events takes many")
     return cast(dict[str, Any], schema.load(document))
 
 
@@ -125,10 +142,18 @@ def _malformed(body: bytes, error: ValueError) -> str:
 def why_not_json(error: ValueError) -> str:
     """What was wrong, for the error that json.loads raised, behind "the body" or "the line"."""
     if isinstance(error, UnicodeDecodeError):
-        return f"is not UTF-8: {error.reason} at byte {error.start}"
+        return _not_utf8(error, error.start)
     if isinstance(error, json.JSONDecodeError):
         return f"is not JSON: {error}"
     return "holds an integer of more than 4300 digits"  # the interpreter's own limit
+
+
+def _not_utf8(error: UnicodeDecodeError, at: int) -> str:
+    letter = error.object[error.start : error.start + 1].decode("cp1252", "replace")
+    return (
+        f"is not UTF-8: {error.reason} at byte {at}, which would be {letter!r} in Latin-1 (Windows-1252): send UTF-8 "
+        "(iconv -f WINDOWS-1252 -t UTF-8 FILE)"
+    )
 
 
 def why_not_utf8(body: bytes) -> str | None:
@@ -142,7 +167,7 @@ def why_not_utf8(body: bytes) -> str | None:
         try:
             decoder.decode(body[at : at + step], final=at + step >= len(body))
         except UnicodeDecodeError as error:
-            return f"is not UTF-8: {error.reason} at byte {at - held + error.start}"
+            return _not_utf8(error, at - held + error.start)
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
+from statsapi.api.cures import why_no_number
 from statsapi.config import Duration
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
@@ -159,10 +160,14 @@ class FiniteFloat(fields.Float):
     default_error_messages = {  # noqa: RUF012
         "required": "is missing; give a number such as 42.5",
         "null": "must be a number, not null",
-        "invalid": "must be a number such as 42.5",
         "special": "must be finite: NaN, infinities and numbers beyond float64 are not taken",
         "too_large": "must be finite: NaN, infinities and numbers beyond float64 are not taken",
     }
+
+    def make_error(self, key: str, **kwargs: Any) -> ValidationError:
+        return (
+            ValidationError(why_no_number(kwargs["input"])) if key == "invalid" else super().make_error(key, **kwargs)
+        )
 
 
 class SeriesName(fields.String):

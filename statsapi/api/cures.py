@@ -1,0 +1,308 @@
+"""What a body or a text is that cannot be read as what it was sent as, and what to send instead.
+
+Nothing is read any differently for it: these are guesses, good enough to lead a person who met a refusal. They look at
+a body's first 4 KiB, and are asked on the way to a refusal only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from statsapi.errors import echo
+
+JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
+
+_HEAD_BYTES: Final = 4096
+_EAT_LINE_ENDS: Final = "curl's -d @FILE takes the line ends out: send the file with --data-binary @FILE"
+
+# What files begin with that are no text, and what to do about them.
+_MAGIC: Final = (
+    (b"\x1f\x8b", "gzip", "say so with the header Content-Encoding: gzip (curl: -H 'Content-Encoding: gzip')"),
+    (b"PK\x03\x04", "a zip archive, as .xlsx and .ods are", "unpack it, or save the sheet as CSV"),
+    (b"\x28\xb5\x2f\xfd", "zstd", "unpack it, or pack it with gzip"),
+    (b"BZh", "bzip2", "unpack it, or pack it with gzip"),
+    (b"\xfd7zXZ\x00", "xz", "unpack it, or pack it with gzip"),
+    (b"\x04\x22\x4d\x18", "lz4", "unpack it, or pack it with gzip"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it, or pack it with gzip"),
+    (b"\xff\x06\x00\x00sNaPpY", "snappy", "unpack it, or pack it with gzip"),
+    (b"\x78\x01", "zlib (deflate)", "pack it with gzip"),
+    (b"\x78\x9c", "zlib (deflate)", "pack it with gzip"),
+    (b"\x78\xda", "zlib (deflate)", "pack it with gzip"),
+    (b"PAR1", "Parquet", "write it as CSV (pandas: to_csv('FILE', index=False))"),
+    (b"ARROW1", "Arrow", "write it as CSV (pandas: to_csv('FILE', index=False))"),
+    (b"Obj\x01", "Avro", "write it as NDJSON or CSV"),
+    (b"\x89HDF", "HDF5", "write it as CSV"),
+    (b"SQLite format 3\x00", "an SQLite file", "export it as CSV (sqlite3 -header -csv)"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel file (.xls)", "save the sheet as CSV"),
+    (b"%PDF-", "a PDF", "send the numbers as CSV or JSON"),
+)
+
+_COLUMN: Final = "(?:timestamp|value|series)"
+_NUMBER: Final = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
+_MOMENT: Final = r"(?:\d{4}-\d\d-\d\d[^,;\t|\n]*|\d{1,2}[./]\d{1,2}[./]\d{4}[^,;\t|\n]*|\d{9,19}(?:\.\d+)?)"
+
+
+class _Text(NamedTuple):
+    """Text that matches is `form`, where it is one of ours, and else what `cure` says."""
+
+    pattern: re.Pattern[str]
+    form: str | None
+    cure: str
+
+
+def _text(pattern: str, cure: str, form: str | None = None) -> _Text:
+    return _Text(re.compile(pattern), form, cure)
+
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_OBJECT: Final = _text(r"\{", "is a JSON object", JSON)
+
+# The first that matches. What a text may be taken for goes from the narrow to the wide.
+_TEXTS: Final = (
+    _text(r"@[^\s{}\[\]]+\s*\Z", "is the name of a file, not the file: send it with curl's --data-binary @FILE"),
+    _text(r"--[^\n]+\r?\nContent-Disposition:", "is a form's upload (curl -F): send it with --data-binary @FILE"),
+    _text(r"(?:%7B|%5B)", "is percent-encoded (curl --data-urlencode): send it with --data-binary"),
+    _text(r"(?i)<(?:!doctype html|html)", "is a page of HTML: is the file what you meant to fetch?"),
+    _text(r"<", "is XML: send JSON, NDJSON or CSV"),
+    _text(
+        rf"{_COLUMN}(?:,{_COLUMN})+(?=[\d\"'+-])[^\r\n]*\Z",
+        f"is CSV whose line ends are gone: {_EAT_LINE_ENDS}",
+    ),
+    _text(rf"{_MOMENT},{_NUMBER}?\d{{4}}-\d\d-\d\d[^\r\n]*\Z", f"is CSV whose line ends are gone: {_EAT_LINE_ENDS}"),
+    _text(r"\{[^{}]*\}[ \t]*\r?\n\s*\{", "is NDJSON, one JSON object a line", NDJSON),
+    _text(r"\{[^{}]*\}(?:[ \t]*,)?[ \t]*\{", f"is several JSON objects in one line: {_EAT_LINE_ENDS} as NDJSON"),
+    _text(r"\{[^{}]*\}[ \t]*,[ \t]*\r?\n\s*\{", "is JSON objects with commas between: put [ before and ] after them"),
+    _text(
+        r"'[\[{]",
+        "begins with a single quote, which Windows' command line passes on: put the JSON into a file and send it with "
+        "--data-binary @FILE",
+    ),
+    _text(r"[\[{]\s*(?:\{\s*)?'", "has single quotes, as Python's str() writes: JSON has double ones (json.dumps)"),
+    _text(r"[\[{][^\"]*[“”„«]", 'has typographic quotes: JSON takes plain ones (") only'),
+    _text(r"[\[{]\s*(?:\{\s*)?[A-Za-z_]\w*\s*:", 'has names without quotes, which a shell may have taken: "timestamp"'),
+    _text(r"\s*(?://|/\*)", "has a comment, which JSON does not take"),
+    _text(
+        r"[\[{][\s\S]*?:\s*(-?\d+),(\d+)\s*[,}]",
+        "has a decimal comma in a number: write it with a point, such as 1.5",
+    ),
+    _text(r"[\[{][\s\S]*?:\s*(?:None|True|False|undefined)\b", "has words of a programming language: JSON writes null"),
+    _text(
+        r"[\[{][\s\S]*?:\s*(?:\+\d|\.\d|-\.\d|0\d|\d+\.\s*[,}])",
+        "has a number as JSON does not write it: no plus, no leading 0, a digit before and behind the point",
+    ),
+    _text(r"[\[{][\s\S]*?,\s*[\]}]", "has a comma before a closing bracket: take it out"),
+    _text(r"\[", "is a JSON array", JSON),
+    _OBJECT,
+    _text(
+        r"#\s*(?:TYPE|HELP)\s|[A-Za-z_:][\w:]*(?:\{[^}\n]*\})? -?[\d.]+(?:e[+-]?\d+)?(?: \d+)?\s*(?:\n|\Z)",
+        "is Prometheus' text format: send each sample as an event in JSON or CSV",
+    ),
+    _text(r"[\w.:-]+:-?[\d.]+\|(?:ms|[cghsd])\b", "is StatsD: send each value as an event in JSON or CSV"),
+    _text(
+        r"[^\s,={}\[\]]+(?:,[^\s,=]+=(?:\\.|[^\s,\\])+)* [^\s=]+=[^\n]*",
+        "is InfluxDB's line protocol: send each field as an event in JSON or CSV",
+    ),
+    _text(
+        rf"[\w.-]+ {_NUMBER} \d{{9,13}}\s*(?:\n|\Z)",
+        "is Graphite's plain text: send each line as an event in JSON or CSV",
+    ),
+    _text(
+        r"[\w.\[\]%-]+=[^&\n]*(?:&[\w.\[\]%-]+=[^&\n]*)*(?:\n\s*)?\Z",
+        "is a form's fields (curl -d NAME=VALUE): send JSON",
+    ),
+    _text(r"(?:---\s*\n)?(?:- )?(?:timestamp|value|series)[ ]*: ", "is YAML: send JSON"),
+    _text(rf"\"?{_COLUMN}\"?[ ]*[,;\t|]", "is CSV", CSV),
+    _text(rf"[^\n,;\t|]*[,;\t|](?:[^\n]*[,;\t|])?\"?{_COLUMN}\"?\s*(?:[,;\t|\n]|\Z)", "is CSV", CSV),
+    _text(rf"\"?{_MOMENT}\"?[,;\t|]", "is CSV without its first line, which names the columns: timestamp,value", CSV),
+    _text(rf"{_NUMBER}\s*\Z", 'is a number alone: send {"timestamp": "2025-11-21T07:45:00Z", "value": 42.5}'),
+)
+
+
+def unreadable(body: bytes) -> str | None:
+    """What a body is that is no text, or text of two and more bytes a letter, and what to do; None for other text."""
+    for magic, name, remedy in _MAGIC:
+        if body.startswith(magic):
+            return f"looks like {name}: {remedy}"
+    encoding = _wide_encoding(body)
+    return encoding and (
+        f"is {encoding}, as Excel's Unicode text and PowerShell's > are: send UTF-8 (iconv -f {encoding} -t UTF-8 "
+        "FILE; in PowerShell: Out-File -Encoding utf8)"
+    )
+
+
+def cure(body: bytes, sent_as: str | None) -> str | None:
+    """A sentence that says what the body looks like, where that is not `sent_as`, and what to send; None else."""
+    if found := unreadable(body):
+        return f"The body {found}."
+    text = body[:_HEAD_BYTES].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    if text[:1] in ("[", "{"):
+        text = _STRING.sub('""', text)  # what stands in a string is no fault of the JSON
+    for known in _TEXTS:
+        if known.pattern.match(text):
+            if known.form == sent_as is not None or (sent_as == NDJSON and known is _OBJECT):
+                return None
+            is_it = f"looks like {known.cure[3:]}" if known.cure.startswith("is ") else known.cure
+            return f"The body {is_it}." if known.form is None else f"The body {is_it}: send it {_to(known.form)}."
+    return None
+
+
+def _to(form: str) -> str:
+    endpoint = "to POST /events " if form != JSON else ""
+    how = " --data-binary @FILE" if form != JSON else ""
+    return f"{endpoint}with Content-Type: {form} (curl: -H 'Content-Type: {form}'{how})"
+
+
+def _wide_encoding(body: bytes) -> str | None:
+    if body.startswith((b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")):
+        return "UTF-32"
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    head = body[:64]
+    if len(head) >= 4 and (not any(head[1::2]) or not any(head[::2])):
+        return "UTF-16LE" if head[0] else "UTF-16BE"
+    return None
+
+
+# -- CSV -----------------------------------------------------------------------------------------------------------
+
+COLUMNS: Final = ("timestamp", "value", "series")
+_SHOWN: Final = "timestamp,value or timestamp,value,series"
+_DELIMITERS: Final = {";": "semicolons", "\t": "tabs", "|": "bars (|)"}
+
+_COLUMNS_NAMED_MAX: Final = 2000
+
+_MEANT: Final = {
+    name: column
+    for column, names in {
+        "timestamp": "time date datetime ts t when at zeit zeitpunkt zeitstempel datum uhrzeit fecha hora heure _time "
+        "date_time @timestamp timestamp_utc unixtime epoch created created_at time_stamp timestamps",
+        "value": "val wert valeur valor v y amount reading measurement measure number data count usage _value values "
+        "messwert temperature temp price",
+        "series": "name metric sensor tag host id device serie key _measurement _field label",
+    }.items()
+    for name in names.split()
+}
+
+
+def header_faults(names: Sequence[str], body: bytes = b"") -> dict[str, list[str]]:
+    """What is wrong with a CSV's first line, by column; {} for nothing. The key "_schema" is the line as a whole."""
+    if not Counter(names) - Counter(COLUMNS) and {"timestamp", "value"} <= set(names):
+        return {}
+    if len(names) > _COLUMNS_NAMED_MAX:
+        return {"_schema": [f"the first line names {len(names)} columns: {_SHOWN} is what it may name"]}
+    times = Counter(names)
+    line = ",".join(names)
+    if not any(names):
+        return {name: [f"is missing from the first line, which names the columns: {_SHOWN}"] for name in COLUMNS[:2]}
+    if re.match(rf"{_COLUMN}(?:,{_COLUMN})+(?=[\d\"'+-])", line):
+        return {"_schema": [f"the first line is both the names of columns and data: {_EAT_LINE_ENDS}"]}
+    for delimiter, called in _DELIMITERS.items():
+        split = line.split(delimiter)
+        if len(split) > 1 and len(split) >= len(names) and not set(names) & set(COLUMNS):
+            reason = f"the columns are separated by {called} in {echo(line)!r}: separate them with commas"
+            if unknown := [name for name in split if name.strip(' "') not in COLUMNS]:
+                reason += f", name them {_SHOWN} (not {', '.join(map(echo, unknown[:5]))})"
+            rest = body[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[2]
+            if comma := re.search(r"\d{1,20},\d{1,20}", rest):
+                reason += f"; numbers take a point: {comma[0].replace(',', '.')}, not {comma[0]}"
+            if day := re.search(r"\b(\d\d?)\.(\d\d?)\.(\d{4})\b", rest):
+                reason += f"; dates go from year to day: {day[3]}-{day[2]:0>2}-{day[1]:0>2}, not {day[0]}"
+            return {"_schema": [reason]}
+    if re.fullmatch(_MOMENT, names[0].strip('"')) and not set(names) & set(COLUMNS):
+        reason = f"the first line, {echo(line)!r}, is an event: put a line before it that names the columns, {_SHOWN}"
+        return {"_schema": [reason]}
+    faults: dict[str, list[str]] = {}
+    apart = {"date", "time"} <= {name.lower() for name in names}
+    for place, name in enumerate(names, 1):
+        if name == "":
+            which = f"column {place}"
+            if place == 1:
+                faults[which] = [
+                    "has no name: leave it out; pandas writes its index there, but for to_csv(…, index=False)"
+                ]
+            elif place == len(names):
+                faults[which] = ["has no name: take the comma at the end of the lines away"]
+            else:
+                faults[which] = ["has no name: leave it out"]
+        elif name not in COLUMNS:
+            plain = name.lower().strip(" \ufeff'\"")
+            meant = plain if plain in COLUMNS else _MEANT.get(plain)
+            rename = f"; is it {meant}?" if meant and meant not in names else ""
+            if apart and name.lower() in ("date", "time"):
+                rename = "; write date and time into one column, timestamp"
+            faults[name] = [f"is not a column known here; known are: {', '.join(COLUMNS)}{rename}"]
+        elif times[name] > 1:
+            faults[name] = ["appears twice in the first line"]
+    for name in COLUMNS[:2]:
+        if name not in names:
+            faults[name] = [f"is missing from the first line, which names the columns: {_SHOWN}"]
+    return faults
+
+
+def quoted_delimiter(body: bytes) -> str:
+    """What to do where quoted fields have something else between them than commas; nothing where they have not."""
+    first = body[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[0]
+    for delimiter, called in _DELIMITERS.items():
+        if f'"{delimiter}' in first:
+            return f"Separate the columns with commas, not {called}."
+    return ""
+
+
+def ragged(row: Sequence[str], header: Sequence[str]) -> str:
+    """What is wrong with a row that has more or fewer fields than the header."""
+    reason = f"has {len(row)} fields where the header has {len(header)}"
+    at = header.index("value")
+    if len(row) == 1:
+        for delimiter, called in _DELIMITERS.items():
+            if delimiter in row[0]:
+                return f"{reason}: separate them with commas, not {called}"
+    if len(row) == len(header) + 1:
+        if re.fullmatch(r"\s*[+-]?\d+", row[at]) and re.fullmatch(r"\d+\s*", row[at + 1]):
+            return (
+                f"{reason}: is {echo(row[at])},{echo(row[at + 1])} a number? Write {echo(row[at])}.{echo(row[at + 1])}"
+            )
+        if row[-1] == "":
+            return f"{reason}: take the comma at its end away"
+    return reason
+
+
+# -- numbers -------------------------------------------------------------------------------------------------------
+
+_GROUPED: Final = re.compile(r"[+-]?\d{1,3}(?:([,.' \u00a0\u202f\u2009])\d{3})+(?:([.,])(\d+))?")
+
+
+def why_no_number(value: object) -> str:
+    """What to write instead of a value that is no number."""
+    if not isinstance(value, str):
+        kinds = {bool: "true or false", list: "an array", dict: "an object"}
+        return f"must be a number such as 42.5, not {kinds.get(type(value), 'that')}"
+    text = value.strip()
+    shown = f"is {echo(value)!r}, "
+    if not text:
+        return "is empty: give a number such as 42.5, or leave the event out"
+    if len(text) > 200:
+        return "is no number such as 42.5"
+    if re.fullmatch(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?", text) and not re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", text):
+        return f"{shown}which has a decimal comma: write {text.replace(',', '.')}"
+    if (grouped := _GROUPED.fullmatch(text)) and grouped[1] != grouped[2]:
+        whole = re.sub(r"\D", "", text[: grouped.start(2) if grouped[2] else None])
+        plain = ("-" if text[0] == "-" else "") + whole + (f".{grouped[3]}" if grouped[3] else "")
+        return f"{shown}which has separators between its digits: write {plain}"
+    if re.fullmatch(r"[\u2212\u2013\u2014]\s*" + _NUMBER, text):
+        return f"{shown}whose minus is a typographic one: write -{text[1:].strip()}"
+    if re.fullmatch(r"0[xX][0-9a-fA-F]+", text):
+        return f"{shown}which is hexadecimal: write {int(text, 16) if len(text) < 40 else 'it in decimal'}"
+    if re.fullmatch(r"(?i)n/?a|null|none|nil|-+|\?|missing|#n/?a|undefined|unknown|unavailable", text):
+        return f"{shown}which stands for no value: leave the event out"
+    if re.fullmatch(r"(?i)true|false|yes|no|on|off", text):
+        return f"{shown}which is a word: write 1 or 0"
+    if re.fullmatch(r"\(\s*[\d.,]+\s*\)", text):
+        return f"{shown}which is in brackets: write a minus before it, if that is meant"
+    if unit := re.fullmatch(rf"({_NUMBER})\s*([^\d\s.,eE+-]\S*)|([^\d\s.,+-]+)\s*({_NUMBER})", text):
+        return f"{shown}which carries a unit or sign: write {unit[1] or unit[4]} alone"
+    if re.fullmatch(r"\d{4}-\d\d-\d\d.*", text):
+        return f"{shown}which is a time: are the columns the other way round?"
+    return f"{shown}which is no number such as 42.5"
