@@ -82,6 +82,9 @@ def main(count: int) -> None:
     floats = [item | {"timestamp": (BASE_US + row * 6000) / 1e6} for row, item in enumerate(items)]
     offsets = [item | {"timestamp": item["timestamp"][:19] + "+01:00"} for item in items]
     isoformat = [item | {"timestamp": format_timestamp(BASE_US + row * 250_000)} for row, item in enumerate(items)]
+    ns = [item | {"timestamp": BASE_US * 1000 + row} for row, item in enumerate(items)]
+    go = [item | {"timestamp": f"{item['timestamp'][:10]} {item['timestamp'][11:23]} +0000 UTC"} for item in items]
+    slashes = [item | {"timestamp": item["timestamp"][:19].replace("-", "/").replace("T", " ")} for item in items]
     series = [item | {"series": f"host-{row % 100}"} for row, item in enumerate(items)]
     many = [item | {"series": f"host-{row // 10}"} for row, item in enumerate(items)]
     middle = count // 2
@@ -96,6 +99,10 @@ def main(count: int) -> None:
         ("columns, float timestamps", "json", as_columns(floats)),
         ("JSON array, integer timestamps", "json", as_json(numbers)),
         ("CSV, integer timestamps", "csv", as_csv(numbers)),
+        ("JSON array, integer nanoseconds", "json", as_json(ns)),
+        ("CSV, nanoseconds", "csv", as_csv(ns)),
+        ("JSON array, Go's time.String()", "json", as_json(go)),
+        ("CSV, 2025/11/21 07:45:00", "csv", as_csv(slashes)),
         ("JSON array, +01:00", "json", as_json(offsets)),
         ("JSON array, isoformat() of two widths", "json", as_json(isoformat)),
         ("JSON array, 100 series", "json", as_json(series)),
