@@ -110,7 +110,7 @@ def parse_timestamp_us(value: object) -> int:
     """Microseconds since 1970-01-01 UTC of a timestamp as a client may write it.
 
     Raises ValueError with a sentence that says what to write instead. 0.4 µs for the common ISO forms, 5 µs for those
-    that only `isoparse` reads, up to 10 µs for all others.
+    that only `isoparse` reads, 4-12 µs for all others.
     """
     if isinstance(value, str):
         if _FULL_DATE.match(value) and value.isprintable():
