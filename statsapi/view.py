@@ -130,7 +130,7 @@ class View:
                 self._begin()
             segment = self.journal.read(self._mark)
         except HistoryChanged as changed:
-            if self._stands and self._mark != START:
+            if changed.lost is not None or (self._stands and self._mark != START):
                 self._left = _Left(self._mark, changed.lost)
             self._stands = False
             return True
