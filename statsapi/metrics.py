@@ -331,6 +331,7 @@ class State(NamedTuple):
     series: int
     journal_bytes: int
     windows: list[tuple[str, str, Summary]]
+    clock_skew_us: int | None = None
 
 
 # Prometheus keeps the suffixes _count and _sum for histograms and summaries (`promtool check metrics`).
@@ -350,6 +351,12 @@ def _state_families(state: State | None) -> Iterator[Metric]:
     yield _gauge("statsapi_store_rollup_bytes", "Memory that the roll-ups take in each worker.", state.rollup_bytes)
     yield _gauge("statsapi_store_series", "Series held.", state.series)
     yield _gauge("statsapi_journal_size_bytes", "What the journal occupies, on disk or in Redis.", state.journal_bytes)
+    if state.clock_skew_us is not None:
+        yield _gauge(
+            "statsapi_clock_skew_seconds",
+            "This machine's clock less the one of the journal's server, which is the one that counts.",
+            state.clock_skew_us / 1e6,
+        )
     for stat in ("count", "mean", "min", "max", "sum", "stddev"):
         family = GaugeMetricFamily(
             f"statsapi_window_{_WINDOW_NAMES.get(stat, stat)}",

@@ -597,6 +597,7 @@ class Service:
                 for series in self.settings.metrics_series
                 for (text, _), answer in zip(windows, store.statistics(series, spans, now_us), strict=True)
             ],
+            self.view().journal.clock_skew_us,
         )
 
     def spans(

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from statsapi.app import create_app
+from statsapi.config import Settings
 from statsapi.errors import JournalDamaged
-from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Lost, Mark, open_journal
+from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Lost, Mark, open_journal, wall_clock_us
+from statsapi.journal.redis_primary import Address, ServerClock
+from statsapi.journal.redis_streams import RedisJournal
+from statsapi.model import EventBatch
+from statsapi.service import Service
+from statsapi.times import format_timestamp
 from tests.conftest import redis_binary
 from tests.journal_engines import event, segments, shared_redis, values
 from tests.servers import RedisServer
@@ -280,3 +290,98 @@ def test_a_restart_that_keeps_all_tells_nothing(tmp_path: Path) -> None:
         journal.close()
     finally:
         server.kill()
+
+
+# Services
+
+
+def test_services_say_that_records_are_lost(server: RedisServer, stream: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Each that held them, and one that starts after it: an ERROR line, a counter, a field in /readyz, once each."""
+    apps = [create_app(Settings(journal=server.journal_url(stream)), background=False) for _ in range(2)]
+    clients = [app.test_client() for app in apps]
+    body = {"timestamp": format_timestamp(time.time_ns() // 1000), "value": 1.0}
+    for _ in range(6):
+        assert clients[0].post("/event", json=body).status_code == 200
+    assert [client.get("/statistics").json["count"] for client in clients] == [6, 6]
+    assert "lost" not in clients[0].get("/readyz").json
+    flush(server, stream)
+    apps.append(create_app(Settings(journal=server.journal_url(stream)), background=False))
+    clients.append(apps[2].test_client())
+    assert clients[2].get("/statistics").json["count"] == 0
+    for _ in range(3):
+        assert [client.get("/statistics").json["count"] for client in clients] == [0, 0, 0]
+    lines = [record for record in caplog.records if "LOST" in record.message]
+    assert [record.levelno for record in lines] == [logging.ERROR] * 3
+    for line, client in zip(lines, clients, strict=True):
+        assert "at least 6 acknowledged records" in line.message
+        assert client.get("/readyz").json["lost"]["records"] == 6
+        metrics = client.get("/metrics").text
+        assert re.search(r"^statsapi_\w*lost\w* 6(\.0)?$", metrics, re.MULTILINE), metrics
+    for app in apps:
+        app.extensions["statsapi"].close()
+
+
+@pytest.mark.parametrize("ahead_s", [3600, -3600, 90_000_000])
+def test_a_machine_whose_clock_is_wrong_answers_as_the_others(
+    server: RedisServer, stream: str, caplog: pytest.LogCaptureFixture, ahead_s: int
+) -> None:
+    """Two services on one stream, one with its clock an hour ahead: both answer 60, and it says how wrong it is."""
+    url = server.journal_url(stream)
+
+    def wrong_us() -> int:
+        return time.time_ns() // 1000 + ahead_s * 1_000_000
+
+    def open_wrong() -> Journal:
+        return RedisJournal(Address.parse(url), machine_clock_us=wrong_us)
+
+    right = Service(Settings(journal=url), lambda: open_journal(url), wall_clock_us, background=False)
+    wrong = Service(Settings(journal=url), open_wrong, wrong_us, background=False)
+    now_us = time.time_ns() // 1000
+    for minute in range(60):
+        service = (right, wrong)[minute % 2]
+        service.record(EventBatch.single("default", now_us - minute * 59_000_000, 1.0))
+    for service in (right, wrong, right):
+        service.keep_house()
+        store, asked_us = service.ask()
+        (answer,) = store.statistics("default", service.spans(store, asked_us, []), asked_us)
+        assert answer.summary.count == 60
+    warnings = [record.message for record in caplog.records if "the clock of this machine" in record.message]
+    assert len(warnings) == 1
+    assert f"{abs(ahead_s)}.0 s {'ahead of' if ahead_s > 0 else 'behind'}" in warnings[0]
+    shown = re.search(r"^statsapi_clock_skew_seconds (\S+)$", wrong.expose_metrics("")[0].decode(), re.MULTILINE)
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(ahead_s, abs=1)
+    for service in (right, wrong):
+        service.close()
+
+
+def test_the_skew_is_logged_once_for_each_change(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a second, with its sign, not for what a slow answer may explain; and when it is over."""
+    monkeypatch.setattr("statsapi.journal.redis_primary.SKEW_INTERVAL_S", 0.0)
+    machine_us = [0]
+    clock = ServerClock("redis://there", lambda: machine_us[0])
+    server_us = 1_764_000_000_000_000
+    for skew_s, said in (
+        (0.2, 0),
+        (-0.9, 0),
+        (5.0, 1),
+        (5.3, 1),
+        (-7.5, 2),
+        (-7.4, 2),
+        (0.1, 3),
+        (0.0, 3),
+        (4000.0, 4),
+    ):
+        machine_us[0] = server_us + int(skew_s * 1e6)
+        clock.answered(clock.asked(), server_us)
+        assert clock.skew_us == pytest.approx(skew_s * 1e6, abs=20_000)
+        assert len(caplog.records) == said, skew_s
+    assert "5.0 s ahead of" in caplog.messages[0]
+    assert "7.5 s behind" in caplog.messages[1]
+    assert "agrees" in caplog.messages[2]
+    machine_us[0] = server_us
+    asked_s, asked_us = clock.asked()
+    clock.answered((asked_s - 10, asked_us), server_us)  # ten seconds under way: nobody can tell
+    assert clock.skew_us == pytest.approx(4e9, abs=20_000)

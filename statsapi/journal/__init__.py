@@ -244,6 +244,10 @@ class Journal(Protocol):
         """The engine's clock where asking it costs nothing; None where it comes with each read only."""
 
     @property
+    def clock_skew_us(self) -> int | None:
+        """This machine's clock less the engine's, as it was lately; None where they are one, or it is not known yet."""
+
+    @property
     def needs_single_process(self) -> bool:
         """Whether a second process would see another journal (memory://)."""
 

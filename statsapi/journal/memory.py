@@ -54,6 +54,7 @@ class MemoryJournal:
 
     needs_single_process = True
     lost: Lost | None = None
+    clock_skew_us: int | None = None
     promise = "the journal is in memory: everything is lost when the process ends"
 
     def __init__(self, *, clock_us: Clock = wall_clock_us) -> None:

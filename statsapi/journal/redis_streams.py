@@ -688,6 +688,10 @@ class RedisJournal:
             self._primary.close()
             raise
 
+    @property
+    def clock_skew_us(self) -> int | None:
+        return None if self._clock_us is not None else self._server_clock.skew_us
+
     # Appending
 
     def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:

@@ -144,6 +144,7 @@ class SqliteJournal:
     """See the Journal protocol, and the module's text for what is kept where and by which lock."""
 
     needs_single_process = False
+    clock_skew_us: int | None = None
 
     def __init__(
         self,
