@@ -112,12 +112,17 @@ def _floor(ts_us: int, unit_us: int) -> int:
 
 
 class SeriesInfo(NamedTuple):
-    """What is held of one series: how many events, and the first and last timestamp."""
+    """What is held of one series: how many events, and between which instants they lie, both included.
+
+    Those are the first and last timestamp, as far as raw events reach; before that, the edges of the roll-ups that hold
+    them. resolution_us: how long the roll-up that begins at first_us is; 1 where it is a timestamp.
+    """
 
     name: str
     events: int
     first_us: int
     last_us: int
+    resolution_us: int = 1
 
 
 @dataclass(frozen=True, slots=True)

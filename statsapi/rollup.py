@@ -22,6 +22,7 @@ No locks, no clock, no I/O. Whoever calls holds Store._lock; the bytes that are 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -38,6 +39,8 @@ FEW: Final = 16
 # The minute under which a whole hour stands.
 WHOLE_HOUR: Final = 60
 _MANY: Final = struct.Struct("<BBBBHHHHHHiIQdd")
+_COUNT: Final = struct.Struct("<Q")
+_COUNT_AT: Final = struct.calcsize("<BBBBHHHHHHiI")
 _INT_TYPES: Final = ("<u1", "<u2", "<u4", "<u8")
 
 
@@ -92,6 +95,14 @@ def merge(buckets: list[bytes]) -> bytes:
     if all(bucket[0] for bucket in buckets):
         return encode_values(_values_of(buckets))
     return encode(summarise(buckets), sketch(buckets))
+
+
+def count(bucket: bytes) -> int:
+    """How many events it is of."""
+    if bucket[0]:
+        return bucket[0]
+    events: int = _COUNT.unpack_from(bucket, _COUNT_AT)[0]
+    return events
 
 
 def summarise(buckets: Iterable[bytes]) -> Summary:
@@ -188,6 +199,25 @@ class Rolled(NamedTuple):
     bucket: bytes
 
 
+class Extent(NamedTuple):
+    """How many events some buckets hold, where the first of them begins, and where the last one does."""
+
+    events: int
+    first_us: int
+    last_us: int
+
+
+class _Cut(NamedTuple):
+    """Of the buckets before `from_us`: how many of its hour's lie there, and how many events in all; and the first
+    bucket that does not.
+    """
+
+    from_us: int
+    buckets: int
+    events: int
+    first_us: int
+
+
 class Rollups:
     """The buckets of one series: minutes, and whole hours where `coarsen` has been.
 
@@ -195,11 +225,15 @@ class Rollups:
     inside a bucket, else the answer is not about what was asked.
     """
 
-    __slots__ = ("_hours", "_totals")
+    __slots__ = ("_cut", "_first_hour", "_hours", "_last_hour", "_totals", "events")
 
     def __init__(self) -> None:
         self._hours: dict[int, bytes] = {}  # by the hour's number since 1970
         self._totals: dict[int, Summary] = {}  # of the hours that were asked for whole since they changed
+        self.events = 0
+        """How many there are in all."""
+        self._first_hour = self._last_hour = 0  # where there are any
+        self._cut: _Cut | None = None  # of the last question for the extent, until it changes
 
     def __len__(self) -> int:
         """How many hours there is something of."""
@@ -208,10 +242,11 @@ class Rollups:
     @property
     def nbytes(self) -> int:
         """About how many bytes of memory it takes, without what questions leave behind."""
-        return sum(map(len, self._hours.values())) + 130 * len(self._hours) + 350
+        return sum(map(len, self._hours.values())) + 130 * len(self._hours) + 600
 
     def add(self, minute_us: int, bucket: bytes) -> int:
         """Add a minute's events to those that are there; by how many bytes this has grown. 20 µs, and `merge`."""
+        self.events += count(bucket)
         hour, start_us = divmod(minute_us, HOUR_US)
         held = self._buckets(hour)
         minute = WHOLE_HOUR if WHOLE_HOUR in held else start_us // MINUTE_US
@@ -220,6 +255,7 @@ class Rollups:
 
     def extend(self, hour_us: int, buckets: dict[int, bytes]) -> int:
         """The same for an hour of which nothing is there: buckets by their minute, or by 60 the whole hour's."""
+        self.events += sum(map(count, buckets.values()))
         return self._replace(hour_us // HOUR_US, buckets)
 
     def remove(self, start_us: int, end_us: int) -> tuple[int, int]:
@@ -228,8 +264,9 @@ class Rollups:
         for hour in self._hours_between(start_us, end_us):
             held = self._buckets(hour)
             inside = [minute for minute in held if start_us <= _start_us(hour, minute) < end_us]
-            removed += summarise(held.pop(minute) for minute in inside).count
+            removed += sum(count(held.pop(minute)) for minute in inside)
             grown += self._replace(hour, held)
+        self.events -= removed
         return removed, grown
 
     def coarsen(self, before_us: int) -> int:
@@ -243,11 +280,57 @@ class Rollups:
 
     def expire(self, before_us: int) -> int:
         """Drop the hours that end by then; by how many bytes this has grown."""
-        return sum(self._replace(hour, {}) for hour in self._hours_between(None, before_us - HOUR_US + 1))
+        grown = 0
+        for hour in self._hours_between(None, before_us - HOUR_US + 1):
+            self.events -= sum(map(count, self._buckets(hour).values()))
+            grown += self._replace(hour, {})
+        return grown
 
     def ends_by(self, before_us: int) -> bool:
         """Whether an hour of it ends by then."""
-        return min(self._hours, default=before_us) < before_us // HOUR_US
+        return bool(self._hours) and self._first_hour < before_us // HOUR_US
+
+    def extent(self, from_us: int) -> Extent | None:
+        """What the buckets from `from_us` on hold, which lies between two of them; None where there are none.
+
+        1 µs where that is all or was asked for before; some more for each bucket of the hour that lies before, once.
+        """
+        if not self._hours:
+            return None
+        packed = self._hours[self._last_hour]
+        last_us = _start_us(self._last_hour, packed[packed[0]])
+        if last_us < from_us:
+            return None
+        if self._first_hour * HOUR_US >= from_us:
+            return Extent(self.events, _start_us(self._first_hour, self._hours[self._first_hour][1]), last_us)
+        cut = self._cut
+        if cut is None or cut.from_us != from_us:
+            cut = self._cut = self._cut_at(from_us)
+        return Extent(self.events - cut.events, cut.first_us, last_us)
+
+    def _cut_at(self, from_us: int) -> _Cut:
+        hour, start_us = divmod(from_us, HOUR_US)
+        packed = self._hours.get(hour, b"\0")
+        n = packed[0]
+        minutes = packed[1 : 1 + n]
+        upto = bisect_left(minutes, -(-start_us // MINUTE_US))
+        # Each minute the cut moves on by one bucket, which need not mean to count all those before again.
+        first = events = 0
+        if self._cut is not None and self._cut.from_us // HOUR_US == hour and self._cut.buckets <= upto:
+            first, events = self._cut.buckets, self._cut.events
+        else:
+            for older in [h for h in self._hours if h < hour]:
+                events += sum(map(count, self._buckets(older).values()))
+        if first < upto:
+            lengths = struct.unpack_from(f"<{upto}H", packed, 1 + n)
+            at = 1 + 3 * n + sum(lengths[:first])
+            for length in lengths[first:]:
+                events += count(packed[at : at + length])
+                at += length
+        if upto < n:
+            return _Cut(from_us, upto, events, _start_us(hour, minutes[upto]))
+        following = min(h for h in self._hours if h > hour)
+        return _Cut(from_us, upto, events, _start_us(following, self._hours[following][1]))
 
     def summarise(self, start_us: int | None, end_us: int | None) -> Summary:
         """The exact summary of a range: 0.3 µs an hour that was asked for before, 1.5 µs a minute else."""
@@ -298,9 +381,15 @@ class Rollups:
 
     def _replace(self, hour: int, buckets: dict[int, bytes]) -> int:
         self._totals.pop(hour, None)
+        if self._cut is not None and hour * HOUR_US <= self._cut.first_us:
+            self._cut = None
         before = self._hours.pop(hour, b"")
         if not buckets:
+            if hour in (self._first_hour, self._last_hour):
+                self._first_hour, self._last_hour = min(self._hours, default=0), max(self._hours, default=0)
             return -len(before)
+        self._first_hour = min(hour, self._first_hour) if self._hours else hour
+        self._last_hour = max(hour, self._last_hour) if self._hours else hour
         minutes = sorted(buckets)
         parts = [buckets[minute] for minute in minutes]
         lengths = struct.pack(f"<{len(parts)}H", *map(len, parts))

@@ -187,7 +187,11 @@ class Store:
         """
         if ts_us >= self.raw_from_us(now_us):
             return 1
-        return MINUTE_US if ts_us >= max(self.retention.hours_us(now_us)[1], self._hours_to_us) else HOUR_US
+        return MINUTE_US if ts_us >= self._minutes_from_us(now_us) else HOUR_US
+
+    def _minutes_from_us(self, now_us: int) -> int:
+        """From when on roll-ups are of minutes, and not of hours, or to be so."""
+        return max(self.retention.hours_us(now_us)[1], self._hours_to_us)
 
     def apply(self, changes: Iterable[EventColumns | Deletion], appended_us: int) -> None:
         """Add a stretch of the journal, the last record of which was appended at `appended_us`."""
@@ -218,7 +222,8 @@ class Store:
         timeline = self._timelines.get(events.series)
         if timeline is None:
             timeline = self._timelines[events.series] = Timeline()
-            self._names = None
+            if events.series not in self._rollups:
+                self._names = None
         timeline.insert(ts_us, values)
         self._event_count += len(ts_us)
 
@@ -250,7 +255,7 @@ class Store:
         if rollups is not None:
             self._rollup_bytes += rollups.remove(deletion.start_us, deletion.end_us)[1]
             if not len(rollups):
-                del self._rollups[deletion.series]
+                self._drop_rollups(deletion.series)
         forgotten = [
             late
             for late in self._late
@@ -260,9 +265,16 @@ class Store:
             self._late.remove(late)
 
     def _drop(self, series: str) -> None:
-        """Caller holds the lock. An empty series costs nothing."""
+        """Caller holds the lock. An empty timeline costs nothing."""
         del self._timelines[series]
-        self._names = None
+        if series not in self._rollups:
+            self._names = None
+
+    def _drop_rollups(self, series: str) -> None:
+        """Caller holds the lock."""
+        del self._rollups[series]
+        if series not in self._timelines:
+            self._names = None
 
     def statistics(
         self,
@@ -291,7 +303,7 @@ class Store:
                 if span.start_us < raw_from_us:
                     rolled = rollups.summarise(*span)
                     if rolled.count or timeline.count(*_before(span, raw_from_us)):
-                        old = _Old(span, raw_from_us, self.retention.hours_us(now_us)[1])
+                        old = _Old(span, raw_from_us, self._minutes_from_us(now_us))
                         buckets = list(rollups.between(*span)) if percentiles else []
                         drafts.append(old.draft(combine(summary, rolled), timeline, buckets, percentiles, ends))
                         continue
@@ -335,7 +347,7 @@ class Store:
             if n_rolled and not buckets[-1] and not timeline.count(*_before(spans[n_rolled - 1], raw_from_us)):
                 n_rolled -= 1
             drafts = []
-            minutes_from_us = self.retention.hours_us(now_us)[1]
+            minutes_from_us = self._minutes_from_us(now_us)
             for summary, some, step in zip(summaries, buckets, spans[:n_rolled], strict=False):
                 whole = combine(summary, rollup.summarise(rolled.bucket for rolled in some))
                 old = _Old(step, raw_from_us, minutes_from_us)
@@ -356,10 +368,10 @@ class Store:
         return self._timelines.get(series, _NO_TIMELINE), self._rollups.get(series, _NO_ROLLUPS)
 
     def series_names(self, from_name: str = "") -> list[str]:
-        """The series held from that name on, sorted."""
+        """The series that hold raw events, from that name on, sorted."""
         with self._lock:
             names = self._sorted_names()
-            return names[bisect_left(names, from_name) :]
+            return [name for name in names[bisect_left(names, from_name) :] if name in self._timelines]
 
     def snapshot(self, series: Sequence[str], span: Span) -> list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]]:
         """The events of some series as they stand now, to be walked later without the lock.
@@ -391,26 +403,49 @@ class Store:
         """Those of the names that nothing is held of."""
         return [name for name in names if name not in self._timelines and name not in self._rollups]
 
-    def series_page(self, prefix: str, after: str, limit: int, from_us: int) -> list[SeriesInfo]:
-        """The first `limit` series by name after `after` whose names begin so, with their events from from_us on.
+    def series_page(
+        self, prefix: str, after: str, limit: int, now_us: int, *, raw_only: bool = False
+    ) -> list[SeriesInfo]:
+        """The first `limit` series by name after `after` whose names begin so, with all that a question can reach at
+        `now_us`; with `raw_only` those that have raw events, with these alone. 1 µs for each, under the lock.
 
-        A series whose events all lie before from_us is passed over: it is about to go.
+        What lies before `raw_from_us(now_us)` is told as precisely as roll-ups are, whether it is one already or not.
         """
+        raw_from_us = self.raw_from_us(now_us)
+        from_us = raw_from_us if raw_only else min(self.retention.from_us(now_us), raw_from_us)
+        minutes_from_us = self._minutes_from_us(now_us)
         page: list[SeriesInfo] = []
+        timelines = self._timelines
+        some_rollups = {} if raw_only else self._rollups
         with self._lock:
             names = self._sorted_names()
-            at = max(bisect_left(names, prefix), bisect_right(names, after))
-            while at < len(names) and len(page) < limit and names[at].startswith(prefix):
-                timeline = self._timelines[names[at]]
-                if (count := timeline.count(from_us, None)) and (first := timeline.first(from_us)):
-                    page.append(SeriesInfo(names[at], count, first[0], timeline.last_ts_us))
-                at += 1
+            for at in range(max(bisect_left(names, prefix), bisect_right(names, after)), len(names)):
+                name = names[at]
+                if len(page) == limit or not name.startswith(prefix):
+                    break
+                timeline, rollups = timelines.get(name), some_rollups.get(name)
+                extent = None if timeline is None else timeline.extent(from_us)
+                if rollups is not None and (rolled := rollups.extent(from_us)) is not None:
+                    if extent is None:
+                        extent = rolled
+                    else:
+                        events, first_us, last_us = extent
+                        extent = events + rolled[0], min(first_us, rolled[1]), max(last_us, rolled[2])
+                if extent is None:
+                    continue
+                events, first_us, last_us = extent
+                length_us = 1
+                if first_us < raw_from_us:
+                    first_us, length_us = _block(first_us, minutes_from_us)
+                    if last_us < raw_from_us:
+                        last_us = sum(_block(last_us, minutes_from_us))
+                page.append(SeriesInfo(name, events, first_us, last_us, length_us))
         return page
 
     def _sorted_names(self) -> list[str]:
         """Caller holds the lock. Sorted again only when a series came or went: 100,000 names take 20 ms."""
         if self._names is None:
-            self._names = sorted(self._timelines)
+            self._names = sorted(self._timelines.keys() | self._rollups.keys())
         return self._names
 
     def held(self, series: str, from_us: int, limit: int, *, late_only: bool = False) -> Held:
@@ -512,7 +547,7 @@ class Store:
             self._rollup_bytes += rollups.coarsen(minutes_from_us)
             self._hours_to_us = max(self._hours_to_us, min(minutes_from_us, self._folded_to_us + HOUR_US))
             if not len(rollups):
-                del self._rollups[series]
+                self._drop_rollups(series)
         return folded
 
     def _roll_up(self, series: str, minute_us: int, timeline: Timeline, end_us: int) -> None:
@@ -532,6 +567,7 @@ class Store:
     def load(self, events: EventBatch, appended_us: int) -> None:
         """Begin with a checkpoint's raw events. The store must be new."""
         with self._lock:
+            self._names = None
             for series, ts_us, values in events.parts:
                 timeline = self._timelines[series] = Timeline()
                 timeline.insert(ts_us, values)
@@ -541,6 +577,7 @@ class Store:
     def load_rollups(self, hour_us: int, buckets: dict[str, dict[int, bytes]]) -> None:
         """Begin with a checkpoint's roll-ups of an hour: by series, then as `Rollups.extend` takes them."""
         with self._lock:
+            self._names = None
             for series, held in buckets.items():
                 rollups = self._rollups.get(series)
                 if rollups is None:
@@ -647,7 +684,7 @@ class _Old(NamedTuple):
         blocks: dict[int, tuple[list[bytes], list[Sketch]]] = {}
         start_us, end_us = _before(self.span, self.raw_from_us)
         while (event := timeline.first(start_us, end_us)) is not None:
-            at_us, length_us = self._block(event[0])
+            at_us, length_us = _block(event[0], self.minutes_from_us)
             inside = max(at_us, start_us), min(at_us + length_us, end_us)
             blocks[at_us] = [], timeline.sketches(*inside)
             start_us = inside[1]
@@ -655,17 +692,18 @@ class _Old(NamedTuple):
             return _Draft(answer, [bucket for _, _, bucket in rolled], sketches=timeline.sketches(*raw))
         buckets = []
         for start_us, length_us, bucket in rolled:
-            at_us, block_us = self._block(start_us)
+            at_us, block_us = _block(start_us, self.minutes_from_us)
             if at_us in blocks or length_us < block_us:
                 blocks.setdefault(at_us, ([], []))[0].append(bucket)
             else:
                 buckets.append(bucket)
         return _Draft(answer, buckets, list(blocks.values()), timeline.sketches(*raw))
 
-    def _block(self, ts_us: int) -> tuple[int, int]:
-        """Of the roll-up that holds the instant, or will: its start and length."""
-        length_us = HOUR_US if ts_us < self.minutes_from_us else MINUTE_US
-        return ts_us - ts_us % length_us, length_us
+
+def _block(ts_us: int, minutes_from_us: int) -> tuple[int, int]:
+    """Of the roll-up that holds the instant, or will: start and length. From `minutes_from_us` on that is a minute."""
+    length_us = HOUR_US if ts_us < minutes_from_us else MINUTE_US
+    return ts_us - ts_us % length_us, length_us
 
 
 def _before(span: Span, ts_us: int) -> tuple[int, int]:

@@ -915,14 +915,28 @@ class Timeline:
         ts_us, values = self.columns(start_us, end_us, 1, newest_first)
         return (int(ts_us[0]), float(values[0])) if len(ts_us) else None
 
+    def extent(self, from_us: int) -> tuple[int, int, int] | None:
+        """How many events do not lie before `from_us`, and the first and last stamp of those; None without any.
+
+        0.5 µs where none lies before.
+        """
+        if not self._n or (last_us := self.last_ts_us) < from_us:
+            return None
+        first_us = self.first_ts_us
+        if first_us >= from_us:
+            return self._n, first_us, last_us
+        first = self.first(from_us)
+        return None if first is None else (self.count(from_us, None), first[0], last_us)
+
     @property
     def first_ts_us(self) -> int:
         """The earliest stamp held. Raises ValueError when there is no event."""
         for chunk in self._chunks.chunks[:1]:
             earliest = chunk.ts_us.item(0)
             return min(earliest, int(chunk.late.columns()[0].min())) if chunk.late else earliest
-        tail = self._tail
-        return tail.ts_us.item(0) if tail.in_order and tail.n else int(tail.columns()[0].min())
+        if self._tail.n:
+            return self._ordered_tail().ts_us.item(0)
+        raise ValueError("there is no event")
 
     @property
     def last_ts_us(self) -> int:

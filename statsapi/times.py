@@ -19,11 +19,13 @@ A duration is `90s`, `15m`, `1h30m`, `5min`, `2w`, `500ms`, a number of seconds,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import numpy as np
 from dateutil.parser import isoparse
 
 from statsapi.model import DAY_US as DAY_US
@@ -377,6 +379,40 @@ def format_timestamp(ts_us: int) -> str:
 @lru_cache(maxsize=64)  # neighbours share their second: a page of events, an event and the server's time
 def _format_second(second: int) -> str:
     return (_EPOCH + timedelta(seconds=second)).isoformat()
+
+
+_TWO_DIGITS: Final = np.frombuffer("".join(f"{number:02d}" for number in range(100)).encode(), np.uint16)
+_FORMATTED: Final = np.dtype(
+    {
+        "names": ["date", "hour", "minute", "second", "us_1", "us_2", "us_3"],
+        "formats": ["S10", *["u2"] * 6],
+        "offsets": [0, 11, 14, 17, 20, 22, 24],
+        "itemsize": 32,
+    }
+)
+
+
+def format_timestamps(ts_us: Sequence[int]) -> list[str]:
+    """`format_timestamp` for many: 0.3 µs each, where those that share no second take 1.5."""
+    days, in_day_us = np.divmod(np.array(ts_us, np.int64), DAY_US)
+    different_days, which = np.unique(days, return_inverse=True)
+    seconds, microseconds = (part.astype(np.int32) for part in np.divmod(in_day_us, SECOND_US))
+    formatted = np.full(len(days), b"0000-00-00T00:00:00.000000+00:00", "S32")
+    fields = formatted.view(_FORMATTED)
+    fields["date"] = different_days.astype("M8[D]").astype("S10")[which]
+    for name, number in (
+        ("hour", seconds // 3600),
+        ("minute", seconds // 60 % 60),
+        ("second", seconds % 60),
+        ("us_1", microseconds // 10_000),
+        ("us_2", microseconds // 100 % 100),
+        ("us_3", microseconds % 100),
+    ):
+        fields[name] = _TWO_DIGITS.take(number)
+    texts: list[str] = formatted.astype("U32").tolist()
+    for i in np.flatnonzero(microseconds == 0).tolist():
+        texts[i] = texts[i][:19] + "+00:00"
+    return texts
 
 
 # -- durations and instants ----------------------------------------------------------------------------------------

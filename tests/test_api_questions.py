@@ -329,7 +329,62 @@ def test_series_list(client: FlaskClient, clock: FakeClock) -> None:
     assert ([series["name"] for series in page["series"]], page["next"]) == (["a/3"], None)
     clock.advance(2 * HOUR_US)
     post(client, format_timestamp(clock.now_us), 1.0, series="new")
-    assert [series["name"] for series in client.get("/series").json["series"]] == ["new"]
+    assert [series["name"] for series in client.get("/series?raw=true").json["series"]] == ["new"]
+    clock.advance(25 * HOUR_US)
+    post(client, format_timestamp(clock.now_us), 1.0, series="newest")
+    assert [series["name"] for series in client.get("/series").json["series"]] == ["newest"]
+
+
+@pytest.mark.parametrize("housekeeping", [False, True])
+def test_series_list_has_rolled_up_series(
+    app: Flask, client: FlaskClient, clock: FakeClock, housekeeping: bool
+) -> None:
+    """A series whose events have all been rolled up is listed, with the edges between which they lie; ?raw=true has raw
+    events alone; and the list is the same before they were folded.
+    """
+    for name, times in {
+        "old": ("2025-11-20T09:15:17Z", "2025-11-21T01:02:03.5Z", "2025-11-21T01:02:03.5Z"),
+        "both": ("2025-11-21T01:02:00Z", NOW),
+        "raw": ("2025-11-21T07:30:00.000001Z",),
+        "edge": ("2025-11-21T06:40:00Z",),
+        "before the edge": ("2025-11-21T06:39:59.999999Z",),
+    }.items():
+        for timestamp in times:
+            post(client, timestamp, 1.0, series=name.replace(" ", "-"))
+    if housekeeping:
+        app.extensions["statsapi"].keep_house()
+    rows = {
+        name: row
+        for row in client.get("/series").json["series"]
+        if (name := row.pop("name"))
+        and row["count"] == client.get(f"/statistics?window=24h&series={name}").json["count"]
+    }
+    assert rows == {
+        "before-the-edge": {
+            "count": 1,
+            "first": "2025-11-21T06:39:00+00:00",
+            "last": "2025-11-21T06:40:00+00:00",
+            "resolution": "1m",
+        },
+        "both": {"count": 2, "first": "2025-11-21T01:02:00+00:00", "last": NOW, "resolution": "1m"},
+        "edge": {"count": 1, "first": "2025-11-21T06:40:00+00:00", "last": "2025-11-21T06:40:00+00:00"},
+        "old": {
+            "count": 3,
+            "first": "2025-11-20T09:15:00+00:00",
+            "last": "2025-11-21T01:03:00+00:00",
+            "resolution": "1m",
+        },
+        "raw": {"count": 1, "first": "2025-11-21T07:30:00.000001+00:00", "last": "2025-11-21T07:30:00.000001+00:00"},
+    }
+    raw = client.get("/series?raw=true").json["series"]
+    assert [(row["name"], row["count"], row["first"]) for row in raw] == [
+        ("both", 1, NOW),
+        ("edge", 1, "2025-11-21T06:40:00+00:00"),
+        ("raw", 1, "2025-11-21T07:30:00.000001+00:00"),
+    ]
+    assert client.delete("/series/old").json["deleted"] == 3
+    assert [row["name"] for row in client.get("/series?prefix=o").json["series"]] == []
+    assert "old" not in client.get("/events?format=csv").text
 
 
 def test_export_csv_and_back(client: FlaskClient, app: Flask) -> None:

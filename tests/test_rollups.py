@@ -31,7 +31,17 @@ from statsapi.errors import InvalidRequest
 from statsapi.journal import Journal, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.journal.redis_primary import Primary
-from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US, EventBatch, Part, Span
+from statsapi.model import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    SECOND_US,
+    EventBatch,
+    Part,
+    Retention,
+    SeriesInfo,
+    Span,
+)
 from statsapi.rollup import Rollups
 from statsapi.service import Service
 from statsapi.sketch import Sketch
@@ -126,6 +136,14 @@ def test_an_hour_is_packed_and_taken_apart() -> None:
             if dice.random() < 0.5:
                 start, end = dice.randrange(120, 300), dice.randrange(120, 300)
             held = [value for m in naive if start <= m < end for value in naive[m]]
+            assert rollups.events == sum(map(len, naive.values()))
+            later = [m for m in naive if m >= start]
+            first, last = (min(later, default=0), max(later, default=0))
+            extent = rollups.extent(start * MINUTE_US)
+            assert (extent.events if extent else 0) == sum(len(naive[m]) for m in later)
+            if extent:
+                assert extent.first_us // MINUTE_US in (first, first // 60 * 60)
+                assert extent.last_us // MINUTE_US in (last, last // 60 * 60)
             assert rollups.summarise(start * MINUTE_US, end * MINUTE_US) == oracles.summary(held)
         assert size == sum(map(len, rollups._hours.values()))
 
@@ -228,6 +246,13 @@ def compare(dice: random.Random, workers: list[Service], twin: Twin, series: str
         (answer,) = store.statistics(series, [span], now_us, PS, ends=True)
         answers.append((span, answer))
     assert answers.count(answers[0]) == len(workers)
+    pages = [
+        [worker.ask()[0].series_page("", "", 10, now_us, raw_only=raw_only) for worker in workers]
+        for raw_only in (False, True)
+    ]
+    for page in pages:
+        assert page.count(page[0]) == len(workers)
+    assert_listed(pages, twin, now_us, workers[0].retention)
     span, answer = answers[0]
     values = twin.values(series, *span)
     assert answer.summary == oracles.summary(values)
@@ -255,6 +280,19 @@ def compare(dice: random.Random, workers: list[Service], twin: Twin, series: str
         end_us = min(raw_from_us if end_us is None else end_us, raw_from_us)
         assert_percentiles(step, held, not twin.values(series, span.start_us + step_us * i, end_us))
     return bool(answer.relative_errors)
+
+
+def assert_listed(pages: list[list[list[SeriesInfo]]], twin: Twin, now_us: int, retention: Retention) -> None:
+    """Every series with an event that a question can reach is listed, with their number and where they lie."""
+    raw_from_us = retention.raw_from_us(now_us)
+    for page, from_us in zip(pages, (retention.from_us(now_us), raw_from_us), strict=True):
+        held = {s: sorted(ts for name, ts, _ in twin.events if name == s and ts >= from_us) for s in "ab"}
+        assert [(row.name, row.events) for row in page[0]] == [(s, len(ts)) for s, ts in held.items() if ts]
+        for name, _, first_us, last_us, resolution_us in page[0]:
+            ts = held[name]
+            assert (resolution_us == 1) == (ts[0] >= raw_from_us)
+            assert first_us == ts[0] // resolution_us * resolution_us
+            assert last_us == ts[-1] if ts[-1] >= raw_from_us else ts[-1] < last_us <= ts[-1] + resolution_us
 
 
 def assert_percentiles(answer: Statistics, values: list[float], raw: bool) -> None:

@@ -16,6 +16,7 @@ from statsapi.times import (
     FromNow,
     format_duration,
     format_timestamp,
+    format_timestamps,
     has_offset,
     parse_duration_us,
     parse_instant,
@@ -527,3 +528,9 @@ def test_instants_refused(written: str, reason: str) -> None:
 def test_every_duration_has_a_spelling(us: int) -> None:
     """format_duration and parse_duration_us are inverses for any number of microseconds."""
     assert parse_duration_us(format_duration(us)) == us
+
+
+@given(st.lists(st.integers(MIN_TS_US, MAX_TS_US) | st.integers(-10, 10).map(lambda s: s * 1_000_000), max_size=20))
+def test_many_timestamps_are_formatted_as_one(stamps: list[int]) -> None:
+    """The quick way for a list writes what the way for one does, whole seconds and early years among them."""
+    assert format_timestamps(stamps) == [format_timestamp(ts_us) for ts_us in stamps]

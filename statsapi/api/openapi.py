@@ -201,7 +201,24 @@ _SCHEMAS: Final[dict[str, Json]] = {
     "Timeline": _object(
         optional=("resolution",), series=_NAME, **_SPAN, resolution=_RESOLUTION, steps=_list_of(_STEP_STATISTICS)
     ),
-    "Series": _object(series=_list_of(_object(name=_NAME, count=_COUNT, first=_MOMENT, last=_MOMENT)), next=_NEXT),
+    "Series": _object(
+        series=_list_of(
+            _object(
+                optional=("resolution",),
+                name=_NAME,
+                count=_COUNT,
+                first=_MOMENT,
+                last=_MOMENT,
+                resolution={
+                    "type": "string",
+                    "enum": ["1m", "1h"],
+                    "description": "where the first events have been rolled up: `first`, and `last` where all have "
+                    "been, is an edge of their roll-ups, rounded outwards to a multiple of this",
+                },
+            )
+        ),
+        next=_NEXT,
+    ),
     "Deleted": _object(status={"const": "success"}, series=_NAME, deleted=_COUNT),
     "Events": _object(events=_list_of(_EXPORTED), next=_NEXT),
     "DebugEvents": _object(
@@ -372,7 +389,7 @@ def _operations(spec: APISpec, converter: Any, *, with_debug: bool) -> None:
         "/series",
         "get",
         "series.get_series",
-        "The series there are",
+        "The series there are, with rolled-up events too",
         schemas.SeriesQuery,
         responses=_answers("Series", "By name.", headers=_STALE),
     )

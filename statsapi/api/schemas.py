@@ -332,6 +332,10 @@ class DebugQuery(StrictSchema):
 class SeriesQuery(StrictSchema):
     prefix = fields.String(load_default="")
     after = fields.String(load_default="")
+    raw = fields.Boolean(
+        load_default=False,
+        metadata={"description": "only series that hold raw events, with these alone"},
+    )
     limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=SERIES_PAGE_MAX))
 
 

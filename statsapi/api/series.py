@@ -10,31 +10,44 @@ from marshmallow import ValidationError
 from statsapi.api.requests import load_query, service
 from statsapi.api.schemas import SERIES_NAME, SERIES_RULE, DeleteQuery, SeriesQuery, span_edges
 from statsapi.model import MAX_TS_US, MIN_TS_US, Span
-from statsapi.times import MINUTE_US, FromNow, floor_minute_us, format_timestamp
+from statsapi.times import (
+    HOUR_US,
+    MINUTE_US,
+    FromNow,
+    floor_minute_us,
+    format_duration,
+    format_timestamp,
+    format_timestamps,
+)
 
 blueprint = Blueprint("series", __name__)
 
+_RESOLUTIONS = {length_us: format_duration(length_us) for length_us in (MINUTE_US, HOUR_US)}
 _QUERY = SeriesQuery()
 _DELETE_QUERY = DeleteQuery()
 
 
 @blueprint.get("/series")
 def get_series() -> dict[str, Any]:
-    """The series that hold raw events, by name; `next` is what to give as `after` for the next page."""
+    """The series that a question can be about, by name; `next` is what to give as `after` for the next page.
+
+    `count`, `first` and `last` are of all that is kept. Where events have been rolled up, `first` and `last` are the
+    edges between which they lie, and `resolution` says how far apart such edges are.
+    """
     query = load_query(_QUERY)
     store, now_us = service().ask()
-    page = store.series_page(query["prefix"], query["after"], query["limit"] + 1, store.raw_from_us(now_us))
+    page = store.series_page(query["prefix"], query["after"], query["limit"] + 1, now_us, raw_only=query["raw"])
     shown = page[: query["limit"]]
+    moments = format_timestamps([ts_us for series in shown for ts_us in (series.first_us, series.last_us)])
+    rows: list[dict[str, Any]] = [
+        {"name": series.name, "count": series.events, "first": first, "last": last}
+        for series, first, last in zip(shown, moments[::2], moments[1::2], strict=True)
+    ]
+    for row, series in zip(rows, shown, strict=True):
+        if series.resolution_us > 1:
+            row["resolution"] = _RESOLUTIONS[series.resolution_us]
     return {
-        "series": [
-            {
-                "name": series.name,
-                "count": series.events,
-                "first": format_timestamp(series.first_us),
-                "last": format_timestamp(series.last_us),
-            }
-            for series in shown
-        ],
+        "series": rows,
         "next": shown[-1].name if len(page) > len(shown) else None,
     }
 
