@@ -42,7 +42,7 @@ _TO_DO: Final = (
 def register(app: Flask, settings: Settings) -> None:
     """Refuse what touches events, and /readyz, where another process may hold others. Nothing with other journals.
 
-    Around Flask, at 0.2 µs a request; the hook that refuses, 3 µs, is there only once there was something to refuse.
+    Around Flask, at 0.25 µs a request; the hook that refuses costs some 6 µs and is there only once it is needed.
     """
     if not settings.journal.startswith("memory:"):
         return
@@ -90,7 +90,7 @@ class Claim:
         self._held_by = 0
 
     def is_held(self) -> bool:
-        """Whether no other process had claimed one of these sockets before. Some 0.1 ms until it is so, then 0.1 µs."""
+        """Whether no other process claimed one of these sockets before. Some 0.2 ms until it is so, then 0.16 µs."""
         if self._held_by == os.getpid():
             return True
         with self._lock:
