@@ -60,7 +60,7 @@ _DATE_DIGITS: Final = (7, 8, 12, 14, 17)
 _TEXT_DATE_DIGITS: Final = {7: "a year and its day", 8: "a date", 14: "a date and a time"}  # as text they are no number
 
 # The other forms are short; what is longer is not looked at any further.
-_TEXT_MAX: Final = 128
+_TEXT_MAX: Final = 80
 
 _SPREADSHEET_DAYS: Final = (20_000, 80_000)  # of 1954 to 2119; as Unix time 16 hours of 1970-01-01
 _SPREADSHEET_EPOCH: Final = datetime(1899, 12, 30)
@@ -270,6 +270,8 @@ def _read_rfc_2822(*parts: str | None) -> int:
 
 def _read_other(text: str) -> tuple[int, bool]:
     """ISO 8601 with what Go, Java, Ruby, databases and people put around it."""
+    if not text[:4].isdigit():
+        raise _Unreadable(text, "")
     # Each pattern only where it may match: a search costs a µs.
     rest, tags = _cut(_TAGS, text) if text.endswith("]") else (text, "")
     if "[!" in tags:
@@ -285,7 +287,7 @@ def _read_other(text: str) -> tuple[int, bool]:
         rest, leap = _SECOND_60.subn(r"\g<1>59", rest, count=1)
     moment = _iso(rest)
     if moment is None or name in ("AM", "PM"):
-        raise ValueError(_why_unreadable(text, rest))
+        raise _Unreadable(text, rest)
     offset = moment.utcoffset()
     if offset is None:
         if name and name.upper() not in _UTC_NAMES:
@@ -297,6 +299,13 @@ def _read_other(text: str) -> tuple[int, bool]:
     elif offset and name.upper() in _UTC_NAMES:
         raise ValueError(f"contradicts itself: its offset is not that of {name}; leave one of them out")
     return _in_range(_since_1970_us(moment) + leap * SECOND_US), bool(offset is not None or name or zone)
+
+
+class _Unreadable(ValueError):
+    """(text, what is left of it as ISO 8601). Its reason is found when it is asked for: of a batch's, the first 100."""
+
+    def __str__(self) -> str:
+        return _why_unreadable(*self.args)
 
 
 def _cut(pattern: re.Pattern[str], text: str) -> tuple[str, str]:
