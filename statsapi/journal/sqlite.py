@@ -42,7 +42,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
-from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
+from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable, StatsError
 from statsapi.journal import (
     NO_PIECES,
     READ_LIMIT_BYTES,
@@ -233,9 +233,9 @@ class SqliteJournal:
         """
         for _ in range(3):
             connection = link.connection(check=False)  # the check before COMMIT is the one that counts
-            self._begin(link, connection, deadline)
             committing = False
             try:
+                self._begin(link, connection, deadline)
                 result = work(connection)
                 if not link.stands():
                     link.drop()
@@ -345,9 +345,15 @@ class SqliteJournal:
         with link.lock:
             try:
                 return look(link.connection())
-            except sqlite3.Error as error:
-                link.suspect(error)
-                raise _failure(error, self._file.path) from error
+            except StatsError:
+                raise
+            except BaseException as error:
+                # A statement that was left in the middle keeps its snapshot, and every later question would be answered
+                # from that: even a lock that was busy costs this connection.
+                link.drop()
+                if isinstance(error, sqlite3.Error):
+                    raise _failure(error, self._file.path) from error
+                raise
             finally:
                 link.roll_back()
 
@@ -745,6 +751,11 @@ class _Link:
 
     def drop(self) -> None:
         if self._connection is not None:
+            # Rolled back first: a closed connection keeps its write lock while a cursor of it is alive, such as one in
+            # the traceback of the error that somebody is just being told.
+            with contextlib.suppress(sqlite3.Error):
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None

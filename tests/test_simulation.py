@@ -1,0 +1,49 @@
+"""Workers on one journal under everything that may happen, from seeds: see tests/simulation.py."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import FakeClock, redis_binary
+from tests.journal_engines import shared_redis
+from tests.simulation import REQUIRED, MemoryEngine, RedisEngine, Simulation, SqliteEngine
+
+SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))
+MINUTES = float(os.environ.get("STATSAPI_STRESS_MINUTES", "0"))
+STEPS = 400
+ENGINES = 3
+
+Engine = Callable[[FakeClock], Any]
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Engine, int, frozenset[str]]:
+    """An engine for each run, how many runs there are, and what must have happened in them."""
+    if request.param == "memory":
+        return lambda clock: MemoryEngine(tmp_path, clock), 12, REQUIRED
+    if request.param == "sqlite":
+        return lambda clock: SqliteEngine(tmp_path, clock), 8, REQUIRED | {"restored", "damage refused"}
+    server = shared_redis(redis_binary())
+    return lambda clock: RedisEngine(server.journal_url(secrets.token_hex(4)), clock), 6, REQUIRED
+
+
+def test_workers_agree_with_a_list(engine: tuple[Engine, int, frozenset[str]]) -> None:
+    """Whatever is recorded, deleted, folded, compacted, restarted, set wrong, broken or restored: answers are exact."""
+    make, runs, required = engine
+    seen: Counter[str] = Counter()
+    ends_s = time.monotonic() + MINUTES * 60 / ENGINES
+    seed = SEED * 1000
+    while seed < SEED * 1000 + runs or time.monotonic() < ends_s:
+        simulation = Simulation(seed, make, rollups=seed % 4 != 3)
+        simulation.run(STEPS)
+        seen += simulation.seen
+        seed += 1
+    assert not required - {name for name, times in seen.items() if times}, f"never reached; seen were {dict(seen)}"
