@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -259,6 +260,34 @@ def many_series(count: int) -> None:
     )
 
 
+def listing(count: int, page: int = 1_000) -> None:
+    """A page of GET /series among as many series, with raw events only, then with rolled-up ones as well."""
+    print(f"GET /series, a page of {page:,} among {count:,} (goal: 3 ms)\n")
+
+    def get(client: http.client.HTTPConnection, number: int) -> None:
+        client.request("GET", f"/series?limit={page}&after=s-{number * page % (count - page):06}")
+        client.getresponse().read()
+
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        gunicorn_server(Path(scratch), workers=1) as server,
+        connection(server.target) as client,
+    ):
+        for what, ages_s in (("raw events", (0, 600, 1_200)), ("rolled-up events as well", (7_200, 18_000))):
+            now_us = time.time_ns() // 1000
+            for first in range(0, count, 10_000):
+                rows = [
+                    {"timestamp": iso(now_us - age_s * 1_000_000 - number), "value": 1.0, "series": f"s-{number:06}"}
+                    for age_s in ages_s
+                    for number in range(first, min(first + 10_000, count))
+                ]
+                send(client, as_csv(rows), TYPES["csv"])
+            time.sleep(10)  # they are rolled up meanwhile
+            median_ms = statistics.median(seconds(partial(get, client, number)) for number in range(300)) * 1e3
+            print(f"- with {what}: {median_ms:.2f} ms")
+    print()
+
+
 def resident_kib(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
@@ -277,6 +306,7 @@ def main() -> None:
     exports(1_000_000)
     windows(1_000_000)
     many_series(100_000)
+    listing(10_000)
 
 
 if __name__ == "__main__":

@@ -38,14 +38,13 @@ def get_series() -> dict[str, Any]:
     store, now_us = service().ask()
     page = store.series_page(query["prefix"], query["after"], query["limit"] + 1, now_us, raw_only=query["raw"])
     shown = page[: query["limit"]]
-    moments = format_timestamps([ts_us for series in shown for ts_us in (series.first_us, series.last_us)])
+    moments = format_timestamps([ts_us for _, _, *ends_us, _ in shown for ts_us in ends_us])
     rows: list[dict[str, Any]] = [
-        {"name": series.name, "count": series.events, "first": first, "last": last}
-        for series, first, last in zip(shown, moments[::2], moments[1::2], strict=True)
+        {"name": name, "count": events, "first": first, "last": last}
+        if resolution_us == 1
+        else {"name": name, "count": events, "first": first, "last": last, "resolution": _RESOLUTIONS[resolution_us]}
+        for (name, events, _, _, resolution_us), first, last in zip(shown, moments[::2], moments[1::2], strict=True)
     ]
-    for row, series in zip(rows, shown, strict=True):
-        if series.resolution_us > 1:
-            row["resolution"] = _RESOLUTIONS[series.resolution_us]
     return {
         "series": rows,
         "next": shown[-1].name if len(page) > len(shown) else None,
