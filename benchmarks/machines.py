@@ -159,7 +159,8 @@ def fill(server: RedisServer, writer: Any, count: int, records: int) -> None:
     at_once = 1000 if count < 1000 else 10
     for first in range(0, records, at_once):
         numbers = range(first, min(records, first + at_once))
-        writer._send([writer._appends.request(batch_of(count, number), None) for number in numbers])
+        requests = [writer._appends.request(batch_of(count, number), None) for number in numbers]
+        writer._send(requests, time.monotonic() + 60)
 
 
 # More machines
