@@ -1,4 +1,4 @@
-"""`python -m statsapi journal backup FILE | info`: the journal that STATSAPI_JOURNAL names, also while it is in use."""
+"""`python -m statsapi journal backup FILE | info | check | salvage NEW`: the journal that STATSAPI_JOURNAL names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from statsapi.config import Settings
 from statsapi.errors import JournalRefused
-from statsapi.journal import Journal, open_journal
+from statsapi.journal import Journal, find_damage, open_journal, salvage
 from statsapi.times import format_timestamp
 
 
@@ -28,6 +28,21 @@ def add_to(commands: Any) -> None:
     backup.set_defaults(run=_backup)
     info = actions.add_parser("info", help="say where it is, how large, and what is in it")
     info.set_defaults(run=_info)
+    check = actions.add_parser(
+        "check",
+        help="read all of it, and say what is not what was written",
+        description="Read all of the journal, and say what in it is not what was written, one line each. "
+        "Exit status 0: everything is whole; 1: something is not. It may run beside the service.",
+    )
+    check.set_defaults(run=_check)
+    salvage = actions.add_parser(
+        "salvage",
+        help="save what is whole of a damaged one to a new file",
+        description="Save every record, roll-up and kept answer that is whole to a new journal, NEW, and say what is "
+        "missing. The damaged one stays as it is. Stop the service first, and move NEW into its place then.",
+    )
+    salvage.add_argument("new", metavar="NEW")
+    salvage.set_defaults(run=_salvage)
 
 
 def _open() -> contextlib.closing[Journal]:
@@ -62,4 +77,43 @@ def _info(given: argparse.Namespace) -> int:
     }
     for name, value in rows.items():
         print(f"{name + ':':16}{value}")
+    return 0
+
+
+# How many damages are named; a lost sector of small records may be dozens.
+_NAMED_MAX = 100
+
+
+def _say_damage(url: str) -> int:
+    count = 0
+    for count, line in enumerate(find_damage(url), 1):
+        if count <= _NAMED_MAX:
+            print(line)
+    if count > _NAMED_MAX:
+        print(f"and {count - _NAMED_MAX:,} more")
+    return count
+
+
+def _check(given: argparse.Namespace) -> int:
+    count = _say_damage(Settings.from_env().journal)
+    if not count:
+        print("everything is what was written")
+        return 0
+    print(
+        f"{count:,} damaged: restore a backup, or save what is whole by `python -m statsapi journal salvage NEW`",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _salvage(given: argparse.Namespace) -> int:
+    url = Settings.from_env().journal
+    try:
+        saved = salvage(url, given.new)
+    except JournalRefused as error:
+        print(f"statsapi: {error}", file=sys.stderr)
+        return 1
+    print(f"{given.new} holds {saved}; missing is:")
+    if not _say_damage(url):
+        print("nothing")
     return 0

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import random
+import os
+import shutil
 import struct
+import subprocess
+import sys
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
 from zlib import crc32
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statsapi.errors import JournalRefused, JournalUnavailable
+from statsapi.journal import HistoryChanged, Proposal
 from statsapi.journal.format import (
     answer_checksum,
     checkpoint_checksum,
@@ -18,6 +28,11 @@ from statsapi.journal.format import (
     piece_checksum,
     pieces_checksum,
 )
+from statsapi.journal.sqlite import SqliteJournal
+from statsapi.model import EventBatch
+from tests.journal_sample import KEYS, answers, contents
+
+ROOT = Path(__file__).parent.parent
 
 I64 = st.integers(-(1 << 63), (1 << 63) - 1)
 U32 = st.integers(0, (1 << 32) - 1)
@@ -64,9 +79,133 @@ def test_a_flipped_bit_in_any_field_changes_the_checksum(function: object, field
 
 def test_a_missing_piece_changes_the_checksum_of_all() -> None:
     """Which pieces there are counts, and what each is."""
-    keys, each = list(range(20)), [random.Random(7).getrandbits(32) for _ in range(20)]
+    keys, each = list(range(20)), [Random(7).getrandbits(32) for _ in range(20)]
     right = pieces_checksum(keys, each)
     for at in range(20):
         assert pieces_checksum(keys[:at] + keys[at + 1 :], each[:at] + each[at + 1 :]) != right
         assert pieces_checksum(keys, [*each[:at], each[at] ^ 1, *each[at + 1 :]]) != right
     assert pieces_checksum([], []) == 0
+
+
+# A damaged file
+
+
+class Sample(NamedTuple):
+    """A folder with a journal, and what it holds."""
+
+    folder: Path
+    contents: list[object]
+    answers: list[bytes | None]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["file", "wal"])
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """A journal that was closed, or one whose process was killed with a -wal."""
+    folder = tmp_path_factory.mktemp("sample")
+    path = folder / "events.db"
+    command = [sys.executable, "-m", "tests.journal_sample", str(path), "1" if request.param else "0"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    assert (folder / "events.db-wal").exists() == request.param
+    copy = tmp_path_factory.mktemp("copy") / "data"
+    shutil.copytree(folder, copy)
+    with closing(SqliteJournal(str(copy / "events.db"))) as journal:
+        assert journal.lost is None
+        first = KEYS if request.param else 0
+        return Sample(folder, contents(journal), answers(journal, first) + answers(journal, 0))
+
+
+def flip(data: bytearray, random: Random) -> None:
+    at = random.randrange(len(data))
+    data[at] ^= 1 << random.randrange(8)
+
+
+def flip_in_a_head(data: bytearray, random: Random) -> None:
+    """Where SQLite keeps what it relies on: the first bytes of the file, of a page, and of its last page."""
+    page = random.choice([0, random.randrange(len(data) // 4096), len(data) // 4096 - 1])
+    at = min(len(data) - 1, page * 4096 + random.randrange(100))
+    data[at] ^= 1 << random.randrange(8)
+
+
+def zero_a_sector(data: bytearray, random: Random) -> None:
+    at = random.randrange(len(data)) // 512 * 512
+    data[at : at + 512] = bytes(len(data[at : at + 512]))
+
+
+def tear_a_page(data: bytearray, random: Random) -> None:
+    """The first half of a page is another one's."""
+    one, other = (random.randrange(max(1, len(data) // 4096)) * 4096 for _ in range(2))
+    data[one : one + 2048] = data[other : other + 2048]
+
+
+def swap_pages(data: bytearray, random: Random) -> None:
+    one, other = (random.randrange(max(1, len(data) // 4096)) * 4096 for _ in range(2))
+    data[one : one + 4096], data[other : other + 4096] = data[other : other + 4096], data[one : one + 4096]
+
+
+def cut(data: bytearray, random: Random) -> None:
+    del data[random.randrange(len(data)) :]
+
+
+def overwrite(data: bytearray, random: Random) -> None:
+    at = random.randrange(len(data))
+    data[at : at + 64] = random.randbytes(len(data[at : at + 64]))
+
+
+DAMAGES = [flip, flip, flip_in_a_head, flip_in_a_head, zero_a_sector, tear_a_page, swap_pages, cut, overwrite]
+
+
+def outcome_of(folder: Path, sample: Sample, first: int) -> str:
+    """What a service finds: right, told (a loss) or refused; an AssertionError for a wrong answer."""
+    path = str(folder / "events.db")
+    said = []
+    lost = False
+    try:
+        with closing(SqliteJournal(path, wait_limit_s=0.5)) as journal:
+            lost = journal.lost is not None
+            for look, expected in (
+                (lambda: contents(journal), sample.contents),
+                (lambda: answers(journal, first) + answers(journal, 0), sample.answers),
+            ):
+                try:
+                    found = look()
+                except (JournalRefused, JournalUnavailable, HistoryChanged) as error:
+                    said.append(error)
+                    continue
+                assert lost or found == expected, "a wrong answer"
+            for act in (lambda: journal.append(Proposal(EventBatch.single("default", 1, 1.0))), journal.maintain):
+                try:
+                    act()
+                except (JournalRefused, JournalUnavailable) as error:
+                    said.append(error)
+    except (JournalRefused, JournalUnavailable) as error:
+        said.append(error)
+    for error in said:
+        assert "\n" not in str(error)
+    return "refused" if said else "told" if lost else "right"
+
+
+DAMAGED = int(os.environ.get("STATSAPI_STRESS_DAMAGES", "100"))
+
+
+def test_a_damaged_journal_is_right_or_refused(sample: Sample, tmp_path: Path) -> None:
+    """Flips, zeroed and torn pages, cuts: never a wrong answer, and an error of one line; losses are told."""
+    first = KEYS if (sample.folder / "events.db-wal").exists() else 0
+    seen: Counter[str] = Counter()
+    for seed in range(DAMAGED):
+        random = Random(seed)
+        folder = tmp_path / str(seed)
+        shutil.copytree(sample.folder, folder)
+        file = folder / ("events.db-wal" if first and seed % 3 else "events.db")
+        data = bytearray(file.read_bytes())
+        damage = random.choice(DAMAGES)
+        damage(data, random)
+        file.write_bytes(data)
+        try:
+            seen[outcome_of(folder, sample, first)] += 1
+        except BaseException as error:
+            error.add_note(f"seed {seed}: {damage.__name__} in {file.name}")
+            raise
+        shutil.rmtree(folder)
+    assert set(seen) >= {"right", "refused"}
+    if first:
+        assert seen["told"]

@@ -59,11 +59,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from statsapi.errors import ConfigError, JournalRefused, StatsError
+from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, StatsError
 from statsapi.journal.format import Change, Events, decode_batch, encode_batch
 from statsapi.model import Deletion, EventBatch, Key
 
@@ -428,6 +428,42 @@ def _open_redis(url: str, options: Options) -> Journal:
     from statsapi.journal.redis_streams import RedisJournal
 
     return RedisJournal(Address.parse(url), **options._asdict())
+
+
+def find_damage(url: str) -> Iterator[str]:
+    """One sentence for each thing in the journal that is not what was written; reads all of it.
+
+    JournalRefused and JournalUnavailable where it cannot be read at all.
+    """
+    if url.startswith("sqlite:///"):
+        from statsapi.journal import sqlite_salvage
+
+        for damage in sqlite_salvage.damages(url.removeprefix("sqlite:///")):
+            yield f"{damage.what}: {damage.why}"
+        return
+    journal = open_journal(url, create=False)
+    try:
+        checkpoint = journal.read_checkpoint()
+        mark = checkpoint.mark if checkpoint else START
+        if checkpoint:
+            journal.read_pieces(checkpoint.id, -(1 << 62), 1 << 62)
+        while (segment := journal.read(mark)).records:
+            mark = segment.mark
+    except JournalDamaged as error:
+        yield f"{error.what}: {error.why}"
+    finally:
+        journal.close()
+
+
+def salvage(url: str, target: str) -> str:
+    """Save what is whole in a SQLite journal to a new file; says what that is. JournalRefused where it cannot be."""
+    if not url.startswith("sqlite:///"):
+        raise JournalRefused("only a journal in a file (sqlite:///…) can be salvaged: Redis has tools of its own")
+    from statsapi.journal import sqlite_salvage
+
+    saved = sqlite_salvage.salvage(url.removeprefix("sqlite:///"), target)
+    checkpoint = f"the checkpoint with {saved.pieces:,} pieces" if saved.checkpoint else "no checkpoint"
+    return f"{saved.records:,} records, {checkpoint}, {saved.answers:,} answers kept under an Idempotency-Key"
 
 
 # Engines are imported when they are asked for: nobody needs a Redis client to run on SQLite.

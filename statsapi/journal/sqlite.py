@@ -616,7 +616,7 @@ class _Backup:
     def _check_copy(self, partial: str) -> None:
         with contextlib.closing(sqlite3.connect(f"file:{quote(partial)}?immutable=1", uri=True)) as copy:
             copy.text_factory = bytes
-            damage = next(tables.damages(copy), None)
+            damage = next(tables.damages(copy, self._source), None)
         if damage is not None:
             raise JournalDamaged(damage.what, f"{damage.why}; the copy was not kept")
 

@@ -211,16 +211,20 @@ def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) ->
 
     A name of which a bit was flipped is not found. It stands where it stood, so next to where it was looked for.
     """
-    for found, digest, answer, expires_us, expected in connection.execute(_KEY, (name,)):
-        try:
-            right = answer_checksum(found, digest, answer, expires_us) == expected
-        except (TypeError, struct.error):
-            right = False
-        if not right:
+    for row in connection.execute(_KEY, (name,)):
+        if not is_answer(row):
             raise JournalDamaged(_ANSWERS, MISMATCH)
-        if found == name:
-            return (digest, answer) if expires_us > settled_us else None
+        if row[0] == name:
+            return row[1:3] if row[3] > settled_us else None
     return None
+
+
+def is_answer(row: tuple[bytes, bytes, bytes, int, int]) -> bool:
+    """Whether a row of keys is what was written."""
+    try:
+        return answer_checksum(*row[:4]) == row[4]
+    except (TypeError, struct.error):
+        return False
 
 
 # The tables
@@ -286,20 +290,28 @@ def check_counts(connection: sqlite3.Connection) -> None:
         raise JournalDamaged("the answers that are kept under Idempotency-Keys", "some are missing")
 
 
-def damages(connection: sqlite3.Connection) -> Iterator[JournalDamaged]:
+def damages(connection: sqlite3.Connection, path: str) -> Iterator[JournalDamaged]:
     """Everything in the file that is not what was written, by reading all of it. Never raises it."""
+    try:
+        check_tables(connection, path)
+        check_counts(connection)
+    except JournalDamaged as error:
+        yield error
+    except sqlite3.Error as error:
+        yield JournalDamaged(path, str(error))
+        return
     try:
         ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
         if said not in ("ok", b"ok"):
             text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-            yield JournalDamaged("the file", " ".join(text.split()))
+            yield JournalDamaged(path, " ".join(text.split()))
     except sqlite3.Error as error:
-        yield JournalDamaged("the file", str(error))
+        yield JournalDamaged(path, str(error))
     for look in (_damaged_checkpoint, _damaged_records, _damaged_answers):
         try:
             yield from look(connection)
         except sqlite3.Error as error:
-            yield JournalDamaged("the file", str(error))
+            yield JournalDamaged(path, str(error))
         except JournalDamaged as error:
             yield error
 
@@ -343,11 +355,7 @@ def _damaged_records(connection: sqlite3.Connection) -> Iterator[JournalDamaged]
 
 def _damaged_answers(connection: sqlite3.Connection) -> Iterator[JournalDamaged]:
     for row in connection.execute("SELECT name, digest, answer, expires_us, checksum FROM keys"):
-        try:
-            right = answer_checksum(*row[:4]) == row[4]
-        except (TypeError, struct.error):
-            right = False
-        if not right:
+        if not is_answer(row):
             yield JournalDamaged(_ANSWERS, MISMATCH)
 
 
