@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -653,3 +655,110 @@ def test_a_file_that_is_gone_is_not_made_anew(path: str, tmp_path: Path) -> None
         os.replace(away, path)
         journal.append(event(3.0))
         assert values(journal, mark) == {"default": [3.0]}
+
+
+def test_a_file_behind_a_link_is_followed(tmp_path: Path) -> None:
+    """A backup that is moved over the link's target, or over the link, and a link that is turned to another file, are
+    noticed.
+    """
+    (tmp_path / "disk").mkdir()
+    target, link = str(tmp_path / "disk" / "real.db"), str(tmp_path / "link.db")
+    os.symlink(target, link)
+    with closing(SqliteJournal(link)) as journal:
+        journal.append(event(1.0))
+        assert os.path.exists(target + "-wal")
+        for number, place in enumerate((target, link)):
+            backup = str(tmp_path / f"{number}.db")
+            journal.backup(backup)
+            lost = mark_of(journal.append(event(9.0)))
+            os.replace(backup, place)
+            with pytest.raises(HistoryChanged):
+                journal.read(lost)
+            journal.append(event(2.0 + number))
+            assert values(journal) == {"default": [1.0, 2.0, 3.0][: 2 + number]}
+        os.unlink(link)
+        os.symlink(target, link)
+        assert values(journal) == {"default": [1.0, 2.0, 9.0]}
+    for path in (target, link):
+        with closing(sqlite3.connect(path)) as look:
+            assert look.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_reader_does_not_keep_the_wal_from_the_disk(path: str, tmp_path: Path) -> None:
+    """While somebody holds a read transaction, maintain flushes the -wal itself, and says how long it took."""
+    trace = tmp_path / "trace"
+    code = (
+        "import sqlite3, sys; from statsapi.journal.sqlite import SqliteJournal; "
+        "from tests.journal_engines import event\n"
+        "journal = SqliteJournal(sys.argv[1]); journal.append(event(1.0)); journal.maintain()\n"
+        "old = sqlite3.connect(sys.argv[1]); old.execute('BEGIN'); old.execute('SELECT * FROM records').fetchall()\n"
+        "seconds = []; journal.observe_fsync = seconds.append\n"
+        "for number in range(3):\n"
+        " journal.append(event(2.0)); print('appended', file=sys.stderr, flush=True); journal.maintain()\n"
+        "assert len(seconds) == 3; print('end', file=sys.stderr, flush=True)\n"
+    )
+    strace = shutil.which("strace")
+    if strace is None:
+        if os.environ.get("CI"):
+            raise AssertionError("strace is not there")
+        pytest.skip("strace is not there")
+    calls = "trace=fsync,fdatasync,write"
+    command = [strace, "-f", "-y", "-e", calls, "-o", str(trace), sys.executable, "-c", code, path]
+    subprocess.run(command, check=True, cwd=ROOT, stderr=subprocess.DEVNULL)
+    parts = trace.read_text().split('"appended"')[1:]
+    if len(parts) != 3:
+        parts = trace.read_text().split('"appended')[1:]
+    assert len(parts) == 3
+    for part in parts:
+        assert "sync(" in part
+        assert "events.db-wal>" in part.split("sync(", 1)[1].split("\n")[0]
+
+
+@contextmanager
+def small_blocks(folder: Path) -> Iterator[Path]:
+    """An ext4 file system of 4 MiB with blocks of 1 kB."""
+    image, mount = folder / "image", folder / "disk"
+    mount.mkdir()
+    image.write_bytes(bytes(4 << 20))
+    for command in (["mkfs.ext4", "-q", "-b", "1024", image], ["mount", "-o", "loop", image, mount]):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no mkfs.ext4")
+        if done.returncode:
+            pytest.skip(f"no ext4 may be made or mounted here ({done.stderr.strip()})")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_a_full_disk_of_small_blocks_ends_no_process(tmp_path: Path) -> None:
+    """Opening and appending there say that it is full; the process lives, and goes on once there is space."""
+    code = (
+        "import sys; from statsapi.errors import JournalUnavailable\n"
+        "from statsapi.journal.sqlite import SqliteJournal; from tests.journal_engines import event, values\n"
+        "try:\n"
+        " journal = SqliteJournal(sys.argv[1])\n"
+        " for _ in range(2000): journal.append(event(2.0))\n"
+        "except JournalUnavailable as error: print(error)\n"
+        "else: print('all', len(values(journal)['default'])); journal.close()\n"
+    )
+    with small_blocks(tmp_path) as disk:
+        file = disk / "events.db"
+        with closing(SqliteJournal(str(file))) as journal:
+            journal.append(event(1.0))
+        for left in (0, 10, 30, 60, 100, 200, 400, 600):
+            filler = disk / "filler"
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as rest:
+                while os.statvfs(disk).f_bfree > left:
+                    rest.write(bytes(1024 * max(1, (os.statvfs(disk).f_bfree - left) // 2)))
+            done = subprocess.run(
+                [sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, (left, done)
+            assert "is full: free some space" in done.stdout
+            filler.unlink()
+        with closing(SqliteJournal(str(file))) as journal:
+            assert values(journal)["default"][0] == 1.0
+            journal.append(event(3.0))

@@ -469,7 +469,7 @@ class SqliteJournal:
         dead = self._query(self._keeper, look)
         size, upto = 0, 0
         for upto, length in dead:  # noqa: B007 - its last value is what is wanted
-            size += length
+            size += length or 0  # a changed bit made it a null
             if size >= STEP_BYTES:
                 break
         if dead:
@@ -677,7 +677,8 @@ def _last(connection: sqlite3.Connection, seen: _Last | None) -> _Last | None:
         head = tables.read_head(connection)
         last = None if head is None else (head.position, head.record_id, head.appended_us)
     else:
-        tables.read_record(connection, row[0])
+        if tables.read_record(connection, row[0]) is None:  # found from behind, and not by its number
+            raise missing(row[0], row[0])
         last = row
     if seen is not None and (last is None or last[0] < seen[0]):
         raise missing(1 if last is None else last[0] + 1, seen[0])
@@ -927,12 +928,9 @@ class _File:
             return connection, identity
 
     def _compare(self, connection: sqlite3.Connection, real: str, *, told_by_views: bool) -> None:
-        """Whether what was noted as acknowledged is there. What cannot be read now says so when it is."""
-        try:
-            last = _last(connection, None)
-            head = tables.read_head(connection)
-        except JournalDamaged:
-            return
+        """Whether what was noted as acknowledged is there."""
+        last = _last(connection, None)
+        head = tables.read_head(connection)
         compacted = 0 if head is None else head.position
 
         def stands(noted: Noted) -> bool:
