@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +33,7 @@ from statsapi.journal.format import (
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch
 from tests.journal_sample import KEYS, answers, contents
+from tests.servers import gunicorn_server
 
 ROOT = Path(__file__).parent.parent
 
@@ -185,13 +188,14 @@ def outcome_of(folder: Path, sample: Sample, first: int) -> str:
 
 
 DAMAGED = int(os.environ.get("STATSAPI_STRESS_DAMAGES", "100"))
+SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))
 
 
 def test_a_damaged_journal_is_right_or_refused(sample: Sample, tmp_path: Path) -> None:
     """Flips, zeroed and torn pages, cuts: never a wrong answer, and an error of one line; losses are told."""
     first = KEYS if (sample.folder / "events.db-wal").exists() else 0
     seen: Counter[str] = Counter()
-    for seed in range(DAMAGED):
+    for seed in range(1_000_000 * SEED, 1_000_000 * SEED + DAMAGED):
         random = Random(seed)
         folder = tmp_path / str(seed)
         shutil.copytree(sample.folder, folder)
@@ -349,3 +353,38 @@ def test_a_mark_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
     with closing(SqliteJournal(str(tmp_path / "events.db"))) as journal:
         journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
         assert journal.lost is None
+
+
+# The whole service
+
+
+def test_a_server_says_what_is_damaged(tmp_path: Path) -> None:
+    """Workers that applied the record before it was damaged go on; a server that starts names it, in one line, to
+    everybody who asks, and neither ends nor logs a traceback.
+    """
+    path = tmp_path / "events.db"
+    env = {"STATSAPI_JOURNAL": f"sqlite:///{path}"}
+    batch = [{"timestamp": "now", "value": value} for value in range(3)]
+    with gunicorn_server(tmp_path, workers=1, env=env) as server:
+        for _ in range(4):
+            assert server.request("POST", "/events", [{**event, "timestamp": time.time()} for event in batch])[0] == 200
+        assert server.request("GET", "/statistics")[1]["count"] == 12
+        with closing(sqlite3.connect(path)) as other:  # as if the disk had changed it
+            other.execute("UPDATE records SET record = zeroblob(length(record)) WHERE seq = 2")
+            other.commit()
+        assert server.request("POST", "/event", {"timestamp": time.time(), "value": 1})[0] == 200
+        assert server.request("GET", "/statistics")[1]["count"] == 13
+    with gunicorn_server(tmp_path, workers=1, env=env) as server:
+        for method, target, body in (
+            ("GET", "/statistics", None),
+            ("GET", "/readyz", None),
+            ("GET", "/statistics", None),
+            ("POST", "/event", {"timestamp": time.time(), "value": 1}),
+        ):
+            status, problem = server.request(method, target, body)
+            assert status == 503
+            assert problem["type"] == "urn:statsapi:problem:journal-damaged"
+            assert "record 2 is damaged" in problem["detail"]
+            assert "journal check" in problem["detail"]
+        assert "Traceback" not in server.log
+        assert server.request("GET", "/healthz")[0] == 200

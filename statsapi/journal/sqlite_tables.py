@@ -282,11 +282,22 @@ def check_tables(connection: sqlite3.Connection, path: str) -> None:
 
 
 def check_counts(connection: sqlite3.Connection) -> None:
-    """Walk the pages that hold the rows' heads: 50 ns a record and 40 a key. Most damage to pages shows here."""
+    """Walk the pages that hold the rows' heads: 50 ns a record and 0.3 µs a key. Most damage to pages shows here.
+
+    A key that is not found must not be there: so there are as many in the table as in its index, and they are in order.
+    """
     connection.execute("SELECT count(*) FROM records").fetchone()
-    in_table = connection.execute("SELECT count(*) FROM keys NOT INDEXED").fetchone()
-    in_index = connection.execute("SELECT count(*) FROM keys INDEXED BY keys_by_expiry").fetchone()
-    if in_table != in_index:
+    (in_index,) = connection.execute("SELECT count(*) FROM keys INDEXED BY keys_by_expiry").fetchone()
+    names = connection.execute("SELECT name FROM keys NOT INDEXED ORDER BY name")
+    count, before = 0, b""
+    while rows := names.fetchmany(4096):
+        some = [before, *(name for (name,) in rows)]
+        count += len(rows)
+        before = some[-1]
+        with _of_its_form(_ANSWERS):
+            if some != sorted(some):
+                raise JournalDamaged("the answers that are kept under Idempotency-Keys", "they are out of order")
+    if count != in_index:
         raise JournalDamaged("the answers that are kept under Idempotency-Keys", "some are missing")
 
 
