@@ -256,7 +256,9 @@ class SqliteEngine:
         table, column = dice.choice(DAMAGEABLE)
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
         try:
-            rows = connection.execute(f"SELECT rowid, {column} FROM {table} ORDER BY rowid DESC LIMIT 5").fetchall()
+            made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+            newest = f"SELECT rowid, {column} FROM {table} ORDER BY rowid DESC LIMIT 5"
+            rows = connection.execute(newest).fetchall() if made else []
             if not rows:
                 return None
             rowid, right = dice.choice(rows)

@@ -762,3 +762,49 @@ def test_a_full_disk_of_small_blocks_ends_no_process(tmp_path: Path) -> None:
         with closing(SqliteJournal(str(file))) as journal:
             assert values(journal)["default"][0] == 1.0
             journal.append(event(3.0))
+
+
+_KILLED = """
+import os, sys
+from statsapi.journal import Proposal, open_journal
+from statsapi.model import EventBatch
+journal = open_journal(f"sqlite:///{sys.argv[1]}", create=True)
+for value in range(10):
+    journal.append(Proposal(EventBatch.single("default", 0, float(value))))
+    if value == 4:
+        journal.backup(sys.argv[2])
+os._exit(9)  # nothing is closed: the -wal stays, with all ten
+"""
+
+
+def _leave_a_wal(folder: Path) -> tuple[Path, Path]:
+    path, copy = folder / "events.db", folder / "copy.db"
+    subprocess.run([sys.executable, "-c", _KILLED, str(path), str(copy)], cwd=ROOT, check=False)
+    assert Path(f"{path}-wal").stat().st_size > 0
+    return path, copy
+
+
+def test_a_wal_that_was_left_behind_is_not_played_into_a_backup(tmp_path: Path) -> None:
+    """A backup that takes the place of a killed service's file is that backup, whatever its -wal holds."""
+    path, copy = _leave_a_wal(tmp_path)
+    os.replace(copy, path)
+    for _ in range(2):
+        with closing(open_journal(f"sqlite:///{path}")) as journal:
+            assert values(journal) == {"default": [0.0, 1.0, 2.0, 3.0, 4.0]}
+
+
+@pytest.mark.parametrize("kept", [("", "-wal"), ("", "-wal", "-mark"), ("", "-wal", "-shm", "-mark")])
+def test_a_folder_that_was_copied_keeps_its_wal(tmp_path: Path, kept: tuple[str, ...]) -> None:
+    """A file that is copied together with its -wal holds all, in another place or back in its own."""
+    path, _ = _leave_a_wal(tmp_path)
+    away = tmp_path / "away"
+    away.mkdir()
+    for suffix in kept:
+        shutil.copy2(f"{path}{suffix}", f"{away}/events.db{suffix}")
+    for suffix in ("", "-wal", "-shm", "-mark"):
+        os.unlink(f"{path}{suffix}")
+    for suffix in reversed(kept):
+        shutil.copy2(f"{away}/events.db{suffix}", f"{path}{suffix}")
+    for place in (path, away / "events.db"):
+        with closing(open_journal(f"sqlite:///{place}")) as journal:
+            assert values(journal) == {"default": [float(value) for value in range(10)]}

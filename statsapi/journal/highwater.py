@@ -4,13 +4,18 @@ A WAL of which one bit was flipped ends there when it is played back after a cra
 journal's place is whole. Neither can be told from the file itself. So each process notes what it has acknowledged last,
 and whoever opens the file compares.
 
-    head   magic | epoch u64 | device u64 | inode u64 | boot 16 | CRC-32
+    head   magic | epoch u64 | device u64 | inode u64 of the journal, its -wal and this file | boot 8 | CRC-32
     slots  epoch u64 | position i64 | appended_us i64 | id 16 | CRC-32     (64 bytes, one a process)
 
 A note is one pwrite without an fsync after the commit, 1.5 µs: it survives the death of every process, and after a
 power cut it may be behind or ahead. Each process has a slot of its own, held by a lock, so that a late note does not
 take back an earlier one. Notes of another epoch do not count: a new one begins when somebody claims a loss, to tell
 of it. The file may be removed at any time; then nothing is compared once.
+
+The head also tells a -wal that was left behind by another file: after a kill a copy may be moved into the journal's
+place, and SQLite would play the old file's -wal into it. Where the journal's inode is another one and the -wal's still
+the same, the -wal is the old file's. In a folder that was copied as a whole this file is a new one as well, and then
+its head tells nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 _MAGIC: Final = b"statmark"
-_HEAD: Final = struct.Struct("<8sQQQ16s")
+_HEAD: Final = struct.Struct("<8sQQQQQ8s")
 _SLOT: Final = struct.Struct("<Qqq16s")
 _CHECKSUM: Final = struct.Struct("<I")
 _FLOCK: Final = struct.Struct("hhqqi0q")  # struct flock of 64-bit Linux
@@ -51,6 +56,8 @@ class _Head(NamedTuple):
     epoch: int
     device: int
     inode: int
+    wal_inode: int
+    own_inode: int
     boot: bytes
 
 
@@ -96,6 +103,16 @@ class HighWater:
             self.close()
             return True
         return ours
+
+    def note_wal(self, journal: str) -> None:
+        """The journal's -wal is the one that is there now. For who opens the file alone."""
+        try:
+            head = self._read_head()
+            if head is not None and head.wal_inode != _inode(journal + "-wal"):
+                file = os.stat(journal)
+                self._write_head(file.st_dev, file.st_ino, _boot())
+        except OSError:
+            self.close()
 
     def note(self, position: int, record_id: bytes, appended_us: int) -> None:
         if self._file is None:
@@ -162,10 +179,7 @@ class HighWater:
         return None
 
     def _read_head(self) -> _Head | None:
-        if self._file is None:
-            return None
-        block = os.pread(self._file, _SLOT_BYTES, 0)
-        return _Head(*_HEAD.unpack_from(block)[1:]) if _is_proven(block, _HEAD) and block[:8] == _MAGIC else None
+        return None if self._file is None else _head_of(os.pread(self._file, _SLOT_BYTES, 0))
 
     def _begin(self, device: int, inode: int, boot: bytes) -> None:
         self._epoch = secrets.randbits(64)
@@ -173,7 +187,36 @@ class HighWater:
 
     def _write_head(self, device: int, inode: int, boot: bytes) -> None:
         if self._file is not None:
-            os.pwrite(self._file, _proven(_HEAD.pack(_MAGIC, self._epoch, device, inode, boot)), 0)
+            inodes = inode, _inode(self._path.removesuffix("-mark") + "-wal"), os.fstat(self._file).st_ino
+            os.pwrite(self._file, _proven(_HEAD.pack(_MAGIC, self._epoch, device, *inodes, boot)), 0)
+
+
+def is_left_over(wal: str, journal: str) -> bool:
+    """Whether that -wal was made for a file that `journal` took the place of."""
+    try:
+        with open(journal + "-mark", "rb") as mark:
+            head, own_inode = _head_of(mark.read(_SLOT_BYTES)), os.fstat(mark.fileno()).st_ino
+        file = os.stat(journal)
+    except OSError:
+        return False
+    return (
+        head is not None
+        and head.own_inode == own_inode
+        and head.wal_inode == _inode(wal) != 0
+        and (head.device, head.inode) != (file.st_dev, file.st_ino)
+    )
+
+
+def _head_of(block: bytes) -> _Head | None:
+    return _Head(*_HEAD.unpack_from(block)[1:]) if _is_proven(block, _HEAD) and block[:8] == _MAGIC else None
+
+
+def _inode(path: str) -> int:
+    """0 where nothing is there."""
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0
 
 
 def _lock(file: int, command: int, kind: int, slot: int) -> None:
@@ -197,8 +240,8 @@ def _is_at(file: int, path: str) -> bool:
 
 
 def _boot() -> bytes:
-    """Which start of the machine this is."""
+    """Which start of the machine this is: half of its random id."""
     try:
-        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))[:8]
     except (OSError, ValueError):
-        return bytes(16)
+        return bytes(8)

@@ -66,7 +66,7 @@ from statsapi.journal import (
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.format import check_sealed, decode_sealed, missing, seal, seal_of
 from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Outcome, Request, held_up
-from statsapi.journal.highwater import HighWater, Noted
+from statsapi.journal.highwater import HighWater, Noted, is_left_over
 from statsapi.journal.sqlite_tables import PAGE_BYTES, SCHEMA_VERSION
 
 # Who finds the write lock taken asks again after this. Appends/s of 2 and 4 processes with 4 threads each, on
@@ -849,6 +849,7 @@ class _File:
         except OSError as error:
             raise JournalRefused(f"{self.path} cannot be used ({error.strerror}): name another") from error
         with self._alone() as opened_folder:
+            self._unlink_left_over_wal(self.real)
             self._check_space()
             try:
                 connection = self._connect("rwc" if create else "rw")
@@ -901,9 +902,8 @@ class _File:
             before = self._opened
             replaced = before is not None and before.file != identity
             if before is not None and replaced and before.path == real and before.wal == _identity_of(real + "-wal"):
-                for suffix in ("-wal", "-shm"):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(real + suffix)
+                _unlink_wal(real)
+            self._unlink_left_over_wal(real)
             self._check_space()
             try:
                 connection = self._connect("rw")
@@ -925,7 +925,13 @@ class _File:
             except JournalRefused as error:
                 raise JournalUnavailable(str(error)) from error
             self._opened = _Opened(real, identity, _identity_of(real + "-wal"))
+            self.water.note_wal(real)
             return connection, identity
+
+    def _unlink_left_over_wal(self, real: str) -> None:
+        """Before anything opens the file: SQLite would play an older file's -wal into the one that took its place."""
+        if is_left_over(real + "-wal", real):
+            _unlink_wal(real)
 
     def _compare(self, connection: sqlite3.Connection, real: str, *, told_by_views: bool) -> None:
         """Whether what was noted as acknowledged is there."""
@@ -1032,6 +1038,12 @@ class _File:
                 yield folder
             finally:
                 os.close(folder)
+
+
+def _unlink_wal(real: str) -> None:
+    for suffix in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(real + suffix)
 
 
 def _identity_of(path: str) -> _Identity | None:
