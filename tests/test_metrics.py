@@ -367,7 +367,7 @@ def test_totals_are_right_whoever_answers_and_survive_workers(tmp_path: Path) ->
         assert (value(samples, "statsapi_replay_duration_seconds_count") or 0) >= 1
         assert (value(samples, "statsapi_view_lag_seconds") or 0) < 30
         left = {path.name for path in tmp_path.rglob("*")}
-    assert left <= {"gunicorn.log", "events.db", "events.db-wal", "events.db-shm"}
+    assert left <= {"gunicorn.log", "events.db", "events.db-wal", "events.db-shm", "events.db-mark"}
 
 
 def test_promtool_finds_nothing_to_say(client: FlaskClient, app: Flask) -> None:
