@@ -94,7 +94,7 @@ _EVENTS_AT: Final = _SECONDS + len(_ROUTE_NAMES) * _HISTOGRAM
 _PLACES_AT: Final = _EVENTS_AT + len(_EVENTS)
 _TIMINGS_AT: Final = _PLACES_AT + len(Placed._fields)
 _REPLAYS: Final = _TIMINGS_AT + len(_TIMINGS) * _HISTOGRAM  # how many, and their seconds
-_CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the journal, Unix seconds; 0: no worker
+_CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the journal, monotonic seconds; 0: no worker
 _BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
 _LOST: Final = _BROKEN + 1  # how many records, at least; since when; when that was noticed (µs since 1970, 0: never)
 _CLOCK: Final = _LOST + 3  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
@@ -185,7 +185,9 @@ class Metrics:
             self._cells[_REPLAYS + 1] += seconds
 
     def caught_up(self, at_us: int) -> None:
-        """The view was level with the journal at that time; at the start, when it began to be read."""
+        """The view was level with the journal at that time of the monotonic clock, which a machine's workers share; at
+        the start, when it began to be read.
+        """
         self._cells[_CAUGHT_UP_S] = at_us / 1e6
 
     def view_broke(self) -> None:
@@ -237,7 +239,7 @@ class Metrics:
         caught_up_s = rows[:, _CAUGHT_UP_S]
         return rows.sum(axis=0), float(min(caught_up_s[caught_up_s > 0], default=0.0))
 
-    def families(self, now_us: int) -> Iterator[Metric]:
+    def families(self, monotonic_us: int) -> Iterator[Metric]:
         """Everything counted, by all workers."""
         cells, caught_up_s = self._totals()
         requests = CounterMetricFamily(
@@ -301,7 +303,7 @@ class Metrics:
             yield _gauge(
                 "statsapi_view_lag_seconds",
                 "How long ago the view that is furthest behind was level with the journal (about 1 when idle).",
-                max(0.0, now_us / 1e6 - caught_up_s),
+                max(0.0, monotonic_us / 1e6 - caught_up_s),
             )
 
 
@@ -378,10 +380,10 @@ class _Scrape(Collector):
         return self._families
 
 
-def expose(metrics: Metrics, state: State | None, now_us: int, accept: str) -> tuple[bytes, str]:
+def expose(metrics: Metrics, state: State | None, monotonic_us: int, accept: str) -> tuple[bytes, str]:
     """A scrape's body and its media type, in the form that `accept` asks for (text, or OpenMetrics)."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Scrape([*metrics.families(now_us), *_state_families(state)]))
+    registry.register(_Scrape([*metrics.families(monotonic_us), *_state_families(state)]))
     # The package's choose_encoder takes `version=x` for a number and fails of it.
     if "application/openmetrics-text" in accept:
         body: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.clocks import SettledClock, Step
+from statsapi.clocks import SettledClock, Step, monotonic_us
 from statsapi.config import Settings
 from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
 from statsapi.journal import CLOCKS_DIFFER_US, Decide, Journal, Lost, Proposal
@@ -150,6 +150,7 @@ class Service:
         self._follow_now = threading.Event()
         self._open_journal = open_journal
         self._clock_us = clock_us
+        self._monotonic_us: Callable[[], int] = getattr(clock_us, "monotonic_us", monotonic_us)
         self._background = background
         self.retention = settings.retention()
         self.max_events = 0
@@ -246,7 +247,7 @@ class Service:
                     logger.info("%s", journal.promise)
                     journal.observe_fsync = self.metrics.fsynced
                     self._replay_began_s = time.monotonic()
-                    self.metrics.caught_up(self._clock_us())
+                    self.metrics.caught_up(self._monotonic_us())
                     clock = SettledClock(self._clock_us, self.metrics.clock_samples(), self.metrics.share_clock_sample)
                     view = View(journal, self.retention, clock)
                     view.observe_lost = self._tell_lost
@@ -488,7 +489,8 @@ class Service:
             nonlocal deleted
             store = self.view().catch_up(wait_s=DECIDE_WAIT_S)
             now_us = self._now_after(store)
-            self._refuse_cut_rollups(store, edges, now_us)
+            # Not by a clock that is behind the others', which may have merged minutes into hours by now.
+            self._refuse_cut_rollups(store, edges, max(now_us, store.appended_us))
             kept_from_us = self.retention.from_us(self._settled_us(now_us))
             deleted = store.count(series, span._replace(start_us=max(span.start_us, kept_from_us)))
             return Proposal(Deletion(series, *(edge_us for _, edge_us in edges)))
@@ -557,7 +559,7 @@ class Service:
 
     def _catch_up(self, wait_s: float | None) -> Store:
         """Catch the view up, and note for the metrics that it is level."""
-        began_us = self._clock_us()
+        began_us = self._monotonic_us()
         store = self.view().catch_up(wait_s=wait_s)
         self._asks_again_s = -math.inf
         self._recorded_since_level = 0  # no lock: one that is missed is counted with the next ones
@@ -576,11 +578,10 @@ class Service:
         """
         try:
             store = self._catch_up(SCRAPE_WAIT_S)
-            now_us = self._now_after(store)
-            state = self._state(store, now_us)
+            state = self._state(store, self._now_after(store))
         except StatsError:  # that is what a scrape has to show, not to fail of
-            state, now_us = None, self._clock_us()
-        return expose(self.metrics, state, now_us, accept)
+            state = None
+        return expose(self.metrics, state, self._monotonic_us(), accept)
 
     def _state(self, store: Store, now_us: int) -> State:
         windows = [(text, parse_duration_us(text)) for text in self.settings.metrics_windows]

@@ -17,7 +17,7 @@ from statsapi.config import GRACE_US, Settings
 from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.metrics import Metrics, Table
-from statsapi.model import MIN_TS_US, Deletion, EventBatch, Key, Part
+from statsapi.model import MIN_TS_US, Deletion, EventBatch, Key, Part, Span
 from statsapi.service import Recorded, Service
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
 from tests import oracles
@@ -293,6 +293,58 @@ def test_after_a_wrong_belief_events_count_again(open_shared: Open) -> None:
             service.close()
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_after_a_wrong_belief_roll_ups_stay(open_shared: Open, restart: bool) -> None:
+    """Where roll-ups are kept for longer than the clock was ahead, a wrong belief costs detail only: minutes were
+    folded, and merged into hours, too early. No event is lost or counted twice, in windows of any length.
+    """
+    world = World(open_shared, rollup_retention_us=7 * DAY_US)
+    fill(world)
+    world.step(DAYS3_US)
+    world.record(value=7.0)
+    world.pass_time(HOUR_US)
+    world.record(value=8.0)
+    world.step(-DAYS3_US)
+    if restart:
+        world.restart()
+    windows_us = (HOUR_US, 2 * HOUR_US, DAY_US, 6 * DAY_US)
+    for minute in range(130):
+        world.check(*windows_us)
+        world.record(minute % 2, ago_us=minute % 5 * HOUR_US // 2, value=float(minute))
+        world.pass_time(MINUTE_US)
+    world.services.append(world.start(0))
+    world.check(*windows_us)
+    world.pass_time(2 * DAY_US, HOUR_US)
+    world.services.append(world.start(0))
+    world.check(HOUR_US, 5 * DAY_US)
+    assert world.events[0][0] >= world.true() - 5 * DAY_US
+
+
+def test_a_view_that_lags_gives_the_same_answers(open_shared: Open) -> None:
+    """A worker that has seen nothing stand yet holds raw what others have folded: sums and percentiles of long windows
+    are the others', also of more magnitudes than a sketch keeps apart.
+    """
+    world = World(open_shared)
+    dice = random.Random(5)
+    ts_us = world.true() - np.array([dice.randrange(20 * MINUTE_US) for _ in range(4_000)])
+    values = np.array([dice.choice((-1, 1)) * 2.0 ** dice.uniform(-900, 900) for _ in ts_us])
+    world.services[0].record(EventBatch((Part("default", ts_us, values),)))
+    world.true.advance(KEEP_US + 30 * MINUTE_US)
+    world.record()
+    world.services[0].view().catch_up().expire()
+    world.clocks[1].earlier = []
+    world.services[1] = world.start(1)
+    answers = []
+    for service in world.services:
+        store, now_us = service.ask()
+        minute_us = now_us // MINUTE_US * MINUTE_US
+        spans = [Span(minute_us - DAY_US), Span(minute_us - 110 * MINUTE_US, minute_us - 100 * MINUTE_US)]
+        answers.append(store.statistics("default", spans, now_us, [1.0, 50.0, 99.0], ends=True))
+    assert [s.view().last_caught_up().event_count() for s in world.services] == [1, 4_001]
+    assert answers[0] == answers[1]
+    assert answers[0][0].relative_errors
+
+
 def test_a_suspended_machine(open_shared: Open) -> None:
     """Resumed after eight hours: the window is empty at once, and what was held expires ten minutes later."""
     world = World(open_shared, workers=1, rollup_retention_us=0)
@@ -507,6 +559,19 @@ def test_shared_samples_are_the_least_of_their_minute() -> None:
 
 
 # What is said
+
+
+def test_what_was_late_by_a_wrong_clock_is_listed_once(clock: FakeClock) -> None:
+    """/debug/events lists an event that came while the clock was ahead among the others, not as a late one besides."""
+    app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
+    client = app.test_client()
+    moment = format_timestamp(clock())
+    clock.step(DAYS3_US)
+    assert client.post("/event", json={"timestamp": moment, "value": 1}).status_code == 200
+    assert client.get("/debug/events?late=true").json["total_events"] == 1
+    clock.step(-DAYS3_US)
+    assert client.get("/debug/events").json["total_events"] == 1
+    assert client.get("/debug/events?late=true").json["total_events"] == 0
 
 
 def test_what_happened_is_told(caplog: pytest.LogCaptureFixture) -> None:
