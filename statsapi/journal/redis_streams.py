@@ -635,6 +635,9 @@ class _Rows(NamedTuple):
         return self.heads[0][28:36] == record_id[:8]
 
 
+_NO_ROWS: Final = _Rows([], [], [])
+
+
 class _Known(NamedTuple):
     """What this process knows of the history: its id, its last record, where and when its checkpoint was, how many
     records were missing from it, and its epoch.
@@ -955,7 +958,7 @@ class RedisJournal:
             heads, payloads = rest[::2], rest[1::2]
         state = _State(*told)
         self._server_clock.answered(asked, state.clock_us)
-        rows = self._rows(heads, payloads, after.position + 1 if state.missing == 0 else None)
+        rows = self._rows(heads, payloads, after.position + 1 if state.missing == 0 else None) if heads else _NO_ROWS
         self._check_history(after, known, state, rows)
         if heads and state.missing == 0 and rows.positions[-1] != after.position + len(heads):
             raise self._damaged(f"the journal's record {after.position + 1}", "it is not the one that stood there")
@@ -1066,7 +1069,7 @@ class RedisJournal:
             self._suspects
             or state.position < known.position
             or (known.born != state.born and known.born != b"")
-            or rows.id_at(known.position) not in (known.id, None)
+            or (rows is not _NO_ROWS and rows.id_at(known.position) not in (known.id, None))
         )
         if suspect or not stands:
             told = self._calls([Call.of(_JUDGE, self._keys, [*known, secrets.token_bytes(8)])], resend=True)[0]
