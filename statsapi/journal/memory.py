@@ -1,6 +1,6 @@
 """The journal in memory: the same promises within one process, and nothing after its end.
 
-Records are kept as their payload bytes, so what a caller does to its arrays later changes nothing, and
+Records are kept sealed, as bytes (format.py), so what a caller does to its arrays later changes nothing, and
 reading is the same code as everywhere. A list of records and the position before its first one; a checkpoint
 cuts the list.
 """
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
+from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import (
     NO_PIECES,
     READ_LIMIT_BYTES,
@@ -32,13 +32,13 @@ from statsapi.journal import (
     time_after,
     wall_clock_us,
 )
-from statsapi.journal.format import VERSION, decode_records, encode
+from statsapi.journal.format import MISMATCH, VERSION, decode_sealed, encode, piece_checksum, seal
 
 
 class _Record(NamedTuple):
     id: bytes
     appended_us: int
-    payload: bytes
+    sealed: bytes
 
 
 class _Kept(NamedTuple):
@@ -67,9 +67,9 @@ class MemoryJournal:
         self._records: list[_Record] = []
         self._base = 0  # the position before _records[0]
         self._appended_us = 0  # of the last record there ever was
-        self._payload_bytes = 0
+        self._sealed_bytes = 0
         self._checkpoint: Checkpoint | None = None
-        self._pieces: dict[int, bytes] = {}
+        self._pieces: dict[int, tuple[int, bytes]] = {}  # with their checksums
         self._keys: dict[bytes, _Kept] = {}
         self._closed = False
 
@@ -86,9 +86,11 @@ class MemoryJournal:
                 now_us = self._now_us()
                 mark = None
                 if payload is not None:
-                    record = _Record(secrets.token_bytes(16), now_us, payload)
+                    record_id = secrets.token_bytes(16)
+                    sealed = seal(self._base + len(self._records) + 1, record_id, now_us, payload)
+                    record = _Record(record_id, now_us, sealed)
                     self._records.append(record)
-                    self._payload_bytes += len(payload)
+                    self._sealed_bytes += len(sealed)
                     self._appended_us = now_us
                     mark = Mark(self._base + len(self._records), record.id)
                 if key is not None:
@@ -129,18 +131,14 @@ class MemoryJournal:
                     break
         size = 0
         for count, record in enumerate(records, 1):
-            size += len(record.payload)
+            size += len(record.sealed)
             if size >= limit_bytes:
                 del records[count:]
                 break
         if not records:
             return Segment(after, None, [], 0, more=False, now_us=now_us)
         end = after.position + len(records)
-        changes = decode_records(
-            range(after.position + 1, end + 1),
-            [record.appended_us for record in records],
-            [record.payload for record in records],
-        )
+        changes = decode_sealed(after.position, [record.sealed for record in records])
         mark = Mark(end, records[-1].id)
         more = first + len(records) < held
         return Segment(mark, records[-1].appended_us, changes, len(records), more=more, now_us=now_us)
@@ -155,7 +153,11 @@ class MemoryJournal:
             self._check_open()
             if self._checkpoint is None or self._checkpoint.id != checkpoint_id:
                 raise HistoryChanged("another checkpoint has taken this one's place")
-            return sorted((key, piece) for key, piece in self._pieces.items() if first <= key < last)
+            held = sorted((key, *self._pieces[key]) for key in self._pieces if first <= key < last)
+        for key, expected, piece in held:
+            if piece_checksum(key, piece) != expected:
+                raise JournalDamaged(f"the journal's checkpoint's piece {key}", MISMATCH)
+        return [(key, piece) for key, _, piece in held]
 
     def replace_prefix(
         self,
@@ -171,16 +173,16 @@ class MemoryJournal:
                 return False
             self._check_stands(checkpoint.mark)
             dead = checkpoint.mark.position - self._base
-            self._payload_bytes -= sum(len(record.payload) for record in self._records[:dead])
+            self._sealed_bytes -= sum(len(record.sealed) for record in self._records[:dead])
             del self._records[:dead]
             self._base += dead
             self._checkpoint = checkpoint
-            held: dict[int, bytes | None] = {**self._pieces, **pieces}
-            self._pieces = {
-                key: piece
-                for key, piece in held.items()
-                if piece is not None and (drop_pieces_before is None or key >= drop_pieces_before)
-            }
+            for key, piece in pieces.items():
+                self._pieces.pop(key, None)
+                if piece is not None:
+                    self._pieces[key] = (piece_checksum(key, piece), piece)
+            if drop_pieces_before is not None:
+                self._pieces = {key: held for key, held in self._pieces.items() if key >= drop_pieces_before}
             return True
 
     def maintain(self) -> None:
@@ -240,7 +242,7 @@ class MemoryJournal:
     def _size_bytes(self) -> int:
         """Caller holds _lock."""
         state = 0 if self._checkpoint is None else len(self._checkpoint.state)
-        return self._payload_bytes + state + sum(map(len, self._pieces.values()))
+        return self._sealed_bytes + state + sum(len(piece) for _, piece in self._pieces.values())
 
     def _check_open(self) -> None:
         if self._closed:
