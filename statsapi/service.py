@@ -696,8 +696,8 @@ class Service:
         store.settle(settled_us)
         store.expire()  # also what came late for its minute since
         if minute_us != self._compacted_minute_us and settled_us - minute_us >= self._compact_after_us:
+            self._compacted_minute_us = minute_us  # also where it fails: what is damaged need not be read each second
             view.compact()
-            self._compacted_minute_us = minute_us
 
     def _note_clock(self, view: View, store: Store) -> None:
         """What the metrics show of the clock, and a line where it and the last record are too far apart."""
