@@ -126,6 +126,14 @@ def parse_timestamp_us(value: object) -> int:
     raise ValueError(f"must be an ISO 8601 string such as {_EXAMPLE}, or a number of Unix seconds")
 
 
+def read_iso_us(value: object) -> int | None:
+    """What `parse_timestamp_us` makes of a text in its quickest way, 0.5 µs; None leaves it to that."""
+    if isinstance(value, str) and _FULL_DATE.match(value) and value.isprintable():
+        with suppress(ValueError):
+            return _since_1970_us(datetime.fromisoformat(value))
+    return None
+
+
 def has_offset(value: object) -> bool:
     """Whether a timestamp that `parse_timestamp_us` accepts says its own place in UTC; False: it was read as UTC.
 

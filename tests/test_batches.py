@@ -1001,3 +1001,122 @@ def test_gzip_members_longer_than_a_step(size: int) -> None:
     """Each member counts once, also where one takes several steps to inflate: it used to be read again for ever."""
     members = [bytes([65 + i]) * size for i in range(3)]
     assert unpack(b"".join(map(gzip.compress, members)), "gzip", 10**6) == b"".join(members)
+
+
+# -- what a hostile body may cost ----------------------------------------------------------------------------------
+
+MIB = 1 << 20
+N = 100_000
+
+
+def repeated(item: str, count: int = N) -> bytes:
+    return ("[" + ",".join([item] * count) + "]").encode()
+
+
+def numbered(form: str, count: int = N) -> bytes:
+    return ("[" + ",".join(form % i for i in range(count)) + "]").encode()
+
+
+HOSTILE: list[tuple[bytes, str, int]] = [
+    (b"[" + b"[]," * (4 * MIB // 3) + b"1]", JSON, 413),
+    (b"[" + b"{}," * (4 * MIB // 3) + b"1]", JSON, 413),
+    (b"[" + b"," * 4 * MIB + b"]", JSON, 413),
+    (b"[" + b"1" * 4 * MIB + b"]", JSON, 422),
+    (b'["' + b"\\" * 4 * MIB + b'"]', JSON, 422),
+    (b"[" * 4 * MIB, JSON, 400),
+    (b'{"a":' * MIB, JSON, 400),
+    (b'{"' + b"k" * 4 * MIB + b'":1}', JSON, 400),
+    (b"{" + b",".join(b'"%07x":1' % i for i in range(400_000)) + b"}", JSON, 422),
+    (b'{"events":[' + b"[]," * (4 * MIB // 3) + b"1]}", JSON, 413),
+    (b'{"value":[1],"timestamp":[' + b"1," * (2 * MIB) + b"1]}", JSON, 413),
+    (b'{"value":[1],"timestamp":[[' + b"[]," * (MIB // 3) + b"1]]}", JSON, 422),
+    (b"[" + b",".join([b"[" + b"[]," * 21_000 + b"1]"] * 64) + b"]", JSON, 413),
+    (b"[" + b"[]," * (4 * MIB // 3) + b"1]", NDJSON, 422),
+    ((b"[" + b"[]," * 21_000 + b"1]\n") * 64, NDJSON, 413),
+    (b"\n" * 4 * MIB, NDJSON, 413),
+    (b"\n" * 4 * MIB, CSV, 413),
+    (b"\r" * 4 * MIB, CSV, 413),
+    (b"timestamp,value\n" + b"1," * 2 * MIB, CSV, 422),
+    (b"timestamp," * (4 * MIB // 10), CSV, 400),
+    (b"timestamp,value\n" + b'"' * 4 * MIB, CSV, 400),
+    (b"timestamp,value\n" + b'""\n' * MIB, CSV, 413),
+    (b'timestamp,value\n"' + b"a\n" * 90_000, CSV, 400),
+    (b"timestamp,value\n" + b"1,2\n" * MIB, CSV, 413),
+    (b"timestamp,value\n1," + b"1" * 4 * MIB, CSV, 422),
+    (b"timestamp,value,series\n" + ("1,2," + "\U0001f600" * 300 + "\n").encode() * 3400, CSV, 422),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "media_type", "status"), HOSTILE)
+def test_a_hostile_body_is_refused_before_it_costs(
+    client: FlaskClient, body: bytes, media_type: str, status: int
+) -> None:
+    """Each is refused within 8 times its size in memory, and the standard parser never sees more than one event's
+    worth of it.
+    """
+    seen_bytes: list[int] = []
+
+    def loads(text: str) -> Any:
+        seen_bytes.append(len(text.encode("utf-8", "replace")))
+        return json.JSONDecoder().decode(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("statsapi.api.batches.json.loads", loads)
+        tracemalloc.start()
+        try:
+            response = client.post("/events", data=body, content_type=media_type)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert response.status_code == status
+    assert len(response.data) < 100_000
+    assert max(seen_bytes, default=0) <= EVENT_MAX_BYTES
+    assert peak < 8 * len(body)
+
+
+def test_timestamps_in_rare_forms_are_bounded() -> None:
+    """So many different ones are read one by one, the same ones once; beyond that the request is too large."""
+    most = batches._RARE_TIMES_MAX
+    form = '{"timestamp":"Fri, 21 Nov 2025 %02d:%02d:%02d +0000","value":1}'
+
+    def body(count: int) -> bytes:
+        times = [form % (i // 3600, i // 60 % 60, i % 60) for i in range(count)]
+        return ("[" + ",".join(times * 2) + "]").encode()
+
+    assert len(decode(body(most), JSON, max_events=N).batch) == 2 * most
+    with pytest.raises(RequestEntityTooLarge, match=f"More than {most} different timestamps.*send fewer"):
+        decode(body(most + 1), JSON, max_events=N)
+    times = [f"2025-11-21 {i // 3600:02}:{i // 60 % 60:02}" for i in range(0, 86_400, 60)] * 30
+    assert len(decode(json.dumps({"timestamp": times, "value": [1] * len(times)}).encode(), JSON, max_events=N).batch)
+
+
+@pytest.mark.parametrize("first", ["null", "NaN", '"soon"', "[]", "{}", "1e999"])
+def test_of_equal_keys_the_last_holds(client: FlaskClient, first: str) -> None:
+    """An event that only the standard parser takes is taken among many that nobody does, and told about."""
+    good = f'{{"value": {first}, "timestamp": "2025-11-20T07:45:00", "value": 1, "series": "s"}}'
+    texts = ["{}"] * 120 + [good] * 3 + ['{"timestamp": 1}'] * 120
+    check_json(texts)
+    answer = client.post("/events?partial=true", data="[" + ",".join(texts) + "]", content_type=JSON)
+    assert (answer.status_code, json.loads(answer.data)["stored"]) == (200, 3)
+
+
+def test_many_series_of_odd_items_take_linear_time() -> None:
+    """Names of series in items that the schema's own parser has to read are numbered, not searched for."""
+    body = numbered('{"value": null, "timestamp": 1, "value": 1, "series": "s%d"}', 30_000)
+    decoded = decode(body, JSON, max_events=N)
+    assert [part.series for part in decoded.batch.parts[:3]] == ["s0", "s1", "s2"]
+    assert len(decoded.batch.parts) == 30_000
+
+
+def test_no_line_is_longer_than_an_event() -> None:
+    """An event of just 64 KiB is taken in each form; with a byte more it is named, and its neighbours are taken."""
+    for more, rejected in ((0, 0), (1, 1)):
+        digits = EVENT_MAX_BYTES - len('{"timestamp":1,"value":"1."}') + more
+        line = '{"timestamp":1,"value":"1.' + "0" * digits + '"}'
+        for body, media_type in ((f"{EVENT}\n{line}\n{EVENT}\n", NDJSON), (f"[{EVENT}, null,{line}]", JSON)):
+            decoded = decode(body.encode(), media_type, max_events=9)
+            assert (decoded.received, decoded.rejected) == (3, rejected + (media_type == JSON))
+            assert not rejected or "65536 bytes" in decoded.errors[-1]["reason"]
+        row = "1,1." + "0" * (EVENT_MAX_BYTES - 5 + more)
+        decoded = decode(f"timestamp,value\n1,1\n{row}\n1,2,3\n".encode(), CSV, max_events=9)
+        assert (decoded.received, decoded.rejected) == (3, rejected + 1)

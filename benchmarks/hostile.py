@@ -1,0 +1,255 @@
+"""What the dearest known bodies of each form cost a real worker.
+
+    python -m benchmarks.hostile [words of the names to run]
+
+For each: the processor's time it took, the worker's peak memory as a multiple of the body's size (unpacked), how long
+/healthz waited at the longest meanwhile, the answer's status and size. Within the limits no body may take 1 s, 8 times
+its size (32 MiB for those below 4 MiB), 50 ms of the interpreter, or bring back 1 MiB. The wait is more than what the
+interpreter is held for: it takes in both requests' own ways, and whoever else uses the machine.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tests.servers import Server, gunicorn_server
+
+MIB: Final = 1 << 20
+MOST: Final = 16 * MIB
+JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
+
+EVENT: Final = b'{"timestamp":"2025-11-21T07:45:00Z","value":1.5}'
+
+
+class Hostile(NamedTuple):
+    name: str
+    body: Callable[[], bytes]
+    media_type: str = JSON
+    path: str = "/events"
+    packed: bool = False
+
+
+def full(piece: bytes, *, head: bytes = b"", tail: bytes = b"", size: int = MOST) -> Callable[[], bytes]:
+    """The piece as often as it fits."""
+    return lambda: head + piece * ((size - len(head) - len(tail)) // len(piece)) + tail
+
+
+def joined(item: bytes, count: int, *, head: bytes = b"[", tail: bytes = b"]", by: bytes = b",") -> Callable[[], bytes]:
+    return lambda: (head + by.join([item] * count) + tail)[:MOST]
+
+
+def numbered(form: str, count: int, *, head: str = "[", tail: str = "]", by: str = ",") -> Callable[[], bytes]:
+    """Items that differ, so that nothing made of them can be shared."""
+    return lambda: (head + by.join(form % i for i in range(count)) + tail).encode()
+
+
+def columns(times: bytes, values: bytes, count: int) -> Callable[[], bytes]:
+    return lambda: b'{"timestamp":[%s],"value":[%s]}' % (b",".join([times] * count), b",".join([values] * count))
+
+
+N: Final = 100_000
+
+BODIES: Final = (
+    # one event
+    Hostile("one event of 16 MiB", numbered('"%07x":1', 1_500_000, head="{", tail="}"), path="/event"),
+    Hostile("one event of 64 KiB of keys", numbered('"%x":0', 7_000, head="{", tail="}"), path="/event"),
+    Hostile("one event of 64 KiB of lists", joined(b"[]", 21_000, head=b'{"value":[', tail=b"]}"), path="/event"),
+    Hostile("one event, a value of 64 KiB", full(b"1", head=b'{"value":"', tail=b'"}', size=65_000), path="/event"),
+    Hostile("one event, a time of 64 KiB", full(b"1", head=b'{"timestamp":"', tail=b'"}', size=65_000), path="/event"),
+    Hostile("one event, a bomb", full(b" "), path="/event", packed=True),
+    # JSON arrays
+    Hostile("array of empty lists", full(b"[],", head=b"[", tail=b"1]")),
+    Hostile("array of empty objects", full(b"{},", head=b"[", tail=b"1]")),
+    Hostile("array of 100,000 empty lists", joined(b"[]", N)),
+    Hostile("array of 100,000 empty objects", joined(b"{}", N)),
+    Hostile("array of 100,000 events without a value", joined(b'{"timestamp":1}', N)),
+    Hostile("array of commas", full(b",", head=b"[", tail=b"]")),
+    Hostile("array of digits", full(b"1", head=b"[", tail=b"]")),
+    Hostile("array of brackets", full(b"[")),
+    Hostile("array of quotes", full(b'"', head=b"[", tail=b"]")),
+    Hostile("array of backslashes", full(b"\\", head=b'["', tail=b'"]')),
+    Hostile("array of blanks", full(b" ", head=b"[", tail=b"]")),
+    Hostile("array of 256 objects of 64 KiB", joined(b'{"a":0,%s}' % b",".join(b'"%x":0' % i for i in range(7_000)), 250)),
+    Hostile("array of 256 lists of 64 KiB", joined(b"[%s]" % b",".join([b"[]"] * 21_000), 250)),
+    Hostile("array of 100,000 objects of 160 bytes", joined(b'{"timestamp":1,"value":{%s}}' % b",".join(b'"%02x":[]' % i for i in range(14)), N)),
+    Hostile("array of events with keys in escapes", joined(b'{"\\u0074\\u0069\\u006d\\u0065\\u0073\\u0074\\u0061\\u006d\\u0070":1,"value":1,"a":1}', N)),
+    Hostile("array of events with a key often", joined(b'{%s"value":[]}' % (b'"timestamp":1,' * 10), N)),
+    Hostile("array of 100,000 times that are none", joined(b'{"timestamp":"2025-11-21T07:45:00 at the latest","value":1}', N)),
+    Hostile("array of 100,000 times of 150 letters", joined(b'{"timestamp":"%s","value":1}' % (b"2025-11-21T07:45:00." + b"1" * 110), N)),
+    Hostile("array of 100,000 RFC 2822 times", joined(b'{"timestamp":"Fri, 21 Nov 2025 07:45:00 +0100","value":1}', N)),
+    Hostile("array of 100,000 week dates", joined(b'{"timestamp":"2025-W47-5T07:45:00.123","value":1}', N)),
+    Hostile("array of 100,000 different week dates", numbered('{"timestamp":"2025-W47-5T07:45:00.%06d","value":1}', N)),
+    Hostile("array of 100,000 different wrong times", numbered('{"timestamp":"%06d o\'clock on 2025-11-21","value":1}', N)),
+    Hostile("array of 100,000 different RFC 2822 times", numbered('{"timestamp":"Fri, 21 Nov 2025 07:45:00 +0%03d","value":1}', N)),
+    Hostile("array of 100,000 different times with zones", numbered('{"timestamp":"2025-11-21T07:45:00.%06d+01:00[Europe/Paris]","value":1}', N)),
+    Hostile("array of 100,000 times as text of digits", numbered('{"timestamp":"17637111%05d","value":1}', N)),
+    Hostile("array of values of 16,000 digits", joined(b'{"timestamp":1,"value":"%s"}' % (b"1" * 16_000), 1040)),
+    Hostile("array of 100,000 values in words", joined(b'{"timestamp":1,"value":"a value of one hundred and twenty letters, which is not a number, however long one looks at it, it is not"}', N)),
+    Hostile("array of names beyond ASCII", joined('{"timestamp":1,"value":1,"series":"{}"}'.replace("{}", "\U0001f600" * 30).encode(), N)),
+    Hostile("array of 100,000 series", numbered('{"timestamp":1,"value":1,"series":"a%d"}', N)),
+    Hostile("array of 100,001 events", joined(EVENT, N + 1)),
+    Hostile("array of 100,000 events", joined(EVENT, N)),
+    Hostile("array of 670,000 events", joined(b'{"timestamp":1,"value":1}', 640_000)),
+    Hostile("array of events whose values are NaN", joined(b'{"timestamp":1,"value":NaN}', N)),
+    Hostile("array of events, one NaN at the end", joined(b'{"timestamp":1,"value":1}', N - 1, tail=b',{"timestamp":1,"value":NaN}]')),
+    Hostile("array of 100,000 values given twice", numbered('{"value":null,"timestamp":1,"value":1,"series":"a%d"}', N)),
+    Hostile("array of 100,000 values given twice, and none", joined(b'{"value":null,"timestamp":1,"value":"none"}', N)),
+    Hostile("array of 20,000 times with zones", numbered('{"timestamp":"2025-11-21T07:45:00.%06d+01:00[Europe/Paris]","value":1}', 20_000)),
+    Hostile("array of 20,000 wrong times", numbered('{"timestamp":"2025-11-21T07:45:00.%06d at the latest","value":1}', 20_000)),
+    # documents
+    Hostile("object of 1.5 million keys", numbered('"%07x":1', 1_500_000, head="{", tail="}")),
+    Hostile("object of 10,000 keys of 1.6 KB", numbered('"%01600d":1', 9_900, head="{", tail="}")),
+    Hostile("object with a key of 16 MiB", full(b"k", head=b'{"', tail=b'":1}')),
+    Hostile("events of empty lists", full(b"[],", head=b'{"events":[', tail=b"1]}")),
+    Hostile("columns of ones", columns(b"1", b"1", 4 * MIB)),
+    Hostile("columns of 100,000 lists", columns(b"[]", b"{}", N)),
+    Hostile("columns of 100,000 words", columns(b'"soon"', b'"later"', N)),
+    Hostile("columns of nested lists", lambda: b'{"timestamp":[%s],"value":[1]}' % (b"[" * 90 + b"]" * 90)),
+    Hostile("columns, one list of 16 MiB in them", full(b"[],", head=b'{"value":[1],"timestamp":[[', tail=b"1]]}")),
+    Hostile("columns with a series of 60 KiB", lambda: b'{"timestamp":[%s],"value":[%s],"series":"%s"}' % (b",".join([b"[]"] * N), b",".join([b"1"] * N), b"s" * 60_000)),
+    Hostile("depth", full(b'{"a":')),
+    # NDJSON
+    Hostile("NDJSON: one line of empty lists", full(b"[],", head=b"[", tail=b"1]"), NDJSON),
+    Hostile("NDJSON: lines of 64 KiB of empty lists", joined(b"[%s]" % b",".join([b"[]"] * 21_000), 250, head=b"", tail=b"", by=b"\n"), NDJSON),
+    Hostile("NDJSON: 16 MiB of newlines", full(b"\n"), NDJSON),
+    Hostile("NDJSON: 200,000 lines of blanks", joined(b" " * 80, 199_000, head=b"", tail=b"", by=b"\n"), NDJSON),
+    Hostile("NDJSON: 100,000 lines that are no JSON", joined(b"no JSON", N, head=b"", tail=b"", by=b"\n"), NDJSON),
+    Hostile("NDJSON: 100,000 lines of 160 bytes", joined(b'{"timestamp":1,"value":{%s}}' % b",".join(b'"%02x":[]' % i for i in range(14)), N, head=b"", tail=b"", by=b"\n"), NDJSON),
+    Hostile("NDJSON: many events in a line", joined(b"{%s}" % (b'"timestamp":1,"value":1}{' * 2000 + b'"timestamp":1,"value":1'), 300, head=b"", tail=b"", by=b"\n"), NDJSON),
+    Hostile("NDJSON: a key 4,000 times in a line", joined(b'{%s"value":1}' % (b'"timestamp":1,' * 4000), 290, head=b"", tail=b"", by=b"\n"), NDJSON),
+    # CSV
+    Hostile("CSV: a row of 8 million columns", full(b"1,", head=b"timestamp,value\n"), CSV),
+    Hostile("CSV: a header of 16 MiB", full(b"timestamp,"), CSV),
+    Hostile("CSV: a header of 64 KiB", full(b"a,", tail=b"\n1,2\n", size=65_000), CSV),
+    Hostile("CSV: a header of 64 KiB of value", full(b"value,", tail=b"\n1,2\n", size=65_000), CSV),
+    Hostile("CSV: quotes", full(b'"', head=b"timestamp,value\n"), CSV),
+    Hostile("CSV: lines of quotes", full(b'""\n', head=b"timestamp,value\n"), CSV),
+    Hostile("CSV: 200,000 lines of quotes", joined(b'""' * 40, 195_000, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
+    Hostile("CSV: a quoted field of lines", full(b"a\n", head=b'timestamp,value\n"'), CSV),
+    Hostile("CSV: 16 MiB of newlines", full(b"\n"), CSV),
+    Hostile("CSV: 16 MiB of carriage returns", full(b"\r"), CSV),
+    Hostile("CSV: a row of digits", full(b"1", head=b"timestamp,value\n1,"), CSV),
+    Hostile("CSV: 100,000 short rows", joined(b"1,2", N, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
+    Hostile("CSV: 100,000 ragged rows", joined(b"1,2,3" * 20, N, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
+    Hostile("CSV: 256 rows of 30,000 columns", joined(b"1," * 30_000, 270, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
+    Hostile("CSV: 256 quoted rows of 30,000 columns", joined(b'"1",' * 15_000, 270, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
+    Hostile("CSV: 100,000 rows beyond ASCII", joined(b"1,2," + "\U0001f600".encode() + b"a" * 150, N, head=b"timestamp,value,series\n", tail=b"", by=b"\n"), CSV),
+    Hostile("CSV: 1,000,000 short rows", joined(b"1,2", 1_000_000, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
+    Hostile("CSV: not UTF-8 at the end", full(b"1,2\n", head=b"timestamp,value\n", tail=b"\xff"), CSV),
+    # gzip
+    Hostile("gzip: 33 MB of a field name", full(b"k", head=b'[{"', tail=b'":1}]'), packed=True),
+    Hostile("gzip: empty lists", full(b"[],", head=b"[", tail=b"1]"), packed=True),
+    Hostile("gzip: a bomb of 1 GiB", lambda: gzip.compress(bytes(64 * MIB)) * 16, path="/events", packed=False),
+)  # fmt: skip
+
+QUERIES: Final = (
+    "/statistics?percentiles=" + ",".join(f"{i / 100:.2f}" for i in range(1200)),
+    "/statistics?" + "&".join(f"{i}" for i in range(1600)),
+    "/statistics?series=" + "a" * 8000,
+    "/statistics?start=" + "9" * 8000,
+    "/statistics?windows=" + "1m," * 2600,
+    "/events?cursor=" + "A" * 8000,
+    "/" + "%2e/" * 2000,
+)
+
+
+class Meter:
+    """Asks /healthz every few ms on a connection of its own, and knows the longest wait."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._stop = threading.Event()
+        self.longest_s = 0.0
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        with self._server.client() as client:
+            while not self._stop.is_set():
+                began = time.perf_counter()
+                client.request("GET", "/healthz")
+                self.longest_s = max(self.longest_s, time.perf_counter() - began)
+                self._stop.wait(0.002)
+
+    def __enter__(self) -> Meter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def peak_bytes(pid: int, *, reset: bool = False) -> int:
+    """The most memory that the process has held since the last reset."""
+    if reset:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def send(server: Server, method: str, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, int]:
+    """The status and size of the answer."""
+    sock = server.connect(120)
+    with sock:
+        head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        with suppress(OSError):  # refused before it was read
+            sock.sendall(head.encode() + b"\r\n" + body)
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        return response.status, len(response.read())
+
+
+def measure(server: Server, name: str, size: int, act: Callable[[], tuple[int, int]]) -> None:
+    (pid,) = server.workers()
+    before_bytes = peak_bytes(pid, reset=True)
+    before_s = server.cpu_seconds()
+    with Meter(server) as meter:
+        began = time.perf_counter()
+        status, answered = act()
+        took_s = time.perf_counter() - began
+    cpu_s = server.cpu_seconds() - before_s
+    held = peak_bytes(pid) - before_bytes
+    dear = cpu_s > 1 or held > max(8 * size, 32 * MIB) or answered > MIB or server.workers() != {pid}
+    print(
+        f"{name:46} {size / MIB:6.2f} {took_s:7.2f} {cpu_s:6.2f} {held / MIB:7.1f} {held / max(size, 1):6.1f} "
+        f"{meter.longest_s * 1e3:7.0f} {status} {answered:8}{'  <-- beyond the bounds' if dear else ''}",
+        flush=True,
+    )
+
+
+def cases(wanted: list[str]) -> Iterator[Hostile]:
+    return (hostile for hostile in BODIES if not wanted or any(word in hostile.name for word in wanted))
+
+
+def main(wanted: list[str]) -> None:
+    print(f"{'':46} {'MiB':>6} {'s':>7} {'CPU s':>6} {'peak':>7} {'times':>6} {'/healthz ms':>7} {'':3} answer")
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        gunicorn_server(Path(directory), workers=1, env={"STATSAPI_JOURNAL": "memory://"}) as server,
+    ):
+        server.request("POST", "/events", [{"timestamp": 1, "value": 1}])
+        for name, make, media_type, path, packed in cases(wanted):
+            body = make()
+            headers = {"Content-Type": media_type}
+            size = len(body)
+            if packed or body[:2] == b"\x1f\x8b":
+                body = gzip.compress(body) if packed else body
+                headers["Content-Encoding"] = "gzip"
+            measure(server, name, size, lambda: send(server, "POST", path, body, headers))  # noqa: B023 (called at once)
+        for path in QUERIES:
+            if not wanted:
+                measure(server, path[:40] + "…", len(path), lambda: send(server, "GET", path, b"", {}))  # noqa: B023
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
