@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a line a body)
 """What the dearest known bodies of each form cost a real worker.
 
     python -m benchmarks.hostile [words of the names to run]

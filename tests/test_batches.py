@@ -1080,7 +1080,7 @@ def test_timestamps_in_rare_forms_are_bounded() -> None:
     form = '{"timestamp":"Fri, 21 Nov 2025 %02d:%02d:%02d +0000","value":1}'
 
     def body(count: int) -> bytes:
-        times = [form % (i // 3600, i // 60 % 60, i % 60) for i in range(count)]
+        times = [form % (i // 3600, i // 60 % 60, i % 60) for i in range(count)]  # within a day
         return ("[" + ",".join(times * 2) + "]").encode()
 
     assert len(decode(body(most), JSON, max_events=N).batch) == 2 * most
