@@ -897,7 +897,7 @@ def test_an_offset_in_any_form_of_a_timestamp(form: str, written: str, as_utc: b
 
 def test_what_was_written_is_found_again() -> None:
     """Also for a row that does not fit the columns, in whose place they repeat the row before."""
-    odd: dict[int, object] = {1: {"timestamp": 5, "value": 1}}
+    odd: Any = {1: b'{"timestamp": 5, "value": 1}'}
     rows = _Rows([NOW, NOW, ago(1)], [1.0, 1.0, 1.0], "default", "index", range(3), odd)
     sent = Sent(np.full(3, NOW_US), np.full(3, True), rows)
     assert sent.timestamps([0, 1, 2]) == [NOW, 5, ago(1)]
