@@ -81,8 +81,8 @@ class Recorded(NamedTuple):
     """What recording a batch comes to, at the journal's time `now_us`.
 
     placed: where its events lie by `bounds`, duplicates too. `expired` of them are older than everything kept: they are
-    in the journal and in no answer. With deduplication those are older than the raw events, and left out: whether they
-    were there before can no longer be told.
+    in the journal and in no answer. With deduplication those older than the raw events are left out: whether they were
+    there before can no longer be told.
     """
 
     bounds: Bounds
@@ -374,9 +374,16 @@ class Service:
         window_from_us = now_us - self.settings.window_us
         if not dedup:
             return Bounds(now_us, window_from_us, self.retention)
-        # What is left out is gone for good.
-        raw_from_us = max(store.raw_from_us(self._settled_us(now_us)), MIN_TS_US)
+        raw_from_us = self._comparable_from_us(store, now_us)
+        if raw_from_us < self.retention.from_us(now_us):  # right after a start: nothing that is kept is left out
+            return Bounds(now_us, window_from_us, self.retention)
         return Bounds(now_us, max(window_from_us, raw_from_us), self.retention, raw_from_us)
+
+    def _comparable_from_us(self, store: Store, now_us: int) -> int:
+        """From when on an event can be compared with all that are held. What is left out for want of that is gone for
+        good, so it goes by time that has stood.
+        """
+        return max(store.raw_from_us(self._settled_us(now_us)), MIN_TS_US)
 
     def _count_kept(self, now_us: int, batch: EventBatch) -> int:
         kept_from_us = self.retention.from_us(self._settled_us(now_us))
@@ -392,16 +399,17 @@ class Service:
         if placed.expired and reject_expired:
             self._refuse_expired(bounds, placed)
         parts = []
-        kept_from_us = bounds.kept_from_us
+        from_us = self._comparable_from_us(store, bounds.now_us)
         for series, ts_us, values in batch.parts:
-            new = (ts_us >= kept_from_us) & ~_repeats(ts_us, values)
+            new = (ts_us >= from_us) & ~_repeats(ts_us, values)
             new[new] = ~store.contains(series, ts_us[new], values[new])
             if new.any():
                 parts.append(Part(series, ts_us[new], values[new]))
         fresh = EventBatch(tuple(parts))
-        stored = len(fresh)
-        self._refuse_too_many_events(store, stored)  # only now: one that was recorded before needs no room
-        counted = bounds.tally([part.ts_us for part in parts])._replace(expired=placed.expired)
+        self._refuse_too_many_events(store, len(fresh))  # only now: one that was recorded before needs no room
+        counted = bounds.tally([part.ts_us for part in parts])
+        stored = len(fresh) - counted.expired
+        counted = counted._replace(expired=placed.expired)
         return fresh, counted, Recorded(bounds, placed, stored, len(batch) - stored - placed.expired)
 
     def _refuse_far_future(self, batch: EventBatch) -> None:

@@ -733,6 +733,29 @@ def test_expired_events_can_be_refused(form: str, packed: bool, dedup: bool, rol
     assert value(samples, "statsapi_events_expired_total") == 0
 
 
+@pytest.mark.parametrize("rollups", [False, True])
+def test_right_after_a_start_deduplication_tells_what_has_expired(rollups: bool) -> None:
+    """While no clock has stood for ten minutes nothing is left out for good; but what no window reaches has expired."""
+    options: dict[str, Any] = {} if rollups else {"rollup_retention_us": 0}
+    settings = Settings(journal="memory://", **options)
+    client = create_app(settings, clock_us=FakeClock(stood=False), background=False).test_client()
+    days9 = ago(9 * 24)
+    for _ in range(2):
+        assert told(client, days9, "?dedup=true").startswith("Event counts in no window (expired); it lies 9 days")
+        counts = send(client, "array", [Row(days9), Row(ago(1.01)), Row(ago(1.01)), Row(days9)], "?dedup=true").json
+        assert (counts["stored"] + counts["duplicates"], counts["expired"]) == (2, 2)
+        assert counts["notes_by_kind"]["expired"] == 2
+        refused = client.post("/event?dedup=true&expired=reject", json={"timestamp": days9, "value": 1})
+        assert_problem(refused, 422, "validation")
+    assert client.get("/statistics?window=1h").json["count"] == 0
+    assert client.get("/series").json["series"][0]["count"] == 1
+    page = scrape(client)
+    assert value(page, "statsapi_events_stored_total") == 1
+    assert value(page, "statsapi_events_expired_total") == 6
+    assert value(page, "statsapi_events_duplicate_total") == 3
+    assert value(page, "statsapi_events_accepted_total", placement="older") == 1
+
+
 @pytest.mark.parametrize("query", ["?expired=reject", "?expired=reject&dedup=true", "?dedup=true&expired=reject"])
 def test_one_expired_event_can_be_refused(query: str) -> None:
     """POST /event takes the same parameter: 422, named, counted, and nothing recorded; what is kept is stored."""
