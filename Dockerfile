@@ -1,15 +1,17 @@
 # Built in two steps, so that the image holds no pip cache and no build tools; runs as a user of its own.
 FROM python:3.13-slim AS build
+WORKDIR /build
 COPY requirements.txt .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -r requirements.txt
+COPY pyproject.toml README.md ./
+COPY statsapi statsapi
+RUN /venv/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.13-slim
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent statsapi \
     && install -d -o statsapi -g statsapi /data /run/statsapi
 COPY --from=build /venv /venv
-WORKDIR /app
-COPY wsgi.py gunicorn.conf.py ./
-COPY statsapi statsapi
+WORKDIR /data
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -22,4 +24,4 @@ EXPOSE 8000
 # No curl in the image: Python asks /healthz, as Swarm replaces what is unhealthy, and a long replay must not be.
 # compose, which binds a Unix socket, brings its own.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-m", "statsapi.healthcheck"]
-CMD ["gunicorn", "wsgi:app"]
+CMD ["statsapi", "serve"]

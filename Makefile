@@ -39,15 +39,20 @@ stress: $(VENV)/.dev  ## long randomised runs: make stress SEED=7 OPS=20000 MINU
 soak: $(VENV)/.dev  ## twenty minutes at half load; figures, and a plot as SVG: make soak MINUTES=20
 	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),20)
 
+wheel: $(VENV)/.dev  ## build dist/statsapi-VERSION-py3-none-any.whl
+	$(BIN)/uv build --quiet --wheel
+
 bench: $(VENV)/.dev  ## every figure the project promises, as ratios
 	$(BIN)/python -m benchmarks
 
-lock: $(VENV)/.dev  ## compile the pinned requirements from the .in files
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements.txt requirements.in
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock" -o requirements-dev.txt requirements-dev.in
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --custom-compile-command "make lock"
+
+lock: $(VENV)/.dev  ## compile the pinned requirements from pyproject.toml
+	$(LOCK) -o requirements.txt pyproject.toml
+	$(LOCK) -o requirements-dev.txt -c requirements.txt --group dev
 
 clean:  ## remove .venv and caches; data/ stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install serve test lint stress soak bench lock clean
+.PHONY: help install serve test lint stress soak wheel bench lock clean

@@ -1,6 +1,4 @@
-"""How Gunicorn serves statsapi. Command line and GUNICORN_CMD_ARGS win over every line here; code is in
-statsapi.serving.
-"""
+"""What `gunicorn wsgi:app` reads in this folder: the packaged configuration. Lines below the import win over it."""
 
 import os
 import sys
@@ -8,56 +6,4 @@ import sys
 # Gunicorn reads this file before it puts the working directory on the path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from statsapi import serving
-
-# Loopback: who opens the service to a network does it on purpose (--bind; the container image and nginx's unit do).
-bind = "127.0.0.1:8000"
-
-# Threads of one process share one core's worth of Python, so cores are used by processes. WEB_CONCURRENCY is what
-# platforms set. Gunicorn has read it before this file, and ended in a traceback where it is no number.
-workers = int(os.environ.get("WEB_CONCURRENCY") or serving.default_workers())
-worker_class = "statsapi.serving.FairThreadWorker"
-
-# Threads overlap the waits for the journal; more than four only add switches (benchmarks/README.md).
-threads = 4
-
-# Longer than nginx keeps its idle connections (60 s): the side that reuses a connection must be the one to close it,
-# or a request meets a connection that is just being closed and fails with 502.
-keepalive = 75
-
-# A stopping worker has this long to finish its requests; they take milliseconds, a full batch over a slow line seconds.
-graceful_timeout = 30
-
-# A worker whose poll loop stood still for this long is replaced. Requests run in threads and do not count.
-timeout = 30
-
-# Heartbeats touch a file; on a disk that can block for seconds.
-if os.path.isdir("/dev/shm"):  # noqa: S108
-    worker_tmp_dir = "/dev/shm"  # noqa: S108
-
-# Gunicorn 27 opens a control socket in the home directory, through which the workers can be changed; not asked for.
-control_socket_disable = True
-
-# nginx's log has the requests; STATSAPI_ACCESS_LOG=on brings ours, with request and key id, unlike this one.
-accesslog = None
-logger_class = "statsapi.serving.Logger"
-
-# The longest question is a list of series in the query; nginx's header buffers are 8 KiB as well.
-limit_request_line = 8190
-limit_request_fields = 64
-limit_request_field_size = 8190
-
-# Gunicorn would believe X-Forwarded-Proto, SCRIPT_NAME and PATH_INFO as headers from loopback and any Unix socket, so
-# from every client without a proxy in between: STATSAPI_TRUSTED_PROXIES alone says what is believed.
-secure_scheme_headers = {}
-forwarder_headers = ""
-
-on_starting = serving.on_starting
-nworkers_changed = serving.nworkers_changed
-on_reload = serving.on_reload
-pre_fork = serving.pre_fork
-post_fork = serving.post_fork
-post_worker_init = serving.post_worker_init
-worker_exit = serving.worker_exit
-child_exit = serving.child_exit
-on_exit = serving.on_exit
+from statsapi.gunicorn_conf import *  # noqa: F403

@@ -26,9 +26,10 @@ logger = logging.getLogger("statsapi")
 _HOSTS_MAX: Final = 64
 
 _FOREIGN: Final = (
-    "statsapi's gunicorn.conf.py is not in use (`gunicorn wsgi:app` in its folder uses it). Where there are several "
-    "processes this is missing: /metrics of all of them together (each tells its own), STATSAPI_MAX_EVENTS divided by "
-    "them, a core for each, connections shared evenly. STATSAPI_JOURNAL=memory:// is refused with them."
+    "statsapi's gunicorn.conf.py is not in use (`statsapi serve` uses it, `gunicorn wsgi:app` in its folder too). "
+    "Where there are several processes this is missing: /metrics of all of them together (each tells its own), "
+    "STATSAPI_MAX_EVENTS divided by them, a core for each, connections shared evenly. STATSAPI_JOURNAL=memory:// is "
+    "refused with them."
 )
 
 

@@ -364,6 +364,7 @@ def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
     _log_as_gunicorn_does(server.log.error_log)
     faults: list[str] = []
+    promise = ""
     journal, fsync, replicas = os.environ.get("STATSAPI_JOURNAL", "").strip() or Settings().journal, "interval", 0
     try:
         settings = Settings.from_env()
@@ -372,7 +373,9 @@ def on_starting(server: Any) -> None:
         faults += error.faults
     try:
         # Opened once here, and closed before the fork: workers that are refused side by side end in a traceback.
-        open_journal(journal, fsync=fsync, wait_replicas=replicas).close()
+        opened = open_journal(journal, fsync=fsync, wait_replicas=replicas)
+        promise = opened.promise
+        opened.close()
     except ConfigError as error:
         faults += error.faults
     except JournalUnavailable as error:
@@ -383,12 +386,13 @@ def on_starting(server: Any) -> None:
         faults += error.faults
     faults += _addresses_in_use(server)
     if server.num_workers < 1:
-        faults.append(f"{server.num_workers} workers would answer nobody: set WEB_CONCURRENCY to 1 or more")
+        faults.append(f"{server.num_workers} workers answer nothing: set --workers or WEB_CONCURRENCY to 1 or more")
     if _is_memory_only():
         if server.num_workers > 1:
             faults.append(
                 f"STATSAPI_JOURNAL=memory:// keeps events in one process, so {server.num_workers} workers would each "
-                "answer from their own: set WEB_CONCURRENCY=1, or a journal that workers share (sqlite:///…)"
+                "answer from their own: start one (--workers 1, or WEB_CONCURRENCY=1), or name a journal that workers "
+                "share (sqlite:///…)"
             )
         if server.master_pid:  # USR2: a second arbiter beside the first
             faults.append(
@@ -396,6 +400,8 @@ def on_starting(server: Any) -> None:
                 "would answer from its own events; stop and start instead"
             )
     if not faults:
+        if promise:
+            server.log.info("%s", promise[0].upper() + promise[1:])
         return
     for fault in faults:
         server.log.error("Refusing to start: %s", fault)
@@ -419,17 +425,19 @@ def _addresses_in_use(server: Any) -> list[str]:
     if server.master_pid or gunicorn.systemd.listen_fds(unset_environment=False) or server.cfg.reuse_port:
         return []
     faults = []
+    options = getattr(server.app, "address_options", "--bind")  # those of `statsapi serve`
     until_s = time.monotonic() + ADDRESS_WAIT_S
     for address in server.cfg.address:
         while (reason := _why_not_bound(address)) is not None:
             if reason != _IN_USE or time.monotonic() >= until_s:
-                faults.append(reason.format(_shown(address), _holder(address)))
+                option = options if isinstance(address, tuple) else "--bind"
+                faults.append(reason.format(_shown(address), _holder(address), option))
                 break
             time.sleep(0.02)
     return faults
 
 
-_IN_USE: Final = "{0} is in use{1}: stop what listens there, or choose another with --bind"
+_IN_USE: Final = "{0} is in use{1}: stop what listens there, or choose another with {2}"
 
 
 def _why_not_bound(address: Any) -> str | None:
@@ -442,15 +450,15 @@ def _why_not_bound(address: Any) -> str | None:
         elif isinstance(address, str) and not address.startswith("\0"):
             return _why_no_unix_socket(address)
     except socket.gaierror:
-        return "{0} cannot be listened at, as its host is not known: choose another with --bind"
+        return "{0} cannot be listened at, as its host is not known: choose another with {2}"
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return _IN_USE
         if error.errno == errno.EADDRNOTAVAIL:
-            return "{0} cannot be listened at, as this machine does not have that address: choose another with --bind"
-        return f"{{0}} cannot be listened at ({error.strerror}): choose another with --bind"
+            return "{0} cannot be listened at, as this machine does not have that address: choose another with {2}"
+        return f"{{0}} cannot be listened at ({error.strerror}): choose another with {2}"
     except OverflowError:
-        return "{0} cannot be listened at, as ports go up to 65535: choose another with --bind"
+        return "{0} cannot be listened at, as ports go up to 65535: choose another with {2}"
     return None
 
 

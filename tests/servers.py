@@ -212,6 +212,43 @@ def start_gunicorn(
     return Server(process, log_path, bind)
 
 
+def serve_environment(directory: Path, env: Mapping[str, str], *, installed: bool = False) -> dict[str, str]:
+    """That of a `statsapi serve` started in `directory`: no settings but `env`; this checkout's package, unless one is
+    `installed`.
+    """
+    theirs = ("STATSAPI_", "GUNICORN_", "WEB_CONCURRENCY", "PYTHONPATH")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    place = {} if installed else {"PYTHONPATH": str(ROOT)}
+    return {**inherited, "HOME": str(directory), **place, **env}
+
+
+@contextmanager
+def statsapi_serve(
+    directory: Path,
+    *arguments: str,
+    command: Sequence[str] = (sys.executable, "-m", "statsapi"),
+    env: Mapping[str, str] | None = None,
+    installed: bool = False,
+) -> Iterator[Server]:
+    """`statsapi serve` with these arguments in `directory`, ready when it answers; its log lies beside that folder."""
+    log_path = directory.with_name(f"{directory.name}.log")
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "serve", *arguments],
+            cwd=directory,
+            env=serve_environment(directory, env or {}, installed=installed),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Server(process, log_path, "")
+    try:
+        wait_until(lambda: _answers(server), "the server to answer")
+        yield server
+    finally:
+        stop(server)
+
+
 @contextmanager
 def gunicorn_server(directory: Path, **options: Any) -> Iterator[Server]:
     """`start_gunicorn`, ready when it answers; stopped by SIGTERM at the end, its whole group killed if that fails."""

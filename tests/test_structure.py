@@ -60,11 +60,14 @@ ALLOWED = {
         "times",
     },
     "app": {"api", "keys", "service", "journal", "config", "errors", "times"},
+    "serve_command": {"gunicorn_app", "errors"},
+    "gunicorn_app": set(),
+    "gunicorn_conf": {"serving", "serve_command"},
     "serving": {"app", "api", "keys", "config", "errors", "journal", "metrics", "service"},
     "healthcheck": set(),
     "journal_command": {"journal", "config", "errors", "times"},
     "keys_command": {"keys", "errors"},
-    "__main__": {"journal_command", "keys_command", "errors"},
+    "__main__": {"__version__", "journal_command", "keys_command", "serve_command", "errors"},
     "__init__": set(),
 }
 

@@ -34,7 +34,7 @@ logger = logging.getLogger("statsapi")
 _REASON: Final = "statsapi.refused"
 
 _TO_DO: Final = (
-    "Start it with one process (`gunicorn wsgi:app` in the folder of gunicorn.conf.py does), or name a journal that "
+    "Start it with one process (`statsapi serve` does), or name a journal that "
     "processes share, such as STATSAPI_JOURNAL=sqlite:///data/events.db."
 )
 

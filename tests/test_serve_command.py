@@ -1,0 +1,211 @@
+"""`statsapi serve`: real servers started from an empty folder, and every refusal in one line.
+
+tests/test_packaging.py starts the installed command; here it is `python -m statsapi serve` of this checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gunicorn.config import make_settings
+
+from statsapi import __version__, gunicorn_conf
+from statsapi.__main__ import main
+from tests.servers import DEADLINE_S, ROOT, serve_environment, statsapi_serve, wait_until
+from tests.test_operations import post
+
+
+def refused(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:
+    """The exit status of `statsapi serve`, and what it says but for Gunicorn's own greeting."""
+    done = subprocess.run(
+        [sys.executable, "-m", "statsapi", "serve", *arguments],
+        cwd=folder,
+        env=serve_environment(folder, env),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "Starting gunicorn" not in line]
+    assert len(said) == 1, said
+    return done.returncode, said[0]
+
+
+def test_it_serves_from_an_empty_folder(tmp_path: Path) -> None:
+    """An event posted is read back, lies in the folder, is there after a restart; the place is told at start."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for count in (1, 2):
+        with statsapi_serve(folder, "--port", "0") as server:
+            assert f"The journal is {folder}/data/events.db: " in server.log
+            assert "Listening at: http://127.0.0.1:" in server.log
+            assert post(server, 42.5)[0] == 200
+            assert server.request("GET", "/statistics")[1]["count"] == count
+            server.signal(signal.SIGTERM)
+            assert server.process.wait(DEADLINE_S) == 0
+            assert "Traceback" not in server.log
+    assert [path.name for path in folder.iterdir()] == ["data"]
+    assert sorted(path.name for path in (folder / "data").iterdir()) == ["events.db", "events.db-mark"]
+
+
+def test_options_reach_gunicorn(tmp_path: Path) -> None:
+    """Ours, those after --, and the packaged configuration below them, as Gunicorn itself tells."""
+    own = ["--host", "localhost", "--port", "0", "--workers", "3", "--threads", "2"]
+    journal = f"sqlite:///{tmp_path}/elsewhere.db"
+    passed_on = ["--log-level", "debug", "--keep-alive", "7"]
+    env = {"STATSAPI_JOURNAL": "sqlite:////nowhere/x.db", "GUNICORN_CMD_ARGS": "--keep-alive 9 --max-requests 5000"}
+    with statsapi_serve(tmp_path, *own, "--journal", journal, "--", *passed_on, env=env) as server:
+        server.wait_for_journals(3)
+        for line in ("workers: 3", "threads: 2", "keepalive: 7", "max_requests: 5000", "bind: ['localhost:0']"):
+            assert f"  {line}\n" in server.log
+        assert f"worker_class: {gunicorn_conf.worker_class}" in server.log
+        assert len(server.workers()) == 3
+    assert (tmp_path / "elsewhere.db").exists()
+
+
+@pytest.mark.parametrize(("given", "workers"), [("2", 2), ("  ", None), ("", None)])
+def test_the_number_of_workers_is_what_platforms_set(tmp_path: Path, given: str, workers: int | None) -> None:
+    """WEB_CONCURRENCY, and set to nothing it is unset, which Gunicorn alone does not survive."""
+    with statsapi_serve(tmp_path, "--port", "0", env={"WEB_CONCURRENCY": given}) as server:
+        expected = workers or gunicorn_conf.workers
+        wait_until(lambda: len(server.workers()) == expected, f"{expected} workers")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "concurrency", "status", "said"),
+    [
+        (["--workers", "0"], "", 2, "statsapi serve: argument --workers: '0' is not a whole number from 1 "),
+        (["--threads", "many"], "", 2, "statsapi serve: argument --threads: 'many' is not a whole number from 1 "),
+        (["--port", "65536"], "", 2, "statsapi serve: argument --port: '65536' is not a whole number from 0 to 65535"),
+        (["--port", "-1"], "", 2, "--port"),
+        (["--port", ""], "", 2, "'' is not a whole number"),
+        (["--host", "unix:/run/x"], "", 2, "a Unix socket is given as `-- --bind unix:/path`"),
+        (["--host", ""], "", 2, "'' is not an address or a name"),
+        (["--host", "a:b:8000"], "", 2, "is not an address or a name"),
+        (["--work", "2"], "", 2, "statsapi: unrecognized arguments: --work 2; Gunicorn's options stand after --"),
+        (["--bind", "127.0.0.1:0"], "", 2, "unrecognized arguments: --bind 127.0.0.1:0; Gunicorn's options stand"),
+        ([], "abc", 78, "statsapi: WEB_CONCURRENCY='abc': must be a whole number from 1"),
+        (["--workers", "2"], "2.5", 78, "statsapi: WEB_CONCURRENCY='2.5': must be a whole"),
+        ([], "0", 78, "WEB_CONCURRENCY='0'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_gunicorn_is_imported(
+    arguments: list[str],
+    concurrency: str,
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line names what to change: status 2 for the command line, 78 for WEB_CONCURRENCY."""
+    monkeypatch.setenv("WEB_CONCURRENCY", concurrency)
+    try:
+        ended: object = main(["serve", *arguments])
+    except SystemExit as ending:
+        ended = ending.code
+    out, err = capsys.readouterr()
+    assert (ended, out, err.count("\n")) == (status, "", 1)
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "status", "said"),
+    [
+        (["--host", "no.such.host.invalid", "--port", "0"], {}, 78, "with --host or --port"),
+        (["--port", "0", "--host", "203.0.113.7"], {}, 78, "does not have that address: choose another with --host"),
+        (["--", "--nonsense", "3"], {}, 2, "statsapi serve: after --: unrecognized arguments: --nonsense"),
+        (["--", "--keep-alive", "long"], {}, 2, "after --: argument --keep-alive: invalid int value: 'long'"),
+        (["--", "--bind"], {}, 2, "after --: argument -b/--bind: expected one argument"),
+        (["--", "other:app"], {}, 2, "after --: unexpected 'other:app'"),
+        (["--", "--timeout", "-5"], {}, 2, "timeout: Value must be positive: -5"),
+        (["--", "--config", "none.py"], {}, 2, "'none.py' doesn't exist"),
+        ([], {"GUNICORN_CMD_ARGS": "--nonsense"}, 2, "in GUNICORN_CMD_ARGS: unrecognized arguments: --nonsense"),
+        ([], {"GUNICORN_CMD_ARGS": "other:app"}, 2, "in GUNICORN_CMD_ARGS: unexpected 'other:app'"),
+        ([], {"GUNICORN_CMD_ARGS": "--bind 'x"}, 2, "No closing quotation"),
+        (["--", "--workers", "0", "--bind", "127.0.0.1:0"], {}, 78, "0 workers answer nothing: set --workers"),
+        (["--journal", "kafka://x", "--port", "0"], {}, 78, "no journal engine for 'kafka'"),
+        (["--journal", "sqlite:////proc/none/x.db", "--port", "0"], {}, 78, "/proc/none"),
+        (["--journal", "memory://", "--port", "0", "--workers", "2"], {}, 78, "start one (--workers 1"),
+        (["--port", "0"], {"STATSAPI_WINDOW": "soon"}, 78, "STATSAPI_WINDOW='soon'"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    tmp_path: Path, arguments: list[str], env: dict[str, str], status: int, said: str
+) -> None:
+    """Also what Gunicorn finds, and what is wrong with settings, journal and address."""
+    ended, line = refused(tmp_path, *arguments, **env)
+    assert (ended, said in line) == (status, True), line
+
+
+def test_a_port_in_use_is_named_with_its_option(tmp_path: Path) -> None:
+    """The address, who has it, and the option of this command, not Gunicorn's."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        status, line = refused(tmp_path, "--port", str(port))
+    assert status == 78
+    assert f"127.0.0.1:{port} is in use by process {os.getpid()} " in line
+    assert line.endswith("choose another with --host or --port")
+
+
+def test_reload_and_upgrade(tmp_path: Path) -> None:
+    """HUP starts new workers with the same options; USR2 starts the same command again on the same socket, and no
+    request in between fails.
+    """
+    given = ["--port", "0", "--journal", f"sqlite:///{tmp_path}/e.db", "--", "--pid", str(tmp_path / "pid")]
+    with statsapi_serve(tmp_path, "--workers", "2", *given) as server:
+        server.wait_for_journals(2)
+        counts = [0]
+
+        def record() -> None:
+            assert post(server, 1.0)[0] == 200
+            counts.append(server.request("GET", "/statistics")[1]["count"])
+            assert counts[-1] == counts[-2] + 1
+
+        before = server.workers()
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: (record(), len(server.workers() - before) == 2 == len(server.workers()))[1], "new workers")
+        server.signal(signal.SIGUSR2)
+        wait_until(lambda: (record(), (tmp_path / "pid.2").exists())[1], "the second arbiter")
+        server.wait_for_journals(6)
+        second = int((tmp_path / "pid.2").read_text())
+        command = Path(f"/proc/{second}/cmdline").read_bytes().split(b"\0")[1:-1]
+        assert command == Path(f"/proc/{server.process.pid}/cmdline").read_bytes().split(b"\0")[1:-1]
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: (record(), server.process.poll() is not None)[1], "the first arbiter's end")
+        record()
+        assert "Traceback" not in server.log
+        os.kill(second, signal.SIGTERM)
+        wait_until(lambda: server.log.count("Shutting down: Master") == 2, "the second arbiter's end")
+
+
+def test_the_files_configuration_is_the_packaged_one() -> None:
+    """gunicorn.conf.py adds no setting and changes none."""
+    names = make_settings().keys()
+
+    def settings(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name in names}
+
+    assert settings(runpy.run_path(str(ROOT / "gunicorn.conf.py"))) == settings(vars(gunicorn_conf))
+    assert {"bind", "workers", "worker_class", "pre_fork", "wsgi_app"} <= settings(vars(gunicorn_conf)).keys()
+
+
+def test_the_version_and_the_commands_are_told() -> None:
+    """`--version` is that of the package; `--help` and `serve -- --help` end with 0."""
+    for arguments, said in (
+        (["--version"], f"statsapi {__version__}\n"),
+        (["--help"], "serve"),
+        (["serve", "--help"], "--journal URL"),
+        (["serve", "--", "--help"], "--keep-alive"),
+    ):
+        done = subprocess.run([sys.executable, "-m", "statsapi", *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert said in done.stdout
