@@ -340,6 +340,8 @@ def _why_unreadable(text: str, iso: str) -> str:
         return f"holds no time, but {text}; {_HOW}, or leave the event out"
     if word.startswith(("now", "today", "yesterday", "tomorrow")):
         return f"is relative to the clock, as only start and end may be (now, now-1h); {_HOW}"
+    if text.startswith(("$", "`", "%(", "{{")):
+        return f"holds a command or variable that nothing has filled in (no shell does within single quotes); {_HOW}"
     if _AM_PM.search(text):
         return f"has AM or PM; write the hour from 00 to 23, like {_EXAMPLE}"
     if parts := _DAY_OR_MONTH_FIRST.match(text):

@@ -15,7 +15,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, format_timestamp
+from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
 from tests import oracles
 from tests.conftest import NOW, FakeClock
 from tests.test_api_seed import assert_problem, post
@@ -98,6 +98,14 @@ def test_edges_relative_to_now(
         for write in (quote, str):
             response = filled.get(f"{path}start={write(start)}&end={write(end)}")
             assert (response.status_code, response.data) == (200, expected.data)
+
+
+@pytest.mark.parametrize("suffix", ["", " UTC", "[UTC]", " GMT"])
+@pytest.mark.parametrize("moment", ["2025:11:21 07:30", "2025:11:21 07", "2025:11:21, 07:30", "2025:11:21 07:30:00"])
+def test_a_date_with_colons_is_read_in_a_query_as_in_a_body(filled: FlaskClient, moment: str, suffix: str) -> None:
+    """What stands behind a camera's date is the time and no offset that has lost its plus."""
+    start = parse_timestamp_us(moment + suffix)
+    assert filled.get(f"/statistics?start={quote(moment + suffix)}").json["from"] == format_timestamp(start)
 
 
 def test_relative_edges_move_with_the_clock(filled: FlaskClient, clock: FakeClock) -> None:

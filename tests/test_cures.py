@@ -25,6 +25,7 @@ FORM = "application/x-www-form-urlencoded"  # what curl -d says by itself
 
 EVENT = '{"timestamp": "2026-11-20T07:45:00Z", "value": 1.5}'
 LINES = f"{EVENT}\n{EVENT}\n"
+PRETTY = json.dumps(json.loads(EVENT), indent=2)
 ARRAY = f"[{EVENT}, {EVENT}]"
 TABLE = "timestamp,value\n2026-11-20T07:45:00Z,1.5\n2026-11-20T07:46:00Z,2.5\n"
 ROWS = TABLE.partition("\n")[2]
@@ -143,6 +144,49 @@ BATCHES: list[tuple[str | bytes, str | None, list[str]]] = [
     # JSON as other languages and shells write it
     ("[{'timestamp': 1, 'value': 2}]", JSON, ["single quotes", "json.dumps"]),
     ("[{timestamp: 1, value: 2}]", JSON, ["without quotes"]),
+    ('[{\\"timestamp\\": 1, \\"value\\": 2}]', JSON, ["backslashes", "--data-binary @FILE"]),
+    ('# mine\n[{"timestamp": 1, "value": 2}]', JSON, ["comment"]),
+    ('[ // first\n{"timestamp": 1, "value": 2}]', JSON, ["comment"]),
+    ('[{"timestamp": 1, "value": 2} /* last */]', JSON, ["comment"]),
+    ('[{"timestamp": 1, # s\n"value": 2}]', JSON, ["comment"]),
+    ('[{"timestamp": 1, "value": nan}]', JSON, ["left out"]),
+    ('[{"timestamp": 1, "value": 0x1F}]', JSON, ["decimal digits"]),
+    ('[{"timestamp": 1, "value": 1_000}]', JSON, ["decimal digits"]),
+    (f"[{EVENT} {EVENT}]", JSON, ["no comma between"]),
+    # objects over several lines, which are neither JSON nor NDJSON
+    (f"{PRETTY}\n{PRETTY}\n", NDJSON, ["jq -c", "jq -s"]),
+    (f"{PRETTY}\n{PRETTY}\n", JSON, ["jq -c", "jq -s"]),
+    (f"{PRETTY}\n", NDJSON, ["jq -c"]),
+    (LINES.replace("\n", "\r"), NDJSON, ["CR"]),
+    # CSV with names that are not ours, sent as something else
+    ("Zeit;Wert\r\n20.11.2026 07:45;1052,46\r\n", JSON, ["CSV", "text/csv"]),
+    ("Zeit;Wert\r\n20.11.2026 07:45;1052,46\r\n", None, ["CSV", "text/csv"]),
+    ("Zeit;Wert\r\n20.11.2026 07:45;1052,46\r\n", FORM, ["CSV", "text/csv"]),
+    ("date,time,cpu\n2026-11-20,07:45,1\n", NDJSON, ["CSV", "text/csv"]),
+    ("date,time,cpu\n2026-11-20,07:45,1\n", "text/plain", ["CSV", "text/csv"]),
+    # one event where many are taken
+    (EVENT, CSV, ["POST /event ", "application/json"]),
+    (EVENT, FORM, ["POST /event ", "application/json"]),
+    # what comes before the first line, or between the lines
+    ("sep=;\r\ntimestamp;value\r\n", CSV, ["sep=;", "take it out"]),
+    ("sep=,\r\ntimestamp,value\r\n", CSV, ["sep=,", "take it out"]),
+    ("# sensor 3\n" + TABLE, CSV, ["# sensor 3", "comment", "grep"]),
+    (TABLE + "# end\n", CSV, ["line 4", "comment"]),
+    ("#timestamp,value\n2026-11-20,1\n", CSV, ["is it timestamp?"]),
+    ("", CSV, ["empty"]),
+    # no header, and not with commas or not with the time first
+    ("2026-11-20 07:45:00\t1\n", CSV, ["tabs", "names them, timestamp,value"]),
+    ("1.5,2026-11-20 07:45:00\n", CSV, ["names the columns"]),
+    # blanks between the columns
+    ("timestamp             value\n2026-11-20T07:45:00Z  1.5\n", CSV, ["blanks", "commas"]),
+    ('"timestamp" "value"\n"2026-11-20" 1\n', CSV, ["blanks", "commas"]),
+    # values as people show them
+    ("timestamp,value\n2026-11-20,1,234.5\n", CSV, ["line 2", "Write 1234.5"]),
+    ('timestamp,value\n2026-11-20,"$1,234.50"\n', CSV, ["write 1234.50 alone"]),
+    ('timestamp,value\n2026-11-20,"1.234,50 €"\n', CSV, ["write 1234.50 alone"]),
+    ('timestamp,value\n2026-11-20,"1,5 %"\n', CSV, ["write 1.5 alone"]),
+    ("timestamp,value\n2026-11-20,1\0\n", CSV, ["NUL"]),
+    ('[{"timestamp": "$(date -u +%FT%TZ)", "value": 2}]', JSON, ["command", "single quotes"]),
     ("'[{\"timestamp\":", JSON, ["single quote", "Windows"]),
     ("[{“timestamp”: 1, “value”: 2}]", JSON, ["typographic quotes"]),
     ('[{"timestamp": 1, "value": None}]', JSON, ["null"]),
@@ -268,6 +312,22 @@ def test_whatever_is_said_to_be_written_can_be_read() -> None:
         proposed = re.search(r"write (\S+)", why_no_number(value))
         assert proposed is not None
         float(proposed[1])
+
+
+def test_gzip_within_gzip(client: FlaskClient) -> None:
+    """What was packed twice and says so once is told to be packed twice, not to lack the header that it has."""
+    for path, body in (("/events", TABLE), ("/event", EVENT)):
+        headers = {"Content-Encoding": "gzip", "Content-Type": CSV if path == "/events" else JSON}
+        response = client.post(path, data=gzip.compress(gzip.compress(body.encode())), headers=headers)
+        assert response.status_code == 400
+        assert "packed twice" in response.json["detail"]
+
+
+def test_what_the_cure_for_a_single_event_says_works(client: FlaskClient) -> None:
+    """A single event sent as anything else is led to the one place that takes it as it is."""
+    for media_type in (CSV, FORM, "text/plain"):
+        assert "send it to POST /event with" in refused(client, "/events", EVENT, media_type)["detail"]
+    assert client.post("/event", data=EVENT, content_type=JSON).status_code == 200
 
 
 @given(st.binary(max_size=300), st.sampled_from([JSON, NDJSON, CSV, None]))

@@ -263,7 +263,10 @@ def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes
             if held > limit_bytes:
                 raise _too_large(limit_bytes)
             pieces.append(piece)
-    return b"".join(pieces)
+    unpacked = b"".join(pieces)
+    if unpacked.startswith(b"\x1f\x8b"):
+        raise BadRequest("The body is gzip within gzip: it was packed twice, so unpack it once (gunzip).")
+    return unpacked
 
 
 def _too_large(limit_bytes: int) -> RequestEntityTooLarge:

@@ -61,9 +61,10 @@ class Timestamp(fields.Field[int]):
             raise ValidationError(str(error)) from None
 
 
-# Behind a time, and at the end but for a zone's name or tag. Go writes it twice where the zone has no name.
+# Behind a time, and at the end but for a zone's name or tag. Go writes it twice where the zone has no name. The
+# colons of 2025:11:21 07:45, as cameras write, are those of a date.
 _LOST_PLUS: Final = re.compile(
-    r"((?:T\d|:).{0,24}?) (\d\d(?::?\d\d)?)(?: +\2)?(?= *(?:\Z|\[|\([^)]*\)\Z| [A-Z]{1,5}\b))", re.ASCII
+    r"((?:[Tt]\d|[^\d:]\d\d?:).{0,24}?) (\d\d(?::?\d\d)?)(?: +\2)?(?= *(?:\Z|\[|\([^)]*\)\Z| [A-Z]{1,5}\b))", re.ASCII
 )
 
 
