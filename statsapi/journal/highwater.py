@@ -5,7 +5,8 @@ journal's place is whole. Neither can be told from the file itself. So each proc
 and whoever opens the file compares.
 
     head   magic | epoch u64 | device u64 | inode u64 of the journal, its -wal and this file | boot 8 | CRC-32
-    slots  epoch u64 | position i64 | appended_us i64 | id 16 | CRC-32     (64 bytes, one a process)
+    slots  epoch u64 | position i64 | appended_us i64 | id 16 | the journal's inode u64 | boot 8 | CRC-32
+                                                                                         (64 bytes, one a process)
 
 A note is one pwrite without an fsync after the commit, 1.5 µs: it survives the death of every process, and after a
 power cut it may be behind or ahead. Each process has a slot of its own, held by a lock, so that a late note does not
@@ -33,7 +34,7 @@ from zlib import crc32
 
 _MAGIC: Final = b"statmark"
 _HEAD: Final = struct.Struct("<8sQQQQQ8s")
-_SLOT: Final = struct.Struct("<Qqq16s")
+_SLOT: Final = struct.Struct("<Qqq16sQ8s")
 _CHECKSUM: Final = struct.Struct("<I")
 _FLOCK: Final = struct.Struct("hhqqi0q")  # struct flock of 64-bit Linux
 _SLOT_BYTES: Final = 64
@@ -71,6 +72,8 @@ class HighWater:
         self._path = ""
         self._epoch = 0
         self._at = 0
+        self._inode = 0
+        self._boot = bytes(8)
 
     def compare(self, journal: str, stands: Callable[[Noted], bool]) -> Noted | None:
         """The furthest that was noted beside `journal`, if that file does not hold it; from here on notes go there.
@@ -118,7 +121,11 @@ class HighWater:
         if self._file is None:
             return
         try:
-            os.pwrite(self._file, _proven(_SLOT.pack(self._epoch, position, appended_us, record_id)), self._at)
+            os.pwrite(
+                self._file,
+                _proven(_SLOT.pack(self._epoch, position, appended_us, record_id, self._inode, self._boot)),
+                self._at,
+            )
         except OSError:
             self.close()
 
@@ -156,7 +163,7 @@ class HighWater:
     def _compare(self, device: int, inode: int, stands: Callable[[Noted], bool]) -> Noted | None:
         if self._file is None:
             return None
-        boot = _boot()
+        self._inode, self._boot = inode, (boot := _boot())
         head = self._read_head()
         if head is None:
             self._begin(device, inode, boot)
@@ -168,9 +175,9 @@ class HighWater:
         for at in range(0, len(slots), _SLOT_BYTES):
             block = slots[at : at + _SLOT_BYTES]
             if _is_proven(block, _SLOT):
-                epoch, position, appended_us, record_id = _SLOT.unpack_from(block)
+                epoch, position, appended_us, record_id, noted_inode, noted_boot = _SLOT.unpack_from(block)
                 if epoch == self._epoch:
-                    notes.append(Noted(position, record_id, appended_us, same_file, same_boot))
+                    notes.append(Noted(position, record_id, appended_us, noted_inode == inode, noted_boot == boot))
         furthest = max(notes, default=None)
         if furthest is not None and not stands(furthest):
             return furthest
