@@ -148,13 +148,21 @@ def test_without_our_configuration_a_journal_on_disk_is_kept_in_order(tmp_path: 
         for count in range(1, 9):
             assert server.request("POST", "/event", {"timestamp": time.time() + 100, "value": 1})[0] == 200
             assert server.request("GET", "/statistics")[1]["count"] == count
-        said = [line for line in server.log.splitlines() if "gunicorn.conf.py is not in use" in line]
-        assert len(said) == 2
-        assert "/metrics" in said[0]
-        assert "core" in said[0]
-        for pid in server.workers():
-            names = {(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()}
-            assert len(list(Path(f"/proc/{pid}/task").iterdir())) >= 3, names  # two threads keep house
+
+        def said() -> list[str]:
+            return [line for line in server.log.splitlines() if "gunicorn.conf.py is not in use" in line]
+
+        wait_until(lambda: len(said()) == 2, "both workers to say it")
+        assert "/metrics" in said()[0]
+        assert "core" in said()[0]
+
+        def all_keep_house() -> bool:
+            server.request("GET", "/statistics")  # whoever answers has opened its journal, and begun
+            pids = server.workers()
+            return all(len(list(Path(f"/proc/{pid}/task").iterdir())) >= 4 for pid in pids)  # three threads do
+
+        wait_until(all_keep_house, "both workers to keep house")
+        assert len(said()) == 2
 
 
 def test_with_our_configuration_nothing_is_missing(tmp_path: Path) -> None:
