@@ -80,6 +80,8 @@ class SettledClock:
     ) -> None:
         self.monotonic_us: Callable[[], int] = getattr(clock_us, "monotonic_us", monotonic_us)
         self._share = share
+        self.observe_step: Callable[[], None] = lambda: None
+        """Called when the engine's clock jumped by STEP_US or more."""
         self._lock = threading.Lock()
         self._samples = deque(sorted((*earlier, *getattr(clock_us, "earlier", ()))))
         # Apart from the samples, for those who look without the lock.
@@ -148,6 +150,8 @@ class SettledClock:
                 self._step = Step(by_us, sample.monotonic_us + sample.offset_us, sample.monotonic_us)
             believed = was_stood and was_unbelieved_us >= STEP_US > self._unbelieved_us and by_us > -STEP_US
         self._share(sample)
+        if abs(by_us) >= STEP_US:
+            self.observe_step()
         if by_us >= STEP_US:
             logger.warning(
                 "the clock went forward by %s: questions follow it; until it has stood for ten minutes nothing "

@@ -97,7 +97,8 @@ _REPLAYS: Final = _TIMINGS_AT + len(_TIMINGS) * _HISTOGRAM  # how many, and thei
 _CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the journal, monotonic seconds; 0: no worker
 _BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
 _LOST: Final = _BROKEN + 1  # how many records, at least; since when; when that was noticed (µs since 1970, 0: never)
-_CLOCK: Final = _LOST + 3  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
+_STEPS: Final = _LOST + 3  # of the clock, forward or back
+_CLOCK: Final = _STEPS + 1  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
 # The clock samples of the last minutes, by minute: for the worker that comes next, which has seen nothing stand yet.
 _SAMPLES: Final = _CLOCK + 2
 _SAMPLES_KEPT: Final = 16
@@ -208,6 +209,11 @@ class Metrics:
         records, since_us, noticed_us = rows[rows[:, 2].argmax()].tolist()
         return (int(rows[:, 0].max()), int(since_us) or None, int(noticed_us)) if records else None
 
+    def clock_stepped(self) -> None:
+        """The engine's clock jumped. Each worker sees that by itself: the largest count is shown."""
+        with self._lock:
+            self._cells[_STEPS] += 1.0
+
     def clock(self, settled: bool, ahead_us: int) -> None:
         self._cells[_CLOCK] = 1.0 if settled else 2.0
         self._cells[_CLOCK + 1] = ahead_us / 1e6
@@ -287,6 +293,11 @@ class Metrics:
             "statsapi_journal_lost_records",
             "Acknowledged records that turned out to be gone from the journal, at least.",
             value=float(rows[:, _LOST].max()),
+        )
+        yield CounterMetricFamily(
+            "statsapi_clock_steps",
+            "How often the clock jumped by more than a second, forward or back.",
+            value=float(rows[:, _STEPS].max()),
         )
         if (known := rows[:, _CLOCK] > 0).any():
             yield _gauge(

@@ -43,13 +43,15 @@ class Bounds(NamedTuple):
 
     window_from_us: the first instant of the default window. retention: says what is kept. raw_from_us: with
     deduplication, the first instant of the raw events: events before it are not kept then. window_from_us is not
-    before what is kept.
+    before what is kept. clock_ahead_us: by how much the clock went forward without having stood since (clocks.py); what
+    has expired by it is kept until then.
     """
 
     now_us: int
     window_from_us: int
     retention: Retention
     raw_from_us: int | None = None
+    clock_ahead_us: int = 0
 
     @property
     def kept_from_us(self) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.clocks import SettledClock, Step, monotonic_us
+from statsapi.clocks import STEP_US, SettledClock, Step, monotonic_us
 from statsapi.config import Settings
 from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
 from statsapi.journal import CLOCKS_DIFFER_US, Decide, Journal, Lost, Proposal
@@ -28,7 +28,15 @@ from statsapi.metrics import Metrics, State, expose
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
 from statsapi.placement import NONE, Bounds, Placed
 from statsapi.store import Store
-from statsapi.times import MINUTE_US, SECOND_US, floor_minute_us, format_duration, format_timestamp, parse_duration_us
+from statsapi.times import (
+    MINUTE_US,
+    SECOND_US,
+    floor_minute_us,
+    format_duration,
+    format_timestamp,
+    parse_duration_us,
+    spell_duration,
+)
 from statsapi.view import View
 
 logger = logging.getLogger("statsapi")
@@ -249,6 +257,7 @@ class Service:
                     self._replay_began_s = time.monotonic()
                     self.metrics.caught_up(self._monotonic_us())
                     clock = SettledClock(self._clock_us, self.metrics.clock_samples(), self.metrics.share_clock_sample)
+                    clock.observe_step = self.metrics.clock_stepped
                     view = View(journal, self.retention, clock)
                     view.observe_lost = self._tell_lost
                     view.observe_broken = self.metrics.view_broke
@@ -371,13 +380,15 @@ class Service:
     def _bounds(self, store: Store, *, dedup: bool = False) -> Bounds:
         """Where the events that come now lie."""
         now_us = self._now_after(store)
-        window_from_us = now_us - self.settings.window_us
+        bounds = Bounds(now_us, now_us - self.settings.window_us, self.retention)
+        if (ahead_us := self.view().clock.unbelieved_us) >= STEP_US:
+            bounds = bounds._replace(clock_ahead_us=ahead_us)
         if not dedup:
-            return Bounds(now_us, window_from_us, self.retention)
+            return bounds
         raw_from_us = self._comparable_from_us(store, now_us)
-        if raw_from_us < self.retention.from_us(now_us):  # right after a start: nothing that is kept is left out
-            return Bounds(now_us, window_from_us, self.retention)
-        return Bounds(now_us, max(window_from_us, raw_from_us), self.retention, raw_from_us)
+        if raw_from_us < bounds.kept_from_us:  # right after a start: nothing that is kept is left out
+            return bounds
+        return bounds._replace(window_from_us=max(bounds.window_from_us, raw_from_us), raw_from_us=raw_from_us)
 
     def _comparable_from_us(self, store: Store, now_us: int) -> int:
         """From when on an event can be compared with all that are held. What is left out for want of that is gone for
@@ -426,6 +437,9 @@ class Service:
 
     def _too_early(self, bounds: Bounds) -> str:
         since = f"now since {format_timestamp(bounds.kept_from_us)}"
+        if bounds.clock_ahead_us:
+            jumped = spell_duration(bounds.clock_ahead_us)
+            since += f" by the server's clock, which went forward by {jumped} and may be wrong"
         if bounds.raw_from_us is not None:
             kept = f"{format_duration(self.settings.retention_us)} (STATSAPI_RETENTION)"
             return f"is older than the raw events kept, without which no duplicate can be told: {kept}, {since}"

@@ -600,15 +600,20 @@ def test_what_happened_is_told(caplog: pytest.LogCaptureFixture) -> None:
             "ahead_seconds": 259_200.0,
             "settled": False,
         }
-        assert (
-            client.post("/event", json={"timestamp": format_timestamp(clock() - DAYS3_US), "value": 1}).status_code
-            == 200
-        )
+        event = {"timestamp": format_timestamp(clock() - DAYS3_US), "value": 1}
+        for path, body in (("/event", event), ("/events", [event])):
+            message = client.post(path, json=body).json["message"]
+            assert "went forward by 3 days and has not stood for ten minutes" in message
+            assert "counts from then on" in message
+            assert "STATSAPI_ROLLUP_RETENTION" not in message, "nothing has expired: no setting is the cure"
+        refused = client.post("/event?expired=reject", json=event).json["errors"][0]["reason"]
+        assert "by the server's clock, which went forward by 3 days and may be wrong" in refused
         clock.advance(MINUTE_US)
         clock.step(-DAYS3_US)
         assert (gauge("statsapi_clock_settled"), gauge("statsapi_clock_step_seconds")) == (1, 0)
     assert client.get("/readyz").json["clock"]["jumped_seconds"] == -259_200.0
-    assert client.get("/statistics").json["count"] == 1
+    assert client.get("/statistics").json["count"] == 2
+    assert gauge("statsapi_clock_steps_total") == 2
     said = [record.getMessage() for record in caplog.records]
     assert ["forward by 3 days" in said[0], "back by 3 days" in said[1], "has yet to reach" in said[2]] == [True] * 3
     assert len(said) == 3

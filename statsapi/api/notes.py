@@ -48,6 +48,8 @@ def event_message(recorded: Recorded, ts_us: int, written: object, settings: Set
         return STORED
     if not recorded.expired:
         return f"Event stored; it {lies}"
+    if bounds.clock_ahead_us and bounds.raw_from_us is None:
+        return f"Event is kept, but counts in no window now: it {lies}. {_clock_went_ahead('it', bounds)}"
     raw = f"STATSAPI_RETENTION (now {format_duration(settings.retention_us)}"
     if bounds.raw_from_us is not None:
         without = _without_dedup(bounds, ts_us)
@@ -178,6 +180,8 @@ def _all_expired(who: str, ts_us: TimestampsUs, bounds: Bounds, settings: Settin
     span, s = _span(ts_us)
     they, them = ("it", "it") if s else ("they", "them")
     said = f"{who} count{s} in no window (expired): {they} lie{s} {span}, but {_kept_since(bounds)}"
+    if bounds.clock_ahead_us and bounds.raw_from_us is None:
+        return f"{said}. {_clock_went_ahead(them, bounds)}"
     name, kept_us = "STATSAPI_ROLLUP_RETENTION", settings.rollup_retention_us
     if bounds.raw_from_us is not None:
         said += ", and with deduplication older ones cannot be compared"
@@ -193,6 +197,14 @@ def _all_expired(who: str, ts_us: TimestampsUs, bounds: Bounds, settings: Settin
     return (
         f"{said}; {cure}{without and ', ' + without}, and adding {shift_s} seconds to each timestamp would move "
         f"{last} to now."
+    )
+
+
+def _clock_went_ahead(them: str, bounds: Bounds) -> str:
+    jumped = spell_duration(bounds.clock_ahead_us)
+    return (
+        f"But the server's clock went forward by {jumped} and has not stood for ten minutes since. If it is wrong, put "
+        f"it right: {'these events count' if them == 'them' else 'the event counts'} from then on."
     )
 
 
