@@ -1090,6 +1090,18 @@ def test_timestamps_in_rare_forms_are_bounded() -> None:
     assert len(decode(json.dumps({"timestamp": times, "value": [1] * len(times)}).encode(), JSON, max_events=N).batch)
 
 
+@pytest.mark.parametrize("form", ["[{}]", '{{"events":[{}]}}'])
+def test_items_that_are_read_one_by_one_are_bounded(form: str) -> None:
+    """So many events with a field given twice are taken; with one more the request is too large, in every form."""
+    most = batches._ODD_MAX
+    twice = '{"value":null,"timestamp":1763711100,"value":1}'
+    for separator, whole, media_type in ((",", form, JSON), ("\n", "{}", NDJSON)):
+        taken = whole.format(separator.join([twice] * most)).encode()
+        assert len(decode(taken, media_type, max_events=N).batch) == most
+        with pytest.raises(RequestEntityTooLarge, match=r"More than 60,000 items.*send fewer"):
+            decode(whole.format(separator.join([twice] * (most + 1))).encode(), media_type, max_events=N)
+
+
 @pytest.mark.parametrize("first", ["null", "NaN", '"soon"', "[]", "{}", "1e999"])
 def test_of_equal_keys_the_last_holds(client: FlaskClient, first: str) -> None:
     """An event that only the standard parser takes is taken among many that nobody does, and told about."""
