@@ -20,7 +20,17 @@ import numpy as np
 import pytest
 
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import START, Appended, Checkpoint, HistoryChanged, Key, Mark, Proposal, open_journal
+from statsapi.journal import (
+    START,
+    Appended,
+    Checkpoint,
+    HistoryChanged,
+    Key,
+    Mark,
+    Proposal,
+    open_journal,
+    sqlite_salvage,
+)
 from statsapi.journal import sqlite as engine
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.format import encode
@@ -808,3 +818,36 @@ def test_a_folder_that_was_copied_keeps_its_wal(tmp_path: Path, kept: tuple[str,
     for place in (path, away / "events.db"):
         with closing(open_journal(f"sqlite:///{place}")) as journal:
             assert values(journal) == {"default": [float(value) for value in range(10)]}
+
+
+def test_what_others_do_meanwhile_is_no_damage(path: str) -> None:
+    """While records come under keys and go to checkpoints, whoever opens the file, or checks it, finds it whole."""
+    ends = threading.Event()
+
+    def live() -> None:
+        with closing(SqliteJournal(path)) as journal:
+            checkpoint_id = None
+            for number in range(10_000):
+                key = Key(b"%d" % number, b"", 10**18)
+                mark = journal.append(event(float(number)), key=key).mark
+                assert mark is not None
+                checkpoint = Checkpoint(b"%016d" % number, mark, 0, b"state" * (number % 7))
+                assert journal.replace_prefix(checkpoint_id, checkpoint, {number: b"piece"})
+                checkpoint_id = checkpoint.id
+                journal.maintain()
+                if ends.is_set():
+                    return
+
+    thread = threading.Thread(target=live)
+    with closing(SqliteJournal(path)):  # the file is there
+        thread.start()
+    try:
+        for _ in range(60):
+            with closing(SqliteJournal(path)) as journal:
+                assert journal.lost is None
+                journal.maintain()
+                journal.info()
+            assert list(sqlite_salvage.damages(path)) == []
+    finally:
+        ends.set()
+        thread.join()

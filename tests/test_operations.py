@@ -221,7 +221,7 @@ def test_a_start_on_a_full_disk_waits_for_space(tmp_path: Path, small_disk: Path
             status, problem = server.request(method, "/statistics" if body is None else "/event", body)
             assert status == 503
             assert f"{small_disk}/events.db is full" in problem["detail"]
-        pids = server.workers()
+        pids = wait_until(lambda: len(pids := server.workers()) == 2 and pids, "both workers")
         filler.unlink()
         assert post(server, 1)[0] == 200
         assert server.request("GET", "/statistics")[1]["count"] == 2

@@ -864,7 +864,8 @@ class _File:
                         self._upgrade()
                         connection = self._connect("rw")
                     tables.check_tables(connection, self.path)
-                    tables.check_counts(connection)
+                    with tables.snapshot(connection):
+                        tables.check_counts(connection)
                     (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
                 finally:
                     connection.close()
@@ -935,15 +936,17 @@ class _File:
 
     def _compare(self, connection: sqlite3.Connection, real: str, *, told_by_views: bool) -> None:
         """Whether what was noted as acknowledged is there."""
-        last = _last(connection, None)
-        head = tables.read_head(connection)
-        compacted = 0 if head is None else head.position
+        with tables.snapshot(connection):
+            last = _last(connection, None)
 
         def stands(noted: Noted) -> bool:
-            if noted.position <= compacted:
-                return True
-            row = connection.execute("SELECT id FROM records WHERE seq = ?", (noted.position,)).fetchone()
-            return row is not None and row[0] == noted.record_id
+            # One that begins after the note was read: who noted it had committed before.
+            with tables.snapshot(connection):
+                head = tables.read_head(connection)
+                if head is not None and noted.position <= head.position:
+                    return True
+                row = connection.execute("SELECT id FROM records WHERE seq = ?", (noted.position,)).fetchone()
+                return row is not None and row[0] == noted.record_id
 
         noted = self.water.compare(real, stands)
         if noted is None:

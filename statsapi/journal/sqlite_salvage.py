@@ -42,7 +42,8 @@ def damages(path: str) -> Iterator[JournalDamaged]:
         except sqlite3.Error as error:
             yield JournalDamaged(path, str(error))
             return
-        yield from tables.damages(connection, path)
+        with tables.snapshot(connection):
+            yield from tables.damages(connection, path)
 
 
 def salvage(path: str, target: str) -> Saved:
@@ -53,7 +54,8 @@ def salvage(path: str, target: str) -> Saved:
         with _open(path) as source, contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
             tables.make(copy)
             copy.execute("PRAGMA synchronous=NORMAL")
-            saved = _Salvage(source, copy).run()
+            with tables.snapshot(source):
+                saved = _Salvage(source, copy).run()
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
         for suffix in ("", "-wal", "-shm"):

@@ -80,7 +80,11 @@ INSERT OR REPLACE INTO checkpoint
     (one, id, position, record_id, appended_us, state_checksum, pieces_checksum, checksum, state)
 VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_HEAD: Final = "SELECT id, position, record_id, appended_us, state_checksum, pieces_checksum, checksum FROM checkpoint"
+# One statement, so one snapshot, although no transaction is open: a compaction between two made them disagree.
+_HEAD: Final = """
+SELECT meta.checkpoint_id, id, position, record_id, appended_us, state_checksum, pieces_checksum, checksum
+FROM meta LEFT JOIN checkpoint
+"""
 # The name or what comes after it, and what comes before it.
 _KEY: Final = """
 SELECT * FROM (SELECT name, digest, answer, expires_us, checksum FROM keys WHERE name >= ?1 ORDER BY name LIMIT 1)
@@ -148,17 +152,17 @@ def read_record(connection: sqlite3.Connection, position: int) -> Sealed | None:
 def read_head(connection: sqlite3.Connection) -> Head | None:
     """The checkpoint's head, if there is one; JournalDamaged where there ought to be one, or it does not match."""
     row = connection.execute(_HEAD).fetchone()
-    meta = connection.execute("SELECT checkpoint_id FROM meta").fetchone()
-    if meta is None:
-        raise JournalDamaged("the journal's table meta", "its row is missing")
     if row is None:
-        if meta[0] != b"":
+        raise JournalDamaged("the journal's table meta", "its row is missing")
+    known_id, *head, checksum = row
+    if checksum is None:
+        if known_id != b"":
             raise JournalDamaged(_CHECKPOINT, "it is missing")
         return None
     with _of_its_form(_CHECKPOINT):
-        if checkpoint_checksum(*row[:6]) != row[6] or meta[0] != row[0]:
+        if checkpoint_checksum(*head) != checksum or known_id != head[0]:
             raise JournalDamaged(_CHECKPOINT, MISMATCH)
-    return Head(*row[:6])
+    return Head(*head)
 
 
 def read_state(connection: sqlite3.Connection, head: Head) -> bytes:
@@ -285,6 +289,7 @@ def check_counts(connection: sqlite3.Connection) -> None:
     """Walk the pages that hold the rows' heads: 50 ns a record and 0.3 µs a key. Most damage to pages shows here.
 
     A key that is not found must not be there: so there are as many in the table as in its index, and they are in order.
+    Caller has a `snapshot`.
     """
     connection.execute("SELECT count(*) FROM records").fetchone()
     (in_index,) = connection.execute("SELECT count(*) FROM keys INDEXED BY keys_by_expiry").fetchone()
@@ -302,7 +307,9 @@ def check_counts(connection: sqlite3.Connection) -> None:
 
 
 def damages(connection: sqlite3.Connection, path: str) -> Iterator[JournalDamaged]:
-    """Everything in the file that is not what was written, by reading all of it. Never raises it."""
+    """Everything in the file that is not what was written, by reading all of it. Never raises it. Caller has a
+    `snapshot`, or a file that nobody writes.
+    """
     try:
         check_tables(connection, path)
         check_counts(connection)
@@ -387,6 +394,19 @@ def _write_meta(connection: sqlite3.Connection, checkpoint_id: bytes) -> None:
     connection.execute(
         "INSERT INTO meta (one, schema_checksum, checkpoint_id) VALUES (1, ?, ?)", (checksum, checkpoint_id)
     )
+
+
+@contextlib.contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read in it is of one moment. Between two statements alone others record, and records go to a checkpoint:
+    what is whole looked damaged then.
+    """
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 @contextlib.contextmanager
