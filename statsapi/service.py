@@ -379,9 +379,10 @@ class Service:
 
     def _bounds(self, store: Store, *, dedup: bool = False) -> Bounds:
         """Where the events that come now lie."""
-        now_us = self._now_after(store)
+        view = self.view()
+        now_us = view.now_us(store)
         bounds = Bounds(now_us, now_us - self.settings.window_us, self.retention)
-        if (ahead_us := self.view().clock.unbelieved_us) >= STEP_US:
+        if (ahead_us := view.clock.unbelieved_us) >= STEP_US:
             bounds = bounds._replace(clock_ahead_us=ahead_us)
         if not dedup:
             return bounds

@@ -62,7 +62,8 @@ _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"se
 def post_event() -> Response:
     """Record one event: 200 once it is in the journal."""
     recorder = service()
-    body = read_body(EVENT_MAX_BYTES)
+    settings = recorder.settings
+    body = read_body(min(EVENT_MAX_BYTES, settings.max_body_bytes))
     key = idempotency_key(body)
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)
@@ -74,7 +75,7 @@ def post_event() -> Response:
         message = notes.STORED
         if recorded.placed is not RECENT or recorded.duplicates:
             written = json.loads(body)["timestamp"]
-            message = notes.event_message(recorded, event["timestamp"], written, recorder.settings)
+            message = notes.event_message(recorded, event["timestamp"], written, settings)
         return _line(
             {
                 "status": "success",
@@ -86,7 +87,7 @@ def post_event() -> Response:
 
     batch = EventBatch.single(event["series"], event["timestamp"], event["value"])
     reject_expired = query["expired"] == "reject"
-    dedup = _dedup(query, recorder.settings)
+    dedup = _dedup(query, settings)
     return json_reply(recorder.record(batch, answer, key=key, dedup=dedup, reject_expired=reject_expired))
 
 
@@ -95,7 +96,7 @@ def post_events() -> Response:
     """Record many events as one record: all of them or none, or with ?partial=true the good ones."""
     recorder = service()
     settings = recorder.settings
-    body = read_body()
+    body = read_body(settings.max_body_bytes)
     key = idempotency_key(body)
     if key is not None and (reply := recorder.find_answer(key)) is not None:
         return json_reply(reply)

@@ -62,15 +62,11 @@ def load_query(schema: StrictSchema) -> dict[str, Any]:
     return cast(dict[str, Any], schema.load(request.args))
 
 
-def read_body(most_bytes: int | None = None) -> bytes:
-    """The whole body, unpacked. BadRequest for one that was cut off, RequestEntityTooLarge beyond the limit, which is
-    `most_bytes` where that is less than what the settings allow.
+def read_body(limit_bytes: int) -> bytes:
+    """The whole body, unpacked. BadRequest for one that was cut off, RequestEntityTooLarge beyond the limit.
 
     When a client goes away in the middle, Gunicorn hands over what came as if that were all: half a CSV could count.
     """
-    limit_bytes: int = current_app.config["MAX_CONTENT_LENGTH"]
-    if most_bytes is not None and most_bytes < limit_bytes:
-        limit_bytes = most_bytes
     environ = request.environ  # not the request's properties: each costs a µs here, on the way of every event
     announced = None if "HTTP_TRANSFER_ENCODING" in environ else int(environ.get("CONTENT_LENGTH") or 0)
     if announced is not None and announced > limit_bytes:

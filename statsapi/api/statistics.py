@@ -35,10 +35,11 @@ def get_statistics() -> dict[str, Any]:
     Exactly the seed's four keys unless more is asked for. All windows are answered from one instant.
     """
     query = load_query(_QUERY)
-    store, now_us = service().ask()
+    asked = service()
+    store, now_us = asked.ask()
     windows_us = query.get("windows") or ([query["window"]] if "window" in query else [])
     field = "windows" if "windows" in query else "window"
-    spans = service().spans(store, now_us, windows_us, *span_edges(query, now_us), field=field)
+    spans = asked.spans(store, now_us, windows_us, *span_edges(query, now_us), field=field)
     percentiles = query.get("percentiles", [])
     stats = query.get("stats", SEED_STATS)
     numbers = [number for _, number in percentiles]

@@ -217,7 +217,7 @@ class SqliteJournal:
         return known or tail.record(self._appends.request(decide(), key))
 
     def _tail(self, connection: sqlite3.Connection) -> _Tail:
-        tail = self._end = _Tail(connection, _last(connection, self._writer.seen), self._clock_us(), self.settled_us())
+        tail = self._end = _Tail(connection, _last(connection, self._writer.seen), self._clock_us(), self.settled_us)
         return tail
 
     def _note_end(self) -> None:
@@ -318,13 +318,13 @@ class SqliteJournal:
         now_us = self._clock_us()
         try:
             more = self._query(self._reader, fetch)
+            if not records:
+                return Segment(after, None, [], 0, more=False, now_us=now_us)
             changes = decode_sealed(after.position, records)
         except TypeError as error:  # a changed bit made it a number or a null
             raise JournalDamaged(
                 f"the journal's record {after.position + 1 + len(records)}", "it is not of its form"
             ) from error
-        if not records:
-            return Segment(after, None, [], 0, more=False, now_us=now_us)
         record_id, position, appended_us = seal_of(records[-1])
         return Segment(Mark(position, record_id), appended_us, changes, len(records), more=more, now_us=now_us)
 
@@ -632,7 +632,7 @@ def _fsync(path: str) -> None:
 class _Tail:
     """The end of the records inside one write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, last: _Last | None, clock_us: int, settled_us: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, last: _Last | None, clock_us: int, settled_us: Clock) -> None:
         self._connection = connection
         self._position, _, last_us = last or (0, b"", 0)
         self._now_us = time_after(clock_us, last_us)
@@ -641,7 +641,7 @@ class _Tail:
 
     def find(self, key: Key) -> Outcome | None:
         try:
-            kept = tables.read_answer(self._connection, key.name, self._settled_us)
+            kept = tables.read_answer(self._connection, key.name, self._settled_us())
         except JournalDamaged as error:
             return error
         if kept is None:
