@@ -137,6 +137,10 @@ _TEXTS: Final = (
     _text(rf"[^\n,;\t|]*[,;\t|](?:[^\n]*[,;\t|])?\"?{_COLUMN}\"?\s*(?:[,;\t|\n]|\Z)", "is CSV", CSV),
     _text(rf"\"?{_MOMENT}\"?[,;\t|]", "is CSV without its first line, which names the columns: timestamp,value", CSV),
     _text(r"[^\r\n,;\t|]*([,;\t|])[^\r\n]*[\r\n]+[^\r\n]*\1", "is CSV", CSV),
+    _text(
+        r"[^\r\n]*[^\r\n,;\t|][,;\t|][^\r\n]*\Z",
+        f"is one line: if it comes from a file of several, {_EAT_LINE_ENDS}",
+    ),
     _text(rf"{_NUMBER}\s*\Z", 'is a number alone: send {"timestamp": "2025-11-21T07:45:00Z", "value": 42.5}'),
 )
 
