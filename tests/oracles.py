@@ -13,12 +13,12 @@ Event = tuple[int, float]
 
 
 def scaled_sums(values: Sequence[float]) -> tuple[int, int]:
-    """Σx · 2**1074 and Σx² · 2**2148 in fractions."""
-    fractions = [Fraction(value) for value in values]
-    total = sum(fractions, Fraction()) * 2**1074
-    squares = sum((x * x for x in fractions), Fraction()) * 2**2148
-    assert total.denominator == squares.denominator == 1
-    return int(total), int(squares)
+    """Σx · 2**1074 and Σx² · 2**2148: every float is a fraction whose denominator is a power of two."""
+    ratios = [value.as_integer_ratio() for value in values]
+    return (
+        sum(numerator * (2**1074 // denominator) for numerator, denominator in ratios),
+        sum(numerator**2 * (2**2148 // denominator**2) for numerator, denominator in ratios),
+    )
 
 
 def summary(values: Sequence[float]) -> Summary:
