@@ -23,5 +23,5 @@ VOLUME /data
 EXPOSE 8000
 # No curl in the image: Python asks /healthz, as Swarm replaces what is unhealthy, and a long replay must not be.
 # compose, which binds a Unix socket, brings its own.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-m", "statsapi.healthcheck"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-m", "statsapi.cli.healthcheck"]
 CMD ["statsapi", "serve"]

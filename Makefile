@@ -25,10 +25,11 @@ serve: $(VENV)/.runtime  ## run the service on port 8000 (Ctrl-C stops it)
 test: $(VENV)/.dev  ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 stress: $(VENV)/.dev  ## long randomised runs: make stress SEED=7 OPS=20000 MINUTES=10
 	STATSAPI_STRESS_OPS=$(or $(OPS),2000) STATSAPI_STRESS_SEED=$(or $(SEED),1) STATSAPI_STRESS_MINUTES=$(or $(MINUTES),3) \

@@ -6,4 +6,4 @@ import sys
 # Gunicorn reads this file before it puts the working directory on the path.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from statsapi.gunicorn_conf import *  # noqa: F403
+from statsapi.server.gunicorn_conf import *  # noqa: F403

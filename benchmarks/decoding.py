@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from statsapi.api.batches import decode
+from statsapi.api.decoding.batches import decode
 from statsapi.api.schemas import EventSchema
 from statsapi.times import format_timestamp
 

@@ -29,7 +29,7 @@ from benchmarks.load import Load, events, get, run_load
 from statsapi.config import Settings
 from statsapi.journal import START, Journal, Proposal, open_journal
 from statsapi.model import EventBatch, Part
-from statsapi.view import View
+from statsapi.service.view import View
 from tests import servers
 from tests.servers import RedisServer, gunicorn_server
 

@@ -14,10 +14,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from statsapi import rollup
 from statsapi.app import create_app
 from statsapi.clocks import Sample, SettledClock
 from statsapi.config import Settings
+from statsapi.engine import rollup
+from statsapi.engine.rollup import Rollups
+from statsapi.engine.store import Store
 from statsapi.journal import Events, Proposal, open_journal
 from statsapi.model import (
     DAY_US,
@@ -31,9 +33,7 @@ from statsapi.model import (
     TimestampsUs,
     Values,
 )
-from statsapi.rollup import Rollups
-from statsapi.store import Store
-from statsapi.view import View
+from statsapi.service.view import View
 
 PS = (50.0, 90.0, 95.0, 99.0, 99.9)
 BATCH = 10_000

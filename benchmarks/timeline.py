@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from statsapi.exact import scaled_sums
+from statsapi.engine.exact import scaled_sums
+from statsapi.engine.timeline import Timeline
 from statsapi.model import TimestampsUs, Values
-from statsapi.timeline import Timeline
 
 SPACING_US = 360  # 10 million events in an hour
 BATCH = 10_000

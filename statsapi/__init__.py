@@ -1,12 +1,15 @@
-"""statsapi: exact rolling-window statistics over timestamped events.
+"""statsapi: exact rolling-window statistics over timestamped events. Imports point down this list, never up.
 
-api/        Flask blueprints and marshmallow schemas: JSON <-> model
-service     record / query / expire: the order of steps
-journal/    the durable order of records: the truth
-store       all timelines behind one threading.Lock: a view of the journal
-timeline    one series: time-sorted numpy columns in chunks
-summary     the mergeable exact aggregate;  exact: its integer sums
-model, errors are leaves; config is read by app, which wires everything; serving is Gunicorn's side.
+cli/        what operators type: serve, journal, keys, healthcheck
+server/     Gunicorn's side: its configuration, the worker class, the hooks
+app         create_app(): the wiring
+api/        Flask blueprints and marshmallow schemas: HTTP <-> model;  decoding/: bodies -> columns of events
+service/    record, ask, keep house: the order of steps;  the view that follows the journal
+metrics     counters that all workers of a machine share
+engine/     numbers and state: exact sums, summaries, sketches, timelines, the store behind its one lock
+journal/    the durable order of records: the truth;  SQLite, Redis, memory
+config      every setting;  keys: API keys;  clocks: which time to believe
+times       what reads a timestamp;  machine: cores and memory;  model, errors: what all share
 """
 
 __version__ = "0.1.0"

@@ -36,9 +36,9 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from statsapi.clocks import Sample
+from statsapi.engine.placement import Placed
+from statsapi.engine.summary import Summary
 from statsapi.model import MINUTE_US
-from statsapi.placement import Placed
-from statsapi.summary import Summary
 
 # (method, rule as Flask writes it without converters). What is not listed counts as OTHER, also what has no route.
 ROUTES: Final = (

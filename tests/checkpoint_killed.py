@@ -14,7 +14,7 @@ from typing import Any
 
 from statsapi.config import Settings
 from statsapi.journal import open_journal
-from statsapi.service import Service
+from statsapi.service.service import Service
 from tests.conftest import FakeClock
 
 

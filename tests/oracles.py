@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+from statsapi.engine.summary import IDENTITY, Summary
 from statsapi.model import Percent
-from statsapi.summary import IDENTITY, Summary
 
 Event = tuple[int, float]
 

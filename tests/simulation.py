@@ -33,7 +33,7 @@ from statsapi.errors import IdempotencyConflict, InvalidRequest, JournalDamaged,
 from statsapi.journal import Appended, Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, SECOND_US, Deletion, EventBatch, Key, Part, Span
-from statsapi.service import Recorded, Service
+from statsapi.service.service import Recorded, Service
 from tests import oracles
 from tests.conftest import FakeClock, Opening, Skewed
 

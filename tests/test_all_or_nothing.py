@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from statsapi import checkpoint, exact, rollup, sketch, store, summary, timeline, view
 from statsapi.app import create_app
 from statsapi.config import GRACE_US, Settings
+from statsapi.engine import exact, rollup, sketch, store, summary, timeline
 from statsapi.errors import ViewNotReady
 from statsapi.journal import Proposal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.model import Deletion, EventBatch, Part, Span
-from statsapi.service import Service
+from statsapi.service import checkpoint, view
+from statsapi.service.service import Service
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US
 from tests import oracles
 from tests.conftest import FakeClock

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from statsapi.api import batches
-from statsapi.api.batches import ERRORS_NAMED_MAX, Decoded, decode, decode_one
-from statsapi.api.requests import EVENT_MAX_BYTES, unpack
+from statsapi.api.decoding import batches
+from statsapi.api.decoding.batches import ERRORS_NAMED_MAX, Decoded, decode, decode_one
+from statsapi.api.incoming import EVENT_MAX_BYTES, unpack
 from statsapi.api.schemas import EventSchema, Instant
 from statsapi.times import format_timestamp
 from tests.conftest import NOW
@@ -1061,7 +1061,7 @@ def test_a_hostile_body_is_refused_before_it_costs(
         return json.JSONDecoder().decode(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("statsapi.api.batches.json.loads", loads)
+        patch.setattr("statsapi.api.decoding.batches.json.loads", loads)
         tracemalloc.start()
         try:
             response = client.post("/events", data=body, content_type=media_type)

@@ -18,7 +18,7 @@ from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.metrics import Metrics, Table
 from statsapi.model import MIN_TS_US, Deletion, EventBatch, Key, Part, Span
-from statsapi.service import Recorded, Service
+from statsapi.service.service import Recorded, Service
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
 from tests import oracles
 from tests.conftest import FakeClock, Opening, Skewed

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statsapi.api import elements
-from statsapi.api.elements import TooDeep, TooMany, Unclosed, find_elements
+from statsapi.api.decoding import elements
+from statsapi.api.decoding.elements import TooDeep, TooMany, Unclosed, find_elements
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statsapi import exact
+from statsapi.engine import exact
 from statsapi.model import Values
 from tests import oracles
 

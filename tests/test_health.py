@@ -15,8 +15,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from statsapi import healthcheck
 from statsapi.app import create_app
+from statsapi.cli import healthcheck
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal.memory import MemoryJournal
@@ -89,7 +89,7 @@ def test_a_finding_holds_for_a_second(clock: FakeClock) -> None:
 
 def test_a_replay_that_goes_on_is_not_ready(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the view catches up in another thread /readyz waits a moment, then says so."""
-    monkeypatch.setattr("statsapi.service.READY_WAIT_S", 0.01)
+    monkeypatch.setattr("statsapi.service.service.READY_WAIT_S", 0.01)
     app = app_on(MemoryJournal(clock_us=clock), clock)
     client, view = app.test_client(), app.extensions["statsapi"].view()
     with view._catching_up:
@@ -146,7 +146,7 @@ def test_a_stopping_worker_says_that_it_leaves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_the_containers_check(tmp_path: Path, path: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """statsapi.healthcheck gives 0 for a service that is well, over TCP and a Unix socket, and 1 for none."""
+    """statsapi.cli.healthcheck gives 0 for a service that is well, over TCP and a Unix socket, and 1 for none."""
     bind = f"unix:{tmp_path}/s"
     with gunicorn_server(tmp_path, workers=1, bind=bind) as server:
         wait_until(lambda: server.request("GET", "/readyz")[0] == 200, "a ready worker")

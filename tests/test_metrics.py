@@ -25,11 +25,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from statsapi.app import create_app
 from statsapi.config import Settings
+from statsapi.engine.placement import Placed
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import Proposal, open_journal
 from statsapi.metrics import BUCKETS, ROUTES, Metrics, Table
 from statsapi.model import EventBatch
-from statsapi.placement import Placed
 from statsapi.times import HOUR_US, MINUTE_US
 from tests.conftest import NOW, FakeClock, require_binary
 from tests.servers import Server, gunicorn_server, wait_until

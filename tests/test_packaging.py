@@ -61,12 +61,12 @@ def test_the_wheel_holds_the_service_and_nothing_else(wheel: Path) -> None:
     tracked = subprocess.run(["git", "ls-files", "statsapi"], cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode == 0:
         assert set(tracked.stdout.splitlines()) <= inside
-    assert {"statsapi/gunicorn_conf.py", "statsapi/py.typed", "statsapi/__main__.py"} <= inside
+    assert {"statsapi/server/gunicorn_conf.py", "statsapi/py.typed", "statsapi/__main__.py"} <= inside
     assert {name.partition("/")[0] for name in inside} == {"statsapi"}
     assert wheel.name == f"statsapi-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         (entries,) = (name for name in names if name.endswith("entry_points.txt"))
-        assert "statsapi = statsapi.__main__:main" in archive.read(entries).decode()
+        assert "statsapi = statsapi.cli.main:main" in archive.read(entries).decode()
 
 
 def test_the_installed_service_records_and_answers(command: Path, tmp_path: Path) -> None:

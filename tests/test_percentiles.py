@@ -16,11 +16,11 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statsapi.exact import interpolate, percentile_place
+from statsapi.engine.exact import interpolate, percentile_place
+from statsapi.engine.sketch import Sketch
+from statsapi.engine.store import Store
+from statsapi.engine.timeline import Timeline
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, Percent, Retention, Span, TimestampsUs, Values
-from statsapi.sketch import Sketch
-from statsapi.store import Store
-from statsapi.timeline import Timeline
 from statsapi.times import format_timestamp
 from tests import oracles
 from tests.conftest import FakeClock

@@ -19,7 +19,7 @@ from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Lost, M
 from statsapi.journal.redis_primary import Address, ServerClock
 from statsapi.journal.redis_streams import RedisJournal
 from statsapi.model import EventBatch
-from statsapi.service import Service
+from statsapi.service.service import Service
 from statsapi.times import format_timestamp
 from tests.conftest import redis_binary
 from tests.journal_engines import event, segments, shared_redis, values

@@ -25,8 +25,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statsapi import rollup
 from statsapi.config import GRACE_US, Settings
+from statsapi.engine import rollup
+from statsapi.engine.rollup import Rollups
+from statsapi.engine.sketch import Sketch
+from statsapi.engine.store import Statistics
 from statsapi.errors import InvalidRequest
 from statsapi.journal import Journal, open_journal
 from statsapi.journal.memory import MemoryJournal
@@ -42,10 +45,7 @@ from statsapi.model import (
     SeriesInfo,
     Span,
 )
-from statsapi.rollup import Rollups
-from statsapi.service import Service
-from statsapi.sketch import Sketch
-from statsapi.store import Statistics
+from statsapi.service.service import Service
 from tests import oracles
 from tests.conftest import FakeClock, redis_binary
 from tests.journal_engines import shared_redis

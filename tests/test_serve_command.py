@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from gunicorn.config import make_settings
 
-from statsapi import __version__, gunicorn_conf
+from statsapi import __version__
 from statsapi.__main__ import main
+from statsapi.server import gunicorn_conf
 from tests.servers import DEADLINE_S, ROOT, serve_environment, statsapi_serve, wait_until
 from tests.test_operations import post
 

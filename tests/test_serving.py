@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from statsapi import serving
+from statsapi.server import serving
 from tests.servers import ROOT, Client, Server, free_port, gunicorn_server, start_gunicorn, stop, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

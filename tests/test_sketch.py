@@ -16,8 +16,8 @@ from ddsketch.store import DenseStore
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from statsapi.engine.sketch import EMPTY, MAX_BUCKETS, Sketch, count_values, keys_of, merge
 from statsapi.model import Percent
-from statsapi.sketch import EMPTY, MAX_BUCKETS, Sketch, count_values, keys_of, merge
 from tests import oracles
 
 LEAST_NORMAL = 2.0**-1022

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statsapi.summary import IDENTITY, Summary, combine
+from statsapi.engine.summary import IDENTITY, Summary, combine
 from tests import oracles
 
 finite = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=True)

@@ -19,11 +19,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from statsapi import timeline as timeline_module
+from statsapi.engine import timeline as timeline_module
+from statsapi.engine.sketch import Sketch, count_values, merge
+from statsapi.engine.summary import IDENTITY, Summary
+from statsapi.engine.timeline import Columns, Timeline, step_details
 from statsapi.model import MAX_TS_US, MIN_TS_US, Percent
-from statsapi.sketch import Sketch, count_values, merge
-from statsapi.summary import IDENTITY, Summary
-from statsapi.timeline import Columns, Timeline, step_details
 from tests import oracles
 
 wild_floats = st.one_of(

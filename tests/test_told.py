@@ -20,7 +20,7 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from statsapi.api.batches import Sent, _Rows
+from statsapi.api.decoding.batches import Sent, _Rows
 from statsapi.api.notes import NOTED_MAX, STORED, _lacks_offset
 from statsapi.app import create_app
 from statsapi.config import Settings

@@ -8,7 +8,8 @@ import msgspec
 from flask import Flask, Response
 from flask.json.provider import JSONProvider
 
-from statsapi.api import access, events, observing, openapi, ops, problems, processes, requests, series, statistics
+from statsapi.api import access, events, observing, openapi, ops, problems, processes, series, statistics
+from statsapi.api import incoming as requests
 from statsapi.config import Settings
 from statsapi.keys import Keys
 

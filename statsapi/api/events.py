@@ -14,8 +14,9 @@ from marshmallow import ValidationError
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
-from statsapi.api import batches, notes, observing
-from statsapi.api.requests import (
+from statsapi.api import notes, observing
+from statsapi.api.decoding import batches
+from statsapi.api.incoming import (
     EVENT_MAX_BYTES,
     idempotency_key,
     json_reply,
@@ -36,11 +37,11 @@ from statsapi.api.schemas import (
     span_edges,
 )
 from statsapi.config import Settings
+from statsapi.engine.placement import RECENT
+from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest
 from statsapi.model import EventBatch, Span, TimestampsUs, Values
-from statsapi.placement import RECENT
-from statsapi.service import Recorded
-from statsapi.store import Store
+from statsapi.service.service import Recorded
 from statsapi.times import MINUTE_US, format_timestamp
 
 blueprint = Blueprint("events", __name__)

@@ -1,6 +1,6 @@
 """What the answer to a recording tells of events that were taken and do not show in the default window.
 
-They lie before it, before everything kept, or ahead of the clock (statsapi.placement): often because their timestamps
+They lie before it, before everything kept, or ahead of the clock (see engine.placement): often because their timestamps
 have no offset and so were read as UTC. An event that shows has nothing told of it, and costs nothing here.
 """
 
@@ -11,12 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.api.batches import Decoded, Sent
+from statsapi.api.decoding.batches import Decoded, Sent
 from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.config import DURATION_MAX_US, Settings
+from statsapi.engine.placement import AHEAD, OLDER, RECENT, Bounds
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US, TimestampsUs
-from statsapi.placement import AHEAD, OLDER, RECENT, Bounds
-from statsapi.service import Recorded
+from statsapi.service.service import Recorded
 from statsapi.times import format_duration, format_timestamp, has_offset, spell_duration
 
 STORED: Final = "Event stored successfully"

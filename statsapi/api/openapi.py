@@ -20,8 +20,9 @@ from flask_swagger_ui import get_swaggerui_blueprint
 from werkzeug.exceptions import default_exceptions
 
 from statsapi import __version__
-from statsapi.api import access, batches, notes, problems, schemas
-from statsapi.api.requests import STALE_WARNING, service
+from statsapi.api import access, notes, problems, schemas
+from statsapi.api.decoding import batches
+from statsapi.api.incoming import STALE_WARNING, service
 from statsapi.api.schemas import STATS, StrictSchema
 from statsapi.times import format_timestamp
 

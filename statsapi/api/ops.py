@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from statsapi.api.requests import service
+from statsapi.api.incoming import service
 from statsapi.times import format_timestamp
 
 blueprint = Blueprint("ops", __name__)

@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint
 from marshmallow import ValidationError
 
-from statsapi.api.requests import load_query, service
+from statsapi.api.incoming import load_query, service
 from statsapi.api.schemas import SERIES_NAME, SERIES_RULE, DeleteQuery, SeriesQuery, span_edges
 from statsapi.model import MAX_TS_US, MIN_TS_US, Span
 from statsapi.times import (

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from flask import Blueprint
 
-from statsapi.api.requests import load_query, service
+from statsapi.api.incoming import load_query, service
 from statsapi.api.schemas import SEED_STATS, StatisticsQuery, TimelineQuery, span_edges
+from statsapi.engine.store import Statistics
 from statsapi.errors import InvalidRequest
 from statsapi.model import Span
-from statsapi.store import Statistics
 from statsapi.times import SECOND_US, format_duration, format_timestamp
 
 blueprint = Blueprint("statistics", __name__)

@@ -19,7 +19,7 @@ from statsapi.api import cures
 from statsapi.api.schemas import StrictSchema
 from statsapi.errors import echo
 from statsapi.model import Key
-from statsapi.service import Reply, Service
+from statsapi.service.service import Reply, Service
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -33,13 +33,13 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from statsapi.api import cures
-from statsapi.api.elements import TooDeep, TooMany, Unclosed, find_elements
+from statsapi.api.decoding.elements import TooDeep, TooMany, Unclosed, find_elements
+from statsapi.api.incoming import EVENT_MAX_BYTES, why_not_json, why_not_utf8, with_cure
 from statsapi.api.problems import ERRORS_NAMED_MAX
-from statsapi.api.requests import EVENT_MAX_BYTES, why_not_json, why_not_utf8, with_cure
 from statsapi.api.schemas import SERIES_NAME, EventSchema
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
-from statsapi.service import ANY_TIME, Accepted
+from statsapi.service.service import ANY_TIME, Accepted
 from statsapi.times import (
     DAY_US,
     MICROSECONDS_BEYOND,

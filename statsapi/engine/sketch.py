@@ -39,7 +39,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.exact import interpolate, percentile_place
+from statsapi.engine.exact import interpolate, percentile_place
 from statsapi.model import Percent, Values
 
 # 5.5 decades of magnitudes at level 0. In a roll-up a bucket takes 2 to 6 bytes, so a busy minute stays below 4 kB.

@@ -34,7 +34,11 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi import rollup, sketch
+from statsapi.engine import rollup, sketch
+from statsapi.engine.rollup import Rolled, Rollups
+from statsapi.engine.sketch import Sketch
+from statsapi.engine.summary import Summary, combine
+from statsapi.engine.timeline import Timeline, step_details
 from statsapi.errors import ViewBroken
 from statsapi.model import (
     HOUR_US,
@@ -50,10 +54,6 @@ from statsapi.model import (
     TimestampsUs,
     Values,
 )
-from statsapi.rollup import Rolled, Rollups
-from statsapi.sketch import Sketch
-from statsapi.summary import Summary, combine
-from statsapi.timeline import Timeline, step_details
 
 # How many of the events that were too old to count are remembered, so that a wrongly stamped one can be found.
 LATE_REMEMBERED: Final = 1000

@@ -28,10 +28,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from statsapi.engine.sketch import Sketch, count_values
+from statsapi.engine.sketch import merge as merge_sketches
+from statsapi.engine.summary import Summary, combine
 from statsapi.model import HOUR_US, MINUTE_US, Values
-from statsapi.sketch import Sketch, count_values
-from statsapi.sketch import merge as merge_sketches
-from statsapi.summary import Summary, combine
 
 # Up to here a minute's values take less than their sums and buckets would.
 FEW: Final = 16

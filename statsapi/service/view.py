@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from statsapi import checkpoint
 from statsapi.clocks import SettledClock
+from statsapi.engine.store import Store
 from statsapi.errors import JournalUnavailable, StatsError, ViewNotReady
 from statsapi.journal import CLOCKS_DIFFER_US, START, HistoryChanged, Journal, Lost, Mark, time_after, wall_clock_us
 from statsapi.model import MIN_TS_US, Retention
-from statsapi.store import Store
+from statsapi.service import checkpoint
 
 logger = logging.getLogger("statsapi")
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.config import Config
 
-CONFIGURATION: Final = "python:statsapi.gunicorn_conf"
+CONFIGURATION: Final = "python:statsapi.server.gunicorn_conf"
 
 
 def _refuse(reason: str) -> NoReturn:

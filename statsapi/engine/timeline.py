@@ -55,10 +55,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.exact import CumulativeSums, interpolate, percentile_place, scaled_sums
+from statsapi.engine.exact import CumulativeSums, interpolate, percentile_place, scaled_sums
+from statsapi.engine.sketch import MAX_BUCKETS, Buckets, Sketch, count_values
+from statsapi.engine.summary import IDENTITY, Summary, combine
 from statsapi.model import MAX_TS_US, MIN_TS_US, Percent, TimestampsUs, Values
-from statsapi.sketch import MAX_BUCKETS, Buckets, Sketch, count_values
-from statsapi.summary import IDENTITY, Summary, combine
 
 # Smaller chunks leave less to sum at a window's edge, larger ones fewer to walk: summarise over 10M events took 78,
 # 95 and 150 µs with 4,096, 8,192 and 16,384, percentiles 5.1, 3.4 and 2.5 ms.

@@ -16,10 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from statsapi.errors import ConfigError
-
-# Loopback: whoever opens the service to a network does it on purpose. gunicorn_conf has them from here.
-HOST: Final = "127.0.0.1"
-PORT: Final = 8000
+from statsapi.server import HOST, PORT
 
 CONCURRENCY: Final = "WEB_CONCURRENCY"  # how many workers: what platforms set, and Gunicorn reads
 
@@ -83,7 +80,7 @@ def _serve(given: argparse.Namespace) -> int:
         options += ["--workers", str(given.workers)]
     if given.threads is not None:
         options += ["--threads", str(given.threads)]
-    from statsapi.gunicorn_app import Server
+    from statsapi.server.gunicorn_app import Server
 
     Server([*options, *given.passed_on]).run()
     return 0

@@ -49,7 +49,7 @@ from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import open_journal
 from statsapi.keys import ENTRIES_VARIABLE, FILE_VARIABLE, Keys
 from statsapi.metrics import Table
-from statsapi.service import Service
+from statsapi.service.service import Service
 
 # A connection is left to a worker that has fewer for PATIENCE_S in pauses of PAUSE_S, the epoll timeout's unit. A
 # worker

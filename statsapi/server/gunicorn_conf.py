@@ -1,23 +1,22 @@
 """How Gunicorn serves statsapi: `statsapi serve` and the gunicorn.conf.py of a checkout read it, from any folder.
 
-Command line and GUNICORN_CMD_ARGS win over every line here; code is in statsapi.serving.
+Command line and GUNICORN_CMD_ARGS win over every line here; code is in statsapi.server.serving.
 """
 
 import os
 
-from statsapi import serving
-from statsapi.serve_command import HOST, PORT
+from statsapi.server import HOST, PORT, serving
 
 wsgi_app = "statsapi.app:create_app()"
 
-# Loopback: who opens the service to a network does it on purpose (--bind; the container image and nginx's unit do).
+# --bind opens the service to a network; the container image and nginx's unit do.
 bind = f"{HOST}:{PORT}"
 
 # Threads of one process share one core's worth of Python, so cores are used by processes. WEB_CONCURRENCY is what
 # platforms set. `gunicorn` reads it before this file and ends in a traceback where it is not a number; `statsapi serve`
 # refuses that in one line.
 workers = int(os.environ.get("WEB_CONCURRENCY") or serving.default_workers())
-worker_class = "statsapi.serving.FairThreadWorker"
+worker_class = "statsapi.server.serving.FairThreadWorker"
 
 # Threads overlap the waits for the journal; more than four only add switches (benchmarks/README.md).
 threads = 4
@@ -41,7 +40,7 @@ control_socket_disable = True
 
 # nginx's log has the requests; STATSAPI_ACCESS_LOG=on brings ours, with request and key id, unlike this one.
 accesslog = None
-logger_class = "statsapi.serving.Logger"
+logger_class = "statsapi.server.serving.Logger"
 
 # The longest question is a list of series in the query; nginx's header buffers are 8 KiB as well.
 limit_request_line = 8190

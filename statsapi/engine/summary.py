@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from statsapi import exact
+from statsapi.engine import exact
 from statsapi.model import Values
 
 

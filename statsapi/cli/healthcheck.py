@@ -1,4 +1,4 @@
-"""`python -m statsapi.healthcheck [ADDRESS [PATH]]`: exit 0 when GET PATH is answered with 200, else 1 with the reason.
+"""`python -m statsapi.cli.healthcheck [ADDRESS [PATH]]`: exit 0 when GET PATH is answered with 200, else 1 and why.
 
 For containers without curl. ADDRESS is what Gunicorn binds: host:port (127.0.0.1:8000 unless given) or unix:/path.
 PATH is /healthz (the process answers) unless given; /readyz also wants the journal and the replay.

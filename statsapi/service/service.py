@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from statsapi.clocks import STEP_US, SettledClock, Step, monotonic_us
 from statsapi.config import Settings
+from statsapi.engine.placement import NONE, Bounds, Placed
+from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
 from statsapi.journal import CLOCKS_DIFFER_US, Decide, Journal, Lost, Proposal
 from statsapi.machine import default_max_events
 from statsapi.metrics import Metrics, State, expose
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
-from statsapi.placement import NONE, Bounds, Placed
-from statsapi.store import Store
+from statsapi.service.view import View
 from statsapi.times import (
     MINUTE_US,
     SECOND_US,
@@ -37,7 +38,6 @@ from statsapi.times import (
     parse_duration_us,
     spell_duration,
 )
-from statsapi.view import View
 
 logger = logging.getLogger("statsapi")
 

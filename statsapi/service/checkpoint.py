@@ -24,11 +24,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from statsapi import rollup
+from statsapi.engine import rollup
+from statsapi.engine.store import Store
 from statsapi.errors import JournalRefused
 from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Mark, decode_batch, encode_batch
 from statsapi.model import HOUR_US, MIN_TS_US, MINUTE_US, Deletion, Retention
-from statsapi.store import Store
 
 _VERSION: Final = 3
 _HEAD: Final = struct.Struct("<Bxxxxxxxqqqq")
