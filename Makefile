@@ -33,9 +33,9 @@ lint: $(VENV)/.dev  ## ruff, mypy, and who may import whom
 
 stress: $(VENV)/.dev  ## long randomised runs: make stress SEED=7 OPS=20000 MINUTES=10
 	STATSAPI_STRESS_OPS=$(or $(OPS),2000) STATSAPI_STRESS_SEED=$(or $(SEED),1) STATSAPI_STRESS_MINUTES=$(or $(MINUTES),3) \
-		$(BIN)/python -m pytest tests/test_timeline.py tests/test_simulation.py -k "stress or agree_with_a_list"
+		$(BIN)/python -m pytest tests/unit/test_timeline.py tests/unit/test_simulation.py -k "stress or agree_with_a_list"
 	STATSAPI_STRESS_DAMAGES=500 STATSAPI_STRESS_CUTS=500 STATSAPI_STRESS_SEED=$(or $(SEED),1) \
-		$(BIN)/python -m pytest tests/test_damage.py tests/test_power_cuts.py -k "right_or_refused or cut_loses"
+		$(BIN)/python -m pytest tests/processes/test_damage.py tests/processes/test_power_cuts.py -k "right_or_refused or cut_loses"
 
 soak: $(VENV)/.dev  ## twenty minutes at half load; figures, and a plot as SVG: make soak MINUTES=20
 	$(BIN)/python -m benchmarks.soak --minutes $(or $(MINUTES),20)

@@ -1,4 +1,4 @@
-"""The engines that tests/test_journal.py runs on: one entry each, nothing else to write for a new one."""
+"""The engines that tests/unit/test_journal.py runs on: one entry each, nothing else to write for a new one."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ need not be written anew each time. Keys and bytes are the caller's.
 Threads.  Every method may be called from several threads at once. A journal is opened by the process that
 uses it, after the fork. `close` may be called twice; any other call after it raises JournalUnavailable.
 
-Another engine is one more module with this protocol and one more line in OPENERS; tests/test_journal.py is
+Another engine is one more module with this protocol and one more line in OPENERS; tests/unit/test_journal.py is
 its suite.
 """
 

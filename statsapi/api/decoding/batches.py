@@ -9,7 +9,7 @@ say is EventSchema's to decide, here too, but at 5-8 µs an item it would cost t
 
 The fast way takes only what the schema takes and yields the same bits; whatever it is unsure of (a `24:00:00`, a null,
 a name out of the alphabet) goes to the schema, row by row, so one odd row does not slow its ten thousand neighbours.
-tests/test_batches.py holds the two against each other; benchmarks/decoding.py measures them.
+tests/unit/test_batches.py holds the two against each other; benchmarks/decoding.py measures them.
 """
 
 from __future__ import annotations

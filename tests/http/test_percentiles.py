@@ -24,8 +24,8 @@ from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, Percent, Reten
 from statsapi.times import format_timestamp
 from tests import oracles
 from tests.conftest import FakeClock
-from tests.test_api_seed import assert_problem
-from tests.test_sketch import any_finite, any_magnitude, assert_errors_hold, from_bits
+from tests.http.test_api_seed import assert_problem
+from tests.unit.test_sketch import any_finite, any_magnitude, assert_errors_hold, from_bits
 
 LARGEST = 1.7976931348623157e308
 TINIEST = 5e-324

@@ -26,8 +26,8 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from tests.conftest import FakeClock, redis_binary
+from tests.http.test_api_seed import assert_problem
 from tests.servers import ROOT, RedisServer, Server, gunicorn_server, redis_server, wait_until
-from tests.test_api_seed import assert_problem
 
 _TELLING = ("RateLimit-Policy", "RateLimit")
 

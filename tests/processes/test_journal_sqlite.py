@@ -38,7 +38,7 @@ from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
 from tests.journal_engines import event, segments, values
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture

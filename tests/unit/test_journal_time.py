@@ -10,7 +10,7 @@ import pytest
 from statsapi.journal import CLOCKS_DIFFER_US, START, Journal, Key, Mark, time_after
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, SECOND_US
 from tests.journal_engines import ENGINES, Clock, Engine, event, segments, values
-from tests.test_journal import checkpoint_at
+from tests.unit.test_journal import checkpoint_at
 
 NOW_US = 1_764_000_000 * SECOND_US
 

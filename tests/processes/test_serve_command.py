@@ -1,6 +1,6 @@
 """`statsapi serve`: real servers started from an empty folder, and every refusal in one line.
 
-tests/test_packaging.py starts the installed command; here it is `python -m statsapi serve` of this checkout.
+tests/processes/test_packaging.py starts the installed command; here it is `python -m statsapi serve` of this checkout.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gunicorn.config import make_settings
 from statsapi import __version__
 from statsapi.__main__ import main
 from statsapi.server import gunicorn_conf
+from tests.processes.test_operations import post
 from tests.servers import DEADLINE_S, ROOT, serve_environment, statsapi_serve, wait_until
-from tests.test_operations import post
 
 
 def refused(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:

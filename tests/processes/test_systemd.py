@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes.test_workers import now
 from tests.servers import ROOT, Server, stop, wait_until
-from tests.test_workers import now
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 

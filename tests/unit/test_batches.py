@@ -29,8 +29,8 @@ from statsapi.api.incoming import EVENT_MAX_BYTES, unpack
 from statsapi.api.schemas import EventSchema, Instant
 from statsapi.times import format_timestamp
 from tests.conftest import NOW
-from tests.test_api_seed import assert_problem
-from tests.test_times import OTHER_FORMS, REFUSED
+from tests.http.test_api_seed import assert_problem
+from tests.unit.test_times import OTHER_FORMS, REFUSED
 from tests.written_times import FORMS, REFUSED_FORMS, moments, refused, unix_us, written
 
 SCHEMA = EventSchema()

@@ -13,7 +13,7 @@ from statsapi.journal import open_journal
 from statsapi.keys import Keys
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_defaults() -> None:

@@ -50,7 +50,7 @@ from tests import oracles
 from tests.conftest import FakeClock, redis_binary
 from tests.journal_engines import shared_redis
 from tests.servers import wait_until
-from tests.test_sketch import any_finite, any_magnitude
+from tests.unit.test_sketch import any_finite, any_magnitude
 
 PS = [1, Fraction("33.3"), 50, 99]
 

@@ -14,7 +14,7 @@ from statsapi.config import Settings
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp
 from tests import oracles
 from tests.conftest import FakeClock
-from tests.test_api_seed import assert_problem
+from tests.http.test_api_seed import assert_problem
 
 VALUES = [0.1 * n for n in range(1, 25)]
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from statsapi.journal.sqlite import SqliteJournal
+from tests.processes.test_workers import now
 from tests.servers import ROOT, Server, gunicorn_server, wait_until
-from tests.test_workers import now
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -141,7 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = tmp_path / "disk"
     mount.mkdir()
     if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root; tests/test_journal_sqlite.py has the same by injection")
+        pytest.skip("mounting a tmpfs needs root; tests/processes/test_journal_sqlite.py has the same by injection")
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", mount], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no tmpfs may be mounted here ({done.stderr.strip()})")

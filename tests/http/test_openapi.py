@@ -24,7 +24,7 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.times import DAY_US
 from tests.conftest import NOW, FakeClock
-from tests.test_api_keys import CALLS
+from tests.http.test_api_keys import CALLS
 
 # Not positive_data_acceptance: that window, windows and start exclude each other, that a start must still be kept and a
 # cursor be one that was given, no schema of single parameters can say.

@@ -1,0 +1,1 @@
+"""Real processes: Gunicorn, nginx, Redis, Prometheus, the command line; started, signalled, killed and cut off."""
