@@ -9,6 +9,7 @@ metrics     counters that all workers of a machine share
 engine/     numbers and state: exact sums, summaries, sketches, timelines, the store behind its one lock
 journal/    the durable order of records: the truth;  SQLite, Redis, memory
 config      every setting;  keys: API keys;  clocks: which time to believe
+naming/     names of series, their tags, and patterns that choose some
 times       what reads a timestamp;  machine: cores and memory;  model, errors: what all share
 """
 

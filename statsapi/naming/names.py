@@ -1,0 +1,148 @@
+"""The names of series, and the tags that a name may carry.
+
+    latency;route=/users;status=200        base;key=value;key=value
+
+The name is the series: one set of tags has one *canonical* string, with its keys sorted, each once, in Unicode's
+normal form NFC. Whatever comes in is brought into that form here, or refused with what is wrong and what to write
+instead. Store and journal know nothing of tags.
+
+A name is printable Unicode text of 1 to NAME_MAX characters. It has no blank at either end, and does not begin with
+= + - or @, which spreadsheets run. `;` only separates tags. So `/api/users`, `GET /users` and `Länge` are names.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, Final
+
+from statsapi.errors import echo
+
+NAME_MAX: Final = 200
+
+NAME_RULE: Final = (
+    f"must be 1 to {NAME_MAX} printable characters, without a blank at either end, and not begin with = + - or @; "
+    "a semicolon separates tags: base;key=value"
+)
+
+_RUN_BY_SPREADSHEETS: Final = "=+-@"
+
+# Nearly every name: ASCII without tags, which is canonical as it stands.
+_PLAIN: Final = re.compile(r"(?![=+\-@ ])[ -:<-~]{0,199}[!-:<-~]\Z", re.ASCII)
+
+
+def canonical_name(text: str) -> str:
+    """The one string for that series. 0.3 µs for ASCII without tags, some µs else.
+
+    Raises ValueError where it is no name, with a sentence that says what is wrong and how to mend it.
+    """
+    if _PLAIN.match(text):
+        return text
+    text = unicodedata.normalize("NFC", text)
+    _require_text(text, "it")
+    base, *parts = text.split(";")
+    tags: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(
+                f"has {echo(part)!r} behind a semicolon, where a tag belongs: write base;key=value, or no semicolon"
+            )
+        _add_tag(tags, key, value)
+    return _join(base, tags)
+
+
+def fold_tags(name: str, tags: Mapping[str, Any]) -> str:
+    """The canonical name of `name` (which may carry tags too) with these tags. Some µs.
+
+    A value is a string, an integer or a boolean, which are written as JSON does. Raises ValueError as
+    `canonical_name` does.
+    """
+    base, held = split_name(canonical_name(name))
+    for key, value in tags.items():
+        _add_tag(held, unicodedata.normalize("NFC", key), unicodedata.normalize("NFC", _as_text(key, value)))
+    return _join(base, held)
+
+
+def split_name(name: str) -> tuple[str, dict[str, str]]:
+    """Base and tags of a canonical name."""
+    base, *parts = name.split(";")
+    return base, {key: value for key, _, value in (part.partition("=") for part in parts)}
+
+
+def tag_value(name: str, key: str) -> str | None:
+    """The value of that tag in a canonical name; None where it has none. 0.2 µs: the name itself is the index."""
+    sought = f";{key}="
+    at = name.find(sought)
+    if at < 0:
+        return None
+    first = at + len(sought)
+    end = name.find(";", first)
+    return name[first:] if end < 0 else name[first:end]
+
+
+def canonical_key(text: str) -> str:
+    """A tag's key, as names hold it. Raises ValueError as `canonical_name` does."""
+    key = unicodedata.normalize("NFC", text)
+    _require_key(key)
+    return key
+
+
+def _as_text(key: str, value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | str():
+            return str(value)
+        case None:
+            kind = "null"
+        case float():
+            kind = "a number with decimals"
+        case _:
+            kind = "not one value"
+    raise ValueError(f"has a tag {echo(key)!r} that is {kind}: give it as a string, or leave it out")
+
+
+def _add_tag(tags: dict[str, str], key: str, value: str) -> None:
+    _require_key(key)
+    if not value:
+        raise ValueError(f"has a tag {echo(key)!r} without a value: give it one, or leave the tag out")
+    if ";" in value:
+        raise ValueError(f"has a tag {echo(key)!r} whose value holds a semicolon, which separates tags: write another")
+    _require_text(value, f"the value of its tag {echo(key)!r}")
+    if tags.setdefault(key, value) != value:
+        raise ValueError(
+            f"has the tag {echo(key)!r} twice, as {echo(tags[key])!r} and as {echo(value)!r}: keep one of them"
+        )
+
+
+def _require_key(key: str) -> None:
+    if not key:
+        raise ValueError("has a tag without a key: write base;key=value")
+    if "=" in key or ";" in key:
+        raise ValueError(f"has a tag whose key {echo(key)!r} holds = or ;, which end a key: write another character")
+    _require_text(key, f"the key {echo(key)!r} of a tag")
+
+
+def _require_text(text: str, what: str) -> None:
+    """That it is printable, and has no blank at its ends."""
+    if not text.isprintable():
+        odd = next(character for character in text if not character.isprintable())
+        called = unicodedata.name(odd, "a control character" if unicodedata.category(odd) == "Cc" else "no character")
+        raise ValueError(f"holds U+{ord(odd):04X} ({called}), which cannot be printed: leave it out")
+    if text[:1] == " " or text[-1:] == " ":
+        raise ValueError(f"has a blank at an end: {what} must not begin or end with one")
+
+
+def _join(base: str, tags: dict[str, str]) -> str:
+    if not base:
+        raise ValueError("is empty before its tags: write base;key=value" if tags else "is empty: give it a name")
+    if base[-1] == " ":
+        raise ValueError("has a blank before the semicolon: leave it out")
+    if base[0] in _RUN_BY_SPREADSHEETS:
+        raise ValueError(f"begins with {base[0]}, which spreadsheets take for a formula: begin with another character")
+    name = ";".join([base, *(f"{key}={tags[key]}" for key in sorted(tags))])
+    if len(name) > NAME_MAX:
+        raise ValueError(f"has {len(name)} characters, with its tags: {NAME_MAX} at most")
+    return name
