@@ -15,7 +15,7 @@ from typing import Any
 from statsapi.config import Settings
 from statsapi.journal import open_journal
 from statsapi.service.service import Service
-from tests.conftest import FakeClock
+from tests.fakes import FakeClock
 
 
 class Counting(sqlite3.Connection):

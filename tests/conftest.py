@@ -2,83 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from statsapi.app import create_app
-from statsapi.clocks import Sample
 from statsapi.config import Settings
-from statsapi.journal.memory import MemoryJournal
-from statsapi.times import DAY_US, parse_timestamp_us
-
-NOW = "2025-11-21T07:45:00+00:00"
-
-
-class FakeClock:
-    """Microseconds since 1970 and a monotonic clock beside it, standing still until told otherwise.
-
-    It has stood for a day, but for one that is not `stood`: that machine has just started.
-    """
-
-    def __init__(self, now: str | int = NOW, *, stood: bool = True) -> None:
-        self.now_us = now if isinstance(now, int) else parse_timestamp_us(now)
-        self._monotonic_us = DAY_US
-        self.earlier = [Sample(0, self.now_us - DAY_US)] if stood else []
-
-    def __call__(self) -> int:
-        return self.now_us
-
-    def monotonic_us(self) -> int:
-        return self._monotonic_us
-
-    def advance(self, us: int) -> None:
-        """Time passes; what is negative sets the clock back."""
-        self.now_us += us
-        self._monotonic_us += max(us, 0)
-
-    def step(self, us: int) -> None:
-        """The clock is set, and no time passes."""
-        self.now_us += us
-
-
-class Skewed:
-    """A worker's clock that is off by so much from another, and moves with it; `step` is for this one alone."""
-
-    def __init__(self, clock: FakeClock, skew_us: int = 0, *, stood: bool = True) -> None:
-        self._clock = clock
-        self._skew_us = skew_us
-        self.monotonic_us = clock.monotonic_us
-        self.earlier = [Sample(0, clock() + skew_us - clock.monotonic_us())] if stood else []
-
-    def __call__(self) -> int:
-        return self._clock() + self._skew_us
-
-    def step(self, us: int) -> None:
-        self._skew_us += us
-
-
-class Opening:
-    """One worker's opening of a memory journal that several share, with a clock of its own. For one thread."""
-
-    def __init__(self, journal: MemoryJournal, clock: Callable[[], int]) -> None:
-        self._shared = journal
-        self._clock = clock
-        self.settled_us: Callable[[], int] = clock
-        self.local_clock_us = clock
-
-    def __getattr__(self, name: str) -> Any:
-        self._shared._clock_us = self._clock
-        self._shared.settled_us = self.settled_us
-        return getattr(self._shared, name)
-
-    def close(self) -> None:
-        """The journal is the others' too."""
+from tests.fakes import FakeClock
 
 
 @pytest.fixture
@@ -97,19 +29,3 @@ def app(clock: FakeClock) -> Iterator[Flask]:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
-
-
-def require_binary(*names: str) -> str:
-    """The path of a program that a test starts, the first of these there is: without one the test is skipped, but CI
-    must have it.
-    """
-    for name in names:
-        if path := shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin"):
-            return path
-    if os.environ.get("CI"):
-        pytest.fail(f"CI must have {names[0]} installed")
-    pytest.skip(f"{' or '.join(names)} is not installed")
-
-
-def redis_binary() -> str:
-    return require_binary("redis-server", "valkey-server")

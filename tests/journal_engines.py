@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from statsapi.journal import START, Journal, Mark, Proposal, Segment, open_journal, wall_clock_us
+from statsapi.journal import START, Appended, Checkpoint, Journal, Mark, Proposal, Segment, open_journal, wall_clock_us
 from statsapi.model import Deletion, EventBatch
-from tests.conftest import redis_binary
+from tests.programs import redis_binary
 from tests.servers import RedisServer, wait_until
 
 
@@ -100,16 +100,6 @@ ENGINES = {
 }
 
 
-class Clock:
-    """A clock that stands where it is put."""
-
-    def __init__(self, now_us: int = 1_000_000) -> None:
-        self.now_us = now_us
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
 def event(value: float = 1.0, series: str = "default", ts_us: int = 0) -> Proposal:
     return Proposal(EventBatch.single(series, ts_us, value))
 
@@ -136,3 +126,12 @@ def values(journal: Journal, after: Mark = START, **limits: int) -> dict[str, li
             else:
                 found.setdefault(change.series, []).extend(change.values.tolist())
     return found
+
+
+def mark_of(appended: Appended) -> Mark:
+    assert appended.mark is not None
+    return appended.mark
+
+
+def checkpoint_at(mark: Mark, appended_us: int = 0, state: bytes = b"") -> Checkpoint:
+    return Checkpoint(secrets.token_bytes(16), mark, appended_us, state)

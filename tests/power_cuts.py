@@ -21,8 +21,8 @@ import numpy as np
 from statsapi.journal import START, Checkpoint, Proposal
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
+from tests.servers import ROOT
 
-ROOT = Path(__file__).parent.parent
 SECTOR_BYTES = 512
 
 

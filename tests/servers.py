@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+from statsapi.times import format_timestamp
+
 ROOT = Path(__file__).parent.parent
 DEADLINE_S = 30.0  # for everything that takes milliseconds on a quiet machine
 
@@ -97,7 +99,7 @@ class Server:
 
     def wait_for_journals(self, count: int) -> None:
         """Until so many workers have opened their journal: before that, connections go to those that have."""
-        self._wait_until(lambda: self.log.count("the journal is ") >= count, f"{count} journals")
+        self.wait_until(lambda: self.log.count("the journal is ") >= count, f"{count} journals")
 
     def cpu_seconds(self) -> float:
         """What the workers have used of processors so far."""
@@ -126,9 +128,9 @@ class Server:
                         return alive
             return set()
 
-        return self._wait_until(answering, f"{count} workers")
+        return self.wait_until(answering, f"{count} workers")
 
-    def _wait_until(self, condition: Callable[[], Any], what: str) -> Any:
+    def wait_until(self, condition: Callable[[], Any], what: str) -> Any:
         try:
             return wait_until(condition, what)
         except AssertionError as error:
@@ -138,7 +140,7 @@ class Server:
         self.process.send_signal(number)
 
     def wait_for_log(self, text: str) -> None:
-        self._wait_until(lambda: text in self.log, f"{text!r} in the log")
+        self.wait_until(lambda: text in self.log, f"{text!r} in the log")
 
 
 class Client:
@@ -174,6 +176,14 @@ class Client:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def now() -> str:
+    return format_timestamp(time.time_ns() // 1000)
+
+
+def post(server: Server, value: float) -> tuple[int, Any]:
+    return server.request("POST", "/event", {"timestamp": now(), "value": value})
 
 
 def start_gunicorn(

@@ -35,7 +35,7 @@ from statsapi.journal.memory import MemoryJournal
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, SECOND_US, Deletion, EventBatch, Key, Part, Span
 from statsapi.service.service import Recorded, Service
 from tests import oracles
-from tests.conftest import FakeClock, Opening, Skewed
+from tests.fakes import FakeClock, Opening, Skewed
 
 SERIES: Final = ("a", "b", "c")
 WORKERS: Final = 4

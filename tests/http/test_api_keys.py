@@ -27,21 +27,11 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from statsapi.keys import Keys, new_key
-from tests.conftest import NOW, FakeClock
+from tests.calls import CALLS
+from tests.fakes import NOW, FakeClock
 from tests.servers import ROOT, Server, gunicorn_server, start_gunicorn, wait_until
 
 EVENT = {"timestamp": NOW, "value": 42.5}
-CALLS = [
-    ("POST", "/event", "write"),
-    ("POST", "/events", "write"),
-    ("GET", "/events", "read"),
-    ("GET", "/statistics", "read"),
-    ("GET", "/statistics/timeline?window=1h&step=1m", "read"),
-    ("GET", "/series", "read"),
-    ("GET", "/metrics", "read"),
-    ("DELETE", "/series/default", "admin"),
-    ("GET", "/debug/events", "admin"),
-]
 
 
 @contextmanager
@@ -406,7 +396,7 @@ def test_rotation_on_a_running_server(tmp_path: Path) -> None:
         store(f"a admin {new}")
         before = server.workers()
         server.signal(signal.SIGHUP)
-        server._wait_until(
+        server.wait_until(
             lambda: len(server.workers()) == 2 and server.workers().isdisjoint(before), "the workers to be replaced"
         )
         assert server.process.poll() is None
@@ -417,7 +407,7 @@ def test_rotation_on_a_running_server(tmp_path: Path) -> None:
         store(held_late.line())
         before = server.workers()
         server.signal(signal.SIGHUP)
-        server._wait_until(
+        server.wait_until(
             lambda: len(server.workers()) == 2 and server.workers().isdisjoint(before), "the workers to be replaced"
         )
         settle(server, good=late, bad=old)

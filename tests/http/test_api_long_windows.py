@@ -13,8 +13,8 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp
 from tests import oracles
-from tests.conftest import FakeClock
-from tests.http.test_api_seed import assert_problem
+from tests.calls import assert_problem
+from tests.fakes import FakeClock
 
 VALUES = [0.1 * n for n in range(1, 25)]
 

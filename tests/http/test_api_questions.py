@@ -17,8 +17,8 @@ from flask.testing import FlaskClient
 
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
 from tests import oracles
-from tests.conftest import NOW, FakeClock
-from tests.http.test_api_seed import assert_problem, post
+from tests.calls import assert_problem, post
+from tests.fakes import NOW, FakeClock
 
 VALUES = [1.5, -2.0, 1e16, 0.1, 42.0, 3.25, 7.0, 0.1]
 

@@ -16,9 +16,8 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.journal.memory import MemoryJournal
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_timestamp
-from tests.conftest import NOW, FakeClock
-from tests.http.test_api_seed import assert_problem, post
-from tests.unit.test_service import SharedJournal
+from tests.calls import assert_problem, post
+from tests.fakes import NOW, FakeClock, SharedJournal
 
 EVENT = {"timestamp": NOW, "value": 42.5}
 

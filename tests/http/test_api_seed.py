@@ -12,24 +12,8 @@ from flask.testing import FlaskClient
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, format_timestamp
-from tests.conftest import NOW, FakeClock
-
-
-def post(client: FlaskClient, timestamp: Any, value: Any, **more: Any) -> Any:
-    return client.post("/event", json={"timestamp": timestamp, "value": value, **more})
-
-
-def assert_problem(response: Any, status: int, code: str) -> dict[str, Any]:
-    """Every error is application/problem+json with the five members, and its status twice the same."""
-    assert response.status_code == status
-    assert response.content_type == "application/problem+json"
-    body: dict[str, Any] = json.loads(response.data)
-    assert list(body)[:4] == ["type", "title", "status", "detail"]
-    assert body["type"] == f"urn:statsapi:problem:{code}"
-    assert body["status"] == status
-    assert body["title"]
-    assert body["detail"]
-    return body
+from tests.calls import assert_problem, post
+from tests.fakes import NOW, FakeClock
 
 
 def test_post_event(client: FlaskClient) -> None:

@@ -21,7 +21,7 @@ from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal.memory import MemoryJournal
 from statsapi.times import SECOND_US
-from tests.conftest import FakeClock
+from tests.fakes import FakeClock
 from tests.servers import gunicorn_server, wait_until
 
 

@@ -22,7 +22,7 @@ from flask.testing import FlaskClient
 from statsapi.api.logs import JsonFormatter, PlainFormatter
 from statsapi.app import create_app
 from statsapi.config import Settings
-from tests.conftest import NOW, FakeClock
+from tests.fakes import NOW, FakeClock
 from tests.servers import Server, gunicorn_server, start_gunicorn, stop, wait_until
 
 EVENT = {"timestamp": NOW, "value": 1.0}

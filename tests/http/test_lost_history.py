@@ -17,7 +17,7 @@ from statsapi.journal import HistoryChanged, Lost, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.metrics import Metrics, Table
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, format_timestamp
-from tests.conftest import FakeClock
+from tests.fakes import FakeClock
 
 
 class Replaceable(MemoryJournal):

@@ -21,7 +21,6 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 from statsapi.app import create_app
 from statsapi.config import Settings
@@ -31,34 +30,10 @@ from statsapi.journal import Proposal, open_journal
 from statsapi.metrics import BUCKETS, ROUTES, Metrics, Table
 from statsapi.model import EventBatch
 from statsapi.times import HOUR_US, MINUTE_US
-from tests.conftest import NOW, FakeClock, require_binary
+from tests.calls import Samples, samples_of, scrape, value
+from tests.fakes import NOW, FakeClock
+from tests.programs import require_binary
 from tests.servers import Server, gunicorn_server, wait_until
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def samples_of(text: str) -> Samples:
-    """Every sample of a scrape, by name and labels; none comes twice."""
-    found: Samples = {}
-    for family in text_string_to_metric_families(text):
-        assert family.documentation
-        assert family.type != "unknown"
-        for sample in family.samples:
-            key = sample.name, frozenset(sample.labels.items())
-            assert key not in found
-            found[key] = sample.value
-    return found
-
-
-def value(samples: Samples, name: str, **labels: str) -> float | None:
-    return samples.get((name, frozenset(labels.items())))
-
-
-def scrape(client: FlaskClient) -> Samples:
-    answer = client.get("/metrics")
-    assert answer.status_code == 200
-    assert answer.content_type.startswith("text/plain; version=")
-    return samples_of(answer.text)
 
 
 def scrape_server(server: Server) -> Samples:

@@ -23,8 +23,8 @@ from schemathesis.specs.openapi.checks import (
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.times import DAY_US
-from tests.conftest import NOW, FakeClock
-from tests.http.test_api_keys import CALLS
+from tests.calls import CALLS
+from tests.fakes import NOW, FakeClock
 
 # Not positive_data_acceptance: that window, windows and start exclude each other, that a start must still be kept and a
 # cursor be one that was given, no schema of single parameters can say.

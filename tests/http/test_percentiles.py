@@ -23,9 +23,9 @@ from statsapi.engine.timeline import Timeline
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, Percent, Retention, Span, TimestampsUs, Values
 from statsapi.times import format_timestamp
 from tests import oracles
-from tests.conftest import FakeClock
-from tests.http.test_api_seed import assert_problem
-from tests.unit.test_sketch import any_finite, any_magnitude, assert_errors_hold, from_bits
+from tests.calls import assert_problem
+from tests.fakes import FakeClock
+from tests.oracles import any_finite, any_magnitude, assert_errors_hold, from_bits
 
 LARGEST = 1.7976931348623157e308
 TINIEST = 5e-324

@@ -25,8 +25,9 @@ from statsapi.api.ratelimits import REDIS_TIMEOUT_S, SqliteStorage
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
-from tests.conftest import FakeClock, redis_binary
-from tests.http.test_api_seed import assert_problem
+from tests.calls import assert_problem
+from tests.fakes import FakeClock
+from tests.programs import redis_binary
 from tests.servers import ROOT, RedisServer, Server, gunicorn_server, redis_server, wait_until
 
 _TELLING = ("RateLimit-Policy", "RateLimit")
@@ -357,14 +358,14 @@ def test_redis_that_is_away_holds_nobody_up(tmp_path: Path, redis: RedisServer, 
             redis.kill()
         else:
             redis.signal(signal.SIGSTOP)
-        server._wait_until(lambda: server.log.count("Requests are not limited while") == 2, "both workers to say so")
+        server.wait_until(lambda: server.log.count("Requests are not limited while") == 2, "both workers to say so")
         already = len(found)
         wait_until(lambda: len(found) > already + 20, "requests meanwhile")
         if gone == "killed":
             redis.start()
         else:
             redis.signal(signal.SIGCONT)
-        server._wait_until(lambda: server.log.count("Requests can be counted again") == 2, "both workers to say so")
+        server.wait_until(lambda: server.log.count("Requests can be counted again") == 2, "both workers to say so")
         stop_asking.set()
         asking.join()
         statuses, _ = asked_at_once([server], 10)  # a Redis that was killed counts from zero
@@ -388,4 +389,4 @@ def test_redis_that_is_not_there_at_start(tmp_path: Path, redis: RedisServer) ->
     with gunicorn_server(tmp_path / "a", workers=1, env=env) as server:
         assert [server.request("GET", "/series")[0] for _ in range(9)] == [200] * 9
         redis.start()
-        server._wait_until(lambda: server.request("GET", "/series")[0] == 429, "the limit")
+        server.wait_until(lambda: server.request("GET", "/series")[0] == 429, "the limit")

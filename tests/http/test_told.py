@@ -34,9 +34,9 @@ from statsapi.times import (
     parse_duration_us,
     parse_timestamp_us,
 )
-from tests.conftest import NOW, FakeClock
-from tests.http.test_api_seed import assert_problem
-from tests.http.test_metrics import scrape, value
+from tests.calls import assert_problem, scrape, value
+from tests.fakes import NOW, FakeClock
+from tests.servers import ROOT
 
 NOW_US = parse_timestamp_us(NOW)
 KEPT_SINCE = "2025-11-20T07:40:00+00:00"  # a day and the grace ago
@@ -571,7 +571,7 @@ def test_its_advice_holds() -> None:
 
 def test_the_readme_moves_a_file_as_it_says(tmp_path: Path) -> None:
     """The lines that it shows make a file of now out of an old one."""
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     (program,) = re.findall(r"python3 -c '\n(.*?)' 214904700 < old.csv", readme, re.DOTALL)
     old = "timestamp,value,series\n2019-01-29T00:00:00Z,1,a\n2019-01-30T00:00:00Z,2.5,\n"
     moved = subprocess.run(

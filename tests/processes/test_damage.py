@@ -33,9 +33,7 @@ from statsapi.journal.format import (
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch
 from tests.journal_sample import KEYS, answers, contents
-from tests.servers import gunicorn_server
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.servers import ROOT, gunicorn_server
 
 I64 = st.integers(-(1 << 63), (1 << 63) - 1)
 U32 = st.integers(0, (1 << 32) - 1)

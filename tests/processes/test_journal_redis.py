@@ -22,8 +22,8 @@ from statsapi.journal.format import piece_checksum
 from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_streams import LEASE_US, NEAR_RECORDS, PART_BYTES
 from statsapi.model import Deletion, EventBatch, Part
-from tests.conftest import redis_binary, require_binary
 from tests.journal_engines import TICK, event, segments, shared_redis, values
+from tests.programs import redis_binary, require_binary
 from tests.servers import ROOT, RedisServer, free_port
 
 LARGE = Proposal(EventBatch((Part("default", np.arange(10_000), np.arange(10_000) / 8),)))

@@ -37,8 +37,7 @@ from statsapi.journal.format import encode
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
 from tests.journal_engines import event, segments, values
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.servers import ROOT
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -24,27 +23,8 @@ from werkzeug.test import EnvironBuilder
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.keys import new_key
-from tests.conftest import require_binary
+from tests.programs import nginx_with, require_binary
 from tests.servers import ROOT, Server, free_port, gunicorn_server, stop, wait_until
-
-MAIN = """
-daemon off;
-pid {dir}/nginx.pid;
-error_log {dir}/error.log;
-worker_processes 1;
-{user}
-events {{ worker_connections 512; }}
-http {{
-    access_log off;
-    client_body_temp_path {dir}/body;
-    proxy_temp_path {dir}/proxy;
-    fastcgi_temp_path {dir}/fastcgi;
-    uwsgi_temp_path {dir}/uwsgi;
-    scgi_temp_path {dir}/scgi;
-    include {dir}/site.conf;
-}}
-"""
-
 
 PROBE = "tests.servers:app"
 
@@ -88,30 +68,6 @@ def nginx(directory: Path, socket_path: Path, header_timeout: str = "15s", tls: 
         site = site.replace(old, new)
     with nginx_with(directory, site, port):
         yield port
-
-
-@contextmanager
-def nginx_with(directory: Path, site: str, port: int) -> Iterator[None]:
-    """nginx with this in its http context, up when it listens to the port."""
-    binary = require_binary("nginx")
-    (directory / "site.conf").write_text(site)
-    user = "user root;" if os.geteuid() == 0 else ""
-    (directory / "nginx.conf").write_text(MAIN.format(dir=directory, user=user))
-    process = subprocess.Popen(
-        [binary, "-c", str(directory / "nginx.conf"), "-p", str(directory), "-e", str(directory / "error.log")]
-    )
-    try:
-
-        def listening() -> bool:
-            assert process.poll() is None, (directory / "error.log").read_text()
-            with socket.socket() as sock:
-                return sock.connect_ex(("127.0.0.1", port)) == 0
-
-        wait_until(listening, "nginx to listen")
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, str, Any]:

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from statsapi.journal.sqlite import SqliteJournal
-from tests.processes.test_workers import now
-from tests.servers import ROOT, Server, gunicorn_server, wait_until
+from tests.servers import ROOT, Server, gunicorn_server, now, post, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -25,10 +24,6 @@ def statsapi(*arguments: str | Path, env: Mapping[str, str]) -> subprocess.Compl
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("STATSAPI_")}
     command = [sys.executable, "-m", "statsapi", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env={**inherited, **env}, capture_output=True, text=True, timeout=60)
-
-
-def post(server: Server, value: float) -> tuple[int, Any]:
-    return server.request("POST", "/event", {"timestamp": now(), "value": value})
 
 
 def statistics_of_each_worker(server: Server, workers: int) -> list[Any]:

@@ -20,9 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from statsapi import __version__
-from tests.conftest import require_binary
-from tests.processes.test_operations import post
-from tests.servers import DEADLINE_S, ROOT, serve_environment, statsapi_serve
+from tests.programs import require_binary
+from tests.servers import DEADLINE_S, ROOT, post, serve_environment, statsapi_serve
 
 UV = Path(sys.executable).with_name("uv")
 NO_INDEX = re.compile(r"dns error|[Ff]ailed to fetch|client error \(Connect\)|network connectivity|timed out")

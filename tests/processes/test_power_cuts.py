@@ -15,7 +15,8 @@ import pytest
 from statsapi.journal import START, find_damage
 from statsapi.journal.sqlite import SqliteJournal
 from tests.journal_engines import event, values
-from tests.power_cuts import ROOT, Disk, trace
+from tests.power_cuts import Disk, trace
+from tests.servers import ROOT
 
 CUTS = int(os.environ.get("STATSAPI_STRESS_CUTS", "120"))
 SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))

@@ -15,8 +15,8 @@ import redis
 from statsapi.errors import JournalDamaged, JournalRefused, StatsError
 from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Key, Proposal, open_journal
 from statsapi.model import EventBatch, Part
-from tests.conftest import redis_binary
 from tests.journal_engines import event, segments, shared_redis, values
+from tests.programs import redis_binary
 
 RECORDS = 40
 

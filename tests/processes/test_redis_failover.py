@@ -14,8 +14,8 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable
 from statsapi.journal import START, Journal, open_journal
-from tests.conftest import redis_binary
 from tests.journal_engines import event, segments, values
+from tests.programs import redis_binary
 from tests.redis_load import body, posting
 from tests.servers import RedisServer, gunicorn_server, wait_until
 

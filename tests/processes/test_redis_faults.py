@@ -21,8 +21,9 @@ from statsapi.errors import JournalUnavailable
 from statsapi.journal import HistoryChanged, Key, Mark, Proposal, Segment, open_journal
 from statsapi.model import EventBatch, Part
 from statsapi.times import format_timestamp
-from tests.conftest import FakeClock, redis_binary
+from tests.fakes import FakeClock
 from tests.journal_engines import event, shared_redis, values
+from tests.programs import redis_binary
 from tests.redis_load import body, posting
 from tests.servers import Line, RedisServer, gunicorn_server, start_gunicorn, stop, wait_until
 

@@ -21,8 +21,8 @@ from statsapi.journal.redis_streams import RedisJournal
 from statsapi.model import EventBatch
 from statsapi.service.service import Service
 from statsapi.times import format_timestamp
-from tests.conftest import redis_binary
 from tests.journal_engines import event, segments, shared_redis, values
+from tests.programs import redis_binary
 from tests.servers import RedisServer
 
 Open = Callable[[], Journal]

@@ -20,8 +20,7 @@ from gunicorn.config import make_settings
 from statsapi import __version__
 from statsapi.__main__ import main
 from statsapi.server import gunicorn_conf
-from tests.processes.test_operations import post
-from tests.servers import DEADLINE_S, ROOT, serve_environment, statsapi_serve, wait_until
+from tests.servers import DEADLINE_S, ROOT, post, serve_environment, statsapi_serve, wait_until
 
 
 def refused(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:

@@ -18,9 +18,8 @@ import yaml
 
 from statsapi.config import env_names
 from statsapi.times import format_timestamp
-from tests.conftest import redis_binary, require_binary
 from tests.journal_engines import shared_redis
-from tests.processes.test_nginx import nginx_with
+from tests.programs import nginx_with, redis_binary, require_binary
 from tests.servers import ROOT, Server, free_port, gunicorn_server
 
 COMPOSE = ROOT / "docker-compose.machines.yml"

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.test_workers import now
-from tests.servers import ROOT, Server, stop, wait_until
+from tests.servers import ROOT, Server, now, stop, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="systemd is Linux's")
 

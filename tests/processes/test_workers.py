@@ -7,17 +7,11 @@ import os
 import random
 import signal
 import threading
-import time
 from itertools import count
 from pathlib import Path
 
 from statsapi.machine import default_max_events
-from statsapi.times import format_timestamp
-from tests.servers import Server, gunicorn_server, start_gunicorn, stop, wait_until
-
-
-def now() -> str:
-    return format_timestamp(time.time_ns() // 1000)
+from tests.servers import Server, gunicorn_server, now, start_gunicorn, stop, wait_until
 
 
 def test_read_your_writes_across_four_workers(tmp_path: Path) -> None:

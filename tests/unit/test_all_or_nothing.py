@@ -25,7 +25,7 @@ from statsapi.service import checkpoint, view
 from statsapi.service.service import Service
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US
 from tests import oracles
-from tests.conftest import FakeClock
+from tests.fakes import FakeClock
 
 # A line of any of these may raise. Not what takes and releases locks: memory does not end between those.
 _FILES = {module.__file__ for module in (checkpoint, exact, rollup, sketch, store, summary, timeline, view)}

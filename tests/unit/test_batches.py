@@ -28,10 +28,9 @@ from statsapi.api.decoding.batches import ERRORS_NAMED_MAX, Decoded, decode, dec
 from statsapi.api.incoming import EVENT_MAX_BYTES, unpack
 from statsapi.api.schemas import EventSchema, Instant
 from statsapi.times import format_timestamp
-from tests.conftest import NOW
-from tests.http.test_api_seed import assert_problem
-from tests.unit.test_times import OTHER_FORMS, REFUSED
-from tests.written_times import FORMS, REFUSED_FORMS, moments, refused, unix_us, written
+from tests.calls import assert_problem
+from tests.fakes import NOW
+from tests.written_times import FORMS, OTHER_FORMS, REFUSED, REFUSED_FORMS, moments, refused, unix_us, written
 
 SCHEMA = EventSchema()
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"

@@ -21,7 +21,7 @@ from statsapi.model import MIN_TS_US, Deletion, EventBatch, Key, Part, Span
 from statsapi.service.service import Recorded, Service
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
 from tests import oracles
-from tests.conftest import FakeClock, Opening, Skewed
+from tests.fakes import FakeClock, Opening, Skewed
 
 KEEP_US = HOUR_US + GRACE_US
 DAYS3_US = 3 * DAY_US

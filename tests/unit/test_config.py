@@ -12,8 +12,7 @@ from statsapi.errors import ConfigError, JournalRefused
 from statsapi.journal import open_journal
 from statsapi.keys import Keys
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.servers import ROOT
 
 
 def test_defaults() -> None:

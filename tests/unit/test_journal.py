@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from statsapi.errors import ConfigError, IdempotencyConflict, JournalRefused, Jo
 from statsapi.journal import (
     START,
     Appended,
-    Checkpoint,
     Events,
     HistoryChanged,
     Journal,
@@ -31,7 +29,8 @@ from statsapi.journal import (
 )
 from statsapi.journal.format import ALONE_FROM_BYTES, COLUMNAR_FROM, decode_records, encode
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Part
-from tests.journal_engines import ENGINES, TICK, Clock, Engine, event, segments, values
+from tests.fakes import FakeClock
+from tests.journal_engines import ENGINES, TICK, Engine, checkpoint_at, event, mark_of, segments, values
 
 HOUR_US = 3_600_000_000
 
@@ -44,22 +43,13 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(1_000_000)
 
 
 @pytest.fixture
-def journal(engine: Engine, clock: Clock) -> Journal:
+def journal(engine: Engine, clock: FakeClock) -> Journal:
     return engine.open(clock)
-
-
-def mark_of(appended: Appended) -> Mark:
-    assert appended.mark is not None
-    return appended.mark
-
-
-def checkpoint_at(mark: Mark, appended_us: int = 0, state: bytes = b"") -> Checkpoint:
-    return Checkpoint(secrets.token_bytes(16), mark, appended_us, state)
 
 
 def together(*jobs: Callable[[], object]) -> list[object]:
@@ -113,7 +103,7 @@ def test_marks_rise_and_name_records(journal: Journal) -> None:
     assert segments(journal)[-1].mark == marks[-1]
 
 
-def test_time_never_falls(engine: Engine, clock: Clock) -> None:
+def test_time_never_falls(engine: Engine, clock: FakeClock) -> None:
     """A clock that goes backwards gives the previous record's time, also after opening the journal again."""
     journal = engine.open(clock)
     given_us = [journal.append(event()).appended_us]
@@ -127,10 +117,10 @@ def test_time_never_falls(engine: Engine, clock: Clock) -> None:
     assert segment.appended_us == given_us[-1]
     if engine.survives:
         journal.close()
-        assert engine.open(Clock(7)).append(event()).appended_us == given_us[-1]
+        assert engine.open(FakeClock(7)).append(event()).appended_us == given_us[-1]
 
 
-def test_time_and_positions_outlive_compaction(engine: Engine, clock: Clock) -> None:
+def test_time_and_positions_outlive_compaction(engine: Engine, clock: FakeClock) -> None:
     """After everything was compacted and removed, time and positions go on from where they were."""
     journal = engine.open(clock)
     last = [journal.append(event()) for _ in range(10)][-1]
@@ -146,7 +136,7 @@ def test_time_and_positions_outlive_compaction(engine: Engine, clock: Clock) -> 
     assert values(journal, mark_of(last)) == {"default": [2.0]}
 
 
-def test_a_tick_only_moves_time(journal: Journal, clock: Clock) -> None:
+def test_a_tick_only_moves_time(journal: Journal, clock: FakeClock) -> None:
     """A batch without parts is a record without changes."""
     clock.now_us += 10
     tick = journal.append(TICK)
@@ -181,7 +171,7 @@ def test_limits_cut_segments(journal: Journal) -> None:
     assert values(journal, limit_bytes=100) == {"default": [float(number) for number in range(10)]}
 
 
-def test_runs_are_merged_by_series(journal: Journal, clock: Clock) -> None:
+def test_runs_are_merged_by_series(journal: Journal, clock: FakeClock) -> None:
     """Small records between two deletions come as one run per series, in arrival order, each with its time."""
     for number in range(60):
         clock.now_us += 1
@@ -410,7 +400,7 @@ def test_a_key_with_another_request_is_a_conflict(journal: Journal) -> None:
     assert values(journal) == {"default": [1.0]}
 
 
-def test_a_key_expires(journal: Journal, clock: Clock) -> None:
+def test_a_key_expires(journal: Journal, clock: FakeClock) -> None:
     """A key is known until its lifetime is over, and new from then on."""
     journal.append(event(1.0), key=key_of(ttl_us=10))
     clock.now_us += 9
@@ -594,7 +584,7 @@ def test_an_acknowledged_append_is_read_at_once(journal: Journal) -> None:
 # Checkpoints
 
 
-def test_a_checkpoint_replaces_the_prefix(journal: Journal, clock: Clock) -> None:
+def test_a_checkpoint_replaces_the_prefix(journal: Journal, clock: FakeClock) -> None:
     """A view that starts reads the checkpoint and goes on after it; one at its mark goes on; one behind
     starts afresh.
     """
@@ -832,7 +822,7 @@ def test_size_and_promise(journal: Journal) -> None:
     assert journal.promise
 
 
-def test_info(journal: Journal, clock: Clock) -> None:
+def test_info(journal: Journal, clock: FakeClock) -> None:
     """The journal tells its records, positions, times and checkpoint, also when it is empty or all compacted."""
     empty = journal.info()
     assert (empty.records, empty.last_position, empty.appended_us, empty.checkpoint_position) == (0, None, None, None)

@@ -9,8 +9,8 @@ import pytest
 
 from statsapi.journal import CLOCKS_DIFFER_US, START, Journal, Key, Mark, time_after
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, SECOND_US
-from tests.journal_engines import ENGINES, Clock, Engine, event, segments, values
-from tests.unit.test_journal import checkpoint_at
+from tests.fakes import FakeClock
+from tests.journal_engines import ENGINES, Engine, checkpoint_at, event, segments, values
 
 NOW_US = 1_764_000_000 * SECOND_US
 
@@ -23,16 +23,16 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock(NOW_US)
+def clock() -> FakeClock:
+    return FakeClock(NOW_US)
 
 
 @pytest.fixture
-def journal(engine: Engine, clock: Clock) -> Journal:
+def journal(engine: Engine, clock: FakeClock) -> Journal:
     return engine.open(clock)
 
 
-def append_at(journal: Journal, clock: Clock, now_us: int, value: float = 1.0) -> int:
+def append_at(journal: Journal, clock: FakeClock, now_us: int, value: float = 1.0) -> int:
     clock.now_us = now_us
     return journal.append(event(value)).appended_us
 
@@ -56,7 +56,7 @@ def test_time_after_a_record(clock_us: int, last_us: int, time_us: int) -> None:
 
 
 @pytest.mark.parametrize("wrong_us", [NOW_US + 3 * DAY_US, NOW_US + 80 * 365 * DAY_US, NOW_US + MINUTE_US + 100])
-def test_a_clock_that_was_ahead_is_left_behind(engine: Engine, clock: Clock, wrong_us: int) -> None:
+def test_a_clock_that_was_ahead_is_left_behind(engine: Engine, clock: FakeClock, wrong_us: int) -> None:
     """What was appended while the clock was ahead keeps its stamp; what comes after has the right time at once."""
     journal = engine.open(clock)
     assert append_at(journal, clock, NOW_US, 1.0) == NOW_US
@@ -70,7 +70,7 @@ def test_a_clock_that_was_ahead_is_left_behind(engine: Engine, clock: Clock, wro
 
 
 @pytest.mark.parametrize("wrong_us", [0, 1, NOW_US - 3 * DAY_US])
-def test_a_clock_that_is_behind_is_followed(journal: Journal, clock: Clock, wrong_us: int) -> None:
+def test_a_clock_that_is_behind_is_followed(journal: Journal, clock: FakeClock, wrong_us: int) -> None:
     """A clock that says 1970 stamps 1970, and the right time again as soon as it is put right."""
     assert append_at(journal, clock, NOW_US) == NOW_US
     assert append_at(journal, clock, wrong_us) == wrong_us
@@ -79,7 +79,7 @@ def test_a_clock_that_is_behind_is_followed(journal: Journal, clock: Clock, wron
     assert segment.appended_us == NOW_US + 1
 
 
-def test_a_read_tells_the_time(journal: Journal, clock: Clock) -> None:
+def test_a_read_tells_the_time(journal: Journal, clock: FakeClock) -> None:
     """Each segment says what the engine's clock says, also one with nothing new in it and after wrong stamps."""
     assert journal.read(START).now_us == NOW_US
     append_at(journal, clock, NOW_US + 3 * DAY_US)
@@ -98,7 +98,7 @@ def read_until(journal: Journal, until_us: int, wrong_after_us: int | None) -> l
     return found
 
 
-def test_a_wrong_stamp_does_not_end_a_read(journal: Journal, clock: Clock) -> None:
+def test_a_wrong_stamp_does_not_end_a_read(journal: Journal, clock: FakeClock) -> None:
     """The journal ends before the first record later than the bound, but not for one known to be stamped wrongly."""
     stamps_us = [0, 1, 3 * DAY_US, 3 * DAY_US, 3 * DAY_US, 2, 3 * DAY_US, 70 * MINUTE_US]
     for number, offset_us in enumerate(stamps_us):
@@ -113,7 +113,7 @@ def key() -> Key:
     return Key(b"name", b"digest", HOUR_US)
 
 
-def test_keys_are_forgotten_by_time_that_has_stood(journal: Journal, clock: Clock) -> None:
+def test_keys_are_forgotten_by_time_that_has_stood(journal: Journal, clock: FakeClock) -> None:
     """A clock that is ahead makes no key unknown, in a look-up, an append, a decision or housekeeping; time that has
     stood does.
     """
@@ -135,7 +135,7 @@ def test_keys_are_forgotten_by_time_that_has_stood(journal: Journal, clock: Cloc
     assert values(journal) == {"default": [1.0, 4.0]}
 
 
-def test_the_checkpoint_has_its_records_time(journal: Journal, clock: Clock) -> None:
+def test_the_checkpoint_has_its_records_time(journal: Journal, clock: FakeClock) -> None:
     """After everything was compacted time goes on from the last record, wrongly stamped or not."""
     append_at(journal, clock, NOW_US + 3 * DAY_US)
     append_at(journal, clock, NOW_US)

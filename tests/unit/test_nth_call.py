@@ -21,7 +21,7 @@ from statsapi.errors import JournalUnavailable, StatsError
 from statsapi.journal import open_journal
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, EventBatch, Key, Part, Span
 from statsapi.service.service import Service
-from tests.conftest import FakeClock
+from tests.fakes import FakeClock
 
 _connect = sqlite3.connect
 

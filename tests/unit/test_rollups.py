@@ -32,7 +32,6 @@ from statsapi.engine.sketch import Sketch
 from statsapi.engine.store import Statistics
 from statsapi.errors import InvalidRequest
 from statsapi.journal import Journal, open_journal
-from statsapi.journal.memory import MemoryJournal
 from statsapi.journal.redis_primary import Primary
 from statsapi.model import (
     DAY_US,
@@ -47,19 +46,13 @@ from statsapi.model import (
 )
 from statsapi.service.service import Service
 from tests import oracles
-from tests.conftest import FakeClock, redis_binary
+from tests.fakes import FakeClock, SharedJournal
 from tests.journal_engines import shared_redis
+from tests.oracles import any_finite, any_magnitude
+from tests.programs import redis_binary
 from tests.servers import wait_until
-from tests.unit.test_sketch import any_finite, any_magnitude
 
 PS = [1, Fraction("33.3"), 50, 99]
-
-
-class SharedJournal(MemoryJournal):
-    """One journal for several services in one process: closing is the test's, not a service's."""
-
-    def close(self) -> None:
-        pass
 
 
 def service_on(journal: Journal, clock: FakeClock, **options: Any) -> Service:

@@ -22,17 +22,10 @@ from statsapi.model import MIN_TS_US, Deletion, EventBatch, Part, Retention, Spa
 from statsapi.service.service import PACE_EVENTS, Service
 from statsapi.service.view import View
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, floor_minute_us
-from tests.conftest import FakeClock, Opening, Skewed
+from tests.fakes import FakeClock, Opening, SharedJournal, Skewed
 from tests.servers import wait_until
 
 KEEP_US = HOUR_US + GRACE_US
-
-
-class SharedJournal(MemoryJournal):
-    """One journal for several services in one process: closing is the test's, not a service's."""
-
-    def close(self) -> None:
-        pass
 
 
 def service_on(journal: Any, clock: Any) -> Service:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import FakeClock, redis_binary
+from tests.fakes import FakeClock
 from tests.journal_engines import shared_redis
+from tests.programs import redis_binary
 from tests.simulation import REQUIRED, MemoryEngine, RedisEngine, Simulation, SqliteEngine
 
 SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))

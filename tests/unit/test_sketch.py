@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import struct
-from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -17,35 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from statsapi.engine.sketch import EMPTY, MAX_BUCKETS, Sketch, count_values, keys_of, merge
-from statsapi.model import Percent
-from tests import oracles
+from tests.oracles import PS, any_finite, any_magnitude, assert_errors_hold
 
 LEAST_NORMAL = 2.0**-1022
 EDGES = [0.0, -0.0, 5e-324, -5e-324, LEAST_NORMAL, -LEAST_NORMAL, 2.3e-308, 1.7e308, -1.7e308, 1.0, -1.0]
-PS = [0, 1, 25, 50, 75, 90, 99, Fraction("99.9"), 100]
-
-
-def from_bits(bits: int) -> float:
-    (value,) = struct.unpack("<d", struct.pack("<Q", bits))
-    return float(value)
-
-
-any_finite = st.floats(allow_nan=False, allow_infinity=False)
-# As likely of any magnitude as of another: hundreds of them need thousands of buckets.
-any_magnitude = st.integers(0, 2**64 - 1).map(from_bits).filter(math.isfinite)
-
-
-def assert_errors_hold(sketch: Sketch, values: list[float], ps: Sequence[Percent] = PS) -> list[float | None]:
-    """Each answer lies as near to the percentile, as fractions have it, as it claims; gives the claims."""
-    ordered = sorted(values)
-    estimates = sketch.percentiles(ps, ordered[0] + 0.0, ordered[-1] + 0.0)
-    for p, (answer, error) in zip(ps, estimates, strict=True):
-        true = oracles.exact_percentile(ordered, p)
-        assert ordered[0] <= answer <= ordered[-1]
-        if error is not None:
-            assert error >= sketch.relative_error
-            assert abs(Fraction(answer) - true) <= Fraction(error) * abs(true), (p, answer, float(true), sketch.level)
-    return [error for _, error in estimates]
 
 
 @settings(deadline=None)

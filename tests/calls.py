@@ -1,0 +1,65 @@
+"""Calls through Flask's test client, and what every answer is held against."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+
+CALLS = [
+    ("POST", "/event", "write"),
+    ("POST", "/events", "write"),
+    ("GET", "/events", "read"),
+    ("GET", "/statistics", "read"),
+    ("GET", "/statistics/timeline?window=1h&step=1m", "read"),
+    ("GET", "/series", "read"),
+    ("GET", "/metrics", "read"),
+    ("DELETE", "/series/default", "admin"),
+    ("GET", "/debug/events", "admin"),
+]
+
+
+def post(client: FlaskClient, timestamp: Any, value: Any, **more: Any) -> Any:
+    return client.post("/event", json={"timestamp": timestamp, "value": value, **more})
+
+
+def assert_problem(response: Any, status: int, code: str) -> dict[str, Any]:
+    """Every error is application/problem+json with the five members, and its status twice the same."""
+    assert response.status_code == status
+    assert response.content_type == "application/problem+json"
+    body: dict[str, Any] = json.loads(response.data)
+    assert list(body)[:4] == ["type", "title", "status", "detail"]
+    assert body["type"] == f"urn:statsapi:problem:{code}"
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    return body
+
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def samples_of(text: str) -> Samples:
+    """Every sample of a scrape, by name and labels; none comes twice."""
+    found: Samples = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation
+        assert family.type != "unknown"
+        for sample in family.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get((name, frozenset(labels.items())))
+
+
+def scrape(client: FlaskClient) -> Samples:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.content_type.startswith("text/plain; version=")
+    return samples_of(answer.text)
