@@ -19,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from statsapi.engine import timeline as timeline_module
+from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine.sketch import Sketch, count_values, merge
 from statsapi.engine.summary import IDENTITY, Summary
 from statsapi.engine.timeline import Columns, Timeline, step_details
@@ -196,7 +196,7 @@ STRESS_SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))
 @pytest.mark.parametrize("chunk_events", [16, 200, 3000])
 def test_stress(chunk_events: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bulk loads, late bursts, ties, expiry and deletes over some 100,000 events, compared after each step."""
-    monkeypatch.setattr(timeline_module, "_PARTITION_ALL", 100)
+    monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 100)
     seed = (STRESS_SEED, chunk_events)
     rng = np.random.default_rng(seed)
     timeline = Timeline(chunk_events)
@@ -359,14 +359,14 @@ def test_percentiles_are_rounded_once(kind: str, shuffled: bool) -> None:
 
 def test_percentiles_find_ranks_that_the_pivots_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a margin of nearly nothing the first pivots miss; wider ones find every rank."""
-    monkeypatch.setattr(timeline_module, "isqrt", lambda _: -1)
-    monkeypatch.setattr(timeline_module, "_PARTITION_ALL", 10)
+    monkeypatch.setattr(percentiles_module, "isqrt", lambda _: -1)
+    monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 10)
     values = np.random.default_rng(1).standard_normal(20_000)
     timeline = Timeline(500)
     timeline.insert(np.arange(20_000), values)
     calls = []
-    narrow = timeline_module._narrow
-    monkeypatch.setattr(timeline_module, "_narrow", lambda *args: calls.append(args[3]) or narrow(*args))
+    narrow = percentiles_module._narrow
+    monkeypatch.setattr(percentiles_module, "_narrow", lambda *args: calls.append(args[3]) or narrow(*args))
     ordered = np.sort(values).tolist()
     assert timeline.percentiles(None, None, range(101)) == [oracles.percentile(ordered, p) for p in range(101)]
     assert len(calls) > 1
