@@ -126,7 +126,7 @@ class SeriesInfo(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class IdempotencyKey:
     """An idempotency key: `name` says whose, `digest` what was asked; kept for ttl_us from the append.
 
     Both are compared byte by byte. Expiry is judged by time that has stood (`Journal.settled_us`).

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from statsapi.journal import START, Checkpoint, Key, Mark, Proposal
+from statsapi.journal import START, Checkpoint, IdempotencyKey, Mark, Proposal
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import Deletion, EventBatch, Part
 
@@ -18,8 +18,8 @@ HOUR_US = 3_600_000_000
 KEYS = 150
 
 
-def key(number: int) -> Key:
-    return Key(number.to_bytes(2, "big") * 16, b"digest" * 5, 1 << 60)
+def key(number: int) -> IdempotencyKey:
+    return IdempotencyKey(number.to_bytes(2, "big") * 16, b"digest" * 5, 1 << 60)
 
 
 def fill(journal: SqliteJournal, first: int) -> None:

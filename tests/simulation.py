@@ -32,7 +32,18 @@ from statsapi.config import Settings
 from statsapi.errors import IdempotencyConflict, InvalidRequest, JournalDamaged, JournalUnavailable, StatsError
 from statsapi.journal import Appended, Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
-from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, SECOND_US, Deletion, EventBatch, Key, Part, Span
+from statsapi.model import (
+    DAY_US,
+    HOUR_US,
+    MIN_TS_US,
+    MINUTE_US,
+    SECOND_US,
+    Deletion,
+    EventBatch,
+    IdempotencyKey,
+    Part,
+    Span,
+)
 from statsapi.service.service import Recorded, Service
 from tests import oracles
 from tests.fakes import FakeClock, Opening, Skewed
@@ -172,7 +183,7 @@ class Watched:
 
         return met
 
-    def _append(self, call: Callable[..., Appended], proposal: Any, *, key: Key | None = None) -> Appended:
+    def _append(self, call: Callable[..., Appended], proposal: Any, *, key: IdempotencyKey | None = None) -> Appended:
         drafts: list[Any] = []
         if isinstance(proposal, Proposal):
             drafts.append(proposal.draft)
@@ -475,7 +486,7 @@ class Simulation:
         name = self.dice.choice(sorted(self.keys)) if again else b"%016x" % self.dice.getrandbits(64)
         digest, answer = self.keys.get(name, (b"first", b""))
         other = again and self.dice.random() < 0.2
-        key = Key(name, b"other" if other else digest, 30 * DAY_US)
+        key = IdempotencyKey(name, b"other" if other else digest, 30 * DAY_US)
         batch = self.some_batch(2)
         before = len(self.truth.events)
         try:

@@ -18,7 +18,7 @@ from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityToo
 from statsapi.api import cures
 from statsapi.api.schemas import StrictSchema
 from statsapi.errors import echo
-from statsapi.model import Key
+from statsapi.model import IdempotencyKey
 from statsapi.service.service import Reply, Service
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def why_not_utf8(body: bytes) -> str | None:
     return None
 
 
-def idempotency_key(body: bytes) -> Key | None:
+def idempotency_key(body: bytes) -> IdempotencyKey | None:
     """The request's key, bound to API key, method and path, with a digest of what was asked; None without the header.
 
     See draft-ietf-httpapi-idempotency-key-header.
@@ -185,7 +185,7 @@ def idempotency_key(body: bytes) -> Key | None:
         name.update(key_id.encode() + b"\0")
     digest = hashlib.blake2b(body, digest_size=32)
     digest.update(b"\0".join((b"", request.mimetype.encode(), request.query_string)))
-    return Key(name.digest(), digest.digest(), service().settings.idempotency_ttl_us)
+    return IdempotencyKey(name.digest(), digest.digest(), service().settings.idempotency_ttl_us)
 
 
 class JsonAnswer(Response):

@@ -65,7 +65,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, StatsError
 from statsapi.journal.format import Change, Events, decode_batch, encode_batch
-from statsapi.model import Deletion, EventBatch, Key
+from statsapi.model import Deletion, EventBatch, IdempotencyKey
 
 __all__ = [
     "NO_PIECES",
@@ -79,9 +79,9 @@ __all__ = [
     "Events",
     "Fsync",
     "HistoryChanged",
+    "IdempotencyKey",
     "Info",
     "Journal",
-    "Key",
     "Lost",
     "Mark",
     "Proposal",
@@ -255,7 +255,7 @@ class Journal(Protocol):
     def promise(self) -> str:
         """One sentence for the log at start: what survives what."""
 
-    def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
+    def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         """Record it, once per key, and return when it is as durable as configured.
 
         A callable is run under the journal's write lock: nobody else appends between its run and its record.
@@ -271,7 +271,7 @@ class Journal(Protocol):
         has no place in the format (a series name beyond 65,535 bytes; columns of different lengths).
         """
 
-    def find_answer(self, key: Key) -> bytes | None:
+    def find_answer(self, key: IdempotencyKey) -> bytes | None:
         """The answer kept under this key, or None; IdempotencyConflict for another request. Costs what
         a `read` with nothing new does.
         """

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import Appended, Key, Proposal
+from statsapi.journal import Appended, IdempotencyKey, Proposal
 from statsapi.journal.format import encode
 
 # How long an append, a decision or a checkpoint waits for others before it gives up.
@@ -36,7 +36,7 @@ class Request:
 
     __slots__ = ("answer", "key", "outcome", "payload", "record_id")
 
-    def __init__(self, record_id: bytes, payload: bytes | None, answer: bytes, key: Key | None) -> None:
+    def __init__(self, record_id: bytes, payload: bytes | None, answer: bytes, key: IdempotencyKey | None) -> None:
         self.record_id = record_id
         self.payload = payload
         self.answer = answer
@@ -67,11 +67,11 @@ class GroupCommit:
         # Ids are to be unique, not secret: asking the system for each costs a call that lets go of the interpreter.
         self._ids = random.Random(secrets.randbits(256))  # noqa: S311
 
-    def request(self, proposal: Proposal, key: Key | None) -> Request:
+    def request(self, proposal: Proposal, key: IdempotencyKey | None) -> Request:
         payload = None if proposal.draft is None else encode(proposal.draft)
         return Request(self._ids.randbytes(self._id_bytes), payload, proposal.answer, key)
 
-    def append(self, proposal: Proposal, key: Key | None) -> Appended:
+    def append(self, proposal: Proposal, key: IdempotencyKey | None) -> Appended:
         """Record it, with whatever else is queued. Raises what Journal.append does."""
         deadline_s = time.monotonic() + self._wait_limit_s
         request = self.request(proposal, key)

@@ -23,8 +23,8 @@ from statsapi.journal import (
     Clock,
     Decide,
     HistoryChanged,
+    IdempotencyKey,
     Info,
-    Key,
     Lost,
     Mark,
     Proposal,
@@ -73,7 +73,7 @@ class MemoryJournal:
         self._keys: dict[bytes, _Kept] = {}
         self._closed = False
 
-    def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
+    def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         with self._writing:
             if key is not None and (answer := self.find_answer(key)) is not None:
                 return Appended(None, self._now_us(), answer, replayed=True)
@@ -97,7 +97,7 @@ class MemoryJournal:
                     self._keys[key.name] = _Kept(key.digest, proposal.answer, now_us + key.ttl_us)
             return Appended(mark, now_us, proposal.answer)
 
-    def find_answer(self, key: Key) -> bytes | None:
+    def find_answer(self, key: IdempotencyKey) -> bytes | None:
         with self._lock:
             self._check_open()
             kept = self._keys.get(key.name)

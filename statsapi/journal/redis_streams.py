@@ -95,8 +95,8 @@ from statsapi.journal import (
     Decide,
     Fsync,
     HistoryChanged,
+    IdempotencyKey,
     Info,
-    Key,
     Lost,
     Mark,
     Proposal,
@@ -714,7 +714,7 @@ class RedisJournal:
 
     # Appending
 
-    def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
+    def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         self._primary.check_open()
         if isinstance(proposal, Proposal):
             return self._appends.append(proposal, key)
@@ -848,7 +848,7 @@ class RedisJournal:
             return self._kept(request.key, result, now_us)
         return Appended(_mark(result, request.record_id, epoch) if result else None, now_us, request.answer)
 
-    def _decide(self, decide: Decide, key: Key | None, deadline: float) -> Appended | IdempotencyConflict:
+    def _decide(self, decide: Decide, key: IdempotencyKey | None, deadline: float) -> Appended | IdempotencyConflict:
         token = b""
         try:
             tries = 0
@@ -865,7 +865,7 @@ class RedisJournal:
                     self._calls([Call.of(_RELEASE, self._keys, [token])])
 
     def _try_decision(
-        self, decide: Decide, key: Key | None, token: bytes, deadline_s: float
+        self, decide: Decide, key: IdempotencyKey | None, token: bytes, deadline_s: float
     ) -> Appended | IdempotencyConflict | None:
         """None when somebody was faster, or holds the lease. Caller holds the writer's lock."""
         keys: list[str | bytes] = [*self._keys, *(() if key is None else (self._key_name(key),))]
@@ -890,7 +890,7 @@ class RedisJournal:
         self._learn(known, born, [(request, result)], now_us)
         return self._outcome(request, result, now_us, epoch)
 
-    def _kept(self, key: Key, found: bytes, now_us: int) -> Appended | IdempotencyConflict:
+    def _kept(self, key: IdempotencyKey, found: bytes, now_us: int) -> Appended | IdempotencyConflict:
         """What a script found under a key. JournalDamaged where that is not what was kept."""
         what, kept = found[:1], found[1:]
         if what != b"d":
@@ -903,11 +903,11 @@ class RedisJournal:
             _, length, crc, _ = _KEPT_CHECKED.unpack_from(kept)
             answer_at = _KEPT_CHECKED.size + length - _CHECKED
             digest, answer = kept[_KEPT_CHECKED.size : answer_at], kept[answer_at:]
-            if _answer_checksum(Key(key.name, digest, 0), answer) == crc:
+            if _answer_checksum(IdempotencyKey(key.name, digest, 0), answer) == crc:
                 return IdempotencyConflict() if what == b"c" else Appended(None, now_us, answer, replayed=True)
         raise self._damaged("the answer kept under an Idempotency-Key", "its checksum does not match")
 
-    def _key_name(self, key: Key) -> bytes:
+    def _key_name(self, key: IdempotencyKey) -> bytes:
         return f"{self._name}:key:".encode() + key.name
 
     def _clock(self) -> int | bytes:
@@ -915,7 +915,7 @@ class RedisJournal:
 
     # Reading
 
-    def find_answer(self, key: Key) -> bytes | None:
+    def find_answer(self, key: IdempotencyKey) -> bytes | None:
         keys: list[str | bytes] = [*self._keys, self._key_name(key)]
         found = self._calls([Call.of(_FIND_ANSWER, keys, [self.settled_us(), key.digest])])[0]
         if found is None:
@@ -1423,6 +1423,6 @@ def _count_until(stamps_us: list[int], until_us: int | None, wrong_after_us: int
     return int(late.argmax()) if late.any() else len(stamps_us)
 
 
-def _answer_checksum(key: Key, answer: bytes) -> int:
+def _answer_checksum(key: IdempotencyKey, answer: bytes) -> int:
     """The part of a kept answer's check that is known before its time is."""
     return answer_checksum(key.name, key.digest, answer, 0)

@@ -54,8 +54,8 @@ from statsapi.journal import (
     Decide,
     Fsync,
     HistoryChanged,
+    IdempotencyKey,
     Info,
-    Key,
     Lost,
     Mark,
     Proposal,
@@ -187,7 +187,7 @@ class SqliteJournal:
     def lost(self) -> Lost | None:
         return self._file.claim_loss()
 
-    def append(self, proposal: Proposal | Decide, *, key: Key | None = None) -> Appended:
+    def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         if isinstance(proposal, Proposal):
             return self._appends.append(proposal, key)
         with self._appends.held_alone() as deadline:
@@ -211,7 +211,7 @@ class SqliteJournal:
             outcomes.append(known or tail.record(request))
         return outcomes
 
-    def _decide(self, connection: sqlite3.Connection, decide: Decide, key: Key | None) -> Outcome:
+    def _decide(self, connection: sqlite3.Connection, decide: Decide, key: IdempotencyKey | None) -> Outcome:
         tail = self._tail(connection)
         known = None if key is None else tail.find(key)
         return known or tail.record(self._appends.request(decide(), key))
@@ -272,7 +272,7 @@ class SqliteJournal:
 
     # Reading
 
-    def find_answer(self, key: Key) -> bytes | None:
+    def find_answer(self, key: IdempotencyKey) -> bytes | None:
         row = self._query(self._reader, lambda connection: tables.read_answer(connection, key.name, self.settled_us()))
         if row is None:
             return None
@@ -639,7 +639,7 @@ class _Tail:
         self._settled_us = settled_us
         self.recorded: _Last | None = None
 
-    def find(self, key: Key) -> Outcome | None:
+    def find(self, key: IdempotencyKey) -> Outcome | None:
         try:
             kept = tables.read_answer(self._connection, key.name, self._settled_us())
         except JournalDamaged as error:

@@ -27,7 +27,7 @@ from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, St
 from statsapi.journal import CLOCKS_DIFFER_US, Decide, Journal, Lost, Proposal
 from statsapi.machine import default_max_events
 from statsapi.metrics import Metrics, State, expose
-from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Key, Part, Span, TimestampsUs, Values
+from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, IdempotencyKey, Part, Span, TimestampsUs, Values
 from statsapi.service.view import View
 from statsapi.times import (
     MINUTE_US,
@@ -311,7 +311,7 @@ class Service:
 
     # Recording
 
-    def find_answer(self, key: Key) -> Reply | None:
+    def find_answer(self, key: IdempotencyKey) -> Reply | None:
         """The first answer to this key, if there was one; to be asked before limits and the like are looked at."""
         body = self.view().journal.find_answer(key)
         return None if body is None else Reply(body, replayed=True)
@@ -321,7 +321,7 @@ class Service:
         batch: EventBatch,
         make_answer: MakeAnswer = lambda recorded: b"",
         *,
-        key: Key | None = None,
+        key: IdempotencyKey | None = None,
         dedup: bool = False,
         reject_expired: bool = False,
     ) -> Reply:

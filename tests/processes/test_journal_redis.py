@@ -17,7 +17,7 @@ import pytest
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Key, Mark, Proposal, open_journal
+from statsapi.journal import START, Checkpoint, HistoryChanged, IdempotencyKey, Journal, Mark, Proposal, open_journal
 from statsapi.journal.format import piece_checksum
 from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_streams import LEASE_US, NEAR_RECORDS, PART_BYTES
@@ -152,8 +152,8 @@ def test_a_user_with_the_documented_rights_is_enough(tmp_path: Path) -> None:
     try:
         server.send("ACL", "SETUSER", "statsapi", "on", ">secret", *rights[1].replace("NAME", "s").split())
         journal = open_journal(server.journal_url("s").replace("redis://", "redis://statsapi:secret@"))
-        mark = journal.append(event(), key=Key(b"k", b"d", 1_000_000)).mark
-        assert journal.find_answer(Key(b"k", b"d", 1_000_000)) == b""
+        mark = journal.append(event(), key=IdempotencyKey(b"k", b"d", 1_000_000)).mark
+        assert journal.find_answer(IdempotencyKey(b"k", b"d", 1_000_000)) == b""
         journal.append(LARGE)
         journal.append(lambda: event(2.0))
         assert journal.replace_prefix(None, Checkpoint(b"c", mark, 0, b"state"), {1: b"piece"})

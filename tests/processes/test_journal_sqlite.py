@@ -25,7 +25,7 @@ from statsapi.journal import (
     Appended,
     Checkpoint,
     HistoryChanged,
-    Key,
+    IdempotencyKey,
     Mark,
     Proposal,
     open_journal,
@@ -351,7 +351,7 @@ def check_upgraded(journal: SqliteJournal, version: int, marks: list[Mark]) -> N
     assert checkpoint == Checkpoint(b"c" * 16, marks[1], 2, b"state")
     assert values(journal, marks[1]) == {"default": [float(mark.position) for mark in marks[2:]]}
     assert journal.read_pieces(b"c" * 16, 0, 9) == ([(1, b"one"), (2, b"two")] if version == 2 else [])
-    assert journal.find_answer(Key(b"name", b"digest", 1)) == b"answer"
+    assert journal.find_answer(IdempotencyKey(b"name", b"digest", 1)) == b"answer"
     assert journal.info().schema_version == 3
 
 
@@ -479,7 +479,7 @@ def test_a_full_disk_is_said_and_survived(journal: SqliteJournal) -> None:
             journal.append(proposal)
         assert not caught.value.outcome_unknown
     assert values(journal) == {"default": [1.0]}
-    key = Key(b"name", b"digest", 3_600_000_000)
+    key = IdempotencyKey(b"name", b"digest", 3_600_000_000)
     with pytest.raises(JournalUnavailable, match="free some space"):
         journal.append(batch(100_000), key=key)
     assert journal.find_answer(key) is None
@@ -827,7 +827,7 @@ def test_what_others_do_meanwhile_is_no_damage(path: str) -> None:
         with closing(SqliteJournal(path)) as journal:
             checkpoint_id = None
             for number in range(10_000):
-                key = Key(b"%d" % number, b"", 10**18)
+                key = IdempotencyKey(b"%d" % number, b"", 10**18)
                 mark = journal.append(event(float(number)), key=key).mark
                 assert mark is not None
                 checkpoint = Checkpoint(b"%016d" % number, mark, 0, b"state" * (number % 7))

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from statsapi.errors import JournalDamaged, JournalRefused, StatsError
-from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Key, Proposal, open_journal
+from statsapi.journal import START, Checkpoint, HistoryChanged, IdempotencyKey, Journal, Proposal, open_journal
 from statsapi.model import EventBatch, Part
 from tests.journal_engines import event, segments, shared_redis, values
 from tests.programs import redis_binary
@@ -210,7 +210,7 @@ def read_checkpoint(name: str, whole: Checkpoint | None, pieces: dict[int, bytes
 
 def test_a_damaged_answer_is_not_given(raw: redis.Redis, name: str, journal: Journal) -> None:
     """What is kept under an Idempotency-Key: whichever bit was flipped, no retry is answered wrongly, nor recorded."""
-    key = Key(b"name", b"digest", 3_600_000_000)
+    key = IdempotencyKey(b"name", b"digest", 3_600_000_000)
     journal.append(event()._replace(answer=b"the first answer"), key=key)
     kept = raw.get(f"{name}:key:name")
     for bit in range(8 * len(kept)):

@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable
-from statsapi.journal import HistoryChanged, Key, Mark, Proposal, Segment, open_journal
+from statsapi.journal import HistoryChanged, IdempotencyKey, Mark, Proposal, Segment, open_journal
 from statsapi.model import EventBatch, Part
 from statsapi.times import format_timestamp
 from tests.fakes import FakeClock
@@ -203,7 +203,7 @@ def test_a_keyed_append_carried_out_late_is_known_to_its_retry(server: RedisServ
     one, other = open_journal(server.journal_url("s")), open_journal(server.journal_url("s"))
     for journal in (one, other):
         journal.append(event())  # each has a connection
-    key = Key(b"k", b"d", 3_600_000_000)
+    key = IdempotencyKey(b"k", b"d", 3_600_000_000)
     server.signal(signal.SIGSTOP)
     for journal in (one, other):
         with pytest.raises(JournalUnavailable, match="did not answer") as caught:

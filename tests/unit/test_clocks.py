@@ -17,7 +17,7 @@ from statsapi.config import GRACE_US, Settings
 from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.metrics import Metrics, Table
-from statsapi.model import MIN_TS_US, Deletion, EventBatch, Key, Part, Span
+from statsapi.model import MIN_TS_US, Deletion, EventBatch, IdempotencyKey, Part, Span
 from statsapi.service.service import Recorded, Service
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
 from tests import oracles
@@ -207,7 +207,7 @@ def test_a_clock_that_flaps(open_shared: Open) -> None:
 def test_keys_outlive_a_moment_ahead(open_shared: Open) -> None:
     """A retry counts once, although the clock was two days further for five minutes, and an hour after that."""
     world = World(open_shared)
-    key = Key(b"name", b"digest", DAY_US)
+    key = IdempotencyKey(b"name", b"digest", DAY_US)
 
     def retry() -> bool:
         batch = EventBatch.single("default", world.true(), 1.0)

@@ -19,8 +19,8 @@ from statsapi.journal import (
     Appended,
     Events,
     HistoryChanged,
+    IdempotencyKey,
     Journal,
-    Key,
     Mark,
     Proposal,
     decode_batch,
@@ -368,8 +368,8 @@ def test_a_mark_that_does_not_stand_is_told(journal: Journal) -> None:
 # Keys
 
 
-def key_of(name: bytes = b"k", digest: bytes = b"d", ttl_us: int = HOUR_US) -> Key:
-    return Key(name, digest, ttl_us)
+def key_of(name: bytes = b"k", digest: bytes = b"d", ttl_us: int = HOUR_US) -> IdempotencyKey:
+    return IdempotencyKey(name, digest, ttl_us)
 
 
 def test_a_key_counts_once(journal: Journal) -> None:
@@ -849,7 +849,7 @@ def test_a_backup_is_a_journal_of_one_moment(engine: Engine, journal: Journal, t
     path = tmp_path / "copies" / "backup.db"
     path.parent.mkdir()
     covered = journal.append(event(1.0))
-    key = Key(b"name", b"digest", HOUR_US)
+    key = IdempotencyKey(b"name", b"digest", HOUR_US)
     kept = journal.append(event(2.0)._replace(answer=b"first"), key=key)
     journal.replace_prefix(None, checkpoint_at(mark_of(covered), covered.appended_us, b"state"))
     if not engine.backs_up:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from statsapi.journal import CLOCKS_DIFFER_US, START, Journal, Key, Mark, time_after
+from statsapi.journal import CLOCKS_DIFFER_US, START, IdempotencyKey, Journal, Mark, time_after
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, SECOND_US
 from tests.fakes import FakeClock
 from tests.journal_engines import ENGINES, Engine, checkpoint_at, event, segments, values
@@ -109,8 +109,8 @@ def test_a_wrong_stamp_does_not_end_a_read(journal: Journal, clock: FakeClock) -
     assert read_until(journal, NOW_US - 1, NOW_US + DAY_US) == []
 
 
-def key() -> Key:
-    return Key(b"name", b"digest", HOUR_US)
+def key() -> IdempotencyKey:
+    return IdempotencyKey(b"name", b"digest", HOUR_US)
 
 
 def test_keys_are_forgotten_by_time_that_has_stood(journal: Journal, clock: FakeClock) -> None:

@@ -19,7 +19,7 @@ import pytest
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable, StatsError
 from statsapi.journal import open_journal
-from statsapi.model import DAY_US, HOUR_US, MINUTE_US, EventBatch, Key, Part, Span
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US, EventBatch, IdempotencyKey, Part, Span
 from statsapi.service.service import Service
 from tests.fakes import FakeClock
 
@@ -146,7 +146,7 @@ class Life:
         values = self.values(how_many)
         ts_us = np.full(how_many, self.clock() - ago_us)
         batch = EventBatch((Part("default", ts_us, np.array(values)),))
-        under = Key(key, b"digest", DAY_US) if key else None
+        under = IdempotencyKey(key, b"digest", DAY_US) if key else None
         error = self.attempt(lambda: service.record(batch, lambda came: b"answer", key=under, dedup=dedup))
         unknown = isinstance(error, MemoryError) or (isinstance(error, JournalUnavailable) and error.outcome_unknown)
         if key and error is not None:  # what an idempotency key is for
