@@ -14,7 +14,7 @@ from flask import Blueprint
 
 from statsapi.api.incoming import load_query, service
 from statsapi.api.schemas import SEED_STATS, StatisticsQuery, TimelineQuery, span_edges
-from statsapi.engine.store import Statistics
+from statsapi.engine.answers import Statistics
 from statsapi.errors import InvalidRequest
 from statsapi.model import Span
 from statsapi.times import SECOND_US, format_duration, format_timestamp

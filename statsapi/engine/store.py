@@ -35,9 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statsapi.engine import rollup, sketch
+from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
 from statsapi.engine.rollup import Rolled, Rollups
-from statsapi.engine.sketch import Sketch
-from statsapi.engine.summary import Summary, combine
+from statsapi.engine.summary import combine
 from statsapi.engine.timeline import Timeline, step_details
 from statsapi.errors import ViewBroken
 from statsapi.model import (
@@ -98,22 +98,6 @@ class Held(NamedTuple):
 
     total: int
     events: list[tuple[int, float]]
-
-
-class Statistics(NamedTuple):
-    """One span's answer. percentiles: one for each asked, [] when the span is empty or none was asked.
-
-    first, last: the values of the first and last event; None where there is none, or where it has been rolled up:
-    `rolled_up` names those.
-    relative_errors: what is proven for each of the percentiles (`sketch.Estimate`); [] where they are exact.
-    """
-
-    summary: Summary
-    percentiles: list[float]
-    first: float | None = None
-    last: float | None = None
-    rolled_up: tuple[str, ...] = ()
-    relative_errors: list[float | None] = []  # noqa: RUF012 (never written to)
 
 
 class _Lock:
@@ -302,14 +286,14 @@ class Store:
                 summary = timeline.summarise(*span)
                 if span.start_us < raw_from_us:
                     rolled = rollups.summarise(*span)
-                    if rolled.count or timeline.count(*_before(span, raw_from_us)):
-                        old = _Old(span, raw_from_us, self._minutes_from_us(now_us))
+                    if rolled.count or timeline.count(*before(span, raw_from_us)):
+                        old = OldSpan(span, raw_from_us, self._minutes_from_us(now_us))
                         buckets = list(rollups.between(*span)) if percentiles else []
                         drafts.append(old.draft(combine(summary, rolled), timeline, buckets, percentiles, ends))
                         continue
                 exact = timeline.percentiles(*span, percentiles) if percentiles else []
                 first, last = (timeline.first(*span), timeline.last(*span)) if ends else (None, None)
-                drafts.append(_Draft(Statistics(summary, exact, first and first[1], last and last[1])))
+                drafts.append(Draft(Statistics(summary, exact, first and first[1], last and last[1])))
         return [draft.finished(percentiles) for draft in drafts]
 
     def steps(
@@ -344,13 +328,13 @@ class Store:
             for rolled in rollups.between(span.start_us, spans[n_rolled - 1].end_us) if n_rolled else ():
                 buckets[min((rolled.start_us - span.start_us) // step_us, n_rolled - 1)].append(rolled)
             # The last of those reaches into the raw events: often all that it has is raw.
-            if n_rolled and not buckets[-1] and not timeline.count(*_before(spans[n_rolled - 1], raw_from_us)):
+            if n_rolled and not buckets[-1] and not timeline.count(*before(spans[n_rolled - 1], raw_from_us)):
                 n_rolled -= 1
             drafts = []
             minutes_from_us = self._minutes_from_us(now_us)
             for summary, some, step in zip(summaries, buckets, spans[:n_rolled], strict=False):
                 whole = combine(summary, rollup.summarise(rolled.bucket for rolled in some))
-                old = _Old(step, raw_from_us, minutes_from_us)
+                old = OldSpan(step, raw_from_us, minutes_from_us)
                 drafts.append(old.draft(whole, timeline, some, percentiles, ends))
             if (percentiles or ends) and n_rolled < n_steps:
                 pieces = timeline.snapshot(starts_us[n_rolled], span.end_us)
@@ -436,9 +420,9 @@ class Store:
                 events, first_us, last_us = extent
                 length_us = 1
                 if first_us < raw_from_us:
-                    first_us, length_us = _block(first_us, minutes_from_us)
+                    first_us, length_us = block_at(first_us, minutes_from_us)
                     if last_us < raw_from_us:
-                        last_us = sum(_block(last_us, minutes_from_us))
+                        last_us = sum(block_at(last_us, minutes_from_us))
                 page.append(SeriesInfo(name, events, first_us, last_us, length_us))
         return page
 
@@ -632,80 +616,3 @@ class Store:
 # Of a series that nothing is held of. Never written to.
 _NO_TIMELINE: Final = Timeline()
 _NO_ROLLUPS: Final = Rollups()
-
-
-class _Draft(NamedTuple):
-    """An answer of which the percentiles are still to be found, in sketches and roll-ups' buckets.
-
-    blocks: what together is a roll-up, or would be one if all that is due were folded: its buckets and its raw events'
-    sketches. As it would then have no more than MAX_BUCKETS, it must not have more now.
-    """
-
-    answer: Statistics
-    buckets: list[bytes] = []  # noqa: RUF012 (never written to)
-    blocks: list[tuple[list[bytes], list[Sketch]]] = []  # noqa: RUF012
-    sketches: list[Sketch] = []  # noqa: RUF012
-
-    def finished(self, percentiles: Sequence[Percent]) -> Statistics:
-        """Needs no lock: what it holds never changes."""
-        answer = self.answer
-        low, high = answer.summary.min, answer.summary.max
-        if not (self.buckets or self.blocks or self.sketches) or low is None or high is None:
-            return answer
-        blocks = [sketch.merge([rollup.sketch(buckets), *raw]).bounded() for buckets, raw in self.blocks]
-        estimates = sketch.merge([rollup.sketch(self.buckets), *blocks, *self.sketches]).percentiles(
-            percentiles, low, high
-        )
-        return answer._replace(
-            percentiles=[estimate.value for estimate in estimates],
-            relative_errors=[estimate.relative_error for estimate in estimates],
-        )
-
-
-class _Old(NamedTuple):
-    """A span that has an event before `raw_from_us`, and from when on roll-ups are of minutes, not of hours."""
-
-    span: Span
-    raw_from_us: int
-    minutes_from_us: int
-
-    def draft(
-        self, summary: Summary, timeline: Timeline, rolled: list[Rolled], percentiles: Sequence[Percent], ends: bool
-    ) -> _Draft:
-        """The answer, the same in each view, however far it has folded. Caller holds the lock."""
-        answer = Statistics(summary, [])
-        raw = Span(max(self.span.start_us, self.raw_from_us), self.span.end_us)
-        if ends and summary.count:
-            last = timeline.last(*raw)
-            rolled_up = ("first",) if last else ("first", "last")
-            answer = Statistics(summary, [], last=last and last[1], rolled_up=rolled_up)
-        if not percentiles:
-            return _Draft(answer)
-        blocks: dict[int, tuple[list[bytes], list[Sketch]]] = {}
-        start_us, end_us = _before(self.span, self.raw_from_us)
-        while (event := timeline.first(start_us, end_us)) is not None:
-            at_us, length_us = _block(event[0], self.minutes_from_us)
-            inside = max(at_us, start_us), min(at_us + length_us, end_us)
-            blocks[at_us] = [], timeline.sketches(*inside)
-            start_us = inside[1]
-        if not blocks and not (rolled and rolled[0].start_us < self.minutes_from_us):
-            return _Draft(answer, [bucket for _, _, bucket in rolled], sketches=timeline.sketches(*raw))
-        buckets = []
-        for start_us, length_us, bucket in rolled:
-            at_us, block_us = _block(start_us, self.minutes_from_us)
-            if at_us in blocks or length_us < block_us:
-                blocks.setdefault(at_us, ([], []))[0].append(bucket)
-            else:
-                buckets.append(bucket)
-        return _Draft(answer, buckets, list(blocks.values()), timeline.sketches(*raw))
-
-
-def _block(ts_us: int, minutes_from_us: int) -> tuple[int, int]:
-    """Of the roll-up that holds the instant, or will: start and length. From `minutes_from_us` on that is a minute."""
-    length_us = HOUR_US if ts_us < minutes_from_us else MINUTE_US
-    return ts_us - ts_us % length_us, length_us
-
-
-def _before(span: Span, ts_us: int) -> tuple[int, int]:
-    """The part of it that lies before the instant, as start and end."""
-    return span.start_us, ts_us if span.end_us is None else min(span.end_us, ts_us)

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 
 from statsapi.config import GRACE_US, Settings
 from statsapi.engine import rollup
+from statsapi.engine.answers import Statistics
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sketch import Sketch
-from statsapi.engine.store import Statistics
 from statsapi.errors import InvalidRequest
 from statsapi.journal import Journal, open_journal
 from statsapi.journal.redis_primary import Primary
