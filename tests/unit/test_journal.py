@@ -557,8 +557,10 @@ def test_threads_append_and_read_at_once(journal: Journal) -> None:
                 return found
 
     def write_all() -> None:
-        results = together(*(lambda at=at: write(at) for at in range(writers)))
-        done.set()
+        try:
+            results = together(*(lambda at=at: write(at) for at in range(writers)))
+        finally:
+            done.set()
         assert results == [None] * writers
 
     results = together(write_all, follow, follow)
@@ -672,12 +674,14 @@ def test_pieces_are_those_of_one_checkpoint(engine: Engine) -> None:
 
     def write() -> None:
         journal = engine.open() if engine.survives else shared
-        for number in range(1, 60):
-            current = journal.read_checkpoint()
-            assert current is not None
-            pieces = dict.fromkeys(range(20), b"%d" % number)
-            assert journal.replace_prefix(current.id, checkpoint_at(mark, state=b"%d" % number), pieces)
-        done.set()
+        try:
+            for number in range(1, 60):
+                current = journal.read_checkpoint()
+                assert current is not None
+                pieces = dict.fromkeys(range(20), b"%d" % number)
+                assert journal.replace_prefix(current.id, checkpoint_at(mark, state=b"%d" % number), pieces)
+        finally:
+            done.set()
 
     def read() -> None:
         journal = engine.open() if engine.survives else shared
@@ -716,9 +720,11 @@ def test_views_agree_while_others_compact(engine: Engine) -> None:
     done = threading.Event()
 
     def write() -> None:
-        for _ in range(total):
-            journal.append(event(1.0))
-        done.set()
+        try:
+            for _ in range(total):
+                journal.append(event(1.0))
+        finally:
+            done.set()
 
     def compact() -> None:
         while not done.is_set():

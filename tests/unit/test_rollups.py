@@ -568,9 +568,11 @@ def test_anybody_compacts_while_others_record_ask_and_start(url: str) -> None:
 
     with ThreadPoolExecutor(5) as pool:
         others = [pool.submit(compact), pool.submit(compact), pool.submit(start)]
-        for writer in [pool.submit(record, at) for at in range(2)]:
-            writer.result()
-        done.set()
+        try:
+            for writer in [pool.submit(record, at) for at in range(2)]:
+                writer.result()
+        finally:
+            done.set()
         for other in others:
             other.result()
     service = service_at(url, clock)
