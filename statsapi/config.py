@@ -1,6 +1,6 @@
 """Every setting, once: name, default, unit, meaning. Read from the environment, checked as a whole at start.
 
-A field `window_us` named by `STATSAPI_WINDOW` is one line of the README's table; a test compares the two.
+A field `window_us` named by `STATSAPI_WINDOW` is one line of docs/configuration.md; a test compares the two.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ class Settings:
         "their windows; of the default those within what is kept",
     )
     api_keys_file: str | None = _setting(
-        fields.String, None, "a file of API keys, one line each (see Keys); changes are noticed within a second"
+        fields.String, None, "a file of API keys, one line each (docs/access.md); changes are noticed within a second"
     )
     api_keys: str | None = _setting(
         fields.String,
@@ -400,7 +400,7 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
 
 
 def settings_table() -> str:
-    """The README's table of settings, in Markdown."""
+    """The table of settings in docs/configuration.md, in Markdown."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     names = env_names()
     for field in dataclasses.fields(Settings):

@@ -1,7 +1,7 @@
 """All series behind the lock: what the records of the journal add up to.
 
-The store is a sum over the records it was given, in journal order; applying never judges (DESIGN, "Records and
-views"). It knows no clock, no journal and no HTTP: segments come in, summaries go out.
+The store is a sum over the records it was given, in journal order; applying never judges (docs/architecture.md,
+"Records and views"). It knows no clock, no journal and no HTTP: segments come in, summaries go out.
 
 What decides what it holds (`model.Retention` says where the bounds may lie):
 - the *mark*: the last record applied. `appended_us` is that record's time; it falls where a wrong clock was put right.

@@ -569,10 +569,10 @@ def test_its_advice_holds() -> None:
     assert client.get("/statistics").json == {"count": 1, "min": 30.0, "max": 30.0, "mean": 30.0}
 
 
-def test_the_readme_moves_a_file_as_it_says(tmp_path: Path) -> None:
-    """The lines that it shows make a file of now out of an old one."""
-    readme = (ROOT / "README.md").read_text()
-    (program,) = re.findall(r"python3 -c '\n(.*?)' 214904700 < old.csv", readme, re.DOTALL)
+def test_the_docs_move_a_file_as_they_say(tmp_path: Path) -> None:
+    """The lines that docs/api.md shows make a file of now out of an old one."""
+    page = (ROOT / "docs" / "api.md").read_text()
+    (program,) = re.findall(r"python3 -c '\n(.*?)' 214904700 < old.csv", page, re.DOTALL)
     old = "timestamp,value,series\n2019-01-29T00:00:00Z,1,a\n2019-01-30T00:00:00Z,2.5,\n"
     moved = subprocess.run(
         [sys.executable, "-c", program, "214904700"], input=old, capture_output=True, text=True, check=True

@@ -72,7 +72,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
     ],
 )
 def test_timestamp_forms(written: object, meant: str) -> None:
-    """Every form DESIGN names is read, and normalised to UTC microseconds."""
+    """Every form that docs/api.md names is read, and normalised to UTC microseconds."""
     assert format_timestamp(parse_timestamp_us(written)) == meant
 
 
