@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 from statsapi.journal import START, Journal, Proposal, open_journal
-from statsapi.journal.format import decode_records, encode
+from statsapi.journal.columns import decode_records
+from statsapi.journal.format import encode
 from statsapi.model import EventBatch, Part
 
 THREADS = 4

@@ -75,6 +75,18 @@ class Deletion:
     end_us: int = MAX_TS_US + 1
 
 
+class Events(NamedTuple):
+    """Events of one series out of the journal, in arrival order: three read-only columns of the same length."""
+
+    series: str
+    ts_us: TimestampsUs
+    values: Values
+    appended_us: TimestampsUs  # when each one's record was appended
+
+
+Change = Events | Deletion
+
+
 class Span(NamedTuple):
     """A half-open stretch of time, [start_us, end_us); without an end it has no upper bound."""
 

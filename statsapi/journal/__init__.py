@@ -64,8 +64,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, StatsError
-from statsapi.journal.format import Change, Events, decode_batch, encode_batch
-from statsapi.model import Deletion, EventBatch, IdempotencyKey
+from statsapi.journal.format import decode_batch, encode_batch
+from statsapi.model import Change, Deletion, EventBatch, Events, IdempotencyKey
 
 __all__ = [
     "NO_PIECES",

@@ -32,7 +32,9 @@ from statsapi.journal import (
     time_after,
     wall_clock_us,
 )
-from statsapi.journal.format import MISMATCH, VERSION, decode_sealed, encode, piece_checksum, seal
+from statsapi.journal.checksums import MISMATCH, piece_checksum, seal
+from statsapi.journal.columns import decode_sealed
+from statsapi.journal.format import VERSION, encode
 
 
 class _Record(NamedTuple):

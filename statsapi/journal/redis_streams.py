@@ -104,7 +104,8 @@ from statsapi.journal import (
     time_after,
     wall_clock_us,
 )
-from statsapi.journal.format import COLUMNAR_FROM, answer_checksum, decode_records, piece_checksum
+from statsapi.journal.checksums import answer_checksum, piece_checksum
+from statsapi.journal.columns import COLUMNAR_FROM, decode_records
 from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Request, held_up
 from statsapi.journal.redis_primary import DAMAGE_ADVICE, Address, Call, Primary, Script, ServerClock
 from statsapi.model import EventBatch

@@ -64,7 +64,8 @@ from statsapi.journal import (
     wall_clock_us,
 )
 from statsapi.journal import sqlite_tables as tables
-from statsapi.journal.format import check_sealed, decode_sealed, missing, seal, seal_of
+from statsapi.journal.checksums import check_sealed, missing, seal, seal_of
+from statsapi.journal.columns import decode_sealed
 from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Outcome, Request, held_up
 from statsapi.journal.highwater import HighWater, Noted, is_left_over
 from statsapi.journal.sqlite_tables import PAGE_BYTES, SCHEMA_VERSION

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.journal import sqlite_tables as tables
-from statsapi.journal.format import SEAL_BYTES, check_sealed, piece_checksum, seal
+from statsapi.journal.checksums import SEAL_BYTES, check_sealed, piece_checksum, seal
 
 # Rows are read by ranges of this many, and where SQLite itself fails by halves of them.
 _RANGE_ROWS: Final = 4096

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from statsapi.errors import JournalDamaged, JournalRefused
-from statsapi.journal.format import (
+from statsapi.journal.checksums import (
     MISMATCH,
     Sealed,
     answer_checksum,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import struct
 import subprocess
 import sys
 import time
@@ -20,15 +19,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statsapi.errors import JournalRefused, JournalUnavailable
+from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import Proposal, find_damage, salvage
-from statsapi.journal.format import (
+from statsapi.journal.checksums import (
+    RESIDUE,
+    SEAL_BYTES,
+    Sealed,
     answer_checksum,
+    check_sealed,
     checkpoint_checksum,
-    checksum,
-    checksums,
     piece_checksum,
     pieces_checksum,
+    seal,
 )
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch
@@ -41,14 +43,20 @@ U32 = st.integers(0, (1 << 32) - 1)
 # Checksums
 
 
-@given(st.lists(st.tuples(I64, st.binary(max_size=20), I64, st.binary(max_size=60))))
-def test_checksums_of_many_are_those_of_each(records: list[tuple[int, bytes, int, bytes]]) -> None:
-    """The bulk form gives what the single one does, and a server that knows position and time last can go on."""
-    each = [checksum(*record) for record in records]
-    assert checksums(*[[record[at] for record in records] for at in range(4)]) == each
-    for (position, record_id, appended_us, payload), expected in zip(records, each, strict=True):
-        begun = crc32(record_id, crc32(payload))
-        assert crc32(struct.pack("<q", appended_us), crc32(struct.pack("<q", position), begun)) == expected
+@given(I64, st.binary(min_size=16, max_size=16), I64, st.binary(min_size=8, max_size=60))
+def test_a_sealed_record_proves_itself(position: int, record_id: bytes, appended_us: int, payload: bytes) -> None:
+    """Its CRC-32 is the same for all, and its seal gives back what was sealed."""
+    sealed = seal(position, record_id, appended_us, payload)
+    assert crc32(sealed) == RESIDUE
+    assert sealed[:-SEAL_BYTES] == payload
+    assert check_sealed(position, sealed) == Sealed(record_id, position, appended_us)
+    with pytest.raises(JournalDamaged, match="checksum"):
+        check_sealed(position, sealed[:-9] + bytes([sealed[-9] ^ 1]) + sealed[-8:])
+
+
+def seal_checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:
+    """The checksum in a sealed record."""
+    return seal(position, record_id, appended_us, payload)[-8:]
 
 
 def flipped(value: int | bytes, bit: int) -> int | bytes:
@@ -63,7 +71,7 @@ def flipped(value: int | bytes, bit: int) -> int | bytes:
 @pytest.mark.parametrize(
     ("function", "fields"),
     [
-        (checksum, (7, b"i" * 16, 1_764_000_000_000_000, b"payload.")),
+        (seal_checksum, (7, b"i" * 16, 1_764_000_000_000_000, b"payload.")),
         (piece_checksum, (29_000_000, b"a piece")),
         (checkpoint_checksum, (b"c" * 16, 7, b"i" * 16, 1_764_000_000_000_000, 123, 456)),
         (answer_checksum, (b"name", b"digest", b"answer", 1_764_000_000_000_000)),

@@ -18,7 +18,7 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import START, Checkpoint, HistoryChanged, IdempotencyKey, Journal, Mark, Proposal, open_journal
-from statsapi.journal.format import piece_checksum
+from statsapi.journal.checksums import piece_checksum
 from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_streams import LEASE_US, NEAR_RECORDS, PART_BYTES
 from statsapi.model import Deletion, EventBatch, Part

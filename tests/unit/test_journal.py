@@ -27,7 +27,8 @@ from statsapi.journal import (
     encode_batch,
     open_journal,
 )
-from statsapi.journal.format import ALONE_FROM_BYTES, COLUMNAR_FROM, decode_records, encode
+from statsapi.journal.columns import ALONE_FROM_BYTES, COLUMNAR_FROM, decode_records
+from statsapi.journal.format import encode
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Part
 from tests.fakes import FakeClock
 from tests.journal_engines import ENGINES, TICK, Engine, checkpoint_at, event, mark_of, segments, values
@@ -269,7 +270,7 @@ def test_what_comes_back_is_what_was_appended(
     journal = engine.open()
     start = journal.append(TICK)
     stamps = [journal.append(Proposal(draft)).appended_us for draft in drafts]
-    with mock.patch("statsapi.journal.format.ALONE_FROM_BYTES", alone_from_bytes):
+    with mock.patch("statsapi.journal.columns.ALONE_FROM_BYTES", alone_from_bytes):
         segment = journal.read(mark_of(start))
     assert segment.records == len(drafts)
     assert _plain(segment.changes) == _naive(drafts, stamps)
