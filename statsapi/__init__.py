@@ -8,6 +8,7 @@ service/    record, ask, keep house: the order of steps;  the view that follows 
 metrics     counters that all workers of a machine share
 engine/     numbers and state: exact sums, summaries, sketches, timelines, the store behind its one lock
 journal/    the durable order of records: the truth;  SQLite, Redis, memory
+routes      the one table of endpoints
 config      every setting;  keys: API keys;  clocks: which time to believe
 naming/     names of series, their tags, and patterns that choose some
 times       what reads a timestamp;  machine: cores and memory;  model, errors: what all share

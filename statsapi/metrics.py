@@ -39,27 +39,11 @@ from statsapi.clocks import Sample
 from statsapi.engine.placement import Placed
 from statsapi.engine.summary import Summary
 from statsapi.model import MINUTE_US
+from statsapi.routes import ROUTES
 
-# (method, rule as Flask writes it without converters). What is not listed counts as OTHER, also what has no route.
-ROUTES: Final = (
-    ("POST", "/event"),
-    ("GET", "/statistics"),
-    ("GET", "/debug/events"),
-    ("GET", "/"),
-    ("POST", "/events"),
-    ("GET", "/events"),
-    ("GET", "/statistics/timeline"),
-    ("GET", "/series"),
-    ("DELETE", "/series/{name}"),
-    ("GET", "/healthz"),
-    ("GET", "/readyz"),
-    ("GET", "/metrics"),
-    ("GET", "/openapi.json"),
-    ("GET", "/docs/"),
-    ("GET", "/docs/{path}"),
-)
+# What has no row in the table of routes counts as this.
 OTHER: Final = len(ROUTES)
-_ROUTE_NAMES: Final = (*ROUTES, ("other", "other"))
+_ROUTE_NAMES: Final = (*((route.method, route.path) for route in ROUTES), ("other", "other"))
 
 STATUSES: Final = (
     *(200, 204, 206, 301, 302, 304, 308),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from flask import Flask, Response
@@ -12,6 +12,10 @@ from statsapi.api import access, events, observing, openapi, ops, problems, proc
 from statsapi.api import incoming as requests
 from statsapi.config import Settings
 from statsapi.keys import Keys
+from statsapi.routes import served
+
+# The modules whose functions the table of routes names.
+_VIEWS: Final = {"events": events, "statistics": statistics, "series": series, "ops": ops, "openapi": openapi}
 
 
 class Json(JSONProvider):
@@ -33,9 +37,9 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     app.extensions["statsapi"].observe_stale_answer = requests.mark_stale
     access.register(app, settings, keys)
     processes.register(app, settings)
-    for module in (events, statistics, series, ops, openapi):
-        app.register_blueprint(module.blueprint)
+    for route in served(debug=settings.debug_endpoint):
+        module, _, function = route.endpoint.partition(".")
+        if module != openapi.docs.name:
+            app.add_url_rule(route.rule, route.endpoint, getattr(_VIEWS[module], function), methods=[route.method])
     app.register_blueprint(openapi.docs)
-    if settings.debug_endpoint:
-        app.register_blueprint(events.debug)
     problems.register(app)

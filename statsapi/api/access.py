@@ -9,28 +9,8 @@ from flask_cors import CORS
 
 from statsapi.api import problems
 from statsapi.config import Settings
-from statsapi.keys import ADMIN, READ, WRITE, Keys
-
-OPEN: Final = None
-
-# The scope that each endpoint needs once there are keys. One that is not named here needs admin: forgetting a line
-# locks a door, it does not open one.
-NEEDS: Final[dict[str, str | None]] = {
-    "ops.index": OPEN,
-    "ops.healthz": OPEN,
-    "ops.readyz": OPEN,
-    "ops.metrics": READ,
-    "openapi.get_description": OPEN,
-    "swagger_ui.show": OPEN,
-    "events.post_event": WRITE,
-    "events.post_events": WRITE,
-    "events.get_events": READ,
-    "statistics.get_statistics": READ,
-    "statistics.get_timeline": READ,
-    "series.get_series": READ,
-    "series.delete_series": ADMIN,
-    "debug.debug_events": ADMIN,
-}
+from statsapi.keys import Keys
+from statsapi.routes import OPEN, scope_of
 
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
@@ -96,7 +76,7 @@ def _identify(keys: Keys) -> Response | None:
     # A preflight cannot carry a key, and an unknown path has nothing to guard: they go on to 200, 404 and 405.
     if rule is None or asked.method == "OPTIONS":
         return None
-    scope = NEEDS.get(rule.endpoint, ADMIN)
+    scope = scope_of(rule.endpoint)
     if scope is OPEN:
         return None
     presented = _presented(asked.environ)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from itertools import islice
 from typing import Any
 
 import msgspec
 import numpy as np
-from flask import Blueprint, Response, request
+from flask import Response, request
 from marshmallow import ValidationError
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
@@ -44,9 +45,6 @@ from statsapi.model import EventBatch, Span, TimestampsUs, Values
 from statsapi.service.service import Recorded
 from statsapi.times import MINUTE_US, format_timestamp
 
-blueprint = Blueprint("events", __name__)
-debug = Blueprint("debug", __name__)  # apart, as STATSAPI_DEBUG_ENDPOINT=off leaves it out
-
 _EVENT = EventSchema()
 _RECORD_QUERY = RecordQuery()
 _BATCH_QUERY = BatchQuery()
@@ -59,7 +57,27 @@ _MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(batches.NDJSON_TYPES
 _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":"{}"}}\n'}
 
 
-@blueprint.post("/event")
+def _counting_refusals(*, alone: int) -> Callable[[Callable[[], Response]], Callable[[], Response]]:
+    """Count the events of a request that is refused for what it says: `alone`, unless the refusal names a number."""
+
+    def decorate(record: Callable[[], Response]) -> Callable[[], Response]:
+        @wraps(record)
+        def recorded() -> Response:
+            try:
+                return record()
+            except ValidationError:
+                observing.reject(alone)
+                raise
+            except InvalidRequest as error:
+                observing.reject(alone if error.rejected is None else error.rejected)
+                raise
+
+        return recorded
+
+    return decorate
+
+
+@_counting_refusals(alone=1)
 def post_event() -> Response:
     """Record one event: 200 once it is in the journal."""
     recorder = service()
@@ -92,7 +110,7 @@ def post_event() -> Response:
     return json_reply(recorder.record(batch, answer, key=key, dedup=dedup, reject_expired=reject_expired))
 
 
-@blueprint.post("/events")
+@_counting_refusals(alone=0)
 def post_events() -> Response:
     """Record many events as one record: all of them or none, or with ?partial=true the good ones."""
     recorder = service()
@@ -139,7 +157,6 @@ def _line(answer: dict[str, Any]) -> bytes:
     return msgspec.json.encode(answer) + b"\n"
 
 
-@blueprint.get("/events")
 def get_events() -> Response:
     """The raw events of a range, of one series or all: streamed as CSV or NDJSON, or in pages as JSON.
 
@@ -217,7 +234,6 @@ def _page(store: Store, series: str | None, span: Span, limit: int, cursor: Posi
     }
 
 
-@debug.get("/debug/events")
 def debug_events() -> dict[str, Any]:
     """The raw events held and the late arrivals remembered, newest first."""
     query = load_query(_DEBUG_QUERY)

@@ -17,7 +17,8 @@ from flask import Flask, current_app, g
 from werkzeug.wsgi import ClosingIterator
 
 from statsapi.api.logs import REQUEST_ID, note_request
-from statsapi.metrics import OTHER, ROUTES
+from statsapi.metrics import OTHER
+from statsapi.routes import ROUTES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -34,7 +35,6 @@ def register(app: Flask) -> None:
     metrics = service.metrics
     note = _note_access if service.settings.access_log == "on" else None
     answer = app.wsgi_app
-    places: dict[tuple[str, str], int] = {}
     # Unique, not secret. A count, as asking the system for randomness each time lets go of the interpreter.
     prefix = ""
     numbers = itertools.count()
@@ -52,7 +52,7 @@ def register(app: Flask) -> None:
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             # Flask's contexts still stand here; a moment later the request is gone.
-            metrics.request(_place(environ, places), status[:3], perf_counter() - began_s)
+            metrics.request(_row(environ), status[:3], perf_counter() - began_s)
             if note is not None:
                 noted[:] = status, g.get("key_id")
             return start_response(status, [*_secured(headers), ("X-Request-ID", request_id)], exc_info)
@@ -111,18 +111,17 @@ def _note_access(
     return ClosingIterator(counted(), [done] if closing is None else [closing, done])
 
 
-def _place(environ: WSGIEnvironment, places: dict[tuple[str, str], int]) -> int:
-    """The request's place in ROUTES. HEAD counts as the GET that answers it, Flask's own OPTIONS as OTHER."""
+# HEAD counts as the GET that answers it; what is not here, Flask's own OPTIONS among it, as OTHER.
+_ROWS: Final = {(route.rule, route.method): row for row, route in enumerate(ROUTES)}
+_ROWS.update({(rule, "HEAD"): row for (rule, method), row in _ROWS.items() if method == "GET"})
+
+
+def _row(environ: WSGIEnvironment) -> int:
+    """The request's row in ROUTES, or OTHER."""
     request = environ.get("werkzeug.request")
     if request is None or (rule := request.url_rule) is None:
         return OTHER
-    asked = (rule.endpoint, request.method)
-    place = places.get(asked)
-    if place is None:
-        path = rule.rule.replace("<path:", "{").replace("<", "{").replace(">", "}")
-        route = ("GET" if request.method == "HEAD" else request.method, path)
-        place = places[asked] = ROUTES.index(route) if route in ROUTES else OTHER
-    return place
+    return _ROWS.get((rule.rule, request.method), OTHER)
 
 
 def reject(events: int) -> None:

@@ -15,16 +15,15 @@ from typing import Any, Final
 import msgspec
 from flask import Flask, Response, current_app, request
 from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_exceptions
 
 from statsapi import errors
-from statsapi.api import observing
 from statsapi.keys import redact
 
 # So many faults are named in an answer, and how many there are.
 ERRORS_NAMED_MAX: Final = 100
 
-# The most specific class wins.
+# The most specific class wins. Of those with one status, the one that clients meet most often comes first.
 _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
     errors.InvalidRequest: (422, "The request is not valid"),
     errors.IdempotencyConflict: (422, "Idempotency-Key was used before"),
@@ -79,6 +78,15 @@ def code_of(title: str) -> str:
     return title.lower().replace(" ", "-")
 
 
+def usual(status: int) -> tuple[str, str]:
+    """The code and the title of the problem that a client meets most often under this status."""
+    for kind, (kinds_status, title) in _STATUS.items():
+        if kinds_status == status and kind is not errors.StatsError:
+            return kind.code, title
+    title = default_exceptions[status]().name
+    return code_of(title), title
+
+
 def unreadable(error: Exception) -> Response:
     """For what the server in front found wrong while the body was read. What follows cannot be told apart from it."""
     detail = f"The body could not be read: {error}; nothing was recorded."
@@ -97,9 +105,6 @@ def _validation(error: ValidationError) -> Response:
 
 
 def _invalid(faults: list[dict[str, Any]], rejected: int | None = None) -> Response:
-    refused = int(request.endpoint == "events.post_event") if rejected is None else rejected
-    if refused:
-        observing.reject(refused)
     first = faults[0]
     where = "".join(f"{name} {first[name]}, " for name in ("index", "line") if name in first)
     where += f"{first['field']}: " if first["field"] else ""
@@ -110,7 +115,8 @@ def _invalid(faults: list[dict[str, Any]], rejected: int | None = None) -> Respo
     if rejected is not None:
         members["rejected"] = rejected
         more = f" ({rejected} event{' is' if rejected == 1 else 's are'} at fault; nothing was stored)"
-    return problem(422, "validation", "The request is not valid", f"{where}{first['reason']}{more}", **members)
+    status, title = _STATUS[errors.InvalidRequest]
+    return problem(status, errors.InvalidRequest.code, title, f"{where}{first['reason']}{more}", **members)
 
 
 def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:

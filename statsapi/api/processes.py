@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 from flask import Flask, request
 
-from statsapi.api import access
 from statsapi.config import Settings
 from statsapi.errors import JournalRefused
-from statsapi.keys import ADMIN
+from statsapi.routes import OPEN, READY, scope_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -73,7 +72,7 @@ def _refuse() -> None:
     rule = request.url_rule
     if reason is None or rule is None or request.method == "OPTIONS":
         return
-    if access.NEEDS.get(rule.endpoint, ADMIN) is not access.OPEN or rule.endpoint == "ops.readyz":
+    if scope_of(rule.endpoint) is not OPEN or rule.rule == READY:
         refused = JournalRefused(reason)
         refused.retry_after_s = 1  # while a server replaces a process there are two for a moment
         raise refused

@@ -23,6 +23,7 @@ from limits.storage import Storage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
 from statsapi.config import Settings
+from statsapi.routes import HEALTH, READY
 
 logger = logging.getLogger("statsapi")
 
@@ -32,8 +33,6 @@ REDIS_TIMEOUT_S: Final = 0.2
 
 # After a failure the counters are left alone for so long. Then one request of the process tries them, no other waits.
 RETRY_EVERY_S: Final = 1.0
-
-_EXEMPT = ("/healthz", "/readyz")
 
 _BUSY_S = 2.0
 _SWEEP_EVERY = 1000  # increments of one process between two looks for what has expired
@@ -186,7 +185,7 @@ def install(app: Flask, settings: Settings) -> None:
         _who,
         app=app,
         default_limits=[
-            Limit(settings.rate_limit or "", exempt_when=lambda: request.path in _EXEMPT, error_message=detail)
+            Limit(settings.rate_limit or "", exempt_when=lambda: request.path in (HEALTH, READY), error_message=detail)
         ],
         request_identifier=lambda: "statsapi",  # one count for all, unknown paths too; by endpoint it would pass them
         storage_uri=storage_uri,

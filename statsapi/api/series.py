@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint
 from marshmallow import ValidationError
 
 from statsapi.api.incoming import load_query, service
@@ -20,14 +19,11 @@ from statsapi.times import (
     format_timestamps,
 )
 
-blueprint = Blueprint("series", __name__)
-
 _RESOLUTIONS = {length_us: format_duration(length_us) for length_us in (MINUTE_US, HOUR_US)}
 _QUERY = SeriesQuery()
 _DELETE_QUERY = DeleteQuery()
 
 
-@blueprint.get("/series")
 def get_series() -> dict[str, Any]:
     """The series that a question can be about, by name; `next` is what to give as `after` for the next page.
 
@@ -51,7 +47,6 @@ def get_series() -> dict[str, Any]:
     }
 
 
-@blueprint.delete("/series/<path:name>")
 def delete_series(name: str) -> dict[str, Any]:
     """Forget a series, or its events in a range of whole minutes, on every worker and in every replay."""
     if not SERIES_NAME.match(name):

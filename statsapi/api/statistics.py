@@ -10,16 +10,12 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, Final
 
-from flask import Blueprint
-
 from statsapi.api.incoming import load_query, service
 from statsapi.api.schemas import SEED_STATS, StatisticsQuery, TimelineQuery, span_edges
 from statsapi.engine.answers import Statistics
 from statsapi.errors import InvalidRequest
 from statsapi.model import Span
 from statsapi.times import SECOND_US, format_duration, format_timestamp
-
-blueprint = Blueprint("statistics", __name__)
 
 STEPS_MAX: Final = 5_000
 STEP_PERCENTILES_MAX: Final = 50_000
@@ -28,7 +24,6 @@ _QUERY = StatisticsQuery()
 _TIMELINE_QUERY = TimelineQuery()
 
 
-@blueprint.get("/statistics")
 def get_statistics() -> dict[str, Any]:
     """Statistics of one or several windows or of a range, including everything acknowledged before the request.
 
@@ -58,7 +53,6 @@ def get_statistics() -> dict[str, Any]:
     return {"series": query["series"], **({"windows": told} if "windows" in query else told[0])}
 
 
-@blueprint.get("/statistics/timeline")
 def get_timeline() -> dict[str, Any]:
     """The same statistics for each step of a window or range, empty steps included, in one pass: for charts.
 

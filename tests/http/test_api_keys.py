@@ -21,12 +21,13 @@ from flask import Flask, Response, g
 from flask.testing import FlaskClient
 
 from statsapi import __main__, keys
-from statsapi.api import access, observing
+from statsapi.api import observing
 from statsapi.api.logs import JsonFormatter, PlainFormatter
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from statsapi.keys import Keys, new_key
+from statsapi.routes import ROUTES
 from tests.calls import CALLS
 from tests.fakes import NOW, FakeClock
 from tests.servers import ROOT, Server, gunicorn_server, start_gunicorn, wait_until
@@ -148,8 +149,24 @@ def test_head_is_guarded_as_get_and_unknown_paths_stay_404(client: FlaskClient) 
 
 
 def test_every_endpoint_is_in_the_table(app: Flask) -> None:
-    """An endpoint finds its line in api/access.py; one without is for admin alone."""
-    assert {rule.endpoint for rule in app.url_map.iter_rules()} == set(access.NEEDS)
+    """A route without a row, and a row without a route, fail here: scopes, metrics, GET / and OpenAPI read the rows."""
+    served = {
+        (method, rule.rule, rule.endpoint)
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+        if method not in ("HEAD", "OPTIONS")
+    }
+    assert served == {(route.method, route.rule, route.endpoint) for route in ROUTES}
+    assert len(served) == len(ROUTES)
+
+
+def test_every_endpoint_is_described(app: Flask) -> None:
+    """What GET / lists, /openapi.json describes: all but the description itself and its pages."""
+    described = app.test_client().get("/openapi.json").json
+    assert described is not None
+    operations = {(method.upper(), path) for path, of in described["paths"].items() for method in of}
+    left_out = ("openapi.", "swagger_ui.")
+    assert operations == {(r.method, r.path) for r in ROUTES if not r.endpoint.startswith(left_out)}
 
 
 def test_an_endpoint_without_a_line_needs_admin(

@@ -1,0 +1,87 @@
+"""The one table of endpoints. A new endpoint is one row here and one function of that name in `statsapi.api`.
+
+What reads it: `api` (URLs -> functions), access (scopes), metrics (rows of counters), `GET /` and OpenAPI.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from statsapi.keys import ADMIN, READ, WRITE
+
+OPEN: Final = None  # no scope: nobody needs a key
+
+# What a supervisor or load balancer polls: never counted against a rate limit.
+HEALTH: Final = "/healthz"
+READY: Final = "/readyz"
+
+
+class Route(NamedTuple):
+    """One endpoint. `endpoint` is MODULE.FUNCTION in `statsapi.api`, and Flask's name of the route."""
+
+    method: str  # GET answers HEAD as well, and Flask answers every OPTIONS
+    rule: str  # as Flask writes it: /series/<path:name>
+    endpoint: str
+    scope: str | None  # what an API key must allow, where keys are configured
+    summary: str  # one line for GET / and OpenAPI; empty: listed in neither
+    debug: bool = False  # only with STATSAPI_DEBUG_ENDPOINT
+
+    @property
+    def path(self) -> str:
+        """As OpenAPI and the metrics write it: /series/{name}."""
+        return self.rule.replace("<path:", "{").replace("<", "{").replace(">", "}")
+
+
+# In the order of GET /. Metrics number the rows: workers of before and after a reload must agree on them, which they do
+# as the arbiter loads this before it forks.
+ROUTES: Final = (
+    Route("POST", "/event", "events.post_event", WRITE, "Record one event: {timestamp, value, series?}"),
+    Route(
+        "GET",
+        "/statistics",
+        "statistics.get_statistics",
+        READ,
+        "Count, min, max and mean of the past window, or what window, start, stats … ask for",
+    ),
+    Route(
+        "GET",
+        "/debug/events",
+        "events.debug_events",
+        ADMIN,
+        "The raw events held and late arrivals, newest first",
+        debug=True,
+    ),
+    Route("GET", "/", "ops.index", OPEN, "This page"),
+    Route("GET", HEALTH, "ops.healthz", OPEN, "200 as long as the process answers"),
+    Route("GET", "/metrics", "ops.metrics", READ, "What Prometheus scrapes, the rolling statistics among it"),
+    Route(
+        "GET",
+        READY,
+        "ops.readyz",
+        OPEN,
+        "200 when events can be recorded and questions answered, else 503 with the reason",
+    ),
+    Route(
+        "POST", "/events", "events.post_events", WRITE, "Record many events at once: JSON, columnar JSON, NDJSON or CSV"
+    ),
+    Route("GET", "/events", "events.get_events", READ, "The raw events of a range as JSON pages, NDJSON or CSV"),
+    Route("GET", "/statistics/timeline", "statistics.get_timeline", READ, "Statistics step by step, for charts"),
+    Route("GET", "/series", "series.get_series", READ, "The series there are"),
+    Route("DELETE", "/series/<path:name>", "series.delete_series", ADMIN, "Forget a series, or a range of it"),
+    Route("GET", "/openapi.json", "openapi.get_description", OPEN, "The description of this API (OpenAPI 3.1)"),
+    # The two of the Swagger UI package, which brings its own functions.
+    Route("GET", "/docs/", "swagger_ui.show", OPEN, "The same as pages, to try it out"),
+    Route("GET", "/docs/<path:path>", "swagger_ui.show", OPEN, ""),
+)
+
+SCOPES: Final = {route.endpoint: route.scope for route in ROUTES}
+
+
+def scope_of(endpoint: str) -> str | None:
+    """The scope an endpoint needs once there are keys. Without a row: admin, so that forgetting one locks a door."""
+    return SCOPES.get(endpoint, ADMIN)
+
+
+def served(*, debug: bool) -> tuple[Route, ...]:
+    """The rows that a service answers, with or without those for debugging."""
+    return tuple(route for route in ROUTES if debug or not route.debug)
