@@ -60,7 +60,8 @@ _PROBLEMS: Final = {
     403: "The API key does not have the scope that this needs.",
     404: "There is no such endpoint.",
     406: "No media type is offered that Accept names.",
-    413: "The body, or the number of events in it, is over the limit.",
+    413: "The body, an event in it (64 KiB) or the number of events is over the limit; or more than 40,000 different "
+    "timestamps are in rare forms, or more than 60,000 items are not written as events are.",
     415: "The body is of no known media type or Content-Encoding.",
     422: "Well-formed, but not valid: `errors` names what to fix. Nothing was recorded.",
     429: "More requests than STATSAPI_RATE_LIMIT allows.",
@@ -287,7 +288,11 @@ def _answers(
 
 
 def _event_body() -> Json:
-    return {"required": True, "content": _content(_JSON, _ref("Event"), example=_EXAMPLE)}
+    return {
+        "description": "At most 64 KiB, packed and unpacked.",
+        "required": True,
+        "content": _content(_JSON, _ref("Event"), example=_EXAMPLE),
+    }
 
 
 def _batch_body() -> Json:
@@ -300,6 +305,8 @@ def _batch_body() -> Json:
     events = _list_of(_ref("Event"))
     wrapped = _object(optional=("next",), events=events, next=_NEXT)
     return {
+        "description": "At most STATSAPI_MAX_BODY_BYTES, packed and unpacked, and STATSAPI_MAX_BATCH_EVENTS events. An "
+        "event (an item of JSON, a line of NDJSON, a row of CSV) has at most 64 KiB; a longer one is named.",
         "required": True,
         "content": {
             **_content(_JSON, {"anyOf": [events, wrapped, columns]}, example=[_EXAMPLE]),
