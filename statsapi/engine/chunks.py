@@ -26,7 +26,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -424,6 +424,9 @@ class Chunk(_SumsBefore):
         return kept
 
 
+_FIRST_NUMBERS = count()
+
+
 class Chunks:
     """The sealed chunks in order of time, with prefix sums over them.
 
@@ -435,7 +438,9 @@ class Chunks:
         self.room = room
         self.chunks: list[Chunk] = []
         self.starts: list[int] = []
-        self._made = 0  # so many chunks have been made; staggers their samples and settling
+        # Numbers the chunks, which staggers their samples and settling. Series begin at different numbers, as a union
+        # of a thousand has a thousand first chunks.
+        self._made = next(_FIRST_NUMBERS)
         self._forget()
 
     def _forget(self, chunk: int = 0) -> None:

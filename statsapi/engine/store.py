@@ -28,8 +28,8 @@ import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,9 @@ from statsapi.engine import rollup, sketch
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
 from statsapi.engine.rollup import Rolled, Rollups
 from statsapi.engine.summary import combine
+from statsapi.engine.sweep import PAUSE_S, SLICE_S, Sweep
 from statsapi.engine.timeline import Timeline, step_details
+from statsapi.engine.union import Bounds, Question
 from statsapi.errors import ViewBroken
 from statsapi.model import (
     HOUR_US,
@@ -54,6 +56,8 @@ from statsapi.model import (
     TimestampsUs,
     Values,
 )
+
+PartT = TypeVar("PartT")
 
 # How many of the events that were too old to count are remembered, so that a wrongly stamped one can be found.
 LATE_REMEMBERED: Final = 1000
@@ -132,6 +136,7 @@ class Store:
         self._event_count = 0
         self._rollup_bytes = 0
         self._names: list[str] | None = None  # sorted; None when a series came or went
+        self._sweeps: dict[int, Sweep[Any]] = {}  # questions that have yet to see some series
         self._late: deque[LateEvent] = deque(maxlen=LATE_REMEMBERED)
         self._horizon_us = MIN_TS_US
         self._hours_us = (MIN_TS_US, MIN_TS_US)  # see Retention.hours_us
@@ -203,6 +208,8 @@ class Store:
                     return
             if oldest_us < self._horizon_us:
                 self._due.add(events.series)
+        if self._sweeps:
+            self._show_sweeps(events.series)
         timeline = self._timelines.get(events.series)
         if timeline is None:
             timeline = self._timelines[events.series] = Timeline()
@@ -230,6 +237,7 @@ class Store:
 
     def _delete(self, deletion: Deletion) -> None:
         """Caller holds the lock."""
+        self._show_sweeps(deletion.series)
         timeline = self._timelines.get(deletion.series)
         if timeline is not None:
             self._event_count -= timeline.delete(deletion.start_us, deletion.end_us)
@@ -346,6 +354,48 @@ class Store:
                 for summary, detail in zip(summaries[n_rolled:], details, strict=True)
             ]
         return answers
+
+    def sweep(
+        self,
+        choose: Callable[[list[str]], Sequence[str]],
+        picks: Callable[[str], bool],
+        question: Question[PartT],
+        now_us: int,
+    ) -> tuple[Sequence[str], Sweep[PartT]]:
+        """What a question has to know of many series, as they all stand at one instant during this call.
+
+        choose: out of the sorted list of names held, which it must not change, those to be looked at: sorted, also such
+        as are not held. picks says the same of one name, under the lock. Gives the names and, in `Sweep.parts`, the
+        part of each. The lock is held for about a millisecond at a time; see sweep.py.
+        """
+        with self._lock:
+            bounds = Bounds(self.raw_from_us(now_us), self._minutes_from_us(now_us))
+            sweep = Sweep(picks, question.looker(bounds))
+            held = self._sorted_names()
+            self._sweeps[id(sweep)] = sweep
+        try:
+            names = choose(held)
+            waiting = iter(names)
+            while self._visit_some(sweep, waiting):
+                time.sleep(PAUSE_S)
+        finally:
+            del self._sweeps[id(sweep)]  # one step, so it needs no lock; it may be a broken one
+        return names, sweep
+
+    def _visit_some(self, sweep: Sweep[Any], names: Iterator[str]) -> bool:
+        """Let it visit the next series; whether there may be more."""
+        with self._lock:
+            until_s = time.perf_counter() + SLICE_S
+            for name in names:
+                sweep.visit(name, *self._held_of(name))
+                if time.perf_counter() > until_s:
+                    return True
+            return False
+
+    def _show_sweeps(self, series: str) -> None:
+        """Caller holds the lock, and is about to change the series."""
+        for sweep in tuple(self._sweeps.values()):
+            sweep.before_change(series, *self._held_of(series))
 
     def _held_of(self, series: str) -> tuple[Timeline, Rollups]:
         """Caller holds the lock, and writes to neither."""
@@ -507,6 +557,7 @@ class Store:
         At most a minute and some chunks at once: about 1 ms. How many raw events that were.
         """
         self._due.discard(series)
+        self._show_sweeps(series)
         folded = 0
         timeline = self._timelines.get(series)
         if timeline is not None and (first_us := timeline.first_ts_us) < self._horizon_us:

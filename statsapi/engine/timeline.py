@@ -61,6 +61,25 @@ CHUNK_EVENTS = 8_192
 _MEMO_ENTRIES = 16
 
 
+# From this many on, loose values become a sorted column of their own, which is remembered; fewer are sorted together
+# with those of other series, as a column costs each question some 2 µs.
+_SORTED_FROM = 256
+
+
+class ValueColumns(NamedTuple):
+    """The values of some events: in sorted columns with their samples, in some without, and the rest in any order.
+
+    Shared, never to be changed; they stay true whatever happens to the series.
+    """
+
+    sealed: list[SortedColumn]
+    sorted: list[Values]
+    unsorted: Values
+
+
+NO_COLUMNS = ValueColumns([], [], NO_VALUES)
+
+
 class Timeline:
     """One series: insert in any order, ask for any half-open range [start_us, end_us), exactly.
 
@@ -261,18 +280,41 @@ class Timeline:
         known = self._recall(key)
         if known is not None:
             return list(known)
-        chunks = self._chunks.chunks
-        columns: list[SortedColumn] = [(chunk.values, chunk.sample) for chunk in chunks[first:last]]
-        for i in cut:
-            chosen = chunks[i].select_sorted(start_us, end_us)
-            columns.append((chosen, sample_of(chosen, i)))
+        columns, chosen = self._sorted_columns(first, last, cut, start_us, end_us)
         # Late events are not merged into their chunks for a question, which would stall it: sorting them costs 10 ns
         # each.
-        unsorted = np.sort(self._unsorted_values(first, last, cut, start_us, end_us))
-        columns.append((unsorted, sample_of(unsorted, len(chunks))))
+        chosen.append(np.sort(self._unsorted_values(first, last, cut, start_us, end_us)))
+        columns += [(values, sample_of(values, i)) for i, values in enumerate(chosen, len(columns))]
         answer = percentiles.of_columns([column for column in columns if len(column[0])], ps)
         self._remember(key, tuple(answer))
         return answer
+
+    def value_columns(self, start_us: int | None, end_us: int | None) -> ValueColumns:
+        """The range's values, for a selection among those of several series without the lock.
+
+        1 µs a chunk, some 20 µs for each that is cut and for a tail that has to be sorted; unchanged, 3 µs.
+        """
+        start_us, end_us = _bounds(start_us, end_us)
+        if start_us >= end_us or not self._n:
+            return NO_COLUMNS
+        if not self._chunks.chunks and self._tail.n <= _SORTED_FROM:
+            tail = self._ordered_tail()
+            return ValueColumns([], [], tail.between(*tail.positions(start_us, end_us)))
+        first, last, cut = self._chunks.locate(start_us, end_us, self._tail_from_us)
+        key = ("columns", *self._memo_key(first, last, cut, start_us, end_us))
+        known = self._recall(key)
+        if known is not None:
+            columns: ValueColumns = known
+            return columns
+        sealed, chosen = self._sorted_columns(first, last, cut, start_us, end_us)
+        unsorted = self._unsorted_values(first, last, cut, start_us, end_us)
+        if len(unsorted) > _SORTED_FROM:
+            unsorted.sort()
+            chosen.append(unsorted)
+            unsorted = NO_VALUES
+        columns = ValueColumns(sealed, chosen, unsorted)
+        self._remember(key, columns)
+        return columns
 
     def sketches(self, start_us: int | None, end_us: int | None) -> list[Sketch]:
         """Sketches that together are the range's, at level 0 and not bounded, to be merged without the lock.
@@ -475,6 +517,15 @@ class Timeline:
         if not self._tail.in_order:
             self._tail = self._tail.in_time_order()
         return self._tail
+
+    def _sorted_columns(
+        self, first: int, last: int, cut: list[int], start_us: int, end_us: int
+    ) -> tuple[list[SortedColumn], list[Values]]:
+        """The range's values that chunks hold sorted: of whole chunks with their samples, of cut ones without."""
+        chunks = self._chunks.chunks
+        columns = [(chunk.values, chunk.sample) for chunk in chunks[first:last]]
+        chosen = [chunks[i].select_sorted(start_us, end_us) for i in cut]
+        return columns, [values for values in chosen if len(values)]
 
     def _unsorted_values(self, first: int, last: int, cut: list[int], start_us: int, end_us: int) -> Values:
         """The range's values that no sorted column holds: those of late events and of the tail. Copied."""

@@ -1,0 +1,91 @@
+"""Ask a store one question over many series: the total, and groups beside it, from one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from statsapi.engine.answers import Statistics
+from statsapi.engine.store import Store
+from statsapi.engine.sweep import Pace
+from statsapi.engine.union import Question
+
+
+class Chooser(Protocol):
+    """Which series a question is about. Both must agree; neither is called with names that are not canonical."""
+
+    def matches(self, name: str) -> bool:
+        """Whether it is about that series. Called under the store's lock: about a µs."""
+
+    def chosen(self, held: Sequence[str]) -> Sequence[str]:
+        """All it is about, sorted: those of the names held (sorted), and others that it names. No lock is held."""
+
+
+class Grouping(NamedTuple):
+    """Which groups there are, and which of them are shown.
+
+    key_of: the group of a series by its name; None is a group too (of those without that tag).
+    value: by which a group's place is found; None: by its key. Groups without a value come last, either way.
+    by_percentiles: whether `value` looks at percentiles. Where it does not, only groups that are shown get theirs.
+    """
+
+    key_of: Callable[[str], str | None]
+    value: Callable[[Statistics], Any] | None = None
+    descending: bool = False
+    by_percentiles: bool = False
+    limit: int = 100
+
+
+class Group(NamedTuple):
+    key: str | None
+    series: int
+    answer: list[Statistics]
+
+
+class Answer(NamedTuple):
+    """matched: how many of the series chosen are held. groups_total: how many groups there are, shown or not."""
+
+    matched: int
+    total: list[Statistics]
+    groups: list[Group] = []  # noqa: RUF012 (never written to)
+    groups_total: int = 0
+
+
+def ask(
+    store: Store, chooser: Chooser, question: Question[Any], now_us: int, grouping: Grouping | None = None
+) -> Answer:
+    """The answer for the union of the chosen series, and for each group of them, of one instant.
+
+    What is recorded while it is put together is in none of it. The lock is held for about a millisecond at a time.
+    Raises ViewBroken as every question does.
+    """
+    names, sweep = store.sweep(chooser.chosen, chooser.matches, question, now_us)
+    pace = Pace()
+    total = question.unite(sweep.parts, pace)
+    if grouping is None:
+        return Answer(sweep.held, total)
+    parts: dict[str | None, list[Any]] = {}
+    for name, part in zip(names, sweep.parts, strict=True):
+        parts.setdefault(grouping.key_of(name), []).append(part)
+        pace()
+    keys = sorted(parts, key=_key_order, reverse=grouping.descending and grouping.value is None)
+    if grouping.value is not None:
+        value = grouping.value
+        values = {}
+        for key in keys:
+            united = question.unite(parts[key], pace, with_percentiles=grouping.by_percentiles)
+            values[key] = value(question.whole(united))
+            pace()
+        # Sorting is stable, also in reverse: equal values stay in the order of their keys.
+        with_value = [key for key in keys if values[key] is not None]
+        placed = sorted(with_value, key=values.__getitem__, reverse=grouping.descending)
+        keys = placed + [key for key in keys if values[key] is None]
+    groups = []
+    for key in keys[: grouping.limit]:
+        groups.append(Group(key, len(parts[key]), question.unite(parts[key], pace)))
+        pace()
+    return Answer(sweep.held, total, groups, len(parts))
+
+
+def _key_order(key: str | None) -> tuple[bool, Hashable]:
+    return key is None, key or ""

@@ -1,0 +1,164 @@
+"""Questions over the union of several series' events: what each series adds to it, and how the parts add up.
+
+A question `look`s at each series under the store's lock, which gathers references and little more, and `unite`s any
+number of parts after it. The answer is that of one series that holds all the events: summaries add up exactly, and
+percentiles are selected among the values of all. Once an event of the union lies before the raw ones, percentiles come
+from sketches, whose buckets add up exactly too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from statsapi.engine import percentiles as selection
+from statsapi.engine.answers import Draft, OldSpan, Statistics, before
+from statsapi.engine.percentiles import SortedColumn, sample_of
+from statsapi.engine.rollup import Rollups
+from statsapi.engine.sketch import Sketch
+from statsapi.engine.summary import IDENTITY, combine
+from statsapi.engine.sweep import Pace
+from statsapi.engine.timeline import NO_COLUMNS, Timeline, ValueColumns
+from statsapi.model import Percent, Span
+
+Part = TypeVar("Part")
+
+
+class Bounds(NamedTuple):
+    """The instants that decide how exactly a store can answer: see `Store.raw_from_us`."""
+
+    raw_from_us: int
+    minutes_from_us: int
+
+
+class Question(Protocol[Part]):
+    """What is asked of every series, and how the parts become one answer: a list of Statistics, a span or step each."""
+
+    def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], Part]:
+        """What looks at one series: under the lock, changing nothing, in some 10 to 100 µs."""
+
+    def unite(self, parts: Sequence[Part], pace: Pace, *, with_percentiles: bool = True) -> list[Statistics]:
+        """The answer for the union of those series. Parts are in order of the series' names. Needs no lock."""
+
+    def whole(self, answer: list[Statistics]) -> Statistics:
+        """The statistics by which groups with such answers are put in order."""
+
+
+class SpanPart(NamedTuple):
+    """What one series adds to one span.
+
+    draft: its answer so far; with `old` it has an event from before the raw ones, and the draft its sketches.
+    columns: the values of its raw events, where percentiles may be exact.
+    first, last: its end events as (ts_us, value), as far as they are raw.
+    """
+
+    draft: Draft
+    columns: ValueColumns = NO_COLUMNS
+    first: tuple[int, float] | None = None
+    last: tuple[int, float] | None = None
+    old: bool = False
+
+
+_NOTHING: Final = SpanPart(Draft(Statistics(IDENTITY, [])))
+
+
+class Spans(NamedTuple):
+    """Some spans, each with its statistics, as `Store.statistics` has them for one series.
+
+    The first event of the union is the earliest one, of the series whose name comes first where stamps are equal; the
+    last one is the latest, of the series whose name comes last.
+    """
+
+    spans: tuple[Span, ...]
+    percentiles: tuple[Percent, ...] = ()
+    ends: bool = False
+
+    def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[SpanPart, ...]]:
+        if len(self.spans) == 1:
+            (span,) = self.spans
+            return lambda timeline, rollups: (self._look_at(timeline, rollups, span, bounds),)
+        return lambda timeline, rollups: tuple(self._look_at(timeline, rollups, span, bounds) for span in self.spans)
+
+    def _look_at(self, timeline: Timeline, rollups: Rollups, span: Span, bounds: Bounds) -> SpanPart:
+        summary = timeline.summarise(*span)
+        sketches: list[Sketch] = []
+        raw_from_us = bounds.raw_from_us
+        if span.start_us < raw_from_us:
+            rolled = rollups.summarise(*span)
+            if rolled.count or timeline.count(*before(span, raw_from_us)):
+                buckets = list(rollups.between(*span)) if self.percentiles else []
+                old = OldSpan(span, raw_from_us, bounds.minutes_from_us)
+                draft = old.draft(combine(summary, rolled), timeline, buckets, self.percentiles, False)
+                last = timeline.last(max(span.start_us, raw_from_us), span.end_us) if self.ends else None
+                return SpanPart(draft, last=last, old=True)
+            if self.percentiles:
+                sketches = timeline.sketches(*span)
+        if not summary.count:
+            return _NOTHING
+        draft = Draft(Statistics(summary, []), sketches=sketches)
+        columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
+        if not self.ends:
+            return SpanPart(draft, columns)
+        return SpanPart(draft, columns, timeline.first(*span), timeline.last(*span))
+
+    def unite(
+        self, parts: Sequence[tuple[SpanPart, ...]], pace: Pace, *, with_percentiles: bool = True
+    ) -> list[Statistics]:
+        percentiles = self.percentiles if with_percentiles else ()
+        if not parts:
+            return [Statistics(IDENTITY, [])] * len(self.spans)
+        return [_unite_span(of_span, percentiles, self.ends, pace) for of_span in zip(*parts, strict=True)]
+
+    def whole(self, answer: list[Statistics]) -> Statistics:
+        return answer[0]
+
+
+def _unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool, pace: Pace) -> Statistics:
+    summary = combine(*[part.draft.answer.summary for part in parts])
+    pace()
+    old = any(part.old for part in parts)
+    answer = Statistics(summary, [])
+    if ends and summary.count:
+        # min keeps the first of equals, max with the parts turned round the last.
+        last = max((part.last for part in reversed(parts) if part.last), key=_stamp, default=None)
+        if old:
+            rolled_up = ("first",) if last else ("first", "last")
+            answer = Statistics(summary, [], last=last and last[1], rolled_up=rolled_up)
+        else:
+            first = min((part.first for part in parts if part.first), key=_stamp, default=None)
+            answer = Statistics(summary, [], first and first[1], last and last[1])
+    if not percentiles or not summary.count:
+        return answer
+    if not old:
+        columns = _columns_of([part.columns for part in parts], pace)
+        return answer._replace(percentiles=selection.of_columns(columns, percentiles))
+    buckets, blocks, sketches = [], [], []
+    for part in parts:
+        buckets += part.draft.buckets
+        blocks += part.draft.blocks
+        sketches += part.draft.sketches
+    pace()
+    return Draft(answer, buckets, blocks, sketches).finished(percentiles)
+
+
+def _stamp(event: tuple[int, float]) -> int:
+    return event[0]
+
+
+def _columns_of(parts: Iterable[ValueColumns], pace: Pace) -> list[SortedColumn]:
+    """The values of all parts in sorted columns with samples."""
+    columns: list[SortedColumn] = []
+    unsorted = []
+    for part in parts:
+        columns += part.sealed
+        columns += [(values, sample_of(values, i)) for i, values in enumerate(part.sorted, len(columns))]
+        if len(part.unsorted):
+            unsorted.append(part.unsorted)
+        pace()
+    if unsorted:
+        rest = np.concatenate(unsorted)
+        rest.sort()
+        columns.append((rest, sample_of(rest, len(columns))))
+    return columns

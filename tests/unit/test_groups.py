@@ -1,0 +1,359 @@
+"""Questions over many series: the answer is that of one series with all their events, and of one instant."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from statsapi.engine import store as store_module
+from statsapi.engine import timeline as timeline_module
+from statsapi.engine.answers import Statistics
+from statsapi.engine.groups import Answer, Grouping, ask
+from statsapi.engine.store import Store
+from statsapi.engine.sweep import PAUSE_S
+from statsapi.engine.timeline import Timeline
+from statsapi.engine.union import Spans
+from statsapi.errors import ViewBroken
+from statsapi.journal import Events
+from statsapi.model import DAY_US, MINUTE_US, Deletion, Retention, Span
+from statsapi.naming.catalogue import Catalogue
+from statsapi.naming.names import tag_value
+from statsapi.naming.patterns import Glob, Selection
+from tests import oracles
+
+START_US = 20_000 * DAY_US
+RAW_US = 5 * MINUTE_US
+PS = (0, 25, 50, Fraction("99.9"), 100)
+NAMES = ["a", "b;host=x", "c;host=x", "d;host=y"]
+
+
+class All:
+    """Chooses every series of a selection, as the service does."""
+
+    def __init__(self, selection: Selection = Selection()) -> None:  # noqa: B008 (frozen)
+        self.matches = selection.matches
+        self.chosen = partial(Catalogue().chosen, selection=selection)
+
+
+def chosen(selection: Selection) -> All:
+    return All(selection)
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few events make a chunk, and a sorted column: every edge is met soon."""
+    monkeypatch.setattr(store_module, "Timeline", partial(Timeline, chunk_events=4))
+    monkeypatch.setattr(timeline_module, "_SORTED_FROM", 2)
+
+
+def apply(store: Store, series: str, events: list[tuple[int, float]], appended_us: int) -> None:
+    ts_us = np.array([ts for ts, _ in events], np.int64)
+    values = np.array([value for _, value in events])
+    store.apply([Events(series, ts_us, values, np.full(len(events), appended_us))], appended_us)
+
+
+class Insert(NamedTuple):
+    series: str
+    events: list[tuple[int, float]]
+
+
+class Delete(NamedTuple):
+    series: str
+    first_minute: int
+    minutes: int
+
+
+class Pass(NamedTuple):
+    """Time passes, and what is due is folded, or not yet."""
+
+    seconds: int
+    fold: bool
+
+
+values = st.sampled_from([0.0, -0.0, 1.5, -7.25, 1e16, -1e16, 1e-300, 3.0]) | st.floats(
+    allow_nan=False, allow_infinity=False
+)
+series = st.sampled_from(NAMES)
+seconds = st.integers(-20 * 60, 30)
+changes = st.one_of(
+    st.builds(Insert, series, st.lists(st.tuples(seconds, values), min_size=1, max_size=9)),
+    st.builds(Delete, series, st.integers(-20, 1), st.integers(1, 10)),
+    st.builds(Pass, st.integers(1, 200), st.booleans()),
+)
+
+
+class Run:
+    """The same changes to a store, to one in which all series are one, and to a list."""
+
+    def __init__(self, steps: list[Insert | Delete | Pass]) -> None:
+        retention = Retention(RAW_US, DAY_US)
+        self.store, self.one = Store(retention), Store(retention)
+        self.now_us = START_US
+        self.events: list[tuple[str, int, float]] = []
+        for step in steps:
+            match step:
+                case Insert(name, events):
+                    placed = [(self.now_us + at * 1_000_000, value) for at, value in events]
+                    apply(self.store, name, placed, self.now_us)
+                    apply(self.one, "all", placed, self.now_us)
+                    self.events += [(name, ts, value) for ts, value in placed]
+                case Delete(name, first, minutes):
+                    start_us = (self.now_us // MINUTE_US + first) * MINUTE_US
+                    end_us = start_us + minutes * MINUTE_US
+                    self.store.apply([Deletion(name, start_us, end_us)], self.now_us)
+                    self.events = [e for e in self.events if not (e[0] == name and start_us <= e[1] < end_us)]
+                    # One series cannot forget some of its events: it begins again with those that are left.
+                    self.one = Store(retention)
+                    for _, ts, value in self.events:
+                        apply(self.one, "all", [(ts, value)], self.now_us)
+                case Pass(passed, fold):
+                    self.now_us += passed * 1_000_000
+                    for store in (self.store, self.one):
+                        store.apply([], self.now_us)
+                        store.settle(self.now_us)
+                        if fold:
+                            store.expire()
+
+
+spans = st.tuples(st.integers(-25, 1), st.none() | st.integers(-25, 2))
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(changes, max_size=14), st.lists(spans, min_size=1, max_size=2), st.frozensets(series))
+def test_a_union_is_one_series_with_all_the_events(
+    steps: list[Insert | Delete | Pass], edges: list[tuple[int, int | None]], names: frozenset[str]
+) -> None:
+    """Late events, roll-ups, deletions: summaries as statistics and fractions have them, percentiles as one series."""
+    run = Run(steps)
+    minute = run.now_us // MINUTE_US
+    asked = tuple(
+        Span((minute + first) * MINUTE_US, None if last is None else (minute + last) * MINUTE_US)
+        for first, last in edges
+    )
+    question = Spans(asked, PS, ends=True)
+    answer = ask(run.store, chosen(Selection(names)), question, run.now_us)
+    assert answer.matched == len({name for name, _, _ in run.events if name in names or not names})
+    for span, got in zip(asked, answer.total, strict=True):
+        inside = [
+            (name, ts, value)
+            for name, ts, value in sorted(run.events, key=lambda e: (e[1], e[0]))
+            if (name in names or not names) and span.start_us <= ts and (span.end_us is None or ts < span.end_us)
+        ]
+        held = [value for _, _, value in inside]
+        assert got.summary == oracles.summary(held)
+        if held:
+            assert got.summary.mean == statistics.mean(held)
+        raw_from_us = run.store.raw_from_us(run.now_us)
+        if all(ts >= raw_from_us for _, ts, _ in inside):
+            assert got.percentiles == ([oracles.percentile(held, p) for p in PS] if held else [])
+            assert got.relative_errors == []
+            assert (got.first, got.last) == ((held[0], held[-1]) if held else (None, None))
+            assert got.rolled_up == ()
+        else:
+            last = inside[-1][1] >= raw_from_us
+            assert (got.first, got.last) == (None, held[-1] if last else None)
+            assert got.rolled_up == (("first",) if last else ("first", "last"))
+            for value, error, p in zip(got.percentiles, got.relative_errors, PS, strict=True):
+                true = oracles.exact_percentile(held, p)
+                assert error is None or abs(Fraction(value) - true) <= Fraction(error) * abs(true)
+    if not names:
+        (first, *_) = asked
+        (single,) = run.one.statistics("all", [first], run.now_us, PS)
+        (united, *_) = answer.total
+        assert united.percentiles == single.percentiles
+        assert united.relative_errors == single.relative_errors
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(changes, max_size=12), st.booleans(), st.sampled_from(["name", "mean", "p50"]), st.integers(1, 5))
+def test_groups_are_unions_of_their_own(
+    steps: list[Insert | Delete | Pass], descending: bool, order: str, limit: int
+) -> None:
+    """Each group is what a question about its series alone gives; in order, equal ones by key, those without last."""
+    run = Run(steps)
+    span = Span(run.now_us - 3 * MINUTE_US)
+    question = Spans((span,), PS)
+
+    def mean(answer: Statistics) -> float | None:
+        return answer.summary.mean
+
+    def median(answer: Statistics) -> float | None:
+        return answer.percentiles[2] if answer.percentiles else None
+
+    value = {"name": None, "mean": mean, "p50": median}[order]
+    held = run.store._sorted_names()
+    for key_of, keys in (
+        (lambda name: name, list(held)),
+        (
+            lambda name: tag_value(name, "host"),
+            sorted({tag_value(n, "host") for n in held}, key=lambda k: (k is None, k)),
+        ),
+    ):
+        grouping = Grouping(key_of, value, descending, by_percentiles=order == "p50", limit=limit)
+        answer = ask(run.store, chosen(Selection()), question, run.now_us, grouping)
+        assert answer.total == ask(run.store, chosen(Selection()), question, run.now_us).total
+        alone = {}
+        for key in keys:
+            names = frozenset(name for name in held if key_of(name) == key)
+            alone[key] = ask(run.store, chosen(Selection(names)), question, run.now_us)
+        expected = keys[::-1] if descending and value is None else keys
+        if value is not None:
+            with_value = [key for key in keys if value(alone[key].total[0]) is not None]
+            with_value.sort(key=lambda key: value(alone[key].total[0]), reverse=descending)
+            expected = with_value + [key for key in keys if key not in with_value]
+        assert [group.key for group in answer.groups] == expected[:limit]
+        assert answer.groups_total == len(keys)
+        for group in answer.groups:
+            assert group.answer == alone[group.key].total
+            assert group.series == alone[group.key].matched
+
+
+def test_nothing_that_matches_is_an_empty_answer() -> None:
+    """Of an empty store, and of a name that is not held: a count of 0, and no groups but for the name."""
+    store = Store(Retention(RAW_US))
+    question = Spans((Span(START_US),), PS, ends=True)
+    empty = Statistics(oracles.summary([]), [])
+    assert ask(store, chosen(Selection()), question, START_US) == Answer(0, [empty])
+    assert ask(store, chosen(Selection(globs=(Glob("x*"),))), question, START_US, Grouping(str)) == Answer(0, [empty])
+
+
+def test_however_far_a_view_has_folded_the_answer_is_the_same() -> None:
+    """One store that folds nothing, and one that folds all it may, over values of many decades."""
+    dice = np.random.default_rng(5)
+    stores = [Store(Retention(RAW_US, DAY_US)) for _ in range(2)]
+    now_us = START_US
+    for minute in range(20):
+        now_us = START_US + minute * MINUTE_US
+        for name in NAMES:
+            n = int(dice.integers(0, 900))
+            ts_us = now_us - dice.integers(0, 3 * MINUTE_US, n)
+            some = dice.choice([-1.0, 1.0], n) * 10.0 ** dice.uniform(-9, 9, n)
+            for store in stores:
+                if n:
+                    store.apply([Events(name, ts_us, some, np.full(n, now_us))], now_us)
+        stores[1].settle(now_us)
+        stores[1].expire()
+    stores[0].settle(now_us)
+    question = Spans((Span(START_US), Span(now_us - RAW_US)), PS, ends=True)
+    first, second = (ask(store, chosen(Selection()), question, now_us) for store in stores)
+    assert first == second
+    assert first.total[0].relative_errors
+    assert not first.total[1].relative_errors
+
+
+def in_turns(changes: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever a question stands back, after each series, one more change is made."""
+    monkeypatch.setattr(store_module, "SLICE_S", -1.0)
+
+    def sleep(seconds: float) -> None:
+        if changes and seconds == PAUSE_S and not changing.locked():
+            with changing:
+                changes.pop(0)()
+
+    changing = threading.Lock()
+    monkeypatch.setattr(store_module.time, "sleep", sleep)
+
+
+def test_what_is_changed_meanwhile_is_in_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inserts, deletions, folding, series that come and go, after each visit: the answer is that of the beginning."""
+    store = Store(Retention(RAW_US, DAY_US))
+    now_us = START_US
+    names = [f"s{i}" for i in range(8)]
+    for i, name in enumerate(names):
+        apply(store, name, [(now_us - at * 40_000_000, float(at + i)) for at in range(12)], now_us)
+    question = Spans((Span(now_us - 10 * MINUTE_US), Span(now_us - RAW_US)), PS, ends=True)
+    before = ask(store, chosen(Selection()), question, now_us, Grouping(str))
+
+    def insert() -> None:
+        for name in ("s0", "s7", "s55"):
+            apply(store, name, [(now_us, 1e6)], now_us)
+
+    def begin_anew() -> None:
+        store.apply([Deletion("s5")], now_us)
+        apply(store, "s5", [(now_us, -1e6)], now_us)
+
+    def fold() -> None:
+        store.apply([], now_us + 8 * MINUTE_US)
+        store.settle(now_us + 8 * MINUTE_US)
+        store.expire(now_us + MINUTE_US)
+
+    changes = [insert, begin_anew, fold, lambda: store.apply([Deletion("s6")], now_us), insert]
+    with monkeypatch.context() as patch:
+        in_turns(changes, patch)
+        meanwhile = ask(store, chosen(Selection()), question, now_us, Grouping(str))
+    assert not changes
+    assert meanwhile == before
+    assert not store._sweeps
+    assert ask(store, chosen(Selection()), question, now_us, Grouping(str)) != before
+
+
+def test_two_series_that_are_always_written_together_never_differ() -> None:
+    """Under a writer thread, in one record or two of one stretch: count and sum of both are the same in each answer."""
+    store = Store(Retention(RAW_US))
+    fill = [f"m{i}" for i in range(300)]
+    for name in fill:
+        apply(store, name, [(START_US, 0.0)], START_US)
+    stop = threading.Event()
+
+    def write() -> None:
+        value = 0.0
+        while not stop.is_set():
+            value += 1.0
+            one = np.array([START_US]), np.array([value]), np.array([START_US])
+            store.apply([Events("a", *one), Events("z", *one), Events("m150", *one)], START_US)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        counts = set()
+        for _ in range(60):
+            answer = ask(
+                store, chosen(Selection()), Spans((Span(START_US),), (50,)), START_US, Grouping(str, limit=999)
+            )
+            by_name = {group.key: group.answer[0] for group in answer.groups}
+            if "a" in by_name:
+                assert by_name["a"] == by_name["z"]
+                assert by_name["m150"].summary.sum == by_name["a"].summary.sum
+                assert answer.total[0].summary.count == 3 * by_name["a"].summary.count + len(fill)
+                counts.add(by_name["a"].summary.count)
+        assert len(counts) > 5
+    finally:
+        stop.set()
+        writer.join()
+    assert not store._sweeps
+
+
+def test_what_is_raised_while_choosing_leaves_the_store_whole() -> None:
+    """A question that fails outside the lock is forgotten; one inside breaks the store, as each does."""
+    store = Store(Retention(RAW_US))
+    apply(store, "a", [(START_US, 1.0)], START_US)
+
+    class Failing(All):
+        chosen = staticmethod(lambda held: 1 / 0)
+
+        def __init__(self) -> None:
+            self.matches = bool
+
+    with pytest.raises(ZeroDivisionError):
+        ask(store, Failing(), Spans((Span(START_US),)), START_US)
+    assert not store.broken
+    assert not store._sweeps
+
+    class Broken(Spans):
+        def looker(self, bounds):  # type: ignore[no-untyped-def]
+            return lambda timeline, rollups: 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        ask(store, chosen(Selection()), Broken((Span(START_US),)), START_US)
+    with pytest.raises(ViewBroken):
+        ask(store, chosen(Selection()), Spans((Span(START_US),)), START_US)
+    assert not store._sweeps
