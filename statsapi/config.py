@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from marshmallow import Schema, ValidationError, fields, validate
 
 from statsapi.errors import ConfigError
+from statsapi.journal import Journal, engine_of
 from statsapi.model import SERIES_NAME, SERIES_RULE, Retention
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_duration, parse_duration_us
 
@@ -369,17 +370,26 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
                 if parse_duration_us(text) > kept_us
             ]
     storage = given.get("rate_limit_storage") or ""
-    if storage.startswith("memory:") and not given.get("journal", "memory:").startswith("memory:"):
+    engine = _engine(given.get("journal"))
+    if storage.startswith("memory:") and engine is not None and not engine.single_process:
         faults.append(
             f"{PREFIX}RATE_LIMIT_STORAGE=memory:// would count in each worker apart: leave it unset, or name a Redis"
         )
     counts = given.get("rate_limit") and given.get("rate_limit_storage", "faulty") is None
-    if counts and "+" in given["journal"].partition("://")[0]:
+    if counts and engine is not None and engine.shares_limits(given["journal"]) is None:
         faults.append(
             f"{PREFIX}RATE_LIMIT cannot count behind Sentinel or in a Cluster: name a single Redis for it with "
             f"{PREFIX}RATE_LIMIT_STORAGE=redis://host:port/db"
         )
     return faults
+
+
+def _engine(url: str | None) -> type[Journal] | None:
+    """The journal's engine, to ask what it can do; None where none is named, which the opening refuses."""
+    try:
+        return None if url is None else engine_of(url)
+    except ConfigError:
+        return None
 
 
 def _too_short(name: str, kept_us: int, longer: str, text: str) -> str:

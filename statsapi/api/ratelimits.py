@@ -14,7 +14,6 @@ import threading
 import time
 import weakref
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode
 
 from flask import Flask, Response, g, request
 from flask_limiter import Limit, Limiter
@@ -23,6 +22,8 @@ from limits.storage import Storage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
 from statsapi.config import Settings
+from statsapi.errors import ConfigError
+from statsapi.journal import engine_of
 from statsapi.routes import HEALTH, READY
 
 logger = logging.getLogger("statsapi")
@@ -214,15 +215,10 @@ def _storage(settings: Settings) -> tuple[str, dict[str, Any]]:
     """Where to count, and that storage's options: unless a place is named, where all who share the journal look."""
     if uri := settings.rate_limit_storage:
         return uri, _redis_options() if uri.startswith("redis") else {}
-    scheme, _, place = settings.journal.partition("://")
-    if scheme == "sqlite":
-        return f"sqlite+limits://{place}.limits", {}
-    if scheme == "memory":
-        return "memory://", {}
-    place, _, query = place.partition("?")
-    tls = dict(parse_qsl(query))
-    stream = tls.pop("stream", "statsapi")
-    return f"{scheme}://{place}?{urlencode(tls)}", {**_redis_options(), "key_prefix": f"{{{stream}}}:limits"}
+    place = engine_of(settings.journal).shares_limits(settings.journal)
+    if place is None:
+        raise ConfigError("STATSAPI_RATE_LIMIT needs a place to count in: set STATSAPI_RATE_LIMIT_STORAGE")
+    return place.uri, {**(_redis_options() if place.uri.startswith("redis") else {}), **place.options}
 
 
 def _redis_options() -> dict[str, Any]:

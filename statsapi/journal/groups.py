@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import Appended, IdempotencyKey, Proposal
 from statsapi.journal.format import encode
+from statsapi.journal.protocol import Appended, Proposal
+from statsapi.model import IdempotencyKey
 
 # How long an append, a decision or a checkpoint waits for others before it gives up.
 WAIT_LIMIT_S: Final = 5.0

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
-from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import (
+from statsapi.errors import ConfigError, IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
+from statsapi.journal.checksums import MISMATCH, piece_checksum, seal
+from statsapi.journal.columns import decode_sealed
+from statsapi.journal.format import VERSION, encode
+from statsapi.journal.protocol import (
     NO_PIECES,
+    NOTHING_TO_SALVAGE,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
     START,
@@ -23,18 +27,19 @@ from statsapi.journal import (
     Clock,
     Decide,
     HistoryChanged,
-    IdempotencyKey,
     Info,
+    Journal,
+    LimitStorage,
     Lost,
     Mark,
+    Options,
     Proposal,
     Segment,
+    damage_by_reading,
     time_after,
     wall_clock_us,
 )
-from statsapi.journal.checksums import MISMATCH, piece_checksum, seal
-from statsapi.journal.columns import decode_sealed
-from statsapi.journal.format import VERSION, encode
+from statsapi.model import IdempotencyKey
 
 
 class _Record(NamedTuple):
@@ -54,7 +59,11 @@ class MemoryJournal:
     touch the fields, so that a decision can read, and readers never wait for a decision.
     """
 
-    needs_single_process = True
+    kind: ClassVar = "memory"
+    single_process: ClassVar = True
+    is_remote: ClassVar = False
+    has_replicas: ClassVar = False
+
     lost: Lost | None = None
     clock_skew_us: int | None = None
     promise = "the journal is in memory: everything is lost when the process ends"
@@ -74,6 +83,28 @@ class MemoryJournal:
         self._pieces: dict[int, tuple[int, bytes]] = {}  # with their checksums
         self._keys: dict[bytes, _Kept] = {}
         self._closed = False
+
+    @classmethod
+    def open(cls, url: str, options: Options) -> Journal:
+        if url != "memory://":
+            raise ConfigError("memory:// takes nothing behind the slashes")
+        return cls(clock_us=options.clock_us)
+
+    @classmethod
+    def shares_limits(cls, url: str) -> LimitStorage | None:
+        return LimitStorage("memory://")
+
+    @classmethod
+    def find_damage(cls, url: str) -> Iterator[str]:
+        return damage_by_reading(cls.open(url, Options()))
+
+    @classmethod
+    def salvage(cls, url: str, target: str) -> str:
+        raise JournalRefused(NOTHING_TO_SALVAGE)
+
+    @classmethod
+    def put_away(cls, url: str) -> None:
+        """It ended with its process."""
 
     def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         with self._writing:

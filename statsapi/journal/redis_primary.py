@@ -48,7 +48,7 @@ SKEW_WARNS_US: Final = 1_000_000
 # Segments and checkpoints come in megabytes: 8 MB took 250 reads at the client's own 32 KB.
 _READ_BYTES: Final = 256 << 10
 
-_DEFAULT_STREAM: Final = "statsapi"
+DEFAULT_STREAM: Final = "statsapi"
 _STREAM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}", re.ASCII)
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@,]+)(?::([0-9]{1,5}))?", re.ASCII)
 TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
@@ -115,7 +115,7 @@ class Address(NamedTuple):
             known = "a Cluster has no databases" if kind == "cluster" else "write /0 or the database's number"
             raise _wrong(f"its path is not a database: {known}")
         options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        stream = options.pop("stream", _DEFAULT_STREAM)
+        stream = options.pop("stream", DEFAULT_STREAM)
         if not _STREAM.fullmatch(stream):
             raise _wrong("stream= takes 1 to 100 of the characters A-Z a-z 0-9 _ . : -")
         tls = base == "rediss"

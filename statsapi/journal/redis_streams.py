@@ -75,17 +75,22 @@ import struct
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
+from urllib.parse import parse_qsl, urlencode
 from zlib import crc32
 
 import numpy as np
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import (
+from statsapi.journal.checksums import answer_checksum, piece_checksum
+from statsapi.journal.columns import COLUMNAR_FROM, decode_records
+from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Request, held_up
+from statsapi.journal.protocol import (
     CLOCKS_DIFFER_US,
     NO_PIECES,
+    NOTHING_TO_SALVAGE,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
     START,
@@ -95,20 +100,20 @@ from statsapi.journal import (
     Decide,
     Fsync,
     HistoryChanged,
-    IdempotencyKey,
     Info,
+    Journal,
+    LimitStorage,
     Lost,
     Mark,
+    Options,
     Proposal,
     Segment,
+    damage_by_reading,
     time_after,
     wall_clock_us,
 )
-from statsapi.journal.checksums import answer_checksum, piece_checksum
-from statsapi.journal.columns import COLUMNAR_FROM, decode_records
-from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Request, held_up
-from statsapi.journal.redis_primary import DAMAGE_ADVICE, Address, Call, Primary, Script, ServerClock
-from statsapi.model import EventBatch
+from statsapi.journal.redis_primary import DAMAGE_ADVICE, DEFAULT_STREAM, Address, Call, Primary, Script, ServerClock
+from statsapi.model import EventBatch, IdempotencyKey
 
 logger = logging.getLogger("statsapi")
 
@@ -665,7 +670,10 @@ def _mark(position: int, record_id: bytes, epoch: int) -> Mark:
 class RedisJournal:
     """See the Journal protocol, and the module's text for what is kept where."""
 
-    needs_single_process = False
+    kind: ClassVar = "redis"
+    single_process: ClassVar = False
+    is_remote: ClassVar = True
+    has_replicas: ClassVar = True
 
     def __init__(
         self,
@@ -708,6 +716,33 @@ class RedisJournal:
         except BaseException:
             self._primary.close()
             raise
+
+    @classmethod
+    def open(cls, url: str, options: Options) -> Journal:
+        return cls(Address.parse(url), **options._asdict())
+
+    @classmethod
+    def shares_limits(cls, url: str) -> LimitStorage | None:
+        """The same Redis, under this stream's hash tag. The `limits` library counts in a single server only."""
+        scheme, _, place = url.partition("://")
+        if "+" in scheme:
+            return None
+        place, _, query = place.partition("?")
+        tls = dict(parse_qsl(query))
+        stream = tls.pop("stream", DEFAULT_STREAM)
+        return LimitStorage(f"{scheme}://{place}?{urlencode(tls)}", {"key_prefix": f"{{{stream}}}:limits"})
+
+    @classmethod
+    def find_damage(cls, url: str) -> Iterator[str]:
+        return damage_by_reading(cls.open(url, Options(create=False)))
+
+    @classmethod
+    def salvage(cls, url: str, target: str) -> str:
+        raise JournalRefused(NOTHING_TO_SALVAGE)
+
+    @classmethod
+    def put_away(cls, url: str) -> None:
+        """A server keeps it."""
 
     @property
     def clock_skew_us(self) -> int | None:

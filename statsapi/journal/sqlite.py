@@ -39,11 +39,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable, StatsError
-from statsapi.journal import (
+from statsapi.journal import sqlite_salvage
+from statsapi.journal import sqlite_tables as tables
+from statsapi.journal.checksums import check_sealed, missing, seal, seal_of
+from statsapi.journal.columns import decode_sealed
+from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Outcome, Request, held_up
+from statsapi.journal.highwater import HighWater, Noted, is_left_over
+from statsapi.journal.protocol import (
     NO_PIECES,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
@@ -54,21 +60,20 @@ from statsapi.journal import (
     Decide,
     Fsync,
     HistoryChanged,
-    IdempotencyKey,
     Info,
+    Journal,
+    LimitStorage,
     Lost,
     Mark,
+    Options,
     Proposal,
     Segment,
     time_after,
     wall_clock_us,
 )
-from statsapi.journal import sqlite_tables as tables
-from statsapi.journal.checksums import check_sealed, missing, seal, seal_of
-from statsapi.journal.columns import decode_sealed
-from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Outcome, Request, held_up
-from statsapi.journal.highwater import HighWater, Noted, is_left_over
 from statsapi.journal.sqlite_tables import PAGE_BYTES, SCHEMA_VERSION
+from statsapi.journal.sqlite_url import SCHEME, path_of, shortened
+from statsapi.model import IdempotencyKey
 
 # Who finds the write lock taken asks again after this. Appends/s of 2 and 4 processes with 4 threads each, on
 # two busy cores where runs differ by a third, so that these are much the same:
@@ -144,7 +149,10 @@ class _Opened(NamedTuple):
 class SqliteJournal:
     """See the Journal protocol, and the module's text for what is kept where and by which lock."""
 
-    needs_single_process = False
+    kind: ClassVar = "sqlite"
+    single_process: ClassVar = False
+    is_remote: ClassVar = False
+    has_replicas: ClassVar = False
     clock_skew_us: int | None = None
 
     def __init__(
@@ -181,6 +189,37 @@ class SqliteJournal:
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def open(cls, url: str, options: Options) -> Journal:
+        path = path_of(url)
+        try:
+            return cls(path, fsync=options.fsync, clock_us=options.clock_us, create=options.create)
+        except OSError as error:  # a folder that may not be looked into, a name that is too long for this file system
+            raise JournalRefused(f"the SQLite journal {shortened(url)!r} cannot be used: {error.strerror}") from error
+
+    @classmethod
+    def shares_limits(cls, url: str) -> LimitStorage | None:
+        """A small file of its own beside the journal (api/ratelimits.py)."""
+        return LimitStorage(f"sqlite+limits:///{url.removeprefix(SCHEME)}.limits")
+
+    @classmethod
+    def find_damage(cls, url: str) -> Iterator[str]:
+        for damage in sqlite_salvage.damages(url.removeprefix(SCHEME)):
+            yield f"{damage.what}: {damage.why}"
+
+    @classmethod
+    def salvage(cls, url: str, target: str) -> str:
+        saved = sqlite_salvage.salvage(url.removeprefix(SCHEME), target)
+        checkpoint = f"the checkpoint with {saved.pieces:,} pieces" if saved.checkpoint else "no checkpoint"
+        return f"{saved.records:,} records, {checkpoint}, {saved.answers:,} answers kept under an Idempotency-Key"
+
+    @classmethod
+    def put_away(cls, url: str) -> None:
+        """Leave one file. SQLite's last connection folds the -wal into it. Of workers that close theirs at the same
+        moment none may be the last, and a restore would then meet the -wal of another file.
+        """
+        cls.open(url, Options(create=False)).close()
 
     # Appending
 

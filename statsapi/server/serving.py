@@ -46,7 +46,7 @@ from statsapi.api import problems
 from statsapi.api.logs import JsonFormatter, PlainFormatter
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalUnavailable
-from statsapi.journal import open_journal
+from statsapi.journal import engine_of, open_journal, put_away
 from statsapi.keys import ENTRIES_VARIABLE, FILE_VARIABLE, Keys
 from statsapi.metrics import Table
 from statsapi.service.service import Service
@@ -355,7 +355,7 @@ class Logger(gunicorn.glogging.Logger):  # type: ignore[misc]  # Gunicorn has no
 def _is_memory_only() -> bool:
     """Whether the journal lives in one process's memory, so that a second worker would give wrong answers."""
     try:
-        return Settings.from_env().journal.startswith("memory:")
+        return engine_of(Settings.from_env().journal).single_process
     except ConfigError:
         return False  # on_starting says what is wrong
 
@@ -620,15 +620,9 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    """Leave the journal as one file.
-
-    SQLite's last connection folds the -wal in; of workers that close theirs at the same moment none may be the last,
-    and a restore would then meet the -wal of another file.
-    """
+    """Leave the journal ready to be copied or replaced."""
     try:
-        journal = Settings.from_env().journal
-        if journal.startswith("sqlite:"):
-            open_journal(journal, create=False).close()
+        put_away(Settings.from_env().journal)
     except (ConfigError, JournalUnavailable) as error:
         server.log.info("The journal was left as it is: %s", error)
 

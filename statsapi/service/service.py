@@ -24,7 +24,7 @@ from statsapi.config import Settings
 from statsapi.engine.placement import NONE, Bounds, Placed
 from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest, JournalUnavailable, ShuttingDown, StatsError, StoreFull, ViewNotReady
-from statsapi.journal import CLOCKS_DIFFER_US, Decide, Journal, Lost, Proposal
+from statsapi.journal import CLOCKS_DIFFER_US, Decide, Journal, Lost, Proposal, engine_of
 from statsapi.machine import default_max_events
 from statsapi.metrics import Metrics, State, expose
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, IdempotencyKey, Part, Span, TimestampsUs, Values
@@ -152,7 +152,7 @@ class Service:
         self.observe_stale_answer: Callable[[float], None] = lambda age_s: None
         """Called in the asker's thread with the age in seconds of what it gets while the journal is away."""
         # Only where the engine is another machine: a local file that cannot be read wants somebody to see to it.
-        self._serves_stale = settings.stale_reads == "serve" and settings.journal.startswith("redis")
+        self._serves_stale = settings.stale_reads == "serve" and engine_of(settings.journal).is_remote
         self._asks_again_s = -math.inf
         self._recorded_since_level = 0
         self._follow_now = threading.Event()

@@ -25,6 +25,7 @@ from statsapi.journal import (
     Proposal,
     decode_batch,
     encode_batch,
+    engine_of,
     open_journal,
 )
 from statsapi.journal.columns import ALONE_FROM_BYTES, COLUMNAR_FROM, decode_records
@@ -155,7 +156,7 @@ def test_a_second_opening_is_the_same_journal(engine: Engine) -> None:
     assert values(other) == {"default": [1.0]}
     other.append(event(2.0))
     assert values(one, mark) == {"default": [2.0]}
-    assert not one.needs_single_process
+    assert not one.single_process
 
 
 # Segments
@@ -904,3 +905,44 @@ def test_a_url_nobody_knows_is_a_config_error() -> None:
             open_journal(url)
     with pytest.raises(ConfigError, match="always"):
         open_journal("memory://", fsync="never")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "single_process", "is_remote", "has_replicas", "limits"),
+    [
+        ("memory://", "memory", True, False, False, ("memory://", {})),
+        ("sqlite:///a/b.db", "sqlite", False, False, False, ("sqlite+limits:///a/b.db.limits", {})),
+        ("sqlite:////b.db", "sqlite", False, False, False, ("sqlite+limits:////b.db.limits", {})),
+        ("redis://u:p@h:1/2", "redis", False, True, True, ("redis://u:p@h:1/2?", {"key_prefix": "{statsapi}:limits"})),
+        (
+            "rediss://h/0?stream=s&ssl_ca_certs=%2Fca",
+            "redis",
+            False,
+            True,
+            True,
+            ("rediss://h/0?ssl_ca_certs=%2Fca", {"key_prefix": "{s}:limits"}),
+        ),
+        ("redis+sentinel://h/mymaster", "redis", False, True, True, None),
+        ("rediss+cluster://h?stream=s", "redis", False, True, True, None),
+    ],
+)
+def test_an_engine_answers_before_a_journal_is_open(
+    url: str, kind: str, single_process: bool, is_remote: bool, has_replicas: bool, limits: object
+) -> None:
+    """What the service, its hosts and its limits ask of a journal that is named and not open; nothing is made."""
+    engine = engine_of(url)
+    assert (engine.kind, engine.single_process, engine.is_remote, engine.has_replicas) == (
+        kind,
+        single_process,
+        is_remote,
+        has_replicas,
+    )
+    assert engine.shares_limits(url) == limits
+
+
+def test_a_url_without_an_engine_is_refused_without_repeating_it() -> None:
+    """The known schemes are named; a password in the URL is not."""
+    for url in ("postgres://user:secret@host/db", "sqlite", "", "://"):
+        with pytest.raises(ConfigError, match=r"no journal engine for .*memory://, sqlite://, redis://") as refused:
+            engine_of(url)
+        assert "secret" not in str(refused.value)
