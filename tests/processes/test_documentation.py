@@ -108,6 +108,14 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in anchors(file), target
 
 
+@pytest.mark.parametrize("page", examples.PAGES)
+def test_files_in_the_prose_exist(page: str) -> None:
+    """Each path of the repository between backquotes is there: a file that moves takes its mention along."""
+    for span in examples.spans(page):
+        if re.fullmatch(r"(?:statsapi|tests|deploy|docs|benchmarks)/[\w./-]*", span):
+            assert (ROOT / span).exists(), span
+
+
 def test_the_code_cites_pages_that_exist() -> None:
     """Each page that a comment names is in the tree."""
     files = [
