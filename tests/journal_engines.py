@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from statsapi.journal import START, Appended, Checkpoint, Journal, Mark, Proposal, Segment, open_journal, wall_clock_us
+from statsapi.journal import (
+    START,
+    Appended,
+    Checkpoint,
+    Events,
+    Journal,
+    Mark,
+    Proposal,
+    Segment,
+    open_journal,
+    wall_clock_us,
+)
 from statsapi.model import Deletion, EventBatch
 from tests.programs import redis_binary
 from tests.servers import RedisServer, wait_until
@@ -69,9 +80,7 @@ def shared_redis(binary: str, *, cluster: bool = False) -> RedisServer:
     """One server for all tests of this process: each has a stream of its own. It ends with the process."""
     directory = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    server = RedisServer(
-        binary, Path(directory), appendfsync="everysec", **({"cluster_enabled": "yes"} if cluster else {})
-    )
+    server = RedisServer(binary, Path(directory), appendfsync="everysec", cluster_enabled="yes" if cluster else "no")
     atexit.register(server.kill)
     server.start()
     if cluster:  # the smallest there is: one node with all the slots
@@ -116,13 +125,20 @@ def segments(journal: Journal, after: Mark = START, **limits: int) -> list[Segme
     return found
 
 
+def events_of(segment: Segment) -> list[Events]:
+    """The segment's changes, where none may be a deletion."""
+    events = [change for change in segment.changes if isinstance(change, Events)]
+    assert len(events) == len(segment.changes)
+    return events
+
+
 def values(journal: Journal, after: Mark = START, **limits: int) -> dict[str, list[float]]:
     """The values of each series after that mark in the order of arrival; a deletion stands there as None."""
     found: dict[str, list[float]] = {}
     for segment in segments(journal, after, **limits):
         for change in segment.changes:
             if isinstance(change, Deletion):
-                found.setdefault(change.series, []).append(None)  # type: ignore[arg-type]
+                found.setdefault(change.series, []).append(None)
             else:
                 found.setdefault(change.series, []).extend(change.values.tolist())
     return found

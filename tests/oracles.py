@@ -105,7 +105,7 @@ def _inside(ts_us: int, start_us: int | None, end_us: int | None) -> bool:
     return (start_us is None or ts_us >= start_us) and (end_us is None or ts_us < end_us)
 
 
-PS = [0, 1, 25, 50, 75, 90, 99, Fraction("99.9"), 100]
+PS: list[Percent] = [0, 1, 25, 50, 75, 90, 99, Fraction("99.9"), 100]
 
 
 def from_bits(bits: int) -> float:

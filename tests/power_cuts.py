@@ -21,6 +21,7 @@ import numpy as np
 from statsapi.journal import START, Checkpoint, Proposal
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
+from tests.journal_engines import events_of
 from tests.servers import ROOT
 
 SECTOR_BYTES = 512
@@ -49,7 +50,7 @@ def work(folder: str, fsync: str) -> None:
             reader.close()
         if step in (50, 90, 130):
             mark = segment.mark if (segment := journal.read(START if previous is None else previous.mark)) else START
-            state = int(segment.changes[-1].values[-1] + 1).to_bytes(8, "little")  # type: ignore[union-attr]
+            state = int(events_of(segment)[-1].values[-1] + 1).to_bytes(8, "little")
             checkpoint = Checkpoint(os.urandom(16), mark, 0, state)
             pieces = {step + number: os.urandom(900) for number in range(20)}
             assert journal.replace_prefix(previous.id if previous else None, checkpoint, pieces)

@@ -335,7 +335,7 @@ class RedisServer:
         self.directory = directory
         self._binary = binary
         self._options = {"appendonly": "yes", "save": ""} | options
-        if options.get("cluster_enabled"):  # its nodes talk at port + 10,000 otherwise, which may be no port
+        if options.get("cluster_enabled") == "yes":  # its nodes talk at port + 10,000 otherwise, which may be no port
             self._options["cluster-port"] = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -20,10 +20,13 @@ import pytest
 from flask import Flask, Response, g
 from flask.testing import FlaskClient
 
-from statsapi import __main__, keys
+
+
+from statsapi import keys
 from statsapi.api import observing
 from statsapi.api.logs import JsonFormatter, PlainFormatter
 from statsapi.app import create_app
+from statsapi.cli.main import main
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from statsapi.keys import Keys, new_key
@@ -65,8 +68,8 @@ def bearer(holders: dict[str, tuple[str, keys.ApiKey]]) -> Callable[[str], dict[
 
 
 def call(client: FlaskClient, method: str, path: str, headers: dict[str, str] | None = None) -> Any:
-    body = {"json": [EVENT] if path == "/events" else EVENT} if method == "POST" else {}
-    return client.open(path, method=method, headers=headers, **body)
+    body = ([EVENT] if path == "/events" else EVENT) if method == "POST" else None
+    return client.open(path, method=method, headers=headers, json=body)
 
 
 # Who may call what
@@ -514,18 +517,18 @@ def test_the_command_makes_a_key_that_works(clock: FakeClock) -> None:
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An id with a space, an unknown scope, no scope, no command; `keys check` names the faults of a file."""
-    assert __main__.main(["keys", "new", "--scope", "read", "--id", "a b"]) == 2
+    assert main(["keys", "new", "--scope", "read", "--id", "a b"]) == 2
     for arguments in (["keys", "new", "--scope", "root"], ["keys", "new"], ["keys"], []):
         with pytest.raises(SystemExit) as ended:
-            __main__.main(arguments)
+            main(arguments)
         assert ended.value.code == 2
     file = tmp_path / "keys"
     file.write_text("a b")
     capsys.readouterr()
-    assert __main__.main(["keys", "check", str(file)]) == os.EX_CONFIG
+    assert main(["keys", "check", str(file)]) == os.EX_CONFIG
     assert "line 1: must be 3 words" in capsys.readouterr().err
     file.write_text(new_key(["read"])[1].line())
-    assert __main__.main(["keys", "check", str(file)]) == 0
+    assert main(["keys", "check", str(file)]) == 0
 
 
 # The debug endpoint

@@ -26,8 +26,8 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.engine.placement import Placed
 from statsapi.errors import ConfigError, JournalUnavailable
-from statsapi.journal import Proposal, open_journal
 from statsapi.metrics import BUCKETS, Metrics, Table
+from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.model import EventBatch
 from statsapi.times import HOUR_US, MINUTE_US
 from tests.calls import Samples, samples_of, scrape, value
@@ -159,7 +159,7 @@ def test_openmetrics_for_those_who_ask(client: FlaskClient) -> None:
 def test_without_a_journal_the_counts_are_still_there(clock: FakeClock) -> None:
     """A scrape tells of the trouble instead of failing with it."""
 
-    def away() -> object:
+    def away() -> Journal:
         raise JournalUnavailable("away")
 
     app = create_app(Settings(journal="memory://"), journal=away, clock_us=clock, background=False)
@@ -293,7 +293,7 @@ def record(server: Server, events: int) -> None:
 
 def totals(server: Server, scrapes: Iterable[int] = range(12)) -> set[tuple[float | None, ...]]:
     """The totals that do not change with the scrape itself, of several scrapes on connections of their own."""
-    seen = set()
+    seen: set[tuple[float | None, ...]] = set()
     for _ in scrapes:
         samples = scrape_server(server)
         seen.add(
@@ -394,7 +394,7 @@ def test_prometheus_scrapes_it(tmp_path: Path) -> None:
                     return []
 
             (result,) = wait_until(asked, "a scrape")
-            assert float(result["value"][1]) == statistics.mean([0.1, 0.2])  # type: ignore[index]
+            assert float(result["value"][1]) == statistics.mean([0.1, 0.2])
         finally:
             process.terminate()
             process.wait(30)

@@ -271,7 +271,7 @@ def test_a_view_that_folds_later_agrees(n: int, hours: bool) -> None:
     assert folded.event_count() == 0
     assert lagging.event_count() == len(values)
     spans = [Span(start_us), Span(start_us, start_us + HOUR_US)]
-    ps = [0, 1, Fraction("33.3"), 50, 99, 100]
+    ps: list[Percent] = [0, 1, Fraction("33.3"), 50, 99, 100]
     for answers in (
         [store.statistics("s", spans, now_us, ps, ends=True) for store in (folded, half_folded, lagging)],
         [store.steps("s", spans[0], HOUR_US, 3, now_us, ps, ends=True) for store in (folded, half_folded, lagging)],

@@ -103,7 +103,7 @@ def test_without_counters_requests_pass(clock: FakeClock, tmp_path: Path) -> Non
 class Failing(Storage):
     """Counts in memory, unless it is told to fail: at once, or between two commands of one request."""
 
-    STORAGE_SCHEME = ("failing",)
+    STORAGE_SCHEME = ["failing"]  # noqa: RUF012 - as the library declares it
 
     def __init__(self, uri: str, **options: Any) -> None:
         super().__init__(uri, **options)

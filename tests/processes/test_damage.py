@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import pytest
@@ -188,8 +188,8 @@ def outcome_of(folder: Path, sample: Sample, first: int) -> str:
                     said.append(error)
     except (JournalRefused, JournalUnavailable) as error:
         said.append(error)
-    for error in said:
-        assert "\n" not in str(error)
+    for refusal in said:
+        assert "\n" not in str(refusal)
     return "refused" if said else "told" if lost else "right"
 
 

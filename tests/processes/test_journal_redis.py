@@ -22,7 +22,7 @@ from statsapi.journal.checksums import piece_checksum
 from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_streams import LEASE_US, NEAR_RECORDS, PART_BYTES
 from statsapi.model import Deletion, EventBatch, Part
-from tests.journal_engines import TICK, event, segments, shared_redis, values
+from tests.journal_engines import TICK, event, events_of, segments, shared_redis, values
 from tests.programs import redis_binary, require_binary
 from tests.servers import ROOT, RedisServer, free_port
 
@@ -219,10 +219,20 @@ def test_tls_is_checked(tmp_path: Path) -> None:
     """
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     named = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", certificate]
+    made = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
     subprocess.run([require_binary("openssl"), "req", "-x509", *named, *made], check=True, capture_output=True)
     port = free_port()
-    files = {"tls_cert_file": certificate, "tls_key_file": key, "tls_ca_cert_file": certificate}
+    files: dict[str, Any] = {"tls_cert_file": certificate, "tls_key_file": key, "tls_ca_cert_file": certificate}
     server = RedisServer(redis_binary(), tmp_path, tls_port=port, tls_auth_clients="no", **files)
     try:
         server.start()
@@ -254,7 +264,7 @@ def time_us(server: RedisServer) -> int:
 
 
 def fill(journal: Journal, records: int) -> list[Mark]:
-    return [journal.append(event(float(number))).mark for number in range(records)]  # type: ignore[misc]
+    return [journal.append(event(float(number))).mark for number in range(records)]
 
 
 @pytest.mark.parametrize(
@@ -278,9 +288,9 @@ def test_records_that_somebody_took_out_are_noticed_by_all(
         for mark in (marks[1], marks[5], marks[7]):
             with pytest.raises(HistoryChanged):
                 journal.read(mark)
-        for limits in ({}, {"limit_records": 1}):
-            found = segments(journal, **limits)
-            assert values(journal, **limits) == ({"default": left} if left else {})
+        for limit in (10_000, 1):
+            found = segments(journal, limit_records=limit)
+            assert values(journal, limit_records=limit) == ({"default": left} if left else {})
     last = found[-1].mark if found else START
     added = one.append(event(9.0)).mark
     assert values(other, last) == {"default": [9.0]}
@@ -455,7 +465,7 @@ def test_near_and_far_readers_read_the_same(journal: Journal, server: RedisServe
         journal.append(Proposal(EventBatch.single("default", 0, float(number))))
         if number % 97 == 0:
             for segment in segments(journal, mark):
-                followed += segment.changes[0].values.tolist()  # type: ignore[union-attr]
+                followed += events_of(segment)[0].values.tolist()
                 mark = segment.mark
     expected = [float(number) for number in range(records)]
     assert values(far)["default"] == expected
@@ -505,7 +515,7 @@ def test_large_batches_stand_in_the_same_order(server: RedisServer, stream: str)
     assert sum(segment.records for segment in found) == 2 * 160
     stamps = [segment.appended_us for segment in found[:160]]
     assert stamps == sorted(stamps)
-    counts = [len(segment.changes[0].values) for segment in found[:160]]  # type: ignore[union-attr]
+    counts = [len(events_of(segment)[0].values) for segment in found[:160]]
     assert (counts.count(1), counts.count(10_000)) == (80, 80)
     for journal in journals:
         journal.close()

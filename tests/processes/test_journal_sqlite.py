@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from statsapi.journal import (
     START,
     Appended,
     Checkpoint,
+    Events,
+    Fsync,
     HistoryChanged,
     IdempotencyKey,
     Mark,
@@ -90,12 +93,14 @@ def test_processes_append_while_a_reader_follows(journal: SqliteJournal, path: s
     with writer(path, "a", each) as a, writer(path, "b", each) as b, writer(path, "c", each) as c:
         for process in (a, b, c):
             go(process)
-        mark, found, stamps = START, {}, []
-        while sum(map(len, found.values())) < 3 * each:
+        mark, stamps = START, list[int]()
+        found: dict[str, list[float]] = {}
+        while sum(len(each_series) for each_series in found.values()) < 3 * each:
             for segment in segments(journal, mark):
                 assert segment.mark.position == mark.position + segment.records
                 mark = segment.mark
                 for change in segment.changes:
+                    assert isinstance(change, Events)
                     found.setdefault(change.series, []).extend(change.values.tolist())
                 stamps.append(segment.appended_us)
         assert [process.wait(10) for process in (a, b, c)] == [0, 0, 0]
@@ -140,9 +145,9 @@ def test_a_stopped_peer_costs_an_error_not_a_hang(journal: SqliteJournal, path: 
             peer.send_signal(signal.SIGSTOP)
             errors: list[JournalUnavailable] = []
 
-            def fail(proposal: object) -> None:
+            def fail(proposal: Proposal) -> None:
                 with pytest.raises(JournalUnavailable, match="another writer") as caught:
-                    journal.append(proposal)  # type: ignore[arg-type]
+                    journal.append(proposal)
                 errors.append(caught.value)
 
             threads = [threading.Thread(target=fail, args=(event(2.0),)) for _ in range(3)]
@@ -191,8 +196,9 @@ def test_those_who_wait_are_committed_together(journal: SqliteJournal) -> None:
 
 def test_fsync_modes(path: str) -> None:
     """fsync=always syncs at every COMMIT, fsync=interval leaves that to maintain."""
-    for fsync, synchronous in (("interval", 1), ("always", 2)):
-        with closing(SqliteJournal(path, fsync=fsync)) as journal:  # type: ignore[arg-type]
+    modes: list[tuple[Fsync, int]] = [("interval", 1), ("always", 2)]
+    for fsync, synchronous in modes:
+        with closing(SqliteJournal(path, fsync=fsync)) as journal:
             connection = journal._writer.connection()
             assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
             assert connection.execute("PRAGMA journal_mode").fetchone() == (b"wal",)
@@ -631,7 +637,8 @@ def test_a_restored_file_is_noticed(path: str, tmp_path: Path) -> None:
 
 def test_a_file_replaced_during_a_decision_is_not_written(path: str, tmp_path: Path) -> None:
     """A decision made on the old file is made again on the new one."""
-    backup, runs = str(tmp_path / "backup.db"), []
+    backup = str(tmp_path / "backup.db")
+    runs: list[Any] = []
     with closing(SqliteJournal(path)) as journal:
         journal.append(event(1.0))
         back_up(path, backup)
@@ -729,7 +736,7 @@ def small_blocks(folder: Path) -> Iterator[Path]:
     image, mount = folder / "image", folder / "disk"
     mount.mkdir()
     image.write_bytes(bytes(4 << 20))
-    for command in (["mkfs.ext4", "-q", "-b", "1024", image], ["mount", "-o", "loop", image, mount]):
+    for command in (["mkfs.ext4", "-q", "-b", "1024", str(image)], ["mount", "-o", "loop", str(image), str(mount)]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from statsapi.app import create_app
@@ -252,8 +253,12 @@ def test_a_trusted_proxys_scheme_is_believed(trusted: int, scheme: str) -> None:
     """STATSAPI_TRUSTED_PROXIES counts the last ones only: what a client wrote before them is not believed."""
     app = create_app(Settings(journal="memory://", trusted_proxies=trusted), background=False)
     headers = {"X-Forwarded-Proto": "gopher, https", "X-Forwarded-Prefix": "/elsewhere", "X-Forwarded-Host": "evil"}
-    environ = EnvironBuilder("/healthz", headers=headers).get_environ()
-    app.wsgi_app(environ, lambda *args: None)  # type: ignore[arg-type,return-value]
+    environ = EnvironBuilder("/healthz", headers=Headers(headers)).get_environ()
+
+    def start_response(*_: Any) -> Any:
+        pass
+
+    app.wsgi_app(environ, start_response)
     assert environ["wsgi.url_scheme"] == scheme
     assert environ["SCRIPT_NAME"] == ""
     assert environ["HTTP_HOST"] == "localhost"
@@ -307,7 +312,8 @@ def test_one_request_id_in_both_logs_and_the_answer(tmp_path: Path) -> None:
         assert ask_with("01JD-trace/span:7") == "01JD-trace/span:7"
         for request_id in (*made, "01JD-trace/span:7"):
             server.wait_for_log(f"request_id={request_id} ")
-            wait_until(lambda line=f" request_id={request_id}\n": line in log.read_text(), "nginx's line")
+        lines = [f" request_id={request_id}\n" for request_id in (*made, "01JD-trace/span:7")]
+        wait_until(lambda: all(line in log.read_text() for line in lines), "nginx's lines")
         stop(server)
         assert ask_with("gone") == "gone"
 
@@ -407,12 +413,13 @@ def test_a_rolling_restart_under_load_fails_nothing(tmp_path: Path) -> None:
         for thread in threads:
             thread.start()
         workers = server.workers()
+
+        def new_workers(old: set[int]) -> set[int]:
+            return wait_until(lambda: len(now := server.workers()) == 2 and not now & old and now, "new workers")
+
         for _ in range(4):
             server.signal(signal.SIGHUP)
-            old = workers
-            workers = wait_until(
-                lambda old=old: len(now := server.workers()) == 2 and not now & old and now, "new workers"
-            )
+            workers = new_workers(workers)
         stop_asking.set()
         for thread in threads:
             thread.join()

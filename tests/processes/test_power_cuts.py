@@ -14,7 +14,7 @@ import pytest
 
 from statsapi.journal import START, find_damage
 from statsapi.journal.sqlite import SqliteJournal
-from tests.journal_engines import event, values
+from tests.journal_engines import event, events_of, values
 from tests.power_cuts import Disk, trace
 from tests.servers import ROOT
 
@@ -41,8 +41,8 @@ def held(path: Path) -> int:
             assert len(journal.read_pieces(checkpoint.id, 0, 1 << 40)) >= 20
         while (segment := journal.read(mark)).records:
             mark = segment.mark
-            for change in segment.changes:
-                found = change.values.tolist()  # type: ignore[union-attr]
+            for change in events_of(segment):
+                found = change.values.tolist()
                 assert found == [float(value) for value in range(count, count + len(found))]
                 count += len(found)
     assert list(find_damage(f"sqlite:///{path}")) == []

@@ -6,6 +6,7 @@ import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,8 @@ class Watched:
             stack.callback(sentinel.kill)
             sentinel.start(sentinel=True)
         for sentinel in self.sentinels:  # they find each other and the replica through the primary
-            wait_until(lambda one=sentinel: _knows(one, "slaves", 1), "Sentinel to know the replica")
-            wait_until(lambda one=sentinel: _knows(one, "sentinels", 2), "Sentinel to know the others")
+            wait_until(partial(_knows, sentinel, "slaves", 1), "Sentinel to know the replica")
+            wait_until(partial(_knows, sentinel, "sentinels", 2), "Sentinel to know the others")
 
     def url(self, stream: str) -> str:
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
@@ -59,6 +60,11 @@ class Watched:
     def primary_port(self) -> int:
         answer = self.sentinels[0].send("SENTINEL", "get-master-addr-by-name", "mymaster")
         return int(answer.split("\r\n")[4])
+
+
+def _says(node: RedisServer, asked: str, text: str) -> bool:
+    """Whether this stands in what the node of a Cluster answers."""
+    return text in node.send("CLUSTER", asked)
 
 
 def _knows(sentinel: RedisServer, whom: str, count: int) -> bool:
@@ -217,14 +223,14 @@ def cluster(directory: Path) -> Iterator[list[RedisServer]]:
             bus = str(node._options["cluster-port"])
             nodes[0].send("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus)
         for node in nodes:
-            wait_until(lambda node=node: "cluster_known_nodes:4" in node.send("CLUSTER", "INFO"), "the nodes to meet")
+            wait_until(partial(_says, node, "INFO", "cluster_known_nodes:4"), "the nodes to meet")
         first = nodes[0].send("CLUSTER", "MYID").split("\r\n")[1]
         wait_until(lambda: nodes[3].send("CLUSTER", "REPLICATE", first).startswith("+OK"), "a replica")
         for node in nodes:
-            wait_until(lambda node=node: "cluster_state:ok" in node.send("CLUSTER", "INFO"), "the Cluster to be whole")
+            wait_until(partial(_says, node, "INFO", "cluster_state:ok"), "the Cluster to be whole")
         wait_until(lambda: "state=online" in nodes[0].send("INFO", "replication"), "the replica to be in step")
         for node in nodes:
-            wait_until(lambda node=node: "slave" in node.send("CLUSTER", "NODES"), "all to know the replica")
+            wait_until(partial(_says, node, "NODES", "slave"), "all to know the replica")
         yield nodes
 
 

@@ -245,8 +245,13 @@ def test_what_a_server_wakes_too_late_for_is_never_carried_out(
         # One that is large indeed does not fit into the sockets' buffers: the server never gets the whole of it.
         monkeypatch.setattr("statsapi.journal.redis_streams.LARGE_BYTES", 1000)
         proposal = Proposal(EventBatch((Part("default", np.arange(100), np.ones(100)),)))
+
         # What is sent with EXEC is put together last.
-        monkeypatch.setattr(engine, "_wait", lambda: server.signal(signal.SIGSTOP) or [])
+        def pause() -> list[Any]:
+            server.signal(signal.SIGSTOP)
+            return []
+
+        monkeypatch.setattr(engine, "_wait", pause)
     began_s = time.monotonic()
     with pytest.raises(JournalUnavailable, match="did not answer") as caught:
         journal.append(proposal)

@@ -53,7 +53,7 @@ def opened(server: RedisServer, stream: str) -> Iterator[Open]:
 
 
 def fill(journal: Journal, records: int) -> list[Mark]:
-    return [journal.append(event(float(number))).mark for number in range(records)]  # type: ignore[misc]
+    return [journal.append(event(float(number))).mark for number in range(records)]
 
 
 def keys(stream: str) -> list[str]:
@@ -100,7 +100,7 @@ def test_a_flush_is_told_to_every_view(server: RedisServer, stream: str, opened:
     assert opened().lost == lost  # it goes on being told to those who come
     for journal in (one, other, idle, after):
         assert journal.read(START).records == 0
-    assert one.append(event(9.0)).mark.position == 6  # type: ignore[union-attr]  # no position is given twice
+    assert one.append(event(9.0)).mark.position == 6  # no position is given twice
     for journal in (one, other, idle, after):
         assert values(journal) == {"default": [9.0]}
 
@@ -118,7 +118,7 @@ def test_a_flush_that_an_append_comes_upon(server: RedisServer, stream: str, ope
         assert lost is not None
         assert lost.records == 5
     assert values(one) == values(idle) == {"default": [7.0]}
-    assert one.append(event(8.0)).mark.position == 6  # type: ignore[union-attr]
+    assert one.append(event(8.0)).mark.position == 6
     assert values(one) == {"default": [7.0, 8.0]}
 
 
@@ -140,7 +140,7 @@ def test_an_older_copy_is_told_with_how_many_records(
     assert (lost.records, lost.since_us) == (3, segment.appended_us)
     assert told(one, older[-1]) == lost  # its mark stands, but what it recorded after it does not
     assert values(one) == values(idle) == {"default": [0.0, 1.0, 2.0, 3.0, *map(float, range(since))]}
-    assert idle.append(event(9.0)).mark.position > 7  # type: ignore[union-attr]
+    assert idle.append(event(9.0)).mark.position > 7
 
 
 def test_a_loss_is_counted_once(server: RedisServer, stream: str, opened: Open) -> None:

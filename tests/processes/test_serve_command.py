@@ -18,7 +18,7 @@ import pytest
 from gunicorn.config import make_settings
 
 from statsapi import __version__
-from statsapi.__main__ import main
+from statsapi.cli.main import main
 from statsapi.server import gunicorn_conf
 from tests.servers import DEADLINE_S, ROOT, post, serve_environment, statsapi_serve, wait_until
 
@@ -165,22 +165,23 @@ def test_reload_and_upgrade(tmp_path: Path) -> None:
         server.wait_for_journals(2)
         counts = [0]
 
-        def record() -> None:
+        def record() -> bool:
             assert post(server, 1.0)[0] == 200
             counts.append(server.request("GET", "/statistics")[1]["count"])
             assert counts[-1] == counts[-2] + 1
+            return True
 
         before = server.workers()
         server.signal(signal.SIGHUP)
-        wait_until(lambda: (record(), len(server.workers() - before) == 2 == len(server.workers()))[1], "new workers")
+        wait_until(lambda: record() and len(server.workers() - before) == 2 == len(server.workers()), "new workers")
         server.signal(signal.SIGUSR2)
-        wait_until(lambda: (record(), (tmp_path / "pid.2").exists())[1], "the second arbiter")
+        wait_until(lambda: record() and (tmp_path / "pid.2").exists(), "the second arbiter")
         server.wait_for_journals(6)
         second = int((tmp_path / "pid.2").read_text())
         command = Path(f"/proc/{second}/cmdline").read_bytes().split(b"\0")[1:-1]
         assert command == Path(f"/proc/{server.process.pid}/cmdline").read_bytes().split(b"\0")[1:-1]
         server.signal(signal.SIGTERM)
-        wait_until(lambda: (record(), server.process.poll() is not None)[1], "the first arbiter's end")
+        wait_until(lambda: record() and server.process.poll() is not None, "the first arbiter's end")
         record()
         assert "Traceback" not in server.log
         os.kill(second, signal.SIGTERM)

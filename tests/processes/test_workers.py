@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import threading
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -63,6 +64,9 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         except (OSError, http.client.HTTPException):
             pass  # killed: what was under way is not acknowledged
 
+    def has_reached(enough: int) -> bool:
+        return len(acknowledged) >= enough
+
     for _ in range(10):
         already = len(acknowledged)
         with gunicorn_server(tmp_path, workers=2) as server:
@@ -74,7 +78,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
             for thread in threads:
                 thread.start()
             some = already + rounds.randrange(20, 300)
-            wait_until(lambda enough=some: len(acknowledged) >= enough, "some acknowledged events")
+            wait_until(partial(has_reached, some), "some acknowledged events")
             os.killpg(server.process.pid, signal.SIGKILL)
             stop_posting.set()
             for thread in threads:

@@ -112,11 +112,11 @@ class World:
             series_timeline.check_invariants()
 
     def check(self, held: store.Store, series: str, span: Span, now_us: int) -> None:
-        (answer,) = held.statistics(series, [span], now_us, [50.0], ends=True)
+        (answer,) = held.statistics(series, [span], now_us, [50], ends=True)
         expected = [v for s, t, v in self.events if s == series and t >= span.start_us]
         assert answer.summary == oracles.summary(expected)
         if not answer.relative_errors and expected:
-            assert answer.percentiles == [oracles.percentile(expected, 50.0)]
+            assert answer.percentiles == [oracles.percentile(expected, 50)]
 
 
 def lines_of(act: Callable[[], object]) -> int:
@@ -209,8 +209,8 @@ def test_a_question_that_fails_at_any_line(caplog: pytest.LogCaptureFixture) -> 
 
     def question(service: Service) -> None:
         held, now_us = service.ask()
-        held.statistics("a", service.spans(held, now_us, [HOUR_US, DAY_US]), now_us, [50.0], ends=True)
-        held.steps("a", Span(now_us - HOUR_US), 7 * MINUTE_US, 9, now_us, [50.0])
+        held.statistics("a", service.spans(held, now_us, [HOUR_US, DAY_US]), now_us, [50], ends=True)
+        held.steps("a", Span(now_us - HOUR_US), 7 * MINUTE_US, 9, now_us, [50])
 
     for at in each_line(lines_of(lambda: question(world.start()))):
         service = world.start()

@@ -24,8 +24,9 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from statsapi.api.decoding import batches
-from statsapi.api.decoding.batches import ERRORS_NAMED_MAX, Decoded, decode, decode_one
+from statsapi.api.decoding.batches import Decoded, decode, decode_one
 from statsapi.api.incoming import EVENT_MAX_BYTES, unpack
+from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.api.schemas import EventSchema, Instant
 from statsapi.times import format_timestamp
 from tests.calls import assert_problem

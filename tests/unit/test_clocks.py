@@ -269,7 +269,8 @@ def test_after_a_wrong_belief_events_count_again(open_shared: Open) -> None:
     """The clock was ahead for an hour, and believed: what was held is gone, but what comes after counts at once, is
     listed, found by deduplication, kept by the hour, and compacted.
     """
-    for options in ({}, {"rollup_retention_us": 0}):
+    kept: list[dict[str, Any]] = [{}, {"rollup_retention_us": 0}]
+    for options in kept:
         world = World(open_shared, **options)
         world.services[0].delete(
             "default", world.services[0].spans(*world.services[0].ask(), [])[0]._replace(start_us=MIN_TS_US)
@@ -341,7 +342,7 @@ def test_a_view_that_lags_gives_the_same_answers(open_shared: Open) -> None:
         store, now_us = service.ask()
         minute_us = now_us // MINUTE_US * MINUTE_US
         spans = [Span(minute_us - DAY_US), Span(minute_us - 110 * MINUTE_US, minute_us - 100 * MINUTE_US)]
-        answers.append(store.statistics("default", spans, now_us, [1.0, 50.0, 99.0], ends=True))
+        answers.append(store.statistics("default", spans, now_us, [1, 50, 99], ends=True))
     assert [s.view().last_caught_up().event_count() for s in world.services] == [1, 4_001]
     assert answers[0] == answers[1]
     assert answers[0][0].relative_errors

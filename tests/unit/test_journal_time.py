@@ -10,7 +10,7 @@ import pytest
 from statsapi.journal import CLOCKS_DIFFER_US, START, IdempotencyKey, Journal, Mark, time_after
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, SECOND_US
 from tests.fakes import FakeClock
-from tests.journal_engines import ENGINES, Engine, checkpoint_at, event, segments, values
+from tests.journal_engines import ENGINES, Engine, checkpoint_at, event, events_of, segments, values
 
 NOW_US = 1_764_000_000 * SECOND_US
 
@@ -92,8 +92,8 @@ def test_a_read_tells_the_time(journal: Journal, clock: FakeClock) -> None:
 def read_until(journal: Journal, until_us: int, wrong_after_us: int | None) -> list[float]:
     found, mark = [], START
     while (segment := journal.read(mark, until_us=until_us, wrong_after_us=wrong_after_us, limit_records=2)).records:
-        for change in segment.changes:
-            found += change.values.tolist()  # type: ignore[union-attr]
+        for change in events_of(segment):
+            found += change.values.tolist()
         mark = segment.mark
     return found
 

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from statsapi.model import (
     SECOND_US,
     EventBatch,
     Part,
+    Percent,
     Retention,
     SeriesInfo,
     Span,
@@ -52,7 +54,7 @@ from tests.oracles import any_finite, any_magnitude
 from tests.programs import redis_binary
 from tests.servers import wait_until
 
-PS = [1, Fraction("33.3"), 50, 99]
+PS: list[Percent] = [1, Fraction("33.3"), 50, 99]
 
 
 def service_on(journal: Journal, clock: FakeClock, **options: Any) -> Service:
@@ -107,7 +109,8 @@ def test_an_hour_is_packed_and_taken_apart() -> None:
     """Minutes added in any order, merged, removed and coarsened: the same as a dict of lists of values."""
     for seed in range(30):
         dice = random.Random(seed)
-        rollups, naive = Rollups(), {}
+        rollups = Rollups()
+        naive: dict[int, list[float]] = {}
         size = 0
         for _ in range(200):
             minute = dice.randrange(0, 300)
@@ -129,7 +132,7 @@ def test_an_hour_is_packed_and_taken_apart() -> None:
             if dice.random() < 0.5:
                 start, end = dice.randrange(120, 300), dice.randrange(120, 300)
             held = [value for m in naive if start <= m < end for value in naive[m]]
-            assert rollups.events == sum(map(len, naive.values()))
+            assert rollups.events == sum(len(values) for values in naive.values())
             later = [m for m in naive if m >= start]
             first, last = (min(later, default=0), max(later, default=0))
             extent = rollups.extent(start * MINUTE_US)
@@ -226,7 +229,7 @@ def run(
 def compare(dice: random.Random, workers: list[Service], twin: Twin, series: str, longest_us: int) -> bool:
     now_us = workers[0].ask()[1]
     if dice.random() < 0.5:
-        asked = {"windows_us": [dice.choice((MINUTE_US * 5, HOUR_US, HOUR_US * 3, longest_us))]}
+        asked: dict[str, Any] = {"windows_us": [dice.choice((MINUTE_US * 5, HOUR_US, HOUR_US * 3, longest_us))]}
     else:
         start_us = now_us - dice.randrange(longest_us)
         asked = {"windows_us": [], "start_us": start_us, "end_us": start_us + dice.randrange(longest_us)}
@@ -530,13 +533,16 @@ def test_anybody_compacts_while_others_record_ask_and_start(url: str) -> None:
         (span,) = service.spans(store, now_us, [DAY_US])
         return store.statistics("default", [span], now_us)[0].summary.count
 
+    def has_more_than(seen: int) -> bool:
+        return len(checkpoints) > seen
+
     def record(at: int) -> None:
         service = service_at(url, clock)
         dice = random.Random(at)
         seen = 0
         for number in range(150):
             if number % 10 == 0 and number > 40:  # the clock is 20 minutes further each time, and past the retention
-                wait_until(lambda seen=seen: len(checkpoints) > seen, "another checkpoint")
+                wait_until(partial(has_more_than, seen), "another checkpoint")
                 seen = len(checkpoints)
             clock.advance(2 * MINUTE_US)  # 10 hours in all
             ts_us = np.array([clock.now_us - dice.randrange(3 * HOUR_US) for _ in range(20)])
