@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from statsapi.engine import percentiles as percentiles_module
+from statsapi.engine.chunks import Columns
 from statsapi.engine.sketch import Sketch, count_values, merge
 from statsapi.engine.summary import IDENTITY, Summary
-from statsapi.engine.timeline import Columns, Timeline, step_details
+from statsapi.engine.timeline import Timeline, step_details
 from statsapi.model import MAX_TS_US, MIN_TS_US, Percent
 from tests import oracles
 
