@@ -25,6 +25,15 @@ serve: $(VENV)/.runtime  ## run the service on port 8000 (Ctrl-C stops it)
 test: $(VENV)/.dev  ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
+test-quick: $(VENV)/.dev  ## the tests that start no server, without the slow ones: half a minute
+	$(BIN)/python -m pytest -m "not processes and not slow" $(ARGS)
+
+coverage: $(VENV)/.dev  ## branch coverage by the whole suite, and the lines that no test reaches; below 97 % fails
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 lint: $(VENV)/.dev  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +62,7 @@ lock: $(VENV)/.dev  ## compile the pinned requirements from pyproject.toml
 	$(LOCK) -o requirements-dev.txt -c requirements.txt --group dev
 
 clean:  ## remove .venv and caches; data/ stays
-	rm -rf $(VENV) dist .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install serve test lint stress soak wheel bench lock clean
+.PHONY: help install serve test test-quick coverage lint stress soak wheel bench lock clean

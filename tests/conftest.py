@@ -1,8 +1,10 @@
-"""What many tests share: a clock that is set, an app on a memory journal, and binaries that CI must have."""
+"""Fixtures that many tests share, the marks by which tests are chosen, and what holds the marks true."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -11,6 +13,51 @@ from flask.testing import FlaskClient
 from statsapi.app import create_app
 from statsapi.config import Settings
 from tests.fakes import FakeClock
+
+PROCESSES = Path(__file__).parent / "processes"
+PROGRAMS = ("redis", "nginx")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks by place: `processes` is all of tests/processes; `redis` and `nginx` whatever has the program's name in its
+    module, its parameters or its fixtures, which is what starts that program.
+    """
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        parameters = item.callspec.id if hasattr(item, "callspec") else ""
+        in_processes = item.path.is_relative_to(PROCESSES)
+        for program in PROGRAMS:
+            by_module = in_processes and program in item.path.stem
+            if by_module or program in parameters.split("-") or program in item.fixturenames:
+                item.add_marker(program)
+                item.add_marker("processes")
+        if in_processes:
+            item.add_marker("processes")
+
+
+def _refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "subprocess.Popen" and _Running.test and "processes" not in _Running.marks:
+        raise AssertionError(f"{_Running.test} starts {arguments[0]!r} without @pytest.mark.processes")
+
+
+class _Running:
+    """The test that runs now."""
+
+    test = ""
+    marks: frozenset[str] = frozenset()
+
+
+sys.addaudithook(_refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """`make test-quick` runs what has no such mark: a test that starts a process without it fails."""
+    _Running.test, _Running.marks = item.nodeid, frozenset(mark.name for mark in item.iter_markers())
+    try:
+        return (yield)
+    finally:
+        _Running.test = ""
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ class FakeClock:
     It has stood for a day, but for one that is not `stood`: that machine has just started.
     """
 
-    def __init__(self, now: str | int = NOW, *, stood: bool = True) -> None:
+    def __init__(self, now: str | int = NOW, *, stood: bool = True, monotonic_us: int = DAY_US) -> None:
         self.now_us = now if isinstance(now, int) else parse_timestamp_us(now)
-        self._monotonic_us = DAY_US
+        self._monotonic_us = monotonic_us
         self.earlier = [Sample(0, self.now_us - DAY_US)] if stood else []
 
     def __call__(self) -> int:
@@ -40,7 +40,7 @@ class FakeClock:
 
 
 class Skewed:
-    """A worker's clock that is off by so much from another, and moves with it; `step` is for this one alone."""
+    """A worker's clock that differs from another by `skew_us`, and moves with it; `step` is for this one alone."""
 
     def __init__(self, clock: FakeClock, skew_us: int = 0, *, stood: bool = True) -> None:
         self._clock = clock

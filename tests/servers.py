@@ -334,9 +334,9 @@ class RedisServer:
         self.port = port or free_port()
         self.directory = directory
         self._binary = binary
-        self._options = {"appendonly": "yes", "save": ""} | options
+        self.options = {"appendonly": "yes", "save": ""} | options
         if options.get("cluster_enabled") == "yes":  # its nodes talk at port + 10,000 otherwise, which may be no port
-            self._options["cluster-port"] = free_port()
+            self.options["cluster-port"] = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -355,7 +355,7 @@ class RedisServer:
         config = self.directory / "redis.conf"
         if not config.exists():  # Sentinel writes its findings into it
             lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}"]
-            for name, value in self._options.items():
+            for name, value in self.options.items():
                 values = value if isinstance(value, list) else [value]
                 lines += [f"{name.replace('_', '-')} {each if each != '' else chr(34) * 2}" for each in values]
             config.write_text("\n".join(lines) + "\n")

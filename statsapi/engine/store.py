@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 
 from statsapi.engine import rollup, sketch
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
+from statsapi.engine.chunks import require
 from statsapi.engine.rollup import Rolled, Rollups
 from statsapi.engine.summary import combine
 from statsapi.engine.sweep import PAUSE_S, SLICE_S, Sweep
@@ -658,6 +659,16 @@ class Store:
     def event_count(self) -> int:
         """How many raw events are held, over all series. No lock: one number is read."""
         return self._event_count
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError unless every timeline agrees with itself, and the counts with the timelines. O(events);
+        for tests.
+        """
+        with self._lock:
+            for timeline in self._timelines.values():
+                timeline.check_invariants()
+            held = sum(len(timeline) for timeline in self._timelines.values())
+            require(held == self._event_count, f"{held} events are held, {self._event_count} are counted")
 
     def load_events(self) -> int:
         """How many events what is held takes the room of: the raw ones, and the roll-ups by their bytes."""

@@ -367,6 +367,7 @@ def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path, caplog:
     ]
 
 
+@pytest.mark.processes
 def test_keys_that_start_on_a_broken_file_are_those_read_last(tmp_path: Path) -> None:
     """In one process and what it forks: a worker that is replaced meanwhile serves. Elsewhere it is refused."""
     key, held = new_key(["read"], "a")
@@ -380,6 +381,7 @@ def test_keys_that_start_on_a_broken_file_are_those_read_last(tmp_path: Path) ->
     assert "ConfigError" in elsewhere.stderr
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_rotation_on_a_running_server(tmp_path: Path) -> None:
     """By a change of the file, and by SIGHUP; a broken file stops nothing, not even at SIGHUP; no key is logged."""
@@ -441,6 +443,7 @@ def test_rotation_on_a_running_server(tmp_path: Path) -> None:
             assert key not in server.log
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("form", ["plain", "json"])
 def test_a_key_in_a_url_is_not_logged(tmp_path: Path, form: str) -> None:
     """Written by mistake into a path, a query, a request id or a broken request line: no log has it, no answer."""
@@ -475,6 +478,7 @@ def test_a_key_in_a_url_is_not_logged(tmp_path: Path, form: str) -> None:
     assert "Traceback" not in server.log
 
 
+@pytest.mark.processes
 def test_a_server_does_not_start_with_broken_keys(tmp_path: Path) -> None:
     """All faults are told, each on a line, beside those of the settings; exit status 78."""
     key, _ = new_key(["read"])
@@ -505,6 +509,7 @@ def test_redaction_takes_keys_out_of_logs() -> None:
 # The command
 
 
+@pytest.mark.processes
 def test_the_command_makes_a_key_that_works(clock: FakeClock) -> None:
     """`python -m statsapi keys new` prints the key and the line to store, and the two fit."""
     command = [sys.executable, "-m", "statsapi", "keys", "new", "--scope", "write", "--scope", "read", "--id", "ingest"]
@@ -576,6 +581,7 @@ def test_pages_have_a_policy_and_may_have_their_own(app: Flask) -> None:
     assert "Content-Security-Policy" not in client.get("/").headers
 
 
+@pytest.mark.processes
 def test_the_server_names_no_version(tmp_path: Path) -> None:
     """Server is Gunicorn's bare name, or not there; what Gunicorn itself refuses is marked as all answers are."""
     with gunicorn_server(tmp_path, workers=1) as server:

@@ -111,6 +111,7 @@ def test_a_service_that_leaves_is_not_ready_at_once(clock: FakeClock) -> None:
     assert client.get("/statistics").status_code == 200
 
 
+@pytest.mark.processes
 def test_a_locked_journal_is_not_ready(tmp_path: Path) -> None:
     """Another program that sits on SQLite's write lock shows, in bounded time, and is gone when it has let go."""
     with gunicorn_server(tmp_path, workers=1) as server:
@@ -128,6 +129,7 @@ def test_a_locked_journal_is_not_ready(tmp_path: Path) -> None:
         wait_until(lambda: server.request("GET", "/readyz")[0] == 200, "a ready worker")
 
 
+@pytest.mark.processes
 def test_a_stopping_worker_says_that_it_leaves(tmp_path: Path) -> None:
     """After SIGTERM a balancer's kept connection gets 503 shutting-down, while another request is still under way."""
     with gunicorn_server(tmp_path, workers=1) as server, server.client() as balancer, server.connect() as slow:
@@ -144,6 +146,7 @@ def test_a_stopping_worker_says_that_it_leaves(tmp_path: Path) -> None:
         assert b" 422 " in slow.recv(65536)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_the_containers_check(tmp_path: Path, path: str, capsys: pytest.CaptureFixture[str]) -> None:
     """statsapi.cli.healthcheck gives 0 for a service that is well, over TCP and a Unix socket, and 1 for none."""

@@ -198,6 +198,7 @@ def request_with(server: Server, path: str, headers: dict[str, str]) -> http.cli
     return response
 
 
+@pytest.mark.processes
 def test_every_line_of_a_server_is_json(tmp_path: Path) -> None:
     """Gunicorn's, the service's and the requests': start, a killed worker, a reload, and the end."""
     env = {"STATSAPI_LOG_FORMAT": "json", "STATSAPI_ACCESS_LOG": "on"}
@@ -219,6 +220,7 @@ def test_every_line_of_a_server_is_json(tmp_path: Path) -> None:
     assert (line["method"], line["path"], line["status"]) == ("GET", "/series", 200)
 
 
+@pytest.mark.processes
 def test_plain_is_gunicorns_form(tmp_path: Path) -> None:
     """Requests stand in the same form as Gunicorn's own lines, with the same time and pid in front."""
     with gunicorn_server(tmp_path, workers=1, env={"STATSAPI_ACCESS_LOG": "on"}) as server:
@@ -228,6 +230,7 @@ def test_plain_is_gunicorns_form(tmp_path: Path) -> None:
     assert len(heads) == 1, heads
 
 
+@pytest.mark.processes
 def test_a_form_nobody_knows_is_refused(tmp_path: Path) -> None:
     """With the other faults, at start."""
     server = start_gunicorn(tmp_path, env={"STATSAPI_LOG_FORMAT": "xml", "STATSAPI_ACCESS_LOG": "perhaps"})

@@ -306,6 +306,7 @@ def totals(server: Server, scrapes: Iterable[int] = range(12)) -> set[tuple[floa
     return seen
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_totals_are_right_whoever_answers_and_survive_workers(tmp_path: Path) -> None:
     """With two workers; after kill -9 of each of them; after HUP, while new workers sit in new slots. No file stays."""
@@ -334,6 +335,7 @@ def test_totals_are_right_whoever_answers_and_survive_workers(tmp_path: Path) ->
     assert left <= {"gunicorn.log", "events.db", "events.db-wal", "events.db-shm", "events.db-mark"}
 
 
+@pytest.mark.processes
 def test_promtool_finds_nothing_to_say(client: FlaskClient, app: Flask) -> None:
     """Prometheus' own checker is silent: empty, with every kind of event and answer, and without a view."""
     promtool = require_binary("promtool")
@@ -353,6 +355,7 @@ def test_promtool_finds_nothing_to_say(client: FlaskClient, app: Flask) -> None:
     assert "statsapi_window_events" not in families[2]
 
 
+@pytest.mark.processes
 def test_prometheus_scrapes_it(tmp_path: Path) -> None:
     """A real Prometheus takes every line, and answers with the rolling mean."""
     prometheus = require_binary("prometheus")

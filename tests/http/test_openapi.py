@@ -51,6 +51,7 @@ def as_text(_: Any, value: Any) -> bytes:
 api = schemathesis.openapi.from_wsgi("/openapi.json", described_app())
 
 
+@pytest.mark.slow
 @api.parametrize()
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_the_service_is_as_described(case: Any) -> None:

@@ -33,6 +33,7 @@ from tests.servers import ROOT, RedisServer, Server, gunicorn_server, redis_serv
 _TELLING = ("RateLimit-Policy", "RateLimit")
 
 
+@pytest.mark.processes
 def test_the_limit_is_the_limit_on_four_workers(tmp_path: Path) -> None:
     """Of 240 requests at once on four workers exactly the 100 of STATSAPI_RATE_LIMIT=100/minute are answered."""
     statuses: Counter[int] = Counter()
@@ -217,6 +218,7 @@ def test_what_is_not_there_counts_too(clock: FakeClock) -> None:
     assert [answer.status_code for answer in answers] == [404, 405, 429, 429]
 
 
+@pytest.mark.processes
 def test_off_by_default(clock: FakeClock) -> None:
     """Without the setting nothing is counted, no header is added, and no library for it is loaded."""
     client = create_app(Settings(journal="memory://"), clock_us=clock, background=False).test_client()

@@ -569,6 +569,7 @@ def test_its_advice_holds() -> None:
     assert client.get("/statistics").json == {"count": 1, "min": 30.0, "max": 30.0, "mean": 30.0}
 
 
+@pytest.mark.processes
 def test_the_docs_move_a_file_as_they_say(tmp_path: Path) -> None:
     """The lines that docs/api.md shows make a file of now out of an old one."""
     page = (ROOT / "docs" / "api.md").read_text()

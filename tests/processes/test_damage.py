@@ -242,8 +242,9 @@ def test_check_and_salvage_say_what_is_left(sample: Sample, tmp_path: Path) -> N
         assert info.first_position is not None
         journal.maintain()
         at = info.first_position + 9
-        journal._writer.connection().execute("UPDATE records SET record = zeroblob(88) WHERE seq = ?", (at,))
-        journal._writer.connection().execute("DELETE FROM records WHERE seq = ?", (at + 2,))
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE records SET record = zeroblob(88) WHERE seq = ?", (at,))
+            connection.execute("DELETE FROM records WHERE seq = ?", (at + 2,))
         with pytest.raises(JournalRefused, match=f"record {at} is damaged"):
             contents(journal)
         with pytest.raises(JournalRefused, match=f"record {at} is damaged"):

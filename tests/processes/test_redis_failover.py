@@ -39,7 +39,7 @@ class Watched:
         self.sentinels = []
         for at in range(SENTINELS):
             sentinel = RedisServer(binary, directory / f"sentinel-{at}")
-            sentinel._options = {
+            sentinel.options = {
                 "sentinel": [
                     f"monitor mymaster 127.0.0.1 {self.first.port} 2",
                     "down-after-milliseconds mymaster 500",
@@ -220,7 +220,7 @@ def cluster(directory: Path) -> Iterator[list[RedisServer]]:
         for at, node in enumerate(nodes):
             node.send("CLUSTER", "SET-CONFIG-EPOCH", str(at + 1))
         for node in nodes[1:]:
-            bus = str(node._options["cluster-port"])
+            bus = str(node.options["cluster-port"])
             nodes[0].send("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus)
         for node in nodes:
             wait_until(partial(_says, node, "INFO", "cluster_known_nodes:4"), "the nodes to meet")

@@ -679,6 +679,7 @@ def test_csv_small_print(header: str, rows: str) -> None:
         check_csv(f"{header}\n{rows}{end}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [0, 20])
 @pytest.mark.parametrize("form", ["milliseconds", "isoformat", "seconds", "floats", "mixed"])
 def test_ten_thousand_events(form: str, odd: int) -> None:

@@ -108,7 +108,7 @@ class World:
                     format_timestamp(max(span.start_us, MIN_TS_US)),
                     len(held),
                 )
-            assert store.event_count() == sum(map(len, store._timelines.values()))
+            store.check_invariants()
 
     def count(self, worker: int = 0) -> int:
         service = self.services[worker]
@@ -127,6 +127,7 @@ def fill(world: World) -> None:
 # A clock that is ahead for a moment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restarts", ["no", "during", "after", "both"])
 @pytest.mark.parametrize("housekeeping", [False, True])
 @pytest.mark.parametrize("ahead_us", [DAYS3_US, 80 * 365 * DAY_US, 7_000 * 365 * DAY_US, 2 * HOUR_US])
@@ -190,6 +191,7 @@ def test_without_rollups_nothing_is_dropped(open_shared: Open) -> None:
     world.check(HOUR_US)
 
 
+@pytest.mark.slow
 def test_a_clock_that_flaps(open_shared: Open) -> None:
     """Three days ahead every other minute, on one worker or all: never ten minutes, so never believed."""
     world = World(open_shared)
@@ -265,6 +267,7 @@ def test_a_jump_that_stays_is_believed_after_ten_minutes(open_shared: Open, capl
     assert "is believed" in said[1]
 
 
+@pytest.mark.slow
 def test_after_a_wrong_belief_events_count_again(open_shared: Open) -> None:
     """The clock was ahead for an hour, and believed: what was held is gone, but what comes after counts at once, is
     listed, found by deduplication, kept by the hour, and compacted.
@@ -296,6 +299,7 @@ def test_after_a_wrong_belief_events_count_again(open_shared: Open) -> None:
             service.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restart", [False, True])
 def test_after_a_wrong_belief_roll_ups_stay(open_shared: Open, restart: bool) -> None:
     """Where roll-ups are kept for longer than the clock was ahead, a wrong belief costs detail only: minutes were
@@ -385,6 +389,7 @@ def test_a_week_of_downtime(open_shared: Open) -> None:
 # One that is behind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behind_us", [DAYS3_US, HOUR_US, None])
 @pytest.mark.parametrize("workers", [[0], [0, 1]])
 @pytest.mark.parametrize("restarts", [False, True])
@@ -431,6 +436,7 @@ def test_a_start_in_1970(open_shared: Open) -> None:
 # Any of it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_any_jumps_that_are_taken_back(open_shared: Open, seed: int) -> None:
     """Clocks of three workers jump by anything for less than ten minutes at a time, with deletions, compactions and
@@ -480,8 +486,7 @@ def test_any_jumps_that_are_taken_back(open_shared: Open, seed: int) -> None:
 
 
 def settled(*samples: tuple[int, int]) -> tuple[FakeClock, SettledClock]:
-    clock = FakeClock(0, stood=False)
-    clock._monotonic_us = 0
+    clock = FakeClock(0, stood=False, monotonic_us=0)
     return clock, SettledClock(clock, [Sample(*each) for each in samples])
 
 

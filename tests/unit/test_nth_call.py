@@ -218,6 +218,7 @@ class Life:
             self.attempt(self.service.close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_call_of_a_life_fails_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever call fails, and however: nothing is lost, doubled, or told otherwise than it is."""

@@ -37,6 +37,8 @@ from statsapi.journal.redis_primary import Primary
 from statsapi.model import (
     DAY_US,
     HOUR_US,
+    MAX_TS_US,
+    MIN_TS_US,
     MINUTE_US,
     SECOND_US,
     EventBatch,
@@ -105,6 +107,7 @@ def test_a_bucket_is_a_function_of_its_events(values: list[float], dice: random.
     assert parts == [whole]
 
 
+@pytest.mark.slow
 def test_an_hour_is_packed_and_taken_apart() -> None:
     """Minutes added in any order, merged, removed and coarsened: the same as a dict of lists of values."""
     for seed in range(30):
@@ -305,6 +308,7 @@ def assert_percentiles(answer: Statistics, values: list[float], raw: bool) -> No
             assert abs(Fraction(found) - true) <= Fraction(error) * abs(true)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [ordinary, wild])
 @pytest.mark.parametrize("rollup_retention_us", [5 * HOUR_US, DAY_US, 7 * DAY_US])
 def test_workers_agree_and_are_exact(value: Callable[[random.Random], float], rollup_retention_us: int) -> None:
@@ -320,6 +324,8 @@ def test_workers_agree_and_are_exact(value: Callable[[random.Random], float], ro
     assert sketched > 50
 
 
+@pytest.mark.redis
+@pytest.mark.processes
 def test_machines_agree_and_are_exact() -> None:
     """The same for workers that share nothing but a server."""
 
@@ -357,6 +363,12 @@ def test_many_events_in_a_minute_agree_after_a_collapse() -> None:
     assert min(error for error in answers[0].relative_errors if error is not None) > 0.01
 
 
+def pieces_of(journal: Journal) -> list[tuple[int, bytes]]:
+    """All pieces of the checkpoint, if there is one."""
+    checkpoint = journal.read_checkpoint()
+    return journal.read_pieces(checkpoint.id, MIN_TS_US, MAX_TS_US) if checkpoint else []
+
+
 def test_an_idle_series_costs_nothing(clock: FakeClock) -> None:
     """A day and some hours after its last event, housekeeping alone has left nothing of it in memory and journal."""
     journal = SharedJournal(clock_us=clock)
@@ -365,7 +377,7 @@ def test_an_idle_series_costs_nothing(clock: FakeClock) -> None:
         services[0].record(EventBatch.single(f"s{hour % 7}", clock.now_us, 1.0))
         clock.advance(HOUR_US)
         services[hour % 2].keep_house()
-    assert journal._pieces
+    assert pieces_of(journal)
     for _ in range(3 * 24 + 6):
         clock.advance(HOUR_US)
         for service in services:
@@ -376,7 +388,7 @@ def test_an_idle_series_costs_nothing(clock: FakeClock) -> None:
             service.keep_house()
             store = service.view().last_caught_up()
             assert (store.series_count(), store.event_count(), store.rollup_bytes()) == (0, 0, 0)
-    assert journal._pieces == {}
+    assert pieces_of(journal) == []
     assert journal.info().records <= 3  # of the ticks
 
 
@@ -389,7 +401,7 @@ def test_what_is_turned_off_goes(clock: FakeClock) -> None:
         clock.advance(HOUR_US + GRACE_US + MINUTE_US)
         service.record(EventBatch.single("default", clock.now_us, 1.0))
         service.keep_house()
-        assert bool(journal._pieces) == bool(rollup_retention_us)
+        assert bool(pieces_of(journal)) == bool(rollup_retention_us)
     store, now_us = service.ask()
     assert store.statistics("default", [Span(now_us - 2 * HOUR_US)], now_us)[0].summary.count == 3
 
@@ -445,6 +457,7 @@ def check_after_death(url: str, clock: FakeClock, twin: Twin) -> None:
     fresh.close()
 
 
+@pytest.mark.processes
 def test_a_compaction_that_is_killed_changes_nothing_or_all(tmp_path: Path) -> None:
     """SIGKILL at many instants of a checkpoint that adds, merges and deletes roll-ups: each time every answer is the
     twin's.
@@ -471,6 +484,8 @@ def test_a_compaction_that_is_killed_changes_nothing_or_all(tmp_path: Path) -> N
         list(pool.map(compact_and_die, [2, *spread, *range(instants - 7, instants + 1)]))
 
 
+@pytest.mark.redis
+@pytest.mark.processes
 def test_a_compaction_that_stops_between_calls_changes_nothing_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with Redis, for a machine that is lost after any call, the last of which commits: what it had sent ahead
     goes by itself.
@@ -518,6 +533,7 @@ def test_a_compaction_that_stops_between_calls_changes_nothing_or_all(monkeypatc
         compact_and_stop(at)
 
 
+@pytest.mark.slow
 def test_anybody_compacts_while_others_record_ask_and_start(url: str) -> None:
     """Two workers record and ask, two compact, one starts again and again: a window of a day holds what was
     acknowledged before the question, and nothing twice.

@@ -36,6 +36,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Engine, int,
     return lambda clock: RedisEngine(server.journal_url(secrets.token_hex(4)), clock), 6, REQUIRED
 
 
+@pytest.mark.slow
 def test_workers_agree_with_a_list(engine: tuple[Engine, int, frozenset[str]]) -> None:
     """Whatever is recorded, deleted, folded, compacted, restarted, set wrong, broken or restored: answers are exact."""
     make, runs, required = engine

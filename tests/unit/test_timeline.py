@@ -195,6 +195,7 @@ STRESS_OPS = int(os.environ.get("STATSAPI_STRESS_OPS", "30"))
 STRESS_SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_events", [16, 200, 3000])
 def test_stress(chunk_events: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bulk loads, late bursts, ties, expiry and deletes over some 100,000 events, compared after each step."""
