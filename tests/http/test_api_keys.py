@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,7 +31,7 @@ from statsapi.keys import Keys, new_key
 from statsapi.routes import ROUTES
 from tests.calls import CALLS
 from tests.fakes import NOW, FakeClock
-from tests.servers import ROOT, Server, gunicorn_server, start_gunicorn, wait_until
+from tests.servers import ROOT
 
 EVENT = {"timestamp": NOW, "value": 42.5}
 
@@ -381,118 +379,6 @@ def test_keys_that_start_on_a_broken_file_are_those_read_last(tmp_path: Path) ->
     assert "ConfigError" in elsewhere.stderr
 
 
-@pytest.mark.processes
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_rotation_on_a_running_server(tmp_path: Path) -> None:
-    """By a change of the file, and by SIGHUP; a broken file stops nothing, not even at SIGHUP; no key is logged."""
-    (old, held_old), (new, held_new), (late, held_late) = (new_key(["write", "admin"], "a") for _ in range(3))
-    file = tmp_path / "keys"
-
-    def store(content: str) -> None:
-        (tmp_path / "new").write_text(content)
-        (tmp_path / "new").replace(file)
-
-    def status(server: Server, key: str) -> int:
-        return server.request("GET", "/debug/events", headers={"Authorization": f"Bearer {key}"})[0]
-
-    def settle(server: Server, *, good: str, bad: str) -> None:
-        """Until both workers say so: a change is seen by each for itself, when a request comes."""
-        wait_until(
-            lambda: {status(server, good) for _ in range(12)} == {200} and status(server, bad) == 401, "the new keys"
-        )
-
-    store(held_old.line())
-    options: dict[str, Any] = {
-        "env": {"STATSAPI_API_KEYS_FILE": str(file)},
-        "args": ["--log-level", "debug", "--access-logfile", "-"],
-    }
-    with gunicorn_server(tmp_path / "server", workers=2, **options) as server:
-        server.wait_for_journals(2)
-        assert (status(server, old), status(server, new)) == (200, 401)
-        store(f"{held_old.line()}\n{held_new.line()}\n")
-        settle(server, good=new, bad=late)
-        assert status(server, old) == 200
-        store(held_new.line())
-        settle(server, good=new, bad=old)
-
-        store(f"a admin {new}")
-        before = server.workers()
-        server.signal(signal.SIGHUP)
-        server.wait_until(
-            lambda: len(server.workers()) == 2 and server.workers().isdisjoint(before), "the workers to be replaced"
-        )
-        assert server.process.poll() is None
-        assert "line 1: the hash must be" in server.log
-        # What the other workers read last, not what the arbiter read at its last fork, when `old` was there still.
-        assert {(status(server, new), status(server, old)) for _ in range(6)} == {(200, 401)}
-
-        store(held_late.line())
-        before = server.workers()
-        server.signal(signal.SIGHUP)
-        server.wait_until(
-            lambda: len(server.workers()) == 2 and server.workers().isdisjoint(before), "the workers to be replaced"
-        )
-        settle(server, good=late, bad=old)
-
-        unreadable = f"GET / HTTP/1.1\r\nHost: a\r\nAuthorization Bearer {late}\r\n\r\n"
-        with server.connect() as sock:
-            sock.sendall(unreadable.encode())
-            assert sock.recv(65_536).startswith(b"HTTP/1.1 400")
-        server.wait_for_log("statsapi_…")
-        for key in (old, new, late):
-            assert key not in server.log
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize("form", ["plain", "json"])
-def test_a_key_in_a_url_is_not_logged(tmp_path: Path, form: str) -> None:
-    """Written by mistake into a path, a query, a request id or a broken request line: no log has it, no answer."""
-    key, held = new_key(["read"], "a")
-    options: dict[str, Any] = {
-        "env": {"STATSAPI_API_KEYS": held.line(), "STATSAPI_ACCESS_LOG": "on", "STATSAPI_LOG_FORMAT": form},
-        "args": ["--log-level", "debug", "--access-logfile", "-"],
-    }
-    bearer = f"X-API-Key: {key}\r\n"
-    with gunicorn_server(tmp_path, workers=1, **options) as server:
-        for line, headers, status in (
-            (f"GET /statistics?api_key={key} HTTP/1.1", "", 401),
-            (f"GET /statistics?{key}=1 HTTP/1.1", bearer, 422),
-            (f"GET /statistics?series=%20{key} HTTP/1.1", bearer, 422),
-            (f"GET /{key} HTTP/1.1", "", 404),
-            (f"GET /series/{key} HTTP/1.1", bearer, 405),
-            (f"GET /%73{key[1:]}/{key}?{key} HTTP/1.1", f"Referer: http://a/{key}\r\n", 404),
-            ("GET / HTTP/1.1", f"X-Request-ID: {key}\r\nUser-Agent: {key}\r\n", 200),
-            (f"GET /{key} {key} HTTP/1.1", "", 400),
-            (f"GET {key} HTTP/1.1", "", 400),
-        ):
-            with server.connect() as sock:
-                sock.sendall(f"{line}\r\nHost: a\r\n{headers}Connection: close\r\n\r\n".encode())
-                answer = b""
-                while piece := sock.recv(65_536):
-                    answer += piece
-            assert answer.startswith(f"HTTP/1.1 {status} ".encode()), (line, answer)
-            assert key.encode() not in answer.partition(b"\r\n\r\n")[2]
-        server.wait_for_log("statsapi_…")
-    assert key not in server.log
-    assert server.log.count("statsapi_…") >= 9
-    assert "Traceback" not in server.log
-
-
-@pytest.mark.processes
-def test_a_server_does_not_start_with_broken_keys(tmp_path: Path) -> None:
-    """All faults are told, each on a line, beside those of the settings; exit status 78."""
-    key, _ = new_key(["read"])
-    file = tmp_path / "keys"
-    file.write_text(f"{key}\na read {key}\n")
-    env = {"STATSAPI_API_KEYS_FILE": str(file), "STATSAPI_WINDOW": "soon"}
-    server = start_gunicorn(tmp_path / "server", workers=1, env=env)
-    assert server.process.wait(30) == os.EX_CONFIG
-    assert server.log.count("Refusing to start: ") == 3
-    assert "line 1" in server.log
-    assert "line 2" in server.log
-    assert key not in server.log
-
-
 def test_redaction_takes_keys_out_of_logs() -> None:
     """Wherever in the message they come from, and out of tracebacks; what is not a key stays."""
     key, _ = new_key(["read"])
@@ -579,22 +465,6 @@ def test_pages_have_a_policy_and_may_have_their_own(app: Flask) -> None:
     answer = client.get("/own")
     assert {name: answer.headers.getlist(name) for name in own} == {name: [value] for name, value in own.items()}
     assert "Content-Security-Policy" not in client.get("/").headers
-
-
-@pytest.mark.processes
-def test_the_server_names_no_version(tmp_path: Path) -> None:
-    """Server is Gunicorn's bare name, or not there; what Gunicorn itself refuses is marked as all answers are."""
-    with gunicorn_server(tmp_path, workers=1) as server:
-        for path, status in (("/", 200), ("/" + "a" * 9000, 414)):
-            with server.connect() as sock:
-                sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-                answer = http.client.HTTPResponse(sock)
-                answer.begin()
-                json.loads(answer.read())
-            assert answer.status == status
-            assert answer.headers["Server"] in ("gunicorn", None)
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
-            assert answer.headers["Cache-Control"] == "no-store"
 
 
 # CORS
