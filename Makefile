@@ -26,7 +26,7 @@ test: $(VENV)/.dev  ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
 test-quick: $(VENV)/.dev  ## the tests that start no server, without the slow ones: half a minute
-	$(BIN)/python -m pytest -m "not processes and not slow" $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=quick -m "not processes and not slow" $(ARGS)
 
 coverage: $(VENV)/.dev  ## branch coverage by the whole suite, and the lines that no test reaches; below 97 % fails
 	$(BIN)/coverage erase

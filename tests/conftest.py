@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings
 
 from statsapi.app import create_app
 from statsapi.config import Settings
 from tests.fakes import FakeClock
+
+# make test-quick: a tenth of the usual hundred examples. A test that wants more than usual asks for a multiple.
+settings.register_profile("quick", max_examples=10, derandomize=True)
 
 PROCESSES = Path(__file__).parent / "processes"
 PROGRAMS = ("redis", "nginx")

@@ -280,6 +280,7 @@ def test_what_comes_back_is_what_was_appended(
     journal.close()
 
 
+@pytest.mark.slow
 def test_many_parts_in_one_record(journal: Journal) -> None:
     """A record of 100,000 series comes back whole."""
     ts_us = np.arange(100_000, dtype=np.int64)

@@ -100,6 +100,7 @@ def test_a_refusal_names_the_fault(name: str, fault: str) -> None:
         canonical_name(name)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=500)
 @given(st.from_regex(SERIES_NAME, fullmatch=True))
 def test_every_name_there_was_is_still_one(name: str) -> None:

@@ -186,7 +186,9 @@ class TimelineMachine(RuleBasedStateMachine):
 
 
 TestTimelineMachine = TimelineMachine.TestCase
-TestTimelineMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTimelineMachine.settings = settings(
+    max_examples=settings.default.max_examples * 3 // 2, stateful_step_count=40, deadline=None
+)
 
 
 # -- a larger run, from a seed ----------------------------------------------------------------------------------------
@@ -431,6 +433,7 @@ def traced() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.slow
 def test_memory_is_small_and_given_back() -> None:
     """20 bytes an event in order, 28 in random order, near nothing after expiry; nbytes says about the same."""
     n = 200_000
