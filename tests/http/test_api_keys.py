@@ -18,8 +18,6 @@ import pytest
 from flask import Flask, Response, g
 from flask.testing import FlaskClient
 
-
-
 from statsapi import keys
 from statsapi.api import observing
 from statsapi.api.logs import JsonFormatter, PlainFormatter

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
@@ -17,8 +16,8 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.engine.placement import Placed
 from statsapi.errors import ConfigError, JournalUnavailable
-from statsapi.metrics import BUCKETS, Metrics, Table
 from statsapi.journal import Journal, Proposal, open_journal
+from statsapi.metrics import BUCKETS, Metrics, Table
 from statsapi.model import EventBatch
 from statsapi.times import HOUR_US, MINUTE_US
 from tests.calls import Samples, scrape, value
