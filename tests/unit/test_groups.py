@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Spans
 from statsapi.errors import ViewBroken
 from statsapi.journal import Events
-from statsapi.model import DAY_US, MINUTE_US, Deletion, Retention, Span
+from statsapi.model import DAY_US, MINUTE_US, Deletion, Percent, Retention, Span
 from statsapi.naming.catalogue import Catalogue
 from statsapi.naming.names import tag_value
 from statsapi.naming.patterns import Glob, Selection
@@ -32,7 +32,7 @@ from tests import oracles
 
 START_US = 20_000 * DAY_US
 RAW_US = 5 * MINUTE_US
-PS = (0, 25, 50, Fraction("99.9"), 100)
+PS: tuple[Percent, ...] = (0, 25, 50, Fraction("99.9"), 100)
 NAMES = ["a", "b;host=x", "c;host=x", "d;host=y"]
 
 
@@ -260,7 +260,7 @@ def in_turns(changes: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatc
                 changes.pop(0)()
 
     changing = threading.Lock()
-    monkeypatch.setattr(store_module.time, "sleep", sleep)
+    monkeypatch.setattr("statsapi.engine.store.time.sleep", sleep)
 
 
 def test_what_is_changed_meanwhile_is_in_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +286,13 @@ def test_what_is_changed_meanwhile_is_in_none_of_it(monkeypatch: pytest.MonkeyPa
         store.settle(now_us + 8 * MINUTE_US)
         store.expire(now_us + MINUTE_US)
 
-    changes = [insert, begin_anew, fold, lambda: store.apply([Deletion("s6")], now_us), insert]
+    changes: list[Callable[[], object]] = [
+        insert,
+        begin_anew,
+        fold,
+        lambda: store.apply([Deletion("s6")], now_us),
+        insert,
+    ]
     with monkeypatch.context() as patch:
         in_turns(changes, patch)
         meanwhile = ask(store, chosen(Selection()), question, now_us, Grouping(str))
@@ -337,14 +343,14 @@ def test_what_is_raised_while_choosing_leaves_the_store_whole() -> None:
     store = Store(Retention(RAW_US))
     apply(store, "a", [(START_US, 1.0)], START_US)
 
-    class Failing(All):
-        chosen = staticmethod(lambda held: 1 / 0)
+    def fail(held: Sequence[str]) -> list[str]:
+        raise ZeroDivisionError
 
-        def __init__(self) -> None:
-            self.matches = bool
+    failing = All()
+    failing.chosen = partial(fail)
 
     with pytest.raises(ZeroDivisionError):
-        ask(store, Failing(), Spans((Span(START_US),)), START_US)
+        ask(store, failing, Spans((Span(START_US),)), START_US)
     assert not store.broken
     assert not store._sweeps
 
