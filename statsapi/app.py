@@ -101,7 +101,7 @@ def create_app(
         settings = Settings.from_env()
         for name in unknown_names(os.environ):
             logger.warning("%s is not a setting of statsapi and is ignored", name)
-        if "statsapi.server.serving" not in sys.modules:  # gunicorn.conf.py imports it before any application is loaded
+        if "statsapi.server.hooks" not in sys.modules:  # gunicorn.conf.py imports it before any application is loaded
             logger.warning("%s", _FOREIGN)
     keyed = settings.api_keys_file or settings.api_keys
     keys = Keys(settings.api_keys_file, settings.api_keys) if keyed else None

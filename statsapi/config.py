@@ -26,7 +26,7 @@ PREFIX: Final = "STATSAPI_"
 GRACE_US: Final = 5 * MINUTE_US
 
 
-# A hundred years: from now, whatever lies so far back or ahead is a moment that can be written.
+# A hundred years: the moment that far before or after now can still be written.
 DURATION_MAX_US: Final = 36_500 * DAY_US
 
 _ORIGIN = re.compile(r"(https?)://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
@@ -52,6 +52,23 @@ class Duration(fields.Field[int]):
         return duration_us
 
 
+class Switch(fields.Boolean):
+    """On or off, in every setting alike: true and false, 1 and 0 are taken as well, and marshmallow's other words."""
+
+    default_error_messages = {"invalid": "must be on or off (or true, false, 1, 0)"}  # noqa: RUF012 (marshmallow's way)
+
+
+class AutoSwitch(Switch):
+    """A switch that can be left to us: deserializes to `auto`, `on` or `off`."""
+
+    default_error_messages = {"invalid": "must be auto, on or off (or true, false, 1, 0)"}  # noqa: RUF012
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if value == "auto":
+            return value
+        return "on" if super()._deserialize(value, attr, data, **kwargs) else "off"
+
+
 class Number(fields.Integer):
     """A whole number in plain digits: Python's own reader takes `1_000`, and digits of any script."""
 
@@ -65,7 +82,7 @@ class Number(fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-# The last two are what unset stands for, with an SQLite journal and a memory one.
+# The last two are not for users: an unset one means them, with an SQLite journal and with memory://.
 _RATE_LIMIT_STORAGES: Final = ("redis", "rediss", "redis+unix", "sqlite+limits", "memory")
 _RATE_LIMIT_REDIS: Final = re.compile(
     r"(?:[^/?\s]*@)?([^/?@:\s]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]*)?(\?\S*)?", re.ASCII
@@ -77,7 +94,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
 
 
 def _valid_rate_limit(value: str) -> None:
-    import limits  # few ask for it
+    import limits  # here, as only services with a limit need it
 
     try:
         items = limits.parse_many(value)
@@ -104,11 +121,11 @@ def _valid_rate_limit_storage(value: str) -> None:
     try:
         _ = urlsplit(value).port
     except ValueError as error:
-        raise ValidationError(f"is no address: {error}") from None
+        raise ValidationError(f"is not an address: {error}") from None
     if scheme in ("redis", "rediss") and not _RATE_LIMIT_REDIS.fullmatch(place):
-        raise ValidationError("is no address: write redis://host:port/db, where db is the database's number")
+        raise ValidationError("is not an address: write redis://host:port/db, where db is the database's number")
     if scheme == "redis+unix" and not re.fullmatch(r"([^/\s]*@)?/[^/].*", place):
-        raise ValidationError("names no socket: write redis+unix:///path/to/socket")
+        raise ValidationError("does not name a socket: write redis+unix:///path/to/socket")
 
 
 class OptionalDuration(Duration):
@@ -170,19 +187,30 @@ class Origins(fields.Field[tuple[str, ...]]):
                 continue
             match = _ORIGIN.fullmatch(origin)
             if match is None or int(match[2] or 1) not in range(1, 65_536):
-                raise ValidationError(f"{origin} is no origin; write https://host or https://host:port, with no path")
+                raise ValidationError(
+                    f"{origin} is not an origin: write https://host or https://host:port, with no path"
+                )
             if match[2] and int(match[2]) == {"http": 80, "https": 443}[match[1]]:
                 shorter = origin.rpartition(":")[0]
                 raise ValidationError(f"{origin} would never match: browsers leave the usual port out, write {shorter}")
         return origins
 
 
+_NO_OFF: Final = object()
+
+
 def _setting(
-    kind: Callable[..., fields.Field[Any]], default: Any, meaning: str, *, shown: bool = True, **options: Any
+    kind: Callable[..., fields.Field[Any]],
+    default: Any,
+    meaning: str,
+    *,
+    shown: bool = True,
+    off: Any = _NO_OFF,
+    **options: Any,
 ) -> Any:
-    return dataclasses.field(
-        default=default, repr=shown, metadata={"field": kind(load_default=default, **options), "meaning": meaning}
-    )
+    """One setting. `off` is the value that the word off stands for, where there can be none of it."""
+    metadata = {"field": kind(load_default=default, **options), "meaning": meaning, "off": off}
+    return dataclasses.field(default=default, repr=shown, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,8 +235,8 @@ class Settings:
     redis_wait_replicas: int = _setting(
         Number,
         0,
-        "a 2xx means that so many replicas of the Redis journal have the event as well; with fewer within a second it "
-        "is a 503 whose outcome is unknown",
+        "a 2xx means that this many replicas of the Redis journal have the event as well; with fewer within a second "
+        "it is a 503 whose outcome is unknown",
         least=0,
         most=10,
     )
@@ -229,12 +257,14 @@ class Settings:
         OptionalDuration,
         DAY_US,
         "how long roll-ups of the raw events are kept, for longer windows: of minutes, after two days of hours; `0` "
-        "keeps none",
+        "or `off` keeps none",
+        off=0,
     )
     max_future_skew_us: int | None = _setting(
         Duration,
         None,
-        "refuse events stamped further ahead of the server's clock than this; unset accepts all",
+        "refuse events stamped further ahead of the server's clock than this; unset or `off` accepts all",
+        off=None,
     )
     max_body_bytes: int = _setting(Number, 16 * 1024 * 1024, "largest request body, in bytes", least=1024, most=1 << 30)
     max_batch_events: int = _setting(Number, 100_000, "most events in one request", least=1, most=10_000_000)
@@ -255,12 +285,13 @@ class Settings:
     )
     idempotency_ttl_us: int = _setting(Duration, DAY_US, "how long an Idempotency-Key is remembered")
     dedup: bool = _setting(
-        fields.Boolean, False, "drop an event that equals one held (series, timestamp, value); `?dedup=` overrides it"
+        Switch, False, "drop an event that equals one held (series, timestamp, value); `?dedup=` overrides it"
     )
     rate_limit: str | None = _setting(
         fields.String,
         None,
-        "most requests per API key, or per address: `100/minute`, or several with commas; unset is no limit",
+        "most requests per API key, or per address: `100/minute`, or several with commas; unset or `off` is no limit",
+        off=None,
         validate=_valid_rate_limit,
     )
     rate_limit_storage: str | None = _setting(
@@ -279,10 +310,9 @@ class Settings:
         most=10,
     )
     pin_workers: str = _setting(
-        fields.String,
+        AutoSwitch,
         "auto",
         "give each worker one core of its own: `auto` (where there are no more workers than cores), `on`, `off`",
-        validate=validate.OneOf(("auto", "on", "off")),
     )
     metrics_series: tuple[str, ...] = _setting(
         Names, ("default",), "the series whose rolling statistics `/metrics` shows, with commas in between"
@@ -301,11 +331,13 @@ class Settings:
         "API keys beside or instead of the file: the same lines, with `;` between them. Without either no key is asked",
         shown=False,  # hashes, unless somebody takes the key for the line
     )
-    debug_endpoint: bool = _setting(fields.Boolean, True, "`off` removes `GET /debug/events`")
+    debug_endpoint: bool = _setting(Switch, True, "`off` removes `GET /debug/events`")
     cors_origins: tuple[str, ...] | None = _setting(
         Origins,
         None,
-        "web origins whose scripts may call the service, with commas (`https://app.example.com`), or `*`",
+        "web origins whose scripts may call the service, with commas (`https://app.example.com`), or `*`; unset or "
+        "`off`: none",
+        off=None,
     )
     log_format: str = _setting(
         fields.String,
@@ -313,11 +345,8 @@ class Settings:
         "how log lines look, Gunicorn's among them: `plain`, or `json`, one object a line",
         validate=validate.OneOf(("plain", "json")),
     )
-    access_log: str = _setting(
-        fields.String,
-        "off",
-        "`on` logs a line for each request; `off` leaves that to the proxy in front",
-        validate=validate.OneOf(("off", "on")),
+    access_log: bool = _setting(
+        Switch, False, "`on` logs a line for each request; `off` leaves that to the proxy in front"
     )
 
     def __post_init__(self) -> None:
@@ -341,16 +370,46 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         given = {name: environ[name].strip() for name in env_names().values() if environ.get(name, "").strip()}
+        switched_off = _switched_off(given)
         try:
-            loaded: dict[str, Any] = _schema().load(given)
+            loaded: dict[str, Any] = _schema().load(
+                {name: text for name, text in given.items() if name not in switched_off.values()}
+            )
         except ValidationError as error:
             faults = [
                 f"{name}={_PASSWORD.sub('…@', given.get(name, ''))!r}: {' '.join(reasons)}"
                 for name, reasons in sorted(error.messages_dict.items())
             ]
             fine: Any = error.valid_data
+            fine |= {field: _off(field) for field in switched_off}
             raise ConfigError(*faults, *_contradictions(fine)) from None
-        return cls(**loaded)
+        return cls(**(loaded | {field: _off(field) for field in switched_off}))
+
+
+def read_one(name: str, environ: Mapping[str, str] | None = None) -> Any:
+    """One setting of this process, whatever is wrong with the others; its default where it is faulty itself.
+
+    For what has to happen before `Settings.from_env` can say what is wrong.
+    """
+    variable = env_names()[name]
+    text = (os.environ if environ is None else environ).get(variable, "").strip()
+    if text == "off" and _off(name) is not _NO_OFF:
+        return _off(name)
+    try:
+        return _schema().load({variable: text} if text else {})[name]
+    except ValidationError:
+        return next(field.default for field in dataclasses.fields(Settings) if field.name == name)
+
+
+def _switched_off(given: Mapping[str, str]) -> dict[str, str]:
+    """The settings, field -> variable, that are `off` where that word stands for none of it."""
+    return {
+        field: name for field, name in env_names().items() if given.get(name) == "off" and _off(field) is not _NO_OFF
+    }
+
+
+def _off(name: str) -> Any:
+    return next(field.metadata["off"] for field in dataclasses.fields(Settings) if field.name == name)
 
 
 def _contradictions(given: Mapping[str, Any]) -> list[str]:
@@ -420,7 +479,7 @@ def settings_table() -> str:
         if isinstance(default, tuple):
             default = ",".join(default)
         if isinstance(default, bool):
-            default = str(default).lower()
+            default = "on" if default else "off"
         shown = "unset" if default is None else f"`{default}`"
         rows.append(f"| `{names[field.name]}` | {shown} | {field.metadata['meaning']} |")
     return "\n".join(rows) + "\n"

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from statsapi.config import env_names
 from statsapi.errors import ConfigError
 
 logger = logging.getLogger("statsapi")
@@ -36,8 +37,8 @@ READ: Final = "read"
 ADMIN: Final = "admin"  # holds the other two
 SCOPES: Final = (WRITE, READ, ADMIN)
 
-FILE_VARIABLE: Final = "STATSAPI_API_KEYS_FILE"
-ENTRIES_VARIABLE: Final = "STATSAPI_API_KEYS"
+FILE_VARIABLE: Final = env_names()["api_keys_file"]
+ENTRIES_VARIABLE: Final = env_names()["api_keys"]
 
 # The file is looked at this often while requests come: a key that was taken out works no longer than that.
 LOOK_EVERY_S: Final = 1.0
@@ -120,8 +121,8 @@ class Keys:
             finally:
                 self._looking.release()
         digest = _digest(key)
-        # Where the look-up stops tells about the digest, which nobody can steer, at most; the last word has a
-        # comparison whose time tells nothing.
+        # The look-up's timing depends on the digest only, which a caller cannot choose; the final comparison takes
+        # constant time.
         held = self._table.get(digest)
         return held if held is not None and hmac.compare_digest(held.digest, digest) else None
 

@@ -1,33 +1,52 @@
-"""How much memory there is, and how many events fit into it."""
+"""How many cores and how much memory this process may use, and how many events fit into that."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 # What an event costs a worker: 19 bytes in a store of many (benchmarks/README.md), and some for what is not yet sealed.
 EVENT_BYTES: Final = 24
 
-# Of the memory, for events; the rest is for bodies, replays, compactions, the system's cache and whoever else lives
-# here. During a reload old and new workers hold everything side by side for a while.
+# The part of the memory that events may take. The rest is for bodies, replays, compactions, the system's cache and
+# other programs; and during a reload old and new workers hold everything side by side.
 EVENTS_SHARE: Final = 0.5
 
 
-def memory_bytes(cgroups: Path = Path("/sys/fs/cgroup"), own_cgroup: Path = Path("/proc/self/cgroup")) -> int:
-    """What this process and those beside it may use: the machine's, or what a container or unit is limited to.
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
-    The least `memory.max` on the way from the process's cgroup to the root counts (cgroup v2).
+
+def memory_bytes(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
+    """The memory that this process and those beside it may use: the machine's, or a container's or unit's limit."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *(int(text) for text in _limits("memory.max", cgroups, own_cgroup) if text.isdecimal())])
+
+
+def cpu_limit(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> float:
+    """The CPU time that this process and those beside it may use, in cores; infinite without a limit.
+
+    docker's --cpus and systemd's CPUQuota= are such limits.
     """
-    least = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    least = float("inf")
+    for text in _limits("cpu.max", cgroups, own_cgroup):
+        with contextlib.suppress(ValueError):  # "max 100000" is no limit
+            quota_us, period_us = map(float, text.split())
+            least = min(least, quota_us / period_us)
+    return least
+
+
+def _limits(name: str, cgroups: Path, own_cgroup: Path) -> Iterator[str]:
+    """What the file `name` says in each folder from this process's cgroup (v2) up to the root: the least one holds."""
     folder = cgroups / _relative_cgroup(own_cgroup)
     for limited in (folder, *folder.parents):
-        with contextlib.suppress(OSError, ValueError):  # the root has none, or it says "max"
-            least = min(least, int((limited / "memory.max").read_text()))
+        with contextlib.suppress(OSError):  # the root has no limits
+            yield (limited / name).read_text().strip()
         if limited == cgroups:
             break
-    return least
 
 
 def _relative_cgroup(own_cgroup: Path) -> str:
@@ -37,6 +56,34 @@ def _relative_cgroup(own_cgroup: Path) -> str:
         return ""
     # "0::/system.slice/statsapi.service"; a container that sees its own cgroup only has "0::/".
     return next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
+
+
+def allowed_cores() -> list[int]:
+    """The cores that this process may run on; empty where the platform does not say (macOS)."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def choose_core(mode: str, workers: int, taken: list[tuple[int, int]]) -> int | None:
+    """The core for a new worker; None leaves it free to roam. `taken`: (age, core) of each living worker, the newest
+    with the highest age. `mode` is STATSAPI_PIN_WORKERS.
+
+    The core with the fewest workers is chosen; among equals the one whose newest worker is oldest. A reload leaves old
+    and new workers side by side, and the old ones are about to go.
+
+    `auto` pins where each worker can have a core of its own and CPU time is not limited by quota: containers with a
+    quota all see the same cores, and would all choose the first.
+    """
+    cores = allowed_cores()
+    if mode == "off" or not cores:
+        return None
+    if mode == "auto" and (workers > len(cores) or cpu_limit() < len(cores)):
+        return None
+    return min(cores, key=lambda core: (*_crowd(core, taken), core))
+
+
+def _crowd(core: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
+    ages = [age for age, other in taken if other == core]
+    return len(ages), max(ages, default=0)
 
 
 def default_max_events(workers: int, memory: int | None = None) -> int:

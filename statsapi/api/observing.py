@@ -33,7 +33,7 @@ def register(app: Flask) -> None:
     """Watch every answer. X-Request-ID is the client's or the proxy's where it has a usable one, or a new one."""
     service = app.extensions["statsapi"]
     metrics = service.metrics
-    note = _note_access if service.settings.access_log == "on" else None
+    note = _note_access if service.settings.access_log else None
     answer = app.wsgi_app
     # Unique, not secret. A count, as asking the system for randomness each time lets go of the interpreter.
     prefix = ""

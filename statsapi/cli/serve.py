@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from statsapi.config import env_names
 from statsapi.errors import ConfigError
 from statsapi.server import HOST, PORT
 
@@ -72,7 +73,7 @@ def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
 def _serve(given: argparse.Namespace) -> int:
     _check_concurrency()
     if given.journal is not None:
-        os.environ["STATSAPI_JOURNAL"] = given.journal
+        os.environ[env_names()["journal"]] = given.journal
     options: list[str] = []
     if given.host is not None or given.port is not None:
         options += ["--bind", f"{given.host or HOST}:{PORT if given.port is None else given.port}"]

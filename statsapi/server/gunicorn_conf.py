@@ -1,11 +1,11 @@
 """How Gunicorn serves statsapi: `statsapi serve` and the gunicorn.conf.py of a checkout read it, from any folder.
 
-Command line and GUNICORN_CMD_ARGS win over every line here; code is in statsapi.server.serving.
+Command line and GUNICORN_CMD_ARGS win over every line here; code is in statsapi.server.hooks.
 """
 
 import os
 
-from statsapi.server import HOST, PORT, serving
+from statsapi.server import HOST, PORT, hooks
 
 wsgi_app = "statsapi.app:create_app()"
 
@@ -15,8 +15,8 @@ bind = f"{HOST}:{PORT}"
 # Threads of one process share one core's worth of Python, so cores are used by processes. WEB_CONCURRENCY is what
 # platforms set. `gunicorn` reads it before this file and ends in a traceback where it is not a number; `statsapi serve`
 # refuses that in one line.
-workers = int(os.environ.get("WEB_CONCURRENCY") or serving.default_workers())
-worker_class = "statsapi.server.serving.FairThreadWorker"
+workers = int(os.environ.get("WEB_CONCURRENCY") or hooks.default_workers())
+worker_class = "statsapi.server.worker.FairThreadWorker"
 
 # Threads overlap the waits for the journal; more than four only add switches (benchmarks/README.md).
 threads = 4
@@ -40,7 +40,7 @@ control_socket_disable = True
 
 # nginx's log has the requests; STATSAPI_ACCESS_LOG=on brings ours, with request and key id, unlike this one.
 accesslog = None
-logger_class = "statsapi.server.serving.Logger"
+logger_class = "statsapi.server.logger.Logger"
 
 # The longest question is a list of series in the query; nginx's header buffers are 8 KiB as well.
 limit_request_line = 8190
@@ -52,12 +52,12 @@ limit_request_field_size = 8190
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 
-on_starting = serving.on_starting
-nworkers_changed = serving.nworkers_changed
-on_reload = serving.on_reload
-pre_fork = serving.pre_fork
-post_fork = serving.post_fork
-post_worker_init = serving.post_worker_init
-worker_exit = serving.worker_exit
-child_exit = serving.child_exit
-on_exit = serving.on_exit
+on_starting = hooks.on_starting
+nworkers_changed = hooks.nworkers_changed
+on_reload = hooks.on_reload
+pre_fork = hooks.pre_fork
+post_fork = hooks.post_fork
+post_worker_init = hooks.post_worker_init
+worker_exit = hooks.worker_exit
+child_exit = hooks.child_exit
+on_exit = hooks.on_exit

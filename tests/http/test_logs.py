@@ -49,7 +49,7 @@ def lines() -> Iterator[Lines]:
 
 @pytest.fixture
 def noting_app(clock: FakeClock) -> Iterator[Flask]:
-    app = create_app(Settings(journal="memory://", access_log="on"), clock_us=clock, background=False)
+    app = create_app(Settings(journal="memory://", access_log=True), clock_us=clock, background=False)
     yield app
     app.extensions["statsapi"].close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import inspect
 import os
 import re
 import shutil
@@ -16,9 +17,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import gunicorn.glogging
+import gunicorn.systemd
+import gunicorn.util
 import pytest
+from gunicorn.app.wsgiapp import WSGIApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+from gunicorn.workers import gthread
+from gunicorn.workers.base import Worker
 
-from statsapi.server import serving
+from statsapi.machine import allowed_cores, choose_core
+from statsapi.server.worker import FairThreadWorker
 from tests.servers import ROOT, Client, Server, free_port, gunicorn_server, start_gunicorn, stop, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -180,7 +190,7 @@ def test_a_stop_is_heard_by_workers_that_have_just_been_forked(tmp_path: Path) -
     slowly.write_text(
         f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\n"
         f"exec(open({str(ROOT / 'gunicorn.conf.py')!r}).read())\n"
-        "def post_fork(server, worker):\n    time.sleep(1)\n    serving.post_fork(server, worker)\n"
+        "def post_fork(server, worker):\n    time.sleep(1)\n    hooks.post_fork(server, worker)\n"
     )
     server = start_gunicorn(tmp_path, app=PROBE, args=["--config", str(slowly), "--graceful-timeout", "600"])
     try:
@@ -493,14 +503,14 @@ def test_reload_of_a_memory_journal_never_runs_two_workers(tmp_path: Path) -> No
 # Cores
 
 
-@pytest.mark.skipif(len(serving.allowed_cores()) < 2, reason="needs two cores")
+@pytest.mark.skipif(len(allowed_cores()) < 2, reason="needs two cores")
 def test_each_worker_keeps_a_core_of_its_own(tmp_path: Path) -> None:
     """Pinned workers are on different cores at start, after one was killed, and after a reload."""
 
     def cores(workers: set[int]) -> list[set[int]]:
         return sorted((os.sched_getaffinity(pid) for pid in workers), key=min)
 
-    first_two = [{core} for core in serving.allowed_cores()[:2]]
+    first_two = [{core} for core in allowed_cores()[:2]]
     with gunicorn_server(tmp_path, app=PROBE, env={"STATSAPI_PIN_WORKERS": "on"}) as server:
         workers = server.wait_for_workers(2)
         assert cores(workers) == first_two
@@ -519,26 +529,58 @@ def test_workers_roam_when_told_so(tmp_path: Path) -> None:
             assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
 
 
-@pytest.mark.skipif(len(serving.allowed_cores()) < 2, reason="needs two cores")
+@pytest.mark.skipif(len(allowed_cores()) < 2, reason="needs two cores")
 def test_a_core_is_chosen_by_who_lives() -> None:
     """The emptiest core; among equals the one whose workers are about to be replaced."""
-    first, second = serving.allowed_cores()[:2]
-    taken = [(age, core) for age, core in enumerate(serving.allowed_cores(), 1)]
-    assert serving.choose_core("on", 2, []) == first
-    assert serving.choose_core("on", 2, [(1, first)]) == second
-    assert serving.choose_core("on", 2, [*taken[1:], (9, first)]) == second
-    assert serving.choose_core("off", 2, []) is None
-    assert serving.choose_core("auto", len(taken) + 1, []) is None
+    first, second = allowed_cores()[:2]
+    taken = [(age, core) for age, core in enumerate(allowed_cores(), 1)]
+    assert choose_core("on", 2, []) == first
+    assert choose_core("on", 2, [(1, first)]) == second
+    assert choose_core("on", 2, [*taken[1:], (9, first)]) == second
+    assert choose_core("off", 2, []) is None
+    assert choose_core("auto", len(taken) + 1, []) is None
 
 
-def test_the_containers_limit_is_read(tmp_path: Path) -> None:
-    """cgroup v2 writes quota and period; "max" or no file means no limit."""
-    cpu_max = tmp_path / "cpu.max"
-    assert serving.cpu_limit(cpu_max) == float("inf")
-    cpu_max.write_text("150000 100000\n")
-    assert serving.cpu_limit(cpu_max) == 1.5
-    cpu_max.write_text("max 100000\n")
-    assert serving.cpu_limit(cpu_max) == float("inf")
+# Gunicorn's private names
+
+
+def test_gunicorn_has_the_private_names_that_are_used() -> None:
+    """The names that statsapi.server overrides, calls or reads, which no version of Gunicorn promises: the one that is
+    gone is named here, before a worker fails for want of it.
+    """
+    used = {
+        gthread: ["_DEFER"],
+        gthread.ThreadWorker: [
+            *("accept", "enqueue_req", "finish_request", "handle_exit", "init_signals", "notify"),
+            *("set_accept_enabled", "wait_for_and_dispatch_events", "_cap_keepalive"),
+        ],
+        gthread.PollableMethodQueue: ["defer"],
+        Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],
+        gunicorn.util: ["write_error", "write_nonblock", "is_ipv6"],
+        gunicorn.systemd: ["listen_fds"],
+        gunicorn.glogging.Logger: ["setup"],
+        WSGIApplication: ["load_default_config", "do_load_config", "load_config", "chdir"],
+        Config: ["parser", "set"],
+    }
+    attributes = {  # those that an __init__ sets
+        gthread.ThreadWorker: ["_accepting", "nr_conns", "pending_conns", "method_queue", "alive"],
+        gthread.TConn: ["initialized", "data_ready", "timeout"],
+        Worker: ["sockets", "ppid", "booted", "age"],
+        Arbiter: ["num_workers", "master_pid", "pidfile"],
+    }
+    missing = [f"{owner.__name__}.{name}" for owner, names in used.items() for name in names if not _has(owner, name)]
+    for owner, names in attributes.items():
+        source = "".join(inspect.getsource(kind) for kind in owner.__mro__ if kind is not object)
+        missing += [f"{owner.__name__}.{name}" for name in names if f"self.{name} = " not in source]
+    assert not missing
+    # The worker's methods that ours replace take what ours take.
+    for name in used[gthread.ThreadWorker]:
+        theirs, ours = (inspect.signature(getattr(kind, name)) for kind in (gthread.ThreadWorker, FairThreadWorker))
+        assert list(theirs.parameters) == list(ours.parameters), name
+
+
+def _has(owner: object, name: str) -> bool:
+    return hasattr(owner, name) or name in getattr(owner, "__annotations__", {})
 
 
 # The rest of gunicorn.conf.py

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from statsapi.config import Settings, env_names, settings_table, unknown_names
+from statsapi.config import Settings, env_names, read_one, settings_table, unknown_names
 from statsapi.errors import ConfigError, JournalRefused
 from statsapi.journal import open_journal
 from statsapi.keys import Keys
@@ -234,3 +234,47 @@ def test_keys_that_mean_nothing_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError):
             Keys(None, entries)
+
+
+SWITCHES = {
+    "STATSAPI_DEDUP": "dedup",
+    "STATSAPI_DEBUG_ENDPOINT": "debug_endpoint",
+    "STATSAPI_ACCESS_LOG": "access_log",
+    "STATSAPI_PIN_WORKERS": "pin_workers",
+}
+
+
+@pytest.mark.parametrize("variable", SWITCHES)
+def test_every_switch_takes_the_same_words(variable: str) -> None:
+    """true, on and 1; false, off and 0; anything else is refused with the words."""
+    on, off = ("on", "off") if variable == "STATSAPI_PIN_WORKERS" else (True, False)
+    for word in ("true", "True", "on", "ON", "1"):
+        assert getattr(Settings.from_env({variable: word}), SWITCHES[variable]) == on
+    for word in ("false", "False", "off", "OFF", "0"):
+        assert getattr(Settings.from_env({variable: word}), SWITCHES[variable]) == off
+    with pytest.raises(ConfigError, match=f"{variable}='perhaps': must be .*on or off .or true, false, 1, 0"):
+        Settings.from_env({variable: "perhaps"})
+
+
+def test_off_is_none_wherever_there_can_be_none() -> None:
+    """One word for it: no roll-ups, no limit of the future, no rate limit, no origins; also beside a fault."""
+    given = {
+        f"STATSAPI_{name}": "off" for name in ("ROLLUP_RETENTION", "MAX_FUTURE_SKEW", "RATE_LIMIT", "CORS_ORIGINS")
+    }
+    settings = Settings.from_env(given)
+    assert settings == Settings(rollup_retention_us=0)
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_env(given | {"STATSAPI_RATE_LIMIT_STORAGE": "memory://", "STATSAPI_MAX_SERIES": "off"})
+    assert [fault.partition("=")[0] for fault in caught.value.faults] == [
+        "STATSAPI_MAX_SERIES",
+        "STATSAPI_RATE_LIMIT_STORAGE",
+    ]
+
+
+def test_one_setting_is_read_whatever_is_wrong_with_the_others() -> None:
+    """Its default where it is faulty itself."""
+    environ = {"STATSAPI_LOG_FORMAT": " json ", "STATSAPI_FSYNC": "perhaps", "STATSAPI_MAX_SERIES": "none"}
+    assert read_one("log_format", environ) == "json"
+    assert read_one("fsync", environ) == "interval"
+    assert read_one("journal", environ) == Settings().journal
+    assert read_one("rollup_retention_us", {"STATSAPI_ROLLUP_RETENTION": "off"}) == 0

@@ -1,0 +1,215 @@
+"""The hooks that Gunicorn's configuration names, in the order in which Gunicorn calls them.
+
+What the arbiter (the parent process) decides for a worker is set on the worker object before the fork, and both
+sides see it:
+
+    pre_fork          arbiter   gives the worker a slot on the board and a core
+    post_fork         worker    pins itself to that core, and ends with the arbiter
+    post_worker_init  worker    starts the application's service: files and threads belong after the fork
+    worker_exit       worker    closes the service: what was acknowledged is flushed
+    child_exit        arbiter   clears the slot, also of a worker that was killed
+    on_exit           arbiter   leaves the journal as one file
+
+Gunicorn does not kill a worker that hangs before its first heartbeat; a service's `start()` must therefore not wait
+for anything that may never come.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from flask import Flask
+from gunicorn.arbiter import Arbiter
+from gunicorn.http.errors import ParseException
+
+import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
+from statsapi.api import problems
+from statsapi.config import Settings, read_one
+from statsapi.errors import ConfigError, JournalUnavailable
+from statsapi.journal import engine_of, open_journal, put_away
+from statsapi.keys import Keys
+from statsapi.machine import allowed_cores, choose_core, cpu_limit
+from statsapi.server.addresses import faults_of_addresses
+from statsapi.server.board import Board
+from statsapi.server.logger import log_as_gunicorn_does
+from statsapi.server.worker import (
+    FairThreadWorker,
+    board,
+    counters,
+    hold_signals_back,
+    open_lifeline,
+    service_of,
+    watch_arbiter,
+)
+from statsapi.service.service import Service
+
+
+def default_workers() -> int:
+    """A worker for each core that may be used, at most four: each holds all live events in its own memory."""
+    if _is_memory_only():
+        return 1
+    return int(max(1, min(len(allowed_cores()) or os.cpu_count() or 1, cpu_limit(), 4)))
+
+
+def _is_memory_only() -> bool:
+    """Whether the journal lives in one process's memory, so that a second worker would give wrong answers."""
+    try:
+        return engine_of(read_one("journal")).single_process
+    except ConfigError:
+        return False  # on_starting says what is wrong
+
+
+def on_starting(server: Any) -> None:
+    """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
+    log_as_gunicorn_does(server.log.error_log)
+    faults: list[str] = []
+    promise = ""
+    try:
+        Settings.from_env()
+    except ConfigError as error:
+        faults += error.faults
+    try:
+        # Opened once here, and closed before the fork: workers that are refused side by side end in a traceback.
+        opened = open_journal(
+            read_one("journal"), fsync=read_one("fsync"), wait_replicas=read_one("redis_wait_replicas")
+        )
+        promise = opened.promise
+        opened.close()
+    except ConfigError as error:
+        faults += error.faults
+    except JournalUnavailable as error:
+        server.log.warning("Starting without the journal: %s", error)
+    try:
+        _load_keys()
+    except ConfigError as error:
+        faults += error.faults
+    faults += faults_of_addresses(server)
+    if server.num_workers < 1:
+        faults.append(f"{server.num_workers} workers answer nothing: set --workers or WEB_CONCURRENCY to 1 or more")
+    if _is_memory_only():
+        if server.num_workers > 1:
+            faults.append(
+                f"STATSAPI_JOURNAL=memory:// keeps events in one process, so {server.num_workers} workers would each "
+                "answer from their own: start one (--workers 1, or WEB_CONCURRENCY=1), or name a journal that workers "
+                "share (sqlite:///…)"
+            )
+        if server.master_pid:  # USR2: a second arbiter beside the first
+            faults.append(
+                "STATSAPI_JOURNAL=memory:// cannot be upgraded in place (USR2): a second server beside the first "
+                "would answer from its own events; stop and start instead"
+            )
+    if not faults:
+        if promise:
+            server.log.info("%s", promise[0].upper() + promise[1:])
+        return
+    for fault in faults:
+        server.log.error("Refusing to start: %s", fault)
+    if server.pidfile is not None:
+        server.pidfile.unlink()  # Gunicorn has written it already and forgets it on this path
+    sys.exit(os.EX_CONFIG)
+
+
+def nworkers_changed(server: Any, new: int, old: int | None) -> None:
+    """Keep memory:// at one worker, whatever TTIN asks for. At start (`old` is None) on_starting refuses instead."""
+    if old is not None and new > 1 and _is_memory_only():
+        server.log.warning("Staying at one worker: STATSAPI_JOURNAL=memory:// keeps events in one process")
+        server.num_workers = 1
+
+
+def on_reload(server: Any) -> None:
+    """HUP with memory://: stop the old worker before Gunicorn starts the new one.
+
+    What it held is lost either way, as by a restart, and the log says so. Gunicorn would run the two side by side
+    for a while, each with its own events; so the old one finishes first, and new connections wait in the listen queue.
+    """
+    if not _is_memory_only():
+        return
+    server.log.warning("Reloading with STATSAPI_JOURNAL=memory://: all events held are lost")
+    server.cfg.set("workers", 1)  # a reload spawns as many as the file says, before nworkers_changed is heard
+    server.kill_workers(signal.SIGTERM)
+    deadline = time.monotonic() + server.cfg.graceful_timeout
+    while server.WORKERS and time.monotonic() < deadline:
+        server.reap_workers()
+        time.sleep(0.02)
+    server.kill_workers(signal.SIGKILL)
+
+
+def _load_keys() -> None:
+    """Let the workers inherit what the arbiter could read last: see statsapi.keys."""
+    file, entries = read_one("api_keys_file"), read_one("api_keys")
+    if file or entries:
+        Keys(file, entries)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker a slot that no living worker has, and a core.
+
+    Both are derived from the living workers, so nothing has to be kept in step over replacement, HUP, TTIN and TTOU.
+    """
+    living = list(server.WORKERS.values())
+    taken = {getattr(other, "slot", None) for other in living}
+    worker.slot = next((slot for slot in range(Board.SLOTS) if slot not in taken), None)
+    if worker.slot is not None:
+        board.clear(worker.slot)
+        counters.take(worker.slot)
+    pinned = [(other.age, other.core) for other in living if getattr(other, "core", None) is not None]
+    worker.shares = server.num_workers
+    _load_keys()
+    worker.core = choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
+    open_lifeline()
+    if isinstance(worker, FairThreadWorker):  # another class would not let them through again
+        hold_signals_back()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """Keep all threads of the worker on one core, and watch the arbiter: the first of those threads."""
+    if worker.core is not None:
+        os.sched_setaffinity(0, {worker.core})
+    watch_arbiter(worker)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Start the application's service, if it has one (benchmarks.hello has none)."""
+    service = service_of(worker)
+    if service is None:
+        return
+    if isinstance(worker.wsgi, Flask):  # a chunk that cannot be told apart is the client's fault, not ours
+        worker.wsgi.register_error_handler(ParseException, problems.unreadable)
+        if worker.slot is not None:
+            service.metrics.share(counters, worker.slot)
+    if isinstance(service, Service):
+        service.share_memory(worker.shares)
+    try:
+        service.start()
+    except ConfigError as error:  # the journal refused: say so without a traceback, and stop the server
+        for fault in error.faults:
+            worker.log.error("Refusing to start: %s", fault)  # noqa: TRY400 (the fault says it all)
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Flush and close the service. Gunicorn may call this in the arbiter too, where the application was never
+    loaded.
+    """
+    service = service_of(worker)
+    if service is not None:
+        service.close()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Clear the slot: a worker that was killed could not."""
+    if worker.slot is not None:
+        board.clear(worker.slot)
+        counters.leave(worker.slot)
+
+
+def on_exit(server: Any) -> None:
+    """Leave the journal ready to be copied or replaced."""
+    try:
+        put_away(read_one("journal"))
+    except (ConfigError, JournalUnavailable) as error:
+        server.log.info("The journal was left as it is: %s", error)

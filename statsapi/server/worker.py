@@ -1,0 +1,241 @@
+"""The worker class: Gunicorn's threaded worker, which shares connections fairly, hears every stop and ends with its
+arbiter. What Gunicorn refuses by itself is answered as a problem like all others.
+
+It overrides private names of Gunicorn. tests/processes/test_serving.py names all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+from concurrent.futures import Future
+from http import HTTPStatus
+from typing import Any, Final
+
+import gunicorn.util
+from gunicorn.workers import gthread
+
+from statsapi.api import problems
+from statsapi.metrics import Table
+from statsapi.server.board import Board
+from statsapi.service.service import Service
+
+# A new connection is left to a worker that has fewer connections for up to PATIENCE_S, in pauses of PAUSE_S (the unit
+# of epoll's timeout). A worker that runs Python in all its threads answers its poller within the interpreter's switch
+# interval of 5 ms.
+PAUSE_S: Final = 0.001
+PATIENCE_S: Final = 0.030
+
+# Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. A quarter of a
+# second is far inside every sensible `timeout` and saves the system calls.
+HEARTBEAT_S: Final = 0.25
+
+
+# How a thread of Gunicorn's tells the poll loop that a connection has not sent anything yet.
+_NO_DATA_YET: Final[Future[object]] = Future()
+_NO_DATA_YET.set_result(gthread._DEFER)
+
+# Made at import: the arbiter loads this module before it forks, so all workers share them.
+board = Board()
+counters = Table(Board.SLOTS)
+
+
+class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
+    """Gunicorn's threaded worker, which leaves a new connection to a worker that has fewer.
+
+    All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections
+    opened at once, all may stay with one of two workers, for as long as they live. Here a worker that has more
+    connections than another one looks away from the listener for a moment. After PATIENCE_S it takes the connection
+    all the same, and those it waited for do not count until their poll loop turns again: a worker that is stuck or
+    stopped delays one connection, not each.
+
+    Without a slot (more workers than the board has, or no hooks) it is Gunicorn's own worker.
+    """
+
+    slot: int | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turns = 0
+        self._heartbeat_at = 0.0
+        self._paused_until = 0.0
+        self._waiting_since: float | None = None  # when the connection that is being left to others was first seen
+        self._stuck: dict[int, int] = {}  # slot -> turns, of workers that let a connection wait
+
+    def notify(self) -> None:
+        now = time.monotonic()
+        if now - self._heartbeat_at >= HEARTBEAT_S:
+            self._heartbeat_at = now
+            super().notify()
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        if self.slot is not None and not self.alive:
+            board.clear(self.slot)  # leaving: the others must not wait for this one
+        super().set_accept_enabled(enabled and time.monotonic() >= self._paused_until)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        if self.slot is None:
+            super().wait_for_and_dispatch_events(timeout)
+            return
+        self._turns += 1
+        if self.alive:
+            board.show(self.slot, self.nr_conns, self._turns)
+        if self._paused_until:
+            left = self._paused_until - time.monotonic()
+            timeout = min(timeout, max(left, 0.0))
+            if left <= 0.0:
+                self._paused_until = 0.0  # the next turn listens again
+        listening, waiting_since = self._accepting, self._waiting_since
+        super().wait_for_and_dispatch_events(timeout)
+        if listening and self._accepting and waiting_since == self._waiting_since:
+            self._waiting_since = None  # nothing came from the listener: another worker took it
+
+    def accept(self, listener: Any) -> None:
+        if not self._accepting:  # closed by an event of the same turn
+            return
+        if self.slot is not None and self._leave_to_others(self.slot):
+            return
+        super().accept(listener)
+        if self.slot is not None:
+            board.show(self.slot, self.nr_conns, self._turns)
+
+    def enqueue_req(self, conn: Any) -> None:
+        """A new connection waits for its first bytes in the poll loop, not in a thread.
+
+        Gunicorn gives it a thread that waits up to 5 s: as many silent connections as there are threads, such as
+        a browser opens ahead, stopped everybody else for that long.
+        """
+        if self.alive and not conn.initialized and not conn.data_ready:
+            self.finish_request(conn, _NO_DATA_YET)
+        else:
+            super().enqueue_req(conn)
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        _let_signals_through()  # what came since the fork is heard now
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: not ready from here on, so before any answer tells its client that this worker closes."""
+        if isinstance(service := service_of(self), Service):
+            service.leave()
+        super().handle_exit(sig, frame)
+
+    def leave_orphaned(self) -> None:
+        """The arbiter is gone: let go of the port at once, so that another server can start, and finish what runs."""
+        self.set_accept_enabled(False)
+        for listener in self.sockets:
+            listener.close()
+        self.cfg.set("graceful_timeout", ORPHAN_FINISHES_S)
+        self.handle_exit(signal.SIGTERM, None)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Called once when the worker stops: silent connections end when idle ones do, not at graceful_timeout."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
+    def _leave_to_others(self, slot: int) -> bool:
+        """Whether a worker with fewer connections should take what waits; if so the listener is paused."""
+        freer = {
+            other: load.turns
+            for other, load in board.loads().items()
+            if other != slot and load.connections < self.nr_conns and self._stuck.get(other) != load.turns
+        }
+        if freer:
+            now = time.monotonic()
+            if self._waiting_since is None:
+                self._waiting_since = now
+            if now - self._waiting_since < PATIENCE_S:
+                self._paused_until = now + PAUSE_S
+                self.set_accept_enabled(False)
+                return True
+            self._stuck = freer
+        self._waiting_since = None
+        return False
+
+
+# Signals that stop a worker. Between the fork and init_signals a worker has the arbiter's handlers, which would swallow
+# one, and the arbiter sends none again: a server stopped while it starts hung until graceful_timeout. So they are held
+# back from before the fork on.
+
+_STOPPING: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
+
+
+def hold_signals_back() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+
+
+def _let_signals_through() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+
+
+os.register_at_fork(after_in_parent=_let_signals_through)
+
+
+# Gunicorn's workers compare their parent's id once in a turn of their loop, and then go on for graceful_timeout, with
+# the port open, for as long as a client keeps them busy. Here a pipe says it, whose write end the arbiter alone holds:
+# the system closes that whatever the arbiter died of. Not PR_SET_PDEATHSIG: Linux alone has it, and it would take a
+# request away in the middle. A sibling that is just being forked holds the write end for a moment, so the parent's id
+# is looked at as well.
+
+ORPHAN_LOOKS_S: Final = 0.3
+ORPHAN_FINISHES_S: Final = 1  # what runs may take this long; Gunicorn wants whole seconds
+ORPHAN_ENDS_S: Final = 1.5  # then the process ends, whatever still runs
+
+_lifeline: tuple[int, int] | None = None
+
+
+def open_lifeline() -> None:
+    """In the arbiter, before it forks: the pipe whose end says that it is gone."""
+    global _lifeline
+    if _lifeline is None:
+        _lifeline = os.pipe()
+
+
+def watch_arbiter(worker: Any) -> None:
+    """In a new worker: end with the arbiter, from now on and in a thread of its own."""
+    if _lifeline is not None:
+        os.close(_lifeline[1])
+        threading.Thread(target=_await_end_of, args=(worker, _lifeline[0]), name="arbiter", daemon=True).start()
+
+
+def _await_end_of(worker: Any, lifeline: int) -> None:
+    poller = select.poll()
+    poller.register(lifeline, 0)  # the end of file is always reported
+    while os.getppid() == worker.ppid and not poller.poll(ORPHAN_LOOKS_S * 1000):
+        pass
+    worker.log.error("The arbiter (pid:%s) was killed, so this worker ends (pid:%s)", worker.ppid, os.getpid())
+    if not worker.booted:
+        os._exit(1)  # it has answered nobody
+    if isinstance(worker, FairThreadWorker):
+        worker.method_queue.defer(worker.leave_orphaned)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_ENDS_S)
+    os._exit(1)
+
+
+def service_of(worker: Any) -> Any:
+    """The service of the application that the worker has loaded; None before that, and where it has none."""
+    return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("statsapi")
+
+
+# What Gunicorn refuses by itself: a broken request line, too large a header
+
+
+def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
+    """In place of `gunicorn.util.write_error`, which writes HTML; Gunicorn has no hook for that."""
+    if status != HTTPStatus.BAD_REQUEST and reason == HTTPStatus.BAD_REQUEST.phrase:
+        reason = HTTPStatus(status).phrase  # Gunicorn says "Bad Request" of 500 and 501 too
+    body = problems.encode(status, problems.code_of(reason), reason, message or "This is a fault of the service.")
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {problems.MEDIA_TYPE}\r\n"
+        f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"
+    )
+    gunicorn.util.write_nonblock(sock, head.encode("latin1") + body)
+
+
+gunicorn.util.write_error = _write_problem
