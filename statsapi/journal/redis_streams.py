@@ -48,14 +48,12 @@ must be what the counters say; where somebody else has removed entries (XTRIM, X
 notes how many are missing and raises the epoch, which is part of every mark: all views everywhere start afresh and
 agree on what is left. A server that lost or exchanged everything (flush, restart without its log, failover to an
 older copy) fails one of these checks, or has another `born`, or ends before the last record that this process has
-seen: then _JUDGE finds out whether records are gone, and how many. Whoever is first writes that down beside the rest
-(`lost…`), raises the epoch and lets positions go on behind those that were given; so all views are told, also one
+seen: then judge.lua finds out whether records are gone, and how many. The first process writes that down beside the
+rest (`lost…`), raises the epoch and lets positions go on after those that were given. So all views are told, also one
 that starts later, and each once.
 
-Reading asks the primary only. Every script is declared as one that writes, so a replica refuses it (READONLY), and so
-does a primary that misses the replicas which it must have (NOREPLICAS) or cannot save (MISCONF): a read that fails
-like that is better than one that is wrong. XRANGE goes in the same round trip. What lies more than NEAR_RECORDS
-behind is read by a script instead, which stops at the limit in bytes: XRANGE can only count.
+Reading asks the primary only (redis_scripts.py says why). XRANGE goes in the same round trip. A reader more than
+NEAR_RECORDS behind is served by a script instead, which stops at the limit in bytes: XRANGE can only count.
 
 Decisions.  A decision is appended on the condition that the last record is still the one it began with. Against busy
 appenders that alone starves (two of them: median 17 tries, p90 166), so after DECIDE_TRIES it takes a lease, which
@@ -84,11 +82,11 @@ from zlib import crc32
 import numpy as np
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
+from statsapi.journal import redis_scripts as scripts
 from statsapi.journal.checksums import answer_checksum, piece_checksum
 from statsapi.journal.columns import COLUMNAR_FROM, decode_records
 from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Request, held_up
 from statsapi.journal.protocol import (
-    CLOCKS_DIFFER_US,
     NO_PIECES,
     NOTHING_TO_SALVAGE,
     READ_LIMIT_BYTES,
@@ -113,20 +111,16 @@ from statsapi.journal.protocol import (
     wall_clock_us,
 )
 from statsapi.journal.redis_primary import DAMAGE_ADVICE, DEFAULT_STREAM, Address, Call, Primary, Script, ServerClock
+from statsapi.journal.redis_scripts import ID_BYTES, SCHEMA_VERSION
 from statsapi.model import EventBatch, IdempotencyKey
 
 logger = logging.getLogger("statsapi")
 
-# 2: heads with a checksum. An older statsapi refuses them, so all machines are to be updated together.
-SCHEMA_VERSION: Final = 2
-
 # Scripts that declare what they are (#!lua), and CONFIG, INFO and XTRIM as they are used here.
 OLDEST_VERSION: Final = 7
 
-# So many plain tries before a decision takes the lease. Its lifetime is what a holder that died costs the others, and
-# must be longer than a decision takes (the service bounds its catching up by a second).
+# A decision takes the lease after this many plain tries.
 DECIDE_TRIES: Final = 3
-LEASE_US: Final = 1_500_000
 LEASE_RETRY_S: Final = 1e-3
 
 # One call of the append script; what is queued beyond it goes into the next.
@@ -148,11 +142,8 @@ NEAR_LEAST: Final = 16
 # A checkpoint's state and pieces travel in such parts, each sooner than a socket's timeout; unfinished ones go after
 # the TTL. Pieces, mostly of a few KB, come so many at once.
 PART_BYTES: Final = 8 << 20
-STAGED_TTL_MS: Final = 600_000
 PIECES_AT_ONCE: Final = 16
 
-# One step of removing compacted records. Freeing 1,024 batches of 10,000 events takes the server some 20 ms.
-STEP_RECORDS: Final = 1024
 STEPS: Final = 64
 STEP_PAUSE_S: Final = 1e-3
 
@@ -166,14 +157,12 @@ LATE_US: Final = 2_500_000
 # A loss is told at every start for so long after it was noticed.
 LOSS_TOLD_US: Final = 7 * 86_400_000_000
 
-_ID_BYTES: Final = 12  # of a record; a mark's record_id has the epoch in four more
-
 # What is kept under a key; with _CHECKED in the length there is a checksum.
 _KEPT: Final = struct.Struct("<qI")
 _KEPT_CHECKED: Final = struct.Struct("<qIIq")
 _CHECKED: Final = 1 << 31
-_UNCHECKED: Final = struct.Struct(f"<qq{_ID_BYTES}s8s")  # a head of schema 1
-_HEAD: Final = struct.Struct(f"<qq{_ID_BYTES}s8sq")
+_UNCHECKED: Final = struct.Struct(f"<qq{ID_BYTES}s8s")  # a head of schema 1
+_HEAD: Final = struct.Struct(f"<qq{ID_BYTES}s8sq")
 # Of the append script: not after, settled time, whether to touch; a key's index, lifetime, checksum, digest length.
 _LIMITS: Final = struct.Struct("<qqB")
 _KEYED: Final = struct.Struct("<IqII")
@@ -186,414 +175,6 @@ _HEADS: Final = np.dtype(
         "offsets": [0, 8, 16, 16, 28, 28, 36],
         "itemsize": _HEAD.size,
     }
-)
-
-_CLOCK: Final = """
-local time = redis.call('TIME')
-local clock = time[1] * 1000000 + time[2]
-"""
-
-# The time of an append after a record of the time `last`: see Order and time in the module's text.
-_AFTER: Final = f"""
-local function after(clock, last)
-    if last > clock and last - clock <= {CLOCKS_DIFFER_US} then return last end
-    return clock
-end
-"""
-
-# What reading scripts share: they count the stream, and write down what is missing. See History in the module's text.
-_NOTE: Final = """
-local function later() -- than any epoch of a history that is gone
-    return math.max(epoch + 1, math.floor(clock / 16000000))
-end
-local function note(records, since)
-    lost_us, epoch = math.max(clock, lost_us + 1), later()
-    redis.call('HSET', meta, 'epoch', epoch, 'lost_epoch', epoch, 'lost_us', string.format('%.0f', lost_us),
-               'lost', string.format('%.0f', records), 'lost_since', string.format('%.0f', since))
-end
-"""
-_STATE: Final = (
-    _CLOCK
-    + """
-local stream, meta = KEYS[1], KEYS[2]
-local m = redis.call('HMGET', meta, 'position', 'id', 'us', 'epoch', 'cp', 'cp_id', 'trimmed', 'missing', 'born',
-                     'lost_us', 'cp_us')
-local length = redis.call('XLEN', stream)
-if length > 0 and not (m[1] and m[2]) then
-    return redis.error_reply('DAMAGED its stream is there without its meta hash')
-end
-local position, epoch, cp, cp_us = tonumber(m[1] or 0), tonumber(m[4] or 0), tonumber(m[5] or -1), tonumber(m[11] or 0)
-local trimmed, counted, lost_us = tonumber(m[7] or 0), tonumber(m[8] or 0), tonumber(m[10] or 0)
-local sound = position and epoch and cp and cp_us and trimmed and counted and lost_us
-local sum = sound and position + epoch + cp + cp_us + trimmed + counted + lost_us
-if not sum or sum ~= math.floor(sum) or math.abs(sum) > 9007199254740992 then
-    return redis.error_reply('DAMAGED a number in its meta hash is none')
-end
-local missing = position - trimmed - length
-if missing < 0 then
-    return redis.error_reply('DAMAGED its stream holds entries that are not counted: statsapi did not write them')
-end
-if missing ~= counted then
-"""
-    + _NOTE
-    + """
-    redis.call('HSET', meta, 'missing', string.format('%.0f', missing))
-    if missing > counted then
-        note(missing - counted, cp_us)
-    else
-        epoch = later()
-        redis.call('HSET', meta, 'epoch', epoch)
-    end
-end
-"""
-)
-# As _State takes it.
-_TOLD: Final = "{clock, position, m[2] or '', epoch, cp, m[6] or '', cp_us, missing, m[9] or '', lost_us}"
-
-# What is kept under a key, if it is not forgotten: 'r' and it, 'c' and it for another request, 'd' where it is damaged.
-_FIND: Final = """
-local function find(key, digest, settled)
-    local kept = redis.call('GET', key)
-    if not kept then return nil end
-    local expires, length, from = struct.unpack('<i8I4', kept)
-    if length >= 2147483648 then
-        local crc, check
-        length, crc, check, from = length - 2147483648, struct.unpack('<I4i8', kept, from)
-        if expires + crc ~= check then return 'd' end
-    end
-    if expires <= settled then return nil end
-    return (string.sub(kept, from, from + length - 1) == digest and 'r' or 'c') .. kept
-end
-"""
-
-# ARGV: clock or '', token or '', POSITION:ID on which it depends or '', _LIMITS; then for each record id and checksum
-# or '', payload, and _KEYED, digest and answer or ''. (As few as may be: each costs the client 0.4 µs.) KEYS[3]: the
-# keys by when they are forgotten. Gives 'late…' with the server's time, 'busy', 'moved', or {now, epoch, the history's
-# id, results…}: the position, 0 for nothing recorded, or what `find` gives. Written so that whatever can fail does
-# before the first write.
-_APPEND_TEXT: Final = (
-    _CLOCK
-    + _AFTER
-    + _FIND
-    + """
-local stream, meta = KEYS[1], KEYS[2]
-local not_after, settled, touch = struct.unpack('<i8i8B', ARGV[4])
-if clock > not_after then return 'late' .. string.format('%.0f', clock) end
-local m = redis.call('HMGET', meta, 'position', 'id', 'us', 'epoch', 'lease', 'lease_us', 'schema', 'born')
-if m[5] and m[5] ~= ARGV[2] then
-    local left = tonumber(m[6]) - clock
-    if left > 0 and left <= LEASE_US then return 'busy' end
-end
-if not (m[1] and m[2]) and redis.call('EXISTS', stream) == 1 then
-    return redis.error_reply('DAMAGED its stream is there without its meta hash')
-end
-local position, last, us, epoch = tonumber(m[1] or 0), m[2] or '', tonumber(m[3] or 0), tonumber(m[4] or 0)
-if not (position and us and epoch) then
-    return redis.error_reply('DAMAGED a number in its meta hash is none')
-end
-if ARGV[3] ~= '' and ARGV[3] ~= string.format('%.0f:', position) .. last then return 'moved' end
-local now = after(ARGV[1] == '' and clock or tonumber(ARGV[1]), us)
-local results, count = {now, epoch, m[8] or ''}, 3
-local before = position
-for at = 5, #ARGV, 3 do
-    local front, kept = ARGV[at], ARGV[at + 2]
-    local key, ttl, crc, digest, answer, known
-    if kept ~= '' then
-        local index, size, from
-        index, ttl, crc, size, from = struct.unpack('<I4i8I4I4', kept)
-        key, digest = KEYS[index], string.sub(kept, from, from + size - 1)
-        answer = string.sub(kept, from + size)
-        known = find(key, digest, settled)
-    end
-    count = count + 1
-    if known then
-        results[count] = known
-    else
-        if front == '' then
-            results[count] = 0
-        else
-            local id, previous = string.sub(front, 1, 12), string.rep('\\0', 8)
-            if last ~= '' then previous = string.sub(last, 1, 8) end
-            position = position + 1
-            local low, high = struct.unpack('<I4I4', previous)
-            local check = now + position + low + high + struct.unpack('<I4', front, 13)
-            local head = struct.pack('<i8i8c0c0i8', now, position, id, previous, check)
-            redis.call('XADD', stream, string.format('%.0f-0', position), head, ARGV[at + 1])
-            last = id
-            results[count] = position
-        end
-        if key then
-            local expires = now + ttl
-            local head = struct.pack('<i8I4I4i8', expires, 2147483648 + #digest, crc, expires + crc)
-            redis.call('SET', key, head .. digest .. answer)
-            redis.call('ZADD', KEYS[3], string.format('%.0f', expires), string.sub(key, #stream + 6))
-        end
-    end
-end
-if position > before then
-    redis.call('HSET', meta, 'position', string.format('%.0f', position), 'id', last,
-               'us', string.format('%.0f', now))
-    if m[7] ~= 'SCHEMA' or not m[8] then
-        redis.call('HSET', meta, 'schema', SCHEMA, 'born', m[8] or last)
-        results[3] = m[8] or last
-    end
-end
-if touch == 1 then redis.call('HINCRBY', meta, 'touched', 1) end
-if m[5] then redis.call('HDEL', meta, 'lease', 'lease_us') end
-return results
-""".replace("SCHEMA", str(SCHEMA_VERSION)).replace("LEASE_US", str(LEASE_US))
-)
-_APPEND: Final = Script("#!lua\n" + _APPEND_TEXT)
-# For what lets room come back where memory is full: a tick, which moves time and so the horizon, and a deletion.
-_APPEND_ALWAYS: Final = Script("#!lua flags=allow-oom\n" + _APPEND_TEXT)
-
-# ARGV: clock or '', token or '' (then the lease is taken), settled time, digest. KEYS[3]: the idempotency key, if any.
-# Gives 'busy', {now, answer} for a key that is known, or {now, false, position, id}.
-_BEGIN: Final = Script(
-    "#!lua flags=allow-oom\n"
-    + _CLOCK
-    + _AFTER
-    + _FIND
-    + f"""
-local meta = KEYS[2]
-local m = redis.call('HMGET', meta, 'position', 'id', 'us', 'lease', 'lease_us')
-local now = after(ARGV[1] == '' and clock or tonumber(ARGV[1]), tonumber(m[3] or 0))
-local known = KEYS[3] and find(KEYS[3], ARGV[4], tonumber(ARGV[3]))
-if known then return {{now, known}} end
-if m[4] and m[4] ~= ARGV[2] then
-    local left = tonumber(m[5]) - clock
-    if left > 0 and left <= {LEASE_US} then return 'busy' end
-end
-if ARGV[2] ~= '' then
-    redis.call('HSET', meta, 'lease', ARGV[2], 'lease_us', string.format('%.0f', clock + {LEASE_US}))
-end
-return {{now, false, tonumber(m[1] or 0), m[2] or ''}}
-"""
-)
-
-_RELEASE: Final = Script(
-    """#!lua flags=allow-oom
-if redis.call('HGET', KEYS[2], 'lease') == ARGV[1] then redis.call('HDEL', KEYS[2], 'lease', 'lease_us') end
-return 1
-"""
-)
-
-_PROBE: Final = Script("#!lua flags=allow-oom\n" + _STATE + "return " + _TOLD + "\n")
-
-# ARGV: position, limit in records, limit in bytes. Gives the state, then head and payload in turn.
-_READ: Final = Script(
-    "#!lua flags=allow-oom\n"
-    + _STATE
-    + "local state = "
-    + _TOLD
-    + """
-local from, left, bytes = '(' .. ARGV[1] .. '-0', tonumber(ARGV[2]), tonumber(ARGV[3])
-local reply, count = {state}, 1 -- to ask Lua for #reply each time takes 0.1 us a record
-while left > 0 and bytes > 0 do
-    local part = redis.call('XRANGE', stream, from, '+', 'COUNT', math.min(left, 32))
-    if #part == 0 then break end
-    for at = 1, #part do
-        if bytes <= 0 then break end
-        local entry = part[at][2]
-        reply[count + 1], reply[count + 2] = entry[1], entry[2]
-        count = count + 2
-        bytes = bytes - #entry[2]
-    end
-    left = left - #part
-    from = '(' .. part[#part][1]
-end
-return reply
-"""
-)
-
-# ARGV: settled time, digest. KEYS[3]: the key.
-_FIND_ANSWER: Final = Script(
-    "#!lua flags=allow-oom\n" + _FIND + "return find(KEYS[3], ARGV[2], tonumber(ARGV[1])) or false\n"
-)
-
-# ARGV: settled time. KEYS[3]: the keys by when they are forgotten. Gives 1 where there may be more.
-_FORGET: Final = Script(
-    f"""#!lua flags=allow-oom
-local due = redis.call('ZRANGE', KEYS[3], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, {STEP_RECORDS})
-for _, name in ipairs(due) do redis.call('UNLINK', KEYS[1] .. ':key:' .. name) end
-if #due > 0 then redis.call('ZREM', KEYS[3], unpack(due)) end
-return #due == {STEP_RECORDS} and 1 or 0
-"""
-)
-
-# Writes nothing, but is refused wherever a write would be: a replica, no memory, too few replicas, a full disk.
-_CHECK: Final = Script("#!lua\nreturn 1\n")
-
-# ARGV: a part. KEYS[1]: what it is of. Also where memory is full: compaction is what makes room.
-_STAGE: Final = Script(
-    f"""#!lua flags=allow-oom
-redis.call('RPUSH', KEYS[1], ARGV[1])
-return redis.call('PEXPIRE', KEYS[1], {STAGED_TTL_MS})
-"""
-)
-
-# ARGV: the previous checkpoint's id or '', the new one's id, its mark's position, record id and epoch, the key before
-# which pieces go or '-inf', the checksum; then for each piece that changes its key, and its name, staged,
-# or ''.
-# KEYS[3]: the pieces; KEYS[4]: the new state, staged; KEYS[5]: the previous one's. The pieces' own keys are made here,
-# as only the script knows which go; all have the same hash tag. Gives 1; 0 for a lost race; -1 where the mark does not
-# stand.
-_COMMIT: Final = Script(
-    "#!lua flags=allow-oom\n"
-    + _STATE
-    + """
-local current = redis.call('HGET', meta, 'cp_name')
-if (current or '') ~= ARGV[1] then return 0 end
-local at, id, us = tonumber(ARGV[3]), ARGV[4], cp_us
-if epoch ~= tonumber(ARGV[5]) then return -1 end
-if at ~= cp or id ~= (m[6] or '') then
-    if at <= cp then return -1 end
-    local entry = redis.call('XRANGE', stream, ARGV[3] .. '-0', ARGV[3] .. '-0')[1]
-    if not entry or string.sub(entry[2][1], 17, 28) ~= id then return -1 end
-    us = struct.unpack('<i8', entry[2][1])
-end
-local staged = {KEYS[4]}
-for n = 9, #ARGV, 2 do
-    if ARGV[n] ~= '' then staged[#staged + 1] = stream .. ':piece:' .. ARGV[n] end
-end
-for _, key in ipairs(staged) do
-    if redis.call('EXISTS', key) == 0 then return redis.error_reply('STAGED a part of the checkpoint has gone') end
-end
-for _, key in ipairs(staged) do redis.call('PERSIST', key) end
-local pieces, grown = KEYS[3], 0
-local function bytes(name) return tonumber(string.match(name, '^%-?%d+:%x+:(%d+)')) end
-local function drop(from, to)
-    for _, name in ipairs(redis.call('ZRANGE', pieces, from, to, 'BYSCORE')) do
-        redis.call('ZREM', pieces, name)
-        redis.call('UNLINK', stream .. ':piece:' .. name)
-        grown = grown - bytes(name)
-    end
-end
-if not current then -- what a history that is gone has left
-    drop('-inf', '+inf')
-    redis.call('HSET', meta, 'piece_bytes', 0)
-    grown = 0
-end
-for n = 8, #ARGV, 2 do
-    drop(ARGV[n], ARGV[n])
-    if ARGV[n + 1] ~= '' then
-        redis.call('ZADD', pieces, ARGV[n], ARGV[n + 1])
-        grown = grown + bytes(ARGV[n + 1])
-    end
-end
-drop('-inf', '(' .. ARGV[6])
-redis.call('HINCRBY', meta, 'piece_bytes', grown)
-local check = string.format('%.0f:%.0f', at + us + tonumber(ARGV[7]), redis.call('ZCARD', pieces))
-redis.call('HSET', meta, 'cp', ARGV[3], 'cp_id', id, 'cp_us', string.format('%.0f', us), 'cp_name', ARGV[2],
-           'cp_check', ARGV[2] .. check)
-if KEYS[5] then redis.call('UNLINK', KEYS[5]) end
-return 1
-"""
-)
-
-# ARGV: the checkpoint's id, the first key, the one behind the last. KEYS[3]: the pieces. Gives their names; nothing for
-# another checkpoint.
-_PIECES: Final = Script(
-    """#!lua flags=allow-oom
-if redis.call('HGET', KEYS[2], 'cp_name') ~= ARGV[1] then return false end
-return redis.call('ZRANGE', KEYS[3], ARGV[2], '(' .. ARGV[3], 'BYSCORE')
-"""
-)
-
-# Gives 1 where there may be more. Entries that somebody else took before are no longer missing then.
-_TRIM: Final = Script(
-    "#!lua flags=allow-oom\n"
-    + _STATE
-    + f"""
-local upto = math.min(cp, trimmed + {STEP_RECORDS})
-if upto <= trimmed then return 0 end
-local removed = redis.call('XTRIM', stream, 'MINID', '=', string.format('%.0f-0', upto + 1))
-redis.call('HSET', meta, 'trimmed', string.format('%.0f', upto), 'missing', missing - (upto - trimmed) + removed)
-return upto < cp and 1 or 0
-"""
-)
-
-# KEYS[3]: the pieces. Gives the state, the checkpoint's name and check, and how many pieces it has.
-_CHECKPOINT: Final = Script(
-    "#!lua flags=allow-oom\n"
-    + _STATE
-    + """
-local named = redis.call('HMGET', meta, 'cp_name', 'cp_check')
-return {"""
-    + _TOLD
-    + """, named[1], named[2], redis.call('ZCARD', KEYS[3])}
-"""
-)
-
-# ARGV: what was known of the history (_Known); an id for one that has none. Where its last record was lost: writes
-# down how many were, once, and sees to it that their positions are not given again. Gives 1 where they were lost, or
-# had been and it was written down.
-_JUDGE: Final = Script(
-    "#!lua flags=allow-oom\n"
-    + _STATE
-    + _NOTE
-    + f"""
-local last, id, us = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local same = ARGV[1] == '' or m[9] == ARGV[1] or (not m[9] and position > 0)
-local function entry(at)
-    local found = redis.call('XRANGE', stream, at, at)[1]
-    return found and found[2][1]
-end
-local function stands()
-    if last > position then return false end
-    if last <= cp then return true end
-    local head = entry(string.format('%.0f-0', last))
-    if head then return string.sub(head, 17, 28) == id end
-    if last == position then return m[2] == id end
-    head = entry(string.format('%.0f-0', last + 1)) -- somebody took it out; who came after it named it
-    return not head or string.sub(head, 29, 36) == string.sub(id, 1, 8)
-end
-if last == 0 or (same and stands()) then return 0 end
-local from, since, gone = math.max(tonumber(ARGV[5]), 0), tonumber(ARGV[6]), tonumber(ARGV[7])
-epoch = math.max(epoch, tonumber(ARGV[8]))
-if same then
-    -- What is left of the old history is older than its last record; what was appended since is not.
-    from, since, gone = math.max(cp, 0), cp_us, 0
-    local upto = string.format('%.0f-0', last)
-    for _ = 1, 1000 do
-        local found = redis.call('XREVRANGE', stream, upto, '-', 'COUNT', 100)
-        for _, each in ipairs(found) do
-            local each_us, at = struct.unpack('<i8i8', each[2][1])
-            if each_us <= us then
-                from, since, found = math.max(from, at), each_us, {{}}
-                break
-            end
-        end
-        if #found < 100 then break end
-        upto = '(' .. found[100][1]
-    end
-end
-local noted = redis.call('HMGET', meta, 'lost_born', 'lost_first', 'lost_last', 'lost')
-local records = math.max(last - from - gone, 0)
-if noted[1] == ARGV[1] and from < tonumber(noted[3]) then -- somebody else was here before
-    if last <= tonumber(noted[3]) then return 1 end
-    records = tonumber(noted[4]) + last - tonumber(noted[3])
-end
-if position < last then
-    missing = missing + last - position
-    position = last
-end
-note(records, since)
-redis.call('HSET', meta, 'lost_born', ARGV[1], 'lost_first', string.format('%.0f', from + 1),
-           'lost_last', string.format('%.0f', last), 'position', string.format('%.0f', position),
-           'id', m[2] or string.rep('\\0', {_ID_BYTES}), 'missing', string.format('%.0f', missing),
-           'born', m[9] or ARGV[9], 'schema', {SCHEMA_VERSION})
-return 1
-"""
-)
-
-_LOSS: Final = Script(
-    "#!lua flags=allow-oom\n"
-    + _CLOCK
-    + """
-local found = redis.call('HMGET', KEYS[2], 'lost', 'lost_since', 'lost_us', 'lost_epoch')
-return {tonumber(found[1] or 0), tonumber(found[2] or 0), tonumber(found[3] or 0), tonumber(found[4] or 0), clock}
-"""
 )
 
 
@@ -627,7 +208,7 @@ class _Rows(NamedTuple):
     heads: list[bytes]
 
     def id(self, at: int) -> bytes:
-        return self.heads[at][16 : 16 + _ID_BYTES]
+        return self.heads[at][16 : 16 + ID_BYTES]
 
     def id_at(self, position: int) -> bytes | None:
         """The id of the record there, if it was read."""
@@ -664,7 +245,7 @@ def _epoch_bytes(epoch: int) -> bytes:
 
 
 def _mark(position: int, record_id: bytes, epoch: int) -> Mark:
-    return Mark(position, record_id.ljust(_ID_BYTES, b"\0") + _epoch_bytes(epoch))
+    return Mark(position, record_id.ljust(ID_BYTES, b"\0") + _epoch_bytes(epoch))
 
 
 class RedisJournal:
@@ -698,7 +279,7 @@ class RedisJournal:
         self._keys = (self._name, f"{self._name}:meta")
         self._pieces_key = f"{self._name}:pieces"
         self._forget_key = f"{self._name}:keys"
-        self._appends = GroupCommit(self._record, threading.RLock(), id_bytes=_ID_BYTES, wait_limit_s=wait_limit_s)
+        self._appends = GroupCommit(self._record, threading.RLock(), id_bytes=ID_BYTES, wait_limit_s=wait_limit_s)
         self._keeping = threading.Lock()
         self._behind_records: float = math.inf  # how far the last reader was from the end
         self._record_bytes = 1.0  # of an average record that it got
@@ -790,7 +371,7 @@ class RedisJournal:
         deadline_s: float,
         token: bytes = b"",
         after: bytes = b"",
-        script: Script = _APPEND,
+        script: Script = scripts.APPEND,
     ) -> Any:
         """One call of the append script, never sent twice. Caller holds the writer's lock.
 
@@ -898,7 +479,7 @@ class RedisJournal:
         finally:
             if token:
                 with contextlib.suppress(JournalUnavailable, JournalRefused):  # it runs out by itself
-                    self._calls([Call.of(_RELEASE, self._keys, [token])])
+                    self._calls([Call.of(scripts.RELEASE, self._keys, [token])])
 
     def _try_decision(
         self, decide: Decide, key: IdempotencyKey | None, token: bytes, deadline_s: float
@@ -906,7 +487,7 @@ class RedisJournal:
         """None when somebody was faster, or holds the lease. Caller holds the writer's lock."""
         keys: list[str | bytes] = [*self._keys, *(() if key is None else (self._key_name(key),))]
         digest = b"" if key is None else key.digest
-        begun = self._calls([Call.of(_BEGIN, keys, [self._clock(), token, self.settled_us(), digest])])[0]
+        begun = self._calls([Call.of(scripts.BEGIN, keys, [self._clock(), token, self.settled_us(), digest])])[0]
         if not isinstance(begun, list):
             time.sleep(LEASE_RETRY_S)
             return None
@@ -917,7 +498,7 @@ class RedisJournal:
         adds = isinstance(proposal.draft, EventBatch) and proposal.draft.parts
         known = self._known
         after = b"%d:%s" % (begun[2], begun[3])
-        reply = self._send([request], deadline_s, token, after, _APPEND if adds else _APPEND_ALWAYS)
+        reply = self._send([request], deadline_s, token, after, scripts.APPEND if adds else scripts.APPEND_ALWAYS)
         if not isinstance(reply, list):
             if reply == b"busy":
                 time.sleep(LEASE_RETRY_S)
@@ -953,7 +534,7 @@ class RedisJournal:
 
     def find_answer(self, key: IdempotencyKey) -> bytes | None:
         keys: list[str | bytes] = [*self._keys, self._key_name(key)]
-        found = self._calls([Call.of(_FIND_ANSWER, keys, [self.settled_us(), key.digest])])[0]
+        found = self._calls([Call.of(scripts.FIND_ANSWER, keys, [self.settled_us(), key.digest])])[0]
         if found is None:
             return None
         known = self._kept(key, found, 0)
@@ -979,7 +560,7 @@ class RedisJournal:
             entries, told = self._calls(
                 [
                     Call("XRANGE", self._name, f"({after.position}-0", "+", "COUNT", count),
-                    Call.of(_PROBE, self._keys, []),
+                    Call.of(scripts.PROBE, self._keys, []),
                 ]
             )
             fields = [entry[1] for entry in entries]
@@ -990,7 +571,7 @@ class RedisJournal:
         if not near:
             arguments = [after.position, limit_records, max(1, limit_bytes)]
             asked = self._server_clock.asked()
-            told, *rest = self._calls([Call.of(_READ, self._keys, arguments)])[0]
+            told, *rest = self._calls([Call.of(scripts.READ, self._keys, arguments)])[0]
             heads, payloads = rest[::2], rest[1::2]
         state = _State(*told)
         self._server_clock.answered(asked, state.clock_us)
@@ -1108,7 +689,7 @@ class RedisJournal:
             or (rows is not _NO_ROWS and rows.id_at(known.position) not in (known.id, None))
         )
         if suspect or not stands:
-            told = self._calls([Call.of(_JUDGE, self._keys, [*known, secrets.token_bytes(8)])], resend=True)[0]
+            told = self._calls([Call.of(scripts.JUDGE, self._keys, [*known, secrets.token_bytes(8)])], resend=True)[0]
             if told:
                 stands = False
             with self._knowing:
@@ -1122,13 +703,13 @@ class RedisJournal:
 
     def _find_loss(self, after: Mark | None = None) -> Lost | None:
         """The last loss that was written down, if it came after this mark; without a mark, if it is still news."""
-        records, since_us, noticed_us, epoch, clock_us = self._calls([Call.of(_LOSS, self._keys, [])])[0]
+        records, since_us, noticed_us, epoch, clock_us = self._calls([Call.of(scripts.LOSS, self._keys, [])])[0]
         if after is None:
             news = clock_us - noticed_us < LOSS_TOLD_US
         elif after == START:
             news = noticed_us > self._lost_us
         else:
-            news = int.from_bytes(after.record_id[_ID_BYTES:], "big") < epoch
+            news = int.from_bytes(after.record_id[ID_BYTES:], "big") < epoch
         self._lost_us = noticed_us
         if not noticed_us or not news:
             return None
@@ -1167,7 +748,9 @@ class RedisJournal:
 
     def read_checkpoint(self) -> Checkpoint | None:
         for _ in range(3):
-            told, name, check, pieces = self._calls([Call.of(_CHECKPOINT, [*self._keys, self._pieces_key], [])])[0]
+            told, name, check, pieces = self._calls([Call.of(scripts.CHECKPOINT, [*self._keys, self._pieces_key], [])])[
+                0
+            ]
             state = _State(*told)
             if name is None:
                 return None
@@ -1225,7 +808,7 @@ class RedisJournal:
         return piece
 
     def _piece_names(self, checkpoint_id: bytes, first: int, last: int) -> list[str]:
-        names = self._calls([Call.of(_PIECES, [*self._keys, self._pieces_key], [checkpoint_id, first, last])])[0]
+        names = self._calls([Call.of(scripts.PIECES, [*self._keys, self._pieces_key], [checkpoint_id, first, last])])[0]
         if names is None:
             raise HistoryChanged("another checkpoint has taken this one's place")
         return [name.decode() for name in names]
@@ -1253,14 +836,14 @@ class RedisJournal:
         for staged_key, content in staged.items():
             self._stage(staged_key, content)
         mark = checkpoint.mark
-        record_id, epoch = mark.record_id[:_ID_BYTES], int.from_bytes(mark.record_id[_ID_BYTES:], "big")
+        record_id, epoch = mark.record_id[:ID_BYTES], int.from_bytes(mark.record_id[ID_BYTES:], "big")
         bound = "-inf" if drop_pieces_before is None else drop_pieces_before
         keys = [*self._keys, self._pieces_key, state_key]
         if previous_id is not None:
             keys.append(self._state_key(previous_id))
         arguments = (previous_id or b"", checkpoint.id, mark.position, record_id, epoch, bound)
         check = _checkpoint_checksum(checkpoint.id, record_id, checkpoint.state)
-        done = self._calls([Call.of(_COMMIT, keys, [*arguments, check, *changes])], resend=False)[0]
+        done = self._calls([Call.of(scripts.COMMIT, keys, [*arguments, check, *changes])], resend=False)[0]
         if done == 1:
             return True
         self._calls([Call("UNLINK", *staged)])
@@ -1270,15 +853,15 @@ class RedisJournal:
 
     def _stage(self, key: str, content: bytes) -> None:
         for at in range(0, max(len(content), 1), PART_BYTES):
-            self._calls([Call.of(_STAGE, [key], [content[at : at + PART_BYTES]])], resend=False)
+            self._calls([Call.of(scripts.STAGE, [key], [content[at : at + PART_BYTES]])], resend=False)
 
     def maintain(self) -> None:
         if not self._keeping.acquire(blocking=False):
             return  # another thread is at it
         try:
-            forget = Call.of(_FORGET, [*self._keys, self._forget_key], [self.settled_us()])
+            forget = Call.of(scripts.FORGET, [*self._keys, self._forget_key], [self.settled_us()])
             for _ in range(STEPS):
-                if not any(self._calls([Call.of(_TRIM, self._keys, []), forget], resend=False)):
+                if not any(self._calls([Call.of(scripts.TRIM, self._keys, []), forget], resend=False)):
                     break
                 time.sleep(STEP_PAUSE_S)  # let those who append in between
         finally:
@@ -1287,7 +870,7 @@ class RedisJournal:
     def check_writable(self, wait_s: float = 1.0) -> None:
         self._primary.check_open()
         with self._appends.held(wait_s):
-            self._primary.calls([Call.of(_CHECK, self._keys, [])], timeout_s=wait_s)
+            self._primary.calls([Call.of(scripts.CHECK, self._keys, [])], timeout_s=wait_s)
 
     def size_bytes(self) -> int:
         """Of stream and checkpoint, as the server estimates it from samples; keys are not counted."""
@@ -1297,7 +880,7 @@ class RedisJournal:
         return sum(size or 0 for size in sizes) + int(piece_bytes or 0)
 
     def info(self) -> Info:
-        told, name, *_ = self._calls([Call.of(_CHECKPOINT, [*self._keys, self._pieces_key], [])])[0]
+        told, name, *_ = self._calls([Call.of(scripts.CHECKPOINT, [*self._keys, self._pieces_key], [])])[0]
         state = _State(*told)
         covered = max(state.checkpoint_position, 0)
         entries, us, length, trimmed = self._calls(
@@ -1421,12 +1004,12 @@ def _stands(after: Mark, state: _State, rows: _Rows) -> bool:
     if not (
         state.checkpoint_position < after.position <= state.position
         and after.position > 0
-        and after.record_id[_ID_BYTES:] == _epoch_bytes(state.epoch)
+        and after.record_id[ID_BYTES:] == _epoch_bytes(state.epoch)
     ):
         return False
     if rows.positions and rows.positions[0] == after.position + 1:
         return rows.names_before(after.record_id)
-    return after.position != state.position or state.id == after.record_id[:_ID_BYTES]
+    return after.position != state.position or state.id == after.record_id[:ID_BYTES]
 
 
 def _content_check(record_id: bytes, payload: bytes) -> int:

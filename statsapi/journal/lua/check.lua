@@ -1,0 +1,2 @@
+-- Writes nothing, but is refused wherever a write would be: a replica, no memory, too few replicas, a full disk.
+return 1

@@ -1,0 +1,3 @@
+-- The server's time.
+local time = redis.call('TIME')
+local clock = time[1] * 1000000 + time[2]
