@@ -15,13 +15,14 @@ import numpy as np
 
 from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before
+from statsapi.engine.chunks import NO_VALUES
 from statsapi.engine.percentiles import SortedColumn, sample_of
 from statsapi.engine.rollup import Rollups
-from statsapi.engine.sketch import Sketch
-from statsapi.engine.summary import IDENTITY, combine
+from statsapi.engine.sketch import Sketch, count_values
+from statsapi.engine.summary import IDENTITY, Summary, combine
 from statsapi.engine.sweep import Pace
 from statsapi.engine.timeline import NO_COLUMNS, Timeline, ValueColumns
-from statsapi.model import Percent, Span
+from statsapi.model import Percent, Span, Values
 
 Part = TypeVar("Part")
 
@@ -49,6 +50,8 @@ class Question(Protocol[Part]):
 class SpanPart(NamedTuple):
     """What one series adds to one span.
 
+    few: its values, where they are so few that they are summarised faster together with those of other series; they are
+    in neither the draft's summary nor the columns.
     draft: its answer so far; with `old` it has an event from before the raw ones, and the draft its sketches.
     columns: the values of its raw events, where percentiles may be exact.
     first, last: its end events as (ts_us, value), as far as they are raw.
@@ -56,12 +59,14 @@ class SpanPart(NamedTuple):
 
     draft: Draft
     columns: ValueColumns = NO_COLUMNS
+    few: Values = NO_VALUES
     first: tuple[int, float] | None = None
     last: tuple[int, float] | None = None
     old: bool = False
 
 
-_NOTHING: Final = SpanPart(Draft(Statistics(IDENTITY, [])))
+_NO_DRAFT: Final = Draft(Statistics(IDENTITY, []))
+_NOTHING: Final = SpanPart(_NO_DRAFT)
 
 
 class Spans(NamedTuple):
@@ -82,9 +87,11 @@ class Spans(NamedTuple):
         return lambda timeline, rollups: tuple(self._look_at(timeline, rollups, span, bounds) for span in self.spans)
 
     def _look_at(self, timeline: Timeline, rollups: Rollups, span: Span, bounds: Bounds) -> SpanPart:
-        summary = timeline.summarise(*span)
         sketches: list[Sketch] = []
         raw_from_us = bounds.raw_from_us
+        if span.start_us >= raw_from_us and not self.ends and (few := timeline.few_values(*span)) is not None:
+            return SpanPart(_NO_DRAFT, NO_COLUMNS, few) if len(few) else _NOTHING
+        summary = timeline.summarise(*span)
         if span.start_us < raw_from_us:
             rolled = rollups.summarise(*span)
             if rolled.count or timeline.count(*before(span, raw_from_us)):
@@ -101,7 +108,7 @@ class Spans(NamedTuple):
         columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
         if not self.ends:
             return SpanPart(draft, columns)
-        return SpanPart(draft, columns, timeline.first(*span), timeline.last(*span))
+        return SpanPart(draft, columns, NO_VALUES, timeline.first(*span), timeline.last(*span))
 
     def unite(
         self, parts: Sequence[tuple[SpanPart, ...]], pace: Pace, *, with_percentiles: bool = True
@@ -116,7 +123,12 @@ class Spans(NamedTuple):
 
 
 def _unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool, pace: Pace) -> Statistics:
-    summary = combine(*[part.draft.answer.summary for part in parts])
+    summaries = [part.draft.answer.summary for part in parts]
+    few = [part.few for part in parts if len(part.few)]
+    if few:
+        together = few[0] if len(few) == 1 else np.concatenate(few)
+        summaries.append(Summary.of(together))
+    summary = combine(*summaries)
     pace()
     old = any(part.old for part in parts)
     answer = Statistics(summary, [])
@@ -132,13 +144,15 @@ def _unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends:
     if not percentiles or not summary.count:
         return answer
     if not old:
-        columns = _columns_of([part.columns for part in parts], pace)
+        columns = _columns_of([part.columns for part in parts], few, pace)
         return answer._replace(percentiles=selection.of_columns(columns, percentiles))
     buckets, blocks, sketches = [], [], []
     for part in parts:
         buckets += part.draft.buckets
         blocks += part.draft.blocks
         sketches += part.draft.sketches
+    if few:
+        sketches.append(Sketch(0, count_values(together)))
     pace()
     return Draft(answer, buckets, blocks, sketches).finished(percentiles)
 
@@ -147,10 +161,10 @@ def _stamp(event: tuple[int, float]) -> int:
     return event[0]
 
 
-def _columns_of(parts: Iterable[ValueColumns], pace: Pace) -> list[SortedColumn]:
+def _columns_of(parts: Iterable[ValueColumns], few: list[Values], pace: Pace) -> list[SortedColumn]:
     """The values of all parts in sorted columns with samples."""
     columns: list[SortedColumn] = []
-    unsorted = []
+    unsorted = list(few)
     for part in parts:
         columns += part.sealed
         columns += [(values, sample_of(values, i)) for i, values in enumerate(part.sorted, len(columns))]
