@@ -51,14 +51,16 @@ class Draft(NamedTuple):
         low, high = answer.summary.min, answer.summary.max
         if not (self.buckets or self.blocks or self.sketches) or low is None or high is None:
             return answer
-        blocks = [sketch.merge([rollup.sketch(buckets), *raw]).bounded() for buckets, raw in self.blocks]
-        estimates = sketch.merge([rollup.sketch(self.buckets), *blocks, *self.sketches]).percentiles(
-            percentiles, low, high
-        )
+        estimates = self.sketch().percentiles(percentiles, low, high)
         return answer._replace(
             percentiles=[estimate.value for estimate in estimates],
             relative_errors=[estimate.relative_error for estimate in estimates],
         )
+
+    def sketch(self) -> Sketch:
+        """Of all that it holds; not bounded."""
+        blocks = [sketch.merge([rollup.sketch(buckets), *raw]).bounded() for buckets, raw in self.blocks]
+        return sketch.merge([rollup.sketch(self.buckets), *blocks, *self.sketches])
 
 
 class OldSpan(NamedTuple):

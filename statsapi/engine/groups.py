@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol
 
 from statsapi.engine.answers import Statistics
 from statsapi.engine.store import Store
 from statsapi.engine.sweep import Pace
-from statsapi.engine.union import Question
+from statsapi.engine.union import AnswerT, Question
 
 
 class Chooser(Protocol):
@@ -36,24 +36,26 @@ class Grouping(NamedTuple):
     limit: int = 100
 
 
-class Group(NamedTuple):
+class Group(NamedTuple, Generic[AnswerT]):
+    """One group: how many series were chosen for it, and its answer."""
+
     key: str | None
     series: int
-    answer: list[Statistics]
+    answer: AnswerT
 
 
-class Answer(NamedTuple):
+class Answer(NamedTuple, Generic[AnswerT]):
     """matched: how many of the series chosen are held. groups_total: how many groups there are, shown or not."""
 
     matched: int
-    total: list[Statistics]
-    groups: list[Group] = []  # noqa: RUF012 (never written to)
+    total: AnswerT
+    groups: list[Group[AnswerT]] = []  # noqa: RUF012 (never written to)
     groups_total: int = 0
 
 
 def ask(
-    store: Store, chooser: Chooser, question: Question[Any], now_us: int, grouping: Grouping | None = None
-) -> Answer:
+    store: Store, chooser: Chooser, question: Question[Any, AnswerT], now_us: int, grouping: Grouping | None = None
+) -> Answer[AnswerT]:
     """The answer for the union of the chosen series, and for each group of them, of one instant.
 
     What is recorded while it is put together is in none of it. The lock is held for about a millisecond at a time.

@@ -202,6 +202,11 @@ class Sketch:
             sketch = sketch.at_level(sketch.level + 1)
         return sketch
 
+    def edges(self, low: float, high: float) -> list[tuple[float, float]]:
+        """Between which two numbers the values of each bucket lie, of values from `low` to `high`: rising."""
+        pairs = (_ends(key, self.level, low, high) for key in self.keys().tolist())
+        return [(float(least), float(greatest)) for least, greatest in pairs]
+
     def percentiles(self, ps: Sequence[Percent], low: float, high: float) -> list[Estimate]:
         """About the percentiles of the n values, as `exact.percentile_place` means them, and how far off each may be.
 

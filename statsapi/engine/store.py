@@ -360,7 +360,7 @@ class Store:
         self,
         choose: Callable[[list[str]], Sequence[str]],
         picks: Callable[[str], bool],
-        question: Question[PartT],
+        question: Question[PartT, Any],
         now_us: int,
     ) -> tuple[Sequence[str], Sweep[PartT]]:
         """What a question has to know of many series, as they all stand at one instant during this call.

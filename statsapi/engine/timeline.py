@@ -66,6 +66,21 @@ _MEMO_ENTRIES = 16
 _SORTED_FROM = 256
 
 
+class Frozen(NamedTuple):
+    """The events of a range, as they were when `Timeline.freeze` was called."""
+
+    start_us: int
+    end_us: int
+    pieces: list[FrozenChunk]
+
+    def walk(self) -> Iterator[Columns]:
+        """In order of time, then of arrival: pieces of one event or more, not to be changed. Needs no lock."""
+        for piece in self.pieces:
+            ts_us, values = _cut_columns(piece, self.start_us, self.end_us, newest_first=False)
+            if len(ts_us):
+                yield ts_us, values
+
+
 class ValueColumns(NamedTuple):
     """The values of some events: in sorted columns with their samples, in some without, and the rest in any order.
 
@@ -480,6 +495,11 @@ class Timeline:
                     yield ts_us, values
 
         return walk()
+
+    def freeze(self, start_us: int | None, end_us: int | None) -> Frozen:
+        """The range as it stands now, to be walked later, any number of times, as a `snapshot` is."""
+        bounds = _bounds(start_us, end_us)
+        return Frozen(*bounds, list(self._pieces(*bounds, newest_first=False)))
 
     def contains(self, ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
         """Which of the pairs (ts_us[i], values[i]) are events held: bool[n]. Both must be equal (0.0 equals -0.0).

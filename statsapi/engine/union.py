@@ -25,6 +25,7 @@ from statsapi.engine.timeline import NO_COLUMNS, Timeline, ValueColumns
 from statsapi.model import Percent, Span, Values
 
 Part = TypeVar("Part")
+AnswerT = TypeVar("AnswerT")
 
 
 class Bounds(NamedTuple):
@@ -34,16 +35,16 @@ class Bounds(NamedTuple):
     minutes_from_us: int
 
 
-class Question(Protocol[Part]):
-    """What is asked of every series, and how the parts become one answer: a list of Statistics, a span or step each."""
+class Question(Protocol[Part, AnswerT]):
+    """What is asked of every series, and how the parts become one answer."""
 
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], Part]:
         """What looks at one series: under the lock, changing nothing, in some 10 to 100 µs."""
 
-    def unite(self, parts: Sequence[Part], pace: Pace, *, with_percentiles: bool = True) -> list[Statistics]:
+    def unite(self, parts: Sequence[Part], pace: Pace, *, with_percentiles: bool = True) -> AnswerT:
         """The answer for the union of those series. Parts are in order of the series' names. Needs no lock."""
 
-    def whole(self, answer: list[Statistics]) -> Statistics:
+    def whole(self, answer: AnswerT) -> Statistics:
         """The statistics by which groups with such answers are put in order."""
 
 
@@ -66,7 +67,7 @@ class SpanPart(NamedTuple):
 
 
 _NO_DRAFT: Final = Draft(Statistics(IDENTITY, []))
-_NOTHING: Final = SpanPart(_NO_DRAFT)
+NOTHING: Final = SpanPart(_NO_DRAFT)
 
 
 class Spans(NamedTuple):
@@ -83,14 +84,14 @@ class Spans(NamedTuple):
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[SpanPart, ...]]:
         if len(self.spans) == 1:
             (span,) = self.spans
-            return lambda timeline, rollups: (self._look_at(timeline, rollups, span, bounds),)
-        return lambda timeline, rollups: tuple(self._look_at(timeline, rollups, span, bounds) for span in self.spans)
+            return lambda timeline, rollups: (self.look_at(timeline, rollups, span, bounds),)
+        return lambda timeline, rollups: tuple(self.look_at(timeline, rollups, span, bounds) for span in self.spans)
 
-    def _look_at(self, timeline: Timeline, rollups: Rollups, span: Span, bounds: Bounds) -> SpanPart:
+    def look_at(self, timeline: Timeline, rollups: Rollups, span: Span, bounds: Bounds) -> SpanPart:
         sketches: list[Sketch] = []
         raw_from_us = bounds.raw_from_us
         if span.start_us >= raw_from_us and not self.ends and (few := timeline.few_values(*span)) is not None:
-            return SpanPart(_NO_DRAFT, NO_COLUMNS, few) if len(few) else _NOTHING
+            return SpanPart(_NO_DRAFT, NO_COLUMNS, few) if len(few) else NOTHING
         summary = timeline.summarise(*span)
         if span.start_us < raw_from_us:
             rolled = rollups.summarise(*span)
@@ -103,7 +104,7 @@ class Spans(NamedTuple):
             if self.percentiles:
                 sketches = timeline.sketches(*span)
         if not summary.count:
-            return _NOTHING
+            return NOTHING
         draft = Draft(Statistics(summary, []), sketches=sketches)
         columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
         if not self.ends:
@@ -116,13 +117,13 @@ class Spans(NamedTuple):
         percentiles = self.percentiles if with_percentiles else ()
         if not parts:
             return [Statistics(IDENTITY, [])] * len(self.spans)
-        return [_unite_span(of_span, percentiles, self.ends, pace) for of_span in zip(*parts, strict=True)]
+        return [unite_span(of_span, percentiles, self.ends, pace) for of_span in zip(*parts, strict=True)]
 
     def whole(self, answer: list[Statistics]) -> Statistics:
         return answer[0]
 
 
-def _unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool, pace: Pace) -> Statistics:
+def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool, pace: Pace) -> Statistics:
     summaries = [part.draft.answer.summary for part in parts]
     few = [part.few for part in parts if len(part.few)]
     if few:
@@ -134,34 +135,43 @@ def _unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends:
     answer = Statistics(summary, [])
     if ends and summary.count:
         # min keeps the first of equals, max with the parts turned round the last.
-        last = max((part.last for part in reversed(parts) if part.last), key=_stamp, default=None)
+        last = max((part.last for part in reversed(parts) if part.last), key=stamp_of, default=None)
         if old:
             rolled_up = ("first",) if last else ("first", "last")
             answer = Statistics(summary, [], last=last and last[1], rolled_up=rolled_up)
         else:
-            first = min((part.first for part in parts if part.first), key=_stamp, default=None)
+            first = min((part.first for part in parts if part.first), key=stamp_of, default=None)
             answer = Statistics(summary, [], first and first[1], last and last[1])
     if not percentiles or not summary.count:
         return answer
     if not old:
-        columns = _columns_of([part.columns for part in parts], few, pace)
+        columns = columns_of([part.columns for part in parts], few, pace)
         return answer._replace(percentiles=selection.of_columns(columns, percentiles))
+    return _draft_of(parts, few, answer).finished(percentiles)
+
+
+def _draft_of(parts: Sequence[SpanPart], few: list[Values], answer: Statistics) -> Draft:
     buckets, blocks, sketches = [], [], []
     for part in parts:
         buckets += part.draft.buckets
         blocks += part.draft.blocks
         sketches += part.draft.sketches
     if few:
-        sketches.append(Sketch(0, count_values(together)))
-    pace()
-    return Draft(answer, buckets, blocks, sketches).finished(percentiles)
+        sketches.append(Sketch(0, count_values(np.concatenate(few))))
+    return Draft(answer, buckets, blocks, sketches)
 
 
-def _stamp(event: tuple[int, float]) -> int:
+def sketch_of(parts: Sequence[SpanPart]) -> Sketch:
+    """The sketch of a span, an event of which is old; not bounded."""
+    few = [part.few for part in parts if len(part.few)]
+    return _draft_of(parts, few, Statistics(IDENTITY, [])).sketch()
+
+
+def stamp_of(event: tuple[int, float]) -> int:
     return event[0]
 
 
-def _columns_of(parts: Iterable[ValueColumns], few: list[Values], pace: Pace) -> list[SortedColumn]:
+def columns_of(parts: Iterable[ValueColumns], few: list[Values], pace: Pace) -> list[SortedColumn]:
     """The values of all parts in sorted columns with samples."""
     columns: list[SortedColumn] = []
     unsorted = list(few)

@@ -18,10 +18,12 @@ from statsapi.engine import store as store_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.answers import Statistics
 from statsapi.engine.groups import Answer, Grouping, ask
+from statsapi.engine.histogram import Histogram
 from statsapi.engine.store import Store
 from statsapi.engine.sweep import PAUSE_S
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Spans
+from statsapi.engine.union_steps import Steps
 from statsapi.errors import ViewBroken
 from statsapi.journal import Events
 from statsapi.model import DAY_US, MINUTE_US, Deletion, Percent, Retention, Span
@@ -215,6 +217,77 @@ def test_groups_are_unions_of_their_own(
         for group in answer.groups:
             assert group.answer == alone[group.key].total
             assert group.series == alone[group.key].matched
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(changes, max_size=12), st.integers(-25, 0), st.integers(1, 6), st.integers(1, 9), st.booleans())
+def test_each_step_of_a_chart_is_a_span_of_its_own(
+    steps: list[Insert | Delete | Pass], first: int, length: int, n_steps: int, ends: bool
+) -> None:
+    """Over raw events, over roll-ups, and where one passes into the other; as total and in groups."""
+    run = Run(steps)
+    start_us = (run.now_us // MINUTE_US + first) * MINUTE_US
+    step_us = length * MINUTE_US
+    starts_us = [start_us + i * step_us for i in range(n_steps)]
+    spans = [Span(*pair) for pair in zip(starts_us, [*starts_us[1:], None], strict=True)]
+    by_host = Grouping(lambda name: tag_value(name, "host"))
+    chart = ask(run.store, chosen(Selection()), Steps(Span(start_us), step_us, n_steps, PS, ends), run.now_us, by_host)
+    apart = ask(run.store, chosen(Selection()), Spans(tuple(spans), PS, ends), run.now_us, by_host)
+    assert chart == apart
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(changes, max_size=12),
+    st.integers(-25, 1),
+    st.integers(1, 12),
+    st.frozensets(values, max_size=5).map(lambda some: tuple(sorted({value + 0.0 for value in some}))),
+)
+def test_a_histogram_counts_each_value_once(
+    steps: list[Insert | Delete | Pass], first: int, bins: int, edges: tuple[float, ...]
+) -> None:
+    """Exactly, by given edges or equal widths, while all is raw; by the sketch's edges else."""
+    run = Run(steps)
+    start_us = (run.now_us // MINUTE_US + first) * MINUTE_US
+    if len(edges) < 2:
+        edges = ()
+    got = ask(run.store, chosen(Selection()), Histogram(Span(start_us), bins, edges), run.now_us).total
+    held = [value for _, ts, value in run.events if ts >= start_us]
+    assert got.statistics.summary == oracles.summary(held)
+    assert sum(got.counts) + got.below + got.above == len(held)
+    assert got.of_sketch == any(start_us <= ts < run.store.raw_from_us(run.now_us) for _, ts, _ in run.events)
+    if not held:
+        return
+    between = list(zip(got.edges, got.edges[1:], strict=False))
+    assert len(between) == len(got.counts)
+    if got.of_sketch:
+        assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
+        for (low, high), count in zip(between, got.counts, strict=True):
+            assert count <= sum(low <= value <= high for value in held)
+        return
+    assert got.edges == (list(edges) or got.edges)
+    expected = [sum(low <= value < high for value in held) for low, high in between]
+    expected[-1] += held.count(got.edges[-1])
+    assert got.counts == expected
+    assert got.below == sum(value < got.edges[0] for value in held)
+    if not edges:
+        low, high = Fraction(min(held)), Fraction(max(held))
+        assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
+        exact = [float(low + (high - low) * i / bins) for i in range(bins + 1)]
+        assert set(got.edges) == set(exact)
+
+
+def test_a_logarithmic_histogram_has_equal_ratios() -> None:
+    """And none of values that have no logarithm."""
+    store = Store(Retention(RAW_US))
+    apply(store, "a", [(START_US, 10.0**i) for i in range(5)], START_US)
+    question = Histogram(Span(START_US), bins=4, log=True)
+    got = ask(store, chosen(Selection()), question, START_US).total
+    assert got.edges == pytest.approx([1, 10, 100, 1000, 10_000])
+    assert sum(got.counts) == 5
+    apply(store, "b", [(START_US, 0.0)], START_US)
+    with pytest.raises(ValueError, match=r"needs positive values, and the least one is 0\.0"):
+        ask(store, chosen(Selection()), question, START_US)
 
 
 def test_nothing_that_matches_is_an_empty_answer() -> None:

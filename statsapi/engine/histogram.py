@@ -1,0 +1,108 @@
+"""How the values of the union of several series are spread: how many lie in each of some bins.
+
+While every event of the span is raw the counts are exact, whatever the edges. Of roll-ups only the sketch's buckets are
+left: then they are the bins, merged in pairs until they are few enough, and their counts are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import exp, log
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from statsapi.engine.answers import Statistics
+from statsapi.engine.exact import interpolate
+from statsapi.engine.rollup import Rollups
+from statsapi.engine.sweep import Pace
+from statsapi.engine.timeline import Timeline
+from statsapi.engine.union import Bounds, SpanPart, Spans, columns_of, sketch_of, unite_span
+from statsapi.model import Span
+
+# Negative values, zero and positive ones are never in one bucket of a sketch.
+_FEWEST: Final = 3
+
+
+class Bins(NamedTuple):
+    """edges: rising, one more than counts. Bin i holds edges[i] <= value < edges[i + 1], the last one its end too.
+
+    below, above: how many values lie in no bin, where the edges were given.
+    of_sketch: the edges are the sketch's. Every value of a bin lies between its two, and one that equals an edge may be
+    counted on either side of it.
+    """
+
+    statistics: Statistics
+    edges: list[float]
+    counts: list[int]
+    below: int = 0
+    above: int = 0
+    of_sketch: bool = False
+
+
+class Histogram(NamedTuple):
+    """Of one span: `edges` (rising), or that many `bins` between the least and the greatest value, of equal width or,
+    with `log`, of equal ratio.
+
+    With `log` a value that is not positive raises ValueError, which says so.
+    """
+
+    span: Span
+    bins: int = 20
+    edges: tuple[float, ...] = ()
+    log: bool = False
+
+    def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[SpanPart, ...]]:
+        return Spans((self.span,), (50,)).looker(bounds)
+
+    def unite(self, parts: Sequence[tuple[SpanPart, ...]], pace: Pace, *, with_percentiles: bool = True) -> Bins:
+        of_span = [part for (part,) in parts]
+        statistics = unite_span(of_span, (), False, pace)
+        low, high = statistics.summary.min, statistics.summary.max
+        if not with_percentiles or low is None or high is None:
+            return Bins(statistics, list(self.edges), [0] * max(len(self.edges) - 1, 0))
+        if any(part.old for part in of_span):
+            sketch = sketch_of(of_span)
+            while len(sketch.buckets) > max(self.bins, _FEWEST):
+                sketch = sketch.at_level(sketch.level + 1)
+            return Bins(statistics, *_joined(sketch.edges(low, high), sketch.counts().tolist()), of_sketch=True)
+        edges = list(self.edges) or self._edges(low, high)
+        below = np.zeros(len(edges), np.int64)
+        asked = np.array(edges)
+        up_to_last = 0
+        columns = columns_of([part.columns for part in of_span], [p.few for p in of_span if len(p.few)], pace)
+        for values, _ in columns:
+            below += values.searchsorted(asked)
+            up_to_last += int(values.searchsorted(edges[-1], side="right"))
+            pace()
+        counts = np.diff(below)
+        counts[-1] += up_to_last - below[-1]
+        return Bins(statistics, edges, counts.tolist(), int(below[0]), statistics.summary.count - up_to_last)
+
+    def _edges(self, low: float, high: float) -> list[float]:
+        if low == high:
+            return [low, high]
+        if self.log:
+            if low <= 0:
+                raise ValueError(f"a logarithmic scale needs positive values, and the least one is {low!r}")
+            first, last = log(low), log(high)
+            inner = [exp(first + (last - first) * i / self.bins) for i in range(1, self.bins)]
+        else:
+            inner = [interpolate(low, high, i, self.bins) for i in range(1, self.bins)]
+        # Where the values lie next to each other, not every edge is a float64 of its own.
+        return [low, *sorted({edge for edge in inner if low < edge < high}), high]
+
+    def whole(self, answer: Bins) -> Statistics:
+        return answer.statistics
+
+
+def _joined(ends: list[tuple[float, float]], counts: list[int]) -> tuple[list[float], list[int]]:
+    """Buckets side by side as edges and counts, with an empty bin wherever there is a gap between two."""
+    edges, filled = [ends[0][0]], []
+    for (low, high), count in zip(ends, counts, strict=True):
+        if low > edges[-1]:
+            edges.append(low)
+            filled.append(0)
+        edges.append(high)
+        filled.append(count)
+    return edges, filled
