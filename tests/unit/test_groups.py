@@ -271,9 +271,9 @@ def test_a_histogram_counts_each_value_once(
     assert got.counts == expected
     assert got.below == sum(value < got.edges[0] for value in held)
     if not edges:
-        low, high = Fraction(min(held)), Fraction(max(held))
+        least, most = Fraction(min(held)), Fraction(max(held))
         assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
-        exact = [float(low + (high - low) * i / bins) for i in range(bins + 1)]
+        exact = [float(least + (most - least) * i / bins) for i in range(bins + 1)]
         assert set(got.edges) == set(exact)
 
 

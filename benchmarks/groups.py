@@ -1,0 +1,197 @@
+"""What questions over many series cost: `python -m benchmarks.groups [union|groups|others|names]`. Compare ratios.
+
+It takes about two minutes and 1.5 GB.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from statsapi.app import create_app
+from statsapi.config import Settings
+from statsapi.engine.groups import Grouping, ask
+from statsapi.engine.store import Store
+from statsapi.engine.union import Spans
+from statsapi.journal import Events
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US, EventBatch, Part, Retention, Span
+from statsapi.naming.catalogue import Catalogue
+from statsapi.naming.patterns import Glob, Selection, Where
+
+NOW_US = 20_000 * DAY_US
+PS = (50, 95, 99)
+DICE = np.random.default_rng(1)
+ROUNDS = 10
+
+CATALOGUE = Catalogue()
+
+
+class Chosen:
+    """The series of a selection, found once for each state of a store."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.matches = selection.matches
+        self.chosen = partial(CATALOGUE.chosen, selection=selection)
+
+
+EVERY = Chosen(Selection(globs=(Glob("web.*"),)))
+
+
+def filled(series: int, events: int) -> Store:
+    """That many series of that many events each, over the last hour; lognormal, as latencies are."""
+    store = Store(Retention(HOUR_US + 5 * MINUTE_US))
+    for i in range(series):
+        ts_us = NOW_US - HOUR_US + np.sort(DICE.integers(0, HOUR_US, events))
+        store.apply([Events(f"web.{i:06}", ts_us, DICE.lognormal(3, 1, events), np.array([NOW_US]))], NOW_US)
+    return store
+
+
+def write(store: Store, series: str) -> None:
+    """One more event, so that no answer is remembered."""
+    store.apply([Events(series, np.array([NOW_US]), np.array([20.0]), np.array([NOW_US]))], NOW_US)
+
+
+def timed_ms(call: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    call()
+    return (time.perf_counter() - began_s) * 1e3
+
+
+def show(what: str, took_ms: list[float]) -> None:
+    took_ms.sort()
+    print(f"  {what:<58} {took_ms[len(took_ms) // 2]:9.2f} ms, worst {took_ms[-1]:9.2f}", flush=True)
+
+
+def union() -> None:
+    """1,000 series of 10,000 events beside one series with 10 million, in turns, an event recorded before each."""
+    many = filled(1_000, 10_000)
+    one = Store(many.retention)
+    for i in range(1_000):
+        ts_us = NOW_US - HOUR_US + (np.arange(10_000) + i * 10_000) * (HOUR_US // 10_000_000)
+        one.apply([Events("web.one", ts_us, DICE.lognormal(3, 1, 10_000), np.array([NOW_US]))], NOW_US)
+    print("10 million events, in 1,000 series and in one: median and worst of 10")
+    for what, start_us, slides_us in (
+        ("inside the span", NOW_US - HOUR_US, 0),
+        ("cut by a span that begins at the same instant each time", NOW_US - HOUR_US // 2, 0),
+        ("cut by a span that slides by a second each time", NOW_US - HOUR_US // 2, 1_000_000),
+    ):
+        print(f" all series {what}")
+        for asked, ps in (("count to stddev", ()), ("with three percentiles", PS)):
+            took: dict[str, list[float]] = {"1,000 series": [], "one series": []}
+            for i in range(ROUNDS + 2):
+                span = Span(start_us + i * slides_us)
+                write(many, "web.000500")
+                write(one, "web.one")
+                first = timed_ms(lambda span=span, ps=ps: ask(many, EVERY, Spans((span,), ps), NOW_US))
+                second = timed_ms(lambda span=span, ps=ps: one.statistics("web.one", [span], NOW_US, ps))
+                if i > 1:
+                    took["1,000 series"].append(first)
+                    took["one series"].append(second)
+            for where, each in took.items():
+                show(f"{asked}, {where}", each)
+
+
+def groups() -> None:
+    """Rows for 10,000 and totals of 100,000 series."""
+    by_mean = Grouping(str, lambda answer: answer.summary.mean, descending=True, limit=10)
+    for series, events, rounds in ((10_000, 100, ROUNDS), (100_000, 10, 3)):
+        store = filled(series, events)
+        print(f"{series:,} series of {events} events")
+        names = store._sorted_names()
+        show(
+            "choosing them by a pattern",
+            [timed_ms(lambda n=names: Catalogue().chosen(n, Selection(globs=(Glob("w*"),))))],
+        )
+        for what, start_us in (("inside", NOW_US - HOUR_US), ("cut", NOW_US - HOUR_US // 2)):
+            for asked, ps, grouping in (
+                ("total", (), None),
+                ("total with three percentiles", PS, None),
+                ("the 10 with the highest mean", (), by_mean),
+                ("the 10 with the highest mean, with three percentiles", PS, by_mean),
+            ):
+                took_ms = []
+                for _ in range(rounds + 1):
+                    write(store, "web.000500")
+                    question = Spans((Span(start_us),), ps)
+                    took_ms.append(timed_ms(lambda s=store, q=question, g=grouping: ask(s, EVERY, q, NOW_US, g)))
+                show(f"{what}: {asked}", took_ms[1:])
+        del store
+        gc.collect()
+
+
+def others(seconds: float = 6.0) -> None:
+    """POST /event and GET /statistics of one series through the app, alone and while 100,000 series are asked for."""
+    app = create_app(Settings(journal="memory://"), background=False)
+    service = app.extensions["statsapi"]
+    now_us = service.now_us()
+    for first in range(0, 100_000, 1_000):
+        ts_us = now_us - DICE.integers(0, HOUR_US // 2, 10)
+        parts = tuple(Part(f"web.{i:06}", ts_us, DICE.lognormal(3, 1, 10)) for i in range(first, first + 1_000))
+        service.record(EventBatch(parts))
+    store = service.view().catch_up()
+    gc.freeze()
+    client = app.test_client()
+    print("POST /event and GET /statistics in one process, 100,000 series held: p50, p99 and worst in ms")
+    question = Spans((Span(now_us - HOUR_US // 4),), PS)
+    by_mean = Grouping(str, lambda answer: answer.summary.mean, descending=True, limit=10)
+    for what, grouping in (
+        ("alone", None),
+        ("while totals are asked for", None),
+        ("while groups are asked for", by_mean),
+    ):
+        stop = threading.Event()
+        asked = 0
+
+        def keep_asking(grouping: Grouping | None = grouping, stop: threading.Event = stop) -> None:
+            nonlocal asked
+            while not stop.is_set():
+                ask(store, EVERY, question, now_us, grouping)
+                asked += 1
+
+        asker = threading.Thread(target=keep_asking)
+        if what != "alone":
+            asker.start()
+        posts, gets = [], []
+        until_s = time.perf_counter() + seconds
+        while time.perf_counter() < until_s:
+            posts.append(timed_ms(lambda: client.post("/event", json={"timestamp": time.time(), "value": 1.5})))
+            gets.append(timed_ms(lambda: client.get("/statistics")))
+            time.sleep(0.002)
+        stop.set()
+        if what != "alone":
+            asker.join()
+        for call, took_ms in (("POST", posts), ("GET", gets)):
+            took_ms.sort()
+            p50, p99 = took_ms[len(took_ms) // 2], took_ms[len(took_ms) * 99 // 100]
+            print(f"  {what:<28} {call:<5} {p50:7.2f} {p99:7.2f} {took_ms[-1]:7.2f}   ({asked} questions)", flush=True)
+    service.close()
+
+
+def names() -> None:
+    """Choosing among 100,000 names, for the first time and again."""
+    held = sorted(f"latency.{i % 97};host=h{i};route=/u{i % 50};status={i % 6}00" for i in range(100_000))
+    print("100,000 names with three tags")
+    for what, selection in (
+        ("all", Selection()),
+        ("match=latency.1*", Selection(globs=(Glob("latency.1*"),))),
+        ("match=*h9*", Selection(globs=(Glob("*h9*"),))),
+        ("where=status=5*", Selection(where=(Where.parse("status=5*"),))),
+    ):
+        catalogue = Catalogue()
+        show(f"{what}, first", [timed_ms(lambda c=catalogue, s=selection: c.chosen(held, s))])
+        show(f"{what}, again", [timed_ms(lambda c=catalogue, s=selection: c.chosen(held, s))])
+    show("keys of tags", [timed_ms(lambda: Catalogue().tag_keys(held))])
+    show("values of a tag that differs in each", [timed_ms(lambda: Catalogue().tag_values(held, "host"))])
+
+
+PARTS = {"union": union, "groups": groups, "others": others, "names": names}
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
