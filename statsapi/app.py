@@ -1,4 +1,4 @@
-"""The application factory: the one place where everything is wired together."""
+"""The application factory: wires everything together."""
 
 from __future__ import annotations
 

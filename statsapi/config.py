@@ -21,8 +21,8 @@ from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_duration, parse_du
 
 PREFIX: Final = "STATSAPI_"
 
-# Raw events outlive the retention by this much, so that machines whose clocks differ a little never answer from
-# different raw events, and /debug/events can show what has just left the window.
+# Raw events are kept this much longer than the retention says. So machines whose clocks differ a little answer from the
+# same raw events, and /debug/events shows events that have just left the window.
 GRACE_US: Final = 5 * MINUTE_US
 
 
@@ -114,7 +114,7 @@ def _valid_rate_limit(value: str) -> None:
 
 
 def _valid_rate_limit_storage(value: str) -> None:
-    """What the `limits` library would find out in each worker, with a traceback."""
+    """Checked here, as the `limits` library would fail in each worker, with a traceback."""
     scheme, _, place = value.partition("://")
     if scheme not in _RATE_LIMIT_STORAGES:
         raise ValidationError("must be redis://host:port/db, rediss:// for TLS, or redis+unix:///path/to/socket")
@@ -165,7 +165,7 @@ _ITEMS_MAX: Final = 1000
 
 
 def _split(value: object) -> tuple[str, ...]:
-    """What stands between the commas, at least one and each once."""
+    """The items between the commas, at least one, each once."""
     items = tuple(dict.fromkeys(item.strip() for item in str(value).split(",") if item.strip()))
     if not items:
         raise ValidationError("contains nothing but commas: write a,b,c, or leave it unset")
@@ -178,7 +178,7 @@ _METRICS_WINDOWS: Final = ("5m", "1h", "24h")
 
 
 class Origins(fields.Field[tuple[str, ...]]):
-    """Web origins with commas between them; checked, as Flask-CORS would take what it does not know for a pattern."""
+    """Web origins with commas between them. Checked, as Flask-CORS would take anything unknown for a pattern."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
         origins = _split(value)
@@ -358,7 +358,7 @@ class Settings:
         return max(self.retention_us, self.rollup_retention_us)
 
     def retention(self) -> Retention:
-        """What is kept how long, with the grace. There are no roll-ups where they would not outlive the raw events."""
+        """How long events and roll-ups are kept, with the grace. No roll-ups where raw events outlive them."""
         rolled_up = self.rollup_retention_us > self.retention_us
         return Retention(self.retention_us + GRACE_US, self.rollup_retention_us + GRACE_US if rolled_up else 0)
 
@@ -413,14 +413,14 @@ def _off(name: str) -> Any:
 
 
 def _contradictions(given: Mapping[str, Any]) -> list[str]:
-    """What these do not allow together; those that are faulty by themselves are missing."""
+    """Why these settings cannot be combined. `given` lacks those that are faulty by themselves."""
     faults = []
     if {"window_us", "retention_us", "rollup_retention_us"} <= given.keys():
         window_us, retention_us = given["window_us"], given["retention_us"]
         if window_us > retention_us:
             faults.append(_too_short("RETENTION", retention_us, "WINDOW", format_duration(window_us)))
         metrics_windows = given.get("metrics_windows", _METRICS_WINDOWS)
-        if metrics_windows != _METRICS_WINDOWS:  # who shortens the retention need not know of that default
+        if metrics_windows != _METRICS_WINDOWS:  # a shorter retention must not conflict with the default
             rollups_us = given["rollup_retention_us"]
             name, kept_us = max((retention_us, "RETENTION"), (rollups_us, "ROLLUP_RETENTION"))[::-1]
             faults += [
@@ -463,7 +463,7 @@ def env_names() -> dict[str, str]:
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
-    """Variables with our prefix that are no settings: a warning, not a refusal, as Kubernetes sets some of its own."""
+    """Variables with our prefix that are not settings. They get a warning, no refusal: Kubernetes sets some itself."""
     known = set(env_names().values())
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 

@@ -1,4 +1,4 @@
-"""API keys: who may write, read and administer. Only hashes are kept, and they can be exchanged while serving.
+"""API keys: who may write, read and administer. Only hashes are kept, and they can be replaced while serving.
 
 A line of the file, and an entry of the environment variable, is
 
@@ -40,13 +40,13 @@ SCOPES: Final = (WRITE, READ, ADMIN)
 FILE_VARIABLE: Final = env_names()["api_keys_file"]
 ENTRIES_VARIABLE: Final = env_names()["api_keys"]
 
-# The file is looked at this often while requests come: a key that was taken out works no longer than that.
+# The file is read this often while requests come: a key that was taken out works for at most that long.
 LOOK_EVERY_S: Final = 1.0
 
-# Some 2,000 keys. A path that names something else by mistake must not fill the memory.
+# Room for some 2,000 keys. A path that names another file by mistake must not fill the memory.
 FILE_MAX_BYTES: Final = 256 * 1024
 
-# Secret scanners find keys that leaked into a repository by it.
+# By this prefix secret scanners find keys that leaked into a repository.
 KEY_PREFIX: Final = "statsapi_"
 _KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{20,}", re.ASCII)
 
@@ -54,10 +54,10 @@ KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 KEY_ID_RULE: Final = "1 to 64 of A-Z a-z 0-9 _ . -, beginning with a letter or digit"
 _HASH = re.compile(r"blake2b:([0-9a-f]{64})", re.ASCII | re.IGNORECASE)
 
-# What the file held when it was last without fault: memory that the arbiter shares with all it forks. A worker that
-# starts while the file is broken serves with the keys that the others have, instead of stopping the server; a copy made
-# by the fork could bring back a key that was taken out since. Nobody takes a lock: a record that two wrote at once does
-# not fit its digest, and is written again within LOOK_EVERY_S.
+# The last faultless content of the file, in memory that the arbiter shares with all its workers. A worker that starts
+# while the file is broken serves with the keys that the others have, instead of stopping the server. A copy made by the
+# fork was refused: it could bring back a key that was taken out since. There is no lock: if two workers write at once,
+# the record does not match its digest, and is written again within LOOK_EVERY_S.
 _last_good = mmap.mmap(-1, hashlib.blake2b.MAX_DIGEST_SIZE + 4 + FILE_MAX_BYTES)
 
 
@@ -76,7 +76,7 @@ class ApiKey:
 
 
 def new_key(scopes: Iterable[str], key_id: str | None = None) -> tuple[str, ApiKey]:
-    """A fresh key and what is stored of it; ValueError for an id that cannot be one."""
+    """A fresh key, and its entry to store; ValueError for an invalid id."""
     if key_id is None:
         key_id = f"key-{secrets.token_hex(4)}"
     if not KEY_ID.fullmatch(key_id):
@@ -86,15 +86,15 @@ def new_key(scopes: Iterable[str], key_id: str | None = None) -> tuple[str, ApiK
 
 
 def redact(text: str) -> str:
-    """The text without what looks like our keys: clients write them into paths, queries and broken headers too."""
+    """The text without anything that looks like our keys, which clients write into paths, queries and headers too."""
     return _KEY.sub(KEY_PREFIX + "…", text) if KEY_PREFIX in text else text
 
 
 class Keys:
-    """The keys of one process, from a file, from entries given directly, or both; looked up by every request.
+    """The keys of one process, from a file, from entries given directly, or both; every request looks one up.
 
-    Raises ConfigError with all faults when it is made. Later a faulty or missing file leaves the keys as they were and
-    is logged, once for each fault. Thread-safe: a table is never changed, it is exchanged.
+    The constructor raises ConfigError with all faults. Later, a faulty or missing file leaves the keys as they were and
+    is logged, once for each fault. Thread-safe: a table is never changed, only replaced.
     """
 
     def __init__(self, file: str | None, entries: str | None, *, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -113,7 +113,7 @@ class Keys:
             _remember(file, self._content)
 
     def find(self, key: str) -> ApiKey | None:
-        """What is stored of this key, None for one that is not known. 2 µs, and 20 more once a second."""
+        """The entry of this key, None for an unknown one. 2 µs, and 20 more once a second."""
         if self._clock_s() >= self._look_at_s and self._looking.acquire(blocking=False):
             try:
                 self._look_at_s = self._clock_s() + LOOK_EVERY_S
@@ -165,7 +165,7 @@ class Keys:
         return content
 
     def _parse(self, content: bytes) -> dict[bytes, ApiKey]:
-        """Every key by its digest. ConfigError names each fault by its place, never by its text: it could be a key."""
+        """Every key by its digest. ConfigError names each fault by its place, not by its text, which could be a key."""
         lines = [
             (f"{FILE_VARIABLE}={self._file}, line {number}", line)
             for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-# What an event costs a worker: 19 bytes in a store of many (benchmarks/README.md), and some for what is not yet sealed.
+# An event costs a worker 19 bytes in a store of many (benchmarks/README.md); the rest is for events not yet sealed.
 EVENT_BYTES: Final = 24
 
 # The part of the memory that events may take. The rest is for bodies, replays, compactions, the system's cache and
@@ -87,6 +87,6 @@ def _crowd(core: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
 
 
 def default_max_events(workers: int, memory: int | None = None) -> int:
-    """How many events `workers` processes, each of which holds all of them, may hold."""
+    """How many events may be held by `workers` processes, each of which holds all of them."""
     memory = memory_bytes() if memory is None else memory
     return max(1, int(memory * EVENTS_SHARE) // workers // EVENT_BYTES)

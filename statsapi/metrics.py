@@ -1,15 +1,15 @@
 """What the workers count about themselves, in memory that all of them share, and how Prometheus reads it.
 
-Each worker adds to a row of float64 cells of its own; whoever is scraped adds up the rows. So every worker answers with
-the same totals. A row belongs to a slot, not to a process: the worker that takes a dead one's slot goes on adding to
-its cells. Nothing has to be carried over when a worker is killed, and nothing is left behind, where prometheus_client's
-multiprocess mode leaves a file for every process there ever was.
+Each worker adds to its own row of float64 cells; the worker that is scraped adds up the rows. So every worker answers
+with the same totals. A row belongs to a slot, not to a process: the worker that takes a dead one's slot goes on adding
+to its cells. Nothing has to be carried over when a worker is killed, and nothing is left behind. prometheus_client's
+multiprocess mode leaves a file for every process that ever was.
 
     row     requests: route x status | request seconds: route x (buckets, sum) | event counters | timings | gauges
 
-Sums are whole numbers below 2**53, or seconds. A cell is 8 aligned bytes, written in one go: a reader sees the old
-value or the new one, and a worker that is killed leaves one of the two. The columns are fixed here, in a module that
-the arbiter imports before it forks: workers of before and after a reload agree on them.
+Sums are whole numbers below 2**53, or seconds. A cell is 8 aligned bytes, written at once: a reader sees the old value
+or the new one, and a worker that is killed leaves one of the two. The columns are fixed here. The arbiter imports this
+module before it forks, so workers from before and after a reload agree on them.
 
 A new arbiter (a restart, USR2) counts from zero, which Prometheus takes for the counter reset that it is.
 """
@@ -41,7 +41,7 @@ from statsapi.engine.summary import Summary
 from statsapi.model import MINUTE_US
 from statsapi.routes import ROUTES
 
-# What has no row in the table of routes counts as this.
+# Requests without a row in the table of routes count as this.
 OTHER: Final = len(ROUTES)
 _ROUTE_NAMES: Final = (*((route.method, route.path) for route in ROUTES), ("other", "other"))
 
@@ -63,7 +63,7 @@ _ACCEPTED: Final = (
     "expired (before everything kept), ahead (more than a minute ahead of the clock)."
 )
 _EVENTS: Final = (
-    ("rejected", "Events refused for what they say; those refused along with them are not counted."),
+    ("rejected", "Events refused as invalid; valid events of the same request are not counted."),
     ("duplicate", "Events left out by deduplication."),
 )
 _TIMINGS: Final = (
@@ -83,7 +83,7 @@ _BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
 _LOST: Final = _BROKEN + 1  # how many records, at least; since when; when that was noticed (µs since 1970, 0: never)
 _STEPS: Final = _LOST + 3  # of the clock, forward or back
 _CLOCK: Final = _STEPS + 1  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
-# The clock samples of the last minutes, by minute: for the worker that comes next, which has seen nothing stand yet.
+# The clock samples of the last minutes, one a minute, for the next worker, which has not seen the clock stand yet.
 _SAMPLES: Final = _CLOCK + 2
 _SAMPLES_KEPT: Final = 16
 CELLS: Final = _SAMPLES + 2 * _SAMPLES_KEPT
@@ -99,12 +99,12 @@ class Table:
         self._rows: NDArray[np.float64] = np.frombuffer(shared, np.float64, offset=8).reshape(slots, CELLS)
 
     def take(self, slot: int) -> None:
-        """Before the slot's worker is forked. What the slot counted stays; what it showed of its worker goes."""
+        """Before the slot's worker is forked. The slot's counts stay; the gauges of its last worker go."""
         self._used[0] = max(self._used[0], slot + 1.0)
         self.leave(slot)
 
     def leave(self, slot: int) -> None:
-        """The slot's worker is gone; what it counted stays."""
+        """The slot's worker is gone; its counts stay."""
         self._rows[slot, [_CAUGHT_UP_S, _CLOCK, _CLOCK + 1]] = 0.0
 
     def row(self, slot: int) -> memoryview[float]:
@@ -117,7 +117,7 @@ class Table:
 
 
 class Metrics:
-    """Counts for one worker: in plain memory, until `share` gives it a row that the others see. Any thread may call."""
+    """The counts of one worker: in plain memory, until `share` gives it a row that the others see. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # cells[at] += 1 is three steps
@@ -125,7 +125,7 @@ class Metrics:
         self._cells: memoryview[float] = memoryview(bytearray(8 * CELLS)).cast("d")
 
     def share(self, table: Table, slot: int) -> None:
-        """Count in that slot from now on, and answer with the totals of the table."""
+        """Count in that slot from now on; scrapes show the totals of the table."""
         self._table, self._cells = table, table.row(slot)
 
     def request(self, route: int, status: str, seconds: float) -> None:
@@ -140,7 +140,7 @@ class Metrics:
             cells[first + len(_BUCKET_NAMES)] += seconds
 
     def recorded(self, placed: Placed, duplicates: int, append_s: float) -> None:
-        """One append, where its events lay, and how many besides were left out as duplicates. 0.8 µs."""
+        """One append: where its events lay, how many more were left out as duplicates, how long it took. 0.8 µs."""
         recent, older, expired, ahead = placed
         cells = self._cells
         bucket_at = _TIMINGS_AT + bisect_left(BUCKETS, append_s)
@@ -180,7 +180,7 @@ class Metrics:
             self._cells[_BROKEN] += 1.0
 
     def lost(self, records: int | None, since_us: int | None, noticed_us: int) -> None:
-        """Acknowledged records are gone. Each worker finds that out by itself: the largest count is shown."""
+        """Acknowledged records are gone. Each worker notices that by itself; a scrape shows the largest count."""
         with self._lock:
             cells = self._cells
             cells[_LOST] += records or 1
@@ -188,13 +188,13 @@ class Metrics:
             cells[_LOST + 2] = noticed_us
 
     def last_lost(self) -> tuple[int, int | None, int] | None:
-        """What any worker lost so far: how many records, since when, and when that was last noticed."""
+        """The loss that any worker noticed so far: how many records, since when, and when it was last noticed."""
         rows = self._rows_now()[:, _LOST : _LOST + 3]
         records, since_us, noticed_us = rows[rows[:, 2].argmax()].tolist()
         return (int(rows[:, 0].max()), int(since_us) or None, int(noticed_us)) if records else None
 
     def clock_stepped(self) -> None:
-        """The engine's clock jumped. Each worker sees that by itself: the largest count is shown."""
+        """The engine's clock jumped. Each worker sees that by itself; a scrape shows the largest count."""
         with self._lock:
             self._cells[_STEPS] += 1.0
 
@@ -203,7 +203,7 @@ class Metrics:
         self._cells[_CLOCK + 1] = ahead_us / 1e6
 
     def share_clock_sample(self, sample: Sample) -> None:
-        """Keep it for workers to come: of each minute the latest time, and the smallest offset."""
+        """Keep it for future workers: of each minute the latest time, and the smallest offset."""
         at = _SAMPLES + sample.monotonic_us // MINUTE_US % _SAMPLES_KEPT * 2
         with self._lock:
             cells = self._cells

@@ -14,7 +14,7 @@ from statsapi.routes import OPEN, scope_of
 
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
-# A browser's script may send and read these across origins, beside those that it always may.
+# Headers that a browser's script may send and read across origins, beside those that it always may.
 _CORS_SENT: Final = [
     "Authorization",
     "Content-Encoding",
@@ -35,10 +35,10 @@ _CORS_READ: Final = [
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
-    """Guard the app's routes. Before others that ask who calls: `g.key_id`, where there is one.
+    """Guard the app's routes. Hooks registered later find the caller's key id as `g.key_id`, where there is a key.
 
-    Between finding out who calls and refusing, requests are counted against their rate limit: one that is refused
-    counts too, for its address where the key is not known.
+    Rate limits count a request after its caller was identified and before it is refused: a refused request counts too,
+    by its address where the key is not known.
     """
     if settings.cors_origins:
         CORS(
@@ -70,8 +70,8 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
 
 
 def _identify(keys: Keys) -> Response | None:
-    """Find out who calls, `g.key_id`. 401 without a key that is known, 403 without the scope. 5 µs."""
-    asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up each time
+    """Identify the caller: sets `g.key_id`. 401 without a known key, 403 without the scope. 5 µs."""
+    asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up at each use
     rule = asked.url_rule
     # A preflight cannot carry a key, and an unknown path has nothing to guard: they go on to 200, 404 and 405.
     if rule is None or asked.method == "OPTIONS":
@@ -103,4 +103,6 @@ def _presented(environ: dict[str, str]) -> str | None:
     authorization = environ.get("HTTP_AUTHORIZATION", "")
     if authorization[:7].lower() == "bearer ":
         return authorization[7:].strip()
-    return environ.get("HTTP_X_API_KEY", "").strip()  # also beside Basic, which a proxy may want for itself
+    return environ.get(
+        "HTTP_X_API_KEY", ""
+    ).strip()  # also beside Authorization: Basic, which a proxy may need for itself

@@ -1,7 +1,7 @@
-"""What a body or a text is that cannot be read as what it was sent as, and what to send instead.
+"""Guesses what an unreadable body or value is, and says what to send instead.
 
-Nothing is read any differently for it: these are guesses, good enough to lead a person who met a refusal. They look at
-a body's first 4 KiB, and are asked on the way to a refusal only.
+Guesses never change how a body is read; they only help a person whose request was refused. They look at the first 4 KiB
+of a body, and are made for a refusal only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 _HEAD_BYTES: Final = 4096
 _EAT_LINE_ENDS: Final = "curl's -d @FILE takes the line ends out: send the file with --data-binary @FILE"
 
-# What files begin with that are no text, and what to do about them.
+# How binary files begin, what they are, and what to do about them.
 _MAGIC: Final = (
     (b"\x1f\x8b", "gzip", "say so with the header Content-Encoding: gzip (curl: -H 'Content-Encoding: gzip')"),
     (b"PK\x03\x04", "a zip archive, as .xlsx and .ods are", "unpack it, or save the sheet as CSV"),
@@ -46,7 +46,7 @@ _MOMENT: Final = r"(?:\d{4}-\d\d-\d\d[^,;\t|\n]*|\d{1,2}[./]\d{1,2}[./]\d{4}[^,;
 
 
 class _Text(NamedTuple):
-    """Text that matches is `form`, where it is one of ours, and else what `cure` says."""
+    """A kind of text: `form` is its media type, if we take it, and `cure` says what it is or what to do."""
 
     pattern: re.Pattern[str]
     form: str | None
@@ -57,7 +57,7 @@ def _text(pattern: str, cure: str, form: str | None = None) -> _Text:
     return _Text(re.compile(pattern), form, cure)
 
 
-# Without its last quote too: looking for that from each escaped one took 0.1 s for 4 KiB of them.
+# The closing quote is optional: with a required one, 4 KiB of escaped quotes took 0.1 s.
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _OBJECT: Final = _text(r"\{", "is a JSON object", JSON)
 _EVENT: Final = _text(r"\{[^{}\[\]]*\}\s*\Z", "is a single event", JSON)
@@ -66,7 +66,7 @@ _SPREAD: Final = _text(
     "is JSON objects spread over several lines: put each on one line (jq -c), or all into one array (jq -s)",
 )
 
-# The first that matches. What a text may be taken for goes from the narrow to the wide.
+# The first that matches counts, so narrow patterns stand before wide ones.
 _TEXTS: Final = (
     _text(r"@[^\s{}\[\]]+\s*\Z", "is the name of a file, not the file: send it with curl's --data-binary @FILE"),
     _text(r"--[^\n]+\r?\nContent-Disposition:", "is a form's upload (curl -F): send it with --data-binary @FILE"),
@@ -146,7 +146,7 @@ _TEXTS: Final = (
 
 
 def unreadable(body: bytes) -> str | None:
-    """What a body is that is no text, or text of two and more bytes a letter, and what to do; None for other text."""
+    """What a binary body, or UTF-16 or UTF-32, is and what to do; None for other text."""
     for magic, name, remedy in _MAGIC:
         if body.startswith(magic):
             return f"looks like {name}: {remedy}"
@@ -163,7 +163,7 @@ def cure(body: bytes, sent_as: str | None) -> str | None:
         return f"The body {found}."
     text = body[:_HEAD_BYTES].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
     if text[:1] in ("[", "{"):
-        text = _STRING.sub('""', text)  # what stands in a string is no fault of the JSON
+        text = _STRING.sub('""', text)  # the contents of strings are no fault of the JSON
     for known in _TEXTS:
         if known.pattern.match(text):
             if sent_as == NDJSON and known in (_EVENT, _OBJECT):
@@ -293,7 +293,7 @@ def _is_moment(field: str) -> bool:
 
 
 def quoted_delimiter(body: bytes) -> str:
-    """What to do where quoted fields have something else between them than commas; nothing where they have not."""
+    """What to do where quoted fields are separated by something else than commas; else nothing."""
     first = body[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[0]
     for delimiter, called in _DELIMITERS.items():
         if (f'"{delimiter}' if delimiter != " " else '" "') in first:
@@ -330,7 +330,7 @@ _GROUPED: Final = re.compile(r"[+-]?\d{1,3}(?:([,.' \u00a0\u202f\u2009])\d{3})+(
 
 
 def why_no_number(value: object) -> str:
-    """What to write instead of a value that is no number."""
+    """What to write instead of a value that is not a number."""
     if not isinstance(value, str):
         kinds = {bool: "true or false", list: "an array", dict: "an object"}
         return f"must be a number such as 42.5, not {kinds.get(type(value), 'that')}"
@@ -369,7 +369,7 @@ def why_no_number(value: object) -> str:
 
 
 def _without_separators(text: str) -> str | None:
-    """1234.5 of 1,234.5 and 1.234,5; None where there are none, or none that are beyond doubt."""
+    """1234.5 for 1,234.5 and 1.234,5; None without separators, and where they have two readings."""
     grouped = _GROUPED.fullmatch(text)
     if grouped is None or grouped[1] == grouped[2]:
         return None

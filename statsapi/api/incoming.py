@@ -54,7 +54,7 @@ def mark_stale(age_s: float) -> None:
 
 def load_query(schema: StrictSchema) -> dict[str, Any]:
     """The query through `schema`; a parameter given twice is refused, as one of them would be ignored."""
-    if schema.defaults is not None and not request.environ.get("QUERY_STRING"):  # most requests: 30 µs saved
+    if schema.defaults is not None and not request.environ.get("QUERY_STRING"):  # most requests; saves 30 µs
         return dict(schema.defaults)
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
     if repeated:
@@ -92,7 +92,7 @@ def read_body(limit_bytes: int) -> bytes:
 
 def require_json(body: bytes) -> None:
     """415 for another media type; a missing Content-Type counts as JSON."""
-    if request.environ.get("CONTENT_TYPE") == "application/json":  # most requests: two properties saved
+    if request.environ.get("CONTENT_TYPE") == "application/json":  # most requests; saves two properties
         return
     if request.mimetype and not request.is_json:
         refusal = (

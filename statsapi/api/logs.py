@@ -1,8 +1,8 @@
-"""How log lines look. Plain is Gunicorn's own form; JSON is one object a line, tracebacks included. In either, what is
-logged while a request is answered carries its id, and nothing that looks like an API key is written: both are found out
-when a line is written, and cost a request without one nothing.
+"""How log lines look. Plain is Gunicorn's own form; JSON is one object a line, tracebacks included. In both, lines that
+are logged while a request is answered carry its id, and anything that looks like an API key is left out. Both happen
+when a line is written: a request that logs nothing pays nothing.
 
-A Formatter of the standard library: what python-json-logger has beyond it (renaming, encoders) is not needed here.
+Formatters of the standard library: python-json-logger offers more (renaming, encoders), which is not needed here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ access.setLevel(logging.INFO)  # of its own, so that --log-level=warning does no
 
 
 class PlainFormatter(logging.Formatter):
-    """Another formatter's lines; the first of what is logged during a request ends with its request_id."""
+    """Another formatter's lines. During a request, the first line of each message ends with the request_id."""
 
     def __init__(self, form: logging.Formatter | None) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class PlainFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """{"time", "level", "logger", "pid", "message", …}; what is logged during a request carries its request_id."""
+    """{"time", "level", "logger", "pid", "message", …}; during a request also its request_id."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -76,6 +76,6 @@ def note_request(fields: dict[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
-    """Quoted where it would not stand as one word: a path may hold anything, line ends too."""
+    """Quoted unless it is one plain word: a path may hold anything, line ends too."""
     text = "-" if value is None else str(value)
     return text if text.isprintable() and text.isascii() and not set(' "=') & set(text) else json.dumps(text)

@@ -1,7 +1,7 @@
-"""What the answer to a recording tells of events that were taken and do not show in the default window.
+"""Notes in the answer to a recording: about events that were taken but do not show in the default window.
 
-They lie before it, before everything kept, or ahead of the clock (see engine.placement): often because their timestamps
-have no offset and so were read as UTC. An event that shows has nothing told of it, and costs nothing here.
+Such events lie before that window, before everything kept, or ahead of the clock (see engine.placement), often because
+their timestamps have no offset and were read as UTC. Events that show get no note, and cost nothing here.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from statsapi.times import format_duration, format_timestamp, has_offset, spell_
 
 STORED: Final = "Event stored successfully"
 
-# As many events are told of one by one as faults are named. An answer is kept under the idempotency key: 20 kB then.
+# At most this many events get a note each, as with faults. Such an answer has 20 kB, and is kept under the idempotency
+# key.
 NOTED_MAX: Final = ERRORS_NAMED_MAX
 
-# Local clocks are at most this far from UTC. A timestamp without an offset that lies further outside the window would
-# not have shown with any offset, so its reading is not what moved it out.
+# Local clocks are at most this far from UTC. A timestamp that lies further outside the window would not show with any
+# offset, so reading it as UTC did not move it out.
 _BEHIND_UTC_MAX_US: Final = 12 * HOUR_US
 _AHEAD_OF_UTC_MAX_US: Final = 14 * HOUR_US
 
@@ -38,7 +39,7 @@ _WINDOWS_US: Final = (
 
 
 def event_message(recorded: Recorded, ts_us: int, written: object, settings: Settings) -> str:
-    """What is said of one event; `written` is its timestamp as the client wrote it."""
+    """The message about one event; `written` is its timestamp as the client wrote it."""
     bounds = recorded.bounds
     shows = bounds.place(ts_us) is RECENT
     lies = "" if shows else _lies(bounds, ts_us, _in_reach(bounds, ts_us) and not has_offset(written), settings)

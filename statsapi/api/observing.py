@@ -1,7 +1,8 @@
-"""What happens around every answer: it is counted in the metrics, noted in the access log where that is on, and gets
-the headers that all carry.
+"""Wraps every answer: counts it in the metrics, writes the access log where that is on, and adds the headers that all
+answers carry.
 
-Around Flask, not by its hooks: before_request and after_request cost an event 5 µs, this 4, and it sees every answer.
+It is WSGI middleware, not Flask hooks: before_request and after_request cost an event 5 µs, this costs 4, and it sees
+every answer.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from statsapi.routes import ROUTES
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-_GIVEN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_USABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 
 # Nothing may be loaded, framed or sent from a page, unless its own answer says otherwise.
 HTML_POLICY: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 def register(app: Flask) -> None:
-    """Watch every answer. X-Request-ID is the client's or the proxy's where it has a usable one, or a new one."""
+    """Watch every answer. Its X-Request-ID is the request's, where that has a usable one, else a new one."""
     service = app.extensions["statsapi"]
     metrics = service.metrics
     note = _note_access if service.settings.access_log else None
     answer = app.wsgi_app
-    # Unique, not secret. A count, as asking the system for randomness each time lets go of the interpreter.
+    # Unique, not secret: a count, as asking the system for random bytes releases the interpreter lock each time.
     prefix = ""
     numbers = itertools.count()
 
@@ -43,15 +44,15 @@ def register(app: Flask) -> None:
         nonlocal prefix
         began_s = perf_counter()
         request_id = environ.get("HTTP_X_REQUEST_ID")
-        if request_id is None or _GIVEN_ID.fullmatch(request_id) is None:
-            if not prefix:  # not before the first request: by then no process is forked from this one any more
+        if request_id is None or _USABLE_ID.fullmatch(request_id) is None:
+            if not prefix:  # made with the first request, after the last fork: else all workers had the same one
                 prefix = secrets.token_hex(8)
             request_id = f"{prefix}-{next(numbers):x}"
         environ[REQUEST_ID] = request_id
         noted: list[Any] = []
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            # Flask's contexts still stand here; a moment later the request is gone.
+            # Flask's contexts are still there; after start_response they are gone.
             metrics.request(_row(environ), status[:3], perf_counter() - began_s)
             if note is not None:
                 noted[:] = status, g.get("key_id")
@@ -67,7 +68,7 @@ def _secured(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """An answer's headers, with those that every answer carries. 1 µs, where Flask's after_request takes 4."""
     held = {name.lower(): value for name, value in headers}
     added = [("X-Content-Type-Options", "nosniff")]
-    # Every answer is as of now, and some are for one key only; what may be kept (a static file) says so itself.
+    # Answers are as of now, and some are for one key only. What may be cached (a static file) says so itself.
     if "cache-control" not in held:
         added.append(("Cache-Control", "no-store"))
     if held.get("content-type", "").startswith("text/html"):
@@ -85,7 +86,7 @@ def _note_access(
     status: str,
     key_id: str | None,
 ) -> Iterable[bytes]:
-    """Write the line when the answer has been handed over. The query is left out: it may hold what is secret."""
+    """Write the line when the answer has been handed over. The query is left out: it may hold secrets."""
     sent_bytes = 0
 
     def counted() -> Iterable[bytes]:
@@ -111,7 +112,7 @@ def _note_access(
     return ClosingIterator(counted(), [done] if closing is None else [closing, done])
 
 
-# HEAD counts as the GET that answers it; what is not here, Flask's own OPTIONS among it, as OTHER.
+# HEAD counts as the GET that answers it. All else is OTHER, Flask's own answers to OPTIONS too.
 _ROWS: Final = {(route.rule, route.method): row for row, route in enumerate(ROUTES)}
 _ROWS.update({(rule, "HEAD"): row for (rule, method), row in _ROWS.items() if method == "GET"})
 
@@ -125,5 +126,5 @@ def _row(environ: WSGIEnvironment) -> int:
 
 
 def reject(events: int) -> None:
-    """Count events that were refused for what they say."""
+    """Count events that were refused as invalid."""
     current_app.extensions["statsapi"].metrics.rejected(events)

@@ -1,7 +1,8 @@
 """The API's description, OpenAPI 3.1, at /openapi.json, and pages to try it out at /docs.
 
-Parameters and bodies are derived by apispec from the very marshmallow schemas that validate them; what is written by
-hand here is what no schema knows: answers, headers, media types. Built with the first request for it, in some 20 ms.
+Methods, paths, scopes and summaries come from the table of routes. apispec derives parameters and bodies from the very
+marshmallow schemas that validate them. Answers, headers and media types are written here by hand, as no schema knows
+them. The description is built with the first request for it, in some 20 ms.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from statsapi.api.schemas import STATS, StrictSchema
 from statsapi.routes import OPEN, Route, served
 from statsapi.times import format_timestamp
 
-# BaseLayout: the other one has a bar to look at descriptions elsewhere, which the page's policy does not allow.
-# No OAuth here; the package would write an absolute URL for it, made of the Host that the client sent.
+# BaseLayout: StandaloneLayout has a bar that loads descriptions from elsewhere, which the page's policy forbids.
+# No oauth2RedirectUrl: the package would write an absolute URL, made of the Host that the client sent.
 _PAGES: Final = {"app_name": "statsapi", "validatorUrl": None, "layout": "BaseLayout", "oauth2RedirectUrl": None}
 docs: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", _PAGES)
 
 Json = dict[str, Any]
 
 _JSON: Final = "application/json"
-_EXAMPLE_MOMENT: Final = "2025-11-21T07:45:00Z"  # now, in what is answered: an example that is tried out must count
+_EXAMPLE_MOMENT: Final = (
+    "2025-11-21T07:45:00Z"  # replaced by the present in answers: an example that is tried out must count
+)
 _EXAMPLE: Final[Json] = {"timestamp": _EXAMPLE_MOMENT, "value": 42.5}
 
 # The groups of the pages, by the module that answers.
@@ -50,7 +53,7 @@ _NUMBER: Final[Json] = {"type": ["number", "null"]}
 _NAME: Final[Json] = {"type": "string", "description": "a series"}
 _NEXT: Final[Json] = {"type": ["string", "null"], "description": "for the next page; null on the last"}
 
-# What every operation may answer besides, and what only those with a body, or that record, may.
+# The problems that every operation may answer, and those of operations with a body.
 _ALWAYS: Final = (401, 403, 422, 429, 500, 503)
 _WITH_BODY: Final = (400, 413, 415)
 
@@ -67,7 +70,7 @@ _PROBLEMS: Final = {
     429: "More requests than STATSAPI_RATE_LIMIT allows.",
     500: "A fault of the service, which has been logged.",
     503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded.",
-    507: "A limit on what is kept was reached; nothing was recorded, and what is kept can be read.",
+    507: "A limit on the stored events or series was reached; nothing was recorded, stored events can be read.",
 }
 _ABOUT: Final = (
     "Exact rolling-window statistics over timestamped events. Record one with `POST /event`, then ask "
@@ -391,7 +394,7 @@ def _describe_route(route: Route, operation: _Operation, converter: Any) -> Json
 
 
 def _own_json_schema(self: Any, field: Any, **kwargs: Any) -> Json:
-    """What a field of ours says about itself, for apispec knows marshmallow's own only."""
+    """What our own fields say about themselves: apispec knows marshmallow's fields only."""
     said: Json = getattr(field, "json_schema", {})
     return said
 
@@ -438,7 +441,7 @@ def describe(*, with_debug: bool) -> bytes:
 
 
 def _problem_example(status: int) -> Json:
-    """A real one: of each type that a status has, the one that clients meet first."""
+    """A real one: of the problems with this status, the one that clients meet most often."""
     code, title = problems.usual(status)
     body = {"type": f"urn:statsapi:problem:{code}", "title": title, "status": status, "detail": _PROBLEMS[status]}
     if status == 422:
@@ -460,7 +463,7 @@ _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 @docs.after_request
 def _allow_only_own_scripts(response: Response) -> Response:
-    """The page has one inline script, the package's: it and the files beside it may run, nothing else is loaded."""
+    """The page has one inline script, the package's. It and the files beside the page may run, nothing else."""
     if response.mimetype == "text/html":
         hashes = [hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(response.get_data())]
         allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)

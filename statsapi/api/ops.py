@@ -1,4 +1,4 @@
-"""What is asked about the service itself."""
+"""Questions about the service itself: what it offers, whether it is well, what it counted."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def index() -> dict[str, Any]:
 
 
 def healthz() -> dict[str, Any]:
-    """The process answers. Looks at nothing else: who restarts on it must not restart for a journal that is away."""
+    """The process answers. It looks at nothing else: a supervisor must not restart it because the journal is away."""
     return {"status": "ok"}
 
 
 def readyz() -> dict[str, Any]:
     """The journal can be written and the replay is done; else 503 with the reason, also while shutting down.
 
-    Beside that it tells of a clock that jumped and of records that were lost, where there were any.
+    The answer also reports a clock that jumped, and records that were lost.
     """
     service().check_ready()
     return {"status": "ready"} | service().notices()

@@ -3,8 +3,8 @@
     {"type": "urn:statsapi:problem:validation", "title": "…", "status": 422, "detail": "what to do",
      "errors": [{"field": "value", "reason": "must be a number"}]}
 
-`type` is stable and made for programs; `title` and `detail` are for people. `errors` is there where single fields or
-items are at fault.
+`type` is stable and made for programs; `title` and `detail` are for people. `errors` names the fields or items at
+fault, where there are such.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_ex
 from statsapi import errors
 from statsapi.keys import redact
 
-# So many faults are named in an answer, and how many there are.
+# An answer names at most this many faults, and says how many there are.
 ERRORS_NAMED_MAX: Final = 100
 
 # The most specific class wins. Of those with one status, the one that clients meet most often comes first.
@@ -60,8 +60,8 @@ def problem(
 
 
 def encode(status: int, code: str, title: str, detail: str, **members: Any) -> bytes:
-    """The one body shape. `members` (errors, outcome, …) follow the standard ones. What a client wrote is told back in
-    places, but no key: problems end up in the logs of those who called.
+    """The body of every problem. `members` (errors, outcome, …) follow the standard ones. API keys that a client wrote
+    into its request are not repeated: problems end up in clients' logs.
     """
     body = {
         "type": f"urn:statsapi:problem:{code}",
@@ -74,7 +74,7 @@ def encode(status: int, code: str, title: str, detail: str, **members: Any) -> b
 
 
 def code_of(title: str) -> str:
-    """The code of what HTTP itself has a name for: "Not Found" is not-found."""
+    """The code of a status that HTTP has a name for: "Not Found" is not-found."""
     return title.lower().replace(" ", "-")
 
 
@@ -88,7 +88,7 @@ def usual(status: int) -> tuple[str, str]:
 
 
 def unreadable(error: Exception) -> Response:
-    """For what the server in front found wrong while the body was read. What follows cannot be told apart from it."""
+    """Gunicorn found a fault in the body while it was read. The connection closes: where the next begins is unknown."""
     detail = f"The body could not be read: {error}; nothing was recorded."
     return problem(400, "bad-request", "Bad Request", detail, headers={"Connection": "close"})
 
@@ -146,7 +146,7 @@ def _refused(error: errors.StatsError) -> Response:
 
 
 def _http(error: HTTPException) -> Response:
-    """What Flask and Werkzeug refuse: 404, 405, 413, 415, and 500 for anything that was not foreseen."""
+    """What Flask and Werkzeug refuse: 404, 405, 413, 415; and 500 for every exception that nothing else handles."""
     status = error.code or 500
     title = error.name  # Werkzeug's, for http.HTTPStatus has other phrases in Python 3.13
     detail = _HTTP_DETAIL.get(status) or error.description or title

@@ -1,11 +1,13 @@
-"""memory:// in one process alone: what another server than ours, or another configuration, tells of its processes.
+"""Refuses to answer from memory:// where several processes would, each from its own events.
 
-Our gunicorn.conf.py refuses a second worker at start. Elsewhere it can be known from two things only:
+Our gunicorn.conf.py refuses a second worker at start. Under another server or configuration, two things show that there
+are several processes:
 
 - `wsgi.multiprocess`, with which a server says that other processes may answer as well;
 - the listening socket. Processes that share one were forked by the same server, so each would answer some of the
-  requests. The first to be asked binds a name made of the socket's inode, which no other can while it lives. Two
-  services on other ports, or test clients without a port, have nothing in common and are left alone. Linux only.
+  requests. The first process that is asked binds a name made of the socket's inode; no other process can bind it while
+  that one lives. Services on different ports, and test clients without a port, share no socket and do not disturb each
+  other. Linux only.
 """
 
 from __future__ import annotations
@@ -40,9 +42,10 @@ _TO_DO: Final = (
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Refuse what touches events, and /readyz, where another process may hold others. Nothing with other journals.
+    """Refuse what touches events, and /readyz, where another process may hold other events. Other journals: no-op.
 
-    Around Flask, at 0.25 µs a request; the hook that refuses costs some 6 µs and is there only once it is needed.
+    The check wraps Flask and costs 0.25 µs a request. The hook that refuses costs some 6 µs, and is added only when
+    it is needed.
     """
     if not engine_of(settings.journal).single_process:
         return
@@ -80,7 +83,9 @@ def _refuse() -> None:
 
 
 class Claim:
-    """This process's claim to every socket that it listens at: one for all applications in it, given up at its end."""
+    """This process's claim to every socket that it listens at. All applications of a process share one; it ends with
+    the process.
+    """
 
     _lock: Final = threading.Lock()
     _names: Final[dict[int, socket.socket]] = {}  # by the listening socket's inode
@@ -90,7 +95,7 @@ class Claim:
         self._held_by = 0
 
     def is_held(self) -> bool:
-        """Whether no other process claimed one of these sockets before. Some 0.2 ms until it is so, then 0.16 µs."""
+        """Whether no other process claimed one of these sockets before. 0.2 ms until it is claimed, then 0.16 µs."""
         if self._held_by == os.getpid():
             return True
         with self._lock:

@@ -1,4 +1,4 @@
-"""Rate limits by Flask-Limiter: so many requests per API key, or per address, whichever worker they reach.
+"""Rate limits by Flask-Limiter: at most N requests per API key, or per address, whichever worker they reach.
 
 Off unless STATSAPI_RATE_LIMIT says otherwise. Then each request is counted in one place that all workers share: a small
 SQLite file beside the journal (the `limits` library has no such storage), or for more than one machine Redis, the
@@ -28,15 +28,15 @@ from statsapi.routes import HEALTH, READY
 
 logger = logging.getLogger("statsapi")
 
-# Asked from the same network, Redis answers in less than a millisecond. So long to connect, and so long for each
-# command, of which a request has two; the first that fails is the last.
+# Timeout of a connect and of each command. A request sends two commands; the first failure ends it. In the same network
+# Redis answers in less than a millisecond.
 REDIS_TIMEOUT_S: Final = 0.2
 
-# After a failure the counters are left alone for so long. Then one request of the process tries them, no other waits.
+# After a failure nobody asks the storage for this long. Then one request of the process tries it, and no other waits.
 RETRY_EVERY_S: Final = 1.0
 
 _BUSY_S = 2.0
-_SWEEP_EVERY = 1000  # increments of one process between two looks for what has expired
+_SWEEP_EVERY = 1000  # expired counters are deleted after this many increments of one process
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS hits (key TEXT PRIMARY KEY, count INTEGER, expires_s REAL) WITHOUT ROWID"
 _COUNT = """
@@ -113,12 +113,12 @@ _UNCOUNTED: Final = WindowStats(0.0, 0)
 
 
 class _Lenient(FixedWindowRateLimiter):
-    """The library's fixed windows, but what cannot be counted passes, which is logged once; and a request asks for its
-    window (what is left, until when) once, when it is counted.
+    """The library's fixed windows, with two changes. A request that cannot be counted passes, which is logged once. And
+    a request's window (how many are left, until when) is read once, when the request is counted.
 
-    Flask-Limiter's own ways do not do: `swallow_errors` asks a storage that is away at every request and logs a
-    traceback each time; `in_memory_fallback` does so for the requests under way, and may look for the storage again
-    only after a minute. Both ask Redis three times a request, this twice.
+    Flask-Limiter's own means were refused. With `swallow_errors` every request asks a storage that is away and logs a
+    traceback. With `in_memory_fallback` the requests under way do so too, and the storage may be tried again only after
+    a minute. Both ask Redis three times a request; this asks twice.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -169,9 +169,10 @@ STRATEGIES["statsapi"] = _Lenient
 def install(app: Flask, settings: Settings) -> None:
     """Count each request against settings.rate_limit, all but those for health, and answer 429 beyond it.
 
-    To be called once the hooks that find out who asks are there, and before any that refuse, so that those count too.
-    An answer tells what is left (`RateLimit`, `RateLimit-Policy`: draft-ietf-httpapi-ratelimit-headers). Of several
-    limits the one that is passed speaks, or else that of the shortest time.
+    Call it after the hook that identifies the caller is installed, and before any hook that refuses: refused requests
+    count too. Answers tell how many requests are left (`RateLimit`, `RateLimit-Policy`:
+    draft-ietf-httpapi-ratelimit-headers). With several limits, they are about the one that is exceeded, or else about
+    the one with the shortest period.
     """
     storage_uri, storage_options = _storage(settings)
 
@@ -188,7 +189,9 @@ def install(app: Flask, settings: Settings) -> None:
         default_limits=[
             Limit(settings.rate_limit or "", exempt_when=lambda: request.path in (HEALTH, READY), error_message=detail)
         ],
-        request_identifier=lambda: "statsapi",  # one count for all, unknown paths too; by endpoint it would pass them
+        request_identifier=lambda: (
+            "statsapi"
+        ),  # one count for all paths, unknown ones too, which a count by endpoint would let pass
         storage_uri=storage_uri,
         storage_options=storage_options,
         strategy="statsapi",

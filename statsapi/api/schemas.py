@@ -1,6 +1,6 @@
-"""JSON and query parameters <-> model: shapes and ranges. Rules that need state or a clock are the service's.
+"""JSON and query parameters <-> model: shapes and ranges. The service has the rules that need its state or a clock.
 
-A field of our own says in `json_schema` what it takes; openapi.py describes the API from these very schemas.
+Our own fields describe their input in `json_schema`; openapi.py describes the API from these very schemas.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Timestamp(fields.Field[int]):
             raise ValidationError(str(error)) from None
 
 
-# Behind a time, and at the end but for a zone's name or tag. Go writes it twice where the zone has no name. The
-# colons of 2025:11:21 07:45, as cameras write, are those of a date.
+# A space before an offset: it follows a time, and only a zone's name or tag may follow the offset. Go writes the offset
+# twice where the zone has no name. The first colons of 2025:11:21 07:45, as cameras write it, belong to the date.
 _LOST_PLUS: Final = re.compile(
     r"((?:[Tt]\d|[^\d:]\d\d?:).{0,24}?) (\d\d(?::?\d\d)?)(?: +\2)?(?= *(?:\Z|\[|\([^)]*\)\Z| [A-Z]{1,5}\b))", re.ASCII
 )
@@ -112,7 +112,7 @@ class CommaSeparated(fields.Field[list[Any]]):
             except ValidationError as error:
                 raise ValidationError([f"{echo(item)!r} {message}" for message in error.messages]) from None
         if len(set(loaded)) < len(loaded):
-            raise ValidationError("names one twice")
+            raise ValidationError("contains a value twice")
         return loaded
 
 
@@ -126,7 +126,7 @@ class Stats(CommaSeparated):
     }
 
     def __init__(self) -> None:
-        rule = validate.OneOf(STATS, error=f"is none of {', '.join(STATS)}; stats=all gives all of them")
+        rule = validate.OneOf(STATS, error=f"is not one of {', '.join(STATS)}; stats=all gives all of them")
         super().__init__(fields.String(validate=rule), len(STATS))
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
@@ -209,7 +209,7 @@ class Cursor(fields.Field[Position | None]):
             or not MIN_TS_US <= position.ts_us <= MAX_TS_US
             or not 0 <= position.shown < 2**53
         ):
-            raise ValidationError("is none that this service gave; take `next` of the page before")
+            raise ValidationError("is not a cursor of this service: give `next` of the page before")
         return position
 
 
@@ -231,7 +231,7 @@ class StrictSchema(Schema):
             "unknown": f"is not known here; known are: {known}",
             "type": f"must be a JSON object with the fields: {known}",
         }
-        # What an empty input loads to, where nothing is required. Not to be changed.
+        # What an empty input loads to; None where a field is required. Copy it, never change it.
         self.defaults = None if any(field.required for field in self.fields.values()) else self.load({})
 
 
@@ -305,7 +305,9 @@ class RangeQuery(SpanQuery):
         spans = [name for name in ("window", "windows", "start") if name in data]
         faults: dict[str, list[str]] = {}
         if len(spans) > 1:
-            faults = {name: ["goes alone: window, windows, or start and perhaps end"] for name in spans}
+            faults = {
+                name: ["cannot be combined: give window, windows, or start (with an optional end)"] for name in spans
+            }
         if "end" in data and "start" not in data:
             faults["end"] = ["needs a start"]
         if faults:

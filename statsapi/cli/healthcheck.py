@@ -14,7 +14,7 @@ TIMEOUT_S = 2.0
 
 
 def check(address: str, path: str = "/healthz") -> tuple[int, str]:
-    """The status of GET `path` at `address`, and the answer's text; OSError or HTTPException without one."""
+    """The status and text of the answer to GET `path` at `address`; OSError or HTTPException without an answer."""
     connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)
     if address.startswith("unix:"):
         connection.sock = socket.socket(socket.AF_UNIX)

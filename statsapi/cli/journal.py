@@ -1,4 +1,4 @@
-"""`python -m statsapi journal backup FILE | info | check | salvage NEW`: the journal that STATSAPI_JOURNAL names."""
+"""`statsapi journal backup FILE | info | check | salvage NEW`: the journal that STATSAPI_JOURNAL names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from statsapi.times import format_timestamp
 
 
 def add_to(commands: Any) -> None:
-    parser = commands.add_parser("journal", help="back up the journal, or say what is in it")
+    parser = commands.add_parser("journal", help="back up, inspect, check or salvage the journal")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     backup = actions.add_parser(
         "backup",
@@ -26,18 +26,18 @@ def add_to(commands: Any) -> None:
     backup.add_argument("file", metavar="FILE")
     backup.add_argument("--force", action="store_true", help="replace FILE if it is there")
     backup.set_defaults(run=_backup)
-    info = actions.add_parser("info", help="say where it is, how large, and what is in it")
+    info = actions.add_parser("info", help="print its place, size and contents in short")
     info.set_defaults(run=_info)
     check = actions.add_parser(
         "check",
-        help="read all of it, and say what is not what was written",
-        description="Read all of the journal, and say what in it is not what was written, one line each. "
-        "Exit status 0: everything is whole; 1: something is not. It may run beside the service.",
+        help="read all of it and name every damage",
+        description="Read all of the journal and compare every checksum; print one line for each damage. "
+        "Exit status 0: no damage; 1: damage was found. It may run beside the service.",
     )
     check.set_defaults(run=_check)
     salvage = actions.add_parser(
         "salvage",
-        help="save what is whole of a damaged one to a new file",
+        help="save the undamaged part of a journal to a new file",
         description="Save every record, roll-up and kept answer that is whole to a new journal, NEW, and say what is "
         "missing. The damaged one stays as it is. Stop the service first, and move NEW into its place then.",
     )
@@ -47,7 +47,7 @@ def add_to(commands: Any) -> None:
 
 def _open() -> contextlib.closing[Journal]:
     url = Settings.from_env().journal
-    # Not made where there is none: an empty backup made by mistake is worse than an error.
+    # create=False: an empty backup of a missing journal is worse than an error.
     return contextlib.closing(open_journal(url, create=False))
 
 
@@ -80,7 +80,7 @@ def _info(given: argparse.Namespace) -> int:
     return 0
 
 
-# How many damages are named; a lost sector of small records may be dozens.
+# At most this many damages are printed; a lost sector of small records may be dozens.
 _NAMED_MAX = 100
 
 

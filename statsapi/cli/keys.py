@@ -1,4 +1,4 @@
-"""`python -m statsapi keys new | check FILE`: make an API key, and find what is wrong in a file of them."""
+"""`statsapi keys new | check FILE`: make an API key, or find the faults in a file of keys."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ COMMANDS = (serve, journal, keys)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and not how everything is used."""
+    """Errors are one line, without the whole usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")

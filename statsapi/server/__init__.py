@@ -1,5 +1,5 @@
-"""Gunicorn's side: the worker class, and the hooks that gunicorn.conf.py names. It decides about processes, cores and
-connections; what a request means is decided elsewhere, and nothing else imports this.
+"""Gunicorn's side: its configuration, the worker class, the hooks, the logger. It decides about processes, cores and
+connections; what a request means is decided elsewhere. Only `statsapi serve` and Gunicorn import it.
 """
 
 from typing import Final

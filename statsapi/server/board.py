@@ -16,8 +16,8 @@ class Load(NamedTuple):
 class Board:
     """Shared memory in which each worker shows its load. A slot is 16 bytes, written by its owner alone.
 
-    It must exist before the first fork. Nobody takes a lock: what is read is at worst one turn old, and then a
-    connection is one place off.
+    It must exist before the first fork. There is no lock: a load that is read is at most one turn old, and then one
+    connection goes to another worker than the best.
     """
 
     SLOTS: Final = mmap.PAGESIZE // 16

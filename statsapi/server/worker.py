@@ -29,8 +29,8 @@ from statsapi.service.service import Service
 PAUSE_S: Final = 0.001
 PATIENCE_S: Final = 0.030
 
-# Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. A quarter of a
-# second is far inside every sensible `timeout` and saves the system calls.
+# Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. Every quarter of a
+# second is far inside any sensible `timeout`, and saves the system calls.
 HEARTBEAT_S: Final = 0.25
 
 
@@ -48,9 +48,9 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 
     All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections
     opened at once, all may stay with one of two workers, for as long as they live. Here a worker that has more
-    connections than another one looks away from the listener for a moment. After PATIENCE_S it takes the connection
-    all the same, and those it waited for do not count until their poll loop turns again: a worker that is stuck or
-    stopped delays one connection, not each.
+    connections than another one ignores the listener for a moment. After PATIENCE_S it takes the connection all the
+    same, and ignores the workers it waited for until their poll loops turn again: a worker that is stuck or stopped
+    delays one connection, not each.
 
     Without a slot (more workers than the board has, or no hooks) it is Gunicorn's own worker.
     """
@@ -105,8 +105,8 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
     def enqueue_req(self, conn: Any) -> None:
         """A new connection waits for its first bytes in the poll loop, not in a thread.
 
-        Gunicorn gives it a thread that waits up to 5 s: as many silent connections as there are threads, such as
-        a browser opens ahead, stopped everybody else for that long.
+        Gunicorn gives it a thread that waits up to 5 s. Browsers open silent connections ahead: as many as there are
+        threads stopped everybody else for that long.
         """
         if self.alive and not conn.initialized and not conn.data_ready:
             self.finish_request(conn, _NO_DATA_YET)
@@ -118,13 +118,13 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         _let_signals_through()  # what came since the fork is heard now
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: not ready from here on, so before any answer tells its client that this worker closes."""
+        """SIGTERM: /readyz says no from here on, before any answer tells its client that the connection closes."""
         if isinstance(service := service_of(self), Service):
             service.leave()
         super().handle_exit(sig, frame)
 
     def leave_orphaned(self) -> None:
-        """The arbiter is gone: let go of the port at once, so that another server can start, and finish what runs."""
+        """The arbiter is gone: close the port at once, so that another server can start; finish what runs."""
         self.set_accept_enabled(False)
         for listener in self.sockets:
             listener.close()
@@ -132,13 +132,13 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         self.handle_exit(signal.SIGTERM, None)
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Called once when the worker stops: silent connections end when idle ones do, not at graceful_timeout."""
+        """Called once when the worker stops: silent connections end with the idle ones, not at graceful_timeout."""
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
 
     def _leave_to_others(self, slot: int) -> bool:
-        """Whether a worker with fewer connections should take what waits; if so the listener is paused."""
+        """Whether a worker with fewer connections should take the waiting one; if so, the listener is paused."""
         freer = {
             other: load.turns
             for other, load in board.loads().items()
@@ -157,9 +157,9 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         return False
 
 
-# Signals that stop a worker. Between the fork and init_signals a worker has the arbiter's handlers, which would swallow
-# one, and the arbiter sends none again: a server stopped while it starts hung until graceful_timeout. So they are held
-# back from before the fork on.
+# Signals that stop a worker. Between the fork and init_signals a worker has the arbiter's handlers, which swallow them,
+# and the arbiter does not send them again: a server that was stopped while it started hung until graceful_timeout. So
+# they are blocked from before the fork until init_signals.
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
@@ -175,14 +175,14 @@ def _let_signals_through() -> None:
 os.register_at_fork(after_in_parent=_let_signals_through)
 
 
-# Gunicorn's workers compare their parent's id once in a turn of their loop, and then go on for graceful_timeout, with
-# the port open, for as long as a client keeps them busy. Here a pipe says it, whose write end the arbiter alone holds:
-# the system closes that whatever the arbiter died of. Not PR_SET_PDEATHSIG: Linux alone has it, and it would take a
-# request away in the middle. A sibling that is just being forked holds the write end for a moment, so the parent's id
-# is looked at as well.
+# How a worker learns that its arbiter was killed. Gunicorn's own workers compare their parent's id once in a turn of
+# their loop, and then go on for graceful_timeout with the port open, as long as a client keeps them busy. Here the
+# arbiter alone holds the write end of a pipe, which the system closes whatever the arbiter died of. PR_SET_PDEATHSIG
+# was refused: only Linux has it, and it would end requests in the middle. A sibling that is just being forked holds
+# the write end for a moment, so the parent's id is compared as well.
 
 ORPHAN_LOOKS_S: Final = 0.3
-ORPHAN_FINISHES_S: Final = 1  # what runs may take this long; Gunicorn wants whole seconds
+ORPHAN_FINISHES_S: Final = 1  # running requests may take this long; Gunicorn wants whole seconds
 ORPHAN_ENDS_S: Final = 1.5  # then the process ends, whatever still runs
 
 _lifeline: tuple[int, int] | None = None

@@ -510,5 +510,5 @@ def test_other_origins_get_nothing(clock: FakeClock) -> None:
 @pytest.mark.parametrize("origin", ["app.example.com", "https://a/b", "https://.*", "null", "ftp://a", "https://a,b"])
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     """A path, a pattern, a bare name: it would silently match nothing, or too much."""
-    with pytest.raises(ConfigError, match="is no origin"):
+    with pytest.raises(ConfigError, match="is not an origin"):
         Settings.from_env({"STATSAPI_CORS_ORIGINS": origin})

@@ -180,7 +180,7 @@ def test_the_setting_is_checked() -> None:
         Settings.from_env({"STATSAPI_RATE_LIMIT": "often"})
     for storage in ("redis://u:geheim@host:x/0", "rediss://:geheim@[::1", "memcached://:geheim@host", "host:6379"):
         with pytest.raises(
-            ConfigError, match=r"STATSAPI_RATE_LIMIT_STORAGE=.*(must be redis://|is no address)"
+            ConfigError, match=r"STATSAPI_RATE_LIMIT_STORAGE=.*(must be redis://|is not an address)"
         ) as caught:
             Settings.from_env({"STATSAPI_RATE_LIMIT_STORAGE": storage})
         assert "geheim" not in str(caught.value)
