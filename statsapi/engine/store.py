@@ -157,10 +157,6 @@ class Store:
         """When the last applied record was appended; MIN_TS_US before the first. No lock: one reference is read."""
         return self._appended_us
 
-    @property
-    def horizon_us(self) -> int:
-        return self._horizon_us
-
     def settle(self, settled_us: int) -> None:
         """The time that has stood, from now on; MIN_TS_US: none has. No lock: one reference is written."""
         self._settled_us = settled_us
