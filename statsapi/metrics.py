@@ -93,7 +93,6 @@ class Table:
     """Rows in memory that is shared with every process forked later. A row is some 7 KB, taken when first used."""
 
     def __init__(self, slots: int) -> None:
-        self._slots = slots
         shared = mmap.mmap(-1, 8 * (1 + slots * CELLS))
         self._used = memoryview(shared).cast("d")  # [0]: how many slots were ever used, written by the arbiter alone
         self._rows: NDArray[np.float64] = np.frombuffer(shared, np.float64, offset=8).reshape(slots, CELLS)

@@ -1,4 +1,6 @@
-"""HTTP: the only place that knows Flask and marshmallow. Each route loads, calls the service once, and dumps."""
+"""HTTP: what requests and answers look like, in Flask and marshmallow. Each endpoint loads its input, asks the service,
+and dumps the answer; rules that need state or a clock are the service's. Only `app` and `server` import this.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,7 @@ import msgspec
 from flask import Flask, Response
 from flask.json.provider import JSONProvider
 
-from statsapi.api import access, events, observing, openapi, ops, problems, processes, series, statistics
-from statsapi.api import incoming as requests
+from statsapi.api import access, events, incoming, observing, openapi, ops, problems, processes, series, statistics
 from statsapi.config import Settings
 from statsapi.keys import Keys
 from statsapi.routes import served
@@ -29,12 +30,12 @@ class Json(JSONProvider):
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
         body = msgspec.json.encode(self._prepare_response_obj(args, kwargs))
-        return requests.JsonAnswer(body + b"\n")
+        return incoming.JsonAnswer(body + b"\n")
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     observing.register(app)
-    app.extensions["statsapi"].observe_stale_answer = requests.mark_stale
+    app.extensions["statsapi"].observe_stale_answer = incoming.mark_stale
     access.register(app, settings, keys)
     processes.register(app, settings)
     for route in served(debug=settings.debug_endpoint):

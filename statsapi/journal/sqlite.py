@@ -200,7 +200,7 @@ class SqliteJournal:
 
     @classmethod
     def shares_limits(cls, url: str) -> LimitStorage | None:
-        """A small file of its own beside the journal (api/ratelimits.py)."""
+        """A small file of its own beside the journal (api/limit_storage.py)."""
         return LimitStorage(f"sqlite+limits:///{url.removeprefix(SCHEME)}.limits")
 
     @classmethod

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from limits.storage import MemoryStorage, Storage
 
-from statsapi.api.ratelimits import SqliteStorage
+from statsapi.api.limit_storage import SqliteStorage
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
@@ -206,7 +206,7 @@ def test_counters_expire_and_are_swept(tmp_path: Path, monkeypatch: pytest.Monke
     """A counter begins anew when its time is over, and what has expired leaves the file."""
     now_s = [1000.0]
     monkeypatch.setattr("statsapi.api.ratelimits.time.time", lambda: now_s[0])
-    monkeypatch.setattr("statsapi.api.ratelimits._SWEEP_EVERY", 5)
+    monkeypatch.setattr("statsapi.api.limit_storage._SWEEP_EVERY", 5)
     storage = SqliteStorage(f"sqlite+limits:///{tmp_path}/limits")
     assert [storage.incr("a", 60), storage.incr("a", 60), storage.incr("b", 60)] == [1, 2, 1]
     assert (storage.get("a"), storage.get_expiry("a")) == (2, 1060.0)
