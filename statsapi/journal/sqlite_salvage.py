@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.journal import sqlite_tables as tables
+from statsapi.journal import sqlite_upgrade
 from statsapi.journal.checksums import SEAL_BYTES, check_sealed, piece_checksum, seal
+from statsapi.journal.sqlite_check import find_all
 
 # Rows are read by ranges of this many, and where SQLite itself fails by halves of them.
 _RANGE_ROWS: Final = 4096
@@ -37,13 +39,13 @@ def damages(path: str) -> Iterator[JournalDamaged]:
         try:
             if tables.is_new(connection, path):
                 raise JournalRefused(f"{path} is empty")
-            if tables.is_old(connection):
+            if sqlite_upgrade.is_old(connection):
                 raise JournalRefused(f"{path} is of an older version, without checksums: start this one on it first")
         except sqlite3.Error as error:
             yield JournalDamaged(path, str(error))
             return
         with tables.snapshot(connection):
-            yield from tables.damages(connection, path)
+            yield from find_all(connection, path)
 
 
 def salvage(path: str, target: str) -> Saved:

@@ -1,4 +1,4 @@
-"""The tables of the SQLite journal: what they are, how older ones become these, and how it is seen that they are whole.
+"""The tables of the SQLite journal, and how every row that is read proves itself.
 
     records     seq INTEGER PRIMARY KEY | id | appended_us | record        record: sealed, see format.py
     checkpoint  one | id | position | record_id | appended_us | state_checksum | pieces_checksum | checksum | state
@@ -11,9 +11,6 @@ is no page, but not a changed value, nor a row that is gone because its page cou
 is checked, records stand without a gap, and the list of pieces is part of the checkpoint's checksum. A key that is not
 found is believed when its neighbours are whole. What the tables are, and where, is checked when the file is opened: a
 flipped bit in their definitions would show an empty table.
-
-Schema 2 kept the records in `log`, with `payload` instead of `record`; 1 had no pieces. Its tables are emptied into the
-new ones in steps, each a transaction; so it may be interrupted at any time, and takes little more space.
 """
 
 from __future__ import annotations
@@ -22,8 +19,8 @@ import contextlib
 import sqlite3
 import struct
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 from zlib import crc32
 
 from statsapi.errors import JournalDamaged, JournalRefused
@@ -36,7 +33,6 @@ from statsapi.journal.checksums import (
     missing,
     piece_checksum,
     pieces_checksum,
-    seal,
 )
 
 APPLICATION_ID: Final = 0x73746174  # "stat"
@@ -46,11 +42,7 @@ SCHEMA_VERSION: Final = 3
 # many.
 PAGE_BYTES: Final = 4096
 
-# One step of an upgrade.
-UPGRADE_ROWS: Final = 16_384
-UPGRADE_BYTES: Final = 16 << 20
-
-_TABLES: Final = {
+TABLES: Final = {
     "records": """CREATE TABLE records (
     seq INTEGER PRIMARY KEY, id BLOB NOT NULL, appended_us INTEGER NOT NULL, record BLOB NOT NULL
 )""",
@@ -74,12 +66,13 @@ _TABLES: Final = {
 
 INSERT_RECORD: Final = "INSERT INTO records (seq, id, appended_us, record) VALUES (?, ?, ?, ?)"
 _INSERT_PIECE: Final = "INSERT OR REPLACE INTO pieces (key, checksum, piece) VALUES (?, ?, ?)"
-_INSERT_KEY: Final = "INSERT OR REPLACE INTO keys (name, digest, answer, expires_us, checksum) VALUES (?, ?, ?, ?, ?)"
+INSERT_KEY: Final = "INSERT OR REPLACE INTO keys (name, digest, answer, expires_us, checksum) VALUES (?, ?, ?, ?, ?)"
 _INSERT_CHECKPOINT: Final = """
 INSERT OR REPLACE INTO checkpoint
     (one, id, position, record_id, appended_us, state_checksum, pieces_checksum, checksum, state)
 VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+LAST: Final = "SELECT seq, id, appended_us FROM records ORDER BY seq DESC LIMIT 1"
 # One statement, so one snapshot, although no transaction is open: a compaction between two made them disagree.
 _HEAD: Final = """
 SELECT meta.checkpoint_id, id, position, record_id, appended_us, state_checksum, pieces_checksum, checksum
@@ -92,8 +85,12 @@ UNION ALL
 SELECT * FROM (SELECT name, digest, answer, expires_us, checksum FROM keys WHERE name < ?1 ORDER BY name DESC LIMIT 1)
 """
 
-_ANSWERS: Final = "an answer that is kept under an Idempotency-Key"
-_CHECKPOINT: Final = "the journal's checkpoint"
+ANSWERS: Final = "an answer that is kept under an Idempotency-Key"
+CHECKPOINT: Final = "the journal's checkpoint"
+
+
+# Position, id and appended_us of the last record ever appended.
+Last = tuple[int, bytes, int]
 
 
 class Head(NamedTuple):
@@ -118,11 +115,11 @@ class Pieces(NamedTuple):
         """JournalDamaged unless these are the pieces from `first` up to, not including, `last`."""
         low, high = bisect_left(self.keys, first), bisect_left(self.keys, last)
         if [key for key, _ in pieces] != self.keys[low:high]:
-            raise JournalDamaged(f"{_CHECKPOINT}'s pieces {first} to {last - 1}", "some are missing")
+            raise JournalDamaged(f"{CHECKPOINT}'s pieces {first} to {last - 1}", "some are missing")
         for (key, piece), expected in zip(pieces, self.checksums[low:high], strict=True):
-            with _of_its_form(f"{_CHECKPOINT}'s piece {key}"):
+            with _of_its_form(f"{CHECKPOINT}'s piece {key}"):
                 if piece_checksum(key, piece) != expected:
-                    raise JournalDamaged(f"{_CHECKPOINT}'s piece {key}", MISMATCH)
+                    raise JournalDamaged(f"{CHECKPOINT}'s piece {key}", MISMATCH)
 
 
 @contextlib.contextmanager
@@ -149,6 +146,25 @@ def read_record(connection: sqlite3.Connection, position: int) -> Sealed | None:
     return sealed
 
 
+def read_last(connection: sqlite3.Connection, seen: Last | None) -> Last | None:
+    """The last record ever appended, checked unless it is the one that was `seen` whole. JournalDamaged also where that
+    one is gone.
+    """
+    row: Last | None = connection.execute(LAST).fetchone()
+    if row == seen and seen is not None:
+        return seen
+    if row is None:
+        head = read_head(connection)
+        last = None if head is None else (head.position, head.record_id, head.appended_us)
+    else:
+        if read_record(connection, row[0]) is None:  # found from behind, and not by its number
+            raise missing(row[0], row[0])
+        last = row
+    if seen is not None and (last is None or last[0] < seen[0]):
+        raise missing(1 if last is None else last[0] + 1, seen[0])
+    return last
+
+
 def read_head(connection: sqlite3.Connection) -> Head | None:
     """The checkpoint's head, if there is one; JournalDamaged where there ought to be one, or it does not match."""
     row = connection.execute(_HEAD).fetchone()
@@ -157,19 +173,19 @@ def read_head(connection: sqlite3.Connection) -> Head | None:
     known_id, *head, checksum = row
     if checksum is None:
         if known_id != b"":
-            raise JournalDamaged(_CHECKPOINT, "it is missing")
+            raise JournalDamaged(CHECKPOINT, "it is missing")
         return None
-    with _of_its_form(_CHECKPOINT):
+    with _of_its_form(CHECKPOINT):
         if checkpoint_checksum(*head) != checksum or known_id != head[0]:
-            raise JournalDamaged(_CHECKPOINT, MISMATCH)
+            raise JournalDamaged(CHECKPOINT, MISMATCH)
     return Head(*head)
 
 
 def read_state(connection: sqlite3.Connection, head: Head) -> bytes:
     (state,) = connection.execute("SELECT state FROM checkpoint").fetchone()
-    with _of_its_form(_CHECKPOINT):
+    with _of_its_form(CHECKPOINT):
         if crc32(state) != head.state_checksum:
-            raise JournalDamaged(_CHECKPOINT, MISMATCH)
+            raise JournalDamaged(CHECKPOINT, MISMATCH)
     found: bytes = state
     return found
 
@@ -178,9 +194,9 @@ def read_pieces_index(connection: sqlite3.Connection, head: Head) -> Pieces:
     """1 µs a piece, whatever its size."""
     rows = connection.execute("SELECT key, checksum FROM pieces ORDER BY key").fetchall()
     pieces = Pieces(head.id, [key for key, _ in rows], [each for _, each in rows])
-    with _of_its_form(f"the list of {_CHECKPOINT}'s pieces"):
+    with _of_its_form(f"the list of {CHECKPOINT}'s pieces"):
         if pieces_checksum(pieces.keys, pieces.checksums) != head.pieces_checksum:
-            raise JournalDamaged(f"the list of {_CHECKPOINT}'s pieces", MISMATCH)
+            raise JournalDamaged(f"the list of {CHECKPOINT}'s pieces", MISMATCH)
     return pieces
 
 
@@ -206,7 +222,7 @@ def write_checkpoint(
 
 def write_answer(connection: sqlite3.Connection, name: bytes, digest: bytes, answer: bytes, expires_us: int) -> None:
     connection.execute(
-        _INSERT_KEY, (name, digest, answer, expires_us, answer_checksum(name, digest, answer, expires_us))
+        INSERT_KEY, (name, digest, answer, expires_us, answer_checksum(name, digest, answer, expires_us))
     )
 
 
@@ -217,7 +233,7 @@ def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) ->
     """
     for row in connection.execute(_KEY, (name,)):
         if not is_answer(row):
-            raise JournalDamaged(_ANSWERS, MISMATCH)
+            raise JournalDamaged(ANSWERS, MISMATCH)
         if row[0] == name:
             return row[1:3] if row[3] > settled_us else None
     return None
@@ -238,12 +254,12 @@ def make(connection: sqlite3.Connection) -> None:
     """Make them all in an empty file."""
     connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode=WAL").fetchall()
-    with _transaction(connection):
-        for statement in _TABLES.values():
+    with transaction(connection):
+        for statement in TABLES.values():
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        _write_meta(connection, b"")
+        write_meta(connection, b"")
 
 
 def is_new(connection: sqlite3.Connection, path: str) -> bool:
@@ -260,17 +276,12 @@ def is_new(connection: sqlite3.Connection, path: str) -> bool:
     return False
 
 
-def is_old(connection: sqlite3.Connection) -> bool:
-    """Whether it has tables of an older schema; also while they are being emptied."""
-    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone() is not None
-
-
 def check_tables(connection: sqlite3.Connection, path: str) -> None:
     """JournalDamaged unless the tables are where and what they were when they were made. 0.1 ms."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     definitions = _definitions(connection)
-    if version != SCHEMA_VERSION or auto_vacuum or {name for name, _, _ in definitions} != set(_TABLES):
+    if version != SCHEMA_VERSION or auto_vacuum or {name for name, _, _ in definitions} != set(TABLES):
         raise JournalDamaged(path, "its tables are not those of a journal")
     rows = connection.execute("SELECT schema_checksum FROM meta").fetchall()
     if len(rows) != 1:
@@ -280,7 +291,7 @@ def check_tables(connection: sqlite3.Connection, path: str) -> None:
     # VACUUM moves tables. What a flipped bit moved leaves pages behind that belong to none, which is found out here.
     ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
     if said not in ("ok", b"ok") or [sql for *_, sql in definitions] != [
-        _TABLES[name].encode() for name in sorted(_TABLES)
+        TABLES[name].encode() for name in sorted(TABLES)
     ]:
         raise JournalDamaged(path, "the definitions of its tables do not match their checksum")
 
@@ -299,82 +310,11 @@ def check_counts(connection: sqlite3.Connection) -> None:
         some = [before, *(name for (name,) in rows)]
         count += len(rows)
         before = some[-1]
-        with _of_its_form(_ANSWERS):
+        with _of_its_form(ANSWERS):
             if some != sorted(some):
                 raise JournalDamaged("the answers that are kept under Idempotency-Keys", "they are out of order")
     if count != in_index:
         raise JournalDamaged("the answers that are kept under Idempotency-Keys", "some are missing")
-
-
-def damages(connection: sqlite3.Connection, path: str) -> Iterator[JournalDamaged]:
-    """Everything in the file that is not what was written, by reading all of it. Never raises it. Caller has a
-    `snapshot`, or a file that nobody writes.
-    """
-    try:
-        check_tables(connection, path)
-        check_counts(connection)
-    except JournalDamaged as error:
-        yield error
-    except sqlite3.Error as error:
-        yield JournalDamaged(path, str(error))
-        return
-    try:
-        ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
-        if said not in ("ok", b"ok"):
-            text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-            yield JournalDamaged(path, " ".join(text.split()))
-    except sqlite3.Error as error:
-        yield JournalDamaged(path, str(error))
-    for look in (_damaged_checkpoint, _damaged_records, _damaged_answers):
-        try:
-            yield from look(connection)
-        except sqlite3.Error as error:
-            yield JournalDamaged(path, str(error))
-        except JournalDamaged as error:
-            yield error
-
-
-def _damaged_checkpoint(connection: sqlite3.Connection) -> Iterator[JournalDamaged]:
-    head = read_head(connection)
-    if head is None:
-        return
-    try:
-        read_state(connection, head)
-    except JournalDamaged as error:
-        yield error
-    index = read_pieces_index(connection, head)
-    for key in index.keys:
-        try:
-            index.check(
-                key, key + 1, connection.execute("SELECT key, piece FROM pieces WHERE key = ?", (key,)).fetchall()
-            )
-        except JournalDamaged as error:
-            yield error
-
-
-def _damaged_records(connection: sqlite3.Connection) -> Iterator[JournalDamaged]:
-    try:
-        head = read_head(connection)
-        expected = 1 if head is None else head.position + 1
-    except JournalDamaged:  # told already
-        expected = 1
-        row = connection.execute("SELECT min(seq) FROM records").fetchone()
-        expected = row[0] or 1
-    rows = connection.execute("SELECT seq FROM records WHERE seq >= ? ORDER BY seq", (expected,))
-    for (position,) in rows:
-        if position > expected:
-            yield missing(expected, position - 1)
-        try:
-            read_record(connection, position)
-        except JournalDamaged as error:
-            yield error
-        expected = position + 1
-
-
-def _damaged_answers(connection: sqlite3.Connection) -> Iterator[JournalDamaged]:
-    for row in connection.execute("SELECT name, digest, answer, expires_us, checksum FROM keys"):
-        if not is_answer(row):
-            yield JournalDamaged(_ANSWERS, MISMATCH)
 
 
 def _definitions(connection: sqlite3.Connection) -> list[tuple[str, int, bytes]]:
@@ -382,14 +322,14 @@ def _definitions(connection: sqlite3.Connection) -> list[tuple[str, int, bytes]]
         "SELECT CAST(name AS BLOB), rootpage, CAST(sql AS BLOB) FROM sqlite_master ORDER BY name"
     ).fetchall()
     ours = [(name.decode("ascii", "replace"), page, sql) for name, page, sql in rows]
-    return [row for row in ours if row[0] in _TABLES]
+    return [row for row in ours if row[0] in TABLES]
 
 
 def _schema_checksum(definitions: list[tuple[str, int, bytes]]) -> int:
     return crc32(repr(definitions).encode())
 
 
-def _write_meta(connection: sqlite3.Connection, checkpoint_id: bytes) -> None:
+def write_meta(connection: sqlite3.Connection, checkpoint_id: bytes) -> None:
     checksum = _schema_checksum(_definitions(connection))
     connection.execute(
         "INSERT INTO meta (one, schema_checksum, checkpoint_id) VALUES (1, ?, ?)", (checksum, checkpoint_id)
@@ -410,7 +350,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -419,70 +359,3 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
-
-
-# Older schemas
-
-
-def upgrade(connection: sqlite3.Connection) -> None:
-    """Bring a file of schema 1 or 2 up to date, or go on with it where it was interrupted.
-
-    The caller has the file for itself (locking_mode=EXCLUSIVE). About 3 µs a record and 5 ns a byte.
-    """
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version < SCHEMA_VERSION:
-        with _transaction(connection):
-            names = {name for (name,) in connection.execute("SELECT CAST(name AS BLOB) FROM sqlite_master")}
-            connection.execute("DROP INDEX IF EXISTS keys_by_expiry")
-            for name in ("checkpoint", "pieces", "keys"):
-                if name.encode() in names:
-                    connection.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
-            connection.execute("CREATE TABLE IF NOT EXISTS old_pieces (key INTEGER PRIMARY KEY, piece BLOB NOT NULL)")
-            for statement in _TABLES.values():
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-    for table, key, move in (
-        ("log", "seq", _move_records),
-        ("old_pieces", "key", _move_pieces),
-        ("old_keys", "name", _move_keys),
-    ):
-        while _move(connection, table, key, move):
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    with _transaction(connection):
-        old = connection.execute("SELECT id, position, record_id, appended_us, state FROM old_checkpoint").fetchone()
-        for table in ("log", "old_checkpoint", "old_pieces", "old_keys"):
-            connection.execute(f"DROP TABLE {table}")
-        _write_meta(connection, b"")
-        if old is not None:
-            write_checkpoint(connection, *old)
-
-
-def _move(
-    connection: sqlite3.Connection, table: str, key: str, move: Callable[[sqlite3.Connection, Any], None]
-) -> bool:
-    """One step; whether there was something to do."""
-    with _transaction(connection):
-        rows, size = [], 0
-        for row in connection.execute(f"SELECT * FROM {table} ORDER BY {key} LIMIT {UPGRADE_ROWS}"):  # noqa: S608
-            rows.append(row)
-            size += len(row[-1]) if isinstance(row[-1], bytes) else 100
-            if size >= UPGRADE_BYTES:
-                break
-        if rows:
-            move(connection, rows)
-            connection.execute(f"DELETE FROM {table} WHERE {key} <= ?", (rows[-1][0],))  # noqa: S608
-    return bool(rows)
-
-
-def _move_records(connection: sqlite3.Connection, rows: list[tuple[int, bytes, int, bytes]]) -> None:
-    connection.executemany(
-        INSERT_RECORD, ((seq, id_, stamp, seal(seq, id_, stamp, payload)) for seq, id_, stamp, payload in rows)
-    )
-
-
-def _move_pieces(connection: sqlite3.Connection, rows: list[tuple[int, bytes]]) -> None:
-    write_pieces(connection, rows)
-
-
-def _move_keys(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes, bytes, int]]) -> None:
-    connection.executemany(_INSERT_KEY, ((*row, answer_checksum(*row)) for row in rows))

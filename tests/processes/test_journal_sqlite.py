@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import resource
@@ -32,10 +33,13 @@ from statsapi.journal import (
     Mark,
     Proposal,
     open_journal,
+    sqlite_check,
+    sqlite_file,
+    sqlite_keeper,
     sqlite_salvage,
+    sqlite_upgrade,
 )
 from statsapi.journal import sqlite as engine
-from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.format import encode
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
@@ -217,8 +221,8 @@ def test_maintain_moves_everything_into_the_file(journal: SqliteJournal, path: s
 
 def test_files_stay_bounded_under_load(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under steady load with regular compaction neither the WAL nor the file grows with what went through."""
-    monkeypatch.setattr(engine, "WAL_RESTART_BYTES", 1 << 20)
-    monkeypatch.setattr(engine, "WAL_KEPT_BYTES", 1 << 20)
+    monkeypatch.setattr(sqlite_keeper, "WAL_RESTART_BYTES", 1 << 20)
+    monkeypatch.setattr(sqlite_file, "WAL_KEPT_BYTES", 1 << 20)
     each = 1500
     ahead = threading.Semaphore(200)  # how far the writers may be ahead of compaction, on a machine of any speed
     with closing(SqliteJournal(path)) as one, closing(SqliteJournal(path)) as other:
@@ -262,8 +266,8 @@ def test_dead_records_leave_in_bounded_steps(
     """One call of maintain does a bounded amount of work; readers never see what is dead, and in the end it
     is gone.
     """
-    monkeypatch.setattr(engine, "STEP_ROWS", 10)
-    monkeypatch.setattr(engine, "STEPS", 2)
+    monkeypatch.setattr(sqlite_keeper, "STEP_ROWS", 10)
+    monkeypatch.setattr(sqlite_keeper, "STEPS", 2)
     marks = [mark_of(journal.append(event(float(number)))) for number in range(50)]
     assert journal.replace_prefix(None, Checkpoint(b"c", marks[44], 0, b""))
     left = []
@@ -362,8 +366,9 @@ def check_upgraded(journal: SqliteJournal, version: int, marks: list[Mark]) -> N
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_an_older_file_is_brought_up_to_date(path: str, version: int) -> None:
-    """Its records, checkpoint, pieces and keys stay, and have checksums from then on."""
+def test_an_older_file_is_brought_up_to_date(path: str, version: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Its records, checkpoint, pieces and keys stay, and have checksums from then on. One line of the log says so."""
+    caplog.set_level(logging.INFO, "statsapi")
     marks = make_old(path, version, 20)
     with closing(SqliteJournal(path)) as journal, closing(SqliteJournal(path)) as other:
         check_upgraded(journal, version, marks)
@@ -371,19 +376,22 @@ def test_an_older_file_is_brought_up_to_date(path: str, version: int) -> None:
         assert mark.position == 21
         assert journal.replace_prefix(b"c" * 16, Checkpoint(b"d", marks[4], 0, b""), {3: b"three"})
         assert other.read_pieces(b"d", 0, 4)[-1] == (3, b"three")
+    assert [message.partition(" in ")[0] for message in caplog.messages] == [
+        f"{path} is of an older version and was brought to schema 3"
+    ]
     with closing(sqlite3.connect(path)) as look:
         look.text_factory = bytes
-        assert list(tables.damages(look, path)) == []
+        assert list(sqlite_check.find_all(look, path)) == []
 
 
 def test_an_upgrade_may_be_interrupted(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after any step it goes on from there when the file is opened again, with the same result."""
-    monkeypatch.setattr(tables, "UPGRADE_ROWS", 7)
+    monkeypatch.setattr(sqlite_upgrade, "UPGRADE_ROWS", 7)
     for survived in range(12):
         path = str(tmp_path / f"{survived}.db")
         marks = make_old(path, 2, 30)
         code = (
-            "import os, sys; from statsapi.journal import sqlite, sqlite_tables as t; t.UPGRADE_ROWS = 7; left = "
+            "import os, sys; from statsapi.journal import sqlite, sqlite_upgrade as t; t.UPGRADE_ROWS = 7; left = "
             f"[{survived}]\n"
             "class C(sqlite.sqlite3.Connection):\n"
             " def execute(self, statement, *a):\n"

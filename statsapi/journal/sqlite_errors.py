@@ -1,0 +1,63 @@
+"""What an error of SQLite means: the words for people, what to do, and whether a commit may have been carried out."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
+
+_SAID: Final = {
+    sqlite3.SQLITE_FULL: "the disk that holds {path} is full",
+    sqlite3.SQLITE_IOERR: "the disk that holds {path} fails",
+    sqlite3.SQLITE_BUSY: "another process holds {path}",
+    sqlite3.SQLITE_READONLY: "{path} has become read-only",
+    sqlite3.SQLITE_CANTOPEN: "{path} cannot be opened",
+    sqlite3.SQLITE_NOTADB: "{path} is not a SQLite database, or damaged",
+}
+_ADVICE: Final = {
+    sqlite3.SQLITE_FULL: "free some space",
+    sqlite3.SQLITE_READONLY: "let this user write it, or name another file",
+    sqlite3.SQLITE_CANTOPEN: "let this user read and write it and its folder, or name another file",
+    sqlite3.SQLITE_NOTADB: "name another file, or restore it from a backup, or move it away",
+}
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; -1 for an error that the Python module raised by itself."""
+    code: int = getattr(error, "sqlite_errorcode", -1)
+    return code & 0xFF if code >= 0 else code
+
+
+def cause(error: sqlite3.Error) -> int:
+    """The code to explain to people: the primary code, except that a -shm without space is a full disk too.
+
+    For the outcome of a commit the two differ: with a -shm without space, its last frame is in the WAL already.
+    """
+    code: int = getattr(error, "sqlite_errorcode", -1)
+    return sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else primary_code(error)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def refusal(error: sqlite3.Error, path: str) -> JournalRefused:
+    """For an error at the first opening, where a person is waiting."""
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_CORRUPT:
+        return JournalDamaged(path, str(error))
+    said = _SAID.get(code, "{path} cannot be used").format(path=path)
+    return JournalRefused(f"{said} ({error}): {_ADVICE.get(code, 'see to the cause')}")
+
+
+def failure(error: sqlite3.Error, path: str, *, committing: bool = False) -> JournalUnavailable | JournalDamaged:
+    """For an error at work. `committing`: it came from COMMIT, so its outcome may be unknown."""
+    code, told = primary_code(error), cause(error)
+    if is_damage(error):
+        return JournalDamaged(path, str(error), outcome_unknown=committing)
+    said = _SAID.get(told, "{path} failed").format(path=path)
+    # These leave the commit's last frame unwritten. After any other failure it may be on the disk.
+    surely_not = not committing or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
+    advice = f": {_ADVICE[told]}" if told in _ADVICE else ""
+    return JournalUnavailable(f"{said} ({error}){advice}", outcome_unknown=not surely_not)

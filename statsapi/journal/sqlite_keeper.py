@@ -1,0 +1,116 @@
+"""Housekeeping of a SQLite journal: moves the WAL into the file, and removes compacted records and expired keys."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Final
+
+from statsapi.journal import sqlite_tables as tables
+from statsapi.journal.protocol import Clock
+from statsapi.journal.sqlite_file import WAL_RESTART_BYTES, File
+from statsapi.journal.sqlite_link import Link
+from statsapi.journal.sqlite_tables import PAGE_BYTES
+
+WAL_RESTART_TRIES: Final = 50
+
+# One step holds the write lock for some milliseconds; a call of maintain takes at most this many steps.
+STEP_ROWS: Final = 2048
+STEP_BYTES: Final = 4 << 20
+STEPS: Final = 64
+STEP_PAUSE_S: Final = 1e-3
+
+_DEAD = "SELECT seq, length(record) FROM records WHERE seq <= ?1 ORDER BY seq LIMIT ?2"
+_DROP_DEAD = "DELETE FROM records WHERE seq <= ?"
+_EXPIRED = "SELECT 1 FROM keys WHERE expires_us <= ? LIMIT 1"
+_DROP_KEYS = f"""
+DELETE FROM keys WHERE name IN (SELECT name FROM keys WHERE expires_us <= ?1 LIMIT {STEP_ROWS}) AND expires_us <= ?1
+"""  # noqa: S608 - the only thing put in is a constant
+
+
+class Keeper:
+    """`maintain` on a connection of its own. `flushes`: COMMIT does not, so each call makes the WAL safe."""
+
+    def __init__(self, link: Link, file: File, wait_limit_s: float, *, flushes: bool) -> None:
+        self._link = link
+        self._file = file
+        self._wait_limit_s = wait_limit_s
+        self._flushes = flushes
+
+    def maintain(self, settled_us: Clock, observe_fsync: Callable[[float], None]) -> None:
+        """See Journal.maintain. Returns at once where another thread is at it."""
+        if not self._link.lock.acquire(blocking=False):
+            return
+        try:
+            busy, wal_bytes = self._flush(observe_fsync)
+            if busy:
+                return  # another worker is at it
+            for _ in range(WAL_RESTART_TRIES if wal_bytes > WAL_RESTART_BYTES else 0):
+                busy, _, _ = self._move_wal("RESTART")
+                if not busy:
+                    break
+                time.sleep(STEP_PAUSE_S)
+            for step in (self._drop_dead_records, lambda: self._drop_expired_keys(settled_us())):
+                for _ in range(STEPS):
+                    if not step():
+                        break
+                    time.sleep(STEP_PAUSE_S)  # let appends in between
+        finally:
+            self._link.lock.release()
+
+    def _flush(self, observe_fsync: Callable[[float], None]) -> tuple[bool, int]:
+        """Make safe from a power cut what was appended before. Gives whether another process is moving the WAL into the
+        file now, and the WAL's length.
+
+        Moving it flushes it first. Where the move cannot finish (a reader of an older state, a stopped process that is
+        moving it, a file that cannot grow) the WAL alone is flushed.
+        """
+        began_s = time.perf_counter()
+        flushed = False
+        try:
+            busy, frames, moved = self._move_wal("PASSIVE")
+            flushed = not busy and moved >= frames
+        finally:
+            if not flushed and self._flushes:
+                self._file.flush_wal()
+        if self._flushes:
+            observe_fsync(time.perf_counter() - began_s)
+        return busy, frames * PAGE_BYTES
+
+    def _move_wal(self, mode: str) -> tuple[bool, int, int]:
+        """Copy the WAL into the file. Gives whether it was held up, its frames, and how many were moved."""
+        busy, frames, moved = self._link.query(
+            lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        )
+        return bool(busy), frames, moved
+
+    def _drop_dead_records(self) -> bool:
+        """One step; gives whether there may be more."""
+
+        def look(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+            head = tables.read_head(connection)
+            return connection.execute(_DEAD, (0 if head is None else head.position, STEP_ROWS)).fetchall()
+
+        dead = self._link.query(look)
+        size, upto = 0, 0
+        for upto, length in dead:  # noqa: B007 - its last value is needed
+            size += length or 0  # a changed bit made it a null
+            if size >= STEP_BYTES:
+                break
+        if dead:
+            self._keep(_DROP_DEAD, upto)
+        return bool(dead)
+
+    def _drop_expired_keys(self, settled_us: int) -> bool:
+        """One step; gives whether there may be more."""
+        some = self._link.query(lambda connection: connection.execute(_EXPIRED, (settled_us,)).fetchone() is not None)
+        if some:
+            self._keep(_DROP_KEYS, settled_us)
+        return some
+
+    def _keep(self, statement: str, parameter: int) -> None:
+        self._link.transact(
+            lambda connection: connection.execute(statement, (parameter,)),
+            time.monotonic() + self._wait_limit_s,
+        )

@@ -1,0 +1,88 @@
+"""How a journal's file of an older schema becomes one of this.
+
+Schema 2 kept the records in `log`, with `payload` instead of `record`; schema 1 had no pieces. The old tables are
+emptied into the new ones in steps, each a transaction. So an upgrade may be interrupted at any time, and takes little
+more space.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Final
+
+from statsapi.journal import sqlite_tables as tables
+from statsapi.journal.checksums import answer_checksum, seal
+
+# One step of an upgrade.
+UPGRADE_ROWS: Final = 16_384
+UPGRADE_BYTES: Final = 16 << 20
+
+
+def is_old(connection: sqlite3.Connection) -> bool:
+    """Whether it has tables of an older schema; also while they are being emptied."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone() is not None
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Bring a file of schema 1 or 2 up to date, or go on with it where it was interrupted.
+
+    The caller has the file for itself (locking_mode=EXCLUSIVE). About 3 µs a record and 5 ns a byte.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version < tables.SCHEMA_VERSION:
+        with tables.transaction(connection):
+            names = {name for (name,) in connection.execute("SELECT CAST(name AS BLOB) FROM sqlite_master")}
+            connection.execute("DROP INDEX IF EXISTS keys_by_expiry")
+            for name in ("checkpoint", "pieces", "keys"):
+                if name.encode() in names:
+                    connection.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
+            connection.execute("CREATE TABLE IF NOT EXISTS old_pieces (key INTEGER PRIMARY KEY, piece BLOB NOT NULL)")
+            for statement in tables.TABLES.values():
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={tables.SCHEMA_VERSION}")
+    for table, key, move in (
+        ("log", "seq", _move_records),
+        ("old_pieces", "key", _move_pieces),
+        ("old_keys", "name", _move_keys),
+    ):
+        while _move(connection, table, key, move):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with tables.transaction(connection):
+        old = connection.execute("SELECT id, position, record_id, appended_us, state FROM old_checkpoint").fetchone()
+        for table in ("log", "old_checkpoint", "old_pieces", "old_keys"):
+            connection.execute(f"DROP TABLE {table}")
+        tables.write_meta(connection, b"")
+        if old is not None:
+            tables.write_checkpoint(connection, *old)
+
+
+def _move(
+    connection: sqlite3.Connection, table: str, key: str, move: Callable[[sqlite3.Connection, Any], None]
+) -> bool:
+    """One step; whether there was something to do."""
+    with tables.transaction(connection):
+        rows, size = [], 0
+        for row in connection.execute(f"SELECT * FROM {table} ORDER BY {key} LIMIT {UPGRADE_ROWS}"):  # noqa: S608
+            rows.append(row)
+            size += len(row[-1]) if isinstance(row[-1], bytes) else 100
+            if size >= UPGRADE_BYTES:
+                break
+        if rows:
+            move(connection, rows)
+            connection.execute(f"DELETE FROM {table} WHERE {key} <= ?", (rows[-1][0],))  # noqa: S608
+    return bool(rows)
+
+
+def _move_records(connection: sqlite3.Connection, rows: list[tuple[int, bytes, int, bytes]]) -> None:
+    connection.executemany(
+        tables.INSERT_RECORD, ((seq, id_, stamp, seal(seq, id_, stamp, payload)) for seq, id_, stamp, payload in rows)
+    )
+
+
+def _move_pieces(connection: sqlite3.Connection, rows: list[tuple[int, bytes]]) -> None:
+    tables.write_pieces(connection, rows)
+
+
+def _move_keys(connection: sqlite3.Connection, rows: list[tuple[bytes, bytes, bytes, int]]) -> None:
+    connection.executemany(tables.INSERT_KEY, ((*row, answer_checksum(*row)) for row in rows))
