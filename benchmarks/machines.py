@@ -123,7 +123,7 @@ def calls() -> None:
 def ping(journal: Any) -> None:
     from statsapi.journal.redis_primary import Call
 
-    journal._primary.calls([Call("PING")])
+    journal._server.primary.calls([Call("PING")])
 
 
 def follow(journal: Journal, view: View, records: int) -> tuple[int, float]:
@@ -159,8 +159,8 @@ def fill(server: RedisServer, writer: Any, count: int, records: int) -> None:
     at_once = 1000 if count < 1000 else 10
     for first in range(0, records, at_once):
         numbers = range(first, min(records, first + at_once))
-        requests = [writer._appends.request(batch_of(count, number), None) for number in numbers]
-        writer._send(requests, time.monotonic() + 60)
+        requests = [writer._appends.group.request(batch_of(count, number), None) for number in numbers]
+        writer._appends._send(requests, time.monotonic() + 60)
 
 
 # More machines

@@ -19,9 +19,10 @@ from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import START, Checkpoint, HistoryChanged, IdempotencyKey, Journal, Mark, Proposal, open_journal
 from statsapi.journal.checksums import piece_checksum
+from statsapi.journal.redis_checkpoint import PART_BYTES
 from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_scripts import LEASE_US
-from statsapi.journal.redis_streams import NEAR_RECORDS, PART_BYTES
+from statsapi.journal.redis_streams import NEAR_RECORDS
 from statsapi.model import Deletion, EventBatch, Part
 from tests.journal_engines import TICK, event, events_of, segments, shared_redis, values
 from tests.programs import redis_binary, require_binary
@@ -410,15 +411,15 @@ def test_a_checkpoint_whose_parts_the_server_forgot_is_not_made(
 ) -> None:
     """As when it restarts without its log in between, or ten minutes have passed."""
     (mark,) = fill(journal, 1)
-    engine: Any = journal
-    stage = engine._stage
+    checkpoints: Any = journal._checkpoints  # type: ignore[attr-defined]
+    stage = checkpoints._stage
 
     def stage_and_forget(key: str, content: bytes) -> None:
         stage(key, content)
         if ":piece:" in key:
             server.send("DEL", key)
 
-    monkeypatch.setattr(engine, "_stage", stage_and_forget)
+    monkeypatch.setattr(checkpoints, "_stage", stage_and_forget)
     with pytest.raises(JournalUnavailable, match="forgotten a checkpoint") as caught:
         journal.replace_prefix(None, Checkpoint(b"first", mark, 0, b"state"), {1: b"one"})
     assert not caught.value.outcome_unknown
@@ -440,8 +441,8 @@ def test_an_older_copy_that_grows_in_the_middle_of_a_read_is_noticed(
     journal.read(mark)
     for key in keys:
         server.send("RENAME", f"{key}:older", key)
-    engine: Any = journal
-    calls = engine._calls
+    redis: Any = journal._server  # type: ignore[attr-defined]
+    calls = redis.calls
 
     def one_by_one(asked: list[Any], **options: Any) -> list[Any]:
         first = calls(asked[:1], **options)
@@ -450,7 +451,7 @@ def test_an_older_copy_that_grows_in_the_middle_of_a_read_is_noticed(
         return first + (calls(asked[1:], **options) if asked[1:] else [])
 
     other = open_journal(server.journal_url(stream))
-    monkeypatch.setattr(engine, "_calls", one_by_one)
+    monkeypatch.setattr(redis, "calls", one_by_one)
     with pytest.raises(HistoryChanged):
         journal.read(mark)
     other.close()
@@ -592,7 +593,7 @@ def test_a_lease_whose_holder_died_runs_out(server: RedisServer, stream: str, jo
     journal.append(event(2.5))
     server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(time_us(server) + LEASE_US))
     hasty: Any = journal
-    hasty._appends._wait_limit_s = 0.05
+    hasty._appends.group._wait_limit_s = 0.05
     with pytest.raises(JournalUnavailable, match="another writer") as caught:
         journal.append(event(3.0))
     assert not caught.value.outcome_unknown

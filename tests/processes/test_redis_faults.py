@@ -232,7 +232,7 @@ def test_what_a_server_wakes_too_late_for_is_never_carried_out(
     """Sent to a server that stands still, by the script or between WATCH and EXEC: until LATE_US has passed it may
     still be carried out, later never, so whoever looks then knows.
     """
-    monkeypatch.setattr("statsapi.journal.redis_streams.LATE_US", 30_000_000 if in_time else 700_000)
+    monkeypatch.setattr("statsapi.journal.redis_appends.LATE_US", 30_000_000 if in_time else 700_000)
     server.start()
     journal, reader = (open_journal(server.journal_url("s")) for _ in range(2))
     journal.append(event())
@@ -243,7 +243,7 @@ def test_what_a_server_wakes_too_late_for_is_never_carried_out(
         server.signal(signal.SIGSTOP)
     else:
         # One that is large indeed does not fit into the sockets' buffers: the server never gets the whole of it.
-        monkeypatch.setattr("statsapi.journal.redis_streams.LARGE_BYTES", 1000)
+        monkeypatch.setattr("statsapi.journal.redis_appends.LARGE_BYTES", 1000)
         proposal = Proposal(EventBatch((Part("default", np.arange(100), np.ones(100)),)))
 
         # What is sent with EXEC is put together last.
@@ -276,10 +276,10 @@ def test_a_process_that_was_stopped_sends_nothing_late(server: RedisServer, monk
     journal.append(event())
     engine: Any = journal
     with pytest.raises(JournalUnavailable, match="nothing was recorded") as caught:
-        engine._send([engine._appends.request(event(2.0), None)], time.monotonic() - 1)
+        engine._appends._send([engine._appends.group.request(event(2.0), None)], time.monotonic() - 1)
     assert not caught.value.outcome_unknown
     # The server's clock is put forward by an hour: the first try is refused as late, the second goes by what it said.
-    clock = engine._server_clock
+    clock = engine._server.clock
     clock.set(clock.now_us() - 3_600_000_000, time.monotonic())
     assert journal.append(event(3.0)).mark.position == 2
     clock.set(clock.now_us() - 3_600_000_000, time.monotonic())

@@ -1,0 +1,38 @@
+"""The answers kept under idempotency keys in Redis: as they are sent, and as they are found."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from statsapi.errors import IdempotencyConflict
+from statsapi.journal.checksums import MISMATCH, answer_checksum
+from statsapi.journal.protocol import Appended
+from statsapi.journal.redis_server import Server
+from statsapi.model import IdempotencyKey
+
+# What is kept under a key; with _CHECKED in the length there is a checksum.
+_KEPT: Final = struct.Struct("<qI")
+_KEPT_CHECKED: Final = struct.Struct("<qIIq")
+_CHECKED: Final = 1 << 31
+
+
+def kept_answer(server: Server, key: IdempotencyKey, found: bytes, now_us: int) -> Appended | IdempotencyConflict:
+    """The answer in what a script found under a key (find.lua). JournalDamaged where that is not what was kept."""
+    what, kept = found[:1], found[1:]
+    if what != b"d":
+        _, length = _KEPT.unpack_from(kept)
+        checked = kept[_KEPT_CHECKED.size :][:length] == key.digest  # though the bit that says so is gone
+        if length < _CHECKED and not (what == b"c" and checked):  # of before schema 2
+            return IdempotencyConflict() if what == b"c" else Appended(None, now_us, kept[_KEPT.size + length :], True)
+        _, length, crc, _ = _KEPT_CHECKED.unpack_from(kept)
+        answer_at = _KEPT_CHECKED.size + length - _CHECKED
+        digest, answer = kept[_KEPT_CHECKED.size : answer_at], kept[answer_at:]
+        if kept_checksum(IdempotencyKey(key.name, digest, 0), answer) == crc:
+            return IdempotencyConflict() if what == b"c" else Appended(None, now_us, answer, replayed=True)
+    raise server.damaged("the answer kept under an Idempotency-Key", MISMATCH)
+
+
+def kept_checksum(key: IdempotencyKey, answer: bytes) -> int:
+    """The part of a kept answer's check that is known before its time is."""
+    return answer_checksum(key.name, key.digest, answer, 0)

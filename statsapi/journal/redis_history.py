@@ -1,0 +1,120 @@
+"""What this process knows of the history of a Redis journal, and what it does when the server has another one.
+
+See History in redis_streams.py.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from statsapi.journal import redis_scripts as scripts
+from statsapi.journal.groups import Request
+from statsapi.journal.protocol import START, HistoryChanged, Lost, Mark
+from statsapi.journal.redis_heads import NO_ROWS, Rows, State, mark_stands
+from statsapi.journal.redis_scripts import ID_BYTES
+from statsapi.journal.redis_server import Server
+
+# A loss is told at every start until this long after it was noticed.
+LOSS_TOLD_US: Final = 7 * 86_400_000_000
+
+
+class Known(NamedTuple):
+    """What this process knows of the history: its id, its last record, where and when its checkpoint was, how many
+    records were missing from it, and its epoch.
+    """
+
+    born: bytes = b""
+    position: int = 0
+    id: bytes = b""
+    us: int = 0
+    checkpoint_position: int = -1
+    checkpoint_us: int = 0
+    missing: int = 0
+    epoch: int = 0
+
+
+class History:
+    """Any thread may call."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.known = Known()
+        self._knowing = threading.Lock()
+        self._suspects = False  # whether an append has shown that records are gone
+        self._lost_us = 0  # when the last loss that was told here was noticed
+
+    def check(self, after: Mark, known: Known, state: State, rows: Rows) -> None:
+        """HistoryChanged unless the mark's record is in the journal, and all that this process ever knew of.
+
+        `known` is what it knew before it asked for the state. A round trip more where something is wrong.
+        """
+        stands = mark_stands(after, state, rows)
+        suspect = (
+            self._suspects
+            or state.position < known.position
+            or (known.born != state.born and known.born != b"")
+            or (rows is not NO_ROWS and rows.id_at(known.position) not in (known.id, None))
+        )
+        if suspect or not stands:
+            told = self._server.run(scripts.JUDGE, arguments=[*known, secrets.token_bytes(8)])
+            if told:
+                stands = False
+            with self._knowing:
+                self._suspects = False
+                if told:
+                    self.known = Known()
+        if not stands or (after == START and state.lost_us > self._lost_us):
+            lost = self.find_loss(after)
+            if not stands or lost is not None:
+                raise HistoryChanged("the record this view stands on is no longer in the journal", lost)
+
+    def find_loss(self, after: Mark | None = None) -> Lost | None:
+        """The last loss written down, if it came after this mark; without a mark, if it is at most LOSS_TOLD_US old."""
+        records, since_us, noticed_us, epoch, clock_us = self._server.run(scripts.LOSS)
+        if after is None:
+            news = clock_us - noticed_us < LOSS_TOLD_US
+        elif after == START:
+            news = noticed_us > self._lost_us
+        else:
+            news = int.from_bytes(after.record_id[ID_BYTES:], "big") < epoch
+        self._lost_us = noticed_us
+        if not noticed_us or not news:
+            return None
+        noticed = datetime.fromtimestamp(noticed_us // 1_000_000, UTC).isoformat()
+        return Lost(
+            records, since_us or None, f"{self._server.address} no longer has them, which was noticed at {noticed}"
+        )
+
+    def learn_append(self, known: Known, born: bytes, appended: Iterable[tuple[Request, Any]], now_us: int) -> None:
+        """Take note of an append; `known` is what was known before it."""
+        last = None
+        for request, result in appended:
+            if isinstance(result, int) and result:
+                last = (result, request.record_id)
+                if result <= known.position:
+                    self._suspects = True  # that position was given before
+        if last is not None:
+            with self._knowing:
+                if last[0] > self.known.position:
+                    self.known = Known(self.known.born or born, last[0], last[1], now_us, *self.known[4:])
+
+    def learn_read(self, known: Known, state: State, rows: Rows) -> None:
+        """Take note of a read; `known` is what was known before it."""
+        last = rows.positions[-1] if rows.positions else 0
+        if (
+            last <= known.position
+            and state.epoch == known.epoch
+            and state.checkpoint_position == known.checkpoint_position
+            and state.missing == known.missing
+            and state.born == known.born
+        ):
+            return  # nothing new, as nearly always
+        place = (state.born, state.checkpoint_position, state.checkpoint_us, state.missing, state.epoch)
+        with self._knowing:
+            self.known = Known(place[0], *self.known[1:4], *place[1:])
+            if last > self.known.position:
+                self.known = self.known._replace(position=last, id=rows.id(-1), us=rows.stamps_us[-1])
