@@ -2,13 +2,15 @@
 
 Each command is a module of its own.
 
-Exit status: 0 done, 1 not done, 2 a wrong command line, 78 (EX_CONFIG) settings or a journal that cannot be used.
+Exit status: 0 done, 1 not done, 2 a wrong command line, 78 (EX_CONFIG) settings or a journal that cannot be used,
+141 (SIGPIPE) nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -42,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
         status: int = given.run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `statsapi journal info | head -1`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return 128 + signal.SIGPIPE
     except ConfigError as error:
         for fault in error.faults:
             print(f"statsapi: {fault}", file=sys.stderr)

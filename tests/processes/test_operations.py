@@ -127,6 +127,23 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_reader_that_has_enough_ends_a_command_in_silence(tmp_path: Path) -> None:
+    """As in `statsapi journal info | head -1`: no traceback, and the status of a program that SIGPIPE ended."""
+    path = tmp_path / "events.db"
+    SqliteJournal(str(path)).close()
+    environment = {**os.environ, "STATSAPI_JOURNAL": f"sqlite:///{path}"}
+    for action in ("info", "check"):
+        command = [sys.executable, "-m", "statsapi", "journal", action]
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as program:
+            assert program.stdout is not None
+            assert program.stderr is not None
+            program.stdout.close()
+            assert program.stderr.read() == b""
+        assert program.returncode == 128 + signal.SIGPIPE
+
+
 # A full disk
 
 
