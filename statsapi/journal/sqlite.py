@@ -25,14 +25,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused
 from statsapi.journal import sqlite_salvage
 from statsapi.journal import sqlite_tables as tables
-from statsapi.journal.checksums import check_sealed, missing, seal, seal_of
+from statsapi.journal.checksums import check_sealed, missing, seal_of
 from statsapi.journal.columns import decode_sealed
-from statsapi.journal.groups import WAIT_LIMIT_S, GroupCommit, Outcome, Request
+from statsapi.journal.groups import WAIT_LIMIT_S
 from statsapi.journal.protocol import (
     NO_PIECES,
     READ_LIMIT_BYTES,
@@ -52,9 +52,9 @@ from statsapi.journal.protocol import (
     Options,
     Proposal,
     Segment,
-    time_after,
     wall_clock_us,
 )
+from statsapi.journal.sqlite_appends import Appends
 from statsapi.journal.sqlite_backup import Backup
 from statsapi.journal.sqlite_file import File
 from statsapi.journal.sqlite_keeper import Keeper
@@ -62,8 +62,6 @@ from statsapi.journal.sqlite_link import Link
 from statsapi.journal.sqlite_tables import SCHEMA_VERSION, Last
 from statsapi.journal.sqlite_url import SCHEME, path_of, shortened
 from statsapi.model import IdempotencyKey
-
-_T = TypeVar("_T")
 
 _PIECES = "SELECT key, piece FROM pieces WHERE key >= ? AND key < ? ORDER BY key"
 # One statement, so one snapshot; it looks at no payload.
@@ -95,7 +93,6 @@ class SqliteJournal:
         create: bool = True,
     ) -> None:
         self.observe_fsync: Callable[[float], None] = lambda seconds: None
-        self._commit_fsyncs = fsync == "always"
         self.settled_us = clock_us
         self.local_clock_us: Clock | None = clock_us
         self._clock_us = clock_us
@@ -107,11 +104,17 @@ class SqliteJournal:
         )
         self._file = file
         self._writer = Link(file, f"PRAGMA synchronous={synchronous}", "PRAGMA busy_timeout=0")
-        self._appends = GroupCommit(self._record, self._writer.lock, id_bytes=16, wait_limit_s=wait_limit_s)
+        self._appends = Appends(
+            self._writer,
+            file,
+            clock_us,
+            lambda: self.settled_us(),
+            wait_limit_s,
+            observe_commit=(lambda seconds: self.observe_fsync(seconds)) if fsync == "always" else None,
+        )
         self._reader = Link(file, f"PRAGMA busy_timeout={int(wait_limit_s * 1000)}")
         self._keeping = Link(file, "PRAGMA synchronous=NORMAL", "PRAGMA busy_timeout=0")
         self._keeper = Keeper(self._keeping, file, wait_limit_s, flushes=fsync != "always")
-        self._end: _Tail | None = None
         self._pieces: tables.Pieces | None = None
         file.prepare(create=create)
         try:
@@ -152,55 +155,12 @@ class SqliteJournal:
         """
         cls.open(url, Options(create=False)).close()
 
-    # Appending
-
     @property
     def lost(self) -> Lost | None:
         return self._file.claim_loss()
 
     def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
-        if isinstance(proposal, Proposal):
-            return self._appends.append(proposal, key)
-        with self._appends.held_alone() as deadline:
-            outcome = self._transact(lambda connection: self._decide(connection, proposal, key), deadline)
-            self._note_end()
-        if not isinstance(outcome, Appended):
-            raise outcome
-        return outcome
-
-    def _record(self, group: list[Request], deadline: float) -> list[Outcome]:
-        outcomes = self._transact(lambda connection: self._record_group(connection, group), deadline)
-        self._note_end()
-        return outcomes
-
-    def _record_group(self, connection: sqlite3.Connection, group: list[Request]) -> list[Outcome]:
-        tail = self._tail(connection)
-        self._appends.take(group)  # not before: whoever came while the write lock was waited for is in
-        outcomes: list[Outcome] = []
-        for request in group:
-            known = None if request.key is None else tail.find(request.key)
-            outcomes.append(known or tail.record(request))
-        return outcomes
-
-    def _decide(self, connection: sqlite3.Connection, decide: Decide, key: IdempotencyKey | None) -> Outcome:
-        tail = self._tail(connection)
-        known = None if key is None else tail.find(key)
-        return known or tail.record(self._appends.request(decide(), key))
-
-    def _tail(self, connection: sqlite3.Connection) -> _Tail:
-        tail = self._end = _Tail(
-            connection, tables.read_last(connection, self._writer.seen), self._clock_us(), self.settled_us
-        )
-        return tail
-
-    def _note_end(self) -> None:
-        """Note how far it has got with what was committed. Caller holds the writer's lock."""
-        if self._end is not None and (last := self._end.recorded) is not None:
-            self._writer.seen = last
-            self._file.water.note(*last)
-
-    def _transact(self, work: Callable[[sqlite3.Connection], _T], deadline: float) -> _T:
-        return self._writer.transact(work, deadline, self.observe_fsync if self._commit_fsyncs else None)
+        return self._appends.append(proposal, key)
 
     # Reading
 
@@ -325,15 +285,15 @@ class SqliteJournal:
             tables.write_checkpoint(connection, checkpoint.id, *checkpoint.mark, appended_us, checkpoint.state)
             return True
 
-        with self._appends.held():
-            return self._transact(switch, time.monotonic() + self._wait_limit_s)
+        with self._appends.group.held():
+            return self._appends.transact(switch, time.monotonic() + self._wait_limit_s)
 
     def maintain(self) -> None:
         self._keeper.maintain(self.settled_us, self.observe_fsync)
 
     def check_writable(self, wait_s: float = 1.0) -> None:
         deadline = time.monotonic() + wait_s
-        with self._appends.held(wait_s):
+        with self._appends.group.held(wait_s):
             try:
                 self._writer.begin(self._writer.connection(), deadline)
             finally:
@@ -377,43 +337,6 @@ class SqliteJournal:
             with link.lock:
                 link.close()
         self._file.close()
-
-
-class _Tail:
-    """The end of the records inside one write transaction."""
-
-    def __init__(self, connection: sqlite3.Connection, last: Last | None, clock_us: int, settled_us: Clock) -> None:
-        self._connection = connection
-        self._position, _, last_us = last or (0, b"", 0)
-        self._now_us = time_after(clock_us, last_us)
-        self._settled_us = settled_us
-        self.recorded: Last | None = None
-
-    def find(self, key: IdempotencyKey) -> Outcome | None:
-        try:
-            kept = tables.read_answer(self._connection, key.name, self._settled_us())
-        except JournalDamaged as error:
-            return error
-        if kept is None:
-            return None
-        digest, answer = kept
-        if digest != key.digest:
-            return IdempotencyConflict()
-        return Appended(None, self._now_us, answer, replayed=True)
-
-    def record(self, request: Request) -> Appended:
-        mark, now_us = None, self._now_us
-        if (payload := request.payload) is not None:
-            self._position = position = self._position + 1
-            record_id = request.record_id
-            mark = Mark(position, record_id)
-            self._connection.execute(
-                tables.INSERT_RECORD, (position, record_id, now_us, seal(position, record_id, now_us, payload))
-            )
-            self.recorded = (position, record_id, now_us)
-        if (key := request.key) is not None:
-            tables.write_answer(self._connection, key.name, key.digest, request.answer, now_us + key.ttl_us)
-        return Appended(mark, now_us, request.answer)
 
 
 def _probe(connection: sqlite3.Connection, after: Mark) -> int:

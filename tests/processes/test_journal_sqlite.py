@@ -186,7 +186,7 @@ def test_those_who_wait_are_committed_together(journal: SqliteJournal) -> None:
     threads = [threading.Thread(target=lambda: results.append(journal.append(event(1.0)))) for _ in range(6)]
     for thread in threads:
         thread.start()
-    while len(journal._appends._queue) < 6:
+    while len(journal._appends.group._queue) < 6:
         pass
     let_go.set()
     for thread in (first, *threads):
