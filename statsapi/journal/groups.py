@@ -1,7 +1,8 @@
-"""Group commit: what the threads of a process append at one time, one of them records for all.
+"""Group commit: of several threads that append at one time, one records for all.
 
-A request queues up and waits for the writer's lock. Who gets it records what is queued by then, in one transaction or
-call of the engine, and tells each request what became of it; the others find that out when they get the lock.
+A request queues up and waits for the writer's lock. The thread that gets the lock records everything queued by then, in
+one transaction or call of the engine, and sets each request's outcome. The other threads find theirs when they get the
+lock.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WAIT_LIMIT_S: Final = 5.0
 _UNLIMITED: Final = 1 << 62
 
 
-# What became of one request: JournalDamaged where what is kept under its key is; its neighbours go on.
+# The outcome of one request. JournalDamaged where the answer kept under its key is damaged; its neighbours go on.
 Outcome = Appended | IdempotencyConflict | JournalDamaged
 
 
@@ -47,15 +48,15 @@ class Request:
 
 class Record(Protocol):
     def __call__(self, group: list[Request], deadline_s: float, /) -> Sequence[Outcome]:
-        """Fill the group by `take`, record it, and say what became of each, in its order. The writer's lock is held.
+        """Fill the group by `take`, record it, and give each request's outcome, in order. The writer's lock is held.
 
-        To be taken as late as may be: who comes meanwhile goes along. Raises JournalUnavailable, also when it had to
-        wait longer than until `deadline_s` of time.monotonic, or JournalRefused: then all in the group are told so.
+        Take as late as possible: requests that come meanwhile go along. Raises JournalUnavailable (also where it had to
+        wait until `deadline_s` of time.monotonic) or JournalRefused: every request in the group then gets that error.
         """
 
 
 class GroupCommit:
-    """The appends of one process. `lock` is the writer's: whoever holds it is the only thread that records."""
+    """The appends of one process. `lock` is the writer's: only its holder records."""
 
     def __init__(
         self, record: Record, lock: threading.RLock, *, id_bytes: int, wait_limit_s: float = WAIT_LIMIT_S
@@ -65,7 +66,7 @@ class GroupCommit:
         self._id_bytes = id_bytes
         self._wait_limit_s = wait_limit_s
         self._queue: deque[Request] = deque()
-        # Ids are to be unique, not secret: asking the system for each costs a call that lets go of the interpreter.
+        # Ids must be unique, not secret. Asking the system for each costs a call that releases the interpreter's lock.
         self._ids = random.Random(secrets.randbits(256))  # noqa: S311
 
     def request(self, proposal: Proposal, key: IdempotencyKey | None) -> Request:
@@ -73,7 +74,7 @@ class GroupCommit:
         return Request(self._ids.randbytes(self._id_bytes), payload, proposal.answer, key)
 
     def append(self, proposal: Proposal, key: IdempotencyKey | None) -> Appended:
-        """Record it, with whatever else is queued. Raises what Journal.append does."""
+        """Record it, together with everything else that is queued. Raises as Journal.append does."""
         deadline_s = time.monotonic() + self._wait_limit_s
         request = self.request(proposal, key)
         self._queue.append(request)
@@ -81,14 +82,14 @@ class GroupCommit:
             with contextlib.suppress(ValueError):
                 self._queue.remove(request)
                 raise held_up()
-            # A leader has taken it along: what becomes of it is known soon, as leaders are held to the limit too.
+            # A leader has taken it along. Its outcome is known soon, because leaders are held to the limit too.
             self._lock.acquire()
         try:
             while request.outcome is None:
                 self._record_queued(deadline_s)
         finally:
             if request.outcome is None:
-                self._queue.remove(request)  # before the next leader comes, who would record it after all
+                self._queue.remove(request)  # now, or the next leader would record it after all
             self._lock.release()
         if isinstance(request.outcome, Appended):
             return request.outcome
@@ -96,7 +97,7 @@ class GroupCommit:
 
     @contextlib.contextmanager
     def held(self, wait_s: float | None = None) -> Iterator[None]:
-        """The writer's lock, waited for no longer than that (the limit); JournalUnavailable without it."""
+        """Hold the writer's lock. JournalUnavailable where it is not free within `wait_s` (by default the limit)."""
         if not self._lock.acquire(timeout=self._wait_limit_s if wait_s is None else wait_s):
             raise held_up()
         try:
@@ -106,16 +107,16 @@ class GroupCommit:
 
     @contextlib.contextmanager
     def held_alone(self) -> Iterator[float]:
-        """The writer's lock, once what was queued before is recorded: for a decision. Gives the deadline."""
+        """For a decision: record what was queued before, then hold the writer's lock. Gives the deadline."""
         deadline_s = time.monotonic() + self._wait_limit_s
         with self.held():
-            if self._queue:  # they came first; if this fails they are told
+            if self._queue:  # these came first; if recording fails, each request gets the error
                 with contextlib.suppress(JournalUnavailable, JournalRefused):
                     self._record_queued(deadline_s)
             yield deadline_s
 
     def take(self, group: list[Request], limit_records: int = _UNLIMITED, limit_bytes: int = _UNLIMITED) -> None:
-        """Move what is queued, up to about these limits, into the group. For who records, with the lock held."""
+        """Move queued requests into the group, up to about these limits. Caller holds the lock."""
         size = 0
         while self._queue and size < limit_bytes and len(group) < limit_records:
             request = self._queue.popleft()
@@ -123,9 +124,9 @@ class GroupCommit:
             size += len(request.payload or b"")
 
     def _record_queued(self, deadline_s: float) -> None:
-        """Record what is queued, and tell each request what became of it. Caller holds the lock.
+        """Record what is queued and set each request's outcome. Caller holds the lock.
 
-        Raises what `record` did before it took anything; then all are still queued.
+        Raises an error that `record` raised before it took anything; all requests are then still queued.
         """
         group: list[Request] = []
         failure: JournalUnavailable | JournalRefused | None = None
@@ -140,15 +141,15 @@ class GroupCommit:
         finally:
             for request in group:
                 if request.outcome is None:
-                    request.outcome = _told(failure)
+                    request.outcome = _own_error(failure)
 
 
 def held_up() -> JournalUnavailable:
     return JournalUnavailable("another writer held the journal for too long; nothing was recorded")
 
 
-def _told(error: JournalUnavailable | JournalRefused | None) -> JournalUnavailable | JournalRefused:
-    """An error of its own for each thread that raises it. Without one the recording thread was interrupted."""
+def _own_error(error: JournalUnavailable | JournalRefused | None) -> JournalUnavailable | JournalRefused:
+    """A copy of the error, for a thread of its own to raise. None: the recording thread was interrupted."""
     if error is None:
         return JournalUnavailable("the append was interrupted", outcome_unknown=True)
     if isinstance(error, JournalUnavailable):

@@ -1,22 +1,22 @@
-"""How far a journal's file had got: a small file beside it, by which a lost end is noticed.
+"""How far a journal's file had got: a small file beside it (-mark), by which a lost end is noticed.
 
-A WAL of which one bit was flipped ends there when it is played back after a crash, and a file that was put in the
-journal's place is whole. Neither can be told from the file itself. So each process notes what it has acknowledged last,
-and whoever opens the file compares.
+A WAL with one flipped bit ends at that bit when it is played back after a crash, and a file that was put in the
+journal's place is whole. The journal's file itself shows neither. So each process notes the last record that it has
+acknowledged, and the next opening compares.
 
     head   magic | epoch u64 | device u64 | inode u64 of the journal, its -wal and this file | boot 8 | CRC-32
     slots  epoch u64 | position i64 | appended_us i64 | id 16 | the journal's inode u64 | boot 8 | CRC-32
                                                                                          (64 bytes, one a process)
 
-A note is one pwrite without an fsync after the commit, 1.5 µs: it survives the death of every process, and after a
-power cut it may be behind or ahead. Each process has a slot of its own, held by a lock, so that a late note does not
-take back an earlier one. Notes of another epoch do not count: a new one begins when somebody claims a loss, to tell
-of it. The file may be removed at any time; then nothing is compared once.
+A note is one pwrite without an fsync after the commit, 1.5 µs. It survives the death of every process; after a power
+cut it may be behind or ahead. Each process has a slot of its own, held by a lock, so that a late note does not undo an
+earlier one. Notes of another epoch do not count: a new epoch begins when a process claims a loss, in order to report
+it. The file may be removed at any time; the next opening then compares nothing.
 
-The head also tells a -wal that was left behind by another file: after a kill a copy may be moved into the journal's
-place, and SQLite would play the old file's -wal into it. Where the journal's inode is another one and the -wal's still
-the same, the -wal is the old file's. In a folder that was copied as a whole this file is a new one as well, and then
-its head tells nothing.
+The head also shows that a -wal was left behind by another file: after a kill a copy may be moved into the journal's
+place, and SQLite would play the old file's -wal into it. Where the journal's inode has changed and the -wal's has not,
+the -wal is the old file's. In a folder that was copied as a whole this file is new as well, and then its head says
+nothing.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _SLOTS: Final = 255
 
 
 class Noted(NamedTuple):
-    """The furthest that was acknowledged. `same_file`, `same_boot`: whether that was on this file, since this start of
-    the machine.
+    """The furthest acknowledged record. `same_file`: it was in this very file; `same_boot`: since this start of the
+    machine.
     """
 
     position: int
@@ -63,8 +63,9 @@ class _Head(NamedTuple):
 
 
 class HighWater:
-    """For the holder of the writer's lock, but `compare`, for who opens the file alone. Nothing here ever fails: where
-    the file cannot be made or written, nothing is noted.
+    """For the holder of the writer's lock; `compare` and `note_wal` are for the process that alone opens the file.
+
+    Nothing here ever fails: where the file cannot be made or written, nothing is noted.
     """
 
     def __init__(self) -> None:
@@ -76,9 +77,9 @@ class HighWater:
         self._boot = bytes(8)
 
     def compare(self, journal: str, stands: Callable[[Noted], bool]) -> Noted | None:
-        """The furthest that was noted beside `journal`, if that file does not hold it; from here on notes go there.
+        """The furthest note beside `journal`, if that file does not hold its record. From here on notes go there.
 
-        Until somebody claims it, everybody who opens the journal finds it.
+        Every opening finds it until one claims it.
         """
         try:
             file = os.stat(journal)
@@ -89,7 +90,7 @@ class HighWater:
             return None
 
     def claim(self, journal: str) -> bool:
-        """Begin anew, as the loss that `compare` found is going to be told; False where another has claimed it."""
+        """Begin a new epoch, so that only this process reports the loss that `compare` found. Gives whether it does."""
         if self._file is None:
             return True
         try:
@@ -108,7 +109,7 @@ class HighWater:
         return ours
 
     def note_wal(self, journal: str) -> None:
-        """The journal's -wal is the one that is there now. For who opens the file alone."""
+        """Note that the -wal that is there now is the journal's."""
         try:
             head = self._read_head()
             if head is not None and head.wal_inode != _inode(journal + "-wal"):
@@ -144,14 +145,14 @@ class HighWater:
             self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if os.geteuid() == 0:  # the journal's own user must be able to go on with it
+            if os.geteuid() == 0:  # the journal's own user must be able to use it later
                 os.fchown(self._file, journal.st_uid, journal.st_gid)
             os.fchmod(self._file, stat.S_IMODE(journal.st_mode))
         self._path = path
-        if os.fstat(self._file).st_size < (1 + _SLOTS) * _SLOT_BYTES:  # so that a note needs no more space on the disk
+        if os.fstat(self._file).st_size < (1 + _SLOTS) * _SLOT_BYTES:  # a later note then needs no more disk space
             os.pwrite(self._file, bytes((1 + _SLOTS) * _SLOT_BYTES), 0)
         for slot in range(1, 1 + _SLOTS):
-            # Of the open file, not of the process: there may be two journals in one.
+            # A lock of the open file, not of the process: one process may have two journals.
             try:
                 _lock(self._file, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, slot)
             except OSError:
@@ -199,7 +200,7 @@ class HighWater:
 
 
 def is_left_over(wal: str, journal: str) -> bool:
-    """Whether that -wal was made for a file that `journal` took the place of."""
+    """Whether that -wal belongs to the file whose place `journal` took."""
     try:
         with open(journal + "-mark", "rb") as mark:
             head, own_inode = _head_of(mark.read(_SLOT_BYTES)), os.fstat(mark.fileno()).st_ino
@@ -247,7 +248,7 @@ def _is_at(file: int, path: str) -> bool:
 
 
 def _boot() -> bytes:
-    """Which start of the machine this is: half of its random id."""
+    """The random id of this start of the machine, half of it."""
     try:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))[:8]
     except (OSError, ValueError):

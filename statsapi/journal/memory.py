@@ -1,8 +1,7 @@
 """The journal in memory: the same promises within one process, and nothing after its end.
 
-Records are kept sealed, as bytes (format.py), so what a caller does to its arrays later changes nothing, and
-reading is the same code as everywhere. A list of records and the position before its first one; a checkpoint
-cuts the list.
+Records are kept sealed, as bytes (checksums.py). So a caller may change its arrays later, and reading is the same code
+as in every engine. The journal is a list of records and the position before the first one; a checkpoint cuts the list.
 """
 
 from __future__ import annotations
@@ -55,8 +54,8 @@ class _Kept(NamedTuple):
 
 
 class MemoryJournal:
-    """See the Journal protocol. `_writing` is held for a whole append, decision included; `_lock` only to
-    touch the fields, so that a decision can read, and readers never wait for a decision.
+    """See the Journal protocol. `_writing` is held for a whole append, decision included. `_lock` is held only to touch
+    the fields: so a decision can read, and readers never wait for a decision.
     """
 
     kind: ClassVar = "memory"
@@ -77,7 +76,7 @@ class MemoryJournal:
         self._lock = threading.Lock()
         self._records: list[_Record] = []
         self._base = 0  # the position before _records[0]
-        self._appended_us = 0  # of the last record there ever was
+        self._appended_us = 0  # of the last record ever appended
         self._sealed_bytes = 0
         self._checkpoint: Checkpoint | None = None
         self._pieces: dict[int, tuple[int, bytes]] = {}  # with their checksums
@@ -222,7 +221,7 @@ class MemoryJournal:
         with self._lock:
             self._check_open()
             settled_us = self.settled_us()
-            # Keys with one lifetime expire in the order they came; any other order only makes some go later.
+            # Keys of one lifetime expire in the order of their arrival. With several lifetimes some merely go later.
             while self._keys:
                 name = next(iter(self._keys))
                 if self._keys[name].expires_us > settled_us:

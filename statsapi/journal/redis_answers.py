@@ -11,7 +11,7 @@ from statsapi.journal.protocol import Appended
 from statsapi.journal.redis_server import Server
 from statsapi.model import IdempotencyKey
 
-# What is kept under a key; with _CHECKED in the length there is a checksum.
+# The head of what is kept under a key. With _CHECKED in the length it has a checksum.
 _KEPT: Final = struct.Struct("<qI")
 _KEPT_CHECKED: Final = struct.Struct("<qIIq")
 _CHECKED: Final = 1 << 31
@@ -22,8 +22,8 @@ def kept_answer(server: Server, key: IdempotencyKey, found: bytes, now_us: int) 
     what, kept = found[:1], found[1:]
     if what != b"d":
         _, length = _KEPT.unpack_from(kept)
-        checked = kept[_KEPT_CHECKED.size :][:length] == key.digest  # though the bit that says so is gone
-        if length < _CHECKED and not (what == b"c" and checked):  # of before schema 2
+        checked = kept[_KEPT_CHECKED.size :][:length] == key.digest  # though the bit that says so was flipped
+        if length < _CHECKED and not (what == b"c" and checked):  # of schema 1
             return IdempotencyConflict() if what == b"c" else Appended(None, now_us, kept[_KEPT.size + length :], True)
         _, length, crc, _ = _KEPT_CHECKED.unpack_from(kept)
         answer_at = _KEPT_CHECKED.size + length - _CHECKED
@@ -34,5 +34,5 @@ def kept_answer(server: Server, key: IdempotencyKey, found: bytes, now_us: int) 
 
 
 def kept_checksum(key: IdempotencyKey, answer: bytes) -> int:
-    """The part of a kept answer's check that is known before its time is."""
+    """The part of a kept answer's check that does not depend on its time."""
     return answer_checksum(key.name, key.digest, answer, 0)

@@ -30,23 +30,23 @@ DECIDE_TRIES: Final = 3
 
 LEASE_RETRY_S: Final = 1e-3
 
-# One call of the append script; what is queued beyond it goes into the next.
+# The most in one call of the append script; further requests go into the next.
 GROUP_BYTES: Final = 16 << 20
 GROUP_RECORDS: Final = 256
 
-# From here on a group without keys goes by MULTI instead of the script. Lua hashes each byte of what it is given: to do
-# nothing with 160 KB takes a script 203 µs, to append them 293, where XADD alone takes 84. It costs a second round
-# trip, some 40 µs.
+# A group without keys of at least this size goes by MULTI instead of the script. Lua hashes each byte of its arguments:
+# with 160 KB an empty script takes 203 µs and the append 293, but XADD alone 84. MULTI costs a second round trip, some
+# 40 µs.
 LARGE_BYTES: Final = 64 << 10
 
-# A replica has this long to take an append over (STATSAPI_REDIS_WAIT_REPLICAS); less than a socket's timeout.
+# How long a replica may take to have an append (STATSAPI_REDIS_WAIT_REPLICAS); less than a socket's timeout.
 REPLICAS_TIMEOUT_MS: Final = 1000
 
-# An append is not begun by the server later than this after it was sent: see Late in the module's text. What it is more
-# than the socket's timeout is for the way there, and for what its clock and ours run apart between two calls.
+# The server refuses an append that it begins later than this after it was sent: see Late. The excess over a socket's
+# timeout allows for the way there, and for the drift between its clock and ours between two calls.
 LATE_US: Final = 2_500_000
 
-# Of the append script: not after, settled time, whether to touch; a key's index, lifetime, checksum, digest length.
+# Arguments of append.lua: not after, settled time, whether to touch; a key's index, lifetime, checksum, digest length.
 _LIMITS: Final = struct.Struct("<qqB")
 _KEYED: Final = struct.Struct("<IqII")
 _WORD: Final = struct.Struct("<I")
@@ -114,7 +114,7 @@ class Appends:
     ) -> Any:
         """One call of the append script, never sent twice. Caller holds the writer's lock.
 
-        JournalUnavailable where the deadline is over; this process may have been stopped since its caller began.
+        JournalUnavailable where the deadline has passed, as this process may have been stopped meanwhile.
         """
         now_s = time.monotonic()
         if now_s >= deadline_s:
@@ -133,7 +133,7 @@ class Appends:
                 check = kept_checksum(key, request.answer)
                 kept = _KEYED.pack(len(keys), key.ttl_us, check, len(key.digest)) + key.digest + request.answer
             arguments += (front, payload or b"", kept)
-        # Under a key whose first append is known, too, this waits for all that stands before: hence `touch`.
+        # WAIT covers writes of this connection only. `touch` makes one, so that a replay under a known key waits too.
         reply, *waited = self._server.calls([Call.of(script, keys, arguments), *self._wait()], resend=False)
         if isinstance(reply, list):
             self._check_waited(waited)
@@ -142,16 +142,14 @@ class Appends:
         return reply
 
     def _send_large(self, group: Sequence[Request]) -> list[Any] | None:
-        """What the append script does, by WATCH and MULTI; None when somebody was faster. Caller holds the writer's
-        lock.
-        """
+        """Do as the append script does, by WATCH and MULTI. None after a lost race. Caller holds the writer's lock."""
         stream, meta = self._server.keys
         told: list[Any] = []
 
         def append(replies: list[Any]) -> list[Call]:
             _, _, (position, last, us, epoch, lease, born), (seconds, micros), length = replies
             if lease is not None or ((position is None or last is None) and length):
-                return [Call("UNWATCH")]  # the script knows what to say
+                return [Call("UNWATCH")]  # the script gives the right answer
             clock_us = (
                 int(seconds) * 1_000_000 + int(micros)
                 if self._server.test_clock_us is None
@@ -172,7 +170,7 @@ class Appends:
             fields = ("position", at, "id", previous, "us", now_us, "schema", SCHEMA_VERSION, "born", born)
             return [*calls, Call("HSET", meta, *fields), Call("EXEC"), *self._wait()]
 
-        # A key that expires under WATCH lets EXEC do nothing: what the script's `late` is.
+        # A key that expires under WATCH makes EXEC do nothing, as `late` makes the script.
         fence = f"{self._server.name}:fence:{secrets.token_hex(8)}"
         first = [
             Call("SET", fence, "", "PX", LATE_US // 1000),
@@ -187,7 +185,7 @@ class Appends:
         done, *waited = replies[len(group) + 2 :]
         if done is None:
             return None
-        if any(isinstance(reply, Exception) for reply in done):  # nothing that is known would do that
+        if any(isinstance(reply, Exception) for reply in done):  # no known cause
             raise JournalUnavailable(
                 f"{self._server.address} carried out a part of the append: {done}", outcome_unknown=True
             )
@@ -223,13 +221,13 @@ class Appends:
             return outcome
         finally:
             if token:
-                with contextlib.suppress(JournalUnavailable, JournalRefused):  # it runs out by itself
+                with contextlib.suppress(JournalUnavailable, JournalRefused):  # the lease runs out by itself
                     self._server.calls([Call.of(scripts.RELEASE, self._server.keys, [token])])
 
     def _try_decision(
         self, decide: Decide, key: IdempotencyKey | None, token: bytes, deadline_s: float
     ) -> Appended | IdempotencyConflict | None:
-        """None when somebody was faster, or holds the lease. Caller holds the writer's lock."""
+        """None after a lost race, or while another process holds the lease. Caller holds the writer's lock."""
         keys, digest = ([], b"") if key is None else ([self._server.key_name(key)], key.digest)
         begun = self._server.run(scripts.BEGIN, keys, [self._server.sent_clock(), token, self._settled_us(), digest])
         if not isinstance(begun, list):

@@ -36,11 +36,11 @@ class Checkpoints:
             if content is not None:
                 self._check_checkpoint(state, name, check, pieces, content)
                 return Checkpoint(name, state.behind, state.checkpoint_us, content)
-            # Another one took its place meanwhile.
+            # Another checkpoint took its place meanwhile.
         raise self._server.damaged("the checkpoint", "its state is missing")
 
     def _check_checkpoint(self, state: State, name: bytes, check: bytes | None, pieces: int, content: bytes) -> None:
-        """Compare it with its checksum, if the version that made it had those."""
+        """Compare it with its checksum, unless it is of schema 1, which had none."""
         if check is None:
             return
         expected, _, count = check[len(name) :].partition(b":")
@@ -75,9 +75,9 @@ class Checkpoints:
         ]
 
     def _piece(self, name: str, *parts: bytes) -> bytes:
-        """A piece's content, compared with what its name says of it."""
+        """A piece's content, compared with the size and checksum in its name."""
         piece = b"".join(parts)
-        key, _, size, *checks = name.split(":")  # one of before schema 2 has no checksum
+        key, _, size, *checks = name.split(":")  # one of schema 1 has no checksum
         what = f"the checkpoint's piece {key}"
         if not parts:
             raise self._server.damaged(what, "it is missing")
@@ -133,5 +133,5 @@ class Checkpoints:
 
 
 def _checkpoint_checksum(name: bytes, record_id: bytes, state: bytes) -> int:
-    """The part of a checkpoint's check that is known before its time is."""
+    """The part of a checkpoint's check that does not depend on its time."""
     return crc32(name + record_id, crc32(state))

@@ -35,7 +35,7 @@ HEADS: Final = np.dtype(
 
 
 class State(NamedTuple):
-    """What a reading script tells of the journal at its moment. checkpoint_position is -1 without a checkpoint."""
+    """The journal's state as a reading script gives it (told.lua). checkpoint_position is -1 without a checkpoint."""
 
     clock_us: int
     position: int
@@ -50,14 +50,14 @@ class State(NamedTuple):
 
     @property
     def behind(self) -> Mark:
-        """Where a view begins."""
+        """The mark at which a view begins."""
         if self.checkpoint_position < 0:
             return START
         return mark_of(self.checkpoint_position, self.checkpoint_record, self.epoch)
 
 
 class Rows(NamedTuple):
-    """What the heads of a read say, one by one."""
+    """The heads of the records of one read."""
 
     positions: list[int]
     stamps_us: list[int]
@@ -67,14 +67,14 @@ class Rows(NamedTuple):
         return self.heads[at][16 : 16 + ID_BYTES]
 
     def id_at(self, position: int) -> bytes | None:
-        """The id of the record there, if it was read."""
+        """The id of the record at that position, if it was read."""
         if not self.positions or not self.positions[0] <= position <= self.positions[-1]:
             return None
         at = bisect_left(self.positions, position)
         return self.id(at) if self.positions[at] == position else None
 
     def names_before(self, record_id: bytes) -> bool:
-        """Whether the first of them names the record with that id as the one before it."""
+        """Whether the first record names the one with that id as its predecessor."""
         return self.heads[0][28:36] == record_id[:8]
 
 
@@ -90,8 +90,8 @@ def mark_of(position: int, record_id: bytes, epoch: int) -> Mark:
 
 
 def rows_of(server: Server, heads: list[bytes], payloads: list[bytes], first: int | None) -> Rows:
-    """What the heads say, compared with the payloads and with each other. `first` is the position that the first
-    of them must have, where no records are missing: a damaged one need not say its own.
+    """The heads, compared with the payloads and with each other. `first` is the position that the first record must
+    have where none are missing: a damaged head may say another.
     """
     if set(map(len, heads)) <= {HEAD.size}:
         if len(heads) >= COLUMNAR_FROM:
@@ -112,7 +112,7 @@ def rows_of(server: Server, heads: list[bytes], payloads: list[bytes], first: in
 
 
 def _unpack_any(server: Server, heads: list[bytes]) -> list[tuple[Any, ...]]:
-    """Heads of before schema 2 have no checksum; what else is there was not written by statsapi."""
+    """Heads of schema 1 have no checksum. Any other entry was not written by statsapi."""
     try:
         return [HEAD.unpack(head) if len(head) == HEAD.size else (*UNCHECKED.unpack(head), None) for head in heads]
     except struct.error:
@@ -149,9 +149,9 @@ def _out_of_line(server: Server, position: int) -> JournalDamaged:
 
 
 def mark_stands(after: Mark, state: State, rows: Rows) -> bool:
-    """Whether the mark's record is in the journal: the record behind it, or the meta hash, names it.
+    """Whether the mark's record is in the journal: the next record, or the meta hash, names it.
 
-    Where the next record is missing somebody took it out; that was counted, and is in the epoch.
+    A missing next record was removed by somebody else. That was counted, and the epoch shows it.
     """
     if after == state.behind:
         return True
@@ -167,21 +167,21 @@ def mark_stands(after: Mark, state: State, rows: Rows) -> bool:
 
 
 def content_check(record_id: bytes, payload: bytes) -> int:
-    """The part of a record's check that is known before its position and time are.
+    """The part of a record's check that does not depend on position and time.
 
-    The id by exclusive or, which numpy does for many at once: to put it through crc32 took 0.07 µs a record more.
+    The id goes in by exclusive or, which numpy does for many at once; by crc32 it took 0.07 µs a record more.
     """
     first, second, third = _ID_WORDS.unpack(record_id)
     return crc32(payload) ^ first ^ second ^ third  # type: ignore[no-any-return]
 
 
 def sum_of_words(previous: bytes) -> int:
-    """Of the first eight bytes of an id: two words, as a sum in Lua has to stay below 2^53."""
+    """The sum of the two words in the first eight bytes of an id: a sum in Lua has to stay below 2^53."""
     return int.from_bytes(previous[:4], "little") + int.from_bytes(previous[4:8], "little")
 
 
 def count_until(stamps_us: list[int], until_us: int | None, wrong_after_us: int | None) -> int:
-    """How many records there are before the first that ends the journal for a read: see Journal.read."""
+    """The number of records before the first that ends the journal for a read: see Journal.read."""
     if until_us is None or not stamps_us:
         return len(stamps_us)
     stamps = np.array(stamps_us, np.int64)

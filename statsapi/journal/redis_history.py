@@ -23,8 +23,8 @@ LOSS_TOLD_US: Final = 7 * 86_400_000_000
 
 
 class Known(NamedTuple):
-    """What this process knows of the history: its id, its last record, where and when its checkpoint was, how many
-    records were missing from it, and its epoch.
+    """What this process knows of the history: its id, its last record, its checkpoint's position and time, the number
+    of missing records, and its epoch.
     """
 
     born: bytes = b""
@@ -45,12 +45,12 @@ class History:
         self.known = Known()
         self._knowing = threading.Lock()
         self._suspects = False  # whether an append has shown that records are gone
-        self._lost_us = 0  # when the last loss that was told here was noticed
+        self._lost_us = 0  # when the last loss that was reported here was noticed
 
     def check(self, after: Mark, known: Known, state: State, rows: Rows) -> None:
-        """HistoryChanged unless the mark's record is in the journal, and all that this process ever knew of.
+        """HistoryChanged unless the mark's record and every record that this process ever knew are in the journal.
 
-        `known` is what it knew before it asked for the state. A round trip more where something is wrong.
+        `known` is what it knew before it asked for the state. Costs a round trip more where something is wrong.
         """
         stands = mark_stands(after, state, rows)
         suspect = (
@@ -112,7 +112,7 @@ class History:
             and state.missing == known.missing
             and state.born == known.born
         ):
-            return  # nothing new, as nearly always
+            return  # nothing new: nearly always
         place = (state.born, state.checkpoint_position, state.checkpoint_us, state.missing, state.epoch)
         with self._knowing:
             self.known = Known(place[0], *self.known[1:4], *place[1:])

@@ -4,8 +4,8 @@
     redis+sentinel://host[:port],host[:port]/SERVICE[/db]?stream=NAME  rediss+sentinel://
     redis+cluster://host[:port],host[:port]?stream=NAME                rediss+cluster://
 
-The official client finds the primary (Sentinel, Cluster), connects, logs in and speaks the protocol. What it would do
-more is switched off: it sends a command again by itself, up to ten times, and an append must never be sent twice.
+The official client finds the primary (Sentinel, Cluster), connects, logs in and speaks the protocol. Its retries are
+switched off: by itself it sends a command up to ten times, and an append must never be sent twice.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ logger = logging.getLogger("statsapi")
 # There is no file to check or to salvage from.
 DAMAGE_ADVICE: Final = "restore a copy of the server's own: a replica, its AOF or its RDB file"
 
-# A server that takes longer counts as away. For each connect, send and receive; appends are answered in 0.1 ms, and the
-# longest that a sound server stands still is a fork for its own snapshot, 10 to 20 ms a GB.
+# Timeout of each connect, send and receive; a server that takes longer counts as away. Appends are answered in 0.1 ms.
+# The longest pause of a sound server is the fork for its own snapshot, 10 to 20 ms a GB.
 CONNECT_TIMEOUT_S: Final = 1.0
 TIMEOUT_S: Final = 2.0
 
-# How often this machine's clock is compared with the server's, and from where on they do not agree.
+# How often this machine's clock is compared with the server's, and the difference from which on it is logged.
 SKEW_INTERVAL_S: Final = 1.0
 SKEW_WARNS_US: Final = 1_000_000
 
@@ -54,7 +54,7 @@ _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@,]+)(?::([0-9]{1,5}))
 TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
 SENTINEL_OPTIONS: Final = ("sentinel_username", "sentinel_password")
 
-# Answers that say "not here, not now": the server has done nothing, and another one may be the primary.
+# Error answers of a server that is not the primary now. It has done nothing, and another one may be the primary.
 _ELSEWHERE: Final = (
     exceptions.ReadOnlyError,
     exceptions.AskError,
@@ -72,7 +72,7 @@ _SAID: Final = {
 
 
 class Address(NamedTuple):
-    """What a URL says. As text it is what may be shown: without user, password and options."""
+    """The parts of a URL. Its text may be shown: it has no user, password or options."""
 
     kind: str  # "single", "sentinel" or "cluster"
     tls: bool
@@ -140,7 +140,7 @@ def _wrong(why: str) -> ConfigError:
 
 
 class Script:
-    """A Lua script: sent by its hash, and in full to a server that does not have it yet."""
+    """A Lua script: sent by its hash, and in full to a server that does not know it yet."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -161,7 +161,7 @@ class Call:
         return cls(len(keys), *keys, *arguments, script=script)
 
     def words(self, *, whole: bool) -> tuple[Any, ...]:
-        """As it is sent; `whole`: with a script's text in place of its hash."""
+        """The words to send; `whole`: with a script's text instead of its hash."""
         if self._script is None:
             return self._arguments
         return (
@@ -170,8 +170,8 @@ class Call:
 
 
 class Unanswered(JournalUnavailable):
-    """A call that brought no answer; with outcome_unknown the server may have got all of it. A second try would take as
-    long where the first one `timed_out`.
+    """A call without an answer. With outcome_unknown the server may have got all of it. `timed_out`: a second try would
+    take as long.
     """
 
     def __init__(self, detail: str, cause: Exception | None = None, *, outcome_unknown: bool = False) -> None:
@@ -180,9 +180,9 @@ class Unanswered(JournalUnavailable):
 
 
 class ServerClock:
-    """The server's clock between the times it tells it, and how far this machine's is from it.
+    """The server's clock, estimated between its answers, and the difference to this machine's.
 
-    Any thread may call. `skew_us` is this machine's clock less the server's, None before the first answer.
+    Any thread may call. `skew_us` is this machine's clock minus the server's, None before the first answer.
     """
 
     def __init__(self, server: str, machine_clock_us: Callable[[], int]) -> None:
@@ -194,11 +194,11 @@ class ServerClock:
         self.skew_us: int | None = None
 
     def set(self, server_us: int, now_s: float) -> None:
-        """The server said so, up to `now_s` of time.monotonic."""
+        """The server's clock was `server_us` at `now_s` of time.monotonic, or a little earlier."""
         self._told = (server_us, now_s)
 
     def at(self, now_s: float) -> int:
-        """What the server's clock says then, or a little less, unless somebody has moved it since."""
+        """The server's clock at that time, or a little less, unless somebody has moved it since."""
         server_us, told_s = self._told
         return server_us + int(1e6 * (now_s - told_s))
 
@@ -206,11 +206,11 @@ class ServerClock:
         return self.at(time.monotonic())
 
     def asked(self) -> tuple[float, int]:
-        """To be called before a call that brings the server's time, and given to `answered` after it."""
+        """Take this before a call that brings the server's time, and give it to `answered` after the call."""
         return time.monotonic(), self._machine_clock_us()
 
     def answered(self, asked: tuple[float, int], server_us: int) -> None:
-        """Measures the skew too, once a second, as of the middle of the round trip; beyond a second it is logged."""
+        """Take the server's time. Once a second measure the skew at the middle of the round trip; log a large one."""
         now_s = time.monotonic()
         self._told = (server_us, now_s)
         if now_s - self._measured_s < SKEW_INTERVAL_S:
@@ -218,7 +218,7 @@ class ServerClock:
         self._measured_s = now_s
         half_us = int(5e5 * (now_s - asked[0]))
         skew_us = asked[1] + half_us - server_us
-        if half_us > SKEW_WARNS_US:  # it tells nothing
+        if half_us > SKEW_WARNS_US:  # the round trip was too slow to measure
             return
         self.skew_us = skew_us
         if abs(skew_us) - half_us > SKEW_WARNS_US:
@@ -244,8 +244,8 @@ class Primary:
         self._lock = threading.Lock()
         self._closed = False
         self._pool: ConnectionPool | None = None  # single and Sentinel
-        # Connections that nobody uses now, each with its pool: taking one from the pool and giving it back costs a
-        # quarter of a call, mostly for telemetry.
+        # Idle connections, each with its pool. Taking one from the pool and giving it back costs a quarter of a call,
+        # mostly for telemetry.
         self._idle: list[tuple[ConnectionPool, Any]] = []
         self._sentinel: Sentinel | None = None
         self._cluster: RedisCluster | None = None
@@ -264,13 +264,13 @@ class Primary:
     ) -> list[Any]:
         """The answers of calls that are sent together, in one round trip.
 
-        With `then` these change nothing, and what it makes of their answers is sent on the same connection; its answers
-        come back.
+        With `then`, these calls must change nothing. `then` makes further calls of their answers; those go out on the
+        same connection, and their answers are returned.
 
-        What surely was not carried out is sent once more, to the primary as it is found then; with `resend`, for what
-        changes nothing, so is what went unanswered. JournalUnavailable for the rest, with `outcome_unknown` where the
-        server may have carried out what changes something; JournalRefused where waiting will not help. `timeout_s`
-        (TIMEOUT_S) is for each answer.
+        Calls that surely were not carried out are sent once more, to the primary as it is found then. With `resend`
+        (for calls that change nothing) unanswered ones are too. Otherwise JournalUnavailable, with `outcome_unknown`
+        where the server may have carried out a change; JournalRefused where waiting will not help. `timeout_s` (by
+        default TIMEOUT_S) is for each answer.
         """
         for last in (False, True):
             self.check_open()
@@ -322,7 +322,7 @@ class Primary:
             self._look_again(node)
             if isinstance(error, exceptions.AuthenticationError):
                 raise JournalRefused(f"{self._address} refuses the login: {error}") from error
-            # READONLY, in the words of Sentinel's connection, and a server that still loads: neither has done anything.
+            # READONLY as Sentinel's connection raises it, or a server that is still loading: it has done nothing.
             idle = isinstance(error, exceptions.BusyLoadingError) or isinstance(
                 error.__context__, exceptions.ReadOnlyError
             )
@@ -343,20 +343,20 @@ class Primary:
         return replies
 
     def _take(self, pool: ConnectionPool) -> Any:
-        """A connection of this pool that is connected, as far as this side knows."""
+        """A connection of this pool that is connected, as far as this side can tell."""
         while True:
             try:
                 came_from, connection = self._idle.pop()
             except IndexError:
                 return pool.get_connection()
-            # What there is to read before anything was asked is the end.
+            # Anything to read before a question was sent means that the server closed the connection.
             if came_from is pool and connection.is_connected and not connection.can_read():
                 return connection
             connection.disconnect()
             came_from.release(connection)
 
     def _refusal(self, error: exceptions.ResponseError, node: ClusterNode | None) -> Exception:
-        """What an error answer means. The call was not carried out, whatever it is: scripts fail before they write."""
+        """The exception for an error answer. The call was not carried out: scripts fail before they write."""
         if isinstance(error, exceptions.MovedError) and self._cluster is not None:
             self._cluster.nodes_manager.move_slot(error)
             return Unanswered(f"{self._address} has moved the stream: {error}")
@@ -373,7 +373,7 @@ class Primary:
         return JournalRefused(f"{self._address} refuses: {error}")
 
     def _find(self) -> tuple[ConnectionPool, ClusterNode | None]:
-        """The connections to the primary, as far as is known; of a Cluster also which node it is."""
+        """The connections to the primary as last known; for a Cluster also its node."""
         if self._address.kind != "cluster":
             if self._pool is None:
                 with self._lock:
@@ -389,7 +389,7 @@ class Primary:
                 cluster = self._cluster
             node = cluster.nodes_manager.get_node_from_slot(self._slot)
             return cluster.get_redis_connection(node).connection_pool, node
-        # The first is no RedisError.
+        # RedisClusterException is not a RedisError.
         except (exceptions.RedisClusterException, exceptions.RedisError, OSError) as error:
             self._look_again(None)
             raise Unanswered(f"{self._address} cannot be reached", error) from error
@@ -409,7 +409,7 @@ class Primary:
         try:
             cluster.nodes_manager.initialize(last_failed_node_name=None if node is None else node.name)
         except (exceptions.RedisClusterException, exceptions.RedisError, OSError):
-            with self._lock:  # of the nodes known none answers: begin again with the hosts that the URL names
+            with self._lock:  # none of the known nodes answers: begin again with the hosts of the URL
                 self._cluster = None
             cluster.close()
 
@@ -422,7 +422,7 @@ class Primary:
             "socket_timeout": TIMEOUT_S,
             "socket_connect_timeout": CONNECT_TIMEOUT_S,
             "socket_read_size": _READ_BYTES,
-            "protocol": 2,  # we need nothing of 3, which costs a connection more round trips
+            "protocol": 2,  # version 3 has nothing that is needed, and costs a connection more round trips
         }
 
     def _make_pool(self) -> ConnectionPool:
@@ -456,11 +456,11 @@ class Primary:
 
 
 class _NotSent(Exception):
-    """The server has not got the whole command."""
+    """The server has surely not received the whole command."""
 
 
 def _exchange(connection: Any, calls: Sequence[Call], timeout_s: float | None, *, whole: bool) -> list[Any]:
-    """The answers, errors that the server gave among them. Raises what broke the connection."""
+    """The answers, including error answers. Raises an error of the connection itself."""
     packed = connection.pack_commands([call.words(whole=whole) for call in calls])
     try:
         connection.send_packed_command(packed, check_health=False)

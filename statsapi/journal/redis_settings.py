@@ -24,7 +24,7 @@ def check_exists(server: Server) -> None:
 
 
 def check_server(server: Server, fsync: Fsync, wait_replicas: int) -> str:
-    """Warn of what the server's settings do not keep, refuse what cannot work; gives the promise."""
+    """Warn where the server's settings may lose events, refuse those that cannot work, and give the promise."""
     info = _parse_info(server.calls([Call("INFO")])[0])
     version = info.get("redis_version", "0")
     if int(version.partition(".")[0]) < OLDEST_VERSION:
@@ -61,7 +61,7 @@ def check_server(server: Server, fsync: Fsync, wait_replicas: int) -> str:
 
 
 def _warnings(info: dict[str, str], policy: str | None, wait_replicas: int) -> list[str]:
-    """What the settings do not keep: one sentence each, with what to set."""
+    """One sentence for each way to lose events, with the setting that prevents it."""
     found = []
     if info.get("aof_enabled") == "0":
         found.append("a crash or restart of it loses what came after its last snapshot: set appendonly yes")
@@ -70,7 +70,7 @@ def _warnings(info: dict[str, str], policy: str | None, wait_replicas: int) -> l
     evicts = info.get("maxmemory_policy", "noeviction")
     if evicts != "noeviction":
         found.append(
-            f"it may throw out acknowledged events or keys when memory runs out (maxmemory-policy {evicts}): "
+            f"it may evict acknowledged events or keys when memory runs out (maxmemory-policy {evicts}): "
             "set maxmemory-policy noeviction"
         )
     replicas = int(info.get("connected_slaves", "0"))

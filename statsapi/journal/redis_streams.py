@@ -17,50 +17,48 @@ All keys share the hash tag {NAME}, so that a Cluster keeps them on one node and
     {NAME}:keys        sorted set: the keys' names, each with the score expires_us
     {NAME}:fence:…     with a TTL: see Late
 
-The head is the field's name, so nothing has to be put together in Lua and taken apart in Python: a payload of 160 KB
-is copied once less each time. Positions come from a counter that only rises, so none is given twice.
+The head is the field's name, so nothing is joined in Lua and taken apart in Python: a payload of 160 KB is copied once
+less each time. Positions come from a counter that only rises, so none is given twice.
 
-Order and time.  Whatever writes is one script, so one after the other. `appended_us` is `time_after` of the server's
-TIME and the previous record's; a clock other than the wall clock (tests) is sent along and used in TIME's place. Each
-reading script tells TIME, which is what the reader's *now* is. Keys are forgotten by `maintain`, by the time that has
-stood, and have no TTL: a server whose clock is ahead for a moment would forget them.
+Order and time.  Every write is one script, so writes come one after the other. `appended_us` is `time_after` of the
+server's TIME and the previous record's. A clock other than the wall clock (tests) is sent along and used instead of
+TIME. Each reading script gives TIME, which is the reader's *now*. Keys have no TTL: a server whose clock is ahead for
+a moment would forget them. `maintain` forgets them by the time that has stood.
 
-Late.  An append is sent once: a call that may have reached the server is never sent again, and its outcome is then
-unknown. It may lie in a buffer of a server that is paused, or in the backlog of one that starts, whoever sent it may
-be dead by then, and the server may carry it out after a read that began later. So each has a time of the server's
-(known from its last answer) after which the script refuses it, LATE_US from when it was sent: what has not been
-carried out by then never is. Before that the client's retry under its key finds the key.
+Late.  An append is sent once. A call that may have reached the server is never sent again; its outcome is then unknown.
+It may lie in a buffer of a paused server or in the backlog of one that starts, its sender may be dead by then, and the
+server may carry it out after a read that began later. So each append has a time of the server's (known from its last
+answer) after which the script refuses it: LATE_US from when it was sent. An append that was not carried out by then
+never will be. One that was is found by the client's retry under its key.
 
-Groups.  What a process' threads append at one time goes in one script call (see groups.py): 59 µs for one record of
-one event, 110 for four, 273 for a hundred (redis-server 7.0 on the same two cores). Large batches go by WATCH and
-MULTI, which comes to the same: nothing is recorded unless the meta hash is still what was read, and the script has
-the last word where somebody was faster. A key that expires under the WATCH is what TIME is to the script.
+Groups.  Appends of several threads of a process at one time go in one script call (see groups.py): 59 µs for one record
+of one event, 110 for four, 273 for a hundred (redis-server 7.0 on the same two cores). Large batches go by WATCH and
+MULTI, to the same effect: nothing is recorded unless the meta hash is still as it was read. After a lost race the
+script decides. A key that expires under WATCH does there what TIME does in the script.
 
-Damage.  The server alone knows position and time, and Lua has no CRC. So a check is a sum: of appended_us, position,
-what names the record before it, and the checksum of payload and id, which the sender makes and the script adds to.
-The reader compares both for each record (0.15 µs). A checkpoint's check is the same kind of sum, and says how many
-pieces there are; a piece has its checksum in its name; the answer under a key has one of its own. What was written by
-a version without them (schema 1) is read without.
+Damage.  redis_heads.py says what a record's check is. A checkpoint's check is the same kind of sum, and includes the
+number of pieces. A piece has its checksum in its name, and the answer under a key has its own. Data of schema 1, which
+had no checksums, is read without comparing.
 
-History.  A record names the one before it. So a reader need not be sent the record it stands on again to know that
-it still stands: the next one must name it, and where there is no next one the meta hash must. The stream's length
-must be what the counters say; where somebody else has removed entries (XTRIM, XDEL, DEL, eviction) a reading script
-notes how many are missing and raises the epoch, which is part of every mark: all views everywhere start afresh and
-agree on what is left. A server that lost or exchanged everything (flush, restart without its log, failover to an
-older copy) fails one of these checks, or has another `born`, or ends before the last record that this process has
-seen: then judge.lua finds out whether records are gone, and how many. The first process writes that down beside the
-rest (`lost…`), raises the epoch and lets positions go on after those that were given. So all views are told, also one
-that starts later, and each once.
+History.  A record names the one before it. So a reader need not get the record at its mark again to know that it is
+still there: the next record must name it, and where there is no next one the meta hash must. The stream's length must
+agree with the counters. Where somebody else has removed entries (XTRIM, XDEL, DEL, eviction), a reading script notes
+how many are missing and raises the epoch, which is part of every mark: all views everywhere start afresh and agree on
+what is left. A server that lost or exchanged everything (flush, restart without its log, failover to an older copy)
+fails one of these checks, or has another `born`, or ends before the last record that this process has seen. Then
+judge.lua finds out whether records are gone, and how many. The first process writes that down beside the rest
+(`lost…`), raises the epoch and lets positions go on after those that were given. So all views report it, also one that
+starts later, and each once.
 
 Reading asks the primary only (redis_scripts.py says why). XRANGE goes in the same round trip. A reader more than
 NEAR_RECORDS behind is served by a script instead, which stops at the limit in bytes: XRANGE can only count.
 
-Decisions.  A decision is appended on the condition that the last record is still the one it began with. Against busy
-appenders that alone starves (two of them: median 17 tries, p90 166), so after DECIDE_TRIES it takes a lease, which
-other appends respect by waiting. Correctness rests on the condition alone.
+Decisions.  A decision is appended on condition that the last record is still the one it began with. Against busy
+appenders that alone starves (two of them: median 17 tries, p90 166). So after DECIDE_TRIES it takes a lease, and other
+appends wait. Correctness rests on the condition alone.
 
-Threads.  Appends of a process queue behind one lock; reads share a pool of connections.
-No wait is without a limit: connecting, each send and receive, the lock, the lease.
+Threads.  Appends of a process queue behind one lock; reads share a pool of connections. Every wait has a limit:
+connecting, each send and receive, the lock, the lease.
 """
 
 from __future__ import annotations

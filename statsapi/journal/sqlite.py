@@ -188,8 +188,7 @@ class SqliteJournal:
             """Whether there is more."""
             if _probe(connection, after) <= after.position:
                 return False
-            # The rows must be of the snapshot in which the mark stands: between two statements a prefix may
-            # go.
+            # The rows must come from the snapshot in which the mark was checked: a prefix may go in between.
             connection.execute("BEGIN")
             last = _probe(connection, after)
             size = 0
@@ -197,7 +196,9 @@ class SqliteJournal:
                 if until_us is not None:
                     stamp = seal_of(record).appended_us
                     if until_us < stamp and (wrong_after_us is None or stamp <= wrong_after_us):
-                        check_sealed(after.position + 1 + len(records), record)  # a wrong stamp would end it for ever
+                        check_sealed(
+                            after.position + 1 + len(records), record
+                        )  # a damaged stamp would end every read here
                         return False
                 records.append(record)
                 size += len(record)
@@ -213,7 +214,7 @@ class SqliteJournal:
             if not records:
                 return Segment(after, None, [], 0, more=False, now_us=now_us)
             changes = decode_sealed(after.position, records)
-        except TypeError as error:  # a changed bit made it a number or a null
+        except TypeError as error:  # a flipped bit made it a number or a null
             raise JournalDamaged(
                 f"the journal's record {after.position + 1 + len(records)}", "it is not of its form"
             ) from error
@@ -265,10 +266,12 @@ class SqliteJournal:
             if previous_id != (None if current is None else current.id):
                 return False
             if current is not None:
-                tables.read_pieces_index(connection, current)  # what is missing must not become what is right
+                tables.read_pieces_index(
+                    connection, current
+                )  # or a missing piece would be missing from the new checksum too
             _probe(connection, checkpoint.mark)
             record = tables.read_record(connection, checkpoint.mark.position)
-            # Time goes on from here when no record is left, so it is the record's own, not what a caller says.
+            # Time continues from here when no record is left, so it is the record's own, not the caller's.
             appended_us = (record or current or checkpoint).appended_us
             gone = ((key,) for key, piece in pieces.items() if piece is None)
             connection.executemany("DELETE FROM pieces WHERE key = ?", gone)
@@ -324,7 +327,7 @@ class SqliteJournal:
         )
 
     def backup(self, path: str, *, overwrite: bool = False) -> None:
-        # On a connection of its own: copying takes long, and the reader's lock is everybody's.
+        # On a connection of its own: copying takes long, and all reads need the reader's lock.
         link = Link(self._file, f"PRAGMA busy_timeout={int(self._wait_limit_s * 1000)}")
         self._reader.check_open()
         try:
@@ -340,7 +343,7 @@ class SqliteJournal:
 
 
 def _probe(connection: sqlite3.Connection, after: Mark) -> int:
-    """Check that the mark stands, and give the last record's position (0: none is held)."""
+    """Check that the mark's record is there, and give the last record's position (0: there is none)."""
     last, record_id, position, checkpoint_record = connection.execute(_PROBE, (after.position,)).fetchone()
     if position is None:
         stands = after == START or record_id == after.record_id

@@ -19,9 +19,9 @@ from statsapi.journal.sqlite_errors import primary_code
 class Backup:
     """A copy of the database at another path: made beside it, checked, flushed, and only then given its name.
 
-    SQLite's backup interface in one step: one read transaction, so the copy is of one moment and writers go on; in
-    several steps it would begin again whenever another process has written. VACUUM INTO gives the same, compacted, in
-    twice the time (0.8 and 1.6 s for 250 MB), during which the WAL cannot be written anew from its start.
+    It uses SQLite's backup interface in one step: one read transaction, so the copy is of one moment and writers go on.
+    In several steps it would begin again whenever another process writes. VACUUM INTO makes the same copy, compacted,
+    in twice the time (0.8 and 1.6 s for 250 MB), during which the WAL cannot be written anew from its start.
     """
 
     def __init__(self, source: str, target: str, overwrite: bool) -> None:
@@ -59,7 +59,7 @@ class Backup:
             raise JournalRefused(f"{self._target} is in use, as its -wal shows: name another file")
 
     def _make(self, partial: str) -> None:
-        """Who may read the journal may read the copy and nobody else, and a copy that root makes can be put back."""
+        """Give the copy the journal's mode, and under root its owner: the same users may read it and put it back."""
         source = os.stat(self._source)
         made = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -73,18 +73,18 @@ class Backup:
         deadline = time.monotonic() + WAIT_LIMIT_S
 
         def tell(status: int, remaining: int, total: int) -> None:
-            if status != sqlite3.SQLITE_DONE and time.monotonic() > deadline:  # it would be tried again for ever
+            if status != sqlite3.SQLITE_DONE and time.monotonic() > deadline:  # Python would retry for ever
                 raise JournalUnavailable(f"another process holds {self._source}")
 
         with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
-            copy.execute("PRAGMA journal_mode=OFF").fetchall()  # nothing to roll back to, and flushed as a whole
+            copy.execute("PRAGMA journal_mode=OFF").fetchall()  # a failed copy is removed, a whole one flushed below
             copy.execute("PRAGMA synchronous=OFF")
             try:
                 connection.backup(copy, progress=tell)
             except sqlite3.Error as error:
                 if primary_code(error) == sqlite3.SQLITE_FULL:
                     raise JournalRefused(f"the disk that holds {self._target} is full: free some space") from error
-                # Which of the two files it is, SQLite does not say.
+                # SQLite does not say which of the two files failed.
                 raise JournalUnavailable(f"copying {self._source} to {self._target} failed: {error}") from error
 
     def _check_copy(self, partial: str) -> None:

@@ -11,8 +11,8 @@ from statsapi.journal.checksums import MISMATCH, missing
 
 
 def find_all(connection: sqlite3.Connection, path: str) -> Iterator[JournalDamaged]:
-    """Everything in the file that is not what was written, by reading all of it. Never raises it. Caller has a
-    `snapshot`, or a file that nobody writes.
+    """All damage in the file, found by reading all of it; given, never raised. Caller has a `snapshot`, or a file that
+    nobody writes.
     """
     try:
         tables.check_tables(connection, path)
@@ -60,7 +60,7 @@ def _damaged_records(connection: sqlite3.Connection) -> Iterator[JournalDamaged]
     try:
         head = tables.read_head(connection)
         expected = 1 if head is None else head.position + 1
-    except JournalDamaged:  # told already
+    except JournalDamaged:  # _damaged_checkpoint has given it
         expected = 1
         row = connection.execute("SELECT min(seq) FROM records").fetchone()
         expected = row[0] or 1

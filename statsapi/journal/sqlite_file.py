@@ -54,7 +54,7 @@ class Identity(NamedTuple):
 
 
 class _Opened(NamedTuple):
-    """What was opened last: the file, where it was, and its -wal."""
+    """The file opened last, its path then, and its -wal."""
 
     path: str
     file: Identity
@@ -62,7 +62,7 @@ class _Opened(NamedTuple):
 
 
 class File:
-    """The database file: making it, checking that it is ours, and noticing when it is another one."""
+    """See the module's text. Any thread may call."""
 
     def __init__(self, path: str, wait_limit_s: float) -> None:
         self.path = path
@@ -75,7 +75,7 @@ class File:
 
     @property
     def real(self) -> str:
-        """Where the file is, behind any links: SQLite keeps its -wal and -shm there."""
+        """The file's path with links resolved: SQLite keeps the -wal and -shm there."""
         return os.path.realpath(self.path)
 
     def identity(self) -> Identity:
@@ -95,7 +95,7 @@ class File:
         return size
 
     def claim_loss(self) -> Lost | None:
-        """What was missing when it was opened; of all who found it only one is told."""
+        """The loss that the opening found. Only one of the processes that found it gets it."""
         with self._lock:
             if self._loss is not None and not self._claimed:
                 self._claimed = self.water.claim(self.real)
@@ -122,7 +122,7 @@ class File:
         self.water.close()
 
     def prepare(self, *, create: bool) -> None:
-        """Make the file, or see whether it can be used. JournalRefused if not, with what to do."""
+        """Make the file, or check that it can be used. JournalRefused, with what to do, where it cannot."""
         if not create and not os.path.exists(self.path):
             raise JournalRefused(f"there is no journal at {self.path}")
         folder = os.path.dirname(self.real)
@@ -156,7 +156,7 @@ class File:
                         if not create:
                             raise JournalRefused(f"{self.path} is empty")
                         tables.make(connection)
-                        os.fsync(opened_folder)  # SQLite does so for the -wal, not for the file
+                        os.fsync(opened_folder)  # SQLite syncs the folder for the -wal, not for the file
                     elif sqlite_upgrade.is_old(connection):
                         connection.close()
                         self._upgrade()
@@ -170,7 +170,7 @@ class File:
             except sqlite3.Error as error:
                 if primary_code(error) == sqlite3.SQLITE_BUSY:
                     raise JournalRefused(f"{self.path} is locked by another process: stop it") from error
-                if cause(error) == sqlite3.SQLITE_FULL:  # space comes back without a restart, at an opening too
+                if cause(error) == sqlite3.SQLITE_FULL:  # unavailable, not refused: space may come back
                     raise failure(error, self.path) from error
                 raise refusal(error, self.path) from error
             if mode != b"wal":
@@ -182,7 +182,7 @@ class File:
         """Bring an older file up to date. Caller is `_alone`."""
         with contextlib.closing(self._connect("rw")) as connection:
             try:
-                # Before anything is read: then nobody else can have it open, an older version's workers above all.
+                # Before anything is read, so that nobody else can have it open, such as an older version's workers.
                 connection.execute("PRAGMA busy_timeout=1000").fetchall()
                 connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
                 connection.execute("PRAGMA synchronous=FULL")
@@ -203,7 +203,7 @@ class File:
                 ) from error
 
     def connect(self, settings: tuple[str, ...]) -> tuple[sqlite3.Connection, Identity]:
-        """A connection to the file that is at the path now, never to one that it would have to make."""
+        """A connection to the file that is at the path now. It never makes one."""
         with self._alone():
             identity, real = self.identity(), self.real
             before = self._opened
@@ -236,17 +236,17 @@ class File:
             return connection, identity
 
     def _unlink_left_over_wal(self, real: str) -> None:
-        """Before anything opens the file: SQLite would play an older file's -wal into the one that took its place."""
+        """Call before anything opens the file: SQLite would play an older file's -wal into the one in its place."""
         if is_left_over(real + "-wal", real):
             _unlink_wal(real)
 
     def _compare(self, connection: sqlite3.Connection, real: str, *, told_by_views: bool) -> None:
-        """Whether what was noted as acknowledged is there."""
+        """Find out whether the file holds the record that was noted as acknowledged last."""
         with tables.snapshot(connection):
             last = tables.read_last(connection, None)
 
         def stands(noted: Noted) -> bool:
-            # One that begins after the note was read: who noted it had committed before.
+            # A snapshot that begins after the note was read, because a record is committed before it is noted.
             with tables.snapshot(connection):
                 head = tables.read_head(connection)
                 if head is not None and noted.position <= head.position:
@@ -285,10 +285,10 @@ class File:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.text_factory = bytes  # a changed bit makes text of a blob
+        connection.text_factory = bytes  # a flipped bit may turn a blob into text
         connection.execute(f"PRAGMA wal_autocheckpoint={WAL_NET_BYTES // PAGE_BYTES}")
         connection.execute(f"PRAGMA journal_size_limit={WAL_KEPT_BYTES}")
-        connection.execute("PRAGMA secure_delete=OFF")  # Debian's build overwrites what is deleted otherwise
+        connection.execute("PRAGMA secure_delete=OFF")  # Debian's build would overwrite deleted data
         return connection
 
     def _check_made(self, connection: sqlite3.Connection) -> None:
@@ -301,8 +301,8 @@ class File:
     def _check_space(self) -> None:
         """Refuse to open it on a full disk whose blocks are smaller than a page.
 
-        SQLite makes the -shm longer by one byte a page. With smaller blocks the rest of the page has no place on the
-        disk until it is touched, and touching it there ends the process (SIGBUS).
+        SQLite extends the -shm by writing one byte a page. With smaller blocks the rest of the page has no place on the
+        disk until it is touched, and on a full disk touching it ends the process (SIGBUS).
         """
         if (found := self._small_blocks()) is not None:
             free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
@@ -310,7 +310,7 @@ class File:
                 raise JournalUnavailable(f"the disk that holds {self.path} is full: free some space")
 
     def _back_shm(self, shm: str) -> None:
-        """Give all of the -shm its place on such a disk, by another process: closing it drops this one's locks."""
+        """Reserve the whole -shm on such a disk, by another process: closing the -shm here would drop our locks."""
         if self._small_blocks() is None:
             return
         code = "import os, sys; f = os.open(sys.argv[1], os.O_RDWR); os.posix_fallocate(f, 0, int(sys.argv[2]))"
@@ -326,9 +326,7 @@ class File:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[int]:
-        """No other worker opens the file meanwhile: an flock on the folder, polled, since a blocking one has
-        no limit.
-        """
+        """Keep other workers from opening the file. The flock on the folder is polled: a blocking one has no limit."""
         deadline = time.monotonic() + self._wait_limit_s
         with self._lock:
             try:

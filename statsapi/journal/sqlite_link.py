@@ -29,7 +29,7 @@ from statsapi.journal.sqlite_tables import Last
 #     13,700  15,100    2,200  1,000   SQLite asked every 200 µs
 #     10,500  14,900    2,000  2,000   SQLite asked every 500 µs
 #
-# So no second lock. SQLite's own busy handler sleeps up to 100 ms: 850-2,700 with fsync and two workers.
+# So there is no second lock. SQLite's own busy handler sleeps up to 100 ms: 850-2,700 with fsync and two workers.
 RETRY_S: Final = 200e-6
 
 _T = TypeVar("_T")
@@ -45,7 +45,7 @@ class Link:
         self._file = file
         self._settings = settings
         self._connection: sqlite3.Connection | None = None
-        self.seen: Last | None = None  # the last record, as it was last seen whole over this connection
+        self.seen: Last | None = None  # the last record that this connection saw and checked
         self._identity: Identity | None = None
         self._closed = False
 
@@ -54,7 +54,7 @@ class Link:
             raise JournalUnavailable("the journal is closed")
 
     def connection(self, *, check: bool = True) -> sqlite3.Connection:
-        """The open connection, or a new one; without `check` it may be to a file that was replaced."""
+        """The open connection, or a new one. Without `check` its file may have been replaced."""
         self.check_open()
         if self._connection is None or (check and not self.is_current()):
             self.drop()
@@ -62,7 +62,7 @@ class Link:
         return self._connection
 
     def is_current(self) -> bool:
-        """Whether the file that is open is still the one at its path."""
+        """Whether the open file is still the one at its path."""
         return self._identity == self._file.identity()
 
     def query(self, look: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -133,9 +133,7 @@ class Link:
             time.sleep(RETRY_S)
 
     def suspect(self, error: sqlite3.Error) -> None:
-        """After anything but a full disk or a busy lock, do not trust the connection: the next call opens
-        another.
-        """
+        """After any error but a full disk or a busy lock, give the connection up: the next call opens another."""
         if primary_code(error) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
             self.drop()
 
@@ -152,8 +150,8 @@ class Link:
 
     def drop(self) -> None:
         if self._connection is not None:
-            # Rolled back first: a closed connection keeps its write lock while a cursor of it is alive, such as one in
-            # the traceback of the error that somebody is just being told.
+            # Roll back first: a closed connection keeps its write lock while one of its cursors lives, such as in the
+            # traceback of an error that is being reported.
             with contextlib.suppress(sqlite3.Error):
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")

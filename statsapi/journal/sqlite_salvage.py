@@ -1,4 +1,4 @@
-"""What can be read of a damaged SQLite journal: said, or saved to a new file. The damaged one is never written."""
+"""The undamaged part of a SQLite journal: reported, or saved to a new file. The damaged file is never written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REACH: Final = 1 << 20
 
 
 class Saved(NamedTuple):
-    """What is in the new file."""
+    """The counts of what the new file holds."""
 
     records: int
     pieces: int
@@ -49,7 +49,7 @@ def damages(path: str) -> Iterator[JournalDamaged]:
 
 
 def salvage(path: str, target: str) -> Saved:
-    """Make `target` a journal of what is whole in `path`: records are numbered anew, without gaps."""
+    """Make `target` a journal of all undamaged data in `path`. Records are numbered anew, without gaps."""
     if os.path.lexists(target):
         raise JournalRefused(f"{target} is there already: name another file")
     try:
@@ -155,7 +155,7 @@ class _Salvage:
         known = [bound for bound in bounds if bound is not None]
         if not known:
             return
-        # Where one end cannot be found, it is not looked for further than this.
+        # An end that cannot be found is searched for no further than this.
         first = known[0] if bounds[0] is not None else known[0] - _REACH
         last = known[-1] if bounds[1] is not None else known[0] + _REACH
         if after is not None:

@@ -6,11 +6,11 @@
     keys        name PRIMARY KEY | digest | answer | expires_us | checksum
     meta        one | schema_checksum | checkpoint_id                      exactly one row
 
-id and appended_us stand beside the record once more, since they are looked for alone. SQLite itself notices a page that
-is no page, but not a changed value, nor a row that is gone because its page counts one fewer. So every row that is read
-is checked, records stand without a gap, and the list of pieces is part of the checkpoint's checksum. A key that is not
-found is believed when its neighbours are whole. What the tables are, and where, is checked when the file is opened: a
-flipped bit in their definitions would show an empty table.
+id and appended_us stand beside the record once more, because they are looked up alone. SQLite itself notices a page
+that is not a page, but not a changed value, nor a row that is gone because its page counts one fewer. So every row that
+is read is checked, records stand without a gap, and the checkpoint's checksum covers the list of pieces. A key counts
+as absent only when its neighbours are whole. The tables' definitions and places are checked when the file is opened: a
+flipped bit there would show an empty table.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from statsapi.journal.checksums import (
 APPLICATION_ID: Final = 0x73746174  # "stat"
 SCHEMA_VERSION: Final = 3
 
-# CPU µs an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280. Single ones are
-# many.
+# CPU µs of an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280. Most are of one.
 PAGE_BYTES: Final = 4096
 
 TABLES: Final = {
@@ -124,7 +123,7 @@ class Pieces(NamedTuple):
 
 @contextlib.contextmanager
 def _of_its_form(what: str) -> Iterator[None]:
-    """A changed bit may make a number of a blob, or a null of either."""
+    """JournalDamaged for a value of another type: a flipped bit may make a blob a number, or either a null."""
     try:
         yield
     except (TypeError, ValueError, OverflowError, struct.error) as error:
@@ -135,7 +134,7 @@ def _of_its_form(what: str) -> Iterator[None]:
 
 
 def read_record(connection: sqlite3.Connection, position: int) -> Sealed | None:
-    """What stands beside that record's payload; JournalDamaged unless all of it is what was written."""
+    """That record's seal; JournalDamaged unless the whole row is what was written."""
     row = connection.execute("SELECT id, appended_us, record FROM records WHERE seq = ?", (position,)).fetchone()
     if row is None:
         return None
@@ -166,7 +165,7 @@ def read_last(connection: sqlite3.Connection, seen: Last | None) -> Last | None:
 
 
 def read_head(connection: sqlite3.Connection) -> Head | None:
-    """The checkpoint's head, if there is one; JournalDamaged where there ought to be one, or it does not match."""
+    """The checkpoint's head, or None without a checkpoint. JournalDamaged where it is missing or does not match."""
     row = connection.execute(_HEAD).fetchone()
     if row is None:
         raise JournalDamaged("the journal's table meta", "its row is missing")
@@ -212,7 +211,7 @@ def write_checkpoint(
     appended_us: int,
     state: bytes,
 ) -> None:
-    """Once its pieces are there."""
+    """To be called when its pieces are written."""
     rows = connection.execute("SELECT key, checksum FROM pieces ORDER BY key").fetchall()
     pieces = pieces_checksum([key for key, _ in rows], [each for _, each in rows])
     head = Head(checkpoint_id, position, record_id, appended_us, crc32(state), pieces)
@@ -227,9 +226,9 @@ def write_answer(connection: sqlite3.Connection, name: bytes, digest: bytes, ans
 
 
 def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) -> tuple[bytes, bytes] | None:
-    """Digest and answer that are kept under the key, unless they have expired.
+    """Digest and answer kept under the key, unless they have expired.
 
-    A name of which a bit was flipped is not found. It stands where it stood, so next to where it was looked for.
+    A name with a flipped bit is not found, but still stands next to the place of the search: neighbours are checked.
     """
     for row in connection.execute(_KEY, (name,)):
         if not is_answer(row):
@@ -240,7 +239,7 @@ def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) ->
 
 
 def is_answer(row: tuple[bytes, bytes, bytes, int, int]) -> bool:
-    """Whether a row of keys is what was written."""
+    """Whether this row of `keys` is what was written."""
     try:
         return answer_checksum(*row[:4]) == row[4]
     except (TypeError, struct.error):
@@ -251,7 +250,7 @@ def is_answer(row: tuple[bytes, bytes, bytes, int, int]) -> bool:
 
 
 def make(connection: sqlite3.Connection) -> None:
-    """Make them all in an empty file."""
+    """Create all tables in an empty file."""
     connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
     connection.execute("PRAGMA journal_mode=WAL").fetchall()
     with transaction(connection):
@@ -263,7 +262,7 @@ def make(connection: sqlite3.Connection) -> None:
 
 
 def is_new(connection: sqlite3.Connection, path: str) -> bool:
-    """Whether nothing was made in it yet. JournalRefused for what is not ours, or too new."""
+    """Whether the file is empty. JournalRefused for another program's database and for a newer schema."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -277,7 +276,7 @@ def is_new(connection: sqlite3.Connection, path: str) -> bool:
 
 
 def check_tables(connection: sqlite3.Connection, path: str) -> None:
-    """JournalDamaged unless the tables are where and what they were when they were made. 0.1 ms."""
+    """JournalDamaged unless the tables' definitions and places are unchanged. 0.1 ms."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     definitions = _definitions(connection)
@@ -288,7 +287,7 @@ def check_tables(connection: sqlite3.Connection, path: str) -> None:
         raise JournalDamaged("the journal's table meta", "its row is missing")
     if rows[0][0] == _schema_checksum(definitions):
         return
-    # VACUUM moves tables. What a flipped bit moved leaves pages behind that belong to none, which is found out here.
+    # VACUUM moves tables, which is fine. A flipped bit in a place leaves pages without a table, which shows here.
     ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
     if said not in ("ok", b"ok") or [sql for *_, sql in definitions] != [
         TABLES[name].encode() for name in sorted(TABLES)
@@ -299,7 +298,7 @@ def check_tables(connection: sqlite3.Connection, path: str) -> None:
 def check_counts(connection: sqlite3.Connection) -> None:
     """Walk the pages that hold the rows' heads: 50 ns a record and 0.3 µs a key. Most damage to pages shows here.
 
-    A key that is not found must not be there: so there are as many in the table as in its index, and they are in order.
+    A search must find every key that is there, so table and index must have the same count, and keys be in order.
     Caller has a `snapshot`.
     """
     connection.execute("SELECT count(*) FROM records").fetchone()
@@ -338,8 +337,8 @@ def write_meta(connection: sqlite3.Connection, checkpoint_id: bytes) -> None:
 
 @contextlib.contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """What is read in it is of one moment. Between two statements alone others record, and records go to a checkpoint:
-    what is whole looked damaged then.
+    """Everything read inside is of one moment. Without it, records that others append or compact between two statements
+    made undamaged data look damaged.
     """
     connection.execute("BEGIN")
     try:

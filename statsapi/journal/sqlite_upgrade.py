@@ -20,14 +20,14 @@ UPGRADE_BYTES: Final = 16 << 20
 
 
 def is_old(connection: sqlite3.Connection) -> bool:
-    """Whether it has tables of an older schema; also while they are being emptied."""
+    """Whether it has tables of an older schema, also after an interrupted upgrade."""
     return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'").fetchone() is not None
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Bring a file of schema 1 or 2 up to date, or go on with it where it was interrupted.
+    """Bring a file of schema 1 or 2 up to date, or continue an interrupted upgrade.
 
-    The caller has the file for itself (locking_mode=EXCLUSIVE). About 3 µs a record and 5 ns a byte.
+    The caller has the file to itself (locking_mode=EXCLUSIVE). About 3 µs a record and 5 ns a byte.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version < tables.SCHEMA_VERSION:
@@ -60,7 +60,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
 def _move(
     connection: sqlite3.Connection, table: str, key: str, move: Callable[[sqlite3.Connection, Any], None]
 ) -> bool:
-    """One step; whether there was something to do."""
+    """One step; gives whether there was anything to move."""
     with tables.transaction(connection):
         rows, size = [], 0
         for row in connection.execute(f"SELECT * FROM {table} ORDER BY {key} LIMIT {UPGRADE_ROWS}"):  # noqa: S608

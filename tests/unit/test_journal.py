@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,9 +28,11 @@ from statsapi.journal import (
     encode_batch,
     engine_of,
     open_journal,
+    redis_scripts,
 )
 from statsapi.journal.columns import ALONE_FROM_BYTES, COLUMNAR_FROM, decode_records
 from statsapi.journal.format import encode
+from statsapi.journal.redis_primary import Script
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Part
 from tests.fakes import FakeClock
 from tests.journal_engines import ENGINES, TICK, Engine, checkpoint_at, event, mark_of, segments, values
@@ -950,3 +953,16 @@ def test_a_url_without_an_engine_is_refused_without_repeating_it() -> None:
         with pytest.raises(ConfigError, match=r"no journal engine for .*memory://, sqlite://, redis://") as refused:
             engine_of(url)
         assert "secret" not in str(refused.value)
+
+
+def test_every_lua_file_is_loaded() -> None:
+    """Each script is one that the journal runs, with all pieces that it names; a piece that none needs is not kept."""
+    folder = Path(redis_scripts.__file__).with_name("lua")
+    scripts = {path.stem: path.read_text() for path in folder.glob("*.lua")}
+    assert {name.upper() for name in scripts} == {
+        name for name, script in vars(redis_scripts).items() if isinstance(script, Script)
+    } - {"APPEND_ALWAYS"}
+    needed = {
+        piece for text in scripts.values() for line in re.findall("-- needs (.+)", text) for piece in line.split(", ")
+    }
+    assert needed == {path.stem for path in folder.glob("shared/*.lua")}
