@@ -251,7 +251,7 @@ def test_what_a_server_wakes_too_late_for_is_never_carried_out(
             server.signal(signal.SIGSTOP)
             return []
 
-        monkeypatch.setattr(engine, "_wait", pause)
+        monkeypatch.setattr(engine._appends, "_wait", pause)
     began_s = time.monotonic()
     with pytest.raises(JournalUnavailable, match="did not answer") as caught:
         journal.append(proposal)
