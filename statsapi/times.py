@@ -411,6 +411,11 @@ _FORMATTED: Final = np.dtype(
 )
 
 
+def format_nearest(ts_us: int) -> str:
+    """The nearest time that can be written: a wrong clock may say anything."""
+    return format_timestamp(min(max(ts_us, MIN_TS_US), MAX_TS_US))
+
+
 def format_timestamps(ts_us: Sequence[int]) -> list[str]:
     """`format_timestamp` for many: 0.3 µs each, where those that share no second take 1.5."""
     days, in_day_us = np.divmod(np.array(ts_us, np.int64), DAY_US)

@@ -1,0 +1,249 @@
+"""What may be recorded, and where it lies: times that are accepted, limits, duplicates.
+
+Whatever must not count is decided here, before or inside the append; once a record is in the journal it counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from statsapi.clocks import STEP_US
+from statsapi.config import Settings
+from statsapi.engine.placement import Bounds, Placed
+from statsapi.engine.store import Store
+from statsapi.errors import InvalidRequest, StoreFull, ViewNotReady
+from statsapi.machine import default_max_events
+from statsapi.model import MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
+from statsapi.service.following import Follower
+from statsapi.service.reading import describe_kept
+from statsapi.times import MINUTE_US, format_duration, format_timestamp, spell_duration
+
+# Limits are checked against the last caught-up view, at most LIMIT_AGE_S old (housekeeping catches up once a second
+# anyway). Within LIMIT_NEAR_EVENTS of the limit the view is caught up first: that costs every append a read, so only
+# there. A replay is waited for LIMIT_WAIT_S.
+LIMIT_AGE_S: Final = 1.0
+LIMIT_NEAR_EVENTS: Final = 2_000_000
+LIMIT_WAIT_S: Final = 1.0
+
+# How long a decision that holds the journal's write lock waits for the view to catch up: others wait behind it.
+DECIDE_WAIT_S: Final = 1.0
+
+
+class Recorded(NamedTuple):
+    """What recording a batch comes to, at the journal's time `now_us`.
+
+    placed: where its events lie by `bounds`, duplicates too. `expired` of them are older than everything kept: they are
+    in the journal and in no answer. With deduplication those older than the raw events are left out: whether they were
+    there before can no longer be told.
+    """
+
+    bounds: Bounds
+    placed: Placed
+    stored: int
+    duplicates: int = 0
+
+    @property
+    def now_us(self) -> int:
+        return self.bounds.now_us
+
+    @property
+    def expired(self) -> int:
+        return self.placed.expired
+
+
+class Accepted(NamedTuple):
+    """The first and the last timestamp that is accepted, and what to say of one before and one after."""
+
+    first_us: int
+    last_us: int
+    too_early: str
+    too_late: str
+
+    def why_not(self, ts_us: int) -> str | None:
+        """Why that timestamp is refused; None where it is accepted."""
+        return self.too_early if ts_us < self.first_us else self.too_late if ts_us > self.last_us else None
+
+
+ANY_TIME: Final = Accepted(MIN_TS_US, MAX_TS_US, "", "")
+
+
+class Admission:
+    """Judges what is about to be recorded or deleted, by the settings and the follower's view.
+
+    Limits bound memory and are not exact to the event: other workers may add some at the same moment.
+    """
+
+    def __init__(self, settings: Settings, follower: Follower) -> None:
+        self._settings = settings
+        self._retention = settings.retention()
+        self._follower = follower
+        self.max_events = 0
+        self.share_memory(1)
+
+    def share_memory(self, workers: int) -> None:
+        """Set STATSAPI_MAX_EVENTS, where it is left to us, to what fits when that many processes hold all events."""
+        self.max_events = self._settings.max_events or default_max_events(workers)
+
+    # -- times
+
+    def accepted(self, *, reject_expired: bool = False, dedup: bool = False) -> Accepted:
+        """What STATSAPI_MAX_FUTURE_SKEW and ?expired=reject allow as of now; for those who can tell which event of a
+        batch it is.
+        """
+        skew_us = self._settings.max_future_skew_us
+        if skew_us is None and not reject_expired:
+            return ANY_TIME
+        first_us, last_us, too_early, too_late = ANY_TIME
+        if skew_us is not None:
+            last_us = min(self._follower.now_us() + skew_us, MAX_TS_US)
+            too_late = (
+                f"lies more than {format_duration(skew_us)} ahead of the server's clock (STATSAPI_MAX_FUTURE_SKEW)"
+            )
+        if reject_expired:
+            bounds = self.bounds(self._follower.view().last_caught_up(), dedup=dedup)
+            first_us, too_early = bounds.kept_from_us, self._too_early(bounds)
+        return Accepted(first_us, last_us, too_early, too_late)
+
+    def refuse_far_future(self, batch: EventBatch) -> None:
+        accepted = self.accepted()
+        if accepted is not ANY_TIME and any(
+            int(part.ts_us.max()) > accepted.last_us for part in batch.parts if len(part.ts_us)
+        ):
+            raise InvalidRequest([{"field": "timestamp", "reason": accepted.too_late}])
+
+    def refuse_expired(self, bounds: Bounds, placed: Placed) -> None:
+        """Of a batch most were refused before, by `accepted`, which can be told which; these expired since then."""
+        fault = {"field": "timestamp", "reason": self._too_early(bounds)}
+        raise InvalidRequest([fault], rejected=placed.expired if sum(placed) > 1 else None)
+
+    def _too_early(self, bounds: Bounds) -> str:
+        since = f"now since {format_timestamp(bounds.kept_from_us)}"
+        if bounds.clock_ahead_us:
+            jumped = spell_duration(bounds.clock_ahead_us)
+            since += f" by the server's clock, which went forward by {jumped} and may be wrong"
+        if bounds.raw_from_us is not None:
+            kept = f"{format_duration(self._settings.retention_us)} (STATSAPI_RETENTION)"
+            return f"is older than the raw events kept, without which no duplicate can be told: {kept}, {since}"
+        return f"is older than everything kept: {describe_kept(self._settings, self._retention)}, {since}"
+
+    def bounds(self, store: Store, *, dedup: bool = False) -> Bounds:
+        """Where the events that come now lie."""
+        view = self._follower.view()
+        now_us = view.now_us(store)
+        bounds = Bounds(now_us, now_us - self._settings.window_us, self._retention)
+        if (ahead_us := view.clock.unbelieved_us) >= STEP_US:
+            bounds = bounds._replace(clock_ahead_us=ahead_us)
+        if not dedup:
+            return bounds
+        raw_from_us = self._comparable_from_us(store, now_us)
+        if raw_from_us < bounds.kept_from_us:  # right after a start: nothing that is kept is left out
+            return bounds
+        return bounds._replace(window_from_us=max(bounds.window_from_us, raw_from_us), raw_from_us=raw_from_us)
+
+    def _comparable_from_us(self, store: Store, now_us: int) -> int:
+        """From when on an event can be compared with all that are held. What is left out for want of that is gone for
+        good, so it goes by time that has stood.
+        """
+        return max(store.raw_from_us(self._follower.settled_us(now_us)), MIN_TS_US)
+
+    def settled_from_us(self, now_us: int) -> int:
+        """What lies before has expired also by the time that has stood."""
+        return self._retention.from_us(self._follower.settled_us(now_us))
+
+    # -- limits
+
+    def count_kept(self, now_us: int, batch: EventBatch) -> int:
+        """How many events of the batch take room: what expires by a clock that has yet to stand does all the same."""
+        kept_from_us = self.settled_from_us(now_us)
+        return sum(int(np.count_nonzero(part.ts_us >= kept_from_us)) for part in batch.parts)
+
+    def refuse_too_many_series(self, batch: EventBatch) -> None:
+        """StoreFull where the batch would begin more series than STATSAPI_MAX_SERIES allows.
+
+        Catches the view up where that is old or the answer close, so that `refuse_too_many_events` can judge by it.
+        """
+        view = self._follower.view()
+        store = view.last_caught_up()
+        if (
+            store.load_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
+            and view.age_s() <= LIMIT_AGE_S
+            and not store.unknown_series(part.series for part in batch.parts)
+        ):
+            return
+        try:
+            store = view.catch_up(wait_s=LIMIT_WAIT_S)
+        except ViewNotReady:  # a replay must not hold up those who record: limits are judged by what it has
+            store = view.last_caught_up()
+        kept_from_us = self.settled_from_us(view.now_us(store))
+        # What has expired costs nothing: neither a series that has nothing else left, nor one that would begin so.
+        added = store.unknown_series(part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
+        limit = self._settings.max_series
+        if store.series_count() + len(added) <= limit or not added:
+            return
+        held = store.series_count(kept_from_us)
+        if held + len(added) > limit:
+            raise StoreFull("series", held, limit, adding=len(added), names=added, setting="STATSAPI_MAX_SERIES")
+
+    def refuse_too_many_events(self, store: Store, adding: int) -> None:
+        """`adding` are those that have not expired: what has is dropped as soon as it is read, and takes no room."""
+        if adding and store.load_events() + adding > self.max_events:
+            store.expire()
+            held = store.load_events()
+            if held + adding > self.max_events:
+                raise StoreFull("events", held, self.max_events, adding=adding, setting="STATSAPI_MAX_EVENTS")
+
+    # -- decisions under the journal's write lock
+
+    def without_duplicates(self, batch: EventBatch, *, reject_expired: bool) -> tuple[EventBatch, Placed, Recorded]:
+        """What the caught-up view does not hold is new. The new events, where those to be counted lie, and what it
+        comes to. Runs under the journal's write lock.
+        """
+        store = self._follower.view().catch_up(wait_s=DECIDE_WAIT_S)
+        bounds = self.bounds(store, dedup=True)
+        placed = bounds.tally([part.ts_us for part in batch.parts])
+        if placed.expired and reject_expired:
+            self.refuse_expired(bounds, placed)
+        parts = []
+        from_us = self._comparable_from_us(store, bounds.now_us)
+        for series, ts_us, values in batch.parts:
+            new = (ts_us >= from_us) & ~_duplicates_within(ts_us, values)
+            new[new] = ~store.contains(series, ts_us[new], values[new])
+            if new.any():
+                parts.append(Part(series, ts_us[new], values[new]))
+        fresh = EventBatch(tuple(parts))
+        self.refuse_too_many_events(store, len(fresh))  # only now: one that was recorded before needs no room
+        counted = bounds.tally([part.ts_us for part in parts])
+        stored = len(fresh) - counted.expired
+        counted = counted._replace(expired=placed.expired)
+        return fresh, counted, Recorded(bounds, placed, stored, len(batch) - stored - placed.expired)
+
+    def refuse_cut_rollups(self, store: Store, edges: Iterable[tuple[str, int]], now_us: int) -> None:
+        """A deletion takes whole minutes, and whole hours where there are no minutes any more: it may not be decided by
+        what has been rolled up already.
+        """
+        faults = []
+        for field, edge_us in edges:
+            unit_us = MINUTE_US
+            if self._retention.rollup_us and edge_us >= self._retention.hours_us(now_us)[0]:
+                unit_us = max(unit_us, store.resolution_us(edge_us, now_us))
+            if edge_us % unit_us:
+                nearest_us = edge_us // unit_us * unit_us + (unit_us if field == "end" else 0)
+                nearest = format_timestamp(min(nearest_us, MAX_TS_US))
+                what = "minute" if unit_us == MINUTE_US else "hour"
+                reason = f"must be a whole {what}; the nearest range that covers it has {nearest}"
+                faults.append({"field": field, "reason": reason})
+        if faults:
+            raise InvalidRequest(faults)
+
+
+def _duplicates_within(ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
+    """Which events equal an earlier one of the same arrays: bool[n]. O(n log n)."""
+    order = np.lexsort((values, ts_us))  # stable: of equal events the first to come stays first
+    duplicates = np.zeros(len(ts_us), np.bool_)
+    same = (np.diff(ts_us[order]) == 0) & (values[order][1:] == values[order][:-1])
+    duplicates[order[1:]] = same
+    return duplicates

@@ -1,0 +1,155 @@
+"""Keeping house: the journal's upkeep, folding and dropping what is due, compaction. Every worker does so.
+
+What is due is decided by the clock and the journal alone, and nothing is done for good by a time that has yet to stand.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from statsapi.clocks import SettledClock, Step
+from statsapi.engine.store import Store
+from statsapi.errors import StatsError
+from statsapi.journal import CLOCKS_DIFFER_US, Proposal
+from statsapi.metrics import Metrics
+from statsapi.model import MIN_TS_US, EventBatch
+from statsapi.service.following import Follower
+from statsapi.service.view import View
+from statsapi.times import MINUTE_US, SECOND_US, floor_minute_us, format_nearest
+
+logger = logging.getLogger("statsapi")
+
+HOUSEKEEPING_INTERVAL_S: Final = 1.0
+COMPACT_WITHIN_US: Final = 30 * SECOND_US
+
+# How long a decision that holds the journal's write lock waits for the view to catch up.
+DECIDE_WAIT_S: Final = 1.0
+
+
+class Housekeeping:
+    """In threads of its own from `begin()` to `stop()`, or by `keep_house()` alone (`background` false: tests)."""
+
+    def __init__(self, follower: Follower, metrics: Metrics, *, background: bool) -> None:
+        self._follower = follower
+        self._metrics = metrics
+        self._background = background
+        self._beginning = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._said_ahead = False
+        self._tidied_minute_us: int | None = None
+        self._compacted_minute_us: int | None = None
+        # Where several workers keep house one compacts, and those whose turn comes later in the minute find it done.
+        self._compact_after_us = secrets.randbelow(COMPACT_WITHIN_US) if background else 0
+
+    def begin(self) -> None:
+        """Start the threads, unless they run already or were stopped."""
+        with self._beginning:
+            if not self._background or self._threads or self._stopping.is_set():
+                return
+            # Apart, since a replay or a compaction may take long, and what bounds a power cut's cost must not wait.
+            for act, interval_s in (
+                (self._maintain_journal, HOUSEKEEPING_INTERVAL_S),
+                (self._tidy, HOUSEKEEPING_INTERVAL_S),
+                (self._follower.follow, 0.0),  # paces itself
+            ):
+                thread = threading.Thread(target=self._repeat, args=(act, interval_s), name=act.__name__, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def stop(self) -> None:
+        """Ask the threads to end, which they do within a second; `join` waits for it."""
+        self._stopping.set()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def keep_house(self) -> None:
+        """Let the journal do its upkeep, catch up, and fold what is due; once a minute also compact."""
+        self._maintain_journal()
+        self._tidy()
+
+    def clock_notice(self) -> dict[str, Any] | None:
+        """What /readyz tells of a clock that jumped, or that the last record is ahead of."""
+        view = self._follower.opened()
+        if view is not None and (step := view.clock.last_step()) is not None:
+            return _describe_step(step, view.clock)
+        return {"last_record_ahead": True} if view is not None and self._said_ahead else None
+
+    def _maintain_journal(self) -> None:
+        self._follower.view().journal.maintain()
+
+    def _tidy(self) -> None:
+        view = self._follower.view()
+        store = self._follower.catch_up(None)
+        self._note_clock(view, store)
+        settled_us = view.settled_us()
+        if settled_us == MIN_TS_US:
+            return
+        minute_us = floor_minute_us(settled_us)
+        if minute_us != self._tidied_minute_us:  # the horizon moves by whole minutes
+            if settled_us - store.appended_us >= MINUTE_US and store.holds_expired(settled_us):
+                self._tick(settled_us)
+                store = view.catch_up()
+            self._tidied_minute_us = minute_us
+        store.settle(settled_us)
+        store.expire()  # also what came late for its minute since
+        if minute_us != self._compacted_minute_us and settled_us - minute_us >= self._compact_after_us:
+            self._compacted_minute_us = minute_us  # also where it fails: what is damaged need not be read each second
+            view.compact()
+
+    def _note_clock(self, view: View, store: Store) -> None:
+        """What the metrics show of the clock, and a line where it and the last record are too far apart."""
+        self._metrics.clock(view.clock.settled, view.clock.unbelieved_us)
+        engine_us = view.clock.engine_us()
+        ahead = engine_us is not None and store.appended_us - engine_us > CLOCKS_DIFFER_US
+        if ahead and not self._said_ahead:
+            logger.warning(
+                "the last record was stamped %s, which the clock has yet to reach: one of them was wrong. Questions go "
+                "by the clock of now; nothing is lost",
+                format_nearest(store.appended_us),
+            )
+        self._said_ahead = ahead
+
+    def _tick(self, settled_us: int) -> None:
+        """Append an empty record where nobody records any more: only records move the horizon of every view."""
+
+        def unless_another_did() -> Proposal:
+            store = self._follower.view().catch_up(wait_s=DECIDE_WAIT_S)
+            return Proposal(EventBatch(()) if settled_us - store.appended_us >= MINUTE_US else None)
+
+        self._follower.view().journal.append(unless_another_did)
+
+    def _repeat(self, act: Callable[[], None], interval_s: float) -> None:
+        said = ""
+        while True:
+            started_s = time.monotonic()
+            wait_s = interval_s
+            try:
+                act()
+                said = ""
+            except StatsError as error:
+                if str(error) != said:  # once, not each second for as long as it lasts
+                    said = str(error)
+                    logger.warning("housekeeping waits for the journal: %s", error)
+            except Exception:
+                # Logged in full and tried again: without this thread nothing would expire any more.
+                logger.exception("housekeeping failed")
+                wait_s = HOUSEKEEPING_INTERVAL_S
+            if self._stopping.wait(max(0.0, started_s + wait_s - time.monotonic())):
+                return
+
+
+def _describe_step(step: Step, clock: SettledClock) -> dict[str, Any]:
+    return {
+        "jumped_seconds": step.by_us / SECOND_US,
+        "at": format_nearest(step.to_us),
+        "ahead_seconds": clock.unbelieved_us / SECOND_US,
+        "settled": clock.settled,
+    }
