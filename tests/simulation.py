@@ -44,7 +44,8 @@ from statsapi.model import (
     Part,
     Span,
 )
-from statsapi.service.service import Recorded, Service
+from statsapi.service.admission import Recorded
+from statsapi.service.service import Service
 from tests import oracles
 from tests.fakes import FakeClock, Opening, Skewed
 
@@ -623,7 +624,8 @@ class Simulation:
             worker.away_until = 0
             self.seen["slow view"] += 1
         service = worker.service
-        store, now_us = service.ask()
+        reading = service.ask()
+        store, now_us = reading.store, reading.now_us
         self.note_belief(worker)
         series = self.dice.choice(SERIES)
         windows_us = [self.dice.choice((MINUTE_US, 10 * MINUTE_US, HOUR_US)), self.dice.choice((2, 6, 24)) * HOUR_US]
@@ -634,7 +636,7 @@ class Simulation:
         ]
         for question in questions:
             try:
-                spans = service.spans(store, now_us, *question)
+                spans = reading.spans(*question)
             except InvalidRequest:
                 continue  # it reaches past what is kept
             (answer,) = store.statistics(series, spans, now_us, PERCENTILES)

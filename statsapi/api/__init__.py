@@ -10,7 +10,8 @@ import msgspec
 from flask import Flask, Response
 from flask.json.provider import JSONProvider
 
-from statsapi.api import access, events, incoming, observing, openapi, ops, problems, processes, series, statistics
+from statsapi.api import access, events, observing, openapi, ops, problems, processes, series, statistics
+from statsapi.api.incoming import JsonAnswer
 from statsapi.config import Settings
 from statsapi.keys import Keys
 from statsapi.routes import served
@@ -30,12 +31,11 @@ class Json(JSONProvider):
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
         body = msgspec.json.encode(self._prepare_response_obj(args, kwargs))
-        return incoming.JsonAnswer(body + b"\n")
+        return JsonAnswer(body + b"\n")
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     observing.register(app)
-    app.extensions["statsapi"].observe_stale_answer = incoming.mark_stale
     access.register(app, settings, keys)
     processes.register(app, settings)
     for route in served(debug=settings.debug_endpoint):

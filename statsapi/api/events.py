@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import wraps
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -19,6 +18,7 @@ from statsapi.api import notes, observing
 from statsapi.api.decoding import batches
 from statsapi.api.incoming import (
     EVENT_MAX_BYTES,
+    ask,
     idempotency_key,
     json_reply,
     load_json,
@@ -32,17 +32,16 @@ from statsapi.api.schemas import (
     DebugQuery,
     EventSchema,
     ExportQuery,
-    Position,
     RecordQuery,
     dump_cursor,
     span_edges,
 )
 from statsapi.config import Settings
 from statsapi.engine.placement import RECENT
-from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest
-from statsapi.model import EventBatch, Span, TimestampsUs, Values
-from statsapi.service.service import Recorded
+from statsapi.model import EventBatch, TimestampsUs, Values
+from statsapi.service.admission import Recorded
+from statsapi.service.reading import Page
 from statsapi.times import MINUTE_US, format_timestamp
 
 _EVENT = EventSchema()
@@ -165,19 +164,18 @@ def get_events() -> Response:
     """
     query = load_query(_EXPORT_QUERY)
     form = query.get("format") or _accepted_form()
-    store, now_us = service().ask()
-    span = service().raw_span(store, now_us, *span_edges(query, now_us))
+    reading = ask()
+    span = reading.raw_span(*span_edges(query, reading.now_us))
     series, cursor = query["series"], query.get("cursor")
     if form == "json":
         if cursor and series not in (None, cursor.series):
             raise ValidationError({"cursor": [f"goes on in series {cursor.series}, which is not the one asked for"]})
-        page = _page(store, series, span, query.get("limit", 1000), cursor)
-        return Response(_line(page), mimetype="application/json", headers={"Vary": "Accept"})
+        page = reading.page(series, span, query.get("limit", 1000), cursor)
+        return Response(_line(_dump_page(page)), mimetype="application/json", headers={"Vary": "Accept"})
     if paged := [name for name in ("limit", "cursor") if name in query]:
         raise ValidationError({name: [f"is for pages of JSON; {form} comes as one stream"] for name in paged})
-    names = store.series_names() if series is None else [series]
     mimetype = next(media_type for media_type, name in _MEDIA_TYPES.items() if name == form)
-    return Response(_stream(store.snapshot(names, span), form), mimetype=mimetype, headers={"Vary": "Accept"})
+    return Response(_stream(reading.stream(series, span), form), mimetype=mimetype, headers={"Vary": "Accept"})
 
 
 def _accepted_form() -> str:
@@ -200,45 +198,21 @@ def _stream(pieces: list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]], for
             yield "".join([row(ts, value, series) for ts, value in zip(stamps, values.tolist(), strict=True)]).encode()
 
 
-def _page(store: Store, series: str | None, span: Span, limit: int, cursor: Position | None) -> dict[str, Any]:
-    """One page of events, and the cursor of the next one's first event.
-
-    An event that comes late into what was shown is not met again.
-    """
-    names = [series] if series is not None else store.series_names(cursor.series if cursor else "")
-    rows: list[tuple[str, int, float]] = []
-    for name in names:
-        here = cursor if cursor and name == cursor.series and cursor.ts_us >= span.start_us else None
-        pieces = store.snapshot([name], Span(here.ts_us, span.end_us) if here else span)
-        events = (
-            (name, ts_us, value)
-            for _, columns in pieces
-            for ts, values in columns
-            for ts_us, value in zip(ts.tolist(), values.tolist(), strict=True)
-        )
-        rows += islice(events, here.shown if here else 0, (here.shown if here else 0) + limit + 1 - len(rows))
-        if len(rows) > limit:
-            break
-    following = None
-    if len(rows) > limit:
-        name, ts_us, _ = rows.pop()
-        shown = sum(row[:2] == (name, ts_us) for row in rows)
-        if cursor and shown == limit and cursor[:2] == (name, ts_us):
-            shown += cursor.shown
-        following = dump_cursor(Position(name, ts_us, shown))
+def _dump_page(page: Page) -> dict[str, Any]:
     return {
         "events": [
-            {"timestamp": format_timestamp(ts_us), "value": value, "series": name} for name, ts_us, value in rows
+            {"timestamp": format_timestamp(ts_us), "value": value, "series": name} for name, ts_us, value in page.events
         ],
-        "next": following,
+        "next": page.next and dump_cursor(page.next),
     }
 
 
 def debug_events() -> dict[str, Any]:
     """The raw events held and the late arrivals remembered, newest first."""
     query = load_query(_DEBUG_QUERY)
-    store, now_us = service().ask()
-    held = store.held(query["series"], store.raw_from_us(now_us), query["limit"], late_only=query["late"])
+    reading = ask()
+    held = reading.held(query["series"], query["limit"], late_only=query["late"])
+    now_us = reading.now_us
     cutoff_us = now_us - service().settings.window_us
     return {
         "current_time": format_timestamp(now_us),

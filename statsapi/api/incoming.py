@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from flask import Response, after_this_request, current_app, g, has_request_context, request
+from flask import Response, after_this_request, current_app, g, request
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
 
@@ -19,6 +19,7 @@ from statsapi.api import cures
 from statsapi.api.schemas import StrictSchema
 from statsapi.errors import echo
 from statsapi.model import IdempotencyKey
+from statsapi.service.reading import Reading
 from statsapi.service.service import Reply, Service
 
 if TYPE_CHECKING:
@@ -38,18 +39,21 @@ def service() -> Service:
     return cast(Service, current_app.extensions["statsapi"])
 
 
-def mark_stale(age_s: float) -> None:
-    """Say in this request's answer that it is from a view which could not ask the journal: RFC 9111's Age, and the
-    warning that HTTP caches use for it.
+def ask() -> Reading:
+    """The reading that answers this request. An answer from a stale one says so: RFC 9111's Age, and the warning that
+    HTTP caches use for it.
     """
-    if not has_request_context():
-        return
+    reading = service().ask()
+    if reading.stale_s is not None:
+        age = str(math.ceil(reading.stale_s))
 
-    @after_this_request
-    def mark(response: Response) -> Response:
-        response.headers["Age"] = str(math.ceil(age_s))
-        response.headers["Warning"] = STALE_WARNING
-        return response
+        @after_this_request
+        def mark(response: Response) -> Response:
+            response.headers["Age"] = age
+            response.headers["Warning"] = STALE_WARNING
+            return response
+
+    return reading
 
 
 def load_query(schema: StrictSchema) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.config import DURATION_MAX_US, Settings
 from statsapi.engine.placement import AHEAD, OLDER, RECENT, Bounds
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US, TimestampsUs
-from statsapi.service.service import Recorded
+from statsapi.service.admission import Recorded
 from statsapi.times import format_duration, format_timestamp, has_offset, spell_duration
 
 STORED: Final = "Event stored successfully"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from fractions import Fraction
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
@@ -18,6 +18,7 @@ from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.model import SERIES_NAME as SERIES_NAME
 from statsapi.model import SERIES_RULE as SERIES_RULE
+from statsapi.service.reading import Position
 from statsapi.times import FromNow, parse_instant, parse_timestamp_us
 
 DEBUG_PAGE_MAX: Final = 10_000
@@ -28,14 +29,6 @@ PERCENTILES_MAX: Final = 100
 
 STATS: Final = ("count", "min", "max", "mean", "sum", "variance", "stddev", "first", "last", "rate")
 SEED_STATS: Final = STATS[:4]
-
-
-class Position(NamedTuple):
-    """A place among the events by series and time: behind `shown` of the events at that very instant."""
-
-    series: str
-    ts_us: int
-    shown: int
 
 
 class Timestamp(fields.Field[int]):

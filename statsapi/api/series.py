@@ -6,7 +6,7 @@ from typing import Any
 
 from marshmallow import ValidationError
 
-from statsapi.api.incoming import load_query, service
+from statsapi.api.incoming import ask, load_query, service
 from statsapi.api.schemas import SERIES_NAME, SERIES_RULE, DeleteQuery, SeriesQuery, span_edges
 from statsapi.model import MAX_TS_US, MIN_TS_US, Span
 from statsapi.times import (
@@ -31,8 +31,7 @@ def get_series() -> dict[str, Any]:
     edges between which they lie, and `resolution` says how far apart such edges are.
     """
     query = load_query(_QUERY)
-    store, now_us = service().ask()
-    page = store.series_page(query["prefix"], query["after"], query["limit"] + 1, now_us, raw_only=query["raw"])
+    page = ask().series(query["prefix"], query["after"], query["limit"] + 1, raw_only=query["raw"])
     shown = page[: query["limit"]]
     moments = format_timestamps([ts_us for _, _, *ends_us, _ in shown for ts_us in ends_us])
     rows: list[dict[str, Any]] = [

@@ -7,18 +7,13 @@ the roll-ups' length. Where an event of it lies there, percentiles come with `me
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
-from statsapi.api.incoming import load_query, service
+from statsapi.api.incoming import ask, load_query
 from statsapi.api.schemas import SEED_STATS, StatisticsQuery, TimelineQuery, span_edges
 from statsapi.engine.answers import Statistics
-from statsapi.errors import InvalidRequest
 from statsapi.model import Span
 from statsapi.times import SECOND_US, format_duration, format_timestamp
-
-STEPS_MAX: Final = 5_000
-STEP_PERCENTILES_MAX: Final = 50_000
 
 _QUERY = StatisticsQuery()
 _TIMELINE_QUERY = TimelineQuery()
@@ -30,25 +25,25 @@ def get_statistics() -> dict[str, Any]:
     Exactly the seed's four keys unless more is asked for. All windows are answered from one instant.
     """
     query = load_query(_QUERY)
-    asked = service()
-    store, now_us = asked.ask()
+    reading = ask()
     windows_us = query.get("windows") or ([query["window"]] if "window" in query else [])
-    field = "windows" if "windows" in query else "window"
-    spans = asked.spans(store, now_us, windows_us, *span_edges(query, now_us), field=field)
     percentiles = query.get("percentiles", [])
     stats = query.get("stats", SEED_STATS)
-    numbers = [number for _, number in percentiles]
-    ends = "first" in stats or "last" in stats
-    answers = store.statistics(query["series"], spans, now_us, numbers, ends=ends)
-    dumped = [
-        _dump(answer, span, now_us, stats, [name for name, _ in percentiles])
-        for answer, span in zip(answers, spans, strict=True)
-    ]
+    answers = reading.statistics(
+        query["series"],
+        windows_us,
+        *span_edges(query, reading.now_us),
+        percentiles=[number for _, number in percentiles],
+        ends="first" in stats or "last" in stats,
+        field="windows" if "windows" in query else "window",
+    )
+    names = [name for name, _ in percentiles]
+    dumped = [_dump(answer.statistics, answer.span, reading.now_us, stats, names) for answer in answers]
     if not {"window", "windows", "start"} & query.keys():
         return dumped[0]
     told = [
-        _dump_span(span) | _dump_resolution(store.resolution_us(span.start_us, now_us)) | answer
-        for span, answer in zip(spans, dumped, strict=True)
+        _dump_span(answer.span) | _dump_resolution(answer.resolution_us) | statistics
+        for answer, statistics in zip(answers, dumped, strict=True)
     ]
     return {"series": query["series"], **({"windows": told} if "windows" in query else told[0])}
 
@@ -60,44 +55,23 @@ def get_timeline() -> dict[str, Any]:
     has none, so the counts add up to the window's.
     """
     query = load_query(_TIMELINE_QUERY)
-    store, now_us = service().ask()
-    windows_us = [query["window"]] if "window" in query else []
-    (span,) = service().spans(store, now_us, windows_us, *span_edges(query, now_us))
-    step_us = query["step"]
-    resolution_us = store.resolution_us(span.start_us, now_us)
-    if step_us % resolution_us:
-        reason = f"must be a multiple of {format_duration(resolution_us)}: this span begins where no less is kept"
-        raise InvalidRequest([{"field": "step", "reason": reason}])
-    # A window is as long as it is called, although its start may have been moved to between two roll-ups.
-    length_us = query.get("window") or (now_us if span.end_us is None else span.end_us) - span.start_us
-    n_steps = max(1, -(-length_us // step_us))
-    if n_steps > STEPS_MAX:
-        reason = f"makes {n_steps} steps of this span; at most {STEPS_MAX} are answered"
-        raise InvalidRequest([{"field": "step", "reason": reason}])
+    reading = ask()
     percentiles = query.get("percentiles", [])
-    if n_steps * len(percentiles) > STEP_PERCENTILES_MAX:
-        reason = f"makes {n_steps * len(percentiles)} of these steps; at most {STEP_PERCENTILES_MAX} are answered"
-        raise InvalidRequest([{"field": "percentiles", "reason": reason}])
     stats = query.get("stats", SEED_STATS)
-    answers = store.steps(
+    span, resolution_us, steps = reading.steps(
         query["series"],
-        span,
-        step_us,
-        n_steps,
-        now_us,
-        [number for _, number in percentiles],
+        query["step"],
+        query.get("window"),
+        *span_edges(query, reading.now_us),
+        percentiles=[number for _, number in percentiles],
         ends="first" in stats or "last" in stats,
     )
-    edges_us = [span.start_us + step_us * i for i in range(n_steps)]
-    spans = [*(Span(*edges) for edges in pairwise(edges_us)), Span(edges_us[-1], span.end_us)]
+    names = [name for name, _ in percentiles]
     return {
         "series": query["series"],
         **_dump_span(span),
         **_dump_resolution(resolution_us),
-        "steps": [
-            _dump_span(step) | _dump(answer, step, now_us, stats, [name for name, _ in percentiles])
-            for step, answer in zip(spans, answers, strict=True)
-        ],
+        "steps": [_dump_span(step) | _dump(answer, step, reading.now_us, stats, names) for step, answer in steps],
     }
 
 

@@ -800,14 +800,14 @@ def test_a_refusal_of_expired_events_does_not_use_up_the_key() -> None:
 def test_what_expires_while_it_is_recorded_is_refused_too(clock: FakeClock, dedup: bool) -> None:
     """A body that was read before a minute turned and is recorded after it: nothing is taken that has expired."""
     app = create_app(Settings(journal="memory://", rollup_retention_us=0), clock_us=clock, background=False)
-    service = app.extensions["statsapi"]
-    refuse_far_future = service._refuse_far_future
+    admission = app.extensions["statsapi"]._admission
+    refuse_far_future = admission.refuse_far_future
 
     def turn(batch: Any) -> None:
         clock.advance(MINUTE_US)
         refuse_far_future(batch)
 
-    service._refuse_far_future = turn
+    admission.refuse_far_future = turn
     client = app.test_client()
     rows = [{"timestamp": RAW_SINCE, "value": 1}, {"timestamp": NOW, "value": 1}, {"timestamp": RAW_SINCE, "value": 2}]
     query = f"?expired=reject&partial=true&dedup={str(dedup).lower()}"

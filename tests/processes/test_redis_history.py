@@ -342,8 +342,9 @@ def test_a_machine_whose_clock_is_wrong_answers_as_the_others(
         service.record(EventBatch.single("default", now_us - minute * 59_000_000, 1.0))
     for service in (right, wrong, right):
         service.keep_house()
-        store, asked_us = service.ask()
-        (answer,) = store.statistics("default", service.spans(store, asked_us, []), asked_us)
+        reading = service.ask()
+        store, asked_us = reading.store, reading.now_us
+        (answer,) = store.statistics("default", reading.spans([]), asked_us)
         assert answer.summary.count == 60
     warnings = [record.message for record in caplog.records if "the clock of this machine" in record.message]
     assert len(warnings) == 1

@@ -104,9 +104,10 @@ class World:
 
     def ask(self, service: Service) -> None:
         """All kinds of questions; each answer is the list's."""
-        held, now_us = service.ask()
+        reading = service.ask()
+        held, now_us = reading.store, reading.now_us
         for series in "ab":
-            for span in service.spans(held, now_us, [HOUR_US, 5 * MINUTE_US, DAY_US]):
+            for span in reading.spans([HOUR_US, 5 * MINUTE_US, DAY_US]):
                 self.check(held, series, span, now_us)
         held.check_invariants()
 
@@ -211,8 +212,9 @@ def test_a_question_that_fails_at_any_line(caplog: pytest.LogCaptureFixture) -> 
     world = World()
 
     def question(service: Service) -> None:
-        held, now_us = service.ask()
-        held.statistics("a", service.spans(held, now_us, [HOUR_US, DAY_US]), now_us, [50], ends=True)
+        reading = service.ask()
+        held, now_us = reading.store, reading.now_us
+        held.statistics("a", reading.spans([HOUR_US, DAY_US]), now_us, [50], ends=True)
         held.steps("a", Span(now_us - HOUR_US), 7 * MINUTE_US, 9, now_us, [50])
 
     for at in each_line(lines_of(lambda: question(world.start()))):

@@ -18,7 +18,8 @@ from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.metrics import Metrics, Table
 from statsapi.model import MIN_TS_US, Deletion, EventBatch, IdempotencyKey, Part, Span
-from statsapi.service.service import Recorded, Service
+from statsapi.service.admission import Recorded
+from statsapi.service.service import Service
 from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
 from tests import oracles
 from tests.fakes import FakeClock, Opening, Skewed
@@ -100,8 +101,9 @@ class World:
     def check(self, *windows_us: int) -> None:
         """Every worker's answer is that of the list, over the span that it says."""
         for service in self.services:
-            store, now_us = service.ask()
-            for span in service.spans(store, now_us, windows_us):
+            reading = service.ask()
+            store, now_us = reading.store, reading.now_us
+            for span in reading.spans(windows_us):
                 (answer,) = store.statistics("default", [span], now_us)
                 held = [value for ts_us, value in self.events if ts_us >= span.start_us]
                 assert answer.summary == oracles.summary(held), (
@@ -112,8 +114,9 @@ class World:
 
     def count(self, worker: int = 0) -> int:
         service = self.services[worker]
-        store, now_us = service.ask()
-        (span,) = service.spans(store, now_us, [])
+        reading = service.ask()
+        store, now_us = reading.store, reading.now_us
+        (span,) = reading.spans([])
         return store.statistics("default", [span], now_us)[0].summary.count
 
 
@@ -275,9 +278,7 @@ def test_after_a_wrong_belief_events_count_again(open_shared: Open) -> None:
     kept: list[dict[str, Any]] = [{}, {"rollup_retention_us": 0}]
     for options in kept:
         world = World(open_shared, **options)
-        world.services[0].delete(
-            "default", world.services[0].spans(*world.services[0].ask(), [])[0]._replace(start_us=MIN_TS_US)
-        )
+        world.services[0].delete("default", world.services[0].ask().spans()[0]._replace(start_us=MIN_TS_US))
         fill(world)
         world.step(DAYS3_US)
         world.pass_time(HOUR_US)
@@ -292,7 +293,8 @@ def test_after_a_wrong_belief_events_count_again(open_shared: Open) -> None:
             del world.events[-1]
             world.check(HOUR_US)
             world.pass_time(MINUTE_US)
-        store, now_us = world.services[0].ask()
+        reading = world.services[0].ask()
+        store, now_us = reading.store, reading.now_us
         assert store.held("default", store.raw_from_us(now_us), 1000).total >= 60
         world.check(HOUR_US)
         for service in world.services:
@@ -343,7 +345,8 @@ def test_a_view_that_lags_gives_the_same_answers(open_shared: Open) -> None:
     world.services[1] = world.start(1)
     answers = []
     for service in world.services:
-        store, now_us = service.ask()
+        reading = service.ask()
+        store, now_us = reading.store, reading.now_us
         minute_us = now_us // MINUTE_US * MINUTE_US
         spans = [Span(minute_us - DAY_US), Span(minute_us - 110 * MINUTE_US, minute_us - 100 * MINUTE_US)]
         answers.append(store.statistics("default", spans, now_us, [1, 50, 99], ends=True))

@@ -201,8 +201,9 @@ class Life:
         sums = []
         try:
             for service in (self.service, fresh):
-                store, now_us = service.ask()
-                (span,) = service.spans(store, now_us, [6 * HOUR_US])
+                reading = service.ask()
+                store, now_us = reading.store, reading.now_us
+                (span,) = reading.spans([6 * HOUR_US])
                 summary = store.statistics("default", [span], now_us)[0].summary
                 sums.append((summary.count, summary.sum_scaled, summary.sum_squares_scaled))
                 total = summary.sum_scaled >> 1074

@@ -200,7 +200,7 @@ def run(
                 worker.keep_house()
             case 6:
                 series = dice.choice("ab")
-                now_us = worker.ask()[1]
+                now_us = worker.ask().now_us
                 start_us = now_us - dice.randrange(longest_us + HOUR_US)
                 end_us = start_us + dice.randrange(longest_us)
                 unit_us = dice.choice((MINUTE_US, HOUR_US))
@@ -230,7 +230,7 @@ def run(
 
 
 def compare(dice: random.Random, workers: list[Service], twin: Twin, series: str, longest_us: int) -> bool:
-    now_us = workers[0].ask()[1]
+    now_us = workers[0].ask().now_us
     if dice.random() < 0.5:
         asked: dict[str, Any] = {"windows_us": [dice.choice((MINUTE_US * 5, HOUR_US, HOUR_US * 3, longest_us))]}
     else:
@@ -239,16 +239,14 @@ def compare(dice: random.Random, workers: list[Service], twin: Twin, series: str
     answers = []
     raw_from_us = workers[0].retention.raw_from_us(now_us)
     for worker in workers:
-        store, worker_now_us = worker.ask()
+        reading = worker.ask()
+        store, worker_now_us = reading.store, reading.now_us
         assert worker_now_us == now_us
-        (span,) = worker.spans(store, now_us, **asked)
+        (span,) = reading.spans(**asked)
         (answer,) = store.statistics(series, [span], now_us, PS, ends=True)
         answers.append((span, answer))
     assert answers.count(answers[0]) == len(workers)
-    pages = [
-        [worker.ask()[0].series_page("", "", 10, now_us, raw_only=raw_only) for worker in workers]
-        for raw_only in (False, True)
-    ]
+    pages = [[worker.ask().series("", "", 10, raw_only=raw_only) for worker in workers] for raw_only in (False, True)]
     for page in pages:
         assert page.count(page[0]) == len(workers)
     assert_listed(pages, twin, now_us, workers[0].retention)
@@ -356,8 +354,9 @@ def test_many_events_in_a_minute_agree_after_a_collapse() -> None:
     workers[2] = service_on(journal, clock)
     answers = []
     for worker in workers:
-        store, now_us = worker.ask()
-        answers += store.statistics("default", worker.spans(store, now_us, [DAY_US]), now_us, PS)
+        reading = worker.ask()
+        store, now_us = reading.store, reading.now_us
+        answers += store.statistics("default", reading.spans([DAY_US]), now_us, PS)
     assert answers.count(answers[0]) == 3
     assert answers[0].summary == oracles.summary([*values, 1.0])
     assert min(error for error in answers[0].relative_errors if error is not None) > 0.01
@@ -402,7 +401,8 @@ def test_what_is_turned_off_goes(clock: FakeClock) -> None:
         service.record(EventBatch.single("default", clock.now_us, 1.0))
         service.keep_house()
         assert bool(pieces_of(journal)) == bool(rollup_retention_us)
-    store, now_us = service.ask()
+    reading = service.ask()
+    store, now_us = reading.store, reading.now_us
     assert store.statistics("default", [Span(now_us - 2 * HOUR_US)], now_us)[0].summary.count == 3
 
 
@@ -437,9 +437,10 @@ def prepare(service: Service, clock: FakeClock) -> Twin:
 
 
 def check(service: Service, twin: Twin) -> None:
-    store, now_us = service.ask()
+    reading = service.ask()
+    store, now_us = reading.store, reading.now_us
     for hours in (1, 4, 6, 24):
-        (span,) = service.spans(store, now_us, [hours * HOUR_US])
+        (span,) = reading.spans([hours * HOUR_US])
         for series in "ab":
             (answer,) = store.statistics(series, [span], now_us)
             assert answer.summary == oracles.summary(twin.values(series, *span)), (hours, series)
@@ -545,8 +546,9 @@ def test_anybody_compacts_while_others_record_ask_and_start(url: str) -> None:
     done = threading.Event()
 
     def count(service: Service) -> int:
-        store, now_us = service.ask()
-        (span,) = service.spans(store, now_us, [DAY_US])
+        reading = service.ask()
+        store, now_us = reading.store, reading.now_us
+        (span,) = reading.spans([DAY_US])
         return store.statistics("default", [span], now_us)[0].summary.count
 
     def has_more_than(seen: int) -> bool:

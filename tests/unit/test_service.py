@@ -19,7 +19,8 @@ from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal import START, HistoryChanged, Proposal, time_after
 from statsapi.journal.memory import MemoryJournal
 from statsapi.model import MIN_TS_US, Deletion, EventBatch, Part, Retention, Span
-from statsapi.service.service import PACE_EVENTS, Service
+from statsapi.service.following import PACE_EVENTS
+from statsapi.service.service import Service
 from statsapi.service.view import View
 from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, floor_minute_us
 from tests.fakes import FakeClock, Opening, SharedJournal, Skewed
@@ -34,8 +35,9 @@ def service_on(journal: Any, clock: Any) -> Service:
 
 def summarise(service: Service, series: str = "default") -> Summary:
     """The default window, as GET /statistics asks for it."""
-    store, now_us = service.ask()
-    (span,) = service.spans(store, now_us, [])
+    reading = service.ask()
+    store, now_us = reading.store, reading.now_us
+    (span,) = reading.spans([])
     return store.statistics(series, [span], now_us)[0].summary
 
 
@@ -337,7 +339,7 @@ def test_the_background_thread_keeps_house(clock: FakeClock) -> None:
 
 def test_an_upkeep_that_fails_does_not_stop_the_others(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """While compaction fails for good, the journal's own upkeep, which bounds what a power cut costs, goes on."""
-    monkeypatch.setattr("statsapi.service.service.HOUSEKEEPING_INTERVAL_S", 0.01)
+    monkeypatch.setattr("statsapi.service.housekeeping.HOUSEKEEPING_INTERVAL_S", 0.01)
     upkeeps = threading.Semaphore(0)
 
     class Failing(SharedJournal):
@@ -385,7 +387,7 @@ def test_a_replay_does_not_happen_under_the_write_lock(clock: FakeClock) -> None
 
 def test_limits_do_not_wait_for_a_replay(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a view replays, an event of a series that it does not know yet is recorded."""
-    monkeypatch.setattr("statsapi.service.service.LIMIT_WAIT_S", 0.01)
+    monkeypatch.setattr("statsapi.service.admission.LIMIT_WAIT_S", 0.01)
     service = service_on(SharedJournal(clock_us=clock), clock)
     with service.view()._catching_up:
         service.record(event(clock.now_us))

@@ -39,7 +39,7 @@ from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.api.schemas import SERIES_NAME, EventSchema
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
-from statsapi.service.service import ANY_TIME, Accepted
+from statsapi.service.admission import ANY_TIME, Accepted
 from statsapi.times import (
     DAY_US,
     MICROSECONDS_BEYOND,
