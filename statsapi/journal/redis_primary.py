@@ -1,8 +1,4 @@
-"""The way to the one Redis or Valkey server that takes writes now: its address, connections, and what became of a call.
-
-    redis://[user:password@]host[:port][/db]?stream=NAME               rediss:// with TLS
-    redis+sentinel://host[:port],host[:port]/SERVICE[/db]?stream=NAME  rediss+sentinel://
-    redis+cluster://host[:port],host[:port]?stream=NAME                rediss+cluster://
+"""The way to the one Redis or Valkey server that takes writes now: its connections, and the outcome of each call.
 
 The official client finds the primary (Sentinel, Cluster), connects, logs in and speaks the protocol. Its retries are
 switched off: by itself it sends a command up to ten times, and an append must never be sent twice.
@@ -12,14 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
-import math
-import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Final
 
 from redis import exceptions
 from redis.backoff import NoBackoff
@@ -29,9 +20,8 @@ from redis.crc import key_slot
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
-from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
-
-logger = logging.getLogger("statsapi")
+from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
+from statsapi.journal.redis_url import SENTINEL_OPTIONS, TLS_OPTIONS, Address
 
 # There is no file to check or to salvage from.
 DAMAGE_ADVICE: Final = "restore a copy of the server's own: a replica, its AOF or its RDB file"
@@ -41,18 +31,10 @@ DAMAGE_ADVICE: Final = "restore a copy of the server's own: a replica, its AOF o
 CONNECT_TIMEOUT_S: Final = 1.0
 TIMEOUT_S: Final = 2.0
 
-# How often this machine's clock is compared with the server's, and the difference from which on it is logged.
-SKEW_INTERVAL_S: Final = 1.0
-SKEW_WARNS_US: Final = 1_000_000
 
 # Segments and checkpoints come in megabytes: 8 MB took 250 reads at the client's own 32 KB.
 _READ_BYTES: Final = 256 << 10
 
-DEFAULT_STREAM: Final = "statsapi"
-_STREAM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}", re.ASCII)
-_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@,]+)(?::([0-9]{1,5}))?", re.ASCII)
-TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
-SENTINEL_OPTIONS: Final = ("sentinel_username", "sentinel_password")
 
 # Error answers of a server that is not the primary now. It has done nothing, and another one may be the primary.
 _ELSEWHERE: Final = (
@@ -69,74 +51,6 @@ _SAID: Final = {
     "BUSY": "is held up by somebody's script",
     "STAGED": "has forgotten a checkpoint that was on its way there",
 }
-
-
-class Address(NamedTuple):
-    """The parts of a URL. Its text may be shown: it has no user, password or options."""
-
-    kind: str  # "single", "sentinel" or "cluster"
-    tls: bool
-    hosts: tuple[tuple[str, int], ...]
-    service: str
-    db: int
-    stream: str
-    username: str | None
-    password: str | None
-    options: dict[str, str]
-
-    def __str__(self) -> str:
-        scheme = ("rediss" if self.tls else "redis") + ("" if self.kind == "single" else f"+{self.kind}")
-        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
-        path = {"single": f"/{self.db}", "sentinel": f"/{self.service}/{self.db}", "cluster": ""}[self.kind]
-        return f"{scheme}://{hosts}{path}?stream={self.stream}"
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """ConfigError names what to fix and never repeats the URL, which may hold a password."""
-        scheme, _, rest = url.partition("://")
-        base, _, kind = scheme.partition("+")
-        netloc = re.split("[/?]", rest, maxsplit=1)[0]
-        login, at, hosts = netloc.rpartition("@")
-        username, colon, password = login.partition(":")
-        parts = urlsplit(f"//host{rest[len(netloc) :]}")
-        found = []
-        for text in hosts.split(","):
-            match = _HOST.fullmatch(text)
-            if match is None or int(match[2] or 1) > 65_535:
-                raise _wrong("its host is not one: write host, host:port or [address]:port")
-            found.append((match[1].strip("[]"), int(match[2] or (26379 if kind == "sentinel" else 6379))))
-        if not kind and len(found) > 1:
-            raise _wrong("it names several hosts: write redis+sentinel:// or redis+cluster:// for those")
-        path = [unquote(piece) for piece in parts.path.split("/") if piece]
-        service = path.pop(0) if kind == "sentinel" and path else ""
-        if kind == "sentinel" and not service:
-            raise _wrong("behind the hosts it must name the service that Sentinel watches: /mymaster")
-        if len(path) > (kind != "cluster") or not all(piece.isdecimal() for piece in path):
-            known = "a Cluster has no databases" if kind == "cluster" else "write /0 or the database's number"
-            raise _wrong(f"its path is not a database: {known}")
-        options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        stream = options.pop("stream", DEFAULT_STREAM)
-        if not _STREAM.fullmatch(stream):
-            raise _wrong("stream= takes 1 to 100 of the characters A-Z a-z 0-9 _ . : -")
-        tls = base == "rediss"
-        allowed = (TLS_OPTIONS if tls else ()) + (SENTINEL_OPTIONS if kind == "sentinel" else ())
-        if unknown := sorted(options.keys() - set(allowed)):
-            raise _wrong(f"{unknown[0]!r} is no option of it; there are {', '.join(('stream', *allowed))}")
-        return cls(
-            kind or "single",
-            tls,
-            tuple(found),
-            service,
-            int(path[0]) if path else 0,
-            stream,
-            unquote(username) if at and username else None,
-            unquote(password) if at and colon else None,
-            options,
-        )
-
-
-def _wrong(why: str) -> ConfigError:
-    return ConfigError(f"the journal's Redis URL cannot be used: {why}")
 
 
 class Script:
@@ -177,62 +91,6 @@ class Unanswered(JournalUnavailable):
     def __init__(self, detail: str, cause: Exception | None = None, *, outcome_unknown: bool = False) -> None:
         super().__init__(f"{detail}: {cause}" if cause else detail, outcome_unknown=outcome_unknown)
         self.timed_out = isinstance(cause, exceptions.TimeoutError)
-
-
-class ServerClock:
-    """The server's clock, estimated between its answers, and the difference to this machine's.
-
-    Any thread may call. `skew_us` is this machine's clock minus the server's, None before the first answer.
-    """
-
-    def __init__(self, server: str, machine_clock_us: Callable[[], int]) -> None:
-        self._server = server
-        self._machine_clock_us = machine_clock_us
-        self._told: tuple[int, float] = (0, 0.0)
-        self._measured_s = -math.inf
-        self._warned_us = 0
-        self.skew_us: int | None = None
-
-    def set(self, server_us: int, now_s: float) -> None:
-        """The server's clock was `server_us` at `now_s` of time.monotonic, or a little earlier."""
-        self._told = (server_us, now_s)
-
-    def at(self, now_s: float) -> int:
-        """The server's clock at that time, or a little less, unless somebody has moved it since."""
-        server_us, told_s = self._told
-        return server_us + int(1e6 * (now_s - told_s))
-
-    def now_us(self) -> int:
-        return self.at(time.monotonic())
-
-    def asked(self) -> tuple[float, int]:
-        """Take this before a call that brings the server's time, and give it to `answered` after the call."""
-        return time.monotonic(), self._machine_clock_us()
-
-    def answered(self, asked: tuple[float, int], server_us: int) -> None:
-        """Take the server's time. Once a second measure the skew at the middle of the round trip; log a large one."""
-        now_s = time.monotonic()
-        self._told = (server_us, now_s)
-        if now_s - self._measured_s < SKEW_INTERVAL_S:
-            return
-        self._measured_s = now_s
-        half_us = int(5e5 * (now_s - asked[0]))
-        skew_us = asked[1] + half_us - server_us
-        if half_us > SKEW_WARNS_US:  # the round trip was too slow to measure
-            return
-        self.skew_us = skew_us
-        if abs(skew_us) - half_us > SKEW_WARNS_US:
-            if abs(skew_us - self._warned_us) > max(SKEW_WARNS_US, abs(skew_us) // 10):
-                self._warned_us = skew_us
-                logger.warning(
-                    "the clock of this machine is %.1f s %s that of %s, which is the one that counts: set it right",
-                    abs(skew_us) / 1e6,
-                    "ahead of" if skew_us > 0 else "behind",
-                    self._server,
-                )
-        elif self._warned_us:
-            self._warned_us = 0
-            logger.warning("the clock of this machine agrees with that of %s again", self._server)
 
 
 class Primary:

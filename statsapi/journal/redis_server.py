@@ -11,7 +11,9 @@ from typing import Any
 
 from statsapi.errors import JournalDamaged
 from statsapi.journal.protocol import Clock, wall_clock_us
-from statsapi.journal.redis_primary import DAMAGE_ADVICE, Address, Call, Primary, Script, ServerClock
+from statsapi.journal.redis_clock import ServerClock
+from statsapi.journal.redis_primary import DAMAGE_ADVICE, Call, Primary, Script
+from statsapi.journal.redis_url import Address
 from statsapi.model import IdempotencyKey
 
 

@@ -100,10 +100,11 @@ from statsapi.journal.redis_appends import Appends
 from statsapi.journal.redis_checkpoint import Checkpoints
 from statsapi.journal.redis_heads import NO_ROWS, Rows, State, count_until, mark_of, rows_of
 from statsapi.journal.redis_history import History
-from statsapi.journal.redis_primary import DEFAULT_STREAM, Address, Call
+from statsapi.journal.redis_primary import Call
 from statsapi.journal.redis_scripts import SCHEMA_VERSION
 from statsapi.journal.redis_server import Server
 from statsapi.journal.redis_settings import check_exists, check_server
+from statsapi.journal.redis_url import DEFAULT_STREAM, Address
 from statsapi.model import IdempotencyKey
 
 # A reader that was this close to the end at its last read reads by XRANGE: 0.5 µs a record and 0.1 ms for 160 KB. One

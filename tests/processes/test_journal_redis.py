@@ -20,9 +20,9 @@ from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, Journal
 from statsapi.journal import START, Checkpoint, HistoryChanged, IdempotencyKey, Journal, Mark, Proposal, open_journal
 from statsapi.journal.checksums import piece_checksum
 from statsapi.journal.redis_checkpoint import PART_BYTES
-from statsapi.journal.redis_primary import Address
 from statsapi.journal.redis_scripts import LEASE_US
 from statsapi.journal.redis_streams import NEAR_RECORDS
+from statsapi.journal.redis_url import Address
 from statsapi.model import Deletion, EventBatch, Part
 from tests.journal_engines import TICK, event, events_of, segments, shared_redis, values
 from tests.programs import redis_binary, require_binary
