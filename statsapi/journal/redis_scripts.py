@@ -1,7 +1,7 @@
 """The Lua scripts of the Redis journal: lua/*.lua, each loaded once with the pieces of lua/shared that it needs.
 
-A script's file says what its KEYS and ARGV are and what it gives. Its line `-- needs a, b` names the pieces that go
-before it, in that order. Constants that Python has too are set in its first line, so each has one home.
+A script's file says what its KEYS and ARGV are and what it gives. A line `-- needs a, b` stands for these pieces, in
+that order. Constants that Python has too are set in the script's first line, so each has one home.
 
 Every script is declared as one that writes, so a replica refuses it (READONLY), and so does a primary that misses the
 replicas which it must have (NOREPLICAS) or cannot save (MISCONF): a read that fails like that is better than one that
@@ -36,27 +36,27 @@ _CONSTANTS: Final = {
     "CLOCKS_DIFFER_US": CLOCKS_DIFFER_US,
     "ID_BYTES": ID_BYTES,
     "LEASE_US": LEASE_US,
-    "SCHEMA_VERSION": SCHEMA_VERSION,
+    "SCHEMA_VERSION": f"'{SCHEMA_VERSION}'",  # as a hash gives it back
     "STAGED_TTL_MS": STAGED_TTL_MS,
     "STEP_RECORDS": STEP_RECORDS,
 }
-_NEEDS: Final = re.compile(r"^-- needs (.+)\n", re.MULTILINE)
+_NEEDS: Final = re.compile(r"^ *-- needs (.+)\n", re.MULTILINE)
 _COMMENT: Final = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 
 def load(name: str, *, even_when_full: bool = True) -> Script:
     """The script of lua/NAME.lua. `even_when_full`: it also runs where the server's memory is full."""
-    text = _read(name)
-    needs = _NEEDS.search(text)
-    pieces = [_read(f"shared/{piece}") for piece in needs[1].split(", ")] if needs else []
-    used = {word: value for word, value in _CONSTANTS.items() if word in "".join((*pieces, text))}
+    text = _COMMENT.sub("", _read(name))
+    used = {word: value for word, value in _CONSTANTS.items() if word in text}
     constants = f"local {', '.join(used)} = {', '.join(map(str, used.values()))}\n" if used else ""
     flags = "#!lua flags=allow-oom\n" if even_when_full else "#!lua\n"
-    return Script(flags + constants + _COMMENT.sub("", "".join((*pieces, text))))
+    return Script(flags + constants + text)
 
 
 def _read(name: str) -> str:
-    return files("statsapi.journal").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    """The text of a file, with those of the pieces that it needs."""
+    text = files("statsapi.journal").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    return _NEEDS.sub(lambda line: "".join(_read(f"shared/{piece}") for piece in line[1].split(", ")), text)
 
 
 APPEND: Final = load("append", even_when_full=False)

@@ -65,7 +65,7 @@ end
 if position > before then
     redis.call('HSET', meta, 'position', string.format('%.0f', position), 'id', last,
                'us', string.format('%.0f', now))
-    if m[7] ~= tostring(SCHEMA_VERSION) or not m[8] then
+    if m[7] ~= SCHEMA_VERSION or not m[8] then
         redis.call('HSET', meta, 'schema', SCHEMA_VERSION, 'born', m[8] or last)
         results[3] = m[8] or last
     end

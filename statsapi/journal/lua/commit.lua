@@ -5,7 +5,7 @@
 -- which pieces go or '-inf', the checksum; then for each changed piece its key, and its staged name or ''.
 -- The pieces' own keys are made here, because only the script knows which go. All have the same hash tag.
 -- Gives 1; 0 for a lost race; -1 where the mark's record is not in the journal.
--- needs clock, state, note, recount
+-- needs clock, state, recount
 local current = redis.call('HGET', meta, 'cp_name')
 if (current or '') ~= ARGV[1] then return 0 end
 local at, id, us = tonumber(ARGV[3]), ARGV[4], cp_us

@@ -3,7 +3,7 @@
 -- ARGV: what the process knew of the history (Known in redis_history.py); an id for a history that has none.
 -- Where it is lost: writes down once how many records are, and takes care that their positions are not given again.
 -- Gives 1 where records are lost, now or before and written down.
--- needs clock, state, note, recount
+-- needs clock, state, recount, note
 local last, id, us = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local same = ARGV[1] == '' or m[9] == ARGV[1] or (not m[9] and position > 0)
 local function entry(at)

@@ -1,3 +1,3 @@
 -- Gives the state of the journal.
--- needs clock, state, note, recount, told
+-- needs clock, state, recount, told
 return told

@@ -1,7 +1,7 @@
 -- Reads records up to a limit in bytes, which XRANGE alone cannot.
 --
 -- ARGV: position, limit in records, limit in bytes. Gives the state, then head and payload in turn.
--- needs clock, state, note, recount, told
+-- needs clock, state, recount, told
 local from, left, bytes = '(' .. ARGV[1] .. '-0', tonumber(ARGV[2]), tonumber(ARGV[3])
 local reply, count = {told}, 1 -- to ask Lua for #reply each time takes 0.1 us a record
 while left > 0 and bytes > 0 do

@@ -1,7 +1,7 @@
 -- Removes compacted records. Gives 1 where there may be more.
 --
 -- Entries that somebody else removed before are no longer missing then.
--- needs clock, state, note, recount
+-- needs clock, state, recount
 local upto = math.min(cp, trimmed + STEP_RECORDS)
 if upto <= trimmed then return 0 end
 local removed = redis.call('XTRIM', stream, 'MINID', '=', string.format('%.0f-0', upto + 1))
