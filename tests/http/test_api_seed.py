@@ -119,6 +119,7 @@ def test_debug_finds_a_wrongly_stamped_event(client: FlaskClient) -> None:
         assert body["events"][0]["is_recent"] is False
 
 
+@pytest.mark.slow
 def test_debug_page_is_bounded(client: FlaskClient, clock: FakeClock) -> None:
     """At most `limit` events are listed, 1000 unless asked otherwise; total_events is the true total."""
     for _ in range(1005):

@@ -123,6 +123,7 @@ BAGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bag", BAGS)
 def test_every_claim_holds(bag: str) -> None:
     """Every p of every form, for few values and many, at every level: each answer is as near as it claims."""

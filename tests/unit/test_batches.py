@@ -714,6 +714,7 @@ def test_ten_thousand_events(form: str, odd: int) -> None:
     check_csv(written_csv.getvalue())
 
 
+@pytest.mark.slow
 def test_many_series_keep_their_order() -> None:
     """Series come in the order they first appear, the events of each in order of arrival, beyond 65,536 series too."""
     count = 70_000
@@ -1077,6 +1078,7 @@ def test_a_hostile_body_is_refused_before_it_costs(
     assert peak < 8 * len(body)
 
 
+@pytest.mark.slow
 def test_timestamps_in_rare_forms_are_bounded() -> None:
     """So many different ones are read one by one, the same ones once; beyond that the request is too large."""
     most = batches._RARE_TIMES_MAX
@@ -1093,6 +1095,7 @@ def test_timestamps_in_rare_forms_are_bounded() -> None:
     assert len(decode(json.dumps({"timestamp": times, "value": [1] * len(times)}).encode(), JSON, max_events=N).batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["[{}]", '{{"events":[{}]}}'])
 def test_items_that_are_read_one_by_one_are_bounded(form: str) -> None:
     """So many events with a field given twice are taken; with one more the request is too large, in every form."""
@@ -1115,6 +1118,7 @@ def test_of_equal_keys_the_last_holds(client: FlaskClient, first: str) -> None:
     assert (answer.status_code, json.loads(answer.data)["stored"]) == (200, 3)
 
 
+@pytest.mark.slow
 def test_many_series_of_odd_items_take_linear_time() -> None:
     """Names of series in items that the schema's own parser has to read are numbered, not searched for."""
     body = numbered('{"value": null, "timestamp": 1, "value": 1, "series": "s%d"}', 30_000)

@@ -73,7 +73,7 @@ def test_sums_are_exact_for_wild_values(values: list[float], times: int, rng: ra
     assert exact.scaled_sums(np.array(values)) == oracles.scaled_sums(values)
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(finite, st.integers(0, 60), st.integers(exact._FEW + 1, 300), st.integers(0, 2**32))
 def test_sums_are_exact_about_any_magnitude(centre: float, bits: int, n: int, seed: int) -> None:
     """Values within some powers of two of one another, anywhere in float64, sum without error."""
@@ -130,14 +130,14 @@ def assert_as_statistics(values: list[float]) -> None:
         assert outcome(lambda: exact.stddev(count, total, squares)) == outcome(lambda: statistics.stdev(values))
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.lists(finite, min_size=1, max_size=30))
 def test_lowering_equals_statistics_for_wild_values(values: list[float]) -> None:
     """mean, variance and stddev are those of the statistics module bit for bit, overflow included."""
     assert_as_statistics(values)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.sampled_from([0.0, 1e9, 1e15]))
 def test_lowering_equals_statistics_for_close_values(values: list[float], offset: float) -> None:
     """Values that share their leading digits, where float sums cancel, lower to the same bits."""

@@ -129,6 +129,7 @@ class Run:
 spans = st.tuples(st.integers(-25, 1), st.none() | st.integers(-25, 2))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(st.lists(changes, max_size=14), st.lists(spans, min_size=1, max_size=2), st.frozensets(series))
 def test_a_union_is_one_series_with_all_the_events(
@@ -175,6 +176,7 @@ def test_a_union_is_one_series_with_all_the_events(
         assert united.relative_errors == single.relative_errors
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(st.lists(changes, max_size=12), st.booleans(), st.sampled_from(["name", "mean", "p50"]), st.integers(1, 5))
 def test_groups_are_unions_of_their_own(
@@ -219,6 +221,7 @@ def test_groups_are_unions_of_their_own(
             assert group.series == alone[group.key].matched
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.lists(changes, max_size=12), st.integers(-25, 0), st.integers(1, 6), st.integers(1, 9), st.booleans())
 def test_each_step_of_a_chart_is_a_span_of_its_own(
@@ -236,6 +239,7 @@ def test_each_step_of_a_chart_is_a_span_of_its_own(
     assert chart == apart
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     st.lists(changes, max_size=12),
@@ -299,6 +303,7 @@ def test_nothing_that_matches_is_an_empty_answer() -> None:
     assert ask(store, chosen(Selection(globs=(Glob("x*"),))), question, START_US, Grouping(str)) == Answer(0, [empty])
 
 
+@pytest.mark.slow
 def test_however_far_a_view_has_folded_the_answer_is_the_same() -> None:
     """One store that folds nothing, and one that folds all it may, over values of many decades."""
     dice = np.random.default_rng(5)
@@ -375,6 +380,7 @@ def test_what_is_changed_meanwhile_is_in_none_of_it(monkeypatch: pytest.MonkeyPa
     assert ask(store, chosen(Selection()), question, now_us, Grouping(str)) != before
 
 
+@pytest.mark.slow
 def test_two_series_that_are_always_written_together_never_differ() -> None:
     """Under a writer thread, in one record or two of one stretch: count and sum of both are the same in each answer."""
     store = Store(Retention(RAW_US))

@@ -543,6 +543,7 @@ def test_a_known_key_spares_the_decision(journal: Journal) -> None:
 # Threads
 
 
+@pytest.mark.slow
 def test_threads_append_and_read_at_once(journal: Journal) -> None:
     """Readers that follow while several threads append see every record once, each thread's in its order."""
     writers, each = 4, 100
@@ -720,6 +721,7 @@ def test_of_checkpoints_at_once_one_wins(journal: Journal) -> None:
         assert previous == offers[results.index(True)].id
 
 
+@pytest.mark.slow
 def test_views_agree_while_others_compact(engine: Engine) -> None:
     """While one thread appends and one compacts and maintains, a view that starts afresh when told never
     miscounts.
