@@ -388,10 +388,13 @@ def test_two_series_that_are_always_written_together_never_differ() -> None:
     for name in fill:
         apply(store, name, [(START_US, 0.0)], START_US)
     stop = threading.Event()
+    # This many for each question: a writer without bound would make each question slower than the one before.
+    records = threading.Semaphore(0)
 
     def write() -> None:
         value = 0.0
         while not stop.is_set():
+            records.acquire()
             value += 1.0
             one = np.array([START_US]), np.array([value]), np.array([START_US])
             store.apply([Events("a", *one), Events("z", *one), Events("m150", *one)], START_US)
@@ -401,6 +404,7 @@ def test_two_series_that_are_always_written_together_never_differ() -> None:
     try:
         counts = set()
         for _ in range(60):
+            records.release(300)
             answer = ask(
                 store, chosen(Selection()), Spans((Span(START_US),), (50,)), START_US, Grouping(str, limit=999)
             )
@@ -413,6 +417,7 @@ def test_two_series_that_are_always_written_together_never_differ() -> None:
         assert len(counts) > 5
     finally:
         stop.set()
+        records.release()
         writer.join()
     assert not store._sweeps
 
