@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from statsapi.api.decoding.batches import decode
+from statsapi.api.decoding import decode
 from statsapi.api.schemas import EventSchema
 from statsapi.times import format_timestamp
 

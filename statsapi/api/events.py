@@ -14,8 +14,7 @@ from marshmallow import ValidationError
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
-from statsapi.api import notes, observing
-from statsapi.api.decoding import batches
+from statsapi.api import decoding, notes, observing
 from statsapi.api.incoming import (
     EVENT_MAX_BYTES,
     ask,
@@ -50,7 +49,7 @@ _BATCH_QUERY = BatchQuery()
 _DEBUG_QUERY = DebugQuery()
 _EXPORT_QUERY = ExportQuery()
 
-_MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(batches.NDJSON_TYPES, "ndjson"), batches.CSV_TYPE: "csv"}
+_MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(decoding.NDJSON_TYPES, "ndjson"), decoding.CSV_TYPE: "csv"}
 
 # One row of an export; they are what the batch endpoint reads fastest, and repr() gives a float back to the last bit.
 _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":"{}"}}\n'}
@@ -87,7 +86,7 @@ def post_event() -> Response:
         return json_reply(reply)
     query = load_query(_RECORD_QUERY)
     require_json(body)
-    event = batches.decode_one(body) or load_json(body, _EVENT)
+    event = decoding.decode_one(body) or load_json(body, _EVENT)
 
     def answer(recorded: Recorded) -> bytes:
         message = notes.STORED
@@ -120,7 +119,7 @@ def post_events() -> Response:
         return json_reply(reply)
     query = load_query(_BATCH_QUERY)
     dedup, reject_expired = _dedup(query, settings), query["expired"] == "reject"
-    decoded = batches.decode(
+    decoded = decoding.decode(
         body,
         request.mimetype,
         max_events=settings.max_batch_events,

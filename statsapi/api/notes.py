@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.api.decoding.batches import Decoded, Sent
+from statsapi.api.decoding import Decoded, Sent
 from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.config import DURATION_MAX_US, Settings
 from statsapi.engine.placement import AHEAD, OLDER, RECENT, Bounds
@@ -96,7 +96,7 @@ def batch_notes(recorded: Recorded, decoded: Decoded, settings: Settings) -> dic
     notes = []
     for row, utc in zip(noted[:NOTED_MAX].tolist(), as_utc.tolist(), strict=False):
         reason = _lies(bounds, int(sent.ts_us[row]), utc, settings)
-        notes.append({**sent.place(row), "field": "timestamp", "reason": reason})
+        notes.append({**sent.number_of(row), "field": "timestamp", "reason": reason})
     return {
         "message": " ".join(sentences),
         "notes_by_kind": {

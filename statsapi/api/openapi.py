@@ -20,8 +20,7 @@ from flask import Blueprint, Response
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
-from statsapi.api import notes, problems, schemas
-from statsapi.api.decoding import batches
+from statsapi.api import decoding, notes, problems, schemas
 from statsapi.api.incoming import STALE_WARNING, service
 from statsapi.api.schemas import STATS, StrictSchema
 from statsapi.routes import OPEN, Route, served
@@ -313,8 +312,8 @@ def _batch_body() -> Json:
         "required": True,
         "content": {
             **_content(_JSON, {"anyOf": [events, wrapped, columns]}, example=[_EXAMPLE]),
-            **_text(batches.NDJSON_TYPES[0], f'{{"timestamp":"{_EXAMPLE_MOMENT}","value":42.5}}\n'),
-            **_text(batches.CSV_TYPE, f"timestamp,value,series\n{_EXAMPLE_MOMENT},42.5,cpu\n"),
+            **_text(decoding.NDJSON_TYPES[0], f'{{"timestamp":"{_EXAMPLE_MOMENT}","value":42.5}}\n'),
+            **_text(decoding.CSV_TYPE, f"timestamp,value,series\n{_EXAMPLE_MOMENT},42.5,cpu\n"),
         },
     }
 
@@ -332,7 +331,7 @@ def _operations(converter: Any) -> dict[str, _Operation]:
     """By endpoint. A listed one that is missing here is in no description, which a test finds."""
     recording = (_IDEMPOTENCY_KEY, _CONTENT_ENCODING)
     recorded = (*_WITH_BODY, 507)
-    streams = _text(batches.NDJSON_TYPES[0], "") | _text(batches.CSV_TYPE, "")
+    streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "")
     by_accept: Json = {"Vary": {"schema": {"const": "Accept"}}}
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
     name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(schemas.SeriesName())}

@@ -100,7 +100,7 @@ def register(app: Flask) -> None:
 
 
 def _validation(error: ValidationError) -> Response:
-    faults = [{"field": field, "reason": reason} for field, reason in _flatten(error.messages)]
+    faults = [{"field": field, "reason": reason} for field, reason in flatten(error.messages)]
     return _invalid(faults)
 
 
@@ -119,14 +119,14 @@ def _invalid(faults: list[dict[str, Any]], rejected: int | None = None) -> Respo
     return problem(status, errors.InvalidRequest.code, title, f"{where}{first['reason']}{more}", **members)
 
 
-def _flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def flatten(messages: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """marshmallow's nested messages as (dotted field, reason); the whole body is the empty field."""
     if isinstance(messages, dict):
         for key, inner in messages.items():
-            yield from _flatten(inner, path if key == "_schema" else f"{path}.{key}" if path else str(key))
+            yield from flatten(inner, path if key == "_schema" else f"{path}.{key}" if path else str(key))
     elif isinstance(messages, list):
         for inner in messages:
-            yield from _flatten(inner, path)
+            yield from flatten(inner, path)
     else:
         yield errors.echo(path), str(messages)
 

@@ -20,7 +20,9 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from statsapi.api.decoding.batches import Sent, _Rows
+from statsapi.api.decoding import Sent
+from statsapi.api.decoding.json_reader import parse_item
+from statsapi.api.decoding.rows import Rows
 from statsapi.api.notes import NOTED_MAX, STORED, _lacks_offset
 from statsapi.app import create_app
 from statsapi.config import Settings
@@ -924,7 +926,7 @@ def test_an_offset_in_any_form_of_a_timestamp(form: str, written: str, as_utc: b
 def test_what_was_written_is_found_again() -> None:
     """Also for a row that does not fit the columns, in whose place they repeat the row before."""
     odd: Any = {1: b'{"timestamp": 5, "value": 1}'}
-    rows = _Rows([NOW, NOW, ago(1)], [1.0, 1.0, 1.0], "default", "index", range(3), odd)
+    rows = Rows([NOW, NOW, ago(1)], [1.0, 1.0, 1.0], "default", "index", range(3), odd, parse_item)
     sent = Sent(np.full(3, NOW_US), np.full(3, True), rows)
     assert sent.timestamps([0, 1, 2]) == [NOW, 5, ago(1)]
     assert sent.timestamps([2]) == [ago(1)]

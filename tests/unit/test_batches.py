@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from statsapi.api.decoding import batches
-from statsapi.api.decoding.batches import Decoded, decode, decode_one
+from statsapi.api.decoding import Decoded, decode, decode_one, rows
+from statsapi.api.decoding import timestamps as timestamps_module
 from statsapi.api.incoming import EVENT_MAX_BYTES, unpack
 from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.api.schemas import EventSchema, Instant
@@ -100,7 +100,7 @@ def check(body: bytes, media_type: str, items: Iterable[tuple[dict[str, int], An
 def check_equal(body: bytes, media_type: str, expected: tuple[Any, ...]) -> None:
     for vector_min in (1, 64):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(batches, "_VECTOR_MIN", vector_min)
+            patch.setattr(timestamps_module, "_VECTOR_MIN", vector_min)
             assert seen(decode(body, media_type, max_events=100_000)) == expected
 
 
@@ -1065,7 +1065,7 @@ def test_a_hostile_body_is_refused_before_it_costs(
         return json.JSONDecoder().decode(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("statsapi.api.decoding.batches.json.loads", loads)
+        patch.setattr("statsapi.api.decoding.json_reader.json.loads", loads)
         tracemalloc.start()
         try:
             response = client.post("/events", data=body, content_type=media_type)
@@ -1081,7 +1081,7 @@ def test_a_hostile_body_is_refused_before_it_costs(
 @pytest.mark.slow
 def test_timestamps_in_rare_forms_are_bounded() -> None:
     """So many different ones are read one by one, the same ones once; beyond that the request is too large."""
-    most = batches._RARE_TIMES_MAX
+    most = timestamps_module._RARE_TIMES_MAX
     form = '{"timestamp":"Fri, 21 Nov 2025 %02d:%02d:%02d +0000","value":1}'
 
     def body(count: int) -> bytes:
@@ -1099,7 +1099,7 @@ def test_timestamps_in_rare_forms_are_bounded() -> None:
 @pytest.mark.parametrize("form", ["[{}]", '{{"events":[{}]}}'])
 def test_items_that_are_read_one_by_one_are_bounded(form: str) -> None:
     """So many events with a field given twice are taken; with one more the request is too large, in every form."""
-    most = batches._ODD_MAX
+    most = rows._ODD_MAX
     twice = '{"value":null,"timestamp":1763711100,"value":1}'
     for separator, whole, media_type in ((",", form, JSON), ("\n", "{}", NDJSON)):
         taken = whole.format(separator.join([twice] * most)).encode()

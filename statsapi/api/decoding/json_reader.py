@@ -1,0 +1,244 @@
+"""JSON bodies: an array of events, `{"events": […]}`, or columns.
+
+msgspec reads a whole body at once where all of it has the types of events. Otherwise the items are found by their
+brackets (`elements.py`) and read in groups, and the standard parser reads those that are odd: it lets NaN and long
+integers through to the schema, whose refusal names the field.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+import msgspec
+from marshmallow import ValidationError
+from werkzeug.exceptions import BadRequest
+
+from statsapi.api.decoding.elements import TooDeep, TooMany, Unclosed, find_elements
+from statsapi.api.decoding.rows import (
+    AT_ONCE_BYTES,
+    BYTE_ORDER_MARK,
+    COLUMNS,
+    EVENT,
+    EVENTS,
+    NO_EVENT,
+    TOO_LONG,
+    Event,
+    OddItems,
+    Rows,
+    count,
+    require_within,
+    separators_fit,
+    too_many,
+)
+from statsapi.api.incoming import EVENT_MAX_BYTES, why_not_json, why_not_utf8
+from statsapi.api.schemas import SERIES_NAME, EventSchema
+from statsapi.model import DEFAULT_SERIES
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """`{"events": […]}` and columns in one: msgspec cannot tell two untagged structs apart."""
+
+    events: list[Event] | msgspec.UnsetType = msgspec.UNSET
+    next: str | None = None  # in an exported page, which can be recorded as it is
+    series: str = DEFAULT_SERIES
+    timestamp: list[str | int | float] | msgspec.UnsetType = msgspec.UNSET
+    value: list[float | str] | msgspec.UnsetType = msgspec.UNSET
+
+
+_DOCUMENT: Final = msgspec.json.Decoder(_Document)
+_SERIES_SCHEMA: Final = EventSchema(only=("series",))
+
+# Items that are parsed together, and again one by one where one of them is odd.
+_GROUP: Final = 64
+
+# A document has three fields. This many of others are told apart, so that each can be named.
+_MEMBERS_MAX: Final = 10_000
+
+_MEMBER: Final = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
+_KEY_MAX_BYTES: Final = 8192
+
+_SHAPES: Final = (
+    'must be an array of events, {"events": […]}, or columns: {"series": "…", "timestamp": […], "value": […]}'
+)
+
+
+def read(body: bytes, max_events: int) -> Rows:
+    if len(body) > AT_ONCE_BYTES or not separators_fit(body, max_events):
+        return _read_slowly(body, max_events)
+    try:
+        if body[:64].lstrip()[:1] != b"{":
+            return _of_list(EVENTS.decode(body), max_events)
+        document = _DOCUMENT.decode(body)
+    except (ValueError, RecursionError):
+        return _read_slowly(body, max_events)
+    if isinstance(document.events, list) and document.timestamp is document.value is msgspec.UNSET:
+        # `series` beside `events` is refused below, and cannot be told from its default here.
+        if document.series is DEFAULT_SERIES:
+            return _of_list(document.events, max_events)
+    elif isinstance(document.timestamp, list) and isinstance(document.value, list):
+        timestamps, values = document.timestamp, document.value
+        if document.events is msgspec.UNSET and len(timestamps) == len(values) and SERIES_NAME.match(document.series):
+            require_within(len(timestamps), max_events)
+            return Rows(timestamps, values, document.series, "index", range(len(timestamps)))
+    return _read_slowly(body, max_events)
+
+
+def _of_list(events: list[Event], max_events: int) -> Rows:
+    require_within(len(events), max_events)
+    return Rows.of_events(events, "index", range(len(events)))
+
+
+def _read_slowly(body: bytes, max_events: int) -> Rows:
+    """The items of a document that msgspec did not take as a whole, found by their brackets and read one by one.
+
+    ValidationError if it is no batch at all. 1 µs an item and 10 ns a byte, in steps of at most 64 KiB.
+    """
+    body = body.removeprefix(BYTE_ORDER_MARK)
+    if broken := why_not_utf8(body):
+        raise BadRequest(f"The body {broken}.")
+    at = len(body) - len(body.lstrip())
+    if body.startswith(b"[", at):
+        spans = _elements(body, at, len(body), max_events)
+        return _rows_of_items(body[start:end] for start, end in spans)
+    if body.startswith(b"{", at):
+        return _rows_of_document(body, at, max_events)
+    if not body.strip():
+        raise BadRequest('The body is empty; send JSON such as [{"timestamp": …, "value": 42.5}].')
+    if len(body) <= EVENT_MAX_BYTES:
+        _load(body)  # refuses what is no JSON at all
+    raise ValidationError(_SHAPES)
+
+
+def _elements(body: bytes, at: int, end: int, most: int) -> list[tuple[int, int]]:
+    """Where the elements of the array or object lie that begins at body[at]; nothing may follow it before `end`."""
+    try:
+        spans, closed = find_elements(body, at, most)
+    except TooMany:
+        if body.startswith(b"{", at):
+            raise ValidationError(f"has more than {most} fields; the body {_SHAPES}") from None
+        raise too_many(f"More than {most} events", most) from None
+    except TooDeep:
+        raise BadRequest("The JSON is nested too deeply.") from None
+    except Unclosed:
+        raise BadRequest(f"The body is not JSON: what opens {_line_and_column(body, at)} is never closed.") from None
+    if body[closed - 1] - body[at] != 2:  # the distance from [ to ], and from { to }
+        unexpected = f"Unexpected {chr(body[closed - 1])} {_line_and_column(body, closed - 1)}"
+        raise BadRequest(f"The body is not JSON: {unexpected}.")
+    if body[closed:end].strip():
+        closed = end - len(body[closed:end].lstrip())
+        raise BadRequest(f"The body is not JSON: Extra data {_line_and_column(body, closed)}.")
+    return spans
+
+
+def _line_and_column(body: bytes, at: int) -> str:
+    line_start = body.rfind(b"\n", 0, at) + 1
+    return f"at line {count(body[:at], chr(10)) + 1} column {at - line_start + 1}"
+
+
+def _rows_of_items(items: Iterable[bytes]) -> Rows:
+    """The rows of items as find_elements found them: their brackets are balanced, and no comma lies between two."""
+    events = [NO_EVENT]
+    odd = OddItems()
+    items = iter(items)
+    while group := list(itertools.islice(items, _GROUP)):
+        try:
+            if max(map(len, group)) > EVENT_MAX_BYTES:
+                raise ValueError  # noqa: TRY301 (each alone, as for any other fault)
+            events += EVENTS.decode(b"[%s]" % b",".join(group))
+        except (ValueError, RecursionError):
+            for item in group:
+                if len(item) > EVENT_MAX_BYTES:
+                    odd[len(events) - 1] = TOO_LONG
+                    events.append(events[-1])
+                    continue
+                try:
+                    events.append(EVENT.decode(item))
+                except (ValueError, RecursionError):
+                    odd.add(len(events) - 1, item)
+                    events.append(events[-1])
+    del events[0]
+    rows = Rows.of_events(events, "index", range(len(events)))
+    rows.odd, rows.parse = odd, parse_item
+    return rows
+
+
+def parse_item(text: bytes, index: int) -> object:
+    """An odd item of a JSON array. BadRequest where it is no JSON, as the body is none then."""
+    try:
+        return _load(text)
+    except BadRequest as error:
+        said = str(error.description).removeprefix("The body ").removesuffix(".")
+        raise BadRequest(f"The body {said}, in the item of index {index}.") from None
+
+
+def _load(text: bytes) -> object:
+    try:
+        return cast(object, json.loads(text.decode()))
+    except RecursionError:
+        raise BadRequest("The JSON is nested too deeply.") from None
+    except ValueError as error:
+        raise BadRequest(f"The body {why_not_json(error)}.") from None
+
+
+def _rows_of_document(body: bytes, at: int, max_events: int) -> Rows:
+    """`{"events": […]}`, or columns, each pair of whose entries becomes an item."""
+    members = _members_of(body, at)
+    known = ("events", "next") if "events" in members else COLUMNS
+    unknown = [name for name in members if name not in known]
+    if unknown:
+        raise ValidationError({name: [f"is not known here; the body {_SHAPES}"] for name in unknown})
+
+    def is_array(name: str) -> bool:
+        return body.startswith(b"[", members[name][0])
+
+    def load(name: str) -> object:
+        start, end = members[name]
+        if end - start > EVENT_MAX_BYTES:
+            raise ValidationError({name: [TOO_LONG.reason]})
+        return _load(body[start:end])
+
+    if "events" in members:
+        if not is_array("events"):
+            load("events")
+            raise ValidationError({"events": ["must be an array of events"]})
+        if "next" in members and not isinstance(load("next"), str | None):
+            raise ValidationError({"next": ["must be that of an exported page, or left out"]})
+        return _rows_of_items(body[start:end] for start, end in _elements(body, *members["events"], max_events))
+    if not members:
+        raise ValidationError(_SHAPES)
+    faults: dict[str, list[str]] = {}
+    for name in ("timestamp", "value"):
+        if name not in members:
+            faults[name] = ["is missing; the body " + _SHAPES]
+        elif not is_array(name):
+            load(name)
+            faults[name] = ["must be an array, one entry for each event; POST /event takes a single event"]
+    series = load("series") if "series" in members else DEFAULT_SERIES
+    faults |= _SERIES_SCHEMA.validate({"series": series})
+    if faults:
+        raise ValidationError(cast(dict[str, Any], faults))
+    timestamps, values = (_elements(body, *members[name], max_events) for name in ("timestamp", "value"))
+    if len(timestamps) != len(values):
+        raise ValidationError({"value": [f"has {len(values)} entries where timestamp has {len(timestamps)}"]})
+    pairs = zip(timestamps, values, strict=True)
+    rows = _rows_of_items(
+        b'{"timestamp":%s,"value":%s}' % (body[slice(*timestamp)], body[slice(*value)]) for timestamp, value in pairs
+    )
+    rows.series = cast(str, series)
+    return rows
+
+
+def _members_of(body: bytes, at: int) -> dict[str, tuple[int, int]]:
+    """Where in the body the values of the object at body[at] lie, by key; the last of equal keys holds."""
+    members = {}
+    for start, end in _elements(body, at, len(body), _MEMBERS_MAX):
+        member = _MEMBER.match(body[start : min(end, start + _KEY_MAX_BYTES)])
+        if member is None:
+            _load(b"{" + body[start : min(end, start + _KEY_MAX_BYTES)] + b"}")  # refuses what is no JSON
+            raise ValidationError(f"has a field whose name is longer than {_KEY_MAX_BYTES} bytes; the body {_SHAPES}")
+        members[cast(str, _load(member[1]))] = (start + member.end(), end)
+    return members
