@@ -16,8 +16,8 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from statsapi.errors import ConfigError
 from statsapi.journal import Journal, engine_of
-from statsapi.model import SERIES_NAME, SERIES_RULE, Retention
-from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_duration, parse_duration_us
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SERIES_NAME, SERIES_RULE, Retention
+from statsapi.times import format_duration, parse_duration_us
 
 PREFIX: Final = "STATSAPI_"
 

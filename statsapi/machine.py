@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-# An event costs a worker 19 bytes in a store of many (benchmarks/README.md); the rest is for events not yet sealed.
-EVENT_BYTES: Final = 24
+from statsapi.model import EVENT_BYTES
 
 # The part of the memory that events may take. The rest is for bodies, replays, compactions, the system's cache and
 # other programs; and during a reload old and new workers hold everything side by side.

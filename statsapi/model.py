@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +39,20 @@ MIN_TS_US = -62_135_596_800_000_000
 MAX_TS_US = 253_402_300_799_999_999
 
 
-# Roll-ups of minutes are merged into those of hours when they are so old: of a year's 8,760 hours, two days' 2,880
-# minutes are a fourth of what is kept.
+# An event in memory takes about this much: 19 bytes in a store of many (benchmarks/README.md), and some for what is not
+# yet sealed. The default limit on events follows from it, and roll-ups count towards that limit by it.
+EVENT_BYTES: Final = 24
+
+# Roll-ups of minutes are merged into roll-ups of hours at this age. Of what is kept for a year, 8,760 hours, the 2,880
+# minutes of two days are a fourth.
 MINUTES_KEPT_US = 2 * DAY_US
+
+_TimeT = TypeVar("_TimeT", int, TimestampsUs)
+
+
+def floor_us(ts_us: _TimeT, unit_us: int) -> _TimeT:
+    """The last multiple of `unit_us` that is not after the instant; of an array, for each of its instants."""
+    return ts_us - ts_us % unit_us
 
 
 class Part(NamedTuple):
@@ -94,11 +105,21 @@ class Span(NamedTuple):
     end_us: int | None = None
 
 
+class RollupBounds(NamedTuple):
+    """Which roll-ups there are: none before hours_from_us, of hours up to minutes_from_us, then of minutes.
+
+    Both are whole hours.
+    """
+
+    hours_from_us: int
+    minutes_from_us: int
+
+
 class Retention(NamedTuple):
-    """How long what is kept, in µs, the grace included. Its methods say which stretch of time that is at `now_us`.
+    """How long data is kept, in µs, the grace included. Its methods say which stretch of time that is at `now_us`.
 
     raw_us: raw events.
-    rollup_us: their roll-ups; 0 when there are none.
+    rollup_us: their roll-ups; 0 without roll-ups.
     """
 
     raw_us: int
@@ -106,21 +127,21 @@ class Retention(NamedTuple):
 
     def raw_from_us(self, now_us: int) -> int:
         """The first instant whose events every view still holds raw: a whole minute."""
-        return _floor(now_us - self.raw_us, MINUTE_US)
+        return floor_us(now_us - self.raw_us, MINUTE_US)
 
     def from_us(self, now_us: int) -> int:
         """The first instant of which anything is kept: where a roll-up begins. Events before it count nowhere."""
         oldest_us = now_us - max(self.rollup_us, self.raw_us)
-        return _floor(oldest_us, HOUR_US if oldest_us < self.hours_us(now_us)[1] else MINUTE_US)
+        return floor_us(oldest_us, HOUR_US if oldest_us < self._minutes_from_us(now_us) else MINUTE_US)
 
-    def hours_us(self, now_us: int) -> tuple[int, int]:
-        """The whole hours from which on there are roll-ups, and from which on they are of minutes, not of hours."""
-        minutes_from_us = _floor(now_us - max(MINUTES_KEPT_US, self.raw_us), HOUR_US)
-        return _floor(now_us - max(self.rollup_us, self.raw_us), HOUR_US), minutes_from_us
+    def rollup_bounds(self, now_us: int) -> RollupBounds:
+        return RollupBounds(
+            floor_us(now_us - max(self.rollup_us, self.raw_us), HOUR_US),
+            self._minutes_from_us(now_us),
+        )
 
-
-def _floor(ts_us: int, unit_us: int) -> int:
-    return ts_us - ts_us % unit_us
+    def _minutes_from_us(self, now_us: int) -> int:
+        return floor_us(now_us - max(MINUTES_KEPT_US, self.raw_us), HOUR_US)
 
 
 class SeriesInfo(NamedTuple):

@@ -28,11 +28,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from dateutil.parser import isoparse
 
-from statsapi.model import DAY_US as DAY_US
-from statsapi.model import HOUR_US as HOUR_US
-from statsapi.model import MAX_TS_US, MIN_TS_US
-from statsapi.model import MINUTE_US as MINUTE_US
-from statsapi.model import SECOND_US as SECOND_US
+from statsapi.model import DAY_US, HOUR_US, MAX_TS_US, MIN_TS_US, MINUTE_US, SECOND_US
 
 # Larger numbers are of the next smaller unit: as seconds, milliseconds, microseconds they would lie after the year
 # 2603. pydantic draws the same lines.
@@ -573,7 +569,3 @@ def spell_duration(duration_us: int) -> str:
         if count:
             words.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
     return " ".join(words)
-
-
-def floor_minute_us(ts_us: int) -> int:
-    return ts_us - ts_us % MINUTE_US

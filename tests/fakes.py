@@ -7,7 +7,8 @@ from typing import Any
 
 from statsapi.clocks import Sample
 from statsapi.journal.memory import MemoryJournal
-from statsapi.times import DAY_US, parse_timestamp_us
+from statsapi.model import DAY_US
+from statsapi.times import parse_timestamp_us
 
 NOW = "2025-11-21T07:45:00+00:00"
 

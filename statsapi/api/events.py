@@ -38,10 +38,10 @@ from statsapi.api.schemas import (
 from statsapi.config import Settings
 from statsapi.engine.placement import RECENT
 from statsapi.errors import InvalidRequest
-from statsapi.model import EventBatch, TimestampsUs, Values
+from statsapi.model import MINUTE_US, EventBatch, TimestampsUs, Values
 from statsapi.service.admission import Recorded
 from statsapi.service.reading import Page
-from statsapi.times import MINUTE_US, format_timestamp
+from statsapi.times import format_timestamp
 
 _EVENT = EventSchema()
 _RECORD_QUERY = RecordQuery()

@@ -8,16 +8,8 @@ from marshmallow import ValidationError
 
 from statsapi.api.incoming import ask, load_query, service
 from statsapi.api.schemas import SERIES_NAME, SERIES_RULE, DeleteQuery, SeriesQuery, span_edges
-from statsapi.model import MAX_TS_US, MIN_TS_US, Span
-from statsapi.times import (
-    HOUR_US,
-    MINUTE_US,
-    FromNow,
-    floor_minute_us,
-    format_duration,
-    format_timestamp,
-    format_timestamps,
-)
+from statsapi.model import HOUR_US, MAX_TS_US, MIN_TS_US, MINUTE_US, Span, floor_us
+from statsapi.times import FromNow, format_duration, format_timestamp, format_timestamps
 
 _RESOLUTIONS = {length_us: format_duration(length_us) for length_us in (MINUTE_US, HOUR_US)}
 _QUERY = SeriesQuery()
@@ -63,7 +55,7 @@ def _refuse_relative(query: dict[str, Any]) -> None:
     faults = {}
     for name, edge_us in edges.items():
         if edge_us is not None and isinstance(query[name], FromNow):
-            minute_us = floor_minute_us(edge_us if name == "start" else edge_us + MINUTE_US - 1)
+            minute_us = floor_us(edge_us if name == "start" else edge_us + MINUTE_US - 1, MINUTE_US)
             faults[name] = [
                 f"is relative to now, and a deletion takes whole minutes; the nearest range that covers it has "
                 f"{format_timestamp(min(minute_us, MAX_TS_US))}"

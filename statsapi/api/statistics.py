@@ -12,8 +12,8 @@ from typing import Any
 from statsapi.api.incoming import ask, load_query
 from statsapi.api.schemas import SEED_STATS, StatisticsQuery, TimelineQuery, span_edges
 from statsapi.engine.answers import Statistics
-from statsapi.model import Span
-from statsapi.times import SECOND_US, format_duration, format_timestamp
+from statsapi.model import SECOND_US, Span
+from statsapi.times import format_duration, format_timestamp
 
 _QUERY = StatisticsQuery()
 _TIMELINE_QUERY = TimelineQuery()

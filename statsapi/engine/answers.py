@@ -1,7 +1,7 @@
-"""What a question is answered with, and how an answer is put together where part of it is rolled up.
+"""Answers to questions about spans, and how they are put together where part of a span is rolled up.
 
-Under the store's lock a question only gathers what it needs, in a `Draft`; what takes long is done with that after the
-lock is let go.
+Under the store's lock a question only gathers what it needs, in a `Draft`. The long work on a draft is done after the
+lock has been released.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from statsapi.engine.rollup import Rolled
 from statsapi.engine.sketch import Sketch
 from statsapi.engine.summary import Summary
 from statsapi.engine.timeline import Timeline
-from statsapi.model import HOUR_US, MINUTE_US, Percent, Span
+from statsapi.model import HOUR_US, MINUTE_US, Percent, Span, floor_us
 
 
 class Statistics(NamedTuple):
-    """One span's answer. percentiles: one for each asked, [] when the span is empty or none was asked.
+    """One span's answer.
 
-    first, last: the values of the first and last event; None where there is none, or where it has been rolled up:
-    `rolled_up` names those.
-    relative_errors: what is proven for each of the percentiles (`sketch.Estimate`); [] where they are exact.
+    percentiles: one for each that was asked for; [] for an empty span.
+    first, last: the values of the first and last event; None for an empty span, and where the event has been rolled up.
+    rolled_up: "first", "last" or both, where they have been rolled up.
+    relative_errors: the bound that is proven for each percentile (`sketch.Estimate`); [] where they are exact.
     """
 
     summary: Summary
@@ -34,22 +35,23 @@ class Statistics(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An answer of which the percentiles are still to be found, in sketches and roll-ups' buckets.
+    """An answer whose percentiles are still to be found, in the blocks of roll-ups and in sketches of raw events.
 
-    blocks: what together is a roll-up, or would be one if all that is due were folded: its buckets and its raw events'
-    sketches. As it would then have no more than MAX_BUCKETS, it must not have more now.
+    partial: roll-ups that are not complete, as not all of their events have been folded yet: for each one its blocks,
+    and the sketches of its raw events. The complete roll-up has at most MAX_BUCKETS buckets, so these together are
+    bounded to that too: all views give the same answer.
     """
 
     answer: Statistics
-    buckets: list[bytes] = []  # noqa: RUF012 (never written to)
-    blocks: list[tuple[list[bytes], list[Sketch]]] = []  # noqa: RUF012
+    blocks: list[bytes] = []  # noqa: RUF012 (never written to)
+    partial: list[tuple[list[bytes], list[Sketch]]] = []  # noqa: RUF012
     sketches: list[Sketch] = []  # noqa: RUF012
 
     def finished(self, percentiles: Sequence[Percent]) -> Statistics:
         """Needs no lock: what it holds never changes."""
         answer = self.answer
         low, high = answer.summary.min, answer.summary.max
-        if not (self.buckets or self.blocks or self.sketches) or low is None or high is None:
+        if not (self.blocks or self.partial or self.sketches) or low is None or high is None:
             return answer
         estimates = self.sketch().percentiles(percentiles, low, high)
         return answer._replace(
@@ -58,13 +60,13 @@ class Draft(NamedTuple):
         )
 
     def sketch(self) -> Sketch:
-        """Of all that it holds; not bounded."""
-        blocks = [sketch.merge([rollup.sketch(buckets), *raw]).bounded() for buckets, raw in self.blocks]
-        return sketch.merge([rollup.sketch(self.buckets), *blocks, *self.sketches])
+        """The sketch of everything in here; not bounded."""
+        partial = [sketch.merge([rollup.sketch(blocks), *raw]).bounded() for blocks, raw in self.partial]
+        return sketch.merge([rollup.sketch(self.blocks), *partial, *self.sketches])
 
 
 class OldSpan(NamedTuple):
-    """A span that has an event before `raw_from_us`, and from when on roll-ups are of minutes, not of hours."""
+    """A span with an event before `raw_from_us`. Roll-ups are of minutes from minutes_from_us on, of hours before."""
 
     span: Span
     raw_from_us: int
@@ -82,31 +84,31 @@ class OldSpan(NamedTuple):
             answer = Statistics(summary, [], last=last and last[1], rolled_up=rolled_up)
         if not percentiles:
             return Draft(answer)
-        blocks: dict[int, tuple[list[bytes], list[Sketch]]] = {}
+        partial: dict[int, tuple[list[bytes], list[Sketch]]] = {}
         start_us, end_us = before(self.span, self.raw_from_us)
         while (event := timeline.first(start_us, end_us)) is not None:
             at_us, length_us = block_at(event[0], self.minutes_from_us)
             inside = max(at_us, start_us), min(at_us + length_us, end_us)
-            blocks[at_us] = [], timeline.sketches(*inside)
+            partial[at_us] = [], timeline.sketches(*inside)
             start_us = inside[1]
-        if not blocks and not (rolled and rolled[0].start_us < self.minutes_from_us):
-            return Draft(answer, [bucket for _, _, bucket in rolled], sketches=timeline.sketches(*raw))
-        buckets = []
-        for start_us, length_us, bucket in rolled:
+        if not partial and not (rolled and rolled[0].start_us < self.minutes_from_us):
+            return Draft(answer, [block for _, _, block in rolled], sketches=timeline.sketches(*raw))
+        blocks = []
+        for start_us, length_us, block in rolled:
             at_us, block_us = block_at(start_us, self.minutes_from_us)
-            if at_us in blocks or length_us < block_us:
-                blocks.setdefault(at_us, ([], []))[0].append(bucket)
+            if at_us in partial or length_us < block_us:
+                partial.setdefault(at_us, ([], []))[0].append(block)
             else:
-                buckets.append(bucket)
-        return Draft(answer, buckets, list(blocks.values()), timeline.sketches(*raw))
+                blocks.append(block)
+        return Draft(answer, blocks, list(partial.values()), timeline.sketches(*raw))
 
 
 def block_at(ts_us: int, minutes_from_us: int) -> tuple[int, int]:
-    """Of the roll-up that holds the instant, or will: start and length. From `minutes_from_us` on that is a minute."""
+    """Start and length of the roll-up that holds the instant, or will: a minute from minutes_from_us on, or an hour."""
     length_us = HOUR_US if ts_us < minutes_from_us else MINUTE_US
-    return ts_us - ts_us % length_us, length_us
+    return floor_us(ts_us, length_us), length_us
 
 
 def before(span: Span, ts_us: int) -> tuple[int, int]:
-    """The part of it that lies before the instant, as start and end."""
+    """The part of the span before the instant, as start and end."""
     return span.start_us, ts_us if span.end_us is None else min(span.end_us, ts_us)

@@ -252,7 +252,7 @@ def stddev(count: int, total: int, squares: int) -> float | None:
     return _rounded_root(*_variance_ratio(count, total, squares))
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """Where a percentile lies among sorted values: part / of of the way from rank `lower` to the next one.
 
     Ranks count from 0; 0 <= part < of, and a part of 0 needs no next one.
@@ -263,8 +263,8 @@ class Place(NamedTuple):
     of: int
 
 
-def percentile_place(p: Percent, n: int) -> Place:
-    """The place h = p · (n - 1) / 100 among n values, which is the one definition of a percentile here: linear
+def percentile_position(p: Percent, n: int) -> Position:
+    """The position h = p · (n - 1) / 100 among n values, which is the one definition of a percentile here: linear
     interpolation between closest ranks, type 7 of Hyndman & Fan, "Sample quantiles in statistical packages" (1996).
 
     An integer division: p29 of 101 values is the value of rank 29, where 29 / 100 * 100 as floats is less.
@@ -272,7 +272,7 @@ def percentile_place(p: Percent, n: int) -> Place:
     numerator, denominator = p.as_integer_ratio()
     of = 100 * denominator
     lower, part = divmod((n - 1) * numerator, of)
-    return Place(lower, part, of)
+    return Position(lower, part, of)
 
 
 def interpolate(low: float, high: float, part: int, of: int) -> float:

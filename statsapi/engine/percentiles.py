@@ -17,7 +17,7 @@ from math import inf, isqrt, nextafter
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.engine.exact import interpolate, percentile_place
+from statsapi.engine.exact import interpolate, percentile_position
 from statsapi.model import Percent, Values
 
 # A sorted column's sample is every 64th value: 2% of the time of a seal, 0.125 bytes an event.
@@ -41,8 +41,8 @@ def sample_of(values: Values, stagger: int) -> Values:
 def of_columns(columns: Sequence[SortedColumn], ps: Sequence[Percent]) -> list[float]:
     """The percentiles of the values of all columns together, one for each of `ps` (0 to 100); [] without values.
 
-    Linear interpolation between closest ranks, see `exact.percentile_place`. O(columns · log n + n / 64): 0.5 ms for 1M
-    values, 4 ms for 10M; more percentiles cost little more.
+    Linear interpolation between closest ranks, see `exact.percentile_position`. O(columns · log n + n / 64): 0.5 ms for
+    1M values, 4 ms for 10M; more percentiles cost little more.
     """
     n = sum(len(values) for values, _ in columns)
     return _interpolated(n, partial(_values_at, columns, n), ps)
@@ -57,7 +57,7 @@ def _interpolated(n: int, values_at: Callable[[list[int]], dict[int, float]], ps
     """The percentiles of n values; `values_at` looks values up by their ranks (ascending, from 0)."""
     if n == 0 or not ps:
         return []
-    positions = [percentile_place(p, n) for p in ps]
+    positions = [percentile_position(p, n) for p in ps]
     ranks = {lower for lower, _, _ in positions} | {lower + 1 for lower, part, _ in positions if part}
     at = values_at(sorted(ranks))
     return [

@@ -1,22 +1,22 @@
 """Roll-ups of one series: what is left of each minute's events when they are no longer held themselves.
 
-A *bucket* is a minute's events, or an hour's, in bytes: their exact summary and their quantile sketch; up to FEW events
-are their values instead, which take less. Buckets are a commutative monoid under `merge`, as summaries and sketches
-are, and the bytes are a function of the bag of values. So whoever folds which events first, on whichever worker, after
-whatever restart, the bytes are the same.
+A *block* stands for a minute's events, or an hour's, in bytes: their exact summary and their quantile sketch. Up to FEW
+events are their values instead, which take less. Blocks are a commutative monoid under `merge`, as summaries and
+sketches are, and the bytes are a function of the bag of values. So every worker makes the same bytes, in whatever order
+it folds the events, and after any restart.
 
     few    n u8 (1 to 16) | float64[n], rising
-    many   0 u8 | level u8 | width of a step u8 | width of a count u8 | buckets u16, the negative ones of them u16
+    many   0 u8 | level u8 | width of a step u8 | width of a count u8 | buckets u16, negative buckets u16
            | Σx: shift u16, bytes u16 | Σx²: shift u16, bytes u16 | first key i32 | step over zero u32 | count u64
            | min f64 | max f64 | Σx >> shift | Σx² >> shift | steps to each key from the one before | counts
            (all little-endian, not aligned)
 
-In memory an hour's buckets are packed into one bytes object, since most series record little: a minute with one event
+In memory an hour's blocks are packed into one bytes object, since most series record little: a minute with one event
 takes some 15 bytes, one with thousands up to 4 kB.
 
-    hour   n u8 | minute u8[n], rising (60: the whole hour, then n = 1) | length u16[n] | the buckets
+    hour   n u8 | minute u8[n], rising (60: the whole hour, then n = 1) | length u16[n] | the blocks
 
-No locks, no clock, no I/O. Whoever calls holds Store._lock; the bytes that are handed out never change.
+No locks, no clock, no I/O. The caller holds Store._lock; the bytes that are handed out never change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from statsapi.engine.sketch import merge as merge_sketches
 from statsapi.engine.summary import Summary, combine
 from statsapi.model import HOUR_US, MINUTE_US, Values
 
-# Up to here a minute's values take less than their sums and buckets would.
+# Up to this many values take fewer bytes than their sums and their sketch's buckets would.
 FEW: Final = 16
 
 # The minute under which a whole hour stands.
@@ -45,15 +45,15 @@ _INT_TYPES: Final = ("<u1", "<u2", "<u4", "<u8")
 
 
 def encode(summary: Summary, sketch: Sketch) -> bytes:
-    """The bucket of more than FEW values, whose summary and sketch these are."""
+    """The block of more than FEW values, whose summary and sketch these are."""
     if summary.min is None or summary.max is None:
-        raise ValueError("no values make no bucket")
+        raise ValueError("a block needs at least one value")
     sketch = sketch.bounded()
     keys, counts = sketch.keys(), sketch.counts()
     between = np.diff(keys, prepend=keys[:1])
     negative = int(keys.searchsorted(0))
     over_zero = 0
-    if 0 < negative < len(keys):  # apart, as this one alone may need 4 bytes: from -1 to 1 it is 71,542
+    if 0 < negative < len(keys):  # kept apart, as this step alone may need 4 bytes: from -1 to 1 it is 71,542
         over_zero = int(between[negative])
         between[negative] = 0
     steps, step_width = _narrow(between)
@@ -81,48 +81,49 @@ def encode(summary: Summary, sketch: Sketch) -> bytes:
 
 
 def encode_values(values: Values) -> bytes:
-    """The bucket of one finite value or more, in any order."""
+    """The block of one finite value or more, in any order."""
     if len(values) > FEW:
         return encode(Summary.of(values), Sketch(0, count_values(values)))
     # Adding zero turns -0.0 into 0.0: equal bags must not differ in their bytes.
     return bytes((len(values),)) + (np.sort(values) + 0.0).astype("<f8", copy=False).tobytes()
 
 
-def merge(buckets: list[bytes]) -> bytes:
-    """The bucket of all their events. 40 µs for two that are full."""
-    if len(buckets) == 1:
-        return buckets[0]
-    if all(bucket[0] for bucket in buckets):
-        return encode_values(_values_of(buckets))
-    return encode(summarise(buckets), sketch(buckets))
+def merge(blocks: list[bytes]) -> bytes:
+    """The block of all their events. 40 µs for two that are full."""
+    if len(blocks) == 1:
+        return blocks[0]
+    if all(block[0] for block in blocks):
+        return encode_values(_values_of(blocks))
+    return encode(summarise(blocks), sketch(blocks))
 
 
-def count(bucket: bytes) -> int:
-    """How many events it is of."""
-    if bucket[0]:
-        return bucket[0]
-    events: int = _COUNT.unpack_from(bucket, _COUNT_AT)[0]
+def count(block: bytes) -> int:
+    """How many events the block stands for."""
+    if block[0]:
+        return block[0]
+    events: int = _COUNT.unpack_from(block, _COUNT_AT)[0]
     return events
 
 
-def summarise(buckets: Iterable[bytes]) -> Summary:
-    """The exact summary of all their events. 1.5 µs a bucket."""
+def summarise(blocks: Iterable[bytes]) -> Summary:
+    """The exact summary of all their events. 1.5 µs a block."""
     few: list[bytes] = []
     parts: list[Summary] = []
-    for bucket in buckets:
-        if bucket[0]:
-            few.append(bucket)
+    for block in blocks:
+        if block[0]:
+            few.append(block)
         else:
-            head = _MANY.unpack_from(bucket)
-            total_shift, total_bytes, squares_shift, squares_bytes, _, _, count, low, high = head[6:]
+            *_, total_shift, total_bytes, squares_shift, squares_bytes, _, _, count, low, high = _MANY.unpack_from(
+                block
+            )
             squares_at = _MANY.size + total_bytes
             parts.append(
                 Summary(
                     count,
                     low,
                     high,
-                    int.from_bytes(bucket[_MANY.size : squares_at], "little", signed=True) << total_shift,
-                    int.from_bytes(bucket[squares_at : squares_at + squares_bytes], "little", signed=True)
+                    int.from_bytes(block[_MANY.size : squares_at], "little", signed=True) << total_shift,
+                    int.from_bytes(block[squares_at : squares_at + squares_bytes], "little", signed=True)
                     << squares_shift,
                 )
             )
@@ -131,42 +132,41 @@ def summarise(buckets: Iterable[bytes]) -> Summary:
     return combine(*parts)
 
 
-def sketch(buckets: Iterable[bytes]) -> Sketch:
-    """The sketch of all their events, not bounded. 1.5 µs a bucket and 15 ns for each of its own."""
+def sketch(blocks: Iterable[bytes]) -> Sketch:
+    """The sketch of all their events, not bounded. 1.5 µs a block and 15 ns for each of its buckets."""
     few: list[bytes] = []
     many: dict[tuple[int, int, int], list[bytes]] = {}
-    for bucket in buckets:
-        if bucket[0]:
-            few.append(bucket)
+    for block in blocks:
+        if block[0]:
+            few.append(block)
         else:
-            many.setdefault((bucket[1], bucket[2], bucket[3]), []).append(bucket)
-    parts = [_sketch_of_alike(*widths, alike) for widths, alike in many.items()]
+            many.setdefault((block[1], block[2], block[3]), []).append(block)
+    parts = [_sketch_of_same_widths(*widths, group) for widths, group in many.items()]
     if few:
         parts.append(Sketch(0, count_values(_values_of(few))))
     return merge_sketches(parts)
 
 
-def _sketch_of_alike(level: int, step_width: int, count_width: int, buckets: list[bytes]) -> Sketch:
-    """The sketch of buckets with the same level and widths: all their columns are read at once."""
+def _sketch_of_same_widths(level: int, step_width: int, count_width: int, blocks: list[bytes]) -> Sketch:
+    """The sketch of blocks with the same level and widths: all their columns are read at once."""
     steps, tallies, lengths, firsts, over_zero = [], [], [], [], []
-    places: list[int] = []
-    total = 0
-    for bucket in buckets:
-        head = _MANY.unpack_from(bucket)
-        n, negative, total_bytes, squares_bytes, first, over = head[4], head[5], head[7], head[9], head[10], head[11]
+    over_zero_at: list[int] = []
+    n_keys = 0
+    for block in blocks:
+        _, _, _, _, n, negative, _, total_bytes, _, squares_bytes, first, over, *_ = _MANY.unpack_from(block)
         steps_at = _MANY.size + total_bytes + squares_bytes
         tallies_at = steps_at + (n << step_width)
-        steps.append(bucket[steps_at:tallies_at])
-        tallies.append(bucket[tallies_at:])
+        steps.append(block[steps_at:tallies_at])
+        tallies.append(block[tallies_at:])
         lengths.append(n)
         firsts.append(first)
         if over:
-            places.append(total + negative)
+            over_zero_at.append(n_keys + negative)
             over_zero.append(over)
-        total += n
+        n_keys += n
     keys = np.frombuffer(b"".join(steps), _INT_TYPES[step_width]).astype(np.int64)
-    if places:
-        keys[places] += over_zero
+    if over_zero_at:
+        keys[over_zero_at] += over_zero
     keys.cumsum(out=keys)
     starts = np.cumsum([0, *lengths[:-1]])
     keys += np.repeat(firsts - keys[starts], lengths)
@@ -174,33 +174,33 @@ def _sketch_of_alike(level: int, step_width: int, count_width: int, buckets: lis
 
 
 def _values_of(few: Iterable[bytes]) -> Values:
-    return np.frombuffer(b"".join(bucket[1:] for bucket in few), "<f8")
+    return np.frombuffer(b"".join(block[1:] for block in few), "<f8")
 
 
 def _narrow(integers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[bytes, int]:
-    """Integers from 0 on in the narrowest type that holds them, and which of _INT_TYPES that is."""
+    """Non-negative integers in the narrowest type that holds them, and the index of that type in _INT_TYPES."""
     most = int(integers.max(initial=0))
     width = 0 if most < 1 << 8 else 1 if most < 1 << 16 else 2 if most < 1 << 32 else 3
     return integers.astype(_INT_TYPES[width]).tobytes(), width
 
 
 def _without_zeros(scaled: int) -> tuple[bytes, int]:
-    """The integer without its zero bits at the end, and how many those were: all but some 15 bytes of 150."""
+    """The integer without its trailing zero bits, and how many those were: some 15 of 150 bytes remain."""
     shift = (scaled & -scaled).bit_length() - 1 if scaled else 0
     scaled >>= shift
     return scaled.to_bytes(scaled.bit_length() // 8 + 1, "little", signed=True), shift
 
 
 class Rolled(NamedTuple):
-    """A bucket with the stretch of time it stands for."""
+    """A block, and the stretch of time whose events it stands for."""
 
     start_us: int
     length_us: int
-    bucket: bytes
+    block: bytes
 
 
 class Extent(NamedTuple):
-    """How many events some buckets hold, where the first of them begins, and where the last one does."""
+    """How many events some blocks hold, where the first of them begins, and where the last one does."""
 
     events: int
     first_us: int
@@ -208,62 +208,68 @@ class Extent(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """Of the buckets before `from_us`: how many of its hour's lie there, and how many events in all; and the first
-    bucket that does not.
+    """What lies before `from_us`, for `Rollups.extent`.
+
+    blocks: how many of the blocks in the hour of from_us begin before it.
+    events: how many events all blocks before from_us hold.
+    first_us: where the first block begins that is not before from_us.
     """
 
     from_us: int
-    buckets: int
+    blocks: int
     events: int
     first_us: int
 
 
 class Rollups:
-    """The buckets of one series: minutes, and whole hours where `coarsen` has been.
+    """The blocks of one series: minutes, and whole hours where `coarsen` has been.
 
-    Ranges are [start_us, end_us); a bucket is in one when its start is. Whoever asks takes care that no edge lies
-    inside a bucket, else the answer is not about what was asked.
+    Ranges are [start_us, end_us); a block is in one when its start is. The caller sees to it that no edge lies inside a
+    block: otherwise the answer is about another range. Methods that change something return the change in bytes held,
+    which is negative when it shrinks.
     """
 
     __slots__ = ("_cut", "_extent", "_first_hour", "_hours", "_last_hour", "_totals", "events")
 
     def __init__(self) -> None:
         self._hours: dict[int, bytes] = {}  # by the hour's number since 1970
-        self._totals: dict[int, Summary] = {}  # of the hours that were asked for whole since they changed
+        self._totals: dict[int, Summary] = {}  # of each hour that was asked for as a whole since it changed
         self.events = 0
-        """How many there are in all."""
-        self._first_hour = self._last_hour = 0  # where there are any
-        self._cut: _Cut | None = None  # of the last question for the extent, until it changes
-        self._extent: tuple[int, Extent] | None = None  # its answer, by where it began, until anything changes
+        """How many events all blocks hold."""
+        self._first_hour = self._last_hour = 0  # without meaning while there is no hour
+        self._cut: _Cut | None = None  # of the last question for the extent, until a block before it changes
+        self._extent: tuple[int, Extent] | None = None  # that question's from_us and answer, until any block changes
 
     def __len__(self) -> int:
-        """How many hours there is something of."""
+        """How many hours have a block."""
         return len(self._hours)
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes of memory it takes, without what questions leave behind."""
+        """About how many bytes of memory it takes, without the memory of answers."""
         return sum(map(len, self._hours.values())) + 130 * len(self._hours) + 600
 
-    def add(self, minute_us: int, bucket: bytes) -> int:
-        """Add a minute's events to those that are there; by how many bytes this has grown. 20 µs, and `merge`."""
-        self.events += count(bucket)
+    def add(self, minute_us: int, block: bytes) -> int:
+        """Add a minute's events to those that are there. Returns the change in bytes. 20 µs, and `merge`."""
+        self.events += count(block)
         hour, start_us = divmod(minute_us, HOUR_US)
-        held = self._buckets(hour)
+        held = self._blocks(hour)
         minute = WHOLE_HOUR if WHOLE_HOUR in held else start_us // MINUTE_US
-        held[minute] = merge([held[minute], bucket]) if minute in held else bucket
+        held[minute] = merge([held[minute], block]) if minute in held else block
         return self._replace(hour, held)
 
-    def extend(self, hour_us: int, buckets: dict[int, bytes]) -> int:
-        """The same for an hour of which nothing is there: buckets by their minute, or by 60 the whole hour's."""
-        self.events += sum(map(count, buckets.values()))
-        return self._replace(hour_us // HOUR_US, buckets)
+    def extend(self, hour_us: int, blocks: dict[int, bytes]) -> int:
+        """Add the blocks of an hour that has none yet, by minute, or the whole hour's by WHOLE_HOUR. Returns the change
+        in bytes.
+        """
+        self.events += sum(map(count, blocks.values()))
+        return self._replace(hour_us // HOUR_US, blocks)
 
     def remove(self, start_us: int, end_us: int) -> tuple[int, int]:
-        """Drop a range's buckets; how many events they held, and by how many bytes this has grown (not above 0)."""
+        """Drop a range's blocks. Returns how many events they held, and the change in bytes."""
         removed = grown = 0
         for hour in self._hours_between(start_us, end_us):
-            held = self._buckets(hour)
+            held = self._blocks(hour)
             inside = [minute for minute in held if start_us <= _start_us(hour, minute) < end_us]
             removed += sum(count(held.pop(minute)) for minute in inside)
             grown += self._replace(hour, held)
@@ -271,30 +277,30 @@ class Rollups:
         return removed, grown
 
     def coarsen(self, before_us: int) -> int:
-        """Merge the minutes of each hour that ends by then into one bucket; by how many bytes this has grown."""
+        """Merge the minutes of each hour that ends by `before_us` into one block. Returns the change in bytes."""
         grown = 0
         for hour in self._hours_between(None, before_us - HOUR_US + 1):
             packed = self._hours[hour]
             if packed[1] != WHOLE_HOUR:
-                grown += self._replace(hour, {WHOLE_HOUR: merge(list(self._buckets(hour).values()))})
+                grown += self._replace(hour, {WHOLE_HOUR: merge(list(self._blocks(hour).values()))})
         return grown
 
     def expire(self, before_us: int) -> int:
-        """Drop the hours that end by then; by how many bytes this has grown."""
+        """Drop the hours that end by `before_us`. Returns the change in bytes."""
         grown = 0
         for hour in self._hours_between(None, before_us - HOUR_US + 1):
-            self.events -= sum(map(count, self._buckets(hour).values()))
+            self.events -= sum(map(count, self._blocks(hour).values()))
             grown += self._replace(hour, {})
         return grown
 
     def ends_by(self, before_us: int) -> bool:
-        """Whether an hour of it ends by then."""
+        """Whether `expire` would drop an hour."""
         return bool(self._hours) and self._first_hour < before_us // HOUR_US
 
     def extent(self, from_us: int) -> Extent | None:
-        """What the buckets from `from_us` on hold, which lies between two of them; None where there are none.
+        """What the blocks from `from_us` on hold; None without any. No block may have `from_us` inside.
 
-        0.1 µs where it was asked for before, else 1; some more for each bucket of the hour that lies before, once.
+        0.1 µs when the last question was the same, else 1; and once for each block of that hour before it some more.
         """
         known = self._extent
         if known is not None and known[0] == from_us:
@@ -321,13 +327,13 @@ class Rollups:
         n = packed[0]
         minutes = packed[1 : 1 + n]
         upto = bisect_left(minutes, -(-start_us // MINUTE_US))
-        # Each minute the cut moves on by one bucket, which need not mean to count all those before again.
+        # Each minute the cut moves on by one block: only that one is counted, not again all before it.
         first = events = 0
-        if self._cut is not None and self._cut.from_us // HOUR_US == hour and self._cut.buckets <= upto:
-            first, events = self._cut.buckets, self._cut.events
+        if self._cut is not None and self._cut.from_us // HOUR_US == hour and self._cut.blocks <= upto:
+            first, events = self._cut.blocks, self._cut.events
         else:
             for older in [h for h in self._hours if h < hour]:
-                events += sum(map(count, self._buckets(older).values()))
+                events += sum(map(count, self._blocks(older).values()))
         if first < upto:
             lengths = struct.unpack_from(f"<{upto}H", packed, 1 + n)
             at = 1 + 3 * n + sum(lengths[:first])
@@ -340,7 +346,7 @@ class Rollups:
         return _Cut(from_us, upto, events, _start_us(following, self._hours[following][1]))
 
     def summarise(self, start_us: int | None, end_us: int | None) -> Summary:
-        """The exact summary of a range: 0.3 µs an hour that was asked for before, 1.5 µs a minute else."""
+        """The exact summary of a range: 0.3 µs for an hour that was asked for before, else 1.5 µs a minute."""
         parts: list[Summary] = []
         cut: list[bytes] = []
         for hour in self._hours_between(start_us, end_us):
@@ -348,24 +354,24 @@ class Rollups:
             if (start_us is None or start >= start_us) and (end_us is None or start + HOUR_US <= end_us):
                 whole = self._totals.get(hour)
                 if whole is None:
-                    whole = self._totals[hour] = summarise(self._buckets(hour).values())
+                    whole = self._totals[hour] = summarise(self._blocks(hour).values())
                 parts.append(whole)
             else:
-                cut += [rolled.bucket for rolled in self._rolled(hour, start_us, end_us)]
+                cut += [rolled.block for rolled in self._rolled(hour, start_us, end_us)]
         if cut:
             parts.append(summarise(cut))
         return combine(*parts)
 
     def between(self, start_us: int | None, end_us: int | None) -> Iterator[Rolled]:
-        """The buckets of a range, in order of time."""
+        """The blocks of a range, in order of time."""
         for hour in sorted(self._hours_between(start_us, end_us)):
             yield from self._rolled(hour, start_us, end_us)
 
     def _rolled(self, hour: int, start_us: int | None, end_us: int | None) -> Iterator[Rolled]:
-        for minute, bucket in self._buckets(hour).items():
+        for minute, block in self._blocks(hour).items():
             at_us = _start_us(hour, minute)
             if (start_us is None or at_us >= start_us) and (end_us is None or at_us < end_us):
-                yield Rolled(at_us, HOUR_US if minute == WHOLE_HOUR else MINUTE_US, bucket)
+                yield Rolled(at_us, HOUR_US if minute == WHOLE_HOUR else MINUTE_US, block)
 
     def _hours_between(self, start_us: int | None, end_us: int | None) -> list[int]:
         """The hours that hold an instant of the range."""
@@ -373,8 +379,8 @@ class Rollups:
         last = None if end_us is None else -(-end_us // HOUR_US)
         return [h for h in self._hours if (first is None or h >= first) and (last is None or h < last)]
 
-    def _buckets(self, hour: int) -> dict[int, bytes]:
-        """By minute, rising."""
+    def _blocks(self, hour: int) -> dict[int, bytes]:
+        """The hour's blocks by minute, in order of time."""
         packed = self._hours.get(hour)
         if packed is None:
             return {}
@@ -386,20 +392,21 @@ class Rollups:
             at += length
         return held
 
-    def _replace(self, hour: int, buckets: dict[int, bytes]) -> int:
+    def _replace(self, hour: int, blocks: dict[int, bytes]) -> int:
+        """Let these be the hour's blocks. Returns the change in bytes."""
         self._totals.pop(hour, None)
         self._extent = None
         if self._cut is not None and hour * HOUR_US <= self._cut.first_us:
             self._cut = None
         before = self._hours.pop(hour, b"")
-        if not buckets:
+        if not blocks:
             if hour in (self._first_hour, self._last_hour):
                 self._first_hour, self._last_hour = min(self._hours, default=0), max(self._hours, default=0)
             return -len(before)
         self._first_hour = min(hour, self._first_hour) if self._hours else hour
         self._last_hour = max(hour, self._last_hour) if self._hours else hour
-        minutes = sorted(buckets)
-        parts = [buckets[minute] for minute in minutes]
+        minutes = sorted(blocks)
+        parts = [blocks[minute] for minute in minutes]
         lengths = struct.pack(f"<{len(parts)}H", *map(len, parts))
         packed = self._hours[hour] = b"".join((bytes((len(parts), *minutes)), lengths, *parts))
         return len(packed) - len(before)

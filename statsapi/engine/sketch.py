@@ -39,7 +39,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.engine.exact import interpolate, percentile_place
+from statsapi.engine.exact import interpolate, percentile_position
 from statsapi.model import Percent, Values
 
 # 5.5 decades of magnitudes at level 0. In a roll-up a bucket takes 2 to 6 bytes, so a busy minute stays below 4 kB.
@@ -208,23 +208,23 @@ class Sketch:
         return [(float(least), float(greatest)) for least, greatest in pairs]
 
     def percentiles(self, ps: Sequence[Percent], low: float, high: float) -> list[Estimate]:
-        """About the percentiles of the n values, as `exact.percentile_place` means them, and how far off each may be.
+        """Estimates of the n values' percentiles, which `exact.percentile_position` defines, with their error bounds.
 
-        `low` and `high` are the least and the greatest value, which nothing answered lies beyond; the ranks 0 and n - 1
-        are answered by them exactly. Needs a value at least. About 10 µs, and 2 µs for each of `ps`.
+        `low` and `high` are the least and the greatest value: no answer lies beyond them, and they are the exact
+        answers of ranks 0 and n - 1. Needs at least one value. About 10 µs, and 2 µs for each of `ps`.
         """
         keys = self.keys()
         below = self.counts().cumsum()
         n = int(below[-1])
-        places = [percentile_place(p, n) for p in ps]
-        ranks = [rank for lower, _, _ in places for rank in (lower, min(lower + 1, n - 1))]
+        positions = [percentile_position(p, n) for p in ps]
+        ranks = [rank for lower, _, _ in positions for rank in (lower, min(lower + 1, n - 1))]
         found: list[int] = keys[below.searchsorted(np.array(ranks, np.int64), side="right")].tolist()
         points = {key: self._point(key, low, high) for key in set(found)}
         answers = [
             low if rank == 0 else high if rank == n - 1 else points[key] for rank, key in zip(ranks, found, strict=True)
         ]
         estimates = []
-        for i, (_, part, of) in enumerate(places):
+        for i, (_, part, of) in enumerate(positions):
             pair = slice(2 * i, 2 * i + 2)
             a, b = answers[pair]
             value = interpolate(a, b, part, of)

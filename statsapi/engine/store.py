@@ -8,13 +8,13 @@ What decides what it holds (`model.Retention` says where the bounds may lie):
 - the time that has *stood*, which the view tells by `settle`. Nothing is done for good by a later time, nor by one
   after the mark's.
 - the *horizon*: a whole minute that follows these. Events before it are due to be *folded*: a timeline's minute becomes
-  a bucket of the series' roll-ups. Without roll-ups they are dropped. It moves back with a clock that had been believed
+  a block of the series' roll-ups. Without roll-ups they are dropped. It moves back with a clock that had been believed
   wrongly; what is folded stays so, and `raw_from_us` is after the last of it.
 - the *floor*: what lies before it counts nowhere any more.
 
 Every event is either in its series' timeline or in its roll-ups, and a question adds up both. So folding may be done
 in small slices, with questions in between, and an event that comes late for its minute is simply put into the timeline,
-to be folded soon. No question about the retention reaches below the horizon, edges before it lie between buckets,
+to be folded soon. No question about the retention reaches below the horizon, edges before it lie between blocks,
 and sums are exact: two views with different horizons give the same answers.
 
 Every public method takes the lock itself; none is held while something else is waited for. Whatever is raised while it
@@ -29,7 +29,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,18 +44,23 @@ from statsapi.engine.timeline import Timeline, step_details
 from statsapi.engine.union import Bounds, Question
 from statsapi.errors import ViewBroken
 from statsapi.model import (
+    EVENT_BYTES,
     HOUR_US,
     MIN_TS_US,
     MINUTE_US,
+    Change,
     Deletion,
     EventBatch,
+    Events,
     Part,
     Percent,
     Retention,
+    RollupBounds,
     SeriesInfo,
     Span,
     TimestampsUs,
     Values,
+    floor_us,
 )
 
 PartT = TypeVar("PartT")
@@ -72,22 +77,6 @@ _SERIES_PER_LOCK: Final = 1000
 _FOLD_S: Final = 0.001
 _FOLD_CHUNKS: Final = 128
 _FOLD_PAUSE_S: Final = 0.000_1
-
-# What an event takes in memory, about: roll-ups count towards the limit on events by it.
-EVENT_BYTES: Final = 24
-
-
-class EventColumns(Protocol):
-    """Events of one series in arrival order: equally long columns, with the time each one's record was appended."""
-
-    @property
-    def series(self) -> str: ...
-    @property
-    def ts_us(self) -> TimestampsUs: ...
-    @property
-    def values(self) -> Values: ...
-    @property
-    def appended_us(self) -> TimestampsUs: ...
 
 
 class LateEvent(NamedTuple):
@@ -140,7 +129,7 @@ class Store:
         self._sweeps: dict[int, Sweep[Any]] = {}  # questions that have yet to see some series
         self._late: deque[LateEvent] = deque(maxlen=LATE_REMEMBERED)
         self._horizon_us = MIN_TS_US
-        self._hours_us = (MIN_TS_US, MIN_TS_US)  # see Retention.hours_us
+        self._rollup_bounds = RollupBounds(MIN_TS_US, MIN_TS_US)
         self._due: set[str] = set()  # series that may hold something from before the horizon
         self._appended_us = MIN_TS_US
         self._settled_us = MIN_TS_US
@@ -177,9 +166,9 @@ class Store:
 
     def _minutes_from_us(self, now_us: int) -> int:
         """From when on roll-ups are of minutes, and not of hours, or to be so."""
-        return max(self.retention.hours_us(now_us)[1], self._hours_to_us)
+        return max(self.retention.rollup_bounds(now_us).minutes_from_us, self._hours_to_us)
 
-    def apply(self, changes: Iterable[EventColumns | Deletion], appended_us: int) -> None:
+    def apply(self, changes: Iterable[Change], appended_us: int) -> None:
         """Add a stretch of the journal, the last record of which was appended at `appended_us`."""
         with self._lock:
             for change in changes:
@@ -189,7 +178,7 @@ class Store:
                     self._insert(change)
             self._appended_us = appended_us
 
-    def _insert(self, events: EventColumns) -> None:
+    def _insert(self, events: Events) -> None:
         """Caller holds the lock."""
         ts_us, values = events.ts_us, events.values
         oldest_us = int(ts_us.min())
@@ -223,11 +212,10 @@ class Store:
         """The time by which something may be done for good: never past the last record's, nor what has stood."""
         return min(self._settled_us, self._appended_us)
 
-    def _remember_late(self, events: EventColumns) -> None:
+    def _remember_late(self, events: Events) -> None:
         """Caller holds the lock. Whether an event is late depends on its own record only, so all views agree."""
-        bounds_us = events.appended_us - self.retention.raw_us
-        bounds_us -= bounds_us % MINUTE_US
-        (late,) = np.nonzero(events.ts_us < bounds_us)
+        kept_from_us = floor_us(events.appended_us - self.retention.raw_us, MINUTE_US)
+        (late,) = np.nonzero(events.ts_us < kept_from_us)
         self._late.extend(
             LateEvent(events.series, int(events.ts_us[i]), float(events.values[i])) for i in late[-LATE_REMEMBERED:]
         )
@@ -293,8 +281,8 @@ class Store:
                     rolled = rollups.summarise(*span)
                     if rolled.count or timeline.count(*before(span, raw_from_us)):
                         old = OldSpan(span, raw_from_us, self._minutes_from_us(now_us))
-                        buckets = list(rollups.between(*span)) if percentiles else []
-                        drafts.append(old.draft(combine(summary, rolled), timeline, buckets, percentiles, ends))
+                        blocks = list(rollups.between(*span)) if percentiles else []
+                        drafts.append(old.draft(combine(summary, rolled), timeline, blocks, percentiles, ends))
                         continue
                 exact = timeline.percentiles(*span, percentiles) if percentiles else []
                 first, last = (timeline.first(*span), timeline.last(*span)) if ends else (None, None)
@@ -329,16 +317,16 @@ class Store:
             timeline, rollups = self._held_of(series)
             summaries = timeline.steps(span.start_us, step_us, n_steps - 1)
             summaries.append(timeline.summarise(*spans[-1]))
-            buckets: list[list[Rolled]] = [[] for _ in range(n_rolled)]
+            rolled_by_step: list[list[Rolled]] = [[] for _ in range(n_rolled)]
             for rolled in rollups.between(span.start_us, spans[n_rolled - 1].end_us) if n_rolled else ():
-                buckets[min((rolled.start_us - span.start_us) // step_us, n_rolled - 1)].append(rolled)
+                rolled_by_step[min((rolled.start_us - span.start_us) // step_us, n_rolled - 1)].append(rolled)
             # The last of those reaches into the raw events: often all that it has is raw.
-            if n_rolled and not buckets[-1] and not timeline.count(*before(spans[n_rolled - 1], raw_from_us)):
+            if n_rolled and not rolled_by_step[-1] and not timeline.count(*before(spans[n_rolled - 1], raw_from_us)):
                 n_rolled -= 1
             drafts = []
             minutes_from_us = self._minutes_from_us(now_us)
-            for summary, some, step in zip(summaries, buckets, spans[:n_rolled], strict=False):
-                whole = combine(summary, rollup.summarise(rolled.bucket for rolled in some))
+            for summary, some, step in zip(summaries, rolled_by_step, spans[:n_rolled], strict=False):
+                whole = combine(summary, rollup.summarise(rolled.block for rolled in some))
                 old = OldSpan(step, raw_from_us, minutes_from_us)
                 drafts.append(old.draft(whole, timeline, some, percentiles, ends))
             if (percentiles or ends) and n_rolled < n_steps:
@@ -533,11 +521,11 @@ class Store:
         self._horizon_us = horizon_us
         if not self.retention.rollup_us:
             return
-        hours_us = self.retention.hours_us(time_us)
+        bounds = self.retention.rollup_bounds(time_us)
         if minutes_from_us is not None:
-            hours_us = (hours_us[0], minutes_from_us)
-        if hours_us != self._hours_us:  # once an hour roll-ups are merged, and dropped
-            self._hours_us = hours_us
+            bounds = bounds._replace(minutes_from_us=minutes_from_us)
+        if bounds != self._rollup_bounds:  # once an hour roll-ups are merged, and dropped
+            self._rollup_bounds = bounds
             self._due.update(self._rollups)
 
     def _fold_all_of(self, series: str) -> None:
@@ -561,7 +549,7 @@ class Store:
             before = len(timeline)
             end_us = min(self._horizon_us, timeline.slice_end_us(_FOLD_CHUNKS))
             if self.retention.rollup_us:
-                minute_us = first_us - first_us % MINUTE_US
+                minute_us = floor_us(first_us, MINUTE_US)
                 self._roll_up(series, minute_us, timeline, min(end_us, minute_us + MINUTE_US))
             else:
                 timeline.expire_before(end_us)
@@ -574,8 +562,8 @@ class Store:
                 return folded
         rollups = self._rollups.get(series)
         if rollups is not None:
-            kept_from_us, minutes_from_us = self._hours_us
-            self._rollup_bytes += rollups.expire(kept_from_us)
+            hours_from_us, minutes_from_us = self._rollup_bounds
+            self._rollup_bytes += rollups.expire(hours_from_us)
             self._rollup_bytes += rollups.coarsen(minutes_from_us)
             self._hours_to_us = max(self._hours_to_us, min(minutes_from_us, self._folded_to_us + HOUR_US))
             if not len(rollups):
@@ -586,14 +574,14 @@ class Store:
         """Move a minute's first events, up to `end_us`, to the series' roll-ups. Caller holds the lock."""
         few = timeline.pop_few(end_us, rollup.FEW)
         if few is not None:
-            bucket = rollup.encode_values(few)
+            block = rollup.encode_values(few)
         else:
-            bucket = rollup.encode(timeline.summarise(None, end_us), sketch.merge(timeline.sketches(None, end_us)))
+            block = rollup.encode(timeline.summarise(None, end_us), sketch.merge(timeline.sketches(None, end_us)))
             timeline.expire_before(end_us)
         rollups = self._rollups.get(series)
         if rollups is None:
             rollups = self._rollups[series] = Rollups()
-        self._rollup_bytes += rollups.add(minute_us, bucket)
+        self._rollup_bytes += rollups.add(minute_us, block)
         self._folded_to_us = max(self._folded_to_us, minute_us + MINUTE_US)
 
     def load(self, events: EventBatch, appended_us: int) -> None:
@@ -606,11 +594,11 @@ class Store:
                 self._event_count += len(ts_us)
             self._appended_us = appended_us
 
-    def load_rollups(self, hour_us: int, buckets: dict[str, dict[int, bytes]]) -> None:
+    def load_rollups(self, hour_us: int, blocks: dict[str, dict[int, bytes]]) -> None:
         """Begin with a checkpoint's roll-ups of an hour: by series, then as `Rollups.extend` takes them."""
         with self._lock:
             self._names = None
-            for series, held in buckets.items():
+            for series, held in blocks.items():
                 rollups = self._rollups.get(series)
                 if rollups is None:
                     rollups = self._rollups[series] = Rollups()
@@ -666,8 +654,10 @@ class Store:
             held = sum(len(timeline) for timeline in self._timelines.values())
             require(held == self._event_count, f"{held} events are held, {self._event_count} are counted")
 
-    def load_events(self) -> int:
-        """How many events what is held takes the room of: the raw ones, and the roll-ups by their bytes."""
+    def used_events(self) -> int:
+        """What is held, measured in events: the raw ones, plus the bytes of roll-ups / EVENT_BYTES. This is what
+        STATSAPI_MAX_EVENTS limits. No lock: two numbers are read.
+        """
         return self._event_count + self._rollup_bytes // EVENT_BYTES
 
 

@@ -276,7 +276,7 @@ class Timeline:
     def percentiles(self, start_us: int | None, end_us: int | None, ps: Sequence[Percent]) -> list[float]:
         """The percentiles of the range's values, one for each of `ps` (0 to 100); [] when it holds no event.
 
-        Linear interpolation between closest ranks (type 7, `exact.percentile_place`), of which the exact point is
+        Linear interpolation between closest ranks (type 7, `exact.percentile_position`), of which the exact point is
         rounded once. `numpy.percentile` means the same and rounds on the way: it may differ in the last places, and
         between neighbours more than 1.8e308 apart it gives inf or nan. A zero has no sign. Raises ValueError for a p
         outside.

@@ -96,9 +96,9 @@ class Spans(NamedTuple):
         if span.start_us < raw_from_us:
             rolled = rollups.summarise(*span)
             if rolled.count or timeline.count(*before(span, raw_from_us)):
-                buckets = list(rollups.between(*span)) if self.percentiles else []
+                blocks = list(rollups.between(*span)) if self.percentiles else []
                 old = OldSpan(span, raw_from_us, bounds.minutes_from_us)
-                draft = old.draft(combine(summary, rolled), timeline, buckets, self.percentiles, False)
+                draft = old.draft(combine(summary, rolled), timeline, blocks, self.percentiles, False)
                 last = timeline.last(max(span.start_us, raw_from_us), span.end_us) if self.ends else None
                 return SpanPart(draft, last=last, old=True)
             if self.percentiles:
@@ -151,14 +151,14 @@ def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: 
 
 
 def _draft_of(parts: Sequence[SpanPart], few: list[Values], answer: Statistics) -> Draft:
-    buckets, blocks, sketches = [], [], []
+    blocks, partial, sketches = [], [], []
     for part in parts:
-        buckets += part.draft.buckets
         blocks += part.draft.blocks
+        partial += part.draft.partial
         sketches += part.draft.sketches
     if few:
         sketches.append(Sketch(0, count_values(np.concatenate(few))))
-    return Draft(answer, buckets, blocks, sketches)
+    return Draft(answer, blocks, partial, sketches)
 
 
 def sketch_of(parts: Sequence[SpanPart]) -> Sketch:

@@ -74,16 +74,16 @@ class Steps(NamedTuple):
         self, timeline: Timeline, rollups: Rollups, spans: list[Span], summaries: list[Summary], bounds: Bounds
     ) -> list[SpanPart]:
         """The steps that end before the raw events: one walk over the roll-ups."""
-        buckets: list[list[Rolled]] = [[] for _ in spans]
+        rolled_by_step: list[list[Rolled]] = [[] for _ in spans]
         if spans:
             for rolled in rollups.between(spans[0].start_us, spans[-1].end_us):
-                buckets[(rolled.start_us - self.span.start_us) // self.step_us].append(rolled)
+                rolled_by_step[(rolled.start_us - self.span.start_us) // self.step_us].append(rolled)
         parts = []
-        for span, some, summary in zip(spans, buckets, summaries, strict=False):
+        for span, some, summary in zip(spans, rolled_by_step, summaries, strict=False):
             if not some and not summary.count:
                 parts.append(NOTHING)
                 continue
-            whole = combine(summary, summarise_rolled(each.bucket for each in some))
+            whole = combine(summary, summarise_rolled(each.block for each in some))
             old = OldSpan(span, bounds.raw_from_us, bounds.minutes_from_us)
             parts.append(SpanPart(old.draft(whole, timeline, some, self.percentiles, False), old=True))
         return parts

@@ -17,10 +17,10 @@ from statsapi.engine.placement import Bounds, Placed
 from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest, StoreFull, ViewNotReady
 from statsapi.machine import default_max_events
-from statsapi.model import MAX_TS_US, MIN_TS_US, EventBatch, Part, TimestampsUs, Values
+from statsapi.model import MAX_TS_US, MIN_TS_US, MINUTE_US, EventBatch, Part, TimestampsUs, Values
 from statsapi.service.following import Follower
 from statsapi.service.reading import describe_kept
-from statsapi.times import MINUTE_US, format_duration, format_timestamp, spell_duration
+from statsapi.times import format_duration, format_timestamp, spell_duration
 
 # Limits are checked against the last caught-up view, at most LIMIT_AGE_S old (housekeeping catches up once a second
 # anyway). Within LIMIT_NEAR_EVENTS of the limit the view is caught up first: that costs every append a read, so only
@@ -169,7 +169,7 @@ class Admission:
         view = self._follower.view()
         store = view.last_caught_up()
         if (
-            store.load_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
+            store.used_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
             and view.age_s() <= LIMIT_AGE_S
             and not store.unknown_series(part.series for part in batch.parts)
         ):
@@ -190,9 +190,9 @@ class Admission:
 
     def refuse_too_many_events(self, store: Store, adding: int) -> None:
         """`adding` are those that have not expired: what has is dropped as soon as it is read, and takes no room."""
-        if adding and store.load_events() + adding > self.max_events:
+        if adding and store.used_events() + adding > self.max_events:
             store.expire()
-            held = store.load_events()
+            held = store.used_events()
             if held + adding > self.max_events:
                 raise StoreFull("events", held, self.max_events, adding=adding, setting="STATSAPI_MAX_EVENTS")
 
@@ -228,7 +228,7 @@ class Admission:
         faults = []
         for field, edge_us in edges:
             unit_us = MINUTE_US
-            if self._retention.rollup_us and edge_us >= self._retention.hours_us(now_us)[0]:
+            if self._retention.rollup_us and edge_us >= self._retention.rollup_bounds(now_us).hours_from_us:
                 unit_us = max(unit_us, store.resolution_us(edge_us, now_us))
             if edge_us % unit_us:
                 nearest_us = edge_us // unit_us * unit_us + (unit_us if field == "end" else 0)

@@ -3,8 +3,8 @@ next one is made.
 
     state    version u8 = 3 | 7 zeros | horizon_us i64 | pieces_from_us i64 | minutes_from_us i64 | pieces_to_us i64
              | the raw events from the horizon on, as one encoded batch
-    piece    version u8 = 1 | minutes u8 (1 or 60) | 0 u16 | series u32 | name lengths u16[n] | bucket lengths u32[n]
-             | names utf-8 | buckets                                       key: the minute's number since 1970
+    piece    version u8 = 1 | minutes u8 (1 or 60) | 0 u16 | series u32 | name lengths u16[n] | block lengths u32[n]
+             | names utf-8 | blocks                                       key: the minute's number since 1970
 
 A piece holds the roll-ups of all series for one minute, or for one hour from `minutes_from_us` backwards. Nearly always
 compaction adds the piece of the minute that has just been folded, and drops the oldest; so its cost does not grow with
@@ -28,7 +28,7 @@ from statsapi.engine import rollup
 from statsapi.engine.store import Store
 from statsapi.errors import JournalRefused
 from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Mark, decode_batch, encode_batch
-from statsapi.model import HOUR_US, MIN_TS_US, MINUTE_US, Deletion, Retention
+from statsapi.model import HOUR_US, MIN_TS_US, MINUTE_US, Deletion, Retention, floor_us
 
 _VERSION: Final = 3
 _HEAD: Final = struct.Struct("<Bxxxxxxxqqqq")
@@ -72,21 +72,21 @@ def _decode_state(state: bytes) -> _State:
     return _State(horizon_us, pieces_from_us, minutes_from_us, pieces_to_us, state[_HEAD.size :])
 
 
-def _encode_piece(minutes: int, buckets: dict[str, bytes]) -> bytes:
-    names = [name.encode() for name in buckets]
+def _encode_piece(minutes: int, blocks: dict[str, bytes]) -> bytes:
+    names = [name.encode() for name in blocks]
     return b"".join(
         (
             _PIECE_HEAD.pack(_PIECE_VERSION, minutes, 0, len(names)),
             np.fromiter(map(len, names), "<u2", len(names)).tobytes(),
-            np.fromiter(map(len, buckets.values()), "<u4", len(names)).tobytes(),
+            np.fromiter(map(len, blocks.values()), "<u4", len(names)).tobytes(),
             *names,
-            *buckets.values(),
+            *blocks.values(),
         )
     )
 
 
 def _decode_piece(piece: bytes) -> tuple[int, dict[str, bytes]]:
-    """How many minutes it is of, and its buckets by series."""
+    """How many minutes it is of, and its blocks by series."""
     version, minutes, _, n = _PIECE_HEAD.unpack_from(piece)
     if version != _PIECE_VERSION:
         raise JournalRefused(f"a roll-up has format {version}; this statsapi reads {_PIECE_VERSION}")
@@ -94,18 +94,18 @@ def _decode_piece(piece: bytes) -> tuple[int, dict[str, bytes]]:
     lengths = np.frombuffer(piece, "<u4", n, _PIECE_HEAD.size + 2 * n)
     name_at = _PIECE_HEAD.size + 6 * n
     at = name_at + int(name_lengths.sum())
-    buckets = {}
+    blocks = {}
     for name_length, length in zip(name_lengths.tolist(), lengths.tolist(), strict=True):
-        buckets[piece[name_at : name_at + name_length].decode()] = piece[at : at + length]
+        blocks[piece[name_at : name_at + name_length].decode()] = piece[at : at + length]
         name_at += name_length
         at += length
-    return minutes, buckets
+    return minutes, blocks
 
 
 def begin(journal: Journal, retention: Retention) -> tuple[Store, Mark]:
     """A store that holds what the checkpoint does, and the mark from which the records go on.
 
-    HistoryChanged when another checkpoint was made in the meantime: begin again. About 1 µs a bucket.
+    HistoryChanged when another checkpoint was made in the meantime: begin again. About 1 µs a block.
     """
     checkpoint = journal.read_checkpoint()
     store = Store(retention)
@@ -114,20 +114,20 @@ def begin(journal: Journal, retention: Retention) -> tuple[Store, Mark]:
     state = _decode_state(checkpoint.state)
     if retention.rollup_us:
         first_us = max(state.pieces_from_us, retention.from_us(state.horizon_us))
-        for hour_us in range(first_us - first_us % HOUR_US, state.pieces_to_us, HOUR_US):
+        for hour_us in range(floor_us(first_us, HOUR_US), state.pieces_to_us, HOUR_US):
             store.load_rollups(hour_us, _read_hour(journal, checkpoint.id, hour_us))
     store.load(decode_batch(state.events), checkpoint.appended_us)
     return store, checkpoint.mark
 
 
 def _read_hour(journal: Journal, checkpoint_id: bytes, hour_us: int) -> dict[str, dict[int, bytes]]:
-    """An hour's buckets by series, then by minute; 60 is the whole hour."""
+    """An hour's blocks by series, then by minute; 60 is the whole hour."""
     hour: dict[str, dict[int, bytes]] = defaultdict(dict)
     for key, piece in _read(journal, checkpoint_id, hour_us, hour_us + HOUR_US):
-        minutes, buckets = _decode_piece(piece)
+        minutes, blocks = _decode_piece(piece)
         minute = rollup.WHOLE_HOUR if minutes == rollup.WHOLE_HOUR else key - hour_us // MINUTE_US
-        for series, bucket in buckets.items():
-            hour[series][minute] = bucket
+        for series, block in blocks.items():
+            hour[series][minute] = block
     return hour
 
 
@@ -182,14 +182,15 @@ def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_afte
     # comes after it may name minutes of an hour that was still kept by minutes then. And not past what there is, as a
     # clock that was believed may be put right.
     pieces_to_us = max(state.pieces_to_us, store.folded_to_us)
-    hours_to_us = min(retention.hours_us(min(store.appended_us, settled_us))[1], pieces_to_us - pieces_to_us % -HOUR_US)
+    bounds = retention.rollup_bounds(min(store.appended_us, settled_us))
+    hours_to_us = min(bounds.minutes_from_us, pieces_to_us - pieces_to_us % -HOUR_US)
     minutes_from_us = max(state.minutes_from_us, hours_to_us)
     store.expire(horizon_us, minutes_from_us)
     pieces = _Pieces(journal, checkpoint.id, deletions) if checkpoint is not None else _Pieces(journal, b"", [])
     if retention.rollup_us:
         pieces.add(store)
         first_us = max(state.minutes_from_us, pieces_from_us)
-        pieces.coarsen(first_us - first_us % HOUR_US, min(minutes_from_us, state.pieces_to_us))
+        pieces.coarsen(floor_us(first_us, HOUR_US), min(minutes_from_us, state.pieces_to_us))
         pieces.delete(max(state.pieces_from_us, pieces_from_us), state.pieces_to_us)
     compacted = Checkpoint(
         secrets.token_bytes(16),
@@ -218,9 +219,9 @@ class _Pieces:
         added: dict[tuple[int, int], dict[str, bytes]] = defaultdict(dict)
         for series, held in store.rolled_up().items():
             for rolled in held:
-                added[rolled.start_us, rolled.length_us][series] = rolled.bucket
-        for (start_us, length_us), buckets in added.items():
-            self._change(start_us, length_us, buckets)
+                added[rolled.start_us, rolled.length_us][series] = rolled.block
+        for (start_us, length_us), blocks in added.items():
+            self._change(start_us, length_us, blocks)
 
     def coarsen(self, start_us: int, end_us: int) -> None:
         """Merge the pieces of the range's minutes into those of its hours."""
@@ -232,30 +233,30 @@ class _Pieces:
         """Take from the range's pieces what the deletions name."""
         for deletion in self._deletions:
             first_us, last_us = max(deletion.start_us, start_us), min(deletion.end_us, end_us)
-            for hour_us in range(first_us - first_us % HOUR_US, last_us, HOUR_US):
+            for hour_us in range(floor_us(first_us, HOUR_US), last_us, HOUR_US):
                 for key, piece in self._read(max(hour_us, first_us), min(hour_us + HOUR_US, last_us)):
                     # Most pieces do not have the name anywhere, which is found out at 1 GB/s.
                     if key not in self.changed and deletion.series.encode() in piece:
-                        minutes, buckets = _decode_piece(piece)
-                        if deletion.series in buckets:
+                        minutes, blocks = _decode_piece(piece)
+                        if deletion.series in blocks:
                             self._change(key * MINUTE_US, minutes * MINUTE_US, {})
 
     def _change(self, start_us: int, length_us: int, added: dict[str, bytes]) -> None:
         parts: dict[str, list[bytes]] = defaultdict(list)
         for key, piece in self._read(start_us, start_us + length_us):
             self.changed[key] = None
-            for series, bucket in self._left(key, _decode_piece(piece)[1]):
-                parts[series].append(bucket)
-        for series, bucket in added.items():
-            parts[series].append(bucket)
+            for series, block in self._left(key, _decode_piece(piece)[1]):
+                parts[series].append(block)
+        for series, block in added.items():
+            parts[series].append(block)
         if parts:
-            merged = {series: rollup.merge(buckets) for series, buckets in parts.items()}
+            merged = {series: rollup.merge(blocks) for series, blocks in parts.items()}
             self.changed[start_us // MINUTE_US] = _encode_piece(length_us // MINUTE_US, merged)
 
-    def _left(self, key: int, buckets: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    def _left(self, key: int, blocks: dict[str, bytes]) -> Iterator[tuple[str, bytes]]:
         start_us = key * MINUTE_US
         gone = {each.series for each in self._deletions if each.start_us <= start_us < each.end_us}
-        return ((series, bucket) for series, bucket in buckets.items() if series not in gone)
+        return ((series, block) for series, block in blocks.items() if series not in gone)
 
     def _read(self, start_us: int, end_us: int) -> list[tuple[int, bytes]]:
         return _read(self._journal, self._checkpoint_id, start_us, end_us) if self._checkpoint_id else []

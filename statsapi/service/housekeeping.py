@@ -17,10 +17,10 @@ from statsapi.engine.store import Store
 from statsapi.errors import StatsError
 from statsapi.journal import CLOCKS_DIFFER_US, Proposal
 from statsapi.metrics import Metrics
-from statsapi.model import MIN_TS_US, EventBatch
+from statsapi.model import MIN_TS_US, MINUTE_US, SECOND_US, EventBatch, floor_us
 from statsapi.service.following import Follower
 from statsapi.service.view import View
-from statsapi.times import MINUTE_US, SECOND_US, floor_minute_us, format_nearest
+from statsapi.times import format_nearest
 
 logger = logging.getLogger("statsapi")
 
@@ -92,7 +92,7 @@ class Housekeeping:
         settled_us = view.settled_us()
         if settled_us == MIN_TS_US:
             return
-        minute_us = floor_minute_us(settled_us)
+        minute_us = floor_us(settled_us, MINUTE_US)
         if minute_us != self._tidied_minute_us:  # the horizon moves by whole minutes
             if settled_us - store.appended_us >= MINUTE_US and store.holds_expired(settled_us):
                 self._tick(settled_us)

@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 
 from statsapi.app import create_app
 from statsapi.config import Settings
-from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US
+from statsapi.times import format_timestamp
 from tests import oracles
 from tests.calls import assert_problem
 from tests.fakes import FakeClock

@@ -15,7 +15,8 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
+from statsapi.model import HOUR_US, MINUTE_US, SECOND_US
+from statsapi.times import format_timestamp, parse_timestamp_us
 from tests import oracles
 from tests.calls import assert_problem, post
 from tests.fakes import NOW, FakeClock

@@ -15,7 +15,8 @@ from flask.testing import FlaskClient
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.journal.memory import MemoryJournal
-from statsapi.times import DAY_US, HOUR_US, MINUTE_US, format_timestamp
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US
+from statsapi.times import format_timestamp
 from tests.calls import assert_problem, post
 from tests.fakes import NOW, FakeClock, SharedJournal
 

@@ -12,7 +12,7 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal.memory import MemoryJournal
-from statsapi.times import SECOND_US
+from statsapi.model import SECOND_US
 from tests.fakes import FakeClock
 
 

@@ -16,7 +16,8 @@ from statsapi.config import GRACE_US, Settings
 from statsapi.journal import HistoryChanged, Lost, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.metrics import Metrics, Table
-from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, format_timestamp
+from statsapi.model import HOUR_US, MINUTE_US, SECOND_US
+from statsapi.times import format_timestamp
 from tests.fakes import FakeClock
 
 

@@ -18,8 +18,7 @@ from statsapi.engine.placement import Placed
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.metrics import BUCKETS, Metrics, Table
-from statsapi.model import EventBatch
-from statsapi.times import HOUR_US, MINUTE_US
+from statsapi.model import HOUR_US, MINUTE_US, EventBatch
 from tests.calls import Samples, scrape, value
 from tests.fakes import NOW, FakeClock
 

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from statsapi.app import create_app
 from statsapi.config import Settings
-from statsapi.times import DAY_US
+from statsapi.model import DAY_US
 from tests.calls import CALLS
 from tests.fakes import NOW, FakeClock
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import random
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statsapi.engine.exact import interpolate, percentile_place
+from statsapi.engine.exact import interpolate, percentile_position
 from statsapi.engine.sketch import Sketch
 from statsapi.engine.store import Store
 from statsapi.engine.timeline import Timeline
-from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, Percent, Retention, Span, TimestampsUs, Values
+from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, Events, Percent, Retention, Span
 from statsapi.times import format_timestamp
 from tests import oracles
 from tests.calls import assert_problem
@@ -51,7 +51,7 @@ def test_ranks_are_those_of_the_text(n: int) -> None:
     """Rank and part are floor and rest of p (n - 1) / 100, p as it is written; floats miss some of these."""
     missed = 0
     for text in TEXTS:
-        lower, part, of = percentile_place(percent(text), n)
+        lower, part, of = percentile_position(percent(text), n)
         place = percent(text) * (n - 1) / 100
         assert lower == math.floor(place)
         assert Fraction(part, of) == place - lower
@@ -258,7 +258,7 @@ def test_a_view_that_folds_later_agrees(n: int, hours: bool) -> None:
     start_us -= start_us % HOUR_US
     ts_us = np.array([start_us + dice.randrange(span_us) for _ in values])
     halves = [
-        Applied("s", some_ts_us, some_values, np.full(len(some_ts_us), now_us))
+        Events("s", some_ts_us, some_values, np.full(len(some_ts_us), now_us))
         for some_ts_us, some_values in zip(np.array_split(ts_us, 2), np.array_split(np.array(values), 2), strict=True)
         if len(some_ts_us)
     ]
@@ -278,12 +278,3 @@ def test_a_view_that_folds_later_agrees(n: int, hours: bool) -> None:
         [store.steps("s", spans[0], HOUR_US, 3, now_us, ps, ends=True) for store in (folded, half_folded, lagging)],
     ):
         assert answers.count(answers[0]) == 3
-
-
-class Applied(NamedTuple):
-    """Some events as the journal hands them over."""
-
-    series: str
-    ts_us: TimestampsUs
-    values: Values
-    appended_us: TimestampsUs

@@ -20,10 +20,9 @@ from statsapi.engine import chunks, exact, percentiles, rollup, sketch, store, s
 from statsapi.errors import ViewNotReady
 from statsapi.journal import Proposal
 from statsapi.journal.memory import MemoryJournal
-from statsapi.model import Deletion, EventBatch, Part, Span
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US, Deletion, EventBatch, Part, Span
 from statsapi.service import checkpoint, view
 from statsapi.service.service import Service
-from statsapi.times import DAY_US, HOUR_US, MINUTE_US
 from tests import oracles
 from tests.fakes import FakeClock
 

@@ -10,9 +10,8 @@ import pytest
 
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused
 from statsapi.journal import Checkpoint, encode_batch, find_damage, open_journal, salvage
-from statsapi.model import MIN_TS_US, EventBatch, Part, Retention
+from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, EventBatch, Part, Retention
 from statsapi.service import checkpoint as checkpoints
-from statsapi.times import DAY_US, HOUR_US, MINUTE_US
 from tests.fakes import FakeClock, SharedJournal
 from tests.journal_engines import event, mark_of
 

@@ -17,10 +17,21 @@ from statsapi.config import GRACE_US, Settings
 from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
 from statsapi.metrics import Metrics, Table
-from statsapi.model import MIN_TS_US, Deletion, EventBatch, IdempotencyKey, Part, Span
+from statsapi.model import (
+    DAY_US,
+    HOUR_US,
+    MIN_TS_US,
+    MINUTE_US,
+    SECOND_US,
+    Deletion,
+    EventBatch,
+    IdempotencyKey,
+    Part,
+    Span,
+)
 from statsapi.service.admission import Recorded
 from statsapi.service.service import Service
-from statsapi.times import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_timestamp, parse_timestamp_us
+from statsapi.times import format_timestamp, parse_timestamp_us
 from tests import oracles
 from tests.fakes import FakeClock, Opening, Skewed
 

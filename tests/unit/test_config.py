@@ -11,7 +11,7 @@ from statsapi.config import Settings, env_names, read_one, settings_table, unkno
 from statsapi.errors import ConfigError, JournalRefused
 from statsapi.journal import open_journal
 from statsapi.keys import Keys
-from statsapi.times import DAY_US, HOUR_US, MINUTE_US
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US
 from tests.servers import ROOT
 
 

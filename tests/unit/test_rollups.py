@@ -77,21 +77,21 @@ def redis_url() -> str:
     return shared_redis(redis_binary()).journal_url(secrets.token_hex(4))
 
 
-# A bucket
+# A block
 
 
 @settings(deadline=None)
 @given(st.lists(any_finite | any_magnitude, min_size=1, max_size=60))
-def test_a_bucket_holds_its_events(values: list[float]) -> None:
+def test_a_block_holds_its_events(values: list[float]) -> None:
     """Summary and sketch come back out of the bytes as they are."""
-    bucket = rollup.encode_values(np.array(values))
-    assert rollup.summarise([bucket]) == oracles.summary(values)
-    assert rollup.sketch([bucket]) == Sketch.of(np.array(values))
+    block = rollup.encode_values(np.array(values))
+    assert rollup.summarise([block]) == oracles.summary(values)
+    assert rollup.sketch([block]) == Sketch.of(np.array(values))
 
 
 @settings(deadline=None)
 @given(st.lists(any_magnitude, min_size=1, max_size=1500), st.randoms(use_true_random=False))
-def test_a_bucket_is_a_function_of_its_events(values: list[float], dice: random.Random) -> None:
+def test_a_block_is_a_function_of_its_events(values: list[float], dice: random.Random) -> None:
     """Merged out of any parts in any order, the bytes are the same: of few values, of many, of more than fit."""
     whole = rollup.encode_values(np.array(values))
     dice.shuffle(values)

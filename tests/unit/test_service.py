@@ -18,11 +18,21 @@ from statsapi.engine.summary import Summary
 from statsapi.errors import JournalUnavailable, ViewNotReady
 from statsapi.journal import START, HistoryChanged, Proposal, time_after
 from statsapi.journal.memory import MemoryJournal
-from statsapi.model import MIN_TS_US, Deletion, EventBatch, Part, Retention, Span
+from statsapi.model import (
+    HOUR_US,
+    MIN_TS_US,
+    MINUTE_US,
+    SECOND_US,
+    Deletion,
+    EventBatch,
+    Part,
+    Retention,
+    Span,
+    floor_us,
+)
 from statsapi.service.following import PACE_EVENTS
 from statsapi.service.service import Service
 from statsapi.service.view import View
-from statsapi.times import HOUR_US, MINUTE_US, SECOND_US, floor_minute_us
 from tests.fakes import FakeClock, Opening, SharedJournal, Skewed
 from tests.servers import wait_until
 
@@ -449,7 +459,7 @@ def test_every_view_agrees_with_a_list(steps: list[Any], skews_s: tuple[int, int
                 )
                 services[worker].record(EventBatch(parts))
             case ("delete", _, series, start, minutes):
-                start_us = floor_minute_us(clock.now_us) + start * MINUTE_US
+                start_us = floor_us(clock.now_us, MINUTE_US) + start * MINUTE_US
                 end_us = start_us + minutes * MINUTE_US
                 journal.append(Proposal(Deletion(series, start_us, end_us)))
                 recorded = [e for e in recorded if not (e[0] == series and start_us <= e[1] < end_us)]
