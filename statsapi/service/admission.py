@@ -18,7 +18,7 @@ from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest, StoreFull, ViewNotReady
 from statsapi.machine import default_max_events
 from statsapi.model import MAX_TS_US, MIN_TS_US, MINUTE_US, EventBatch, Part, TimestampsUs, Values
-from statsapi.service.following import Follower
+from statsapi.service.following import DECIDE_WAIT_S, Follower
 from statsapi.service.reading import describe_kept
 from statsapi.times import format_duration, format_timestamp, spell_duration
 
@@ -28,9 +28,6 @@ from statsapi.times import format_duration, format_timestamp, spell_duration
 LIMIT_AGE_S: Final = 1.0
 LIMIT_NEAR_EVENTS: Final = 2_000_000
 LIMIT_WAIT_S: Final = 1.0
-
-# How long a decision that holds the journal's write lock waits for the view to catch up: others wait behind it.
-DECIDE_WAIT_S: Final = 1.0
 
 
 class Recorded(NamedTuple):
@@ -182,7 +179,7 @@ class Admission:
         # What has expired costs nothing: neither a series that has nothing else left, nor one that would begin so.
         added = store.unknown_series(part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
         limit = self._settings.max_series
-        if store.series_count() + len(added) <= limit or not added:
+        if not added or store.series_count() + len(added) <= limit:  # counting is O(series)
             return
         held = store.series_count(kept_from_us)
         if held + len(added) > limit:

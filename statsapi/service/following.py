@@ -29,6 +29,9 @@ logger = logging.getLogger("statsapi")
 # How long a read waits for a replay before it is told to come back.
 READ_WAIT_S: Final = 10.0
 
+# How long a decision that holds the journal's write lock waits for the view to catch up: others wait behind it.
+DECIDE_WAIT_S: Final = 1.0
+
 # Whoever asks applies what was recorded since the view was last caught up. At full speed a second's worth of batches
 # kept a reader waiting for 0.5 to 1.5 s. So a worker that has recorded FOLLOW_EVENTS since its view was level wakes a
 # thread that catches up, and from PACE_EVENTS on the poster catches up itself before it answers. That is the

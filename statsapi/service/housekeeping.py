@@ -18,7 +18,7 @@ from statsapi.errors import StatsError
 from statsapi.journal import CLOCKS_DIFFER_US, Proposal
 from statsapi.metrics import Metrics
 from statsapi.model import MIN_TS_US, MINUTE_US, SECOND_US, EventBatch, floor_us
-from statsapi.service.following import Follower
+from statsapi.service.following import DECIDE_WAIT_S, Follower
 from statsapi.service.view import View
 from statsapi.times import format_nearest
 
@@ -26,9 +26,6 @@ logger = logging.getLogger("statsapi")
 
 HOUSEKEEPING_INTERVAL_S: Final = 1.0
 COMPACT_WITHIN_US: Final = 30 * SECOND_US
-
-# How long a decision that holds the journal's write lock waits for the view to catch up.
-DECIDE_WAIT_S: Final = 1.0
 
 
 class Housekeeping:

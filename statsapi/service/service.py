@@ -19,8 +19,8 @@ from statsapi.errors import JournalUnavailable, ShuttingDown, StatsError
 from statsapi.journal import Decide, Journal, Proposal
 from statsapi.metrics import Metrics, expose
 from statsapi.model import MAX_TS_US, SECOND_US, Deletion, EventBatch, IdempotencyKey, Span
-from statsapi.service.admission import DECIDE_WAIT_S, Accepted, Admission, Recorded
-from statsapi.service.following import READ_WAIT_S, Follower
+from statsapi.service.admission import Accepted, Admission, Recorded
+from statsapi.service.following import DECIDE_WAIT_S, READ_WAIT_S, Follower
 from statsapi.service.housekeeping import Housekeeping
 from statsapi.service.reading import Reading
 from statsapi.service.view import View
