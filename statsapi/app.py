@@ -6,15 +6,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Final, NoReturn
-from urllib.parse import quote
+from typing import Final
 
-from flask import Flask, Request, Response
-from werkzeug.exceptions import HTTPException
+from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import MapAdapter, RequestRedirect
 
 from statsapi import api
+from statsapi.api.application import App
 from statsapi.config import Settings, unknown_names
 from statsapi.journal import Journal, open_journal, wall_clock_us
 from statsapi.keys import Keys
@@ -22,65 +20,12 @@ from statsapi.service.service import Service
 
 logger = logging.getLogger("statsapi")
 
-# A service has one or two names; a client that makes up more must not fill the memory.
-_HOSTS_MAX: Final = 64
-
 _FOREIGN: Final = (
     "statsapi's gunicorn.conf.py is not in use (`statsapi serve` uses it, `gunicorn wsgi:app` in its folder too). "
     "Where there are several processes this is missing: /metrics of all of them together (each tells its own), "
     "STATSAPI_MAX_EVENTS divided by them, a core for each, connections shared evenly. STATSAPI_JOURNAL=memory:// is "
     "refused with them."
 )
-
-
-class _App(Flask):
-    """Flask that asks Werkzeug once for each host, not for each request, what a URL is relative to: 8 µs of 72."""
-
-    def __init__(self) -> None:
-        super().__init__("statsapi", static_folder=None)
-        self._adapters: dict[tuple[str | None, ...], MapAdapter] = {}
-
-    def raise_routing_exception(self, request: Request) -> NoReturn:
-        """A path that lacks its last slash is told so relative to itself.
-
-        Werkzeug would name an absolute URL, made of the Host that the client sent: another's, where a cache in between
-        keeps it, and a wrong one behind a proxy that changes host or prefix.
-        """
-        if isinstance(request.routing_exception, RequestRedirect):
-            asked = request.environ.get("SCRIPT_NAME", "") + request.environ.get("PATH_INFO", "")
-            query = request.query_string.decode("latin1")
-            target = quote(asked.rpartition("/")[2].encode("latin1")) + "/" + (f"?{query}" if query else "")
-            raise HTTPException(response=Response(status=308, headers={"Location": target}, mimetype="text/plain"))
-        super().raise_routing_exception(request)
-
-    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        if request is None or "HTTP_UPGRADE" in request.environ:
-            return super().create_url_adapter(request)
-        environ = request.environ
-        given = environ.get
-        asked = (
-            given("HTTP_HOST"),
-            given("SERVER_NAME"),
-            given("SERVER_PORT"),
-            given("SCRIPT_NAME"),
-            given("wsgi.url_scheme"),
-        )
-        known = self._adapters.get(asked)
-        if known is None:
-            made = super().create_url_adapter(request)
-            if made is not None and len(self._adapters) < _HOSTS_MAX:
-                self._adapters[asked] = made
-            return made
-        return MapAdapter(
-            known.map,
-            known.server_name,
-            known.script_name,
-            known.subdomain,
-            known.url_scheme,
-            request.path,
-            given("REQUEST_METHOD", "GET"),
-            given("QUERY_STRING", ""),
-        )
 
 
 def create_app(
@@ -117,8 +62,7 @@ def create_app(
         clock_us,
         background=background,
     )
-    app = _App()
-    app.json = api.Json(app)
+    app = App()
     app.extensions["statsapi"] = service
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["PROPAGATE_EXCEPTIONS"] = False  # a fault is logged and answered as a problem, under tests too

@@ -15,17 +15,8 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
 from statsapi.api import decoding, notes, observing
-from statsapi.api.incoming import (
-    EVENT_MAX_BYTES,
-    ask,
-    idempotency_key,
-    json_reply,
-    load_json,
-    load_query,
-    read_body,
-    require_json,
-    service,
-)
+from statsapi.api.bodies import EVENT_MAX_BYTES, load_json, read_body, require_json
+from statsapi.api.incoming import ask, idempotency_key, json_reply, load_query, service
 from statsapi.api.schemas import (
     BatchQuery,
     DebugQuery,
@@ -38,9 +29,10 @@ from statsapi.api.schemas import (
 from statsapi.config import Settings
 from statsapi.engine.placement import RECENT
 from statsapi.errors import InvalidRequest
-from statsapi.model import MINUTE_US, EventBatch, TimestampsUs, Values
+from statsapi.model import MINUTE_US, EventBatch, IdempotencyKey, TimestampsUs, Values
 from statsapi.service.admission import Recorded
 from statsapi.service.reading import Page
+from statsapi.service.service import Reply
 from statsapi.times import format_timestamp
 
 _EVENT = EventSchema()
@@ -55,14 +47,26 @@ _MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(decoding.NDJSON_TYPE
 _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":"{}"}}\n'}
 
 
-def _counting_refusals(*, alone: int) -> Callable[[Callable[[], Response]], Callable[[], Response]]:
-    """Count the events of a request that is refused for what it says: `alone`, unless the refusal names a number."""
+def _recording(
+    *, alone: int, most_bytes: int | None = None
+) -> Callable[[Callable[[bytes, IdempotencyKey | None], Reply]], Callable[[], Response]]:
+    """A route from the function that records a body under its idempotency key.
 
-    def decorate(record: Callable[[], Response]) -> Callable[[], Response]:
+    A key that is known brings back its first answer, before the body is looked at. Where a request is refused for what
+    it says, its events are counted: `alone`, unless the refusal names a number. The body may have `most_bytes`, and
+    what the settings say.
+    """
+
+    def decorate(record: Callable[[bytes, IdempotencyKey | None], Reply]) -> Callable[[], Response]:
         @wraps(record)
         def recorded() -> Response:
+            recorder = service()
+            limit_bytes = recorder.settings.max_body_bytes
             try:
-                return record()
+                body = read_body(limit_bytes if most_bytes is None else min(most_bytes, limit_bytes))
+                key = idempotency_key(body)
+                known = None if key is None else recorder.find_answer(key)
+                return json_reply(record(body, key) if known is None else known)
             except ValidationError:
                 observing.reject(alone)
                 raise
@@ -75,15 +79,11 @@ def _counting_refusals(*, alone: int) -> Callable[[Callable[[], Response]], Call
     return decorate
 
 
-@_counting_refusals(alone=1)
-def post_event() -> Response:
+@_recording(alone=1, most_bytes=EVENT_MAX_BYTES)
+def post_event(body: bytes, key: IdempotencyKey | None) -> Reply:
     """Record one event: 200 once it is in the journal."""
     recorder = service()
     settings = recorder.settings
-    body = read_body(min(EVENT_MAX_BYTES, settings.max_body_bytes))
-    key = idempotency_key(body)
-    if key is not None and (reply := recorder.find_answer(key)) is not None:
-        return json_reply(reply)
     query = load_query(_RECORD_QUERY)
     require_json(body)
     event = decoding.decode_one(body) or load_json(body, _EVENT)
@@ -105,18 +105,14 @@ def post_event() -> Response:
     batch = EventBatch.single(event["series"], event["timestamp"], event["value"])
     reject_expired = query["expired"] == "reject"
     dedup = _dedup(query, settings)
-    return json_reply(recorder.record(batch, answer, key=key, dedup=dedup, reject_expired=reject_expired))
+    return recorder.record(batch, answer, key=key, dedup=dedup, reject_expired=reject_expired)
 
 
-@_counting_refusals(alone=0)
-def post_events() -> Response:
+@_recording(alone=0)
+def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
     """Record many events as one record: all of them or none, or with ?partial=true the good ones."""
     recorder = service()
     settings = recorder.settings
-    body = read_body(settings.max_body_bytes)
-    key = idempotency_key(body)
-    if key is not None and (reply := recorder.find_answer(key)) is not None:
-        return json_reply(reply)
     query = load_query(_BATCH_QUERY)
     dedup, reject_expired = _dedup(query, settings), query["expired"] == "reject"
     decoded = decoding.decode(
@@ -143,7 +139,7 @@ def post_events() -> Response:
     reply = recorder.record(decoded.batch, answer, key=key, dedup=dedup, reject_expired=reject_expired)
     if decoded.rejected and not reply.replayed:
         observing.reject(decoded.rejected)
-    return json_reply(reply)
+    return reply
 
 
 def _dedup(query: dict[str, Any], settings: Settings) -> bool:

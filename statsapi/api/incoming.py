@@ -1,33 +1,20 @@
-"""What the routes share: the service, the query, the body without its encoding, the idempotency key."""
+"""What the routes share: the service, its reading, the query, the idempotency key, the answer to a recording."""
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-import json
 import math
 import re
-import zlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from flask import Response, after_this_request, current_app, g, request
-from marshmallow import Schema, ValidationError
-from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
+from marshmallow import ValidationError
 
-from statsapi.api import cures
+from statsapi.api.application import JsonAnswer
 from statsapi.api.schemas import StrictSchema
-from statsapi.errors import echo
 from statsapi.model import IdempotencyKey
 from statsapi.service.reading import Reading
 from statsapi.service.service import Reply, Service
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-# The most that one event may have, alone, as a line of NDJSON or as a row of CSV: a thousand times what it needs. The
-# standard parser takes 3 ms for it at worst.
-EVENT_MAX_BYTES: Final = 64 * 1024
 
 STALE_WARNING: Final = '110 statsapi "Response is Stale"'
 
@@ -66,111 +53,6 @@ def load_query(schema: StrictSchema) -> dict[str, Any]:
     return cast(dict[str, Any], schema.load(request.args))
 
 
-def read_body(limit_bytes: int) -> bytes:
-    """The whole body, unpacked. BadRequest for one that was cut off, RequestEntityTooLarge beyond the limit.
-
-    When a client goes away in the middle, Gunicorn hands over what came as if that were all: half a CSV could count.
-    """
-    environ = request.environ  # not the request's properties: each costs a µs here, on the way of every event
-    announced = None if "HTTP_TRANSFER_ENCODING" in environ else int(environ.get("CONTENT_LENGTH") or 0)
-    if announced is not None and announced > limit_bytes:
-        raise _too_large(limit_bytes)
-    try:
-        if announced is None:
-            # Werkzeug cuts a chunked body off at its limit without a word.
-            request.max_content_length = limit_bytes + 1
-            body = request.get_data(cache=False)
-        else:
-            # In one go: get_data reads 64 KiB at a time, and each time Gunicorn moves what is left. 0.4 ms for 0.5 MB,
-            # where that takes 0.9.
-            body = environ["wsgi.input"].read(announced)
-    except (ClientDisconnected, OSError):
-        raise BadRequest("The body was cut off; nothing was recorded.") from None
-    if announced is not None and len(body) < announced:
-        raise BadRequest(f"The body ended after {len(body)} of {announced} bytes; nothing was recorded.")
-    if len(body) > limit_bytes:
-        raise _too_large(limit_bytes)
-    encoding = environ.get("HTTP_CONTENT_ENCODING")
-    return body if encoding is None else unpack(body, encoding, limit_bytes)
-
-
-def require_json(body: bytes) -> None:
-    """415 for another media type; a missing Content-Type counts as JSON."""
-    if request.environ.get("CONTENT_TYPE") == "application/json":  # most requests; saves two properties
-        return
-    if request.mimetype and not request.is_json:
-        refusal = (
-            f"Send JSON with Content-Type: application/json, not {echo(request.mimetype)} "
-            "(curl: add -H 'Content-Type: application/json')."
-        )
-        raise UnsupportedMediaType(with_cure(refusal, body, cures.JSON))
-
-
-def with_cure(refusal: str, body: bytes, sent_as: str | None) -> str:
-    """The refusal, and what the body looks like instead, if that can be told."""
-    if found := cures.unreadable(body):
-        return f"The body {found}."
-    found = cures.cure(body, sent_as)
-    return refusal if found is None else f"{refusal} {found}"
-
-
-def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
-    """The body through `schema`: 400 for what is no JSON, 422 for what does not fit.
-
-    The standard library's parser, not a stricter one: it lets NaN, huge numbers and long integers through to the
-    schema, whose refusal names the field.
-    """
-    try:
-        document = json.loads(body.decode("utf-8-sig"))
-    except RecursionError:
-        raise BadRequest("The JSON is nested too deeply.") from None
-    except ValueError as error:
-        raise BadRequest(with_cure(_malformed(body, error), body, cures.JSON)) from None
-    if isinstance(document, list):
-        raise ValidationError("is an array: this takes a single event, POST /events takes many")
-    if isinstance(document, dict) and isinstance(document.get("events", document.get("timestamp")), list):
-        raise ValidationError("is many events: this takes a single one, POST /events takes many")
-    return cast(dict[str, Any], schema.load(document))
-
-
-def _malformed(body: bytes, error: ValueError) -> str:
-    if not body.strip():
-        return 'The body is empty; send JSON such as {"timestamp": "2025-11-21T07:45:00Z", "value": 42.5}.'
-    return f"The body {why_not_json(error)}."
-
-
-def why_not_json(error: ValueError) -> str:
-    """What was wrong, for the error that json.loads raised, behind "the body" or "the line"."""
-    if isinstance(error, UnicodeDecodeError):
-        return _not_utf8(error, error.start)
-    if isinstance(error, json.JSONDecodeError):
-        return f"is not JSON: {error}"
-    return "holds an integer of more than 4300 digits"  # the interpreter's own limit
-
-
-def _not_utf8(error: UnicodeDecodeError, at: int) -> str:
-    letter = error.object[error.start : error.start + 1].decode("cp1252", "replace")
-    return (
-        f"is not UTF-8: {error.reason} at byte {at}, which would be {letter!r} in Latin-1 (Windows-1252): send UTF-8 "
-        "(iconv -f WINDOWS-1252 -t UTF-8 FILE)"
-    )
-
-
-def why_not_utf8(body: bytes) -> str | None:
-    """The same for a body of any length, which is decoded in steps; None where it is UTF-8."""
-    if body.isascii():
-        return None
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    step = 1 << 20
-    for at in range(0, len(body) + 1, step):
-        held = len(decoder.getstate()[0])
-        try:
-            decoder.decode(body[at : at + step], final=at + step >= len(body))
-        except UnicodeDecodeError as error:
-            return _not_utf8(error, at - held + error.start)
-    return None
-
-
 def idempotency_key(body: bytes) -> IdempotencyKey | None:
     """The request's key, bound to API key, method and path, with a digest of what was asked; None without the header.
 
@@ -192,86 +74,8 @@ def idempotency_key(body: bytes) -> IdempotencyKey | None:
     return IdempotencyKey(name.digest(), digest.digest(), service().settings.idempotency_ttl_us)
 
 
-class JsonAnswer(Response):
-    """An answer that is one JSON document.
-
-    With 200 it goes out as it is: Werkzeug would look for what it cannot have, a Location, a status without a body, an
-    iterator to be closed. 7 µs of 63.
-    """
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body, content_type="application/json")
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self.status_code != 200 or environ["REQUEST_METHOD"] == "HEAD" or self._on_close:
-            return super().__call__(environ, start_response)
-        start_response(self.status, self.headers.to_wsgi_list())
-        return cast(Iterable[bytes], self.response)
-
-
 def json_reply(reply: Reply) -> Response:
     response = JsonAnswer(reply.body)
     if reply.replayed:
         response.headers["Idempotent-Replayed"] = "true"
     return response
-
-
-# -- Content-Encoding ----------------------------------------------------------------------------------------------
-
-# What goes in and comes out at one time. A call holds what it gives twice, so this is not the whole body.
-_GZIP_STEP_BYTES: Final = 64 * 1024
-
-# Setting up an inflater takes microseconds: 16 MiB of empty members, 20 bytes each, would hold a core for seconds.
-_GZIP_MEMBERS_MAX: Final = 1000
-
-
-def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes:
-    """The body without its Content-Encoding, which may be identity or gzip, of one member or many.
-
-    Never inflates more than `limit_bytes` and one byte, whatever the body would become: RequestEntityTooLarge. A
-    corrupt or truncated one is a BadRequest, another encoding UnsupportedMediaType. The copy at the end doubles, for a
-    moment, the memory of what is accepted.
-    """
-    encoding = (content_encoding or "").strip().lower()
-    if encoding in ("", "identity"):
-        if len(body) > limit_bytes:
-            raise _too_large(limit_bytes)
-        return body
-    if encoding not in ("gzip", "x-gzip"):
-        raise UnsupportedMediaType(f"Send the body as it is or with Content-Encoding: gzip, not {echo(encoding)}.")
-    if not body:
-        raise BadRequest("The gzip body is empty.")
-    pieces: list[bytes] = []
-    held = at = members = 0
-    view = memoryview(body)
-    while at < len(body):
-        members += 1
-        if members > _GZIP_MEMBERS_MAX:
-            raise BadRequest(f"The gzip body has more than {_GZIP_MEMBERS_MAX} members.")
-        inflater = zlib.decompressobj(wbits=31)
-        while not inflater.eof:
-            step = view[at : at + _GZIP_STEP_BYTES]
-            try:
-                piece = inflater.decompress(step, min(_GZIP_STEP_BYTES, limit_bytes - held + 1))
-            except zlib.error as error:
-                raise BadRequest(f"The gzip body is corrupt: {error}.") from None
-            if not step and not piece and not inflater.eof:
-                raise BadRequest("The gzip body is truncated.")
-            # At a member's end zlib may show what is left over in both places.
-            at += len(step) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail)
-            held += len(piece)
-            if held > limit_bytes:
-                raise _too_large(limit_bytes)
-            pieces.append(piece)
-    unpacked = b"".join(pieces)
-    if unpacked.startswith(b"\x1f\x8b"):
-        raise BadRequest("The body is gzip within gzip: it was packed twice, so unpack it once (gunzip).")
-    return unpacked
-
-
-def _too_large(limit_bytes: int) -> RequestEntityTooLarge:
-    if limit_bytes == EVENT_MAX_BYTES:
-        return RequestEntityTooLarge(
-            f"A single event may have at most {limit_bytes} bytes, unpacked; POST /events takes many in one body."
-        )
-    return RequestEntityTooLarge(f"The body may have at most {limit_bytes} bytes, unpacked (STATSAPI_MAX_BODY_BYTES).")

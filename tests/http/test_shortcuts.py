@@ -9,7 +9,7 @@ from flask import Flask, Response
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from statsapi.api.incoming import JsonAnswer
+from statsapi.api.application import JsonAnswer
 
 ENVIRONS: list[dict[str, Any]] = [
     {},

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
+from statsapi.api.bodies import EVENT_MAX_BYTES, unpack
 from statsapi.api.decoding import Decoded, decode, decode_one, rows
 from statsapi.api.decoding import timestamps as timestamps_module
-from statsapi.api.incoming import EVENT_MAX_BYTES, unpack
 from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.api.schemas import EventSchema, Instant
 from statsapi.times import format_timestamp

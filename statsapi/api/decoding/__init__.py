@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from statsapi.api import cures
+from statsapi.api.bodies import with_cure
 from statsapi.api.decoding import csv_reader, json_reader, ndjson_reader
 from statsapi.api.decoding.rows import COLUMNS, EVENT, Fault, Rows
 from statsapi.api.decoding.timestamps import Mask, read_timestamps_us
-from statsapi.api.incoming import with_cure
 from statsapi.api.problems import ERRORS_NAMED_MAX, flatten
 from statsapi.api.schemas import SERIES_NAME, EventSchema
 from statsapi.errors import echo

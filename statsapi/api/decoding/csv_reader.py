@@ -18,6 +18,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest
 
 from statsapi.api import cures
+from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_utf8
 from statsapi.api.decoding.rows import (
     BYTE_ORDER_MARK,
     TOO_LONG,
@@ -27,7 +28,6 @@ from statsapi.api.decoding.rows import (
     require_lines_within,
     require_within,
 )
-from statsapi.api.incoming import EVENT_MAX_BYTES, why_not_utf8
 from statsapi.model import DEFAULT_SERIES
 
 _FLOATS: Final = msgspec.json.Decoder(list[float])

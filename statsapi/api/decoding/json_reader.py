@@ -17,6 +17,7 @@ import msgspec
 from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest
 
+from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_json, why_not_utf8
 from statsapi.api.decoding.elements import TooDeep, TooMany, Unclosed, find_elements
 from statsapi.api.decoding.rows import (
     AT_ONCE_BYTES,
@@ -34,7 +35,6 @@ from statsapi.api.decoding.rows import (
     separators_fit,
     too_many,
 )
-from statsapi.api.incoming import EVENT_MAX_BYTES, why_not_json, why_not_utf8
 from statsapi.api.schemas import SERIES_NAME, EventSchema
 from statsapi.model import DEFAULT_SERIES
 

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_json
 from statsapi.api.decoding.rows import (
     AT_ONCE_BYTES,
     BYTE_ORDER_MARK,
@@ -21,7 +22,6 @@ from statsapi.api.decoding.rows import (
     require_within,
     separators_fit,
 )
-from statsapi.api.incoming import EVENT_MAX_BYTES, why_not_json
 
 
 def read(body: bytes, max_events: int) -> Rows:

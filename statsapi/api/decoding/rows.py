@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from statsapi.api.incoming import EVENT_MAX_BYTES
+from statsapi.api.bodies import EVENT_MAX_BYTES
 from statsapi.model import DEFAULT_SERIES
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
