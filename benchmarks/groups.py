@@ -103,7 +103,7 @@ def groups() -> None:
     for series, events, rounds in ((10_000, 100, ROUNDS), (100_000, 10, 3)):
         store = filled(series, events)
         print(f"{series:,} series of {events} events")
-        names = store._sorted_names()
+        names = store.names()
         show(
             "choosing them by a pattern",
             [timed_ms(lambda n=names: Catalogue().chosen(n, Selection(globs=(Glob("w*"),))))],

@@ -386,6 +386,13 @@ class Store:
         """Caller holds the lock, and writes to neither."""
         return self._timelines.get(series, _NO_TIMELINE), self._rollups.get(series, _NO_ROLLUPS)
 
+    def names(self) -> Sequence[str]:
+        """Every series that is held, also those of roll-ups only, sorted. A list that never changes: another takes its
+        place when a series comes or goes. Some ns, or 20 ms under the lock for 100,000 names that have to be sorted.
+        """
+        with self._lock:
+            return self._sorted_names()
+
     def series_names(self, from_name: str = "") -> list[str]:
         """The series that hold raw events, from that name on, sorted."""
         with self._lock:

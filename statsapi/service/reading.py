@@ -16,6 +16,7 @@ from statsapi.engine.store import Held, Store
 from statsapi.errors import InvalidRequest
 from statsapi.metrics import State
 from statsapi.model import Percent, Retention, SeriesInfo, Span, TimestampsUs, Values
+from statsapi.naming.catalogue import Catalogue
 from statsapi.times import format_duration, format_timestamp, parse_duration_us
 
 STEPS_MAX: Final = 5_000
@@ -56,6 +57,7 @@ class Page(NamedTuple):
 class Reading:
     """The store as caught up for one request, at `now_us`. To be used by that request and then dropped.
 
+    catalogue: chooses among the names of the series that are held, and remembers what it found for other readings.
     stale_s: how long ago the store was level with the journal, where the journal is away and the settings allow such
     answers; None otherwise.
 
@@ -63,11 +65,14 @@ class Reading:
     is in the second only; now is the same for both.
     """
 
-    __slots__ = ("_settings", "now_us", "stale_s", "store")
+    __slots__ = ("_settings", "catalogue", "now_us", "stale_s", "store")
 
-    def __init__(self, store: Store, now_us: int, settings: Settings, stale_s: float | None = None) -> None:
+    def __init__(
+        self, store: Store, now_us: int, settings: Settings, catalogue: Catalogue, stale_s: float | None = None
+    ) -> None:
         self.store = store
         self.now_us = now_us
+        self.catalogue = catalogue
         self.stale_s = stale_s
         self._settings = settings
 

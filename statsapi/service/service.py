@@ -19,6 +19,7 @@ from statsapi.errors import JournalUnavailable, ShuttingDown, StatsError
 from statsapi.journal import Decide, Journal, Proposal
 from statsapi.metrics import Metrics, expose
 from statsapi.model import MAX_TS_US, SECOND_US, Deletion, EventBatch, IdempotencyKey, Span
+from statsapi.naming.catalogue import Catalogue
 from statsapi.service.admission import Accepted, Admission, Recorded
 from statsapi.service.following import DECIDE_WAIT_S, READ_WAIT_S, Follower
 from statsapi.service.housekeeping import Housekeeping
@@ -67,6 +68,7 @@ class Service:
         self._follower = Follower(settings, open_journal, clock_us, self.metrics, lambda: self._housekeeping.begin())
         self._housekeeping = Housekeeping(self._follower, self.metrics, background=background)
         self._admission = Admission(settings, self._follower)
+        self._catalogue = Catalogue()
         self._clock_us = clock_us
         self._leaving = False
         self._checking = threading.Lock()
@@ -257,7 +259,7 @@ class Service:
         is away, and STATSAPI_STALE_READS=serve, it is of the state when last level: its `stale_s` tells how old.
         """
         store, stale_s = self._follower.catch_up_or_stale()
-        return Reading(store, self.view().now_us(store), self.settings, stale_s)
+        return Reading(store, self.view().now_us(store), self.settings, self._catalogue, stale_s)
 
     def expose_metrics(self, accept: str) -> tuple[bytes, str]:
         """All workers' counts and the caught-up state, and their media type. Without journal or view the counts alone.
@@ -267,7 +269,7 @@ class Service:
         try:
             store = self._follower.catch_up(SCRAPE_WAIT_S)
             journal = self.view().journal
-            reading = Reading(store, self.view().now_us(store), self.settings)
+            reading = Reading(store, self.view().now_us(store), self.settings, self._catalogue)
             state = reading.state(journal.size_bytes(), journal.clock_skew_us)
         except StatsError:  # that is for a scrape to show, not to fail by
             state = None

@@ -194,7 +194,7 @@ def test_groups_are_unions_of_their_own(
         return answer.percentiles[2] if answer.percentiles else None
 
     value = {"name": None, "mean": mean, "p50": median}[order]
-    held = run.store._sorted_names()
+    held = run.store.names()
     for key_of, keys in (
         (lambda name: name, list(held)),
         (
