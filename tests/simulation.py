@@ -29,6 +29,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from statsapi.config import Settings
+from statsapi.engine.holdings import Holdings
 from statsapi.errors import IdempotencyConflict, InvalidRequest, JournalDamaged, JournalUnavailable, StatsError
 from statsapi.journal import Appended, Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
@@ -570,9 +571,8 @@ class Simulation:
         other = self.worker()
         self.attempt(other, lambda: other.service.record(self.some_batch(10)))
         view = worker.service.view()
-        store = view.last_caught_up()
         left = self.dice.randrange(1, 3)
-        insert = type(store)._insert
+        insert = Holdings.insert
 
         def breaking(self: Any, events: Any) -> None:
             nonlocal left
@@ -581,12 +581,12 @@ class Simulation:
                 raise MemoryError
             insert(self, events)
 
-        type(store)._insert = breaking  # type: ignore[method-assign]
+        Holdings.insert = breaking  # type: ignore[method-assign]
         try:
             with contextlib.suppress(MemoryError, StatsError):
                 view.catch_up()
         finally:
-            type(store)._insert = insert  # type: ignore[method-assign]
+            Holdings.insert = insert  # type: ignore[method-assign]
         self.seen["apply broke"] += left <= 0
 
     def copy_or_restore(self) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statsapi.engine import holdings as holdings_module
 from statsapi.engine import store as store_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.answers import Statistics
@@ -53,7 +54,7 @@ def chosen(selection: Selection) -> All:
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few events make a chunk, and a sorted column: every edge is met soon."""
-    monkeypatch.setattr(store_module, "Timeline", partial(Timeline, chunk_events=4))
+    monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
     monkeypatch.setattr(timeline_module, "_SORTED_FROM", 2)
 
 
@@ -130,7 +131,7 @@ spans = st.tuples(st.integers(-25, 1), st.none() | st.integers(-25, 2))
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=4 * settings.default.max_examples)
 @given(st.lists(changes, max_size=14), st.lists(spans, min_size=1, max_size=2), st.frozensets(series))
 def test_a_union_is_one_series_with_all_the_events(
     steps: list[Insert | Delete | Pass], edges: list[tuple[int, int | None]], names: frozenset[str]
@@ -177,7 +178,7 @@ def test_a_union_is_one_series_with_all_the_events(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=settings.default.max_examples)
 @given(st.lists(changes, max_size=12), st.booleans(), st.sampled_from(["name", "mean", "p50"]), st.integers(1, 5))
 def test_groups_are_unions_of_their_own(
     steps: list[Insert | Delete | Pass], descending: bool, order: str, limit: int
@@ -222,7 +223,7 @@ def test_groups_are_unions_of_their_own(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=settings.default.max_examples * 3 // 2)
 @given(st.lists(changes, max_size=12), st.integers(-25, 0), st.integers(1, 6), st.integers(1, 9), st.booleans())
 def test_each_step_of_a_chart_is_a_span_of_its_own(
     steps: list[Insert | Delete | Pass], first: int, length: int, n_steps: int, ends: bool
@@ -240,7 +241,7 @@ def test_each_step_of_a_chart_is_a_span_of_its_own(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=settings.default.max_examples * 3 // 2)
 @given(
     st.lists(changes, max_size=12),
     st.integers(-25, 1),
@@ -376,7 +377,7 @@ def test_what_is_changed_meanwhile_is_in_none_of_it(monkeypatch: pytest.MonkeyPa
         meanwhile = ask(store, chosen(Selection()), question, now_us, Grouping(str))
     assert not changes
     assert meanwhile == before
-    assert not store._sweeps
+    assert not store._held.sweeps
     assert ask(store, chosen(Selection()), question, now_us, Grouping(str)) != before
 
 
@@ -419,7 +420,7 @@ def test_two_series_that_are_always_written_together_never_differ() -> None:
         stop.set()
         records.release()
         writer.join()
-    assert not store._sweeps
+    assert not store._held.sweeps
 
 
 def test_what_is_raised_while_choosing_leaves_the_store_whole() -> None:
@@ -436,7 +437,7 @@ def test_what_is_raised_while_choosing_leaves_the_store_whole() -> None:
     with pytest.raises(ZeroDivisionError):
         ask(store, failing, Spans((Span(START_US),)), START_US)
     assert not store.broken
-    assert not store._sweeps
+    assert not store._held.sweeps
 
     class Broken(Spans):
         def looker(self, bounds):  # type: ignore[no-untyped-def]
@@ -446,4 +447,4 @@ def test_what_is_raised_while_choosing_leaves_the_store_whole() -> None:
         ask(store, chosen(Selection()), Broken((Span(START_US),)), START_US)
     with pytest.raises(ViewBroken):
         ask(store, chosen(Selection()), Spans((Span(START_US),)), START_US)
-    assert not store._sweeps
+    assert not store._held.sweeps

@@ -265,7 +265,11 @@ def _plain(changes: list[Events | Deletion]) -> list[object]:
     return [run for run in runs if run != {}]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings.default.max_examples * 3 // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(drafts=_drafts, alone_from_bytes=st.sampled_from([ALONE_FROM_BYTES, 64, 0]))
 @example(drafts=[EventBatch.single("x", 0, -0.0)] * COLUMNAR_FROM + [EventBatch(())], alone_from_bytes=64)
 @example(drafts=[EventBatch.single("x", 1, 5e-324), Deletion("x")] * COLUMNAR_FROM, alone_from_bytes=0)

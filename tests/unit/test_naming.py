@@ -101,7 +101,7 @@ def test_a_refusal_names_the_fault(name: str, fault: str) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=5 * settings.default.max_examples)
 @given(st.from_regex(SERIES_NAME, fullmatch=True))
 def test_every_name_there_was_is_still_one(name: str) -> None:
     """What today's rule takes stays the same string: journals hold such names."""
@@ -178,7 +178,7 @@ def naive_glob(pattern: str, text: str) -> bool:
     return bool(text) and pattern[0] in ("?", text[0]) and naive_glob(pattern[1:], text[1:])
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=10 * settings.default.max_examples)
 @given(st.text("ab.*?", min_size=1, max_size=8), st.text("ab.", max_size=10))
 def test_a_glob_means_what_it_says(pattern: str, text: str) -> None:
     """As the definition by one character at a time."""

@@ -1,0 +1,256 @@
+"""What a store holds, and every change of it: timelines and roll-ups by series. The lock is the store's; whoever calls
+holds it.
+
+What decides what is held (`model.Retention` says where the bounds may lie):
+- the *mark*: the last record applied. `appended_us` is that record's time; it falls where a wrong clock was put right.
+- the time that has *stood*, `settled_us`. Nothing is done for good by a later time, nor by one after the mark's.
+- the *horizon*: a whole minute that follows these. Events before it are due to be *folded*: a timeline's minute becomes
+  a block of the series' roll-ups. Without roll-ups they are dropped. It moves back with a clock that had been believed
+  wrongly; what is folded stays so, and `folded_to_us` is after the last of it.
+- the *floor*: what lies before it counts nowhere any more.
+
+Every event is either in its series' timeline or in its roll-ups, and a question adds up both. So folding may be done
+in small slices, with questions in between, and an event that comes late for its minute is simply put into the timeline,
+to be folded soon.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from statsapi.engine import rollup, sketch
+from statsapi.engine.rollup import Rollups
+from statsapi.engine.sweep import Sweep
+from statsapi.engine.timeline import Timeline
+from statsapi.model import (
+    HOUR_US,
+    MIN_TS_US,
+    MINUTE_US,
+    Deletion,
+    EventBatch,
+    Events,
+    Retention,
+    RollupBounds,
+    floor_us,
+)
+
+# How many of the events that were too old to count are remembered, so that a wrongly stamped one can be found.
+LATE_REMEMBERED: Final = 1000
+
+# Folding one series stops after this many chunks, which take 1.4 ms.
+_FOLD_CHUNKS: Final = 128
+
+
+class LateEvent(NamedTuple):
+    """An event that was older than everything kept when it was recorded."""
+
+    series: str
+    ts_us: int
+    value: float
+
+
+class Holdings:
+    """The state of one store. Its fields are read by the store, and written here alone but for the two times."""
+
+    def __init__(self, retention: Retention) -> None:
+        self.retention = retention
+        self.timelines: dict[str, Timeline] = {}
+        self.rollups: dict[str, Rollups] = {}
+        self.event_count = 0  # raw events, over all series
+        self.rollup_bytes = 0
+        self.sweeps: dict[int, Sweep[Any]] = {}  # questions that have yet to see some series
+        self.late: deque[LateEvent] = deque(maxlen=LATE_REMEMBERED)
+        self.due: set[str] = set()  # series that may hold something from before the horizon
+        self.appended_us = MIN_TS_US
+        self.settled_us = MIN_TS_US
+        self.folded_to_us = MIN_TS_US  # no roll-up reaches past it
+        self.hours_to_us = MIN_TS_US  # no roll-up of an hour does
+        self._horizon_us = MIN_TS_US
+        self._rollup_bounds = RollupBounds(MIN_TS_US, MIN_TS_US)
+        self._names: list[str] | None = None  # sorted; None when a series came or went
+
+    def minutes_from_us(self, now_us: int) -> int:
+        """From when on roll-ups are of minutes, and not of hours, or to be so."""
+        return max(self.retention.rollup_bounds(now_us).minutes_from_us, self.hours_to_us)
+
+    def insert(self, events: Events) -> None:
+        ts_us, values = events.ts_us, events.values
+        oldest_us = int(ts_us.min())
+        stamps_us = events.appended_us
+        latest_us = int(stamps_us[0] if len(stamps_us) == 1 else stamps_us.max())
+        # One comparison clears nearly every batch of all questions.
+        if oldest_us < max(self.retention.raw_from_us(latest_us), self._horizon_us):
+            self._remember_late(events)
+            if oldest_us < (floor_us := self._floor_us()):
+                kept = ts_us >= floor_us
+                ts_us, values = ts_us[kept], values[kept]
+                if not len(ts_us):
+                    return
+            if oldest_us < self._horizon_us:
+                self.due.add(events.series)
+        if self.sweeps:
+            self._show_sweeps(events.series)
+        timeline = self.timelines.get(events.series)
+        if timeline is None:
+            timeline = self.timelines[events.series] = Timeline()
+            if events.series not in self.rollups:
+                self._names = None
+        timeline.insert(ts_us, values)
+        self.event_count += len(ts_us)
+
+    def _floor_us(self) -> int:
+        """What lies before may be dropped: the horizon itself, where there are no roll-ups."""
+        return self.retention.from_us(self._time_us()) if self.retention.rollup_us else self._horizon_us
+
+    def _time_us(self) -> int:
+        """The time by which something may be done for good: never past the last record's, nor what has stood."""
+        return min(self.settled_us, self.appended_us)
+
+    def _remember_late(self, events: Events) -> None:
+        """Whether an event is late depends on its own record only, so all views agree."""
+        kept_from_us = floor_us(events.appended_us - self.retention.raw_us, MINUTE_US)
+        (late,) = np.nonzero(events.ts_us < kept_from_us)
+        self.late.extend(
+            LateEvent(events.series, int(events.ts_us[i]), float(events.values[i])) for i in late[-LATE_REMEMBERED:]
+        )
+
+    def delete(self, deletion: Deletion) -> None:
+        self._show_sweeps(deletion.series)
+        timeline = self.timelines.get(deletion.series)
+        if timeline is not None:
+            self.event_count -= timeline.delete(deletion.start_us, deletion.end_us)
+            if not len(timeline):
+                self._drop(deletion.series)
+        rollups = self.rollups.get(deletion.series)
+        if rollups is not None:
+            self.rollup_bytes += rollups.remove(deletion.start_us, deletion.end_us)[1]
+            if not len(rollups):
+                self._drop_rollups(deletion.series)
+        forgotten = [
+            late
+            for late in self.late
+            if late.series == deletion.series and deletion.start_us <= late.ts_us < deletion.end_us
+        ]
+        for late in forgotten:
+            self.late.remove(late)
+
+    def _drop(self, series: str) -> None:
+        """An empty timeline costs nothing."""
+        del self.timelines[series]
+        if series not in self.rollups:
+            self._names = None
+
+    def _drop_rollups(self, series: str) -> None:
+        del self.rollups[series]
+        if series not in self.timelines:
+            self._names = None
+
+    def _show_sweeps(self, series: str) -> None:
+        """The series is about to change: questions that have yet to see it do so now."""
+        for sweep in tuple(self.sweeps.values()):
+            sweep.before_change(series, *self.of(series))
+
+    def of(self, series: str) -> tuple[Timeline, Rollups]:
+        """What is held of a series. The caller writes to neither."""
+        return self.timelines.get(series, _NO_TIMELINE), self.rollups.get(series, _NO_ROLLUPS)
+
+    def sorted_names(self) -> list[str]:
+        """Sorted again only when a series came or went: 100,000 names take 20 ms."""
+        if self._names is None:
+            self._names = sorted(self.timelines.keys() | self.rollups.keys())
+        return self._names
+
+    def advance(self, horizon_us: int | None = None, minutes_from_us: int | None = None) -> None:
+        """Move the horizon; what that concerns becomes due."""
+        time_us = self._time_us()
+        if horizon_us is None:
+            horizon_us = self.retention.raw_from_us(time_us)
+        if horizon_us > self._horizon_us:
+            self.due.update(self.timelines)
+        self._horizon_us = horizon_us
+        if not self.retention.rollup_us:
+            return
+        bounds = self.retention.rollup_bounds(time_us)
+        if minutes_from_us is not None:
+            bounds = bounds._replace(minutes_from_us=minutes_from_us)
+        if bounds != self._rollup_bounds:  # once an hour roll-ups are merged, and dropped
+            self._rollup_bounds = bounds
+            self.due.update(self.rollups)
+
+    def fold(self, series: str) -> int:
+        """Fold or drop some of what is due of a series, or find that nothing is any more.
+
+        At most a minute and some chunks at once: about 1 ms. How many raw events that were.
+        """
+        self.due.discard(series)
+        self._show_sweeps(series)
+        folded = 0
+        timeline = self.timelines.get(series)
+        if timeline is not None and (first_us := timeline.first_ts_us) < self._horizon_us:
+            before = len(timeline)
+            end_us = min(self._horizon_us, timeline.slice_end_us(_FOLD_CHUNKS))
+            if self.retention.rollup_us:
+                minute_us = floor_us(first_us, MINUTE_US)
+                self._roll_up(series, minute_us, timeline, min(end_us, minute_us + MINUTE_US))
+            else:
+                timeline.expire_before(end_us)
+            folded = before - len(timeline)
+            self.event_count -= folded
+            if not len(timeline):
+                self._drop(series)
+            elif timeline.first_ts_us < self._horizon_us:
+                self.due.add(series)
+                return folded
+        rollups = self.rollups.get(series)
+        if rollups is not None:
+            hours_from_us, minutes_from_us = self._rollup_bounds
+            self.rollup_bytes += rollups.expire(hours_from_us)
+            self.rollup_bytes += rollups.coarsen(minutes_from_us)
+            self.hours_to_us = max(self.hours_to_us, min(minutes_from_us, self.folded_to_us + HOUR_US))
+            if not len(rollups):
+                self._drop_rollups(series)
+        return folded
+
+    def _roll_up(self, series: str, minute_us: int, timeline: Timeline, end_us: int) -> None:
+        """Move a minute's first events, up to `end_us`, to the series' roll-ups."""
+        few = timeline.pop_few(end_us, rollup.FEW)
+        if few is not None:
+            block = rollup.encode_values(few)
+        else:
+            block = rollup.encode(timeline.summarise(None, end_us), sketch.merge(timeline.sketches(None, end_us)))
+            timeline.expire_before(end_us)
+        rollups = self.rollups.get(series)
+        if rollups is None:
+            rollups = self.rollups[series] = Rollups()
+        self.rollup_bytes += rollups.add(minute_us, block)
+        self.folded_to_us = max(self.folded_to_us, minute_us + MINUTE_US)
+
+    def load(self, events: EventBatch, appended_us: int) -> None:
+        """Begin with a checkpoint's raw events. The store must be new."""
+        self._names = None
+        for series, ts_us, values in events.parts:
+            timeline = self.timelines[series] = Timeline()
+            timeline.insert(ts_us, values)
+            self.event_count += len(ts_us)
+        self.appended_us = appended_us
+
+    def load_rollups(self, hour_us: int, blocks: dict[str, dict[int, bytes]]) -> None:
+        """Begin with a checkpoint's roll-ups of an hour: by series, then as `Rollups.extend` takes them."""
+        self._names = None
+        for series, held in blocks.items():
+            rollups = self.rollups.get(series)
+            if rollups is None:
+                rollups = self.rollups[series] = Rollups()
+            self.rollup_bytes += rollups.extend(hour_us, held)
+            if rollup.WHOLE_HOUR in held:
+                self.hours_to_us = self.folded_to_us = hour_us + HOUR_US
+            else:
+                self.folded_to_us = max(self.folded_to_us, hour_us + (max(held) + 1) * MINUTE_US)
+
+
+# Of a series that nothing is held of. Never written to.
+_NO_TIMELINE: Final = Timeline()
+_NO_ROLLUPS: Final = Rollups()
