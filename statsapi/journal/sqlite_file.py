@@ -79,12 +79,20 @@ class File:
         return os.path.realpath(self.path)
 
     def identity(self) -> Identity:
+        found = self._stat()
+        return Identity(found.st_dev, found.st_ino)
+
+    def is_still(self, identity: Identity | None) -> bool:
+        """Whether that is the file at the path."""
+        found = self._stat()
+        return identity is not None and found.st_ino == identity.inode and found.st_dev == identity.device
+
+    def _stat(self) -> os.stat_result:
         try:
-            found = os.stat(self.path)
+            return os.stat(self.path)
         except OSError as error:
             # A restore may be under way: a new file made now would be replaced, with what was recorded in it.
             raise JournalUnavailable(f"{self.path} is not there ({error.strerror}); restore it, or restart") from error
-        return Identity(found.st_dev, found.st_ino)
 
     def size_bytes(self) -> int:
         size = 0

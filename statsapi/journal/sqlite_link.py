@@ -63,7 +63,7 @@ class Link:
 
     def is_current(self) -> bool:
         """Whether the open file is still the one at its path."""
-        return self._identity == self._file.identity()
+        return self._file.is_still(self._identity)
 
     def query(self, look: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `look` on the connection, holding the lock. A transaction that it begins ends with it."""

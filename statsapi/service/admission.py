@@ -168,7 +168,7 @@ class Admission:
         if (
             store.used_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
             and view.age_s() <= LIMIT_AGE_S
-            and not store.unknown_series(part.series for part in batch.parts)
+            and not store.unknown_series([part.series for part in batch.parts])
         ):
             return
         try:
