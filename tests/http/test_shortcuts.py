@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import RequestRedirect
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from statsapi.api.application import JsonAnswer
@@ -41,7 +43,51 @@ def test_urls_are_relative_to_what_flask_says(app: Flask) -> None:
             found.path_info, made.path_info = (
                 f"/{adapter.path_info.lstrip('/')}" for adapter in (found, made)
             )  # match() does so
-            assert vars(found) == vars(made), changed
+            assert {name: value for name, value in vars(found).items() if name != "known"} == vars(made), changed
+
+
+PATHS = ("/", "/event", "/events", "/statistics", "/docs", "/docs/", "/docs/a.css", "/series", "/series/a", "/no")
+
+
+@pytest.mark.parametrize("path", [*PATHS, "//event", "/event/", "/EVENT", "/series//a", "/%65vent", "event"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "OPTIONS", "get", "post", "BREW"])
+def test_a_path_leads_to_the_route_that_werkzeug_finds(app: Flask, path: str, method: str) -> None:
+    """The first time and later, after other paths and methods too: the same rule and values, or the same refusal."""
+    found: list[Any] = []
+    for asked in (path, "/event", path, path):
+        environ = EnvironBuilder(path="/").get_environ() | {"PATH_INFO": asked, "REQUEST_METHOD": method}
+        request = app.request_class(environ)
+        for adapter in (app.create_url_adapter(request), Flask.create_url_adapter(app, request)):
+            assert adapter is not None
+            try:
+                found.append(adapter.match(return_rule=True))
+            except (HTTPException, RequestRedirect) as refused:
+                found.append(
+                    (type(refused), getattr(refused, "new_url", None), getattr(refused, "valid_methods", None))
+                )
+    assert found[0::2] == found[1::2]
+
+
+def test_made_up_paths_and_methods_fill_no_memory(app: Flask) -> None:
+    """What is kept about paths has a bound: the routes."""
+    client = app.test_client()
+    for number in range(100):
+        for method in ("GET", f"M{number}"):
+            for path in ("/" * number + "statistics", f"/series/{number}"):
+                client.open("/", method=method, environ_overrides={"PATH_INFO": path})
+    kept = [len(adapter.known) for adapter in app._adapters.values()]  # type: ignore[attr-defined]
+    assert kept == [1]
+
+
+def test_values_of_one_request_are_not_those_of_the_next(app: Flask) -> None:
+    """The empty values of a path without parameters are each request's own."""
+    request = app.request_class(EnvironBuilder(path="/statistics").get_environ())
+    for _ in range(3):
+        adapter = app.create_url_adapter(request)
+        assert adapter is not None
+        _, values = adapter.match(return_rule=True)
+        assert values == {}
+        values["a"] = 1  # type: ignore[index]
 
 
 def test_no_host_is_redirected_to_another(client: FlaskClient) -> None:
