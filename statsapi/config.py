@@ -9,14 +9,25 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, fields, validate
 
 from statsapi.errors import ConfigError
 from statsapi.journal import Journal, engine_of
-from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SERIES_NAME, SERIES_RULE, Retention
+from statsapi.model import DAY_US, HOUR_US, MINUTE_US, Retention
+from statsapi.setting_kinds import (
+    AutoSwitch,
+    Duration,
+    Durations,
+    Names,
+    Number,
+    OptionalDuration,
+    Origins,
+    Switch,
+    valid_rate_limit,
+    valid_rate_limit_storage,
+)
 from statsapi.times import format_duration, parse_duration_us
 
 PREFIX: Final = "STATSAPI_"
@@ -25,176 +36,9 @@ PREFIX: Final = "STATSAPI_"
 # same raw events, and /debug/events shows events that have just left the window.
 GRACE_US: Final = 5 * MINUTE_US
 
-
-# A hundred years: the moment that far before or after now can still be written.
-DURATION_MAX_US: Final = 36_500 * DAY_US
-
-_ORIGIN = re.compile(r"(https?)://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
-
-
-class Duration(fields.Field[int]):
-    """A positive duration; deserializes to microseconds."""
-
-    json_schema: ClassVar = {
-        "type": "string",
-        "pattern": r"^\s*[0-9Pp][0-9A-Za-zµμ.,\s]*$",
-        "description": "90s, 15m, 1h30m, 5min, 2w, PT15M, or seconds",
-        "examples": ["5m"],
-    }
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        try:
-            duration_us = parse_duration_us(value)
-        except ValueError as error:
-            raise ValidationError(str(error)) from None
-        if not 0 < duration_us <= DURATION_MAX_US:
-            raise ValidationError(f"must be longer than 0 and at most {format_duration(DURATION_MAX_US)}")
-        return duration_us
-
-
-class Switch(fields.Boolean):
-    """On or off, in every setting alike: true and false, 1 and 0 are taken as well, and marshmallow's other words."""
-
-    default_error_messages = {"invalid": "must be on or off (or true, false, 1, 0)"}  # noqa: RUF012 (marshmallow's way)
-
-
-class AutoSwitch(Switch):
-    """A switch that can be left to us: deserializes to `auto`, `on` or `off`."""
-
-    default_error_messages = {"invalid": "must be auto, on or off (or true, false, 1, 0)"}  # noqa: RUF012
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if value == "auto":
-            return value
-        return "on" if super()._deserialize(value, attr, data, **kwargs) else "off"
-
-
-class Number(fields.Integer):
-    """A whole number in plain digits: Python's own reader takes `1_000`, and digits of any script."""
-
-    def __init__(self, *, least: int, most: int, **options: Any) -> None:
-        rule = f"must be a whole number from {least} to {most}, in digits alone"
-        super().__init__(validate=validate.Range(least, most, error=rule), error_messages={"invalid": rule}, **options)
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if not re.fullmatch("[0-9]{1,18}", str(value), re.ASCII):
-            raise self.make_error("invalid")
-        return super()._deserialize(value, attr, data, **kwargs)
-
-
-# The last two are not for users: an unset one means them, with an SQLite journal and with memory://.
-_RATE_LIMIT_STORAGES: Final = ("redis", "rediss", "redis+unix", "sqlite+limits", "memory")
-_RATE_LIMIT_REDIS: Final = re.compile(
-    r"(?:[^/?\s]*@)?([^/?@:\s]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]*)?(\?\S*)?", re.ASCII
-)
-_RATE_LIMIT_MOST: Final = 1_000_000_000
-_YEAR_S: Final = 366 * 24 * 3600
-
-_PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
-
-
-def _valid_rate_limit(value: str) -> None:
-    import limits  # here, as only services with a limit need it
-
-    try:
-        items = limits.parse_many(value)
-    except ValueError:
-        raise ValidationError("must be like 100/minute, or several of them with commas between") from None
-    if re.search(r"(/|per)\s*0+\s*[a-z]", value.lower()):  # the library takes `1/0 minute` for `1/minute`
-        raise ValidationError("names a period of 0: write 100/minute, or 100/5 minutes")
-    for item in items:
-        if not 1 <= item.amount <= _RATE_LIMIT_MOST:
-            raise ValidationError(
-                f"must allow from 1 to {_RATE_LIMIT_MOST:,} requests, not {item.amount}; unset is no limit"
-            )
-        if item.get_expiry() > _YEAR_S:
-            raise ValidationError("names a period of more than a year")
-    if len({item.get_expiry() for item in items}) < len(items):
-        raise ValidationError("limits one period twice, and only the lower limit could ever count")
-
-
-def _valid_rate_limit_storage(value: str) -> None:
-    """Checked here, as the `limits` library would fail in each worker, with a traceback."""
-    scheme, _, place = value.partition("://")
-    if scheme not in _RATE_LIMIT_STORAGES:
-        raise ValidationError("must be redis://host:port/db, rediss:// for TLS, or redis+unix:///path/to/socket")
-    try:
-        _ = urlsplit(value).port
-    except ValueError as error:
-        raise ValidationError(f"is not an address: {error}") from None
-    if scheme in ("redis", "rediss") and not _RATE_LIMIT_REDIS.fullmatch(place):
-        raise ValidationError("is not an address: write redis://host:port/db, where db is the database's number")
-    if scheme == "redis+unix" and not re.fullmatch(r"([^/\s]*@)?/[^/].*", place):
-        raise ValidationError("does not name a socket: write redis+unix:///path/to/socket")
-
-
-class OptionalDuration(Duration):
-    """A duration, or 0 for none."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        return 0 if value == "0" else super()._deserialize(value, attr, data, **kwargs)
-
-
-class Names(fields.Field[tuple[str, ...]]):
-    """Names of series with commas in between, each as requests have to write it; one given twice counts once."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        names = _split(value)
-        for name in names:
-            if not SERIES_NAME.fullmatch(name):
-                raise ValidationError(f"{name!r} is not the name of a series: it {SERIES_RULE}")
-        return names
-
-
-class Durations(fields.Field[tuple[str, ...]]):
-    """Durations with commas in between, kept as they are written; one given twice counts once."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        seen: dict[int, str] = {}
-        for text in (texts := _split(value)):
-            try:
-                duration_us = Duration().deserialize(text)
-            except ValidationError as error:
-                raise ValidationError([f"{text!r} {reason}" for reason in error.messages]) from None
-            if (other := seen.setdefault(duration_us, text)) != text:
-                raise ValidationError(f"contains one window twice, as {other} and as {text}")
-        return texts
-
-
-_ITEMS_MAX: Final = 1000
-
-
-def _split(value: object) -> tuple[str, ...]:
-    """The items between the commas, at least one, each once."""
-    items = tuple(dict.fromkeys(item.strip() for item in str(value).split(",") if item.strip()))
-    if not items:
-        raise ValidationError("contains nothing but commas: write a,b,c, or leave it unset")
-    if len(items) > _ITEMS_MAX:
-        raise ValidationError(f"takes at most {_ITEMS_MAX:,}, not {len(items):,}")
-    return items
-
-
 _METRICS_WINDOWS: Final = ("5m", "1h", "24h")
 
-
-class Origins(fields.Field[tuple[str, ...]]):
-    """Web origins with commas between them. Checked, as Flask-CORS would take anything unknown for a pattern."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        origins = _split(value)
-        for origin in origins:
-            if origin == "*":
-                continue
-            match = _ORIGIN.fullmatch(origin)
-            if match is None or int(match[2] or 1) not in range(1, 65_536):
-                raise ValidationError(
-                    f"{origin} is not an origin: write https://host or https://host:port, with no path"
-                )
-            if match[2] and int(match[2]) == {"http": 80, "https": 443}[match[1]]:
-                shorter = origin.rpartition(":")[0]
-                raise ValidationError(f"{origin} would never match: browsers leave the usual port out, write {shorter}")
-        return origins
-
+_PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
 
 _NO_OFF: Final = object()
 
@@ -292,14 +136,14 @@ class Settings:
         None,
         "most requests per API key, or per address: `100/minute`, or several with commas; unset or `off` is no limit",
         off=None,
-        validate=_valid_rate_limit,
+        validate=valid_rate_limit,
     )
     rate_limit_storage: str | None = _setting(
         fields.String,
         None,
         "where requests are counted: `redis://host:port/db`; unset is the journal's own Redis, or a file beside an "
         "SQLite journal",
-        validate=_valid_rate_limit_storage,
+        validate=valid_rate_limit_storage,
         shown=False,  # it may hold a password
     )
     trusted_proxies: int = _setting(

@@ -1,4 +1,4 @@
-"""What the workers count about themselves, in memory that all of them share, and how Prometheus reads it.
+"""What the workers count about themselves, in memory that all of them share, as families of Prometheus.
 
 Each worker adds to its own row of float64 cells; the worker that is scraped adds up the rows. So every worker answers
 with the same totals. A row belongs to a slot, not to a process: the worker that takes a dead one's slot goes on adding
@@ -19,12 +19,11 @@ from __future__ import annotations
 import mmap
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -32,12 +31,9 @@ from prometheus_client.core import (
     Metric,
     SummaryMetricFamily,
 )
-from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.registry import Collector
 
 from statsapi.clocks import Sample
 from statsapi.engine.placement import Placed
-from statsapi.engine.summary import Summary
 from statsapi.model import MINUTE_US
 from statsapi.routes import ROUTES
 
@@ -82,7 +78,8 @@ _CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the jour
 _BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
 _LOST: Final = _BROKEN + 1  # how many records, at least; since when; when that was noticed (µs since 1970, 0: never)
 _STEPS: Final = _LOST + 3  # of the clock, forward or back
-_CLOCK: Final = _STEPS + 1  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
+_UNLIMITED: Final = _STEPS + 1  # requests that no rate limit counted, as where they are counted is away
+_CLOCK: Final = _UNLIMITED + 1  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
 # The clock samples of the last minutes, one a minute, for the next worker, which has not seen the clock stand yet.
 _SAMPLES: Final = _CLOCK + 2
 _SAMPLES_KEPT: Final = 16
@@ -197,6 +194,11 @@ class Metrics:
         with self._lock:
             self._cells[_STEPS] += 1.0
 
+    def unlimited(self) -> None:
+        """A request passed that could not be counted against the rate limit."""
+        with self._lock:
+            self._cells[_UNLIMITED] += 1.0
+
     def clock(self, settled: bool, ahead_us: int) -> None:
         self._cells[_CLOCK] = 1.0 if settled else 2.0
         self._cells[_CLOCK + 1] = ahead_us / 1e6
@@ -282,19 +284,24 @@ class Metrics:
             "How often the clock jumped by more than a second, forward or back.",
             value=float(rows[:, _STEPS].max()),
         )
+        yield CounterMetricFamily(
+            "statsapi_rate_limit_uncounted",
+            "Requests that passed without being limited, as they could not be counted.",
+            value=float(cells[_UNLIMITED]),
+        )
         if (known := rows[:, _CLOCK] > 0).any():
-            yield _gauge(
+            yield gauge(
                 "statsapi_clock_settled",
                 "1 when the clock has stood for ten minutes on every worker; else things expire by what has stood.",
                 float((rows[known, _CLOCK] == 1.0).all()),
             )
-            yield _gauge(
+            yield gauge(
                 "statsapi_clock_step_seconds",
                 "How far the clock is ahead of the time that has stood, after a step forward.",
                 float(rows[known, _CLOCK + 1].max()),
             )
         if caught_up_s:
-            yield _gauge(
+            yield gauge(
                 "statsapi_view_lag_seconds",
                 "How long ago the view that is furthest behind was level with the journal (about 1 when idle).",
                 max(0.0, monotonic_us / 1e6 - caught_up_s),
@@ -314,72 +321,5 @@ def _counter(what: str, meaning: str, value: float) -> Metric:
     return CounterMetricFamily(f"statsapi_events_{what}", meaning, value=value)
 
 
-def _gauge(name: str, meaning: str, value: float) -> Metric:
+def gauge(name: str, meaning: str, value: float) -> Metric:
     return GaugeMetricFamily(name, meaning, value=value)
-
-
-class State(NamedTuple):
-    """What a caught-up view holds: the same on every worker. windows: (series, window as written, its summary)."""
-
-    events: int
-    events_bytes: int
-    rollup_bytes: int
-    series: int
-    journal_bytes: int
-    windows: list[tuple[str, str, Summary]]
-    clock_skew_us: int | None = None
-
-
-# Prometheus keeps the suffixes _count and _sum for histograms and summaries (`promtool check metrics`).
-_WINDOW_NAMES: Final = {"count": "events", "sum": "sum_of_values"}
-
-
-def _state_families(state: State | None) -> Iterator[Metric]:
-    yield _gauge(
-        "statsapi_view_ready",
-        "1 when this scrape has the store and the windows; 0 when the journal or the replay kept it from them.",
-        float(state is not None),
-    )
-    if state is None:
-        return
-    yield _gauge("statsapi_store_events", "Raw events held.", state.events)
-    yield _gauge("statsapi_store_bytes", "Memory that the raw events take in each worker.", state.events_bytes)
-    yield _gauge("statsapi_store_rollup_bytes", "Memory that the roll-ups take in each worker.", state.rollup_bytes)
-    yield _gauge("statsapi_store_series", "Series held.", state.series)
-    yield _gauge("statsapi_journal_size_bytes", "What the journal occupies, on disk or in Redis.", state.journal_bytes)
-    if state.clock_skew_us is not None:
-        yield _gauge(
-            "statsapi_clock_skew_seconds",
-            "This machine's clock less the one of the journal's server, which is the one that counts.",
-            state.clock_skew_us / 1e6,
-        )
-    for stat in ("count", "mean", "min", "max", "sum", "stddev"):
-        family = GaugeMetricFamily(
-            f"statsapi_window_{_WINDOW_NAMES.get(stat, stat)}",
-            f"The exact {stat} of the window that ends now; absent where there is none.",
-            labels=("series", "window"),
-        )
-        for series, window, summary in state.windows:
-            value = getattr(summary, stat)
-            if value is not None:  # no events, one for a stddev, or beyond float64: a gap, as NaN breaks sums
-                family.add_metric((series, window), value)
-        yield family
-
-
-class _Scrape(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-def expose(metrics: Metrics, state: State | None, monotonic_us: int, accept: str) -> tuple[bytes, str]:
-    """A scrape's body and its media type, in the form that `accept` asks for (text, or OpenMetrics)."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Scrape([*metrics.families(monotonic_us), *_state_families(state)]))
-    # The package's choose_encoder takes `version=x` for a number and fails of it.
-    if "application/openmetrics-text" in accept:
-        body: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
-        return body, openmetrics.CONTENT_TYPE_LATEST
-    return exposition.generate_latest(registry), exposition.CONTENT_TYPE_PLAIN_0_0_4

@@ -20,6 +20,7 @@ from limits.storage import Storage
 from limits.strategies import STRATEGIES, FixedWindowRateLimiter
 
 from statsapi.api import limit_storage  # noqa: F401 - so that the `limits` library knows sqlite+limits://
+from statsapi.api.incoming import service
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from statsapi.journal import engine_of
@@ -38,8 +39,8 @@ _UNCOUNTED: Final = WindowStats(0.0, 0)
 
 
 class _Lenient(FixedWindowRateLimiter):
-    """The library's fixed windows, with two changes. A request that cannot be counted passes, which is logged once. And
-    a request's window (how many are left, until when) is read once, when the request is counted.
+    """The library's fixed windows, with two changes. A request that cannot be counted passes; the first is logged, and
+    the metrics count all. A request's window (how many are left, until when) is read once, when the request is counted.
 
     Flask-Limiter's own means were refused. With `swallow_errors` every request asks a storage that is away and logs a
     traceback. With `in_memory_fallback` the requests under way do so too, and the storage may be tried again only after
@@ -54,6 +55,7 @@ class _Lenient(FixedWindowRateLimiter):
     def hit(self, item: RateLimitItem, *identifiers: str, cost: int = 1) -> bool:
         trial = self._try_at_s is not None
         if trial and not self._may_try():
+            service().metrics.unlimited()
             return True
         key = item.key_for(*identifiers)
         try:
@@ -62,6 +64,7 @@ class _Lenient(FixedWindowRateLimiter):
         except Exception as error:  # noqa: BLE001 - whatever it is: a limit protects the service, it must not stop it
             if self._is_news(time.monotonic() + RETRY_EVERY_S):
                 logger.error("Requests are not limited while they cannot be counted: %s", error)  # noqa: TRY400
+            service().metrics.unlimited()
             return True
         if trial and self._is_news(None):
             logger.warning("Requests can be counted again and are limited")

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Final
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from statsapi.api.cures import why_no_number
-from statsapi.config import Duration
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.model import SERIES_NAME as SERIES_NAME
 from statsapi.model import SERIES_RULE as SERIES_RULE
 from statsapi.service.reading import Position
+from statsapi.setting_kinds import Duration
 from statsapi.times import FromNow, parse_instant, parse_timestamp_us
 
 DEBUG_PAGE_MAX: Final = 10_000

@@ -100,7 +100,7 @@ def _check(given: argparse.Namespace) -> int:
         print("everything is what was written")
         return 0
     print(
-        f"{count:,} damaged: restore a backup, or save what is whole by `python -m statsapi journal salvage NEW`",
+        f"{count:,} damaged: restore a backup, or save what is whole with `statsapi journal salvage NEW`",
         file=sys.stderr,
     )
     return 1

@@ -14,7 +14,7 @@ from statsapi.config import Settings
 from statsapi.engine.answers import Statistics
 from statsapi.engine.store import Held, Store
 from statsapi.errors import InvalidRequest
-from statsapi.metrics import State
+from statsapi.exposition import State
 from statsapi.model import Percent, Retention, SeriesInfo, Span, TimestampsUs, Values
 from statsapi.naming.catalogue import Catalogue
 from statsapi.times import format_duration, format_timestamp, parse_duration_us

@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple
 from statsapi.config import Settings
 from statsapi.engine.placement import NONE
 from statsapi.errors import JournalUnavailable, ShuttingDown, StatsError
+from statsapi.exposition import expose
 from statsapi.journal import Decide, Journal, Proposal
-from statsapi.metrics import Metrics, expose
+from statsapi.metrics import Metrics
 from statsapi.model import MAX_TS_US, SECOND_US, Deletion, EventBatch, IdempotencyKey, Span
 from statsapi.naming.catalogue import Catalogue
 from statsapi.service.admission import Accepted, Admission, Recorded

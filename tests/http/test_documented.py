@@ -11,7 +11,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from statsapi import errors
-from statsapi.metrics import Metrics, State, expose
+from statsapi.exposition import State, expose
+from statsapi.metrics import Metrics
 from tests.calls import assert_problem, samples_of
 from tests.examples import read
 from tests.fakes import NOW, FakeClock

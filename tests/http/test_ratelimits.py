@@ -49,12 +49,13 @@ def test_addresses_are_told_apart_as_far_as_proxies_are_trusted(clock: FakeClock
 
 
 def test_without_counters_requests_pass(clock: FakeClock, tmp_path: Path) -> None:
-    """A storage that cannot be opened is said in the log; nobody is turned away for it."""
+    """A storage that cannot be opened is said in the log and the metrics; nobody is turned away for it."""
     settings = Settings(
         journal="memory://", rate_limit="1/minute", rate_limit_storage=f"sqlite+limits:///{tmp_path}/no/such/folder"
     )
     client = create_app(settings, clock_us=clock, background=False).test_client()
     assert [client.get("/").status_code for _ in range(3)] == [200, 200, 200]
+    assert "statsapi_rate_limit_uncounted_total 4.0" in client.get("/metrics").text
 
 
 class Failing(Storage):
