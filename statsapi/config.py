@@ -119,6 +119,13 @@ class Settings:
         least=1,
         most=100_000_000,
     )
+    max_query_series: int = _setting(
+        Number,
+        100_000,
+        "most series that one question may be about; a question that chooses more is refused (422)",
+        least=1,
+        most=100_000_000,
+    )
     max_events: int = _setting(
         Number,
         0,

@@ -66,6 +66,9 @@ ROUTES: Final = (
     ),
     Route("GET", "/events", "events.get_events", READ, "The raw events of a range as JSON pages, NDJSON or CSV"),
     Route("GET", "/statistics/timeline", "statistics.get_timeline", READ, "Statistics step by step, for charts"),
+    Route(
+        "GET", "/statistics/histogram", "statistics.get_histogram", READ, "How values are spread: how many in each bin"
+    ),
     Route("GET", "/series", "series.get_series", READ, "The series there are"),
     Route("DELETE", "/series/<path:name>", "series.delete_series", ADMIN, "Forget a series, or a range of it"),
     Route("GET", "/openapi.json", "openapi.get_description", OPEN, "The description of this API (OpenAPI 3.1)"),

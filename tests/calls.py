@@ -14,6 +14,7 @@ CALLS = [
     ("GET", "/events", "read"),
     ("GET", "/statistics", "read"),
     ("GET", "/statistics/timeline?window=1h&step=1m", "read"),
+    ("GET", "/statistics/histogram", "read"),
     ("GET", "/series", "read"),
     ("GET", "/metrics", "read"),
     ("DELETE", "/series/default", "admin"),

@@ -16,12 +16,13 @@ from werkzeug.exceptions import NotAcceptable
 
 from statsapi.api import decoding, notes, observing
 from statsapi.api.bodies import EVENT_MAX_BYTES, load_json, read_body, require_json
+from statsapi.api.choosing import selection_of
 from statsapi.api.incoming import ask, idempotency_key, json_reply, load_query, service
+from statsapi.api.questions import ExportQuery
 from statsapi.api.schemas import (
     BatchQuery,
     DebugQuery,
     EventSchema,
-    ExportQuery,
     RecordQuery,
     dump_cursor,
     span_edges,
@@ -152,25 +153,28 @@ def _line(answer: dict[str, Any]) -> bytes:
 
 
 def get_events() -> Response:
-    """The raw events of a range, of one series or all: streamed as CSV or NDJSON, or in pages as JSON.
+    """The raw events of a range, of chosen series or all: streamed as CSV or NDJSON, or in pages as JSON.
 
     A stream is a snapshot: what is recorded after the request began is not in it. Events of a series are in order of
     time, then of arrival; series by name.
     """
     query = load_query(_EXPORT_QUERY)
+    selection = selection_of(query)
     form = query.get("format") or _accepted_form()
     reading = ask()
     span = reading.raw_span(*span_edges(query, reading.now_us))
-    series, cursor = query["series"], query.get("cursor")
+    cursor = query.get("cursor")
     if form == "json":
-        if cursor and series not in (None, cursor.series):
-            raise ValidationError({"cursor": [f"goes on in series {cursor.series}, which is not the one asked for"]})
-        page = reading.page(series, span, query.get("limit", 1000), cursor)
+        if cursor and not selection.matches(cursor.series):
+            raise ValidationError(
+                {"cursor": [f"goes on in series {cursor.series}, which is not one of those asked for"]}
+            )
+        page = reading.page(selection, span, query.get("limit", 1000), cursor)
         return Response(_line(_dump_page(page)), mimetype="application/json", headers={"Vary": "Accept"})
     if paged := [name for name in ("limit", "cursor") if name in query]:
         raise ValidationError({name: [f"is for pages of JSON; {form} comes as one stream"] for name in paged})
     mimetype = next(media_type for media_type, name in _MEDIA_TYPES.items() if name == form)
-    return Response(_stream(reading.stream(series, span), form), mimetype=mimetype, headers={"Vary": "Accept"})
+    return Response(_stream(reading.stream(selection, span), form), mimetype=mimetype, headers={"Vary": "Accept"})
 
 
 def _accepted_form() -> str:

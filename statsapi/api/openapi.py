@@ -20,9 +20,10 @@ from flask import Blueprint, Response
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
-from statsapi.api import decoding, notes, problems, schemas
+from statsapi.api import decoding, notes, problems, questions, schemas
+from statsapi.api.figures import NAMES
 from statsapi.api.incoming import STALE_WARNING, service
-from statsapi.api.schemas import STATS, StrictSchema
+from statsapi.api.schemas import StrictSchema
 from statsapi.routes import OPEN, Route, served
 from statsapi.times import format_timestamp
 
@@ -83,13 +84,19 @@ def _object(*, optional: tuple[str, ...] = (), example: Json | None = None, **pr
     return found if example is None else found | {"examples": [example]}
 
 
+def _statistics(**more: Json) -> Json:
+    """Any of the statistics, and percentiles by the words that stats= has for them, with what is told beside these."""
+    found = _object(optional=(*more, *_STATISTICS), **more, **_STATISTICS)
+    return found | {"patternProperties": {r"^p[0-9.]+$": _NUMBER}}
+
+
 def _list_of(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
 _STATISTICS: Final[Json] = {
     "count": _COUNT,
-    **{name: _NUMBER for name in STATS if name != "count"},
+    **{word: _NUMBER for word in NAMES if word != "count"},
     "percentiles": {
         "type": "object",
         "additionalProperties": _NUMBER,
@@ -115,8 +122,47 @@ _SPAN: Final[Json] = {
     "from": _MOMENT,
     "to": {"type": ["string", "null"], "format": "date-time", "description": "null: no upper end, as of a window"},
 }
-_STEP_STATISTICS: Final = _object(optional=tuple(_STATISTICS), **_SPAN, **_STATISTICS)
-_SPAN_STATISTICS: Final[Json] = {"resolution": _RESOLUTION, **_STATISTICS}
+_STEP_STATISTICS: Final = _statistics(**_SPAN) | {"required": list(_SPAN)}
+_CHANGE: Final[Json] = {
+    "type": ["object", "null"],
+    "additionalProperties": {"anyOf": [_NUMBER, {"type": "object", "additionalProperties": _NUMBER}]},
+    "description": "how much larger than the previous, as a part of its size; null where that is not defined",
+}
+_PREVIOUS: Final = _statistics(**_SPAN, resolution=_RESOLUTION) | {
+    "type": ["object", "null"],
+    "description": "what `compare` asks for; null where it reaches past what is kept (`reasons`)",
+}
+_SPAN_STATISTICS: Final[Json] = {**_SPAN, "resolution": _RESOLUTION, "previous": _PREVIOUS, "change": _CHANGE}
+_MATCHED: Final[Json] = _COUNT | {"description": "how many series the answer is about"}
+_KEY: Final[Json] = {
+    "series": _NAME,
+    "tag": {
+        "type": "object",
+        "additionalProperties": {"type": ["string", "null"]},
+        "description": "the tag and its value; null: those without that tag",
+    },
+}
+
+
+def _grouped(**shown: Json) -> Json:
+    """What `by` adds to an answer: `shown` for each group."""
+    group = _object(optional=("series", "tag", *shown), **_KEY, **shown)
+    group["patternProperties"] = {r"^p[0-9.]+$": _NUMBER}
+    return {"groups": _list_of(group), "groups_total": _COUNT | {"description": "also of those not shown"}}
+
+
+_WINDOWS: Final = _list_of(_statistics(**_SPAN_STATISTICS))
+_BINS: Final[Json] = {
+    "count": _COUNT,
+    "min": _NUMBER,
+    "max": _NUMBER,
+    "edges": _list_of({"type": "number"}) | {"description": "one more than counts; a bin holds its lower edge"},
+    "counts": _list_of(_COUNT),
+    "below": _COUNT,
+    "above": _COUNT,
+    "method": {"const": "ddsketch", "description": "the edges are those of a sketch: part of the span is rolled up"},
+    "reasons": {"type": "object", "additionalProperties": {"type": "string"}},
+}
 _FAULTS: Final = _list_of(
     _object(optional=("index", "line"), index=_COUNT, line=_COUNT, field={"type": "string"}, reason={"type": "string"})
 )
@@ -182,19 +228,36 @@ _SCHEMAS: Final[dict[str, Json]] = {
         },
     ),
     "Statistics": {
-        "description": "Four keys, or those asked for; with series and span where a span was given; or several spans.",
+        "description": "Four keys, or those asked for; with series and span where a span was given; spans; groups.",
         "examples": [{"count": 4, "min": 1.0, "max": 42.5, "mean": 12.3}],
         "anyOf": [
-            _object(optional=tuple(_STATISTICS), **_STATISTICS),
-            _object(optional=tuple(_SPAN_STATISTICS), series=_NAME, **_SPAN, **_SPAN_STATISTICS),
-            _object(
+            _statistics(),
+            _statistics(
                 series=_NAME,
-                windows=_list_of(_object(optional=tuple(_SPAN_STATISTICS), **_SPAN, **_SPAN_STATISTICS)),
+                matched=_MATCHED,
+                **_SPAN_STATISTICS,
+                windows=_WINDOWS,
+                **_grouped(**_SPAN_STATISTICS, **_STATISTICS, windows=_WINDOWS),
             ),
         ],
     },
     "Timeline": _object(
-        optional=("resolution",), series=_NAME, **_SPAN, resolution=_RESOLUTION, steps=_list_of(_STEP_STATISTICS)
+        optional=("series", "matched", "resolution", "groups", "groups_total"),
+        series=_NAME,
+        matched=_MATCHED,
+        **_SPAN,
+        resolution=_RESOLUTION,
+        steps=_list_of(_STEP_STATISTICS),
+        **_grouped(steps=_list_of(_STEP_STATISTICS)),
+    ),
+    "Histogram": _object(
+        optional=("series", "matched", "resolution", "method", "reasons", "groups", "groups_total"),
+        series=_NAME,
+        matched=_MATCHED,
+        **_SPAN,
+        resolution=_RESOLUTION,
+        **_BINS,
+        **_grouped(**_BINS),
     ),
     "Series": _object(
         series=_list_of(
@@ -332,6 +395,7 @@ def _operations(converter: Any) -> dict[str, _Operation]:
     recording = (_IDEMPOTENCY_KEY, _CONTENT_ENCODING)
     recorded = (*_WITH_BODY, 507)
     streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "")
+    table = _text(decoding.CSV_TYPE, "")
     by_accept: Json = {"Vary": {"schema": {"const": "Accept"}}}
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
     name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(schemas.SeriesName())}
@@ -351,14 +415,23 @@ def _operations(converter: Any) -> dict[str, _Operation]:
         ),
         "events.get_events": _Operation(
             _answers("Events", "A page of them, or all.", 406, more=streams, headers=by_accept | _STALE),
-            schemas.ExportQuery,
+            questions.ExportQuery,
         ),
         "statistics.get_statistics": _Operation(
-            _answers("Statistics", "Everything acknowledged before the request is in it.", headers=_STALE),
-            schemas.StatisticsQuery,
+            _answers(
+                "Statistics",
+                "Everything acknowledged before the request is in it.",
+                more=table,
+                headers=by_accept | _STALE,
+            ),
+            questions.StatisticsQuery,
         ),
         "statistics.get_timeline": _Operation(
-            _answers("Timeline", "Empty steps included.", headers=_STALE), schemas.TimelineQuery
+            _answers("Timeline", "Empty steps included.", more=table, headers=by_accept | _STALE),
+            questions.TimelineQuery,
+        ),
+        "statistics.get_histogram": _Operation(
+            _answers("Histogram", "Counts and edges.", more=table, headers=by_accept | _STALE), questions.HistogramQuery
         ),
         "series.get_series": _Operation(_answers("Series", "By name.", headers=_STALE), schemas.SeriesQuery),
         "series.delete_series": _Operation(

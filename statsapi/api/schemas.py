@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import base64
 import re
-from fractions import Fraction
 from typing import Any, ClassVar, Final
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from statsapi.api.cures import why_no_number
+from statsapi.api.figures import NAMES, STATS, Figure, parse_figures, parse_percent
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.model import SERIES_NAME as SERIES_NAME
 from statsapi.model import SERIES_RULE as SERIES_RULE
+from statsapi.naming.names import NAME_MAX
 from statsapi.service.reading import Position
 from statsapi.setting_kinds import Duration
 from statsapi.times import FromNow, parse_instant, parse_timestamp_us
@@ -27,8 +28,7 @@ EXPORT_PAGE_MAX: Final = 10_000
 WINDOWS_MAX: Final = 20
 PERCENTILES_MAX: Final = 100
 
-STATS: Final = ("count", "min", "max", "mean", "sum", "variance", "stddev", "first", "last", "rate")
-SEED_STATS: Final = STATS[:4]
+REPEATED_MAX: Final = 1000
 
 
 class Timestamp(fields.Field[int]):
@@ -109,39 +109,57 @@ class CommaSeparated(fields.Field[list[Any]]):
         return loaded
 
 
-class Stats(CommaSeparated):
-    """Names of statistics, or `all`; deserializes to a list in the order of the answer."""
+class Repeated(fields.Field[tuple[Any, ...]]):
+    """A parameter that may be given more than once: each value through `inner`, at most `most` of them.
+
+    Names and patterns hold commas, so that a list of them cannot be written with these.
+    """
+
+    def __init__(
+        self, inner: fields.Field[Any], most: int = REPEATED_MAX, *, description: str, required: bool = False
+    ) -> None:
+        described = {"description": description} if description else {}
+        super().__init__(required=required, metadata=described)
+        self.inner = inner
+        self.most = most
+        item: dict[str, Any] = getattr(inner, "json_schema", {})
+        self.json_schema = {"type": "array", "items": {"type": "string"} | item, "minItems": 1, "maxItems": most}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[Any, ...]:
+        values = value if isinstance(value, list) else [value]
+        if len(values) > self.most:
+            raise ValidationError(f"may be given {self.most} times, not {len(values)}")
+        return tuple(self.inner.deserialize(each) for each in values)
+
+
+_WORDS: Final = f"({'|'.join(NAMES)}|p100(\\.0{{0,30}})?|p[0-9]{{1,2}}(\\.[0-9]{{0,30}})?|p\\.[0-9]{{1,30}})"
+
+
+class Stats(fields.Field[list[Figure]]):
+    """Names of statistics, or `all`; deserializes to figures in the order of the answer."""
 
     json_schema: ClassVar = {
         "type": "string",
-        "pattern": f"^(all|({'|'.join(STATS)})(,({'|'.join(STATS)}))*)$",
-        "description": f"some of {', '.join(STATS)}, with commas between; or all",
+        "pattern": f"^(all|{_WORDS}(,{_WORDS})*)$",
+        "description": f"some of {', '.join(NAMES)}, p95, p99.9, …, with commas between; or all, which is "
+        f"{', '.join(STATS)}",
     }
 
-    def __init__(self) -> None:
-        rule = validate.OneOf(STATS, error=f"is not one of {', '.join(STATS)}; stats=all gives all of them")
-        super().__init__(fields.String(validate=rule), len(STATS))
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[str]:
-        if value == "all":
-            return list(STATS)
-        asked = super()._deserialize(value, attr, data, **kwargs)
-        return [name for name in STATS if name in asked]
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Figure]:
+        try:
+            return parse_figures(str(value))
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class Percentile(fields.Field[tuple[str, Percent]]):
-    """A percentile as it was written, which is its name in the answer, and the number from 0 to 100 that it names.
-
-    That is a fraction: the float next to 99.9 is another number, and has another rank.
-    """
+    """A percentile as it was written, which is its name in the answer, and the number from 0 to 100 that it names."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, Percent]:
-        whole, _, decimals = value.partition(".")
-        if re.fullmatch(r"\d{1,3}(\.\d{0,30})?|\.\d{1,30}", value, re.ASCII):
-            number, unit = int(whole + decimals), 10 ** len(decimals)
-            if number <= 100 * unit:
-                return value, Fraction(number, unit) if number % unit else number // unit
-        raise ValidationError("must be a number from 0 to 100, such as 99.9")
+        try:
+            return value, parse_percent(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class FiniteFloat(fields.Float):
@@ -192,13 +210,13 @@ class Cursor(fields.Field[Position | None]):
             return None
         position: Position | None = None
         try:
-            ts_us, shown, series = base64.b64decode(value, altchars=b"-_", validate=True).decode().split(" ")
+            ts_us, shown, series = base64.b64decode(value, altchars=b"-_", validate=True).decode().split(" ", 2)
             position = Position(series, int(ts_us), int(shown))
         except ValueError:  # binascii.Error is one
             pass
         if (
             position is None
-            or not SERIES_NAME.match(position.series)
+            or not 0 < len(position.series) <= NAME_MAX
             or not MIN_TS_US <= position.ts_us <= MAX_TS_US
             or not 0 <= position.shown < 2**53
         ):
@@ -224,6 +242,7 @@ class StrictSchema(Schema):
             "unknown": f"is not known here; known are: {known}",
             "type": f"must be a JSON object with the fields: {known}",
         }
+        self.repeated = frozenset(name for name, field in self.fields.items() if isinstance(field, Repeated))
         # What an empty input loads to; None where a field is required. Copy it, never change it.
         self.defaults = None if any(field.required for field in self.fields.values()) else self.load({})
 
@@ -287,10 +306,9 @@ def span_edges(query: dict[str, Any], now_us: int) -> tuple[int | None, int | No
     return start_us, end_us
 
 
-class RangeQuery(SpanQuery):
-    """A question about one series, over a window or an explicit range."""
+class WindowQuery(SpanQuery):
+    """A window or an explicit range."""
 
-    series = QuerySeriesName()
     window = Duration()
 
     @validates_schema
@@ -307,13 +325,19 @@ class RangeQuery(SpanQuery):
             raise ValidationError(faults)
 
 
-class StatisticsQuery(RangeQuery):
+class PlainStatisticsQuery(WindowQuery):
+    """Of one series, which nearly every question is about; `questions.py` has the others."""
+
+    series = QuerySeriesName()
     windows = CommaSeparated(Duration(), WINDOWS_MAX)
     stats = Stats()
     percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
 
 
-class TimelineQuery(RangeQuery):
+class PlainTimelineQuery(WindowQuery):
+    """As PlainStatisticsQuery."""
+
+    series = QuerySeriesName()
     step = Duration(required=True, error_messages={"required": "is missing; give a duration such as 1m"})
     stats = Stats()
     percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
@@ -337,10 +361,3 @@ class SeriesQuery(StrictSchema):
 
 class DeleteQuery(SpanQuery):
     pass
-
-
-class ExportQuery(SpanQuery):
-    series = QuerySeriesName(load_default=None)
-    format = fields.String(validate=validate.OneOf(("json", "ndjson", "csv")))
-    limit = fields.Integer(validate=validate.Range(min=1, max=EXPORT_PAGE_MAX))
-    cursor = Cursor()

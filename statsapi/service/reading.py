@@ -6,21 +6,44 @@ back it may reach, how finely it may cut. What is kept, and how it adds up, is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from statsapi.config import Settings
+from statsapi.engine import groups
 from statsapi.engine.answers import Statistics
+from statsapi.engine.groups import Grouping
+from statsapi.engine.histogram import Bins, Histogram
 from statsapi.engine.store import Held, Store
+from statsapi.engine.union import Question
+from statsapi.engine.union import Spans as SpansQuestion
+from statsapi.engine.union_both import Both
+from statsapi.engine.union_steps import Steps as StepsQuestion
 from statsapi.errors import InvalidRequest
 from statsapi.exposition import State
 from statsapi.model import Percent, Retention, SeriesInfo, Span, TimestampsUs, Values
 from statsapi.naming.catalogue import Catalogue
+from statsapi.naming.patterns import Selection
 from statsapi.times import format_duration, format_timestamp, parse_duration_us
 
 STEPS_MAX: Final = 5_000
 STEP_PERCENTILES_MAX: Final = 50_000
+
+# Over several series: spans or steps times series, which is what a question holds while it is answered (300 bytes
+# each); and of all groups that are shown, the numbers of percentiles, and of spans or steps (5 µs each).
+PARTS_MAX: Final = 1_000_000
+GROUP_PERCENTILES_MAX: Final = 1_000_000
+GROUP_ROWS_MAX: Final = 200_000
+
+EVERY_SERIES: Final = Selection()
+
+PREVIOUS: Final = 0
+"""`compare` with the span of equal length before."""
+
+AnswerT = TypeVar("AnswerT")
+OtherT = TypeVar("OtherT")
 
 
 class Position(NamedTuple):
@@ -32,11 +55,16 @@ class Position(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The statistics of a span. Its edges, where they lie before the raw events, are multiples of `resolution_us`."""
+    """The statistics of a span. Its edges, where they lie before the raw events, are multiples of `resolution_us`.
+
+    previous: of the span that it is compared with; where there is none although it was asked for, `missing` says why.
+    """
 
     span: Span
     resolution_us: int
     statistics: Statistics
+    previous: Answer | None = None
+    missing: str = ""
 
 
 class Steps(NamedTuple):
@@ -47,11 +75,207 @@ class Steps(NamedTuple):
     steps: list[tuple[Span, Statistics]]
 
 
+class ManySteps(NamedTuple):
+    """As `Steps`, over several series and in groups of them: spans[i] is that of each list's item i."""
+
+    span: Span
+    resolution_us: int
+    spans: list[Span]
+    answer: groups.Answer[list[Statistics]]
+
+
+class ManyBins(NamedTuple):
+    """How values are spread over a span."""
+
+    span: Span
+    resolution_us: int
+    answer: groups.Answer[Bins]
+
+
+class Groups(NamedTuple):
+    """Which groups are shown beside the total, and what their order looks at, beyond summaries: those percentiles, and
+    with `ends` the first and last event.
+    """
+
+    grouping: Grouping
+    percents: tuple[Percent, ...] = ()
+    ends: bool = False
+
+
 class Page(NamedTuple):
     """Events by series, then time, then arrival: (series, ts_us, value). `next` is None at the end."""
 
     events: list[tuple[str, int, float]]
     next: Position | None
+
+
+class _Chooser(NamedTuple):
+    """Chooses the series of a question, those also that are named and not held. check: refuses too many."""
+
+    selection: Selection
+    catalogue: Catalogue
+    check: Callable[[int], None]
+
+    def matches(self, name: str) -> bool:
+        return self.selection.matches(name)
+
+    def chosen(self, held: Sequence[str]) -> Sequence[str]:
+        names: Sequence[str] = self.catalogue.chosen(held, self.selection)
+        if self.selection.names:
+            named = {name for name in self.selection.names if self.selection.matches(name)}
+            if not named.issubset(names):
+                names = sorted(named.union(names))
+        self.check(len(names))
+        return names
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """What a reading answers about the union of several series, and about groups of them.
+
+    Each method is answered from one instant (engine/groups.py), as if all the events were of one series. Raises
+    InvalidRequest where more series are chosen than STATSAPI_MAX_QUERY_SERIES, or where these make too much to hold.
+    """
+
+    _reading: Reading
+    _settings: Settings
+    _selection: Selection
+
+    def statistics(
+        self,
+        windows_us: Sequence[int] = (),
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        percentiles: Sequence[Percent] = (),
+        ends: bool = False,
+        field: str = "window",
+        compare_us: int | None = None,
+        by: Groups | None = None,
+    ) -> groups.Answer[list[Answer]]:
+        """As `Reading.statistics`. With `compare_us` (or PREVIOUS) each span is compared with an earlier one.
+
+        What `by` looks at is part of what is asked, in that order.
+        """
+        reading = self._reading
+        spans = reading.spans(windows_us, start_us, end_us, field=field)
+        earlier = [(None, "")] * len(spans) if compare_us is None else reading.compared(spans, compare_us)
+        asked = [*spans, *(span for span, _ in earlier if span is not None)]
+        resolutions_us = [reading.store.resolution_us(span.start_us, reading.now_us) for span in asked]
+        question = SpansQuestion(tuple(asked), tuple(percentiles), ends)
+
+        def dump(found: list[Statistics]) -> list[Answer]:
+            answers = [Answer(*each) for each in zip(asked, resolutions_us, found, strict=True)]
+            if compare_us is None:
+                return answers
+            rest = iter(answers[len(spans) :])
+            return [
+                answer._replace(previous=next(rest) if span else None, missing=why)
+                for answer, (span, why) in zip(answers, earlier, strict=False)
+            ]
+
+        answer = self._ask(question, len(asked), len(percentiles), "windows", by)
+        return _map(dump, answer)
+
+    def steps(
+        self,
+        step_us: int,
+        window_us: int | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        percentiles: Sequence[Percent] = (),
+        ends: bool = False,
+        by: Groups | None = None,
+    ) -> ManySteps:
+        """As `Reading.steps`. Groups are put in order by the statistics of the whole span."""
+        reading = self._reading
+        span, resolution_us, spans = reading.cut(step_us, window_us, start_us, end_us, len(percentiles))
+        steps = StepsQuestion(span, step_us, len(spans), tuple(percentiles), ends)
+        answer = self._ask_in_order(span, steps, len(spans), len(percentiles), "step", by)
+        return ManySteps(span, resolution_us, spans, answer)
+
+    def histogram(
+        self,
+        window_us: int | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        bins: int = 20,
+        edges: Sequence[float] = (),
+        log: bool = False,
+        by: Groups | None = None,
+    ) -> ManyBins:
+        """How the values of a window or range are spread. InvalidRequest for `log` with values that have none."""
+        reading = self._reading
+        (span,) = reading.spans([] if window_us is None else [window_us], start_us, end_us)
+        histogram = Histogram(span, bins, tuple(edges), log)
+        try:
+            answer = self._ask_in_order(span, histogram, 1, max(bins, len(edges)), "limit", by)
+        except ValueError as error:
+            raise InvalidRequest([{"field": "scale", "reason": str(error)}]) from None
+        resolution_us = reading.store.resolution_us(span.start_us, reading.now_us)
+        return ManyBins(span, resolution_us, answer)
+
+    def _ask_in_order(
+        self,
+        span: Span,
+        question: Question[Any, AnswerT],
+        n_parts: int,
+        n_percentiles: int,
+        field: str,
+        by: Groups | None,
+    ) -> groups.Answer[AnswerT]:
+        """Groups in order of their statistics over the whole span, which the question itself need not know."""
+        if by is None or by.grouping.value is None:
+            return self._ask(question, n_parts, n_percentiles, field, by)
+        both = Both(SpansQuestion((span,), by.percents, by.ends), question)
+        return _map(lambda found: found[1], self._ask(both, n_parts, n_percentiles, field, by))
+
+    def _ask(
+        self,
+        question: Question[Any, AnswerT],
+        n_parts: int,
+        n_percentiles: int,
+        field: str,
+        by: Groups | None,
+    ) -> groups.Answer[AnswerT]:
+        grouping = None if by is None else by.grouping
+
+        def check(n_series: int) -> None:
+            most = self._settings.max_query_series
+            if n_series > most:
+                chosen_by = "match" if self._selection.globs else "where" if self._selection.where else "series"
+                reason = (
+                    f"chooses {n_series:,} series, and one question may be about {most:,} (STATSAPI_MAX_QUERY_SERIES): "
+                    "narrow it with match or where"
+                )
+                raise InvalidRequest([{"field": chosen_by, "reason": reason}])
+            if n_series * n_parts > PARTS_MAX:
+                reason = (
+                    f"makes {n_parts:,} spans of each of {n_series:,} series; at most {PARTS_MAX:,} in all are answered"
+                )
+                raise InvalidRequest([{"field": field, "reason": reason}])
+            shown = min(n_series, grouping.limit) if grouping else 0
+            if shown * n_parts > GROUP_ROWS_MAX:
+                rows = f"up to {shown * n_parts:,} spans in {shown:,} groups"
+                reason = f"shows {rows}; at most {GROUP_ROWS_MAX:,} are answered"
+                raise InvalidRequest([{"field": "limit", "reason": reason}])
+            if shown * n_parts * n_percentiles > GROUP_PERCENTILES_MAX:
+                reason = (
+                    f"shows up to {shown * n_parts * n_percentiles:,} percentiles or bins in {shown:,} groups; at most "
+                    f"{GROUP_PERCENTILES_MAX:,} are answered"
+                )
+                raise InvalidRequest([{"field": "limit", "reason": reason}])
+
+        chooser = _Chooser(self._selection, self._reading.catalogue, check)
+        return groups.ask(self._reading.store, chooser, question, self._reading.now_us, grouping)
+
+
+def _map(change: Callable[[AnswerT], OtherT], answer: groups.Answer[AnswerT]) -> groups.Answer[OtherT]:
+    """With what it says of the series in another form."""
+    shown = [groups.Group(key, series, change(found)) for key, series, found in answer.groups]
+    return groups.Answer(answer.matched, change(answer.total), shown, answer.groups_total)
 
 
 class Reading:
@@ -165,6 +389,14 @@ class Reading:
 
         InvalidRequest for steps that roll-ups cannot be cut into, and for more of them than are answered.
         """
+        span, resolution_us, spans = self.cut(step_us, window_us, start_us, end_us, len(percentiles))
+        answers = self.store.steps(series, span, step_us, len(spans), self.now_us, percentiles, ends=ends)
+        return Steps(span, resolution_us, list(zip(spans, answers, strict=True)))
+
+    def cut(
+        self, step_us: int, window_us: int | None, start_us: int | None, end_us: int | None, n_percentiles: int
+    ) -> tuple[Span, int, list[Span]]:
+        """The span of a timeline, how far apart its edges may be, and its steps. Raises as `steps` does."""
         (span,) = self.spans([] if window_us is None else [window_us], start_us, end_us)
         resolution_us = self.store.resolution_us(span.start_us, self.now_us)
         if step_us % resolution_us:
@@ -176,13 +408,36 @@ class Reading:
         if n_steps > STEPS_MAX:
             reason = f"makes {n_steps} steps of this span; at most {STEPS_MAX} are answered"
             raise InvalidRequest([{"field": "step", "reason": reason}])
-        if n_steps * len(percentiles) > STEP_PERCENTILES_MAX:
-            reason = f"makes {n_steps * len(percentiles)} of these steps; at most {STEP_PERCENTILES_MAX} are answered"
+        if n_steps * n_percentiles > STEP_PERCENTILES_MAX:
+            reason = f"makes {n_steps * n_percentiles} of these steps; at most {STEP_PERCENTILES_MAX} are answered"
             raise InvalidRequest([{"field": "percentiles", "reason": reason}])
-        answers = self.store.steps(series, span, step_us, n_steps, self.now_us, percentiles, ends=ends)
         edges_us = [span.start_us + step_us * i for i in range(n_steps)]
         spans = [*(Span(*edges) for edges in pairwise(edges_us)), Span(edges_us[-1], span.end_us)]
-        return Steps(span, resolution_us, list(zip(spans, answers, strict=True)))
+        return span, resolution_us, spans
+
+    def over(self, selection: Selection) -> Over:
+        """Questions about all series that it chooses, answered as one. Of a single series `statistics` is cheaper."""
+        return Over(self, self._settings, selection)
+
+    def compared(self, spans: Sequence[Span], compare_us: int) -> list[tuple[Span | None, str]]:
+        """With which span each of these `spans` is compared, or why with none.
+
+        PREVIOUS is the span of equal length before; else it is the same span that long ago, and what has no upper end
+        then ended at that long before now.
+        """
+        found: list[tuple[Span | None, str]] = []
+        from_us = self.store.retention.from_us(self.now_us)
+        for span in spans:
+            end_us = self.now_us if span.end_us is None else span.end_us
+            length_us = end_us - span.start_us
+            by_us = length_us if compare_us == PREVIOUS else compare_us
+            if length_us <= 0:
+                found.append((None, "this span has no length as of now"))
+            elif span.start_us - by_us < from_us:
+                found.append((None, self._past_what_is_kept(from_us)))
+            else:
+                found.append((self._between_rollups(Span(span.start_us - by_us, end_us - by_us)), ""))
+        return found
 
     # -- series and events
 
@@ -190,14 +445,13 @@ class Reading:
         """The first `limit` series by name after `after`. See `Store.series_page`."""
         return self.store.series_page(prefix, after, limit, self.now_us, raw_only=raw_only)
 
-    def page(self, series: str | None, span: Span, limit: int, position: Position | None) -> Page:
-        """The first `limit` raw events of a `raw_span` from that position on, of one series or all.
+    def page(self, selection: Selection, span: Span, limit: int, position: Position | None) -> Page:
+        """The first `limit` raw events of a `raw_span` from that position on, of the chosen series.
 
         An event that comes late into what was shown before the position is not met again.
         """
-        names = [series] if series is not None else self.store.series_names(position.series if position else "")
         rows: list[tuple[str, int, float]] = []
-        for name in names:
+        for name in self._raw_names(selection, position.series if position else ""):
             here = position if position and name == position.series and position.ts_us >= span.start_us else None
             pieces = self.store.snapshot([name], Span(here.ts_us, span.end_us) if here else span)
             events = (
@@ -218,9 +472,18 @@ class Reading:
             shown += position.shown
         return Page(rows, Position(name, ts_us, shown))
 
-    def stream(self, series: str | None, span: Span) -> list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]]:
+    def stream(self, selection: Selection, span: Span) -> list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]]:
         """All raw events of a `raw_span`, by series: a snapshot, to be walked at leisure. See `Store.snapshot`."""
-        return self.store.snapshot(self.store.series_names() if series is None else [series], span)
+        return self.store.snapshot(list(self._raw_names(selection)), span)
+
+    def _raw_names(self, selection: Selection, from_name: str = "") -> Iterator[str]:
+        """Those of the chosen series that hold raw events, from that name on, sorted. A page seldom needs them all."""
+        if selection.is_one_name():
+            yield from selection.names
+            return
+        held = self.store.series_names(from_name)
+        for names in selection.among(held) if selection != EVERY_SERIES else [held]:
+            yield from names
 
     def held(self, series: str, limit: int, *, late_only: bool = False) -> Held:
         """The newest raw events and the late arrivals remembered. See `Store.held`."""

@@ -237,7 +237,9 @@ def test_beyond_float64_says_why(client: FlaskClient) -> None:
         ("start=2025-11-21T07:00:00Z&end=2025-11-21T06:59:59Z", "end"),
         ("start=2025-11-20T07:39:59Z", "start"),
         ("start=yesterday", "start"),
-        ("stats=median", "stats"),
+        ("stats=mode", "stats"),
+        ("stats=p101", "stats"),
+        ("stats=mean,avg", "stats"),
         ("stats=count,count", "stats"),
         ("percentiles=101", "percentiles"),
         ("percentiles=-1", "percentiles"),
@@ -471,7 +473,9 @@ def test_export_by_accept(client: FlaskClient) -> None:
         assert (response.mimetype, response.headers["Vary"]) == (mimetype, "Accept")
 
 
-@pytest.mark.parametrize("position", ["0 -1 a", "0 9999999999999999999 a", f"{10**26} 0 a", "0 0 ..", "0 0", "x 0 a"])
+@pytest.mark.parametrize(
+    "position", ["0 -1 a", "0 9999999999999999999 a", f"{10**26} 0 a", "0 0 ", f"0 0 {'a' * 201}", "0 0", "x 0 a"]
+)
 def test_a_cursor_that_was_never_given_is_refused(client: FlaskClient, position: str) -> None:
     """Whatever a cursor holds, it is a 422, never a 500."""
     cursor = base64.urlsafe_b64encode(position.encode()).decode()

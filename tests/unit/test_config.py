@@ -126,6 +126,7 @@ SILLY = {
     "MAX_BODY_BYTES": [*NO_NUMBERS, "0", "1023", str(2**30 + 1)],
     "MAX_BATCH_EVENTS": [*NO_NUMBERS, "0", "10000001"],
     "MAX_SERIES": [*NO_NUMBERS, "0", "100000001"],
+    "MAX_QUERY_SERIES": [*NO_NUMBERS, "0", "100000001"],
     "MAX_EVENTS": [*NO_NUMBERS, "1000000000001"],
     "WINDOW": [*NO_DURATIONS, "0", "2h"],  # longer than the retention
     "RETENTION": [*NO_DURATIONS, "0", "59m"],

@@ -1,0 +1,193 @@
+"""Which series a question is about, and in which groups: series=, match=, where=, by=, order=, limit=.
+
+A question with one `series=` (or none) and nothing else of this is about one series. It is answered as ever, by the
+shortest way, and its answer names the series. Every other one is about the union of those it chooses, and its answer
+says how many of them there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final, NamedTuple
+
+from marshmallow import ValidationError, fields, validate, validates_schema
+
+from statsapi.api import figures
+from statsapi.api.figures import Figure, parse_figure
+from statsapi.api.schemas import QuerySeriesName, Repeated, StrictSchema
+from statsapi.engine.answers import Statistics
+from statsapi.engine.groups import Grouping
+from statsapi.errors import echo
+from statsapi.model import DEFAULT_SERIES, Percent, Span
+from statsapi.naming.names import canonical_key, tag_value
+from statsapi.naming.patterns import PATTERN_MAX, Glob, Selection, Where
+from statsapi.service.reading import Groups
+
+GROUPS_MAX: Final = 10_000
+GROUPS_SHOWN: Final = 100
+
+# Each name is held against each pattern: 50 of them and 100,000 names take a second or two.
+PATTERNS_MAX: Final = 50
+
+BY_SERIES: Final = "series"
+
+
+class Pattern(fields.Field[Glob]):
+    json_schema: ClassVar = {"type": "string", "minLength": 1, "maxLength": PATTERN_MAX}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Glob:
+        try:
+            return Glob(str(value))
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+class TagPattern(fields.Field[Where]):
+    json_schema: ClassVar = {"type": "string", "minLength": 3}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Where:
+        try:
+            return Where.parse(str(value))
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
+
+
+class By(fields.Field[str]):
+    """`series`, or the key of a tag."""
+
+    json_schema: ClassVar = {"type": "string", "minLength": 1, "examples": ["series"]}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        try:
+            return canonical_key(str(value))
+        except ValueError as error:
+            raise ValidationError(f"must be series, or the key of a tag: it {error}") from None
+
+
+class Choice(NamedTuple):
+    """series: the only one that the question can be about, and is answered for as ever; else None."""
+
+    selection: Selection
+    series: str | None
+
+    def head(self, matched: int) -> dict[str, Any]:
+        """How an answer begins."""
+        return {"matched": matched} if self.series is None else {"series": self.series}
+
+
+class ChoiceQuery(StrictSchema):
+    """Which series."""
+
+    series = Repeated(
+        QuerySeriesName(load_default=None),
+        description="which series, each by its name; their union where there are several",
+    )
+    match = Repeated(
+        Pattern(), PATTERNS_MAX, description="all series whose name fits: * is any characters, ? is one; case counts"
+    )
+    where = Repeated(
+        TagPattern(),
+        PATTERNS_MAX,
+        description="tag=pattern: of the chosen series (of all, where nothing chooses) only those with such a tag; all "
+        "must hold",
+    )
+
+
+class GroupsQuery(ChoiceQuery):
+    """Which series, and in which groups."""
+
+    by = By(
+        metadata={
+            "description": "`series`, or the key of a tag: a group for each series or each value beside the total; of "
+            "all series where nothing chooses"
+        }
+    )
+    order = fields.String(
+        metadata={
+            "description": "what groups are put in order by: `series`, or any statistic or percentile (p95), with - "
+            "in front for the largest first"
+        }
+    )
+    limit = fields.Integer(
+        validate=validate.Range(min=1, max=GROUPS_MAX),
+        metadata={"description": f"how many groups are shown; {GROUPS_SHOWN} unless given"},
+    )
+
+    @validates_schema
+    def _need_groups(self, data: dict[str, Any], **kwargs: Any) -> None:
+        if "by" not in data and (alone := [name for name in ("order", "limit") if name in data]):
+            raise ValidationError({name: ["needs by: by=series, or by=TAG"] for name in alone})
+        if "order" in data:
+            order_of(data)
+
+
+def selection_of(query: Mapping[str, Any]) -> Selection:
+    """What a ChoiceQuery chooses: every series, where it says nothing."""
+    globs, where = query.get("match", ()), query.get("where", ())
+    return Selection(frozenset(query.get("series", ())), tuple(dict.fromkeys(globs)), tuple(dict.fromkeys(where)))
+
+
+def choice_of(query: Mapping[str, Any]) -> Choice:
+    """The same for a question about statistics, which is about one series unless it says otherwise."""
+    if not query.keys() & {"series", "match", "where", "by"}:
+        return Choice(Selection(frozenset((DEFAULT_SERIES,))), DEFAULT_SERIES)
+    selection = selection_of(query)
+    one = len(query.get("series", ())) == 1 and selection.is_one_name() and "by" not in query
+    return Choice(selection, query["series"][0] if one else None)
+
+
+class Order(NamedTuple):
+    """figure: None is the group's own name."""
+
+    figure: Figure | None
+    descending: bool
+
+
+def order_of(query: Mapping[str, Any]) -> Order:
+    """ValidationError where it is no figure."""
+    written = query.get("order", "").strip()  # a plus that a URL turned into a blank
+    descending = written[:1] == "-"
+    word = written[1:] if descending or written[:1] == "+" else written
+    if not written or word == BY_SERIES:
+        return Order(None, descending)
+    try:
+        return Order(parse_figure(word), descending)
+    except ValueError as error:
+        if word == query["by"]:
+            return Order(None, descending)
+        raise ValidationError({"order": [f"{echo(word)!r} {error}, or series"]}) from None
+
+
+def groups_of(query: Mapping[str, Any], percents: Sequence[Percent] | None = None) -> Groups | None:
+    """The groups that a GroupsQuery asks for. percents: those that the order's one is among; None: it alone."""
+    by = query.get("by")
+    if by is None:
+        return None
+    figure, descending = order_of(query)
+    key_of = str if by == BY_SERIES else partial(tag_value, key=by)
+    limit = query.get("limit", GROUPS_SHOWN)
+    if figure is None:
+        return Groups(Grouping(key_of, descending=descending, limit=limit))
+    own = figures.percents_of((figure,))
+    asked = own if percents is None else percents
+    # A rate is a count over the same time in all of them.
+    meant = Figure("count", "count") if figure.stat == "rate" else figure
+
+    def value(answer: Statistics) -> int | float | None:
+        return figures.value_of(meant, answer, asked, Span(0, 0), 0)
+
+    grouping = Grouping(key_of, value, descending, figure.percent is not None, limit)
+    return Groups(grouping, own, figures.want_ends((figure,)))
+
+
+def hidden_of(query: Mapping[str, Any]) -> tuple[Figure, ...]:
+    """What a question has to ask for its order alone."""
+    if "by" not in query or (figure := order_of(query).figure) is None:
+        return ()
+    return (figure,)
+
+
+def dump_key(by: str, key: str | None) -> dict[str, Any]:
+    """How a group says which it is: a tag may be called like a statistic, so it has a place of its own."""
+    return {"series": key} if by == BY_SERIES else {"tag": {by: key}}

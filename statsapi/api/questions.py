@@ -1,0 +1,118 @@
+"""The queries of questions that may be about many series: what `choosing.py` has, and what is asked of these."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, ClassVar, Final
+
+from marshmallow import ValidationError, fields, validate
+
+from statsapi.api.choosing import ChoiceQuery, GroupsQuery
+from statsapi.api.schemas import (
+    EXPORT_PAGE_MAX,
+    PERCENTILES_MAX,
+    WINDOWS_MAX,
+    CommaSeparated,
+    Cursor,
+    FiniteFloat,
+    Percentile,
+    SpanQuery,
+    Stats,
+    WindowQuery,
+)
+from statsapi.service.reading import PREVIOUS
+from statsapi.setting_kinds import Duration
+
+BINS_MAX: Final = 1000
+
+
+class Compare(Duration):
+    """`previous`, or how long ago: deserializes to PREVIOUS or microseconds."""
+
+    json_schema: ClassVar = {
+        "type": "string",
+        "pattern": f"^previous$|{Duration.json_schema['pattern']}",
+        "examples": ["previous", "1w"],
+        "description": "tells `previous` and `change` beside the answer: of the span of equal length before, or with "
+        "1d, 1w or any duration of the same span that long ago",
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if value == "previous":
+            return PREVIOUS
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)
+        except ValidationError as error:
+            raise ValidationError([f"{message}; or previous" for message in error.messages]) from None
+
+
+class Edges(CommaSeparated):
+    """Rising numbers with commas between them."""
+
+    json_schema: ClassVar = {
+        "type": "string",
+        "minLength": 3,
+        "examples": ["0,10,50,100"],
+        "description": "the bins' edges, rising, instead of `bins`; each bin holds its lower edge, the last one both",
+    }
+
+    def __init__(self) -> None:
+        super().__init__(FiniteFloat(), BINS_MAX + 1)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[float]:
+        edges: list[float] = [edge + 0.0 for edge in super()._deserialize(value, attr, data, **kwargs)]
+        if len(edges) < 2:
+            raise ValidationError("must be at least two numbers, such as 0,10,50,100")
+        if any(low >= high for low, high in itertools.pairwise(edges)):
+            raise ValidationError("must rise from each to the next, such as 0,10,50,100")
+        return edges
+
+
+def _format() -> fields.String:
+    return fields.String(
+        validate=validate.OneOf(("json", "csv")),
+        metadata={"description": "without it as Accept says, and JSON where that likes both alike"},
+    )
+
+
+class StatisticsQuery(GroupsQuery, WindowQuery):
+    windows = CommaSeparated(Duration(), WINDOWS_MAX)
+    stats = Stats()
+    percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
+    compare = Compare()
+    format = _format()
+
+
+class TimelineQuery(GroupsQuery, WindowQuery):
+    step = Duration(required=True, error_messages={"required": "is missing; give a duration such as 1m"})
+    stats = Stats()
+    percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
+    format = _format()
+
+
+class ExportQuery(ChoiceQuery, SpanQuery):
+    """Of all series, where nothing chooses."""
+
+    format = fields.String(validate=validate.OneOf(("json", "ndjson", "csv")))
+    limit = fields.Integer(validate=validate.Range(min=1, max=EXPORT_PAGE_MAX))
+    cursor = Cursor()
+
+
+class HistogramQuery(GroupsQuery, WindowQuery):
+    bins = fields.Integer(
+        validate=validate.Range(min=1, max=BINS_MAX),
+        metadata={"description": "how many bins between the least and the greatest value; 20 unless given"},
+    )
+    edges = Edges()
+    scale = fields.String(
+        validate=validate.OneOf(("linear", "log")),
+        metadata={"description": "`linear`: bins of equal width; `log`: of equal ratio, for positive values"},
+    )
+    format = _format()
+
+    # It names what it refuses, beside what WindowQuery does.
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        loaded = super().load(data, **kwargs)
+        if "edges" in loaded and (both := [name for name in ("bins", "scale") if name in loaded]):
+            raise ValidationError({name: ["cannot be combined with edges"] for name in both})
+        return loaded

@@ -1,0 +1,35 @@
+"""Two questions about the same series at the same instant: what puts groups in order, and what is shown of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from statsapi.engine.answers import Statistics
+from statsapi.engine.rollup import Rollups
+from statsapi.engine.sweep import Pace
+from statsapi.engine.timeline import Timeline
+from statsapi.engine.union import Bounds, Question
+
+FirstT = TypeVar("FirstT")
+SecondT = TypeVar("SecondT")
+
+
+class Both(NamedTuple, Generic[FirstT, SecondT]):
+    """Costs what the two cost. `whole` is that of the first, percentiles included."""
+
+    first: Question[Any, FirstT]
+    second: Question[Any, SecondT]
+
+    def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[Any, Any]]:
+        first, second = self.first.looker(bounds), self.second.looker(bounds)
+        return lambda timeline, rollups: (first(timeline, rollups), second(timeline, rollups))
+
+    def unite(
+        self, parts: Sequence[tuple[Any, Any]], pace: Pace, *, with_percentiles: bool = True
+    ) -> tuple[FirstT, SecondT]:
+        first = self.first.unite([part for part, _ in parts], pace, with_percentiles=with_percentiles)
+        return first, self.second.unite([part for _, part in parts], pace, with_percentiles=with_percentiles)
+
+    def whole(self, answer: tuple[FirstT, SecondT]) -> Statistics:
+        return self.first.whole(answer[0])
