@@ -1,13 +1,17 @@
 """How the values of the union of several series are spread: how many lie in each of some bins.
 
 While every event of the span is raw the counts are exact, whatever the edges. Of roll-ups only the sketch's buckets are
-left: then they are the bins, merged in pairs until they are few enough, and their counts are exact.
+left. Then they are the bins, merged in pairs until they are few enough; where edges were given, each one that lies
+inside a bucket moves to the nearer end of it. The counts are exact for the edges that are told.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from math import exp, log
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -27,9 +31,11 @@ _FEWEST: Final = 3
 class Bins(NamedTuple):
     """edges: rising, one more than counts. Bin i holds edges[i] <= value < edges[i + 1], the last one its end too.
 
-    below, above: how many values lie in no bin, where the edges were given.
-    of_sketch: the edges are the sketch's. Every value of a bin lies between its two, and one that equals an edge may be
-    counted on either side of it.
+    below, above: how many values lie in no bin, where the edges were given. A single edge has no bin: `above` are the
+    values from it on.
+    of_sketch: the edges are the sketch's, also where others were given: perhaps fewer, each moved by half a bucket at
+    most (1 % of the edge while buckets are at their finest). Every value of a bin lies between its two edges, and one
+    that equals an edge may be counted on either side of it.
     """
 
     statistics: Statistics
@@ -44,7 +50,7 @@ class Histogram(NamedTuple):
     """Of one span: `edges` (rising), or that many `bins` between the least and the greatest value, of equal width or,
     with `log`, of equal ratio.
 
-    With `log` a value that is not positive raises ValueError, which says so.
+    With `log` a value that is not positive raises ValueError, which says so: whatever the edges, raw or rolled up.
     """
 
     span: Span
@@ -61,8 +67,13 @@ class Histogram(NamedTuple):
         low, high = statistics.summary.min, statistics.summary.max
         if not with_percentiles or low is None or high is None:
             return Bins(statistics, list(self.edges), [0] * max(len(self.edges) - 1, 0))
+        if self.log and low <= 0:
+            raise ValueError(f"a logarithmic scale needs positive values, and the least one is {low!r}")
         if any(part.old for part in of_span):
             sketch = sketch_of(of_span)
+            if self.edges:
+                ends = sketch.edges(low, high)
+                return _between_buckets(statistics, ends, sketch.counts().tolist(), self.edges)
             while len(sketch.buckets) > max(self.bins, _FEWEST):
                 sketch = sketch.at_level(sketch.level + 1)
             return Bins(statistics, *_joined(sketch.edges(low, high), sketch.counts().tolist()), of_sketch=True)
@@ -75,6 +86,8 @@ class Histogram(NamedTuple):
             below += values.searchsorted(asked)
             up_to_last += int(values.searchsorted(edges[-1], side="right"))
             pace()
+        if len(edges) == 1:
+            return Bins(statistics, edges, [], int(below[0]), statistics.summary.count - int(below[0]))
         counts = np.diff(below)
         counts[-1] += up_to_last - below[-1]
         return Bins(statistics, edges, counts.tolist(), int(below[0]), statistics.summary.count - up_to_last)
@@ -83,8 +96,6 @@ class Histogram(NamedTuple):
         if low == high:
             return [low, high]
         if self.log:
-            if low <= 0:
-                raise ValueError(f"a logarithmic scale needs positive values, and the least one is {low!r}")
             first, last = log(low), log(high)
             inner = [exp(first + (last - first) * i / self.bins) for i in range(1, self.bins)]
         else:
@@ -106,3 +117,27 @@ def _joined(ends: list[tuple[float, float]], counts: list[int]) -> tuple[list[fl
         edges.append(high)
         filled.append(count)
     return edges, filled
+
+
+def _between_buckets(
+    statistics: Statistics, ends: list[tuple[float, float]], counts: list[int], asked: Sequence[float]
+) -> Bins:
+    """The bins between given edges, each of which moves out of the bucket that it lies in."""
+    edges: list[float] = []
+    at: list[int] = []  # this many buckets lie below each edge
+    for edge in asked:
+        i = bisect_left(ends, edge, key=itemgetter(1))
+        if i < len(ends):
+            low, high = ends[i]
+            if low < edge < high:
+                edge = low if edge - low <= high - edge else high
+            # A bucket of one number, such as zero, begins the bin from it on, and belongs to the last one all the same.
+            i += low < high == edge or (low == high == edge == asked[-1] and len(asked) > 1)
+        if edges and edge <= edges[-1]:
+            at[-1] = max(at[-1], i)
+        else:
+            edges.append(edge)
+            at.append(i)
+    below = [0, *accumulate(counts)]
+    binned = [below[b] - below[a] for a, b in pairwise(at)]
+    return Bins(statistics, edges, binned, below[at[0]], below[-1] - below[at[-1]], of_sketch=True)

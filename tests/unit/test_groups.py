@@ -19,7 +19,7 @@ from statsapi.engine import store as store_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.answers import Statistics
 from statsapi.engine.groups import Answer, Grouping, ask
-from statsapi.engine.histogram import Histogram
+from statsapi.engine.histogram import Bins, Histogram
 from statsapi.engine.store import Store
 from statsapi.engine.sweep import PAUSE_S
 from statsapi.engine.timeline import Timeline
@@ -254,8 +254,6 @@ def test_a_histogram_counts_each_value_once(
     """Exactly, by given edges or equal widths, while all is raw; by the sketch's edges else."""
     run = Run(steps)
     start_us = (run.now_us // MINUTE_US + first) * MINUTE_US
-    if len(edges) < 2:
-        edges = ()
     got = ask(run.store, chosen(Selection()), Histogram(Span(start_us), bins, edges), run.now_us).total
     held = [value for _, ts, value in run.events if ts >= start_us]
     assert got.statistics.summary == oracles.summary(held)
@@ -266,13 +264,20 @@ def test_a_histogram_counts_each_value_once(
     between = list(zip(got.edges, got.edges[1:], strict=False))
     assert len(between) == len(got.counts)
     if got.of_sketch:
-        assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
+        if edges:
+            assert got.edges == sorted(set(got.edges))
+        else:
+            assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
         for (low, high), count in zip(between, got.counts, strict=True):
-            assert count <= sum(low <= value <= high for value in held)
+            assert sum(low < value < high for value in held) <= count <= sum(low <= value <= high for value in held)
+        lowest, highest = got.edges[0], got.edges[-1]
+        assert sum(value < lowest for value in held) <= got.below <= sum(value <= lowest for value in held)
+        assert sum(value > highest for value in held) <= got.above <= sum(value >= highest for value in held)
         return
     assert got.edges == (list(edges) or got.edges)
     expected = [sum(low <= value < high for value in held) for low, high in between]
-    expected[-1] += held.count(got.edges[-1])
+    if expected:
+        expected[-1] += held.count(got.edges[-1])
     assert got.counts == expected
     assert got.below == sum(value < got.edges[0] for value in held)
     if not edges:
@@ -293,6 +298,44 @@ def test_a_logarithmic_histogram_has_equal_ratios() -> None:
     apply(store, "b", [(START_US, 0.0)], START_US)
     with pytest.raises(ValueError, match=r"needs positive values, and the least one is 0\.0"):
         ask(store, chosen(Selection()), question, START_US)
+
+
+@pytest.mark.parametrize("later_us", [0, 20 * MINUTE_US])
+@pytest.mark.parametrize("edges", [(), (1.0,), (1.0, 2.0)])
+@pytest.mark.parametrize("held", [[-2.0], [-2.0, -2.0], [-2.0, 3.0], [0.0]])
+def test_no_logarithmic_scale_has_values_that_are_not_positive(
+    held: list[float], edges: tuple[float, ...], later_us: int
+) -> None:
+    """One value or many, edges given or not, raw or rolled up: the same error."""
+    store = Store(Retention(RAW_US, DAY_US))
+    apply(store, "a", [(START_US, value) for value in held], START_US)
+    question = Histogram(Span(START_US), 4, edges, log=True)
+    with pytest.raises(ValueError, match=rf"the least one is {min(held)}"):
+        ask(store, chosen(Selection()), question, START_US + later_us)
+    assert not store.broken
+
+
+def test_edges_given_over_roll_ups_move_to_the_nearest_buckets() -> None:
+    """They stay where no bucket is cut; a cut one is told by its own end; those that become one are told once."""
+    store = Store(Retention(RAW_US, DAY_US))
+    held = [float(i) for i in range(1, 1001)]
+    apply(store, "a", [(START_US, value) for value in held], START_US)
+    now_us = START_US + 20 * MINUTE_US
+
+    def bins(*edges: float) -> Bins:
+        return ask(store, chosen(Selection()), Histogram(Span(START_US), 20, edges), now_us).total
+
+    got = bins(0.0, 10.5, 100.25, 500.0, 2000.0)
+    assert got.of_sketch
+    assert (got.edges[0], got.edges[1], got.edges[-1]) == (0.0, 10.5, 2000.0)
+    assert got.edges[2:4] == pytest.approx([100.25, 500.0], rel=0.01)
+    assert got.counts[0] == 10
+    assert sum(got.counts) == 1000
+    got = bins(500.0, 500.001, 900.0)
+    assert len(got.edges) == 2
+    assert [got.below, got.above] == [pytest.approx(499, abs=6), pytest.approx(100, abs=10)]
+    got = bins(10.5)
+    assert (got.edges, got.counts, got.below, got.above) == ([10.5], [], 10, 990)
 
 
 def test_nothing_that_matches_is_an_empty_answer() -> None:
