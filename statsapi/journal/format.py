@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statsapi.errors import JournalDamaged, JournalRefused
-from statsapi.model import Deletion, EventBatch, Part, TimestampsUs, Values
+from statsapi.model import Deletion, EventBatch, Part, Parts, TimestampsUs, Values
 
 VERSION: Final = 1
 KIND_EVENTS: Final = 0
@@ -58,24 +58,20 @@ def encode_batch(batch: EventBatch, *, limit_bytes: int = MAX_PAYLOAD_BYTES) -> 
         _check_size(16 * count, limit_bytes)
         head = _SINGLE.pack(VERSION, KIND_EVENTS, 0, 1, len(name), count) + name
         return b"".join((head, _padding(head), _column(ts_us, "<i8"), _column(values, "<f8")))
-    names = [_encode_name(part.series) for part in parts]
-    counts = [len(part.ts_us) for part in parts]
-    if counts != [len(part.values) for part in parts]:
-        raise ValueError("a part has more timestamps than values, or fewer")
+    columns = Parts.of(parts)
+    names = [_encode_name(name) for name in columns.names]
     head = b"".join(
         (
-            _HEADER.pack(VERSION, KIND_EVENTS, 0, len(parts)),
+            _HEADER.pack(VERSION, KIND_EVENTS, 0, len(names)),
             np.fromiter(map(len, names), "<u2", len(names)).tobytes(),
-            np.array(counts, "<u4").tobytes(),
+            columns.counts.astype("<u4").tobytes(),
             *names,
         )
     )
-    _check_size(len(head) + 16 * sum(counts), limit_bytes)
+    _check_size(len(head) + 16 * len(columns.ts_us), limit_bytes)
     if not parts:
         return head
-    ts_us = np.concatenate([part.ts_us for part in parts], dtype="<i8", casting="equiv")
-    values = np.concatenate([part.values for part in parts], dtype="<f8", casting="equiv")
-    return b"".join((head, _padding(head), ts_us.data, values.data))
+    return b"".join((head, _padding(head), _column(columns.ts_us, "<i8"), _column(columns.values, "<f8")))
 
 
 def decode_batch(payload: bytes) -> EventBatch:

@@ -107,9 +107,7 @@ class Admission:
 
     def refuse_far_future(self, batch: EventBatch) -> None:
         accepted = self.accepted()
-        if accepted is not ANY_TIME and any(
-            int(part.ts_us.max()) > accepted.last_us for part in batch.parts if len(part.ts_us)
-        ):
+        if accepted is not ANY_TIME and (batch.ts_us > accepted.last_us).any():
             raise InvalidRequest([{"field": "timestamp", "reason": accepted.too_late}])
 
     def refuse_expired(self, bounds: Bounds, placed: Placed) -> None:
@@ -156,7 +154,7 @@ class Admission:
     def count_kept(self, now_us: int, batch: EventBatch) -> int:
         """How many events of the batch take room: what expires by a clock that has yet to stand does all the same."""
         kept_from_us = self.settled_from_us(now_us)
-        return sum(int(np.count_nonzero(part.ts_us >= kept_from_us)) for part in batch.parts)
+        return int(np.count_nonzero(batch.ts_us >= kept_from_us))
 
     def refuse_too_many_series(self, batch: EventBatch) -> None:
         """StoreFull where the batch would begin more series than STATSAPI_MAX_SERIES allows.
@@ -168,7 +166,7 @@ class Admission:
         if (
             store.used_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
             and view.age_s() <= LIMIT_AGE_S
-            and not store.unknown_series([part.series for part in batch.parts])
+            and not store.unknown_series(batch.names)
         ):
             return
         try:
@@ -201,7 +199,7 @@ class Admission:
         """
         store = self._follower.view().catch_up(wait_s=DECIDE_WAIT_S)
         bounds = self.bounds(store, dedup=True)
-        placed = bounds.tally([part.ts_us for part in batch.parts])
+        placed = bounds.tally([batch.ts_us])
         if placed.expired and reject_expired:
             self.refuse_expired(bounds, placed)
         parts = []

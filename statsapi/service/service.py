@@ -203,7 +203,7 @@ class Service:
         else:
             store = self.view().last_caught_up()
             bounds = admission.bounds(store)
-            counted = bounds.tally([part.ts_us for part in batch.parts])
+            counted = bounds.tally([batch.ts_us])
             recent, older, expired, ahead = counted
             if expired and reject_expired:
                 admission.refuse_expired(bounds, counted)
