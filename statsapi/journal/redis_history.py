@@ -37,6 +37,14 @@ class Known(NamedTuple):
     epoch: int = 0
 
 
+class _Losing(NamedTuple):
+    """The last loss found: when its first part was noticed, all records, and those that were not reported before."""
+
+    began_us: int
+    records: int
+    more: int
+
+
 class History:
     """Any thread may call."""
 
@@ -46,6 +54,7 @@ class History:
         self._knowing = threading.Lock()
         self._suspects = False  # whether an append has shown that records are gone
         self._lost_us = 0  # when the last loss that was reported here was noticed
+        self._losing: _Losing | None = None
 
     def check(self, after: Mark, known: Known, state: State, rows: Rows) -> None:
         """HistoryChanged unless the mark's record and every record that this process ever knew are in the journal.
@@ -74,19 +83,25 @@ class History:
 
     def find_loss(self, after: Mark | None = None) -> Lost | None:
         """The last loss written down, if it came after this mark; without a mark, if it is at most LOSS_TOLD_US old."""
-        records, since_us, noticed_us, epoch, clock_us = self._server.run(scripts.LOSS)
+        records, since_us, noticed_us, epoch, clock_us, began_us = self._server.run(scripts.LOSS)
         if after is None:
             news = clock_us - noticed_us < LOSS_TOLD_US
         elif after == START:
             news = noticed_us > self._lost_us
         else:
             news = int.from_bytes(after.record_id[ID_BYTES:], "big") < epoch
-        self._lost_us = noticed_us
+        with self._knowing:
+            losing = self._losing
+            if losing is None or self._lost_us != noticed_us:
+                # A process that knew of more records than the one before it notes the same loss again.
+                before = losing.records if losing is not None and losing.began_us == began_us else 0
+                self._losing = losing = _Losing(began_us, records, records - before)
+            self._lost_us = noticed_us
         if not noticed_us or not news:
             return None
         noticed = datetime.fromtimestamp(noticed_us // 1_000_000, UTC).isoformat()
         return Lost(
-            records, since_us or None, f"{self._server.address} no longer has them, which was noticed at {noticed}"
+            losing.more, since_us or None, f"{self._server.address} no longer has them, which was noticed at {noticed}"
         )
 
     def learn_append(self, known: Known, born: bytes, appended: Iterable[tuple[Request, Any]], now_us: int) -> None:
@@ -99,7 +114,9 @@ class History:
                     self._suspects = True  # that position was given before
         if last is not None:
             with self._knowing:
-                if last[0] > self.known.position:
+                if self.known.born not in (b"", born):
+                    self._suspects = True  # another history, which says nothing of what is known of this one
+                elif last[0] > self.known.position:
                     self.known = Known(self.known.born or born, last[0], last[1], now_us, *self.known[4:])
 
     def learn_read(self, known: Known, state: State, rows: Rows) -> None:

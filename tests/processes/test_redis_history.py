@@ -123,6 +123,34 @@ def test_a_flush_that_an_append_comes_upon(server: RedisServer, stream: str, ope
     assert values(one) == {"default": [7.0, 8.0]}
 
 
+def test_a_flush_in_the_middle_of_recording_is_counted_once(server: RedisServer, stream: str, opened: Open) -> None:
+    """What two processes record before and after the first of them notices is no loss; the second tells it whole, and
+    the first only what the second knew beyond it.
+    """
+    one, other, late = opened(), opened(), opened()
+    fill(one, 5)
+    mark_one = one.read(START).mark
+    mark_other = fill(other, 2)[-1]
+    assert late.read(START).records == 7
+    flush(server, stream)
+    fill(other, 1)
+    first = told(one, mark_one)
+    assert first is not None
+    assert first.records == 5
+    mark_one = segments(one)[-1].mark
+    fill(other, 4)  # up to positions beyond those of the history that is gone
+    fill(one, 1)
+    second = told(other, mark_other)
+    assert second is not None
+    assert second.records == 7
+    rest = told(one, mark_one)
+    assert rest is not None
+    assert rest.records == 2
+    assert told(late, mark_other) == second
+    assert values(one) == values(other) == values(late) == {"default": [0.0, 0.0, 1.0, 2.0, 3.0, 0.0]}
+    assert opened().lost == second
+
+
 @pytest.mark.parametrize("since", [0, 1, 3, 8])
 def test_an_older_copy_is_told_with_how_many_records(
     server: RedisServer, stream: str, opened: Open, since: int

@@ -39,17 +39,18 @@ if same then
         upto = '(' .. found[100][1]
     end
 end
-local noted = redis.call('HMGET', meta, 'lost_born', 'lost_first', 'lost_last', 'lost')
+local noted = redis.call('HMGET', meta, 'lost_born', 'lost_first', 'lost_last', 'lost', 'lost_began_us')
+local began
 local records = math.max(last - from - gone, 0)
 if noted[1] == ARGV[1] and from < tonumber(noted[3]) then -- somebody else was here before
     if last <= tonumber(noted[3]) then return 1 end
-    records = tonumber(noted[4]) + last - tonumber(noted[3])
+    records, began = tonumber(noted[4]) + last - tonumber(noted[3]), noted[5]
 end
 if position < last then
     missing = missing + last - position
     position = last
 end
-note(records, since)
+note(records, since, began)
 redis.call('HSET', meta, 'lost_born', ARGV[1], 'lost_first', string.format('%.0f', from + 1),
            'lost_last', string.format('%.0f', last), 'position', string.format('%.0f', position),
            'id', m[2] or string.rep('\0', ID_BYTES), 'missing', string.format('%.0f', missing),
