@@ -5,7 +5,6 @@ Timestamps are int64 microseconds since 1970-01-01 UTC everywhere (`ts_us`); val
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,14 +20,6 @@ Values = NDArray[np.float64]
 Percent = int | Fraction
 
 DEFAULT_SERIES = "default"
-
-# A name must survive as a path (DELETE /series/<name>), where clients drop an empty first segment and resolve dots, and
-# as a field of CSV, where spreadsheets run what begins with = + - or @.
-SERIES_NAME: Final = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[A-Za-z0-9_.][A-Za-z0-9_.:/@=+\-]{0,199}\Z", re.ASCII)
-SERIES_RULE: Final = (
-    "must be 1 to 200 characters out of A-Z a-z 0-9 _ . : / @ = + -, begin with a letter, a digit, _ or ., "
-    "and have no . or .. between slashes"
-)
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US

@@ -5,6 +5,7 @@ What reads it: `api` (URLs -> functions), access (scopes), metrics (rows of coun
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from statsapi.keys import ADMIN, READ, WRITE
@@ -20,7 +21,7 @@ class Route(NamedTuple):
     """One endpoint. `endpoint` is MODULE.FUNCTION in `statsapi.api`, and Flask's name of the route."""
 
     method: str  # GET answers HEAD as well, and Flask answers every OPTIONS
-    rule: str  # as Flask writes it: /series/<path:name>
+    rule: str  # as Flask writes it: /series/<name:name>
     endpoint: str
     scope: str | None  # what an API key must allow, where keys are configured
     summary: str  # one line for GET / and OpenAPI; empty: listed in neither
@@ -29,7 +30,7 @@ class Route(NamedTuple):
     @property
     def path(self) -> str:
         """As OpenAPI and the metrics write it: /series/{name}."""
-        return self.rule.replace("<path:", "{").replace("<", "{").replace(">", "}")
+        return re.sub("<(?:[a-z]+:)?([a-z]+)>", r"{\1}", self.rule)
 
 
 # In the order of GET /. Metrics number the rows: workers of before and after a reload must agree on them, which they do
@@ -70,7 +71,10 @@ ROUTES: Final = (
         "GET", "/statistics/histogram", "statistics.get_histogram", READ, "How values are spread: how many in each bin"
     ),
     Route("GET", "/series", "series.get_series", READ, "The series there are"),
-    Route("DELETE", "/series/<path:name>", "series.delete_series", ADMIN, "Forget a series, or a range of it"),
+    Route("DELETE", "/series/<name:name>", "series.delete_series", ADMIN, "Forget a series, or a range of it"),
+    Route(
+        "DELETE", "/series", "series.delete_named_series", ADMIN, "The same, by ?series=NAME, where any name is safe"
+    ),
     Route("GET", "/openapi.json", "openapi.get_description", OPEN, "The description of this API (OpenAPI 3.1)"),
     # The two of the Swagger UI package, which brings its own functions.
     Route("GET", "/docs/", "swagger_ui.show", OPEN, "The same as pages, to try it out"),

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from marshmallow import ValidationError, fields, validate
 
-from statsapi.model import DAY_US, SERIES_NAME, SERIES_RULE
+from statsapi.model import DAY_US
+from statsapi.naming.names import canonical_name
 from statsapi.times import format_duration, parse_duration_us
 
 # A hundred years: the moment that far before or after now can still be written.
@@ -124,11 +125,13 @@ class Names(fields.Field[tuple[str, ...]]):
     """Names of series with commas in between, each as requests have to write it; one given twice counts once."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
-        names = _split(value)
-        for name in names:
-            if not SERIES_NAME.fullmatch(name):
-                raise ValidationError(f"{name!r} is not the name of a series: it {SERIES_RULE}")
-        return names
+        names = []
+        for name in _split(value):
+            try:
+                names.append(canonical_name(name))
+            except ValueError as error:
+                raise ValidationError(f"{name!r} is not the name of a series: it {error}") from None
+        return tuple(dict.fromkeys(names))
 
 
 class Durations(fields.Field[tuple[str, ...]]):

@@ -18,6 +18,7 @@ CALLS = [
     ("GET", "/series", "read"),
     ("GET", "/metrics", "read"),
     ("DELETE", "/series/default", "admin"),
+    ("DELETE", "/series?series=default", "admin"),
     ("GET", "/debug/events", "admin"),
 ]
 

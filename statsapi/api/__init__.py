@@ -21,6 +21,7 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     observing.register(app)
     access.register(app, settings, keys)
     processes.register(app, settings)
+    app.url_map.converters["name"] = series.NameConverter
     for route in served(debug=settings.debug_endpoint):
         module, _, function = route.endpoint.partition(".")
         if module != openapi.docs.name:

@@ -45,7 +45,7 @@ _EXPORT_QUERY = ExportQuery()
 _MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(decoding.NDJSON_TYPES, "ndjson"), decoding.CSV_TYPE: "csv"}
 
 # One row of an export; they are what the batch endpoint reads fastest, and repr() gives a float back to the last bit.
-_ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":"{}"}}\n'}
+_ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":{}}}\n'}
 
 
 def _recording(
@@ -191,10 +191,16 @@ def _stream(pieces: list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]], for
     row = _ROWS[form].format
     if form == "csv":
         yield b"timestamp,value,series\n"
-    for series, columns in pieces:
+    for name, columns in pieces:
+        series = _csv_field(name) if form == "csv" else msgspec.json.encode(name).decode()
         for ts_us, values in columns:
             stamps = np.datetime_as_string(ts_us.view("M8[us]")).tolist()
             yield "".join([row(ts, value, series) for ts, value in zip(stamps, values.tolist(), strict=True)]).encode()
+
+
+def _csv_field(name: str) -> str:
+    """In quotes where it holds what would end the field, or quotes."""
+    return '"' + name.replace('"', '""') + '"' if "," in name or '"' in name else name
 
 
 def _dump_page(page: Page) -> dict[str, Any]:

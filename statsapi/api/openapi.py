@@ -362,8 +362,9 @@ def _event_body() -> Json:
 
 def _batch_body() -> Json:
     columns = _object(
-        optional=("series",),
+        optional=("series", "tags"),
         series={"type": "string"},
+        tags={"$ref": "#/components/schemas/Event/properties/tags"},
         timestamp=_list_of({"$ref": "#/components/schemas/Event/properties/timestamp"}),
         value=_list_of({"$ref": "#/components/schemas/Event/properties/value"}),
     )
@@ -436,6 +437,9 @@ def _operations(converter: Any) -> dict[str, _Operation]:
         "series.get_series": _Operation(_answers("Series", "By name.", headers=_STALE), schemas.SeriesQuery),
         "series.delete_series": _Operation(
             _answers("Deleted", "Forgotten on every worker and in every replay.", 404), schemas.DeleteQuery, (name,)
+        ),
+        "series.delete_named_series": _Operation(
+            _answers("Deleted", "Forgotten on every worker and in every replay."), schemas.DeleteNamedQuery
         ),
         "events.debug_events": _Operation(
             _answers("DebugEvents", "Why an event does not show.", headers=_STALE), schemas.DebugQuery

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
+from flask import current_app, has_app_context
+from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from statsapi.api.cures import why_no_number
 from statsapi.api.figures import NAMES, STATS, Figure, parse_figures, parse_percent
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
-from statsapi.model import SERIES_NAME as SERIES_NAME
-from statsapi.model import SERIES_RULE as SERIES_RULE
-from statsapi.naming.names import NAME_MAX
+from statsapi.naming.names import NAME_MAX, NAME_RULE, canonical_name, fold_tags
 from statsapi.service.reading import Position
+from statsapi.service.service import Service
 from statsapi.setting_kinds import Duration
 from statsapi.times import FromNow, parse_instant, parse_timestamp_us
 
@@ -162,6 +162,9 @@ class Percentile(fields.Field[tuple[str, Percent]]):
             raise ValidationError(str(error)) from None
 
 
+TAGS_RULE: Final = 'must be an object such as {"route": "/users", "status": 200}, or be left out'
+
+
 class FiniteFloat(fields.Float):
     """A number, or what Python's float() reads in a string, within float64; no booleans, NaN or infinities."""
 
@@ -183,21 +186,64 @@ class FiniteFloat(fields.Float):
 
 
 class SeriesName(fields.String):
+    """Any way to write a name; deserializes to the canonical one, which is the series."""
+
     json_schema: ClassVar = {
-        "pattern": "^" + SERIES_NAME.pattern.replace("\\Z", "$").removesuffix("$") + "$",
-        "description": SERIES_RULE,
+        "pattern": r"^(?![=+@ -])[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u0020\u007f-\u009f;]$",
+        "description": NAME_RULE,
+        "examples": ["latency", "latency;route=/users;status=200"],
     }
-    default_error_messages = {"invalid": SERIES_RULE, "null": SERIES_RULE}  # noqa: RUF012
+    default_error_messages = {"invalid": NAME_RULE, "null": NAME_RULE}  # noqa: RUF012
 
     def __init__(self, *, load_default: str | None = DEFAULT_SERIES) -> None:
-        super().__init__(load_default=load_default, validate=validate.Regexp(SERIES_NAME, error=SERIES_RULE))
+        super().__init__(load_default=load_default)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        try:
+            return canonical_name(super()._deserialize(value, attr, data, **kwargs))
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class QuerySeriesName(SeriesName):
-    """As in a body; a space is a plus that was not written as %2B."""
+    """As in a body. A plus in a URL is a blank, which names may hold; a plus itself is written %2B.
+
+    Where only the name with pluses is held, it is that one: once no name held a blank, and both could be written.
+    """
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        return super()._deserialize(str(value).replace(" ", "+"), attr, data, **kwargs)
+        name = super()._deserialize(value, attr, data, **kwargs)
+        if " " not in name or not has_app_context():
+            return name
+        store = cast(Service, current_app.extensions["statsapi"]).ask().store
+        with_pluses = name.replace(" ", "+")
+        return with_pluses if store.unknown_series([name, with_pluses]) == [name] else name
+
+
+class NameAsHeld(fields.String):
+    """As it was written: a name that is held is that one, whatever today's rule says of it."""
+
+    json_schema: ClassVar = SeriesName.json_schema
+
+    def __init__(self) -> None:
+        super().__init__(required=True, error_messages={"required": "is missing: say which, as series=NAME"})
+
+
+class Tags(fields.Field[dict[str, Any]]):
+    """An object of tags, which `fold_tags` makes part of the series' name."""
+
+    json_schema: ClassVar = {
+        "type": "object",
+        "additionalProperties": {"type": ["string", "integer", "boolean"]},
+        "description": "tags, which become part of the series' name: base;key=value, sorted by key",
+        "examples": [{"route": "/users", "status": 200}],
+    }
+    default_error_messages = {"null": TAGS_RULE.replace("{", "{{").replace("}", "}}")}  # noqa: RUF012 (a format)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ValidationError(TAGS_RULE)
+        return value
 
 
 class Cursor(fields.Field[Position | None]):
@@ -251,6 +297,17 @@ class EventSchema(StrictSchema):
     timestamp = Timestamp(required=True)
     value = FiniteFloat(required=True)
     series = SeriesName()
+    tags = Tags()
+
+    @post_load
+    def _fold_tags(self, data: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        tags = data.pop("tags", None)
+        if tags:
+            try:
+                data["series"] = fold_tags(data["series"], tags)
+            except ValueError as error:
+                raise ValidationError({"tags": [f"make a name that {error}"]}) from None
+        return data
 
 
 class RecordQuery(StrictSchema):
@@ -361,3 +418,7 @@ class SeriesQuery(StrictSchema):
 
 class DeleteQuery(SpanQuery):
     pass
+
+
+class DeleteNamedQuery(DeleteQuery):
+    series = NameAsHeld()

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import request
 from marshmallow import ValidationError
+from werkzeug.routing import BaseConverter
 
 from statsapi.api.incoming import ask, load_query, service
-from statsapi.api.schemas import SERIES_NAME, SERIES_RULE, DeleteQuery, SeriesQuery, span_edges
+from statsapi.api.schemas import DeleteNamedQuery, DeleteQuery, SeriesQuery, span_edges
 from statsapi.model import HOUR_US, MAX_TS_US, MIN_TS_US, MINUTE_US, Span, floor_us
+from statsapi.naming.names import canonical_name
 from statsapi.times import FromNow, format_duration, format_timestamp, format_timestamps
 
 _RESOLUTIONS = {length_us: format_duration(length_us) for length_us in (MINUTE_US, HOUR_US)}
 _QUERY = SeriesQuery()
 _DELETE_QUERY = DeleteQuery()
+_DELETE_NAMED_QUERY = DeleteNamedQuery()
+
+
+class NameConverter(BaseConverter):
+    """The rest of a path, whatever it holds: a name may begin or end with a slash, and what is no name is told why."""
+
+    regex = "(?s:.+)"
+    part_isolating = False
 
 
 def get_series() -> dict[str, Any]:
@@ -40,10 +51,26 @@ def get_series() -> dict[str, Any]:
 
 def delete_series(name: str) -> dict[str, Any]:
     """Forget a series, or its events in a range of whole minutes, on every worker and in every replay."""
-    if not SERIES_NAME.match(name):
-        raise ValidationError({"name": [SERIES_RULE]})
-    query = load_query(_DELETE_QUERY)
+    try:
+        request.environ["PATH_INFO"].encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise ValidationError({"name": ["is not UTF-8 behind its percent signs"]}) from None
+    return _delete("name", name, load_query(_DELETE_QUERY))
+
+
+def delete_named_series() -> dict[str, Any]:
+    """The same with the name in the query, where every name is safe: clients and proxies change what a path holds."""
+    query = load_query(_DELETE_NAMED_QUERY)
+    return _delete("series", query.pop("series"), query)
+
+
+def _delete(field: str, name: str, query: dict[str, Any]) -> dict[str, Any]:
     _refuse_relative(query)
+    if ask().store.unknown_series([name]):
+        try:
+            name = canonical_name(name)
+        except ValueError as error:
+            raise ValidationError({field: [str(error)]}) from None
     deleted = service().delete(name, Span(query.get("start", MIN_TS_US), query.get("end")))
     return {"status": "success", "series": name, "deleted": deleted}
 

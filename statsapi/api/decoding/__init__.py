@@ -21,7 +21,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 from marshmallow import ValidationError
@@ -31,16 +31,19 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 from statsapi.api import cures
 from statsapi.api.bodies import with_cure
 from statsapi.api.decoding import csv_reader, json_reader, ndjson_reader
-from statsapi.api.decoding.rows import COLUMNS, EVENT, Fault, Rows
+from statsapi.api.decoding.rows import COLUMNS, Fault, Rows, TaggedEvent, decode_event, parse_tags
 from statsapi.api.decoding.timestamps import Mask, read_timestamps_us
 from statsapi.api.problems import ERRORS_NAMED_MAX, flatten
-from statsapi.api.schemas import SERIES_NAME, EventSchema
+from statsapi.api.schemas import EventSchema
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, EventBatch, Part, Parts, TimestampsUs, Values
+from statsapi.naming.names import PLAIN_NAME, canonical_name, fold_tags
 from statsapi.service.admission import ANY_TIME, Accepted
 from statsapi.times import parse_timestamp_us
 
 _SCHEMA: Final = EventSchema()
+
+KeyT = TypeVar("KeyT")
 
 
 class Form(NamedTuple):
@@ -136,9 +139,12 @@ def decode_one(body: bytes) -> dict[str, Any] | None:
     2 µs, where json.loads and the schema take 10.
     """
     try:
-        event = EVENT.decode(body)
-        if type(event.value) is float and isfinite(event.value) and SERIES_NAME.match(event.series):
-            return {"timestamp": parse_timestamp_us(event.timestamp), "value": event.value, "series": event.series}
+        event = decode_event(body)
+        if type(event.value) is float and isfinite(event.value):
+            series = event.series if PLAIN_NAME.match(event.series) else canonical_name(event.series)
+            if isinstance(event, TaggedEvent) and event.tags:
+                series = _fold_text(series, bytes(event.tags))
+            return {"timestamp": parse_timestamp_us(event.timestamp), "value": event.value, "series": series}
     except (ValueError, RecursionError):
         pass
     return None
@@ -153,9 +159,9 @@ def _judge(rows: Rows, accepted: Accepted) -> Decoded:
     ts_us, good = read_timestamps_us(rows.timestamps)
     values = _floats(rows.values)
     good &= np.isfinite(values)
-    names, codes = _factorize(rows.series, received)
-    if bad_names := [code for code, name in enumerate(names) if not SERIES_NAME.match(name)]:
-        good &= ~np.isin(codes, bad_names)
+    names, codes, bad_names = _name_series(rows)
+    if bad_names is not None:
+        good &= ~bad_names
     good[list(rows.odd)] = False
     if accepted is not ANY_TIME:
         good &= (ts_us >= accepted.first_us) & (ts_us <= accepted.last_us)
@@ -199,9 +205,14 @@ def _read_item(item: object) -> dict[str, Any] | None:
     if not isinstance(item, dict) or not item.keys() <= set(COLUMNS):
         return None  # a Fault too
     timestamp, value, series = item.get("timestamp"), item.get("value"), item.get("series", DEFAULT_SERIES)
-    if type(value) not in (int, float, str) or type(series) is not str or not SERIES_NAME.match(series):
+    if type(value) not in (int, float, str) or type(series) is not str:
         return None
     try:
+        series = canonical_name(series)
+        if "tags" in item:
+            if not isinstance(item["tags"], dict):
+                return None
+            series = fold_tags(series, item["tags"])
         number = float(cast(Any, value))
         if isfinite(number):
             return {"timestamp": parse_timestamp_us(timestamp), "value": number, "series": series}
@@ -210,13 +221,52 @@ def _read_item(item: object) -> dict[str, Any] | None:
     return None
 
 
-def _factorize(series: list[str] | str, rows: int) -> tuple[list[str], NDArray[np.uint32]]:
+def _fold_text(series: str, text: bytes) -> str:
+    """The canonical name with the tags of a TaggedEvent. ValueError or RecursionError where the schema refuses them."""
+    tags = parse_tags(text)
+    if not isinstance(tags, dict):
+        raise ValueError  # noqa: TRY004 (not the caller's fault, but the client's)
+    return fold_tags(series, tags)
+
+
+def _name_series(rows: Rows) -> tuple[list[str], NDArray[np.uint32], Mask | None]:
+    """The distinct canonical names, the code of each row's, and the rows that have none: bool[n], or None for no row.
+
+    Each way to write a name, and each text of tags beside it, is looked at once.
+    """
+    received = len(rows.timestamps)
+    if rows.tags is None:
+        if isinstance(rows.series, str):
+            written, codes = [rows.series], np.zeros(received, np.uint32)
+        else:
+            written, codes = _factorize(rows.series, received)
+        if all(map(PLAIN_NAME.match, written)):
+            return written, codes, None
+        texts = [b""] * len(written)
+    else:
+        series = [rows.series] * received if isinstance(rows.series, str) else rows.series
+        pairs, codes = _factorize(list(zip(series, rows.tags, strict=True)), received)
+        written, texts = [name for name, _ in pairs], [text for _, text in pairs]
+    code_of: dict[str, int] = {}
+    recoded = np.zeros(len(written), np.uint32)
+    bad = np.zeros(len(written), np.bool_)
+    for code, (name, text) in enumerate(zip(written, texts, strict=True)):
+        try:
+            name = canonical_name(name)
+            if text:
+                name = _fold_text(name, text)
+        except (ValueError, RecursionError):
+            bad[code] = True
+        else:
+            recoded[code] = code_of.setdefault(name, len(code_of))
+    return list(code_of), recoded[codes], bad[codes]
+
+
+def _factorize(series: list[KeyT], rows: int) -> tuple[list[KeyT], NDArray[np.uint32]]:
     """The distinct names in order of appearance, and for each row the code of its name: its place among them."""
-    if isinstance(series, str):
-        return [series], np.zeros(rows, np.uint32)
     if series and series.count(series[0]) == rows:  # 1-5 ns a row, the dict 50
         return series[:1], np.zeros(rows, np.uint32)
-    code_of: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+    code_of: defaultdict[KeyT, int] = defaultdict(itertools.count().__next__)
     codes = np.fromiter(map(code_of.__getitem__, series), np.uint32, rows)
     return list(code_of), codes
 

@@ -23,20 +23,25 @@ from statsapi.api.decoding.rows import (
     AT_ONCE_BYTES,
     BYTE_ORDER_MARK,
     COLUMNS,
-    EVENT,
     EVENTS,
     NO_EVENT,
+    TAGGED_EVENTS,
     TOO_LONG,
     Event,
     OddItems,
     Rows,
+    TaggedEvent,
     count,
+    decode_event,
+    has_tags,
+    parse_tags,
     require_within,
     separators_fit,
     too_many,
 )
-from statsapi.api.schemas import SERIES_NAME, EventSchema
+from statsapi.api.schemas import EventSchema
 from statsapi.model import DEFAULT_SERIES
+from statsapi.naming.names import PLAIN_NAME
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -45,12 +50,21 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     events: list[Event] | msgspec.UnsetType = msgspec.UNSET
     next: str | None = None  # in an exported page, which can be recorded as it is
     series: str = DEFAULT_SERIES
+    tags: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     timestamp: list[str | int | float] | msgspec.UnsetType = msgspec.UNSET
     value: list[float | str] | msgspec.UnsetType = msgspec.UNSET
 
 
+class _TaggedDocument(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """`{"events": […]}` whose events have tags."""
+
+    events: list[TaggedEvent]
+    next: str | None = None
+
+
 _DOCUMENT: Final = msgspec.json.Decoder(_Document)
-_SERIES_SCHEMA: Final = EventSchema(only=("series",))
+_TAGGED_DOCUMENT: Final = msgspec.json.Decoder(_TaggedDocument)
+_NAME_SCHEMA: Final = EventSchema(only=("series", "tags"))
 
 # Items that are parsed together, and again one by one where one of them is odd.
 _GROUP: Final = 64
@@ -64,6 +78,10 @@ _KEY_MAX_BYTES: Final = 8192
 _SHAPES: Final = (
     'must be an array of events, {"events": […]}, or columns: {"series": "…", "timestamp": […], "value": […]}'
 )
+_ONE_TAG_FOR_ALL: Final = (
+    "has one value for each tag, which is of all events of these columns: send events of other tags as an array of "
+    "events, or on their own"
+)
 
 
 def read(body: bytes, max_events: int) -> Rows:
@@ -73,18 +91,46 @@ def read(body: bytes, max_events: int) -> Rows:
         if body[:64].lstrip()[:1] != b"{":
             return _of_list(EVENTS.decode(body), max_events)
         document = _DOCUMENT.decode(body)
-    except (ValueError, RecursionError):
-        return _read_slowly(body, max_events)
+    except (ValueError, RecursionError) as error:
+        tagged = _read_tagged(body, max_events) if has_tags(error) else None
+        return _read_slowly(body, max_events) if tagged is None else tagged
     if isinstance(document.events, list) and document.timestamp is document.value is msgspec.UNSET:
         # `series` beside `events` is refused below, and cannot be told from its default here.
-        if document.series is DEFAULT_SERIES:
+        if document.series is DEFAULT_SERIES and document.tags is msgspec.UNSET:
             return _of_list(document.events, max_events)
     elif isinstance(document.timestamp, list) and isinstance(document.value, list):
         timestamps, values = document.timestamp, document.value
-        if document.events is msgspec.UNSET and len(timestamps) == len(values) and SERIES_NAME.match(document.series):
+        series = _name_of(document)
+        if document.events is msgspec.UNSET and len(timestamps) == len(values) and series is not None:
             require_within(len(timestamps), max_events)
-            return Rows(timestamps, values, document.series, "index", range(len(timestamps)))
+            return Rows(timestamps, values, series, "index", range(len(timestamps)))
     return _read_slowly(body, max_events)
+
+
+def _name_of(columns: _Document) -> str | None:
+    """The canonical name of the series that all events of these columns are of; None where the schema refuses it."""
+    if PLAIN_NAME.match(columns.series) and columns.tags is msgspec.UNSET:
+        return columns.series
+    named: dict[str, object] = {"series": columns.series}
+    try:
+        if columns.tags is not msgspec.UNSET:
+            named["tags"] = parse_tags(bytes(columns.tags))
+        return cast(str, _NAME_SCHEMA.load(named)["series"])
+    except (ValidationError, ValueError, RecursionError):
+        return None
+
+
+def _read_tagged(body: bytes, max_events: int) -> Rows | None:
+    """An array of events that have tags, or `{"events": […]}`; None for all else."""
+    if why_not_utf8(body):  # the text of tags is not looked at
+        return None
+    try:
+        is_array = body[:64].lstrip()[:1] != b"{"
+        events = TAGGED_EVENTS.decode(body) if is_array else _TAGGED_DOCUMENT.decode(body).events
+    except (ValueError, RecursionError):
+        return None
+    require_within(len(events), max_events)
+    return Rows.of_events(events, "index", range(len(events)), tagged=True)
 
 
 def _of_list(events: list[Event], max_events: int) -> Rows:
@@ -143,25 +189,34 @@ def _rows_of_items(items: Iterable[bytes]) -> Rows:
     """The rows of items as find_elements found them: their brackets are balanced, and no comma lies between two."""
     events = [NO_EVENT]
     odd = OddItems()
+    tagged = False
     items = iter(items)
     while group := list(itertools.islice(items, _GROUP)):
         try:
             if max(map(len, group)) > EVENT_MAX_BYTES:
                 raise ValueError  # noqa: TRY301 (each alone, as for any other fault)
-            events += EVENTS.decode(b"[%s]" % b",".join(group))
+            text = b"[%s]" % b",".join(group)
+            try:
+                events += EVENTS.decode(text)
+            except msgspec.ValidationError as error:
+                if not has_tags(error):
+                    raise
+                events += TAGGED_EVENTS.decode(text)
+                tagged = True
         except (ValueError, RecursionError):
+            tagged = True
             for item in group:
                 if len(item) > EVENT_MAX_BYTES:
                     odd[len(events) - 1] = TOO_LONG
                     events.append(events[-1])
                     continue
                 try:
-                    events.append(EVENT.decode(item))
+                    events.append(decode_event(item))
                 except (ValueError, RecursionError):
                     odd.add(len(events) - 1, item)
                     events.append(events[-1])
     del events[0]
-    rows = Rows.of_events(events, "index", range(len(events)))
+    rows = Rows.of_events(events, "index", range(len(events)), tagged=tagged)
     rows.odd, rows.parse = odd, parse_item
     return rows
 
@@ -218,7 +273,14 @@ def _rows_of_document(body: bytes, at: int, max_events: int) -> Rows:
             load(name)
             faults[name] = ["must be an array, one entry for each event; POST /event takes a single event"]
     series = load("series") if "series" in members else DEFAULT_SERIES
-    faults |= _SERIES_SCHEMA.validate({"series": series})
+    tags = load("tags") if "tags" in members else {}
+    if isinstance(tags, dict) and any(isinstance(value, list) for value in tags.values()):
+        faults["tags"] = [_ONE_TAG_FOR_ALL]
+    else:
+        try:
+            series = _NAME_SCHEMA.load({"series": series, "tags": tags})["series"]
+        except ValidationError as error:
+            faults |= cast(dict[str, list[str]], error.messages)
     if faults:
         raise ValidationError(cast(dict[str, Any], faults))
     timestamps, values = (_elements(body, *members[name], max_events) for name in ("timestamp", "value"))

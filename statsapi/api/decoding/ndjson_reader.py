@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from typing import cast
 
+import msgspec
 import numpy as np
 
 from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_json
@@ -14,10 +16,14 @@ from statsapi.api.decoding.rows import (
     BYTE_ORDER_MARK,
     EVENT,
     NO_EVENT,
+    TAGGED_EVENT,
     TOO_LONG,
+    Event,
     Fault,
     OddItems,
     Rows,
+    decode_event,
+    has_tags,
     require_lines_within,
     require_within,
     separators_fit,
@@ -34,12 +40,20 @@ def read(body: bytes, max_events: int) -> Rows:
     if count:
         require_within(count, max_events)
         try:
-            events = EVENT.decode_lines(whole)
+            tagged = False
+            events: Sequence[Event]
+            try:
+                events = EVENT.decode_lines(whole)
+            except msgspec.ValidationError as error:
+                if not has_tags(error) or not _lines_end_objects(whole):
+                    raise
+                events = TAGGED_EVENT.decode_lines(whole)
+                tagged = True
         except (ValueError, RecursionError):
             pass
         else:
             if len(events) == count:
-                return Rows.of_events(events, "line", range(1, count + 1))
+                return Rows.of_events(events, "line", range(1, count + 1), tagged=tagged)
     return _read_line_by_line(body, max_events)
 
 
@@ -60,6 +74,18 @@ def _count_lines_of_objects(body: bytes) -> int:
     return len(newlines) + 1
 
 
+def _lines_end_objects(body: bytes) -> bool:
+    """Whether each line that another one follows ends with a }.
+
+    Tags are an object within an event. But nowhere in JSON a { follows a } with blanks between them: where lines also
+    begin with a {, it stands outside all events.
+    """
+    text = np.frombuffer(body, np.uint8)
+    ends = np.flatnonzero(text == ord("\n")) - 1
+    ends -= text[ends] == ord("\r")
+    return bool((text[ends] == ord("}")).all())
+
+
 def _read_line_by_line(body: bytes, max_events: int) -> Rows:
     """Blank lines are skipped; a line that does not hold an event alone is an odd row."""
     events = [NO_EVENT]
@@ -73,13 +99,13 @@ def _read_line_by_line(body: bytes, max_events: int) -> Rows:
         try:
             if len(line) > EVENT_MAX_BYTES and len(line.rstrip(b"\r\n")) > EVENT_MAX_BYTES:
                 line, odd[len(lines) - 1] = b"", TOO_LONG
-            events.append(EVENT.decode(line))
+            events.append(decode_event(line))
         except (ValueError, RecursionError):
             if line:
                 odd.add(len(lines) - 1, line)
             events.append(events[-1])
     del events[0]
-    rows = Rows.of_events(events, "line", lines)
+    rows = Rows.of_events(events, "line", lines, tagged=True)
     rows.odd, rows.parse = odd, _parse_line
     return rows
 

@@ -1,0 +1,348 @@
+"""Names and tags over HTTP: in every form, everywhere a name is given, one series for one set of tags."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from statsapi.app import create_app
+from statsapi.config import Settings
+from tests.calls import assert_problem, post
+from tests.fakes import NOW, FakeClock
+
+NAMES = [
+    "/api/users",
+    "GET /users",
+    "Länge",
+    "a;b=c d",
+    "a//b/",
+    "..",
+    ".",
+    "a/../b",
+    "/",
+    "50%",
+    "%2F",
+    "a+b",
+    "a + b",
+    "a&b=c",
+    "a?b#c",
+    'say "hi", please',
+    "it's",
+    "back\\slash",
+    "🚀 launch",
+    "سرعة",
+    "q\u0301",  # no single character is this one
+    "温度;ort=東京",
+    "{name}",
+    "<b>",
+    "a, b",
+    "default",
+    "x" * 200,
+]
+
+# What is no name, and a word that the refusal must hold.
+NO_NAMES = [
+    ("x" * 201, "201 characters"),
+    ("é" * 201, "201 characters"),
+    ("", "is empty"),
+    (" a", "blank at an end"),
+    ("a ", "blank at an end"),
+    ("=1", "begins with ="),
+    ("+1", "begins with +"),
+    ("-1", "begins with -"),
+    ("@a", "begins with @"),
+    ("a\x07b", "U+0007"),
+    ("a\x7f", "U+007F"),
+    ("a\u202eb", "U+202E"),
+    ("a\u00a0b", "U+00A0"),
+    ("a;", "behind a semicolon"),
+    ("a;b", "'b' behind a semicolon"),
+    ("a;b=", "'b' without a value"),
+    ("a;=c", "without a key"),
+    (";b=c", "empty before its tags"),
+    ("a;b=1;b=2", "twice"),
+]
+
+
+def forms(series: Any, tags: Any = None) -> list[tuple[str, str, str]]:
+    """One event of that series in every form that takes it: what it is called, body, media type."""
+    event = {"timestamp": NOW, "value": 1.0, "series": series} | ({} if tags is None else {"tags": tags})
+    columns = {**event, "timestamp": [NOW], "value": [1.0]}
+    sent = [
+        ("single", json.dumps(event), "application/json"),
+        ("list", json.dumps([event]), "application/json"),
+        ("list, not ASCII", json.dumps([event], ensure_ascii=False), "application/json"),
+        ("object", json.dumps({"events": [event]}), "application/json"),
+        ("columns", json.dumps(columns), "application/json"),
+        ("NDJSON", json.dumps(event) + "\n", "application/x-ndjson"),
+        ("NDJSON of two lines", "\n" + json.dumps(event) + "\r\n", "application/x-ndjson"),
+        (
+            "odd item",
+            json.dumps([event | {"value": "1"}]).replace('"value"', '"value": NaN, "value"'),
+            "application/json",
+        ),
+    ]
+    if tags is None and isinstance(series, str) and series:
+        text = io.StringIO()
+        csv.writer(text).writerows([["timestamp", "value", "series"], [NOW, "1.0", series]])
+        sent.append(("CSV", text.getvalue(), "text/csv"))
+    try:
+        return [(called, body, media_type) for called, body, media_type in sent if body.encode() is not None]
+    except UnicodeEncodeError:
+        return sent[:2]
+
+
+def record(client: FlaskClient, called: str, body: str, media_type: str) -> Any:
+    path = "/event" if called == "single" else "/events"
+    return client.post(path, data=body.encode(), content_type=media_type)
+
+
+def names_held(client: FlaskClient) -> list[str]:
+    body: Any = client.get("/series").json
+    return [row["name"] for row in body["series"]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_works_in_every_form_and_question(client: FlaskClient, name: str) -> None:
+    """Recorded in each form it is one series, which every endpoint finds, and deletes by path and by query."""
+    sent = forms(name)
+    for called, body, media_type in sent:
+        assert record(client, called, body, media_type).status_code == 200, called
+    assert names_held(client) == [name]
+    query = urlencode({"series": name})
+    assert client.get(f"/statistics?{query}").json["count"] == len(sent)
+    assert client.get(f"/statistics?series={quote(name, safe='')}&window=1h").json["series"] == name
+    assert client.get(f"/statistics/timeline?{query}&window=1m&step=1m").json["series"] == name
+    assert client.get(f"/debug/events?{query}").json["total_events"] == len(sent)
+    exported: Any = client.get(f"/events?{query}").json
+    assert {event["series"] for event in exported["events"]} == {name}
+    for form, media_type in (("csv", "text/csv"), ("ndjson", "application/x-ndjson"), ("json", "application/json")):
+        body = client.get(f"/events?{query}&format={form}").text
+        assert client.delete(f"/series?{query}").json == {"status": "success", "series": name, "deleted": len(sent)}
+        assert names_held(client) == []
+        assert client.post("/events", data=body.encode(), content_type=media_type).json["stored"] == len(sent)
+        assert names_held(client) == [name]
+    assert client.delete(f"/series/{quote(name, safe='')}").json["deleted"] == len(sent)
+    assert names_held(client) == []
+
+
+@pytest.mark.parametrize(("name", "why"), NO_NAMES)
+def test_what_is_no_name_is_refused_everywhere(client: FlaskClient, name: str, why: str) -> None:
+    """With a 422 that names the field and the cure, in every form and question; nothing is recorded."""
+    for called, body, media_type in forms(name):
+        problem = assert_problem(record(client, called, body, media_type), 422, "validation")
+        assert [error["field"] for error in problem["errors"]] == ["series"], called
+        assert why in problem["errors"][0]["reason"], called
+    query = urlencode({"series": name})
+    questions = [
+        client.get(f"/statistics?{query}"),
+        client.get(f"/statistics/timeline?{query}&step=1m"),
+        client.get(f"/events?{query}"),
+        client.get(f"/debug/events?{query}"),
+        client.delete(f"/series?{query}"),
+    ]
+    if name:
+        questions.append(client.delete(f"/series/{quote(name, safe='')}"))
+    for response in questions:
+        problem = assert_problem(response, 422, "validation")
+        assert why in problem["errors"][0]["reason"]
+    assert names_held(client) == []
+
+
+def test_half_a_surrogate_is_no_name(client: FlaskClient) -> None:
+    """JSON may spell one, UTF-8 not: it is refused, not a fault."""
+    for series, tags in (("a\ud800", None), ("a", {"k": "\ud800"}), ("a", {"\udc00": "v"})):
+        for called, body, media_type in forms(series, tags):
+            if "not ASCII" not in called:
+                problem = assert_problem(record(client, called, body, media_type), 422, "validation")
+                assert "U+D" in problem["errors"][0]["reason"]
+
+
+def test_bytes_that_are_no_text_are_no_name(client: FlaskClient) -> None:
+    """Percent signs in front of what is no UTF-8 delete nothing."""
+    post(client, NOW, 1.0, series="\ufffd")
+    broken = client.delete("/series/x", environ_overrides={"PATH_INFO": "/series/\xff"})
+    assert_problem(broken, 422, "validation")
+    assert names_held(client) == ["\ufffd"]
+
+
+def test_a_deletion_by_query_needs_the_name(client: FlaskClient) -> None:
+    """Without it nothing is deleted, `default` neither."""
+    post(client, NOW, 1.0)
+    problem = assert_problem(client.delete("/series"), 422, "validation")
+    assert problem["errors"] == [{"field": "series", "reason": "is missing: say which, as series=NAME"}]
+    assert_problem(client.delete("/series?series=a&series=b"), 422, "validation")
+    assert names_held(client) == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        (None, "must be an object"),
+        ([], "must be an object"),
+        ("a=b", "must be an object"),
+        (7, "must be an object"),
+        ({"k": None}, "'k' that is null"),
+        ({"k": 1.5}, "a number with decimals"),
+        ({"k": {}}, "not one value"),
+        ({"k": ""}, "without a value"),
+        ({"": "v"}, "without a key"),
+        ({"k": "a;b"}, "holds a semicolon"),
+        ({"k=": "v"}, "holds = or ;"),
+        ({" k": "v"}, "must not begin or end"),
+        ({"k": "v "}, "must not begin or end"),
+        ({"k": "a\nb"}, "U+000A"),
+        ({"k": "v" * 200}, "200 at most"),
+        ({"held": "other"}, "twice"),
+    ],
+)
+def test_tags_that_make_no_name_are_refused(client: FlaskClient, tags: Any, why: str) -> None:
+    """With a 422 that names `tags` and the cure, in every form that has them."""
+    for called, body, media_type in forms("a;held=1", tags if tags is not None else []):
+        if tags is None:
+            body = body.replace('"tags": []', '"tags": null')
+        problem = assert_problem(record(client, called, body, media_type), 422, "validation")
+        assert [error["field"] for error in problem["errors"]] == ["tags"], called
+        assert why in problem["errors"][0]["reason"], called
+    assert names_held(client) == []
+
+
+def test_columns_have_one_set_of_tags(client: FlaskClient) -> None:
+    """A column of a tag's values is refused with what to send instead; `tags` beside `events` is not known."""
+    columns = {"series": "a", "tags": {"host": ["x", "y"]}, "timestamp": [NOW, NOW], "value": [1, 2]}
+    problem = assert_problem(client.post("/events", json=columns), 422, "validation")
+    assert problem["errors"][0]["field"] == "tags"
+    assert "array of events" in problem["errors"][0]["reason"]
+    events = {"events": [{"timestamp": NOW, "value": 1}], "tags": {"a": "b"}}
+    assert assert_problem(client.post("/events", json=events), 422, "validation")["errors"][0]["field"] == "tags"
+
+
+def test_a_bad_name_among_good_ones_is_named_alone(client: FlaskClient) -> None:
+    """With partial=true the others are stored: tagged, plain, in other forms, and odd ones beside them."""
+    events = [
+        {"timestamp": NOW, "value": 1, "series": "a"},
+        {"timestamp": NOW, "value": 2, "series": "a", "tags": {"y": 1, "x": True}},
+        {"timestamp": NOW, "value": 3, "series": "a;y=1;x=true"},
+        {"timestamp": NOW, "value": 4, "series": "a", "tags": {"x": ""}},
+        {"timestamp": NOW, "value": 5, "series": "a;"},
+        {"timestamp": NOW, "value": None, "series": "a"},
+        {"timestamp": NOW, "value": "6", "series": "a", "tags": {}},
+        {"timestamp": NOW, "value": 7, "series": "La\u0308nge"},
+        {"timestamp": NOW, "value": 8, "series": "Länge"},
+    ]
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    for at, (body, media_type) in enumerate(
+        ((json.dumps(events), "application/json"), (lines, "application/x-ndjson"))
+    ):
+        answer: Any = client.post("/events?partial=true", data=body, content_type=media_type).json
+        number, first = (("index", 0), ("line", 1))[at]
+        assert [(error[number] - first, error["field"]) for error in answer["errors"]] == [
+            (3, "tags"),
+            (4, "series"),
+            (5, "value"),
+        ]
+        counts: Any = client.get("/series").json
+        assert {row["name"]: row["count"] for row in counts["series"]} == {
+            "a": 2 * (at + 1),
+            "a;x=true;y=1": 2 * (at + 1),
+            "Länge": 2 * (at + 1),
+        }
+
+
+def test_two_events_in_a_line_are_not_taken_for_two_lines(client: FlaskClient) -> None:
+    """Tags are objects, so a line may begin with a { inside an event: such a body is read line by line."""
+    event = json.dumps({"timestamp": NOW, "value": 1})
+    broken = f'{event}{event[:-1]}, "tags":\n{{"a": "b"}}}}\n'
+    answer = client.post("/events", data=broken, content_type="application/x-ndjson")
+    assert {error["line"] for error in assert_problem(answer, 422, "validation")["errors"]} == {1, 2}
+
+
+def test_tags_that_hold_no_text_break_the_body(client: FlaskClient) -> None:
+    """What is no UTF-8 inside tags is told as it is elsewhere; an integer of 5,000 digits is no fault of ours."""
+    event = b'{"timestamp": "%s", "value": 1, "tags": {"a": %%s}}' % NOW.encode()
+    for media_type, open_, close in (("application/json", b"[", b"]"), ("application/x-ndjson", b"", b"")):
+        for value in (b'"\xff"', b"9" * 5000, b"[" * 5000 + b"]" * 5000, b"NaN", b"01"):
+            body = open_ + event % value + close
+            assert client.post("/events", data=body, content_type=media_type).status_code in (400, 422)
+        assert client.post("/event", data=event % value).status_code in (400, 422)
+
+
+def test_pages_go_on_in_names_with_blanks(client: FlaskClient) -> None:
+    """A cursor and `after` hold any name."""
+    for name in NAMES:
+        post(client, NOW, 1.0, series=name)
+        post(client, NOW, 2.0, series=name)
+    found: list[tuple[str, float]] = []
+    cursor = ""
+    while cursor is not None:
+        page: Any = client.get(f"/events?limit=1&cursor={quote(cursor)}").json
+        found += [(event["series"], event["value"]) for event in page["events"]]
+        cursor = page["next"]
+    assert found == [(name, value) for name in sorted(NAMES) for value in (1.0, 2.0)]
+    listed: list[str] = []
+    after = ""
+    while after is not None:
+        page = client.get(f"/series?limit=3&{urlencode({'after': after})}").json
+        listed += [row["name"] for row in page["series"]]
+        after = page["next"]
+    assert listed == sorted(NAMES)
+
+
+def test_metrics_escape_names() -> None:
+    """Quotes and backslashes in a label are escaped, as Prometheus reads them."""
+    shown = ['say "hi"', "back\\slash", "Länge;ort=a b"]
+    app = create_app(Settings(journal="memory://", metrics_series=tuple(shown)), clock_us=FakeClock(), background=False)
+    text = app.test_client().get("/metrics").text
+    for label in (r'series="say \"hi\""', r'series="back\\slash"', 'series="Länge;ort=a b"'):
+        assert f"statsapi_window_events{{{label},window=" in text
+
+
+words = st.text(
+    st.characters(exclude_categories=["C", "Z"], include_characters=" ", exclude_characters=';=,"'),
+    min_size=1,
+    max_size=6,
+).filter(lambda s: s == s.strip() and s[0] not in "=+-@" and unicodedata.normalize("NFC", s)[0] not in "=+-@")
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example("a", {"k": "v"}, None)
+@given(words, st.dictionaries(words, words | st.integers(-9, 999) | st.booleans(), max_size=4), st.randoms())
+def test_a_set_of_tags_is_one_series(base: str, tags: dict[str, Any], dice: Any) -> None:
+    """In any order, composed or not, in the name or beside it, in each form: the series that a naive sort gives."""
+
+    def text(value: Any) -> str:
+        return json.dumps(value) if isinstance(value, bool) else str(value)
+
+    def nfc(written: str) -> str:
+        return unicodedata.normalize("NFC", written)
+
+    naive: dict[str, str] = {}
+    for key, value in tags.items():
+        if naive.setdefault(nfc(key), nfc(text(value))) != nfc(text(value)):
+            return  # two keys that are one in NFC
+    name = ";".join([nfc(base), *(f"{key}={naive[key]}" for key in sorted(naive))])
+    client = create_app(Settings(journal="memory://"), clock_us=FakeClock(), background=False).test_client()
+    count = 0
+    for form in ("NFC", "NFD"):
+        items = [(unicodedata.normalize(form, key), value) for key, value in tags.items()]
+        if dice is not None:
+            dice.shuffle(items)
+        head, tail = items[: len(items) // 2], items[len(items) // 2 :]
+        written = unicodedata.normalize(form, base)
+        in_name = ";".join([written, *(f"{key}={text(value)}" for key, value in items)])
+        half = ";".join([written, *(f"{key}={text(value)}" for key, value in head)])
+        for called, body, media_type in [*forms(in_name), *forms(written, dict(items)), *forms(half, dict(tail))]:
+            answer = record(client, called, body, media_type)
+            assert answer.status_code == 200, (called, answer.text)
+            count += 1
+    listed: Any = client.get("/series").json
+    assert [(row["name"], row["count"]) for row in listed["series"]] == [(name, count)]
