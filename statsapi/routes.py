@@ -70,6 +70,7 @@ ROUTES: Final = (
     Route(
         "GET", "/statistics/histogram", "statistics.get_histogram", READ, "How values are spread: how many in each bin"
     ),
+    Route("GET", "/check", "check.get_check", READ, "200 when statistics are as required, else 503 with what is not"),
     Route("GET", "/series", "series.get_series", READ, "The series there are"),
     Route("DELETE", "/series/<name:name>", "series.delete_series", ADMIN, "Forget a series, or a range of it"),
     Route(

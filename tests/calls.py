@@ -15,6 +15,7 @@ CALLS = [
     ("GET", "/statistics", "read"),
     ("GET", "/statistics/timeline?window=1h&step=1m", "read"),
     ("GET", "/statistics/histogram", "read"),
+    ("GET", "/check?require=count>=0", "read"),
     ("GET", "/series", "read"),
     ("GET", "/metrics", "read"),
     ("DELETE", "/series/default", "admin"),

@@ -8,13 +8,20 @@ from typing import Final
 
 from flask import Flask
 
-from statsapi.api import access, events, observing, openapi, ops, problems, processes, series, statistics
+from statsapi.api import access, check, events, observing, openapi, ops, problems, processes, series, statistics
 from statsapi.config import Settings
 from statsapi.keys import Keys
 from statsapi.routes import served
 
 # The modules whose functions the table of routes names.
-_VIEWS: Final = {"events": events, "statistics": statistics, "series": series, "ops": ops, "openapi": openapi}
+_VIEWS: Final = {
+    "events": events,
+    "statistics": statistics,
+    "check": check,
+    "series": series,
+    "ops": ops,
+    "openapi": openapi,
+}
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:

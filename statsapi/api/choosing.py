@@ -7,7 +7,7 @@ says how many of them there are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -165,10 +165,9 @@ def groups_of(query: Mapping[str, Any], percents: Sequence[Percent] | None = Non
     if by is None:
         return None
     figure, descending = order_of(query)
-    key_of = str if by == BY_SERIES else partial(tag_value, key=by)
-    limit = query.get("limit", GROUPS_SHOWN)
+    key, limit = key_of(by), query.get("limit", GROUPS_SHOWN)
     if figure is None:
-        return Groups(Grouping(key_of, descending=descending, limit=limit))
+        return Groups(Grouping(key, descending=descending, limit=limit))
     own = figures.percents_of((figure,))
     asked = own if percents is None else percents
     # A rate is a count over the same time in all of them.
@@ -177,8 +176,13 @@ def groups_of(query: Mapping[str, Any], percents: Sequence[Percent] | None = Non
     def value(answer: Statistics) -> int | float | None:
         return figures.value_of(meant, answer, asked, Span(0, 0), 0)
 
-    grouping = Grouping(key_of, value, descending, figure.percent is not None, limit)
+    grouping = Grouping(key, value, descending, figure.percent is not None, limit)
     return Groups(grouping, own, figures.want_ends((figure,)))
+
+
+def key_of(by: str) -> Callable[[str], str | None]:
+    """The group of a series by its name; None of those without that tag."""
+    return str if by == BY_SERIES else partial(tag_value, key=by)
 
 
 def hidden_of(query: Mapping[str, Any]) -> tuple[Figure, ...]:

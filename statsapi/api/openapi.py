@@ -20,7 +20,7 @@ from flask import Blueprint, Response
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
-from statsapi.api import decoding, notes, problems, questions, schemas
+from statsapi.api import check, decoding, notes, problems, questions, schemas
 from statsapi.api.figures import NAMES
 from statsapi.api.incoming import STALE_WARNING, service
 from statsapi.api.schemas import StrictSchema
@@ -44,6 +44,7 @@ _EXAMPLE: Final[Json] = {"timestamp": _EXAMPLE_MOMENT, "value": 42.5}
 _TAGS: Final = {
     "events": "Events",
     "statistics": "Statistics",
+    "check": "Statistics",
     "series": "Series",
     "ops": "The service itself",
 }
@@ -69,7 +70,8 @@ _PROBLEMS: Final = {
     422: "Well-formed, but not valid: `errors` names what to fix. Nothing was recorded.",
     429: "More requests than STATSAPI_RATE_LIMIT allows.",
     500: "A fault of the service, which has been logged.",
-    503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded.",
+    503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded. Of "
+    "/check also: a condition does not hold (`check-failed`).",
     507: "A limit on the stored events or series was reached; nothing was recorded, stored events can be read.",
 }
 _ABOUT: Final = (
@@ -151,6 +153,17 @@ def _grouped(**shown: Json) -> Json:
     return {"groups": _list_of(group), "groups_total": _COUNT | {"description": "also of those not shown"}}
 
 
+_CONDITIONS: Final = _list_of(
+    _object(
+        optional=("method", "relative_error", "reason"),
+        require={"type": "string"},
+        value=_NUMBER,
+        held={"type": "boolean"},
+        method={"const": "ddsketch"},
+        relative_error=_NUMBER,
+        reason={"type": "string"},
+    )
+)
 _WINDOWS: Final = _list_of(_statistics(**_SPAN_STATISTICS))
 _BINS: Final[Json] = {
     "count": _COUNT,
@@ -258,6 +271,17 @@ _SCHEMAS: Final[dict[str, Json]] = {
         resolution=_RESOLUTION,
         **_BINS,
         **_grouped(**_BINS),
+    ),
+    "Check": _object(
+        optional=("series", "matched", "resolution", "conditions", "groups", "groups_total", "groups_failed"),
+        status={"const": "passed"},
+        series=_NAME,
+        matched=_MATCHED,
+        **_SPAN,
+        resolution=_RESOLUTION,
+        conditions=_CONDITIONS,
+        groups_failed=_COUNT,
+        **_grouped(conditions=_CONDITIONS),
     ),
     "Series": _object(
         series=_list_of(
@@ -433,6 +457,12 @@ def _operations(converter: Any) -> dict[str, _Operation]:
         ),
         "statistics.get_histogram": _Operation(
             _answers("Histogram", "Counts and edges.", more=table, headers=by_accept | _STALE), questions.HistogramQuery
+        ),
+        "check.get_check": _Operation(
+            _answers(
+                "Check", "Every condition holds. One that does not is a 503, with the same members.", headers=_STALE
+            ),
+            check.CheckQuery,
         ),
         "series.get_series": _Operation(_answers("Series", "By name.", headers=_STALE), schemas.SeriesQuery),
         "series.delete_series": _Operation(

@@ -68,7 +68,7 @@ def get_statistics() -> Json | Response:
     dumped = [shown.dump(answer.statistics, answer.span, reading.now_us) for answer in answers]
     if not {"window", "windows", "start"} & query.keys():
         return dumped[0]
-    told = [_dump_edges(answer) | statistics for answer, statistics in zip(answers, dumped, strict=True)]
+    told = [dump_edges(answer) | statistics for answer, statistics in zip(answers, dumped, strict=True)]
     return {"series": query["series"], **({"windows": told} if "windows" in query else told[0])}
 
 
@@ -183,15 +183,12 @@ def get_histogram() -> Json | Response:
         rows = _rows(choice, by, found, lambda bins: [_dump_span(span) | row for row in _bin_rows(bins, edges_given)])
         return tables.answer(columns, (tables.flat(row) for row in rows))
 
-    def dump(bins: Bins) -> Json:
-        return _dump_bins(bins, asked="edges" if "edges" in query else "scale" if query.get("scale") == "log" else "")
-
     return {
         **choice.head(found.matched),
         **_dump_span(span),
         **_dump_resolution(resolution_us),
-        **dump(found.total),
-        **_dump_groups(by, found, dump),
+        **_dump_bins(found.total),
+        **_dump_groups(by, found, _dump_bins),
     }
 
 
@@ -230,7 +227,7 @@ def _columns(shown: Shown) -> list[str]:
 
 
 def _dump_answer(answer: Answer, shown: Shown, now_us: int, with_edges: bool, compared: bool) -> Json:
-    told = _dump_edges(answer) if with_edges else {}
+    told = dump_edges(answer) if with_edges else {}
     told |= shown.dump(answer.statistics, answer.span, now_us)
     if not compared:
         return told
@@ -247,7 +244,8 @@ def _dump_answer(answer: Answer, shown: Shown, now_us: int, with_edges: bool, co
     return told | {"reasons": reasons} if reasons else told
 
 
-def _dump_edges(answer: Answer) -> Json:
+def dump_edges(answer: Answer) -> Json:
+    """The span that was answered."""
     return _dump_span(answer.span) | _dump_resolution(answer.resolution_us)
 
 
@@ -263,12 +261,12 @@ def _dump_resolution(resolution_us: int) -> dict[str, str]:
 
 
 _OF_SKETCH: Final = (
-    "the edges are those of a sketch's buckets, as part of the span has been rolled up; each bin's count is exact, but "
-    "for values that equal an edge"
+    "they are those of a sketch's buckets, as part of the span has been rolled up; counts are exact, but for values "
+    "that equal an edge"
 )
 
 
-def _dump_bins(bins: Bins, asked: str) -> Json:
+def _dump_bins(bins: Bins) -> Json:
     summary = bins.statistics.summary
     told: Json = {
         "count": summary.count,
@@ -280,7 +278,7 @@ def _dump_bins(bins: Bins, asked: str) -> Json:
         "above": bins.above,
     }
     if bins.of_sketch:
-        told |= {"method": "ddsketch", "reasons": {asked or "edges": _OF_SKETCH}}
+        told |= {"method": "ddsketch", "reasons": {"edges": _OF_SKETCH}}
     return told
 
 

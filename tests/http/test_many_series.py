@@ -506,6 +506,10 @@ def test_a_histogram_of_rollups_says_so(long_app: Flask, clock: FakeClock) -> No
     assert sum(body["counts"]) == body["count"] == 100
     assert len(body["counts"]) <= 10
     assert (body["edges"][0], body["edges"][-1]) == (1.0, 100.0)
+    given = client.get("/statistics/histogram?series=s&window=4h&edges=0,50,200").json
+    assert given["edges"] == [0.0, pytest.approx(50, rel=0.01), 200.0]
+    assert sum(given["counts"]) == 100
+    assert "rolled up" in given["reasons"]["edges"]
 
 
 def test_head_and_options_as_for_any_question(client: FlaskClient, rows: list[Row]) -> None:

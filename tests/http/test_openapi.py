@@ -58,7 +58,10 @@ def test_the_service_is_as_described(case: Any) -> None:
     """Whatever the description allows, and whatever it does not, is answered as the description says."""
     # With ?partial=true a batch with bad events in it is a 200 that names them.
     checks = [check for check in CHECKS if check is not negative_data_rejection or "partial" not in (case.query or {})]
-    case.call_and_validate(checks=checks)
+    if case.operation.path == "/check":  # whose 503 is an answer
+        checks.remove(not_a_server_error)
+    response = case.call_and_validate(checks=checks)
+    assert response.status_code != 500
 
 
 def test_every_route_is_described(app: Flask, client: FlaskClient) -> None:
