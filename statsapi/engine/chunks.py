@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statsapi.engine.exact import CumulativeSums, scaled_sums
-from statsapi.engine.percentiles import sample_of
+from statsapi.engine.percentiles import CutColumn, sample_of, sampled_from
 from statsapi.engine.sketch import MAX_BUCKETS, Buckets, count_values
 from statsapi.engine.summary import IDENTITY, Summary, combine
 from statsapi.model import MAX_TS_US, MIN_TS_US, TimestampsUs, Values
@@ -244,7 +244,18 @@ class FrozenChunk(NamedTuple):
 class Chunk(_SumsBefore):
     """Sorted columns that are never changed, their sums, and a buffer of late events."""
 
-    __slots__ = ("_buckets", "cumulative", "late", "merge_at", "rank", "sample", "sums", "ts_us", "values")
+    __slots__ = (
+        "_buckets",
+        "cumulative",
+        "late",
+        "merge_at",
+        "rank",
+        "sample",
+        "sampled_from",
+        "sums",
+        "ts_us",
+        "values",
+    )
 
     def __init__(
         self,
@@ -267,6 +278,7 @@ class Chunk(_SumsBefore):
         self.sums = sums  # of the sorted columns
         # Chunks that all began their samples at 0 would rank each sampled value half a step too low.
         self.sample = sample_of(values, stagger)
+        self.sampled_from = sampled_from(stagger)
         self.late: Buffer | None = None
         # Between an eighth and three eighths, at least 1; 0.618 spreads consecutive numbers evenly.
         self.merge_at = room // 8 + int(stagger * 0.6180339887 % 1.0 * (room // 4)) + 1
@@ -332,6 +344,13 @@ class Chunk(_SumsBefore):
         """The values of the sorted events in [start_us, end_us), sorted by value; late ones are not among them."""
         first, last = self.positions(start_us, end_us)
         return self.values if last - first == len(self.values) else self.between(first, last)
+
+    def cut_column(self, start_us: int, end_us: int) -> CutColumn | None:
+        """What `select_sorted` gives, but not copied; None where there is none. 1 µs."""
+        first, last = self.positions(start_us, end_us)
+        if first >= last:
+            return None
+        return CutColumn(self.values, self.rank, first, last, self.sample, self.sampled_from)
 
     def _inside(self, first: int, last: int) -> NDArray[np.bool_]:
         """Which of `values` stand at positions first to last in time; first < last."""

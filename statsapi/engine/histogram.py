@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from math import exp, log
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -81,8 +81,9 @@ class Histogram(NamedTuple):
         below = np.zeros(len(edges), np.int64)
         asked = np.array(edges)
         up_to_last = 0
-        columns = columns_of([part.columns for part in of_span], [p.few for p in of_span if len(p.few)], pace)
-        for values, _ in columns:
+        few = [part.few for part in of_span if len(part.few)]
+        columns, cuts = columns_of([part.columns for part in of_span], few, pace)
+        for values in chain((values for values, _ in columns), (cut.kept_values() for cut in cuts)):
             below += values.searchsorted(asked)
             up_to_last += int(values.searchsorted(edges[-1], side="right"))
             pace()

@@ -16,7 +16,7 @@ import numpy as np
 from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before
 from statsapi.engine.chunks import NO_VALUES
-from statsapi.engine.percentiles import SortedColumn, sample_of
+from statsapi.engine.percentiles import CutColumn, SortedColumn, sample_of
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sketch import Sketch, count_values
 from statsapi.engine.summary import IDENTITY, Summary, combine
@@ -145,8 +145,8 @@ def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: 
     if not percentiles or not summary.count:
         return answer
     if not old:
-        columns = columns_of([part.columns for part in parts], few, pace)
-        return answer._replace(percentiles=selection.of_columns(columns, percentiles))
+        columns, cuts = columns_of([part.columns for part in parts], few, pace)
+        return answer._replace(percentiles=selection.of_columns(columns, percentiles, cuts))
     return _draft_of(parts, few, answer).finished(percentiles)
 
 
@@ -171,18 +171,22 @@ def stamp_of(event: tuple[int, float]) -> int:
     return event[0]
 
 
-def columns_of(parts: Iterable[ValueColumns], few: list[Values], pace: Pace) -> list[SortedColumn]:
-    """The values of all parts in sorted columns with samples."""
+def columns_of(
+    parts: Iterable[ValueColumns], few: list[Values], pace: Pace
+) -> tuple[list[SortedColumn], list[CutColumn]]:
+    """The values of all parts in sorted columns, and in such of which only a part counts."""
     columns: list[SortedColumn] = []
+    cuts: list[CutColumn] = []
     unsorted = list(few)
     for part in parts:
-        columns += part.sealed
-        columns += [(values, sample_of(values, i)) for i, values in enumerate(part.sorted, len(columns))]
+        columns += part.sorted
+        cuts += part.cut
         if len(part.unsorted):
             unsorted.append(part.unsorted)
-        pace()
+    pace()
     if unsorted:
         rest = np.concatenate(unsorted)
         rest.sort()
         columns.append((rest, sample_of(rest, len(columns))))
-    return columns
+        pace()
+    return columns, cuts

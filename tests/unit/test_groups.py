@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statsapi.engine import holdings as holdings_module
+from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine import store as store_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.answers import Statistics
@@ -53,7 +54,9 @@ def chosen(selection: Selection) -> All:
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few events make a chunk, and a sorted column: every edge is met soon."""
+    """A few events make a chunk, a sorted column and a step of a sample: every edge is met soon."""
+    monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 2)
+    monkeypatch.setattr(percentiles_module, "_SAMPLE_STEP", 2)
     monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
     monkeypatch.setattr(timeline_module, "_SORTED_FROM", 2)
 
@@ -285,6 +288,39 @@ def test_a_histogram_counts_each_value_once(
         assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
         exact = [float(least + (most - least) * i / bins) for i in range(bins + 1)]
         assert set(got.edges) == set(exact)
+
+
+@pytest.mark.parametrize("kind", ["spread", "few values", "rising", "late"])
+def test_spans_that_cut_every_chunk_select_among_what_they_keep(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut on the left, on the right, on both sides, again and again as a window slides; equal values, trends, late
+    events; real sizes of samples.
+    """
+    monkeypatch.undo()
+    monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=512))
+    dice = np.random.default_rng(7)
+    store = Store(Retention(RAW_US))
+    stamps, held = [], []
+    for i in range(40):
+        ts_us = np.sort(dice.integers(0, RAW_US, 1100 + i))
+        some = dice.lognormal(3, 1, len(ts_us))
+        if kind == "few values":
+            some = np.floor(some / 20)
+        elif kind == "rising":
+            some = ts_us.astype(np.float64) + dice.integers(0, 9, len(ts_us))
+        parts = [slice(None)] if kind != "late" else [slice(None, None, 2), slice(1, None, 2)]
+        for part in parts:
+            n = len(ts_us[part])
+            store.apply([Events(f"s{i}", START_US + ts_us[part], some[part], np.full(n, START_US))], START_US)
+        stamps.append(ts_us)
+        held.append(some)
+    ts_us, values = np.concatenate(stamps), np.concatenate(held)
+    ps: tuple[Percent, ...] = (0, 1, 50, 95, Fraction("99.9"), 100)
+    for start, end in ((100, None), (101, None), (100, 250), (150, 151), (0, 200), (0, None), (-5, 400)):
+        span = Span(START_US + start * 1_000_000, None if end is None else START_US + end * 1_000_000)
+        inside = values[(ts_us >= start * 1_000_000) & (ts_us < (end or 10**6) * 1_000_000)].tolist()
+        (got,) = ask(store, chosen(Selection()), Spans((span,), ps), START_US).total
+        assert got.summary == oracles.summary(inside)
+        assert got.percentiles == [oracles.percentile(sorted(inside), p) for p in ps]
 
 
 def test_a_logarithmic_histogram_has_equal_ratios() -> None:
