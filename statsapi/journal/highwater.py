@@ -171,15 +171,7 @@ class HighWater:
             return None
         self._epoch = head.epoch
         same_file, same_boot = (head.device, head.inode) == (device, inode), head.boot == boot
-        slots = os.pread(self._file, _SLOTS * _SLOT_BYTES, _SLOT_BYTES)
-        notes = []
-        for at in range(0, len(slots), _SLOT_BYTES):
-            block = slots[at : at + _SLOT_BYTES]
-            if _is_proven(block, _SLOT):
-                epoch, position, appended_us, record_id, noted_inode, noted_boot = _SLOT.unpack_from(block)
-                if epoch == self._epoch:
-                    notes.append(Noted(position, record_id, appended_us, noted_inode == inode, noted_boot == boot))
-        furthest = max(notes, default=None)
+        furthest = _furthest(self._file, head.epoch, inode, boot)
         if furthest is not None and not stands(furthest):
             return furthest
         if not same_file or not same_boot:
@@ -213,6 +205,33 @@ def is_left_over(wal: str, journal: str) -> bool:
         and head.wal_inode == _inode(wal) != 0
         and (head.device, head.inode) != (file.st_dev, file.st_ino)
     )
+
+
+def find_noted(journal: str) -> Noted | None:
+    """The furthest note beside `journal`, for who only reads: nothing is made, locked or written."""
+    try:
+        inode, mark = os.stat(journal).st_ino, os.open(journal + "-mark", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        head = _head_of(os.pread(mark, _SLOT_BYTES, 0))
+        return None if head is None else _furthest(mark, head.epoch, inode, _boot())
+    except OSError:
+        return None
+    finally:
+        os.close(mark)
+
+
+def _furthest(mark: int, now_epoch: int, inode: int, boot: bytes) -> Noted | None:
+    slots = os.pread(mark, _SLOTS * _SLOT_BYTES, _SLOT_BYTES)
+    notes = []
+    for at in range(0, len(slots), _SLOT_BYTES):
+        block = slots[at : at + _SLOT_BYTES]
+        if _is_proven(block, _SLOT):
+            epoch, position, appended_us, record_id, noted_inode, noted_boot = _SLOT.unpack_from(block)
+            if epoch == now_epoch:
+                notes.append(Noted(position, record_id, appended_us, noted_inode == inode, noted_boot == boot))
+    return max(notes, default=None)
 
 
 def _head_of(block: bytes) -> _Head | None:

@@ -256,11 +256,7 @@ class File:
         def stands(noted: Noted) -> bool:
             # A snapshot that begins after the note was read, because a record is committed before it is noted.
             with tables.snapshot(connection):
-                head = tables.read_head(connection)
-                if head is not None and noted.position <= head.position:
-                    return True
-                row = connection.execute("SELECT id FROM records WHERE seq = ?", (noted.position,)).fetchone()
-                return row is not None and row[0] == noted.record_id
+                return tables.holds(connection, noted.position, noted.record_id)
 
         noted = self.water.compare(real, stands)
         if noted is None:

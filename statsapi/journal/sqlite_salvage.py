@@ -12,7 +12,8 @@ from urllib.parse import quote
 from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_upgrade
-from statsapi.journal.checksums import SEAL_BYTES, check_sealed, piece_checksum, seal
+from statsapi.journal.checksums import SEAL_BYTES, check_sealed, missing, piece_checksum, seal
+from statsapi.journal.highwater import Noted, find_noted
 from statsapi.journal.sqlite_check import find_all
 
 # Rows are read by ranges of this many, and where SQLite itself fails by halves of them.
@@ -44,8 +45,21 @@ def damages(path: str) -> Iterator[JournalDamaged]:
         except sqlite3.Error as error:
             yield JournalDamaged(path, str(error))
             return
+        noted = find_noted(os.path.realpath(path))  # before the snapshot: a record is committed before it is noted
         with tables.snapshot(connection):
             yield from find_all(connection, path)
+            if noted is not None:
+                yield from _lost_end(connection, noted)
+
+
+def _lost_end(connection: sqlite3.Connection, noted: Noted) -> Iterator[JournalDamaged]:
+    """What was acknowledged and is gone without a trace in the file, unless a start has told it already."""
+    with contextlib.suppress(JournalDamaged, sqlite3.Error):  # given by find_all
+        if not tables.holds(connection, noted.position, noted.record_id):
+            last = tables.read_last(connection, None)
+            first = 1 if last is None else last[0] + 1
+            what = missing(min(first, noted.position), noted.position).what
+            yield JournalDamaged(what, "acknowledged, and no longer at the end of the file and its -wal")
 
 
 def salvage(path: str, target: str) -> Saved:

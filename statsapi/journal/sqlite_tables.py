@@ -145,6 +145,15 @@ def read_record(connection: sqlite3.Connection, position: int) -> Sealed | None:
     return sealed
 
 
+def holds(connection: sqlite3.Connection, position: int, record_id: bytes) -> bool:
+    """Whether that record is there, or was taken up by the checkpoint."""
+    head = read_head(connection)
+    if head is not None and position <= head.position:
+        return True
+    row = connection.execute("SELECT id FROM records WHERE seq = ?", (position,)).fetchone()
+    return row is not None and row[0] == record_id
+
+
 def read_last(connection: sqlite3.Connection, seen: Last | None) -> Last | None:
     """The last record ever appended, checked unless it is the one that was `seen` whole. JournalDamaged also where that
     one is gone.

@@ -308,6 +308,15 @@ def test_a_lost_end_is_told_once(tmp_path: Path) -> None:
     with closing(SqliteJournal(path)) as journal:
         assert journal.lost is None
     os.replace(tmp_path / "older.db", path)
+    for _ in range(2):  # and who looks, neither
+        done = statsapi(Path(path), "check")
+        assert done.returncode == 1
+        assert done.stdout.splitlines() == [
+            "the journal's records 4 to 7: acknowledged, and no longer at the end of the file and its -wal"
+        ]
+    new = tmp_path / "new.db"
+    assert statsapi(Path(path), "salvage", str(new)).stdout.splitlines()[1:] == done.stdout.splitlines()
+    assert "records 4 to 7" not in statsapi(new, "check").stdout
     SqliteJournal(path).close()  # who does not ask takes nothing away from who does
     with closing(SqliteJournal(path)) as one, closing(SqliteJournal(path)) as other:
         lost = one.lost
@@ -320,6 +329,7 @@ def test_a_lost_end_is_told_once(tmp_path: Path) -> None:
         other.append(Proposal(EventBatch.single("default", 9, 1.0)))
     with closing(SqliteJournal(path)) as journal:
         assert journal.lost is None
+    assert statsapi(Path(path), "check").returncode == 0  # it was told
 
 
 def test_a_mark_that_is_missing_damaged_or_behind_raises_no_alarm(tmp_path: Path) -> None:
