@@ -20,7 +20,7 @@ from statsapi.setting_kinds import (
     AutoSwitch,
     Duration,
     Durations,
-    Names,
+    NamesOrPatterns,
     Number,
     OptionalDuration,
     Origins,
@@ -166,7 +166,10 @@ class Settings:
         "give each worker one core of its own: `auto` (where there are no more workers than cores), `on`, `off`",
     )
     metrics_series: tuple[str, ...] = _setting(
-        Names, ("default",), "the series whose rolling statistics `/metrics` shows, with commas in between"
+        NamesOrPatterns,
+        ("default",),
+        "the series whose rolling statistics `/metrics` shows, with commas in between; `web.*` or `host-?` shows all "
+        "that match, 1,000 at most",
     )
     metrics_windows: tuple[str, ...] = _setting(
         Durations,

@@ -15,7 +15,10 @@ from statsapi.metrics import Metrics, gauge
 
 
 class State(NamedTuple):
-    """What a caught-up view holds: the same on every worker. windows: (series, window as written, its summary)."""
+    """What a caught-up view holds: the same on every worker. windows: (series, window as written, its summary).
+
+    left_out: how many series match STATSAPI_METRICS_SERIES and are not in `windows`, as these would be too many.
+    """
 
     events: int
     events_bytes: int
@@ -23,6 +26,7 @@ class State(NamedTuple):
     series: int
     journal_bytes: int
     windows: list[tuple[str, str, Summary]]
+    left_out: int = 0
     clock_skew_us: int | None = None
 
 
@@ -49,6 +53,11 @@ def _state_families(state: State | None) -> Iterator[Metric]:
             "This machine's clock less the one of the journal's server, which is the one that counts.",
             state.clock_skew_us / 1e6,
         )
+    yield gauge(
+        "statsapi_window_series_left_out",
+        "Series that match a pattern of STATSAPI_METRICS_SERIES and are not shown here, as 1,000 others are.",
+        state.left_out,
+    )
     for stat in ("count", "mean", "min", "max", "sum", "stddev"):
         family = GaugeMetricFamily(
             f"statsapi_window_{_WINDOW_NAMES.get(stat, stat)}",

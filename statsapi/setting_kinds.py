@@ -12,6 +12,7 @@ from marshmallow import ValidationError, fields, validate
 
 from statsapi.model import DAY_US
 from statsapi.naming.names import canonical_name
+from statsapi.naming.patterns import Glob, is_pattern
 from statsapi.times import format_duration, parse_duration_us
 
 # A hundred years: the moment that far before or after now can still be written.
@@ -121,14 +122,14 @@ class OptionalDuration(Duration):
         return 0 if value == "0" else super()._deserialize(value, attr, data, **kwargs)
 
 
-class Names(fields.Field[tuple[str, ...]]):
-    """Names of series with commas in between, each as requests have to write it; one given twice counts once."""
+class NamesOrPatterns(fields.Field[tuple[str, ...]]):
+    """Names of series and patterns for them, with commas in between; one given twice counts once."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
         names = []
         for name in _split(value):
             try:
-                names.append(canonical_name(name))
+                names.append(Glob(name).pattern if is_pattern(name) else canonical_name(name))
             except ValueError as error:
                 raise ValidationError(f"{name!r} is not the name of a series: it {error}") from None
         return tuple(dict.fromkeys(names))

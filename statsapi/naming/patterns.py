@@ -22,6 +22,11 @@ PATTERN_MAX: Final = NAME_MAX
 _BEHIND_ALL: Final = "\U0010ffff"  # no character, so no name holds it
 
 
+def is_pattern(text: str) -> bool:
+    """Whether it can fit more than one name, where both patterns and names may be given."""
+    return "*" in text or "?" in text
+
+
 class Glob:
     """`matches` says whether the whole text fits the pattern: about 0.2 µs."""
 

@@ -254,3 +254,24 @@ def test_windows_beyond_the_retention_are_refused() -> None:
     assert value(samples, "statsapi_window_events", series="default", window="5m") == 0
     assert value(samples, "statsapi_window_events", series="default", window="1h") is None
     assert Settings.from_env({"STATSAPI_METRICS_SERIES": "a, b,,a"}).metrics_series == ("a", "b")
+
+
+def test_patterns_of_series(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are shown always, a pattern shows what matches it as of the scrape, and says how many it leaves out."""
+    settings = Settings(journal="memory://", metrics_series=("none", "web.*", "web.b", "?"), metrics_windows=("5m",))
+    app = create_app(settings, clock_us=clock, background=False)
+    client = app.test_client()
+    for name in ("web.a", "web.b", "web.c", "x", "yy"):
+        post(client, 2.5, series=name)
+
+    def shown() -> list[str]:
+        return sorted(dict(labels)["series"] for name, labels in scrape(client) if name == "statsapi_window_events")
+
+    assert shown() == ["none", "web.a", "web.b", "web.c", "x"]
+    assert value(scrape(client), "statsapi_window_mean", series="web.c", window="5m") == 2.5
+    post(client, 2.5, series="web.d")
+    monkeypatch.setattr("statsapi.service.reading.METRICS_MATCHED_MAX", 2)
+    assert shown() == ["none", "web.a", "web.b", "web.c"]
+    assert value(scrape(client), "statsapi_window_series_left_out") == 2
+    assert Settings.from_env({"STATSAPI_METRICS_SERIES": "web.**,a"}).metrics_series == ("web.*", "a")
+    app.extensions["statsapi"].close()
