@@ -71,7 +71,9 @@ ROUTES: Final = (
         "GET", "/statistics/histogram", "statistics.get_histogram", READ, "How values are spread: how many in each bin"
     ),
     Route("GET", "/check", "check.get_check", READ, "200 when statistics are as required, else 503 with what is not"),
-    Route("GET", "/series", "series.get_series", READ, "The series there are"),
+    Route("GET", "/series", "series.get_series", READ, "The series there are, with their tags"),
+    Route("GET", "/tags", "series.get_tags", READ, "The tags that series carry"),
+    Route("GET", "/tags/<name:key>", "series.get_tag_values", READ, "The values of a tag"),
     Route("DELETE", "/series/<name:name>", "series.delete_series", ADMIN, "Forget a series, or a range of it"),
     Route(
         "DELETE", "/series", "series.delete_named_series", ADMIN, "The same, by ?series=NAME, where any name is safe"

@@ -17,6 +17,8 @@ CALLS = [
     ("GET", "/statistics/histogram", "read"),
     ("GET", "/check?require=count>=0", "read"),
     ("GET", "/series", "read"),
+    ("GET", "/tags", "read"),
+    ("GET", "/tags/default", "read"),
     ("GET", "/metrics", "read"),
     ("DELETE", "/series/default", "admin"),
     ("DELETE", "/series?series=default", "admin"),

@@ -288,6 +288,7 @@ _SCHEMAS: Final[dict[str, Json]] = {
             _object(
                 optional=("resolution",),
                 name=_NAME,
+                tags={"type": "object", "additionalProperties": {"type": "string"}},
                 count=_COUNT,
                 first=_MOMENT,
                 last=_MOMENT,
@@ -299,6 +300,14 @@ _SCHEMAS: Final[dict[str, Json]] = {
                 },
             )
         ),
+        next=_NEXT,
+    ),
+    "Tags": _object(
+        tags=_list_of(_object(key={"type": "string"}, series=_COUNT | {"description": "that carry it"})), next=_NEXT
+    ),
+    "TagValues": _object(
+        key={"type": "string"},
+        values=_list_of(_object(value={"type": "string"}, series=_COUNT | {"description": "that carry it"})),
         next=_NEXT,
     ),
     "Deleted": _object(status={"const": "success"}, series=_NAME, deleted=_COUNT),
@@ -425,6 +434,7 @@ def _operations(converter: Any) -> dict[str, _Operation]:
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
     name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(schemas.SeriesName())}
     name["schema"].pop("default")
+    key = {"name": "key", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return {
         "events.post_event": _Operation(
             _answers("Recorded", "It is in the journal.", *recorded, headers=_REPLAYED),
@@ -464,7 +474,11 @@ def _operations(converter: Any) -> dict[str, _Operation]:
             ),
             check.CheckQuery,
         ),
-        "series.get_series": _Operation(_answers("Series", "By name.", headers=_STALE), schemas.SeriesQuery),
+        "series.get_series": _Operation(_answers("Series", "By name.", headers=_STALE), questions.SeriesQuery),
+        "series.get_tags": _Operation(_answers("Tags", "By key.", headers=_STALE), questions.ListQuery),
+        "series.get_tag_values": _Operation(
+            _answers("TagValues", "By value.", 404, headers=_STALE), questions.ListQuery, (key,)
+        ),
         "series.delete_series": _Operation(
             _answers("Deleted", "Forgotten on every worker and in every replay.", 404), schemas.DeleteQuery, (name,)
         ),

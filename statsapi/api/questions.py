@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from typing import Any, ClassVar, Final
 
 from marshmallow import ValidationError, fields, validate
@@ -24,6 +25,7 @@ from statsapi.service.reading import PREVIOUS
 from statsapi.setting_kinds import Duration
 
 BINS_MAX: Final = 1000
+LIST_PAGE_MAX: Final = 10_000
 
 
 class Compare(Duration):
@@ -116,3 +118,25 @@ class HistogramQuery(GroupsQuery, WindowQuery):
         if "edges" in loaded and (both := [name for name in ("bins", "scale") if name in loaded]):
             raise ValidationError({name: ["cannot be combined with edges"] for name in both})
         return loaded
+
+
+class Normalized(fields.String):
+    """Text in the form that names have."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        return unicodedata.normalize("NFC", super()._deserialize(value, attr, data, **kwargs))
+
+
+class ListQuery(ChoiceQuery):
+    """Pages of what is found among the names of the chosen series."""
+
+    after = fields.String(load_default="", metadata={"description": "`next` of the page before"})
+    limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=LIST_PAGE_MAX))
+
+
+class SeriesQuery(ListQuery):
+    prefix = Normalized(load_default="")
+    raw = fields.Boolean(
+        load_default=False,
+        metadata={"description": "only series that hold raw events, with these alone"},
+    )

@@ -23,7 +23,6 @@ from statsapi.setting_kinds import Duration
 from statsapi.times import FromNow, parse_instant, parse_timestamp_us
 
 DEBUG_PAGE_MAX: Final = 10_000
-SERIES_PAGE_MAX: Final = 10_000
 EXPORT_PAGE_MAX: Final = 10_000
 WINDOWS_MAX: Final = 20
 PERCENTILES_MAX: Final = 100
@@ -404,16 +403,6 @@ class DebugQuery(StrictSchema):
     series = QuerySeriesName()
     limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=DEBUG_PAGE_MAX))
     late = fields.Boolean(load_default=False)
-
-
-class SeriesQuery(StrictSchema):
-    prefix = fields.String(load_default="")
-    after = fields.String(load_default="")
-    raw = fields.Boolean(
-        load_default=False,
-        metadata={"description": "only series that hold raw events, with these alone"},
-    )
-    limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=SERIES_PAGE_MAX))
 
 
 class DeleteQuery(SpanQuery):

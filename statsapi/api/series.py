@@ -1,21 +1,25 @@
-"""Which series there are, and forgetting one."""
+"""Which series and tags there are, and forgetting a series."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 from flask import request
 from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
 
+from statsapi.api.choosing import selection_of
 from statsapi.api.incoming import ask, load_query, service
-from statsapi.api.schemas import DeleteNamedQuery, DeleteQuery, SeriesQuery, span_edges
+from statsapi.api.questions import ListQuery, SeriesQuery
+from statsapi.api.schemas import DeleteNamedQuery, DeleteQuery, span_edges
 from statsapi.model import HOUR_US, MAX_TS_US, MIN_TS_US, MINUTE_US, Span, floor_us
-from statsapi.naming.names import canonical_name
+from statsapi.naming.names import canonical_key, canonical_name, split_name
 from statsapi.times import FromNow, format_duration, format_timestamp, format_timestamps
 
 _RESOLUTIONS = {length_us: format_duration(length_us) for length_us in (MINUTE_US, HOUR_US)}
 _QUERY = SeriesQuery()
+_LIST_QUERY = ListQuery()
 _DELETE_QUERY = DeleteQuery()
 _DELETE_NAMED_QUERY = DeleteNamedQuery()
 
@@ -34,13 +38,14 @@ def get_series() -> dict[str, Any]:
     edges between which they lie, and `resolution` says how far apart such edges are.
     """
     query = load_query(_QUERY)
-    page = ask().series(query["prefix"], query["after"], query["limit"] + 1, raw_only=query["raw"])
+    page = ask().series(
+        query["prefix"], query["after"], query["limit"] + 1, raw_only=query["raw"], selection=selection_of(query)
+    )
     shown = page[: query["limit"]]
     moments = format_timestamps([ts_us for _, _, *ends_us, _ in shown for ts_us in ends_us])
     rows: list[dict[str, Any]] = [
-        {"name": name, "count": events, "first": first, "last": last}
-        if resolution_us == 1
-        else {"name": name, "count": events, "first": first, "last": last, "resolution": _RESOLUTIONS[resolution_us]}
+        {"name": name, "tags": _tags_of(name), "count": events, "first": first, "last": last}
+        | ({} if resolution_us == 1 else {"resolution": _RESOLUTIONS[resolution_us]})
         for (name, events, _, _, resolution_us), first, last in zip(shown, moments[::2], moments[1::2], strict=True)
     ]
     return {
@@ -49,12 +54,40 @@ def get_series() -> dict[str, Any]:
     }
 
 
+def _tags_of(name: str) -> dict[str, str]:
+    return split_name(name)[1] if ";" in name else {}
+
+
+def get_tags() -> dict[str, Any]:
+    """The keys of the tags that series carry, and how many series carry each; pages as those of the series."""
+    query = load_query(_LIST_QUERY)
+    page, after = _page(ask().tag_keys(selection_of(query)), query)
+    return {"tags": [{"key": key, "series": carry} for key, carry in page], "next": after}
+
+
+def get_tag_values(key: str) -> dict[str, Any]:
+    """The values of one tag, and how many series carry each. A tag that none carries has no values."""
+    query = load_query(_LIST_QUERY)
+    _require_utf8("key")
+    try:
+        key = canonical_key(key)
+    except ValueError as error:
+        raise ValidationError({"key": [str(error)]}) from None
+    page, after = _page(ask().tag_values(key, selection_of(query)), query)
+    return {"key": key, "values": [{"value": value, "series": carry} for value, carry in page], "next": after}
+
+
+def _page(found: dict[str, int], query: dict[str, Any]) -> tuple[list[tuple[str, int]], str | None]:
+    """The page that the query asks for, and what its `next` is."""
+    texts = list(found)
+    first = bisect_right(texts, query["after"])
+    last = first + query["limit"]
+    return [(text, found[text]) for text in texts[first:last]], texts[last - 1] if last < len(texts) else None
+
+
 def delete_series(name: str) -> dict[str, Any]:
     """Forget a series, or its events in a range of whole minutes, on every worker and in every replay."""
-    try:
-        request.environ["PATH_INFO"].encode("latin-1").decode()
-    except UnicodeDecodeError:
-        raise ValidationError({"name": ["is not UTF-8 behind its percent signs"]}) from None
+    _require_utf8("name")
     return _delete("name", name, load_query(_DELETE_QUERY))
 
 
@@ -62,6 +95,14 @@ def delete_named_series() -> dict[str, Any]:
     """The same with the name in the query, where every name is safe: clients and proxies change what a path holds."""
     query = load_query(_DELETE_NAMED_QUERY)
     return _delete("series", query.pop("series"), query)
+
+
+def _require_utf8(field: str) -> None:
+    """Werkzeug puts U+FFFD in the place of what is none: that would be another name."""
+    try:
+        request.environ["PATH_INFO"].encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise ValidationError({field: ["is not UTF-8 behind its percent signs"]}) from None
 
 
 def _delete(field: str, name: str, query: dict[str, Any]) -> dict[str, Any]:

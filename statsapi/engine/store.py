@@ -307,10 +307,19 @@ class Store:
         return [name for name in names if name not in self._held.timelines and name not in self._held.rollups]
 
     def series_page(
-        self, prefix: str, after: str, limit: int, now_us: int, *, raw_only: bool = False
+        self,
+        prefix: str,
+        after: str,
+        limit: int,
+        now_us: int,
+        *,
+        raw_only: bool = False,
+        chosen: Sequence[str] | None = None,
     ) -> list[SeriesInfo]:
         """The first `limit` series by name after `after` whose names begin so, with all that a question can reach at
         `now_us`; with `raw_only` those that have raw events, with these alone. 1 µs for each, under the lock.
+
+        chosen: sorted names, to look at these alone.
 
         What lies before `raw_from_us(now_us)` is told as precisely as roll-ups are, whether it is one already or not.
         """
@@ -321,7 +330,7 @@ class Store:
         timelines = self._held.timelines
         some_rollups = {} if raw_only else self._held.rollups
         with self._lock:
-            names = self._held.sorted_names()
+            names = self._held.sorted_names() if chosen is None else chosen
             for at in range(max(bisect_left(names, prefix), bisect_right(names, after)), len(names)):
                 name = names[at]
                 if len(page) == limit or not name.startswith(prefix):

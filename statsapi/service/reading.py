@@ -444,9 +444,20 @@ class Reading:
 
     # -- series and events
 
-    def series(self, prefix: str, after: str, limit: int, *, raw_only: bool = False) -> list[SeriesInfo]:
-        """The first `limit` series by name after `after`. See `Store.series_page`."""
-        return self.store.series_page(prefix, after, limit, self.now_us, raw_only=raw_only)
+    def series(
+        self, prefix: str, after: str, limit: int, *, raw_only: bool = False, selection: Selection = EVERY_SERIES
+    ) -> list[SeriesInfo]:
+        """The first `limit` of the chosen series by name after `after`. See `Store.series_page`."""
+        chosen = None if selection == EVERY_SERIES else self.catalogue.chosen(self.store.names(), selection)
+        return self.store.series_page(prefix, after, limit, self.now_us, raw_only=raw_only, chosen=chosen)
+
+    def tag_keys(self, selection: Selection = EVERY_SERIES) -> dict[str, int]:
+        """Each key of a tag, sorted, with how many of the chosen series carry it: of those held, rolled up or not."""
+        return self.catalogue.tag_keys(self.store.names(), selection)
+
+    def tag_values(self, key: str, selection: Selection = EVERY_SERIES) -> dict[str, int]:
+        """Each value of that tag, sorted, with how many of the chosen series carry it."""
+        return self.catalogue.tag_values(self.store.names(), key, selection)
 
     def page(self, selection: Selection, span: Span, limit: int, position: Position | None) -> Page:
         """The first `limit` raw events of a `raw_span` from that position on, of the chosen series.

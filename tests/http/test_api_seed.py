@@ -150,7 +150,7 @@ def test_index(client: FlaskClient) -> None:
 def test_index_lists_the_routes_there_are(app: Flask, client: FlaskClient) -> None:
     """The list of endpoints is that of the router, no more and no less."""
     routes = {
-        f"{method} {rule.rule.replace('<name:name>', '{name}')}"
+        f"{method} {rule.rule.replace('<name:', '{').replace('>', '}')}"
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if rule.rule != "/docs/<path:path>"  # what the page there loads

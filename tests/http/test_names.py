@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import fnmatch
 import io
 import json
 import unicodedata
+from collections import Counter
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from statsapi.app import create_app
 from statsapi.config import Settings
+from statsapi.model import EventBatch
+from statsapi.times import parse_timestamp_us
 from tests.calls import assert_problem, post
 from tests.fakes import NOW, FakeClock
 
@@ -346,3 +351,116 @@ def test_a_set_of_tags_is_one_series(base: str, tags: dict[str, Any], dice: Any)
             count += 1
     listed: Any = client.get("/series").json
     assert [(row["name"], row["count"]) for row in listed["series"]] == [(name, count)]
+
+
+def pages(client: FlaskClient, path: str, of: str) -> list[Any]:
+    """All rows, two at a time."""
+    rows: list[Any] = []
+    after = ""
+    while after is not None:
+        page: Any = client.get(f"{path}{'&' if '?' in path else '?'}{urlencode({'limit': 2, 'after': after})}").json
+        assert len(page[of]) <= 2
+        rows += page[of]
+        after = page["next"]
+    return rows
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["web", "web.a", "Länge", "GET /users"]).flatmap(
+            lambda base: st.dictionaries(
+                st.sampled_from(["host", "route", "status", "ö"]),
+                st.sampled_from(["a", "/users", "200", "5x", "é", "b=c"]),
+            ).map(lambda tags: ";".join([base, *(f"{key}={tags[key]}" for key in sorted(tags))]))
+        ),
+        st.booleans(),
+        max_size=8,
+    ),
+    st.sampled_from(
+        ["", "match=web*", "match=*;*&match=G?T*", "where=status=*0*", "where=host=*&where=route=/*", "series=web"]
+    ),
+)
+def test_lists_are_those_of_a_naive_twin(series: dict[str, bool], question: str) -> None:
+    """Series with their tags, keys and values with their counts, page by page, also where all has been rolled up."""
+    clock = FakeClock()
+    app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
+    client = app.test_client()
+    for name, old in series.items():
+        post(client, "2025-11-21T02:00:00Z" if old else NOW, 1.0, series=name)
+    app.extensions["statsapi"].keep_house()
+    asked = [part.partition("=")[::2] for part in question.split("&") if part]
+    held = {name: dict(tag.partition("=")[::2] for tag in name.split(";")[1:]) for name in sorted(series)}
+
+    def fits(text: str | None, pattern: str) -> bool:
+        return text is not None and fnmatch.fnmatchcase(text, pattern)
+
+    chosen = {
+        name: tags
+        for name, tags in held.items()
+        if all(
+            fits(tags.get(rule.partition("=")[0]), rule.partition("=")[2]) for kind, rule in asked if kind == "where"
+        )
+        and (
+            not [kind for kind, _ in asked if kind != "where"]
+            or any(name == rule if kind == "series" else fits(name, rule) for kind, rule in asked if kind != "where")
+        )
+    }
+    listed = pages(client, f"/series?{question}", "series")
+    assert [(row["name"], row["tags"]) for row in listed] == list(chosen.items())
+    raw = pages(client, f"/series?raw=true&{question}", "series")
+    assert [row["name"] for row in raw] == [name for name in chosen if not series[name]]
+    keys = sorted({key for tags in chosen.values() for key in tags})
+    assert pages(client, f"/tags?{question}", "tags") == [
+        {"key": key, "series": sum(key in tags for tags in chosen.values())} for key in keys
+    ]
+    for key in ["host", "route", "status", "o\u0308", "none"]:
+        canonical = unicodedata.normalize("NFC", key)
+        counted = Counter(tags[canonical] for tags in chosen.values() if canonical in tags)
+        assert pages(client, f"/tags/{quote(key)}?{question}", "values") == [
+            {"value": value, "series": counted[value]} for value in sorted(counted)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/tags?where=status", "where"),
+        ("/tags?match=", "match"),
+        ("/tags?prefix=a", "prefix"),
+        ("/tags/a?limit=0", "limit"),
+        ("/tags/a?limit=10001", "limit"),
+        ("/tags/a%3Bb", "key"),
+        ("/tags/a%3Db", "key"),
+        ("/tags/%20a", "key"),
+        ("/tags/a%0A", "key"),
+        ("/series?where=a;b=c", "where"),
+        ("/series?series=-a", "series"),
+    ],
+)
+def test_lists_that_make_no_sense_are_refused(client: FlaskClient, path: str, field: str) -> None:
+    """With a 422 that names the parameter."""
+    problem = assert_problem(client.get(path), 422, "validation")
+    assert [error["field"] for error in problem["errors"]] == [field]
+
+
+def test_a_name_that_is_none_today_can_be_seen_and_deleted(app: Flask, client: FlaskClient) -> None:
+    """Whatever an old or foreign journal holds is listed, exported page by page and deleted, by path and by query."""
+    odd = ["a;k", " a", "=1", "a;z=1;b=2", "La\u0308nge", ";=", "x;"]
+    service = app.extensions["statsapi"]
+    for name in odd:
+        for value in (1.0, 2.0):
+            service.record(EventBatch.single(name, parse_timestamp_us(NOW), value))
+    assert names_held(client) == sorted(odd)
+    assert client.get("/tags").status_code == client.get("/tags/k").status_code == 200
+    events: list[str] = []
+    cursor = ""
+    while cursor is not None:
+        page: Any = client.get(f"/events?limit=1&cursor={quote(cursor)}").json
+        events += [event["series"] for event in page["events"]]
+        cursor = page["next"]
+    assert events == [name for name in sorted(odd) for _ in range(2)]
+    for at, name in enumerate(odd):
+        path = f"/series/{quote(name, safe='')}" if at % 2 else f"/series?{urlencode({'series': name})}"
+        assert client.delete(path).json == {"status": "success", "series": name, "deleted": 2}
+    assert names_held(client) == []
