@@ -5,7 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("timeline", "journal", "decoding", "hostile", "rollups", "groups", "bulk", "pressure", "service", "machines")
+NAMES = (
+    "timeline",
+    "journal",
+    "decoding",
+    "hostile",
+    "rollups",
+    "groups",
+    "questions",
+    "bulk",
+    "pressure",
+    "service",
+    "machines",
+)
 
 for name in NAMES:
     print(f"\n## {name}\n", flush=True)

@@ -117,13 +117,14 @@ class Shown(NamedTuple):
     """What an answer shows: `figures` as keys of their own, and `nested` percentiles under "percentiles".
 
     percents: all that are asked of the store, in the order of its answer: those of both, and of what groups are ordered
-    by.
+    by. large: those of the figures that may leave float64.
     """
 
     figures: tuple[Figure, ...] = SEED
     nested: tuple[Figure, ...] = ()
     percents: tuple[Percent, ...] = ()
     ends: bool = False
+    large: tuple[Figure, ...] = ()
 
     @classmethod
     def of(cls, figures: Sequence[Figure] | None, percentiles: Sequence[tuple[str, Percent]], *hidden: Figure) -> Shown:
@@ -133,7 +134,8 @@ class Shown(NamedTuple):
         shown = SEED if figures is None else tuple(figures)
         nested = tuple(Figure(name, percent=percent) for name, percent in percentiles)
         asked = (*shown, *nested, *hidden)
-        return cls(shown, nested, percents_of(asked), want_ends(asked))
+        large = tuple(figure for figure in shown if figure.stat in _MAY_OVERFLOW)
+        return cls(shown, nested, percents_of(asked), want_ends(asked), large)
 
     def dump(self, answer: Statistics, span: Span, now_us: int) -> dict[str, Any]:
         """The statistics of one span, as JSON shows them."""
@@ -152,7 +154,9 @@ class Shown(NamedTuple):
             dumped["percentiles"] = {
                 figure.name: value_of(figure, answer, self.percents, span, now_us) for figure in self.nested
             }
-        return dumped | self.dump_how(answer, dumped)
+        if answer.rolled_up or answer.relative_errors or (self.large and None in dumped.values()):
+            dumped |= self.dump_how(answer, dumped)
+        return dumped
 
     def dump_how(self, answer: Statistics, dumped: Mapping[str, Any]) -> dict[str, Any]:
         """How exact these numbers are, and why some are null: `method`, `relative_error`, `reasons`, where needed."""
@@ -183,8 +187,8 @@ class Shown(NamedTuple):
                     reasons["relative_error"] = (
                         f"{', '.join(unproven)}: between a negative and a positive value{others}"
                     )
-        for figure in self.figures:
-            if figure.stat in _MAY_OVERFLOW and dumped[figure.name] is None and _overflows(figure.stat, answer.summary):
+        for figure in self.large:
+            if dumped[figure.name] is None and _overflows(figure.stat, answer.summary):
                 reasons[figure.name] = "its exact value leaves float64"
         return told | {"reasons": reasons} if reasons else told
 
