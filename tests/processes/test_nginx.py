@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from werkzeug.datastructures import Headers
@@ -156,6 +157,29 @@ def test_the_service_behind_nginx(tmp_path: Path) -> None:
         status, content_type, problem = ask(port, "GET", "/statistics")
         assert (status, content_type) == (503, "application/problem+json")
         assert problem["type"] == "urn:statsapi:problem:unavailable"
+
+
+def test_any_name_goes_through_nginx(tmp_path: Path) -> None:
+    """A percent-encoded path reaches the service as it was sent, slashes and dots too, and breaks no line of a log."""
+    names = ["/api/users", "GET /users", "Länge", "a//b/", "..", ".", "a/../b", "50%", "%2F", 'say "hi"', "a?b#c", "🚀",
+             "a;b=c d", "back\\slash", "سرعة"]  # fmt: skip
+    with behind_nginx(tmp_path, workers=2, env={"STATSAPI_ACCESS_LOG": "on"}) as (_, port):
+        for name in names:
+            event = {"timestamp": "2100-01-01T00:00:00Z", "value": 1, "series": name}
+            encoded = quote(name, safe="")
+            assert ask(port, "POST", "/event", json.dumps(event).encode())[0] == 200
+            assert ask(port, "GET", f"/statistics?series={encoded}")[2]["count"] == 1
+            told = {"status": "success", "series": name, "deleted": 1}
+            assert ask(port, "DELETE", f"/series/{encoded}")[2] == told
+            assert ask(port, "POST", "/event", json.dumps(event).encode())[0] == 200
+            assert ask(port, "DELETE", f"/series?series={encoded}")[2] == told
+        assert ask(port, "DELETE", "/series/%FF")[0] == 422
+        assert ask(port, "GET", "/series")[2]["series"] == []
+        log = tmp_path / "access.log"
+        wait_until(lambda: log.read_text().count('"GET /series HTTP/1.1" 200') == 1, "the requests in nginx's log")
+        lines = log.read_text().splitlines()
+    assert all(re.search(r" request_id=[0-9a-f]{32}\Z", line) for line in lines)
+    assert sum('"DELETE /' in line for line in lines) == 2 * len(names) + 1
 
 
 @contextmanager

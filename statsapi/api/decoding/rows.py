@@ -27,7 +27,8 @@ AT_ONCE_BYTES: Final = 8 * 1024 * 1024
 # bodies took 5 % of the time of decoding 10,000 events.
 _COUNT_FROM_BYTES: Final = 1024 * 1024
 
-# An event has at most three fields, each with one separator. The fourth leaves room for separators that mean nothing.
+# An event without tags has at most three fields, each with one separator. The fourth leaves room for separators that
+# mean nothing. A body of more is read piece by piece: so is a large one of events that have several tags each.
 _SEPARATORS_AN_EVENT: Final = 4
 
 # This many lines may be blank, however few events are allowed.
