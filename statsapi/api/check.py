@@ -134,31 +134,41 @@ def get_check() -> dict[str, Any] | Response:
     # Where nothing is chosen there is no group, and what is required of one is required of no events.
     if not found.groups:
         told["conditions"] = _dump(conditions, total, percents, reading.now_us)
-        failed = [_said(each) for each in told["conditions"] if not each["held"]]
+        n_failed = sum(not each["held"] for each in told["conditions"])
+        detail = _said(told["conditions"]) if n_failed else ""
         if by is not None:
             told |= {"groups_total": 0, "groups_failed": 0, "groups": []}
     else:
+        failing = [
+            (key, answer)
+            for key, _, (answer,) in found.groups
+            if not all(_holds(condition, answer, percents, reading.now_us) for condition in conditions)
+        ]
         groups = [
             dump_key(str(by), key) | {"conditions": _dump(conditions, answer, percents, reading.now_us)}
-            for key, _, (answer,) in found.groups
+            for key, answer in failing[: query.get("limit", GROUPS_SHOWN)]
         ]
-        failing = [group for group in groups if not all(each["held"] for each in group["conditions"])]
-        shown = failing[: query.get("limit", GROUPS_SHOWN)]
-        told |= {"groups_total": found.groups_total, "groups_failed": len(failing), "groups": shown}
-        failed = [
-            f"{_name(group)}: {_said(each)}" for group in failing for each in group["conditions"] if not each["held"]
-        ]
-    if not failed:
+        told |= {"groups_total": found.groups_total, "groups_failed": len(failing), "groups": groups}
+        n_failed = len(failing)
+        detail = f"{_name(groups[0])}: {_said(groups[0]['conditions'])}" if failing else ""
+    if not n_failed:
         return {"status": "passed", **told}
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return problem(503, CODE, "A condition does not hold", f"{failed[0]}{more}", **told)
+    more = f" (and {n_failed - 1} more)" if n_failed > 1 else ""
+    return problem(503, CODE, "A condition does not hold", f"{detail}{more}", **told)
+
+
+def _holds(condition: Condition, answer: Answer, percents: Sequence[Percent], now_us: int) -> bool:
+    value = value_of(condition.figure, answer.statistics, percents, answer.span, now_us)
+    return value is not None and condition.holds(value, condition.bound)
 
 
 def _name(group: dict[str, Any]) -> str:
     return str(group["series"]) if "series" in group else ";".join(f"{k}={v}" for k, v in group["tag"].items())
 
 
-def _said(condition: dict[str, Any]) -> str:
+def _said(conditions: Sequence[dict[str, Any]]) -> str:
+    """The first that does not hold, as a sentence."""
+    condition = next(condition for condition in conditions if not condition["held"])
     value = condition["value"]
     return f"{condition['require']} does not hold: it is {'null' if value is None else value}"
 
