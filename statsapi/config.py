@@ -186,6 +186,7 @@ class Settings:
         shown=False,  # hashes, unless somebody takes the key for the line
     )
     debug_endpoint: bool = _setting(Switch, True, "`off` removes `GET /debug/events`")
+    dashboard: bool = _setting(Switch, True, "`off` removes the page at `/dashboard`")
     cors_origins: tuple[str, ...] | None = _setting(
         Origins,
         None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from statsapi.config import Settings
 from statsapi.keys import ADMIN, READ, WRITE
 
 OPEN: Final = None  # no scope: nobody needs a key
@@ -25,7 +26,7 @@ class Route(NamedTuple):
     endpoint: str
     scope: str | None  # what an API key must allow, where keys are configured
     summary: str  # one line for GET / and OpenAPI; empty: listed in neither
-    debug: bool = False  # only with STATSAPI_DEBUG_ENDPOINT
+    switch: str = ""  # the setting, on or off, that it depends on
 
     @property
     def path(self) -> str:
@@ -50,7 +51,7 @@ ROUTES: Final = (
         "events.debug_events",
         ADMIN,
         "The raw events held and late arrivals, newest first",
-        debug=True,
+        switch="debug_endpoint",
     ),
     Route("GET", "/", "ops.index", OPEN, "This page"),
     Route("GET", HEALTH, "ops.healthz", OPEN, "200 as long as the process answers"),
@@ -79,6 +80,8 @@ ROUTES: Final = (
         "DELETE", "/series", "series.delete_named_series", ADMIN, "The same, by ?series=NAME, where any name is safe"
     ),
     Route("GET", "/openapi.json", "openapi.get_description", OPEN, "The description of this API (OpenAPI 3.1)"),
+    Route("GET", "/dashboard", "dashboard.get_page", OPEN, "A live page of all this, for people", switch="dashboard"),
+    Route("GET", "/dashboard/<name>", "dashboard.get_file", OPEN, "", switch="dashboard"),
     # The two of the Swagger UI package, which brings its own functions.
     Route("GET", "/docs/", "swagger_ui.show", OPEN, "The same as pages, to try it out"),
     Route("GET", "/docs/<path:path>", "swagger_ui.show", OPEN, ""),
@@ -92,6 +95,6 @@ def scope_of(endpoint: str) -> str | None:
     return SCOPES.get(endpoint, ADMIN)
 
 
-def served(*, debug: bool) -> tuple[Route, ...]:
-    """The rows that a service answers, with or without those for debugging."""
-    return tuple(route for route in ROUTES if debug or not route.debug)
+def served(settings: Settings) -> tuple[Route, ...]:
+    """The rows that a service answers: all but those that its settings switch off."""
+    return tuple(route for route in ROUTES if not route.switch or getattr(settings, route.switch))

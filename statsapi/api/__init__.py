@@ -8,19 +8,32 @@ from typing import Final
 
 from flask import Flask
 
-from statsapi.api import access, check, events, observing, openapi, ops, problems, processes, series, statistics
+from statsapi.api import (
+    access,
+    check,
+    dashboard,
+    events,
+    observing,
+    openapi,
+    ops,
+    problems,
+    processes,
+    series,
+    statistics,
+)
 from statsapi.config import Settings
 from statsapi.keys import Keys
 from statsapi.routes import served
 
 # The modules whose functions the table of routes names.
 _VIEWS: Final = {
-    "events": events,
-    "statistics": statistics,
     "check": check,
-    "series": series,
-    "ops": ops,
+    "dashboard": dashboard,
+    "events": events,
     "openapi": openapi,
+    "ops": ops,
+    "series": series,
+    "statistics": statistics,
 }
 
 
@@ -29,7 +42,7 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
     access.register(app, settings, keys)
     processes.register(app, settings)
     app.url_map.converters["name"] = series.NameConverter
-    for route in served(debug=settings.debug_endpoint):
+    for route in served(settings):
         module, _, function = route.endpoint.partition(".")
         if module != openapi.docs.name:
             app.add_url_rule(route.rule, route.endpoint, getattr(_VIEWS[module], function), methods=[route.method])

@@ -520,8 +520,8 @@ def _own_json_schema(self: Any, field: Any, **kwargs: Any) -> Json:
 
 
 @cache
-def describe(*, with_debug: bool) -> bytes:
-    """The description as JSON, with _EXAMPLE_MOMENT for now."""
+def describe(routes: tuple[Route, ...]) -> bytes:
+    """The description of these endpoints as JSON, with _EXAMPLE_MOMENT for now."""
     plugin = MarshmallowPlugin()
     spec = APISpec(
         title="statsapi",
@@ -551,7 +551,7 @@ def describe(*, with_debug: bool) -> bytes:
     spec.components.security_scheme("bearer", {"type": "http", "scheme": "bearer"})
     spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
     operations = _operations(converter)
-    for route in served(debug=with_debug):
+    for route in routes:
         if operation := operations.get(route.endpoint):
             described_route = _describe_route(route, operation, converter)
             spec.path(route.path, operations={route.method.lower(): described_route})
@@ -574,7 +574,7 @@ def _problem_example(status: int) -> Json:
 
 def get_description() -> Response:
     now = format_timestamp(service().now_us() // 1_000_000 * 1_000_000).replace("+00:00", "Z")
-    body = describe(with_debug=service().settings.debug_endpoint)
+    body = describe(served(service().settings))
     return Response(body.replace(_EXAMPLE_MOMENT.encode(), now.encode()), mimetype=_JSON)
 
 

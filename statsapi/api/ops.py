@@ -12,7 +12,7 @@ from statsapi.times import format_timestamp
 
 
 def index() -> dict[str, Any]:
-    rows = served(debug=service().settings.debug_endpoint)
+    rows = served(service().settings)
     return {
         "message": "Event Statistics API is running",
         "server_time": format_timestamp(service().now_us()),

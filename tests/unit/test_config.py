@@ -121,6 +121,7 @@ SILLY = {
     "ACCESS_LOG": NO_CHOICES,
     "DEDUP": list(NO_CHOICES),
     "DEBUG_ENDPOINT": NO_CHOICES,
+    "DASHBOARD": NO_CHOICES,
     "REDIS_WAIT_REPLICAS": [*NO_NUMBERS, "11"],
     "TRUSTED_PROXIES": [*NO_NUMBERS, "11"],
     "MAX_BODY_BYTES": [*NO_NUMBERS, "0", "1023", str(2**30 + 1)],
@@ -240,6 +241,7 @@ def test_keys_that_mean_nothing_are_refused(tmp_path: Path) -> None:
 SWITCHES = {
     "STATSAPI_DEDUP": "dedup",
     "STATSAPI_DEBUG_ENDPOINT": "debug_endpoint",
+    "STATSAPI_DASHBOARD": "dashboard",
     "STATSAPI_ACCESS_LOG": "access_log",
     "STATSAPI_PIN_WORKERS": "pin_workers",
 }
