@@ -200,6 +200,7 @@ def _wide_encoding(body: bytes) -> str | None:
 COLUMNS: Final = ("timestamp", "value", "series")
 _SHOWN: Final = "timestamp,value or timestamp,value,series"
 _DELIMITERS: Final = {";": "semicolons", "\t": "tabs", "|": "bars (|)", " ": "blanks"}
+_DELIMITER_WORDS: Final = {";": "%3B", "\t": "tab", "|": "%7C", " ": "space"}  # in a URL
 _COMMENT: Final = "is a comment, which CSV does not have: take it out (grep -v '^#' FILE)"
 
 _COLUMNS_NAMED_MAX: Final = 2000
@@ -292,12 +293,12 @@ def _is_moment(field: str) -> bool:
     return bool(re.fullmatch(_MOMENT, field.strip(' "')))
 
 
-def quoted_delimiter(body: bytes) -> str:
-    """What to do where quoted fields are separated by something else than commas; else nothing."""
+def quoted_delimiter(body: bytes, asked: str = ",") -> str:
+    """What to do where quoted fields are separated by something else than was asked for; else nothing."""
     first = body[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[0]
     for delimiter, called in _DELIMITERS.items():
-        if (f'"{delimiter}' if delimiter != " " else '" "') in first:
-            return f"Separate the columns with commas, not {called}."
+        if delimiter != asked and (f'"{delimiter}' if delimiter != " " else '" "') in first:
+            return f"Separate the columns with commas, not {called}, or say delimiter={_DELIMITER_WORDS[delimiter]}."
     return ""
 
 

@@ -17,6 +17,7 @@ from werkzeug.exceptions import NotAcceptable
 from statsapi.api import decoding, notes, observing
 from statsapi.api.bodies import EVENT_MAX_BYTES, load_json, read_body, require_json
 from statsapi.api.choosing import selection_of
+from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.incoming import ask, idempotency_key, json_reply, load_query, service
 from statsapi.api.questions import ExportQuery
 from statsapi.api.schemas import (
@@ -48,6 +49,10 @@ _MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(decoding.NDJSON_TYPE
 _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":{}}}\n'}
 
 
+# A dry run tells of this many series, and how many there are.
+SERIES_SHOWN_MAX = 100
+
+
 def _recording(
     *, alone: int, most_bytes: int | None = None
 ) -> Callable[[Callable[[bytes, IdempotencyKey | None], Reply]], Callable[[], Response]]:
@@ -65,7 +70,9 @@ def _recording(
             limit_bytes = recorder.settings.max_body_bytes
             try:
                 body = read_body(limit_bytes if most_bytes is None else min(most_bytes, limit_bytes))
-                key = idempotency_key(body)
+                # A dry run leaves no trace, and is no retry of what was recorded.
+                dry_run = "dry_run" in request.environ.get("QUERY_STRING", "") and load_query(_BATCH_QUERY)["dry_run"]
+                key = None if dry_run else idempotency_key(body)
                 known = None if key is None else recorder.find_answer(key)
                 return json_reply(record(body, key) if known is None else known)
             except ValidationError:
@@ -116,23 +123,28 @@ def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
     settings = recorder.settings
     query = load_query(_BATCH_QUERY)
     dedup, reject_expired = _dedup(query, settings), query["expired"] == "reject"
-    decoded = decoding.decode(
-        body,
-        request.mimetype,
-        max_events=settings.max_batch_events,
-        accepted=recorder.accepted(reject_expired=reject_expired, dedup=dedup),
-    )
+    mapping = ColumnMapping.of_parameters(query)
+    try:
+        decoded = decoding.decode(
+            body,
+            request.mimetype,
+            max_events=settings.max_batch_events,
+            accepted=recorder.accepted(reject_expired=reject_expired, dedup=dedup),
+            mapping=mapping,
+        )
+    except ValidationError as error:
+        raise ValidationError(decoding.with_query(error.messages, body, request.mimetype, mapping)) from None
+    if query["dry_run"]:
+        recorded = recorder.foresee(decoded.batch, dedup=dedup, reject_expired=reject_expired)
+        if decoded.errors:
+            decoded.errors[0]["reason"] += decoding.proposed(body, request.mimetype, mapping)
+        return Reply(_line(_foreseen(recorded, decoded, query["partial_"], settings)), replayed=False)
     if decoded.rejected and not query["partial_"]:
+        decoded.errors[0]["reason"] += decoding.proposed(body, request.mimetype, mapping)
         raise InvalidRequest(decoded.errors, rejected=decoded.rejected)
 
     def answer(recorded: Recorded) -> bytes:
-        told: dict[str, Any] = {
-            "status": "success",
-            "stored": recorded.stored,
-            "duplicates": recorded.duplicates,
-            "expired": recorded.expired,
-            "rejected": decoded.rejected,
-        }
+        told = _told(recorded, decoded, "success")
         if decoded.errors:
             told["errors"] = decoded.errors
         return _line(told | notes.batch_notes(recorded, decoded, settings))
@@ -141,6 +153,45 @@ def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
     if decoded.rejected and not reply.replayed:
         observing.reject(decoded.rejected)
     return reply
+
+
+def _told(recorded: Recorded, decoded: decoding.Decoded, status: str) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "status": status,
+        "stored": recorded.stored,
+        "duplicates": recorded.duplicates,
+        "expired": recorded.expired,
+        "rejected": decoded.rejected,
+    }
+    if decoded.empty:
+        told["empty"] = decoded.empty
+    if decoded.mapping is not None:
+        told["read_as"] = decoded.mapping.query()
+    return told
+
+
+def _foreseen(recorded: Recorded, decoded: decoding.Decoded, partial: bool, settings: Settings) -> dict[str, Any]:
+    """What recording would answer, and what is in the batch. Without ?partial=true a fault means that none is kept."""
+    told = _told(recorded, decoded, "dry_run")
+    if decoded.rejected and not partial:
+        told["stored"] = told["duplicates"] = told["expired"] = 0
+    parts = decoded.batch.parts
+    told["rows"] = decoded.rows
+    told["first"] = format_timestamp(min(int(part.ts_us.min()) for part in parts)) if parts else None
+    told["last"] = format_timestamp(max(int(part.ts_us.max()) for part in parts)) if parts else None
+    told["series"] = [
+        {
+            "name": series,
+            "events": len(ts_us),
+            "first": format_timestamp(int(ts_us.min())),
+            "last": format_timestamp(int(ts_us.max())),
+        }
+        for series, ts_us, _ in parts[:SERIES_SHOWN_MAX]
+    ]
+    if len(parts) > SERIES_SHOWN_MAX:
+        told["series_total"] = len(parts)
+    told["errors"] = decoded.errors
+    return told | notes.batch_notes(recorded, decoded, settings)
 
 
 def _dedup(query: dict[str, Any], settings: Settings) -> bool:

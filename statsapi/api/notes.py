@@ -121,7 +121,8 @@ def _read_as_utc(bounds: Bounds, sent: Sent, noted: NDArray[np.intp]) -> NDArray
     found = ts_us >= bounds.window_from_us - _BEHIND_UTC_MAX_US
     found &= ts_us <= bounds.ahead_after_us + _AHEAD_OF_UTC_MAX_US
     written = sent.timestamps(noted[found].tolist())
-    found[found] = np.fromiter(map(_lacks_offset, written), np.bool_, len(written))
+    lacks = _lacks_offset if sent.clock is None else sent.clock.lacks_offset
+    found[found] = np.fromiter(map(lacks, written), np.bool_, len(written))
     return found
 
 

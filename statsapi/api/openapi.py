@@ -21,6 +21,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
 from statsapi.api import check, decoding, notes, problems, questions, schemas
+from statsapi.api.events import SERIES_SHOWN_MAX
 from statsapi.api.figures import NAMES
 from statsapi.api.incoming import STALE_WARNING, service
 from statsapi.api.schemas import StrictSchema
@@ -187,6 +188,15 @@ _NOTES_BY_KIND: Final = _object(
 ) | {"description": "all events that a note is about, however many notes there are"}
 _EXPORTED: Final = _object(timestamp=_MOMENT, value={"type": "number"}, series=_NAME)
 
+_FORESEEN: Final[dict[str, Json]] = {
+    "rows": _COUNT | {"description": "of a dry run, as all up to `series_total`"},
+    "first": {"type": ["string", "null"], "format": "date-time"},
+    "last": {"type": ["string", "null"], "format": "date-time"},
+    "series": _list_of(_object(name=_NAME, events=_COUNT, first=_MOMENT, last=_MOMENT))
+    | {"maxItems": SERIES_SHOWN_MAX},
+    "series_total": _COUNT | {"description": "where there are more than are listed"},
+}
+
 _SCHEMAS: Final[dict[str, Json]] = {
     "Problem": {
         "type": "object",
@@ -221,12 +231,15 @@ _SCHEMAS: Final[dict[str, Json]] = {
     ),
     "BatchRecorded": _object(
         example={"status": "success", "stored": 2, "duplicates": 0, "expired": 0, "rejected": 0},
-        optional=("errors", "message", "notes_by_kind", "notes"),
-        status={"const": "success"},
+        optional=("empty", "read_as", *_FORESEEN, "errors", "message", "notes_by_kind", "notes"),
+        status={"enum": ["success", "dry_run"]},
         stored=_COUNT,
         duplicates=_COUNT,
         expired=_COUNT,
         rejected=_COUNT,
+        empty=_COUNT | {"description": "fields without a value, where a row has several: these are no events"},
+        read_as={"type": "string", "description": "the query by which a table was read"},
+        **_FORESEEN,
         errors=_FAULTS,
         message={
             "type": "string",

@@ -26,6 +26,8 @@ DEBUG_PAGE_MAX: Final = 10_000
 EXPORT_PAGE_MAX: Final = 10_000
 WINDOWS_MAX: Final = 20
 PERCENTILES_MAX: Final = 100
+SKIPPED_LINES_MAX: Final = 1000
+COLUMNS_TEXT_MAX: Final = 2000  # of names of columns in one parameter
 
 REPEATED_MAX: Final = 1000
 
@@ -324,11 +326,46 @@ class RecordQuery(StrictSchema):
     )
 
 
+def _of_mapping(description: str, *rules: Any) -> fields.String:
+    """A parameter of decoding.mapping, which judges it."""
+    metadata = {"description": description + " (CSV and NDJSON)"}
+    return fields.String(load_default=None, validate=[validate.Length(max=COLUMNS_TEXT_MAX), *rules], metadata=metadata)
+
+
 class BatchQuery(RecordQuery):
     partial_ = fields.Boolean(  # Schema has an attribute `partial`
         data_key="partial",
         load_default=False,
         metadata={"description": "store the good events and name the rest, instead of storing none"},
+    )
+
+    dry_run = fields.Boolean(
+        load_default=False,
+        metadata={"description": "read everything, record nothing, and answer with what would become of it"},
+    )
+    timestamp = _of_mapping("the column that holds the time; by default `timestamp`, or the one with a usual name")
+    date = _of_mapping("the column that holds the date, where `time` holds the time of day")
+    time = _of_mapping("the column that holds the time of day, beside `date`")
+    value = _of_mapping("the columns that hold values, with commas between; several make a series each")
+    series = _of_mapping("the column that holds the series' name")
+    tags = _of_mapping("the columns that become tags of the series, with commas between")
+    into = _of_mapping("the series, for all events")
+    delimiter = _of_mapping("what stands between the fields of CSV: one character, `tab` or `space`")
+    decimal = _of_mapping("the decimal point of numbers: `.` or `,`")
+    time_format = _of_mapping("how times are written, as Python's strptime has it: `%d.%m.%Y %H:%M`")
+    timezone = _of_mapping("the zone of times without an offset: `Europe/Berlin`, `+01:00`")
+    fold = _of_mapping(
+        "the instant that is meant where a change of clock made a time ambiguous, or left it out",
+        validate.OneOf(("earlier", "later"), error="must be earlier or later"),
+    )
+    skip = fields.Integer(
+        load_default=None,
+        validate=validate.Range(min=0, max=SKIPPED_LINES_MAX),
+        metadata={"description": "lines of CSV to leave out before the header"},
+    )
+    header = fields.Boolean(
+        load_default=None,
+        metadata={"description": "false where CSV has no line that names its columns: they are numbers then, from 1"},
     )
 
 

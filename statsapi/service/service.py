@@ -221,6 +221,24 @@ class Service:
             self._follower.recorded(sum(counted))
         return Reply(appended.answer or b"", appended.replayed)
 
+    def foresee(self, batch: EventBatch, *, dedup: bool = False, reject_expired: bool = False) -> Recorded:
+        """What recording the batch would come to as of now, without recording it. Raises what `record` raises for what
+        the batch is and for the limits.
+        """
+        admission = self._admission
+        admission.refuse_far_future(batch)
+        admission.refuse_too_many_series(batch)
+        if dedup:
+            self._catch_up_before_deciding()
+            return admission.without_duplicates(batch, reject_expired=reject_expired)[2]
+        store = self.view().last_caught_up()
+        bounds = admission.bounds(store)
+        placed = bounds.tally([part.ts_us for part in batch.parts])
+        if placed.expired and reject_expired:
+            admission.refuse_expired(bounds, placed)
+        admission.refuse_too_many_events(store, admission.count_kept(bounds.now_us, batch))
+        return Recorded(bounds, placed, sum(placed) - placed.expired)
+
     def delete(self, series: str, span: Span) -> int:
         """Forget the series' events in the span, everywhere; how many of those held that were.
 

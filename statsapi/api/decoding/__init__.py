@@ -13,6 +13,9 @@ null, a name out of the alphabet) goes to the schema, row by row, so one odd row
 neighbours. tests/unit/test_batches.py holds the two against each other; benchmarks/decoding.py measures them.
 
 A new form is one more reader, `read(body, max_events) -> Rows`, and one more line in `FORMS`.
+
+Tables as people have them, CSV and NDJSON with other columns, decimal commas and local times, go another way: a
+reader's `read_mapped` takes the columns that a ColumnMapping names (`mapping`), and `mapped` makes events of them.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from statsapi.api import cures
 from statsapi.api.bodies import with_cure
-from statsapi.api.decoding import csv_reader, json_reader, ndjson_reader
+from statsapi.api.decoding import csv_reader, json_reader, mapped, ndjson_reader, proposals
+from statsapi.api.decoding.local_times import Clock
+from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.decoding.rows import COLUMNS, Fault, Rows, TaggedEvent, decode_event, parse_tags
 from statsapi.api.decoding.timestamps import Mask, read_timestamps_us
 from statsapi.api.problems import ERRORS_NAMED_MAX, flatten
@@ -45,17 +50,24 @@ _SCHEMA: Final = EventSchema()
 
 KeyT = TypeVar("KeyT")
 
+# A query is proposed after it has read the first lines of a body, in at most this many events.
+_TRIED_MAX: Final = 10_000
+
 
 class Form(NamedTuple):
-    """How the bodies of a media type are read. cure_as: what `cures` calls it, to tell when a body is in another."""
+    """How the bodies of a media type are read. cure_as: what `cures` calls it, to tell when a body is in another.
+
+    read_mapped: how, where a mapping says which columns are meant; None where none can.
+    """
 
     read: Callable[[bytes, int], Rows]
     cure_as: str
+    read_mapped: Callable[[bytes, int, ColumnMapping], mapped.Table] | None = None
 
 
 _JSON: Final = Form(json_reader.read, cures.JSON)
-_NDJSON: Final = Form(ndjson_reader.read, cures.NDJSON)
-_CSV: Final = Form(csv_reader.read, cures.CSV)
+_NDJSON: Final = Form(ndjson_reader.read, cures.NDJSON, ndjson_reader.read_mapped)
+_CSV: Final = Form(csv_reader.read, cures.CSV, csv_reader.read_mapped)
 
 JSON_TYPE: Final = "application/json"  # and whatever ends with +json, and no media type at all
 NDJSON_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
@@ -66,12 +78,13 @@ FORMS: Final = {JSON_TYPE: _JSON, **dict.fromkeys(NDJSON_TYPES, _NDJSON), CSV_TY
 class Sent(NamedTuple):
     """The rows in the order they were sent, for notes about some of them.
 
-    ts_us: int64[n], without meaning where not `good`, bool[n].
+    ts_us: int64[n], without meaning where not `good`, bool[n]. clock: by which a mapping had the timestamps read.
     """
 
     ts_us: TimestampsUs
     good: Mask
     rows: Rows
+    clock: Clock | None = None
 
     def number_of(self, row: int) -> dict[str, Any]:
         """{"index": 3} or {"line": 5}: the row as the client counts."""
@@ -100,10 +113,28 @@ class Decoded(NamedTuple):
     rejected: int
     errors: list[dict[str, Any]]
     sent: Sent
+    mapping: ColumnMapping | None = None  # by which it was read
+    empty: int = 0  # fields of a table with several value columns that hold none; no part of `received`
+    table_rows: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many items or lines there were."""
+        return self.received if self.table_rows is None else self.table_rows
 
 
-def decode(body: bytes, media_type: str, *, max_events: int, accepted: Accepted = ANY_TIME) -> Decoded:
+def decode(
+    body: bytes,
+    media_type: str,
+    *,
+    max_events: int,
+    accepted: Accepted = ANY_TIME,
+    mapping: ColumnMapping | None = None,
+) -> Decoded:
     """The events of a body in any of the five forms, which `media_type` and the outermost JSON value tell apart.
+
+    With a mapping, CSV and NDJSON with any columns. Without one a CSV of a time and one other column is read by the
+    mapping that is beyond doubt, which the answer names.
 
     In CSV every field is text, and a timestamp means what the same text means in JSON (statsapi.times); an empty series
     is the default one. An event whose timestamp is not `accepted` is rejected.
@@ -119,15 +150,23 @@ def decode(body: bytes, media_type: str, *, max_events: int, accepted: Accepted 
         *others, last = FORMS
         refusal = f"Send events as {', '.join(others)} or {last}, not {echo(media_type)}."
         raise UnsupportedMediaType(with_cure(refusal, body, None))
+    if mapping is not None and form.read_mapped is None:
+        reason = "is for CSV and NDJSON: write each event on a line (jq -c '.[]' FILE)"
+        raise ValidationError({parameter: [reason] for parameter in mapping.given()})
+    if mapping is None and form is _CSV:
+        mapping = proposals.understand(body)
     try:
-        decoded = _judge(form.read(body, max_events), accepted)
+        if mapping is not None and form.read_mapped is not None:
+            decoded = _judge_mapped(form.read_mapped(body, max_events, mapping), accepted)
+        else:
+            decoded = _judge(form.read(body, max_events), accepted)
     except BadRequest as error:
         raise BadRequest(with_cure(str(error.description), body, form.cure_as)) from None
     except ValidationError:
         if found := cures.cure(body, form.cure_as):
             raise ValidationError(found) from None
         raise
-    if form is _NDJSON and decoded.errors and decoded.errors[0]["field"] == "":
+    if form is _NDJSON and mapping is None and decoded.errors and decoded.errors[0]["field"] == "":
         first = decoded.errors[0]
         first["reason"] = with_cure(f"{first['reason']}.", body, form.cure_as).removesuffix(".")
     return decoded
@@ -148,6 +187,42 @@ def decode_one(body: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         pass
     return None
+
+
+def proposed(body: bytes, media_type: str, mapping: ColumnMapping | None) -> str:
+    """The end of a sentence that refuses a body: the query that takes it as it is; nothing where none is known."""
+    form = FORMS.get(media_type.partition(";")[0].strip().lower())
+    if form is None or form.read_mapped is None:
+        return ""
+
+    def reads(sample: bytes, tried: ColumnMapping | None) -> bool:
+        decoded = decode(sample, media_type, max_events=_TRIED_MAX, mapping=tried)
+        return decoded.received > 0 and not decoded.rejected
+
+    found = proposals.propose(body, form is _CSV, mapping, reads)
+    if not found:
+        return ""
+    shown = " or ".join(f"'/events?{proposal.query}'" for proposal in found)
+    which = ", whichever is meant" if len(found) > 1 else ""
+    utc = any(proposal.as_utc for proposal in found)
+    utc_told = " (its times are UTC then; for local ones add &timezone=Europe/Berlin or the like)" if utc else ""
+    return f"; as it is, this goes to POST {shown}{which}{utc_told}"
+
+
+def with_query(messages: Any, body: bytes, media_type: str, mapping: ColumnMapping | None) -> Any:
+    """A ValidationError's messages, the first of them with the query that takes the body as it is."""
+    found = proposed(body, media_type, mapping)
+    if not found:
+        return messages
+    if isinstance(messages, dict):
+        first = next(iter(messages))
+        return {**messages, first: _with_first(messages[first], found)}
+    return _with_first(messages, found)
+
+
+def _with_first(reasons: Any, found: str) -> list[str]:
+    first, *others = reasons if isinstance(reasons, list) else [reasons]
+    return [f"{str(first).removesuffix('.')}{found}", *others]
 
 
 # -- from what was written to what was meant -----------------------------------------------------------------------
@@ -195,6 +270,20 @@ def _judge(rows: Rows, accepted: Accepted) -> Decoded:
     rejected = received - int(np.count_nonzero(good))
     batch = EventBatch(_parts(names, codes, ts_us, values, good))
     return Decoded(batch, received, rejected, errors, Sent(ts_us, good, rows))
+
+
+def _judge_mapped(table: mapped.Table, accepted: Accepted) -> Decoded:
+    """The same for a table that a mapping has columns of."""
+    wide = len(table.chosen.values)
+    names, codes, ts_us, values, good, empty, errors, times = mapped.judge(table, accepted)
+    numbers = table.lines if wide == 1 else np.repeat(np.array(table.lines, np.int64), wide).tolist()
+    rows = Rows(times, cast(list[float | str], []), DEFAULT_SERIES, "line", numbers)
+    received = len(values) - empty
+    rejected = received - int(np.count_nonzero(good))
+    mapping = table.chosen.mapping
+    batch = EventBatch(_parts(names or [DEFAULT_SERIES], codes, ts_us, values, good))
+    sent = Sent(ts_us, good, rows, mapping.clock)
+    return Decoded(batch, received, rejected, errors, sent, mapping, empty, len(table.lines))
 
 
 def _read_item(item: object) -> dict[str, Any] | None:

@@ -1,5 +1,7 @@
 """CSV bodies: a line that names the columns, then one event a line. Every field is text.
 
+With a mapping the columns have any names, or none, and a line has an event for each of its value columns.
+
 Without quotes a body is split in pieces of whole lines, a column at a time; with quotes Python's csv module reads it
 row by row, five times as long.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
@@ -19,6 +22,8 @@ from werkzeug.exceptions import BadRequest
 
 from statsapi.api import cures
 from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_utf8
+from statsapi.api.decoding.mapped import Table
+from statsapi.api.decoding.mapping import Chosen, ColumnMapping, choose
 from statsapi.api.decoding.rows import (
     BYTE_ORDER_MARK,
     TOO_LONG,
@@ -37,6 +42,21 @@ _PIECE_BYTES: Final = 2 * 1024 * 1024
 
 
 def read(body: bytes, max_events: int) -> Rows:
+    """The columns timestamp, value and series, as the first line names them."""
+    table = _Table(max_events, body)
+    _fill(table, body, max_events)
+    return table.rows()
+
+
+def read_mapped(body: bytes, max_events: int, mapping: ColumnMapping) -> Table:
+    """The columns that the mapping names. ValidationError says which of them the first line does not have."""
+    table = _Table(max_events, body, mapping)
+    _fill(table, body, max_events)
+    return table.mapped()
+
+
+def _fill(table: _Table, body: bytes, max_events: int) -> None:
+    whole = body
     body = body.removeprefix(BYTE_ORDER_MARK)
     quoted = b'"' in body
     require_lines_within(body, "\n", max_events)
@@ -44,21 +64,32 @@ def read(body: bytes, max_events: int) -> Rows:
         require_lines_within(body, "\r", max_events)
         if not quoted:
             body = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    table = _Table(max_events, body)
+    line = 1
+    if table.skip:
+        body, line = _skip(body, table.skip)
+        quoted = quoted and b'"' in body
     try:
         if quoted:
-            for line, row in _quoted_rows(body):
-                table.add(line, row)
+            for begins, row in _quoted_rows(body, table.delimiter):
+                table.add(begins + line - 1, row)
         else:
-            _add_pieces(table, body)
+            _add_pieces(table, body, line)
     except UnicodeDecodeError:
-        raise BadRequest(f"The body {why_not_utf8(body)}.") from None
-    return table.rows()
+        raise BadRequest(f"The body {why_not_utf8(whole.removeprefix(BYTE_ORDER_MARK))}.") from None
 
 
-def _add_pieces(table: _Table, body: bytes) -> None:
+def _skip(body: bytes, lines: int) -> tuple[bytes, int]:
+    """The body without its first lines, and the number of the line that it begins with then."""
+    ends = itertools.islice(re.finditer(rb"\r\n|\n|\r", body), lines)
+    at = skipped = 0
+    for end in ends:
+        at, skipped = end.end(), skipped + 1
+    return (body[at:] if skipped == lines else b""), lines + 1
+
+
+def _add_pieces(table: _Table, body: bytes, line: int) -> None:
     """A body without quotes, in pieces of whole lines, but for a line that is longer than a piece."""
-    line, at = 1, 0
+    at = 0
     while at < len(body):
         end = body.rfind(b"\n", at, at + _PIECE_BYTES) + 1 or body.find(b"\n", at) + 1 or len(body)
         end = len(body) if len(body) - at <= _PIECE_BYTES else end
@@ -69,11 +100,17 @@ def _add_pieces(table: _Table, body: bytes) -> None:
 class _Table:
     """The rows of a CSV, column by column, as they are read. The first that is not blank is the header."""
 
-    def __init__(self, max_events: int, body: bytes) -> None:
+    def __init__(self, max_events: int, body: bytes, mapping: ColumnMapping | None = None) -> None:
         self._max_events = max_events
         self._body = body  # to say what is wrong with it
+        self._mapping = mapping
+        self._chosen: Chosen | None = None
+        self.delimiter = "," if mapping is None else mapping.delimiter
+        self.skip = 0 if mapping is None else mapping.skip
         self._header: list[str] = []
+        self._places: Sequence[int] = ()  # of the columns that are kept
         self._columns: list[list[str]] = []
+        self._events_a_row = 1
         self._lines: list[Sequence[int]] = []
         self._received = 0
         self._odd: dict[int, bytes | Fault] = {}
@@ -82,13 +119,35 @@ class _Table:
         """A row that begins at that line of the body. A blank one is skipped, a ragged one is an odd row."""
         if len(row) == 1 and not row[0].strip():
             return
-        if not self._header:
-            self._header = _checked_header(row, self._body)
-            self._columns = [[] for _ in row]
-        elif len(row) == len(self._header):
-            self._take(line, row)
+        if not self._header and self._begin(row):
+            return
+        if len(row) == len(self._header):
+            self._take(line, [row[place] for place in self._places])
         else:
-            self._refuse(line, cures.ragged(row, self._header))
+            self._refuse(line, self._why_ragged(row))
+
+    def _begin(self, row: list[str]) -> bool:
+        """Find the columns in the first row; whether it names them, and holds no event."""
+        if self._mapping is None:
+            self._header = _checked_header(row, self._body)
+            self._places = range(len(row))
+        else:
+            has_names = self._mapping.header
+            self._header = [name.strip() for name in row] if has_names else [str(at + 1) for at in range(len(row))]
+            self._chosen = choose(self._mapping, self._header)
+            self._places = self._chosen.places
+            self._events_a_row = len(self._chosen.values)
+        self._columns = [[] for _ in self._places]
+        return self._mapping is None or self._mapping.header
+
+    def _why_ragged(self, row: list[str]) -> str:
+        if self._mapping is None:
+            return cures.ragged(row, self._header)
+        what = "the header" if self._mapping.header else "the first row"
+        reason = f"has {len(row)} fields where {what} has {len(self._header)}"
+        if self.delimiter == "," and len(row) > len(self._header):
+            reason += ": a field with a comma in it stands in quotes"
+        return reason
 
     def add_piece(self, line: int, piece: bytes) -> int:
         """Whole lines without a quote; the first of them is that line of the body. Returns the number of the next."""
@@ -110,32 +169,33 @@ class _Table:
         strides. 0.08 µs a row of two; with each newline made a field of its own instead 0.1, the csv module 0.5.
         """
         letters = np.frombuffer(piece, np.uint8)
-        separators = letters[(letters == ord(",")) | (letters == ord("\n"))]
+        delimiter = ord(self.delimiter)
+        separators = letters[(letters == delimiter) | (letters == ord("\n"))]
         width = len(self._header)
         rows, ragged = divmod(len(separators) + 1, width)
         if ragged:
             return False
-        pattern = [*[ord(",")] * (width - 1), ord("\n")]
+        pattern = [*[delimiter] * (width - 1), ord("\n")]
         if (np.append(separators, ord("\n")).reshape(rows, width) != pattern).any():
             return False
-        require_within(self._received + rows, self._max_events)
-        fields = piece.decode().replace("\n", ",").split(",")
-        for number, column in enumerate(self._columns):
-            column += fields[number::width]
+        require_within((self._received + rows) * self._events_a_row, self._max_events)
+        fields = piece.decode().replace("\n", self.delimiter).split(self.delimiter)
+        for place, column in zip(self._places, self._columns, strict=True):
+            column += fields[place::width]
         self._lines.append(range(line, line + rows))
         self._received += rows
         return True
 
     def _add_line(self, line: int, text: bytes) -> None:
         if len(text) <= EVENT_MAX_BYTES:
-            self.add(line, text.decode().rstrip("\n").split(","))
+            self.add(line, text.decode().rstrip("\n").split(self.delimiter))
         elif not self._header:
             raise BadRequest(f"The first line, which names the columns, is longer than {EVENT_MAX_BYTES} bytes.")
         else:
             self._refuse(line, TOO_LONG.reason)
 
     def _take(self, line: int, row: list[str]) -> None:
-        require_within(self._received + 1, self._max_events, counted=False)
+        require_within((self._received + 1) * self._events_a_row, self._max_events, counted=False)
         for column, text in zip(self._columns, row, strict=True):
             column.append(text)
         self._lines.append((line,))
@@ -148,13 +208,22 @@ class _Table:
     def rows(self) -> Rows:
         if not self._header:
             _checked_header([], self._body)
-        lines = self._lines[0] if len(self._lines) == 1 else list(itertools.chain.from_iterable(self._lines))
-        rows = _of_columns(dict(zip(self._header, self._columns, strict=True)), lines)
+        rows = _of_columns(dict(zip(self._header, self._columns, strict=True)), self._all_lines())
         rows.odd = self._odd
         return rows
 
+    def mapped(self) -> Table:
+        if self._chosen is None:
+            where = f"behind the {self.skip} lines that skip= leaves out" if self.skip else "as the body is empty"
+            raise ValidationError(f"has no line that names the columns, {where}")
+        odd = cast(dict[int, Fault], self._odd)
+        return Table(dict(zip(self._places, self._columns, strict=True)), self._all_lines(), odd, self._chosen)
 
-def _quoted_rows(body: bytes) -> Iterator[tuple[int, list[str]]]:
+    def _all_lines(self) -> Sequence[int]:
+        return self._lines[0] if len(self._lines) == 1 else list(itertools.chain.from_iterable(self._lines))
+
+
+def _quoted_rows(body: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Rows with the line they begin at. After a broken quote no row boundary can be trusted: BadRequest."""
     held_bytes = 0  # of the row that is being read
 
@@ -170,7 +239,7 @@ def _quoted_rows(body: bytes) -> Iterator[tuple[int, list[str]]]:
                     )
                 yield text.decode()
 
-    reader = csv.reader(lines(), strict=True)
+    reader = csv.reader(lines(), strict=True, delimiter=delimiter)
     while True:
         begins = reader.line_num + 1
         try:
@@ -179,7 +248,7 @@ def _quoted_rows(body: bytes) -> Iterator[tuple[int, list[str]]]:
             return
         except csv.Error as error:
             said = f"The body is not CSV: {error} (in the row that begins at line {begins})."
-            raise BadRequest(f"{said} {cures.quoted_delimiter(body)}".rstrip()) from None
+            raise BadRequest(f"{said} {cures.quoted_delimiter(body, delimiter)}".rstrip()) from None
         held_bytes = 0
         if row:
             yield begins, row

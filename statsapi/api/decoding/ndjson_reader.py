@@ -1,16 +1,23 @@
-"""NDJSON bodies: one event a line. A line that cannot be read is one rejected item, not a broken body."""
+"""NDJSON bodies: one event a line. A line that cannot be read is one rejected item, not a broken body.
+
+With a mapping the members of a line have any names, and a line has an event for each of its value members.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Sequence
-from typing import cast
+from functools import lru_cache
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
+from marshmallow import ValidationError
 
 from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_json
+from statsapi.api.decoding.mapped import Table
+from statsapi.api.decoding.mapping import ColumnMapping, choose
 from statsapi.api.decoding.rows import (
     AT_ONCE_BYTES,
     BYTE_ORDER_MARK,
@@ -28,6 +35,9 @@ from statsapi.api.decoding.rows import (
     require_within,
     separators_fit,
 )
+from statsapi.errors import echo
+
+_CSV_ALONE: Final = ("delimiter", "skip", "header")
 
 
 def read(body: bytes, max_events: int) -> Rows:
@@ -120,3 +130,99 @@ def _parse_line(line: bytes, row: int) -> object:
         return Fault(f"is not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
         return Fault(why_not_json(error))
+
+
+# -- with a mapping ------------------------------------------------------------------------------------------------
+
+_Scalar = str | int | float | bool | None
+
+
+def read_mapped(body: bytes, max_events: int, mapping: ColumnMapping) -> Table:
+    """The members that the mapping names; others are read past. ValidationError for what only CSV has.
+
+    0.4 µs a line, and 10 µs for one that is not written as the others are.
+    """
+    _refuse_what_csv_has(mapping)
+    names = _members(mapping)
+    chosen = choose(mapping, names)
+    places = chosen.places
+    try:
+        decoder = _decoder(tuple(names), mapping.names_columns)
+    except ValueError:
+        raise ValidationError("a parameter names a member with a quote, a \\ or a control character in it") from None
+    body = body.removeprefix(BYTE_ORDER_MARK)
+    require_lines_within(body, "\n", max_events)
+    rows: list[Any] = []
+    lines: list[int] = []
+    odd: dict[int, bytes | Fault] = OddItems()
+    for number, line in enumerate(io.BytesIO(body), 1):
+        if line.isspace():
+            continue
+        require_within((len(lines) + 1) * len(chosen.values), max_events, counted=False)
+        lines.append(number)
+        try:
+            if len(line) > EVENT_MAX_BYTES and len(line.rstrip(b"\r\n")) > EVENT_MAX_BYTES:
+                odd[len(lines) - 1] = TOO_LONG
+                rows.append(None)
+                continue
+            rows.append(decoder.decode(line))
+        except (ValueError, RecursionError):
+            cast(OddItems, odd).add(len(lines) - 1, line)
+            rows.append(None)
+    faults = {row: text if isinstance(text, Fault) else _why_odd(text, mapping, names) for row, text in odd.items()}
+    stand_in = next((row for row in rows if row is not None), None)
+    if faults:
+        rows = [stand_in if row is None else row for row in rows]
+    columns = {place: [getattr(row, f"member_{place}", None) for row in rows] for place in places}
+    return Table(columns, lines, faults, chosen)
+
+
+def _refuse_what_csv_has(mapping: ColumnMapping) -> None:
+    plain = ColumnMapping()
+    if wrong := [name for name in _CSV_ALONE if getattr(mapping, name) != getattr(plain, name)]:
+        raise ValidationError({name: ["is for CSV: a line of NDJSON says by itself what it has"] for name in wrong})
+
+
+def _members(mapping: ColumnMapping) -> list[str]:
+    """Those that are looked for: the mapping's, and the usual ones in place of those that it does not name."""
+    names = dict.fromkeys(
+        name
+        for name in (mapping.timestamp, mapping.date, mapping.time, *mapping.values, mapping.series, *mapping.tags)
+        if name is not None
+    )
+    if mapping.timestamp is None and mapping.date is None:
+        names["timestamp"] = None
+    if not mapping.values:
+        names["value"] = None
+    if not mapping.names_columns:
+        names["series"] = None
+    return list(names)
+
+
+@lru_cache(maxsize=64)
+def _decoder(names: tuple[str, ...], others_too: bool) -> msgspec.json.Decoder[Any]:
+    """Of lines with these members; of `others_too`, which it reads past without making anything of them."""
+    members = [f"member_{place}" for place in range(len(names))]
+    struct = msgspec.defstruct(
+        "Line",
+        [(member, _Scalar, None) for member in members],
+        rename=dict(zip(members, names, strict=True)),
+        forbid_unknown_fields=not others_too,
+        gc=False,
+    )
+    return msgspec.json.Decoder(struct)
+
+
+def _why_odd(line: bytes, mapping: ColumnMapping, names: list[str]) -> Fault:
+    item = _parse_line(line, 0)
+    if isinstance(item, Fault):
+        return item
+    if not isinstance(item, dict):
+        return Fault("is not a JSON object")
+    for name in names:
+        if isinstance(item.get(name), (dict, list)):
+            return Fault(f"has {echo(name)!r} that is not one value: name a member that is a number or text")
+    unknown = [echo(name) for name in item if name not in names]
+    if unknown and not mapping.names_columns:
+        return Fault(f"has {', '.join(unknown[:5])}, which no parameter names: name the members, timestamp= and value=")
+    return Fault("cannot be read: a number in it is no float64, or a member's name stands twice")

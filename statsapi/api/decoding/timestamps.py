@@ -29,12 +29,12 @@ Mask = NDArray[np.bool_]
 
 _NUMBERS: Final = msgspec.json.Decoder(list[int | float])
 
-# Fewer rows are read faster one by one than by the 40 numpy calls of _fixed_width_us.
+# Fewer rows are read faster one by one than by the 40 numpy calls of fixed_width_us.
 _VECTOR_MIN: Final = 64
 
 # How many different texts may be in rare forms (RFC 2822, a [Zone], 04:24 PM): each takes 10 to 20 µs, and twice that
 # where the answer has to say whether there was an offset.
-_RARE_TIMES_MAX: Final = 40_000
+RARE_TIMES_MAX: Final = 40_000
 
 _WIDTH_MIN: Final = len("2025-11-21T07:45:00")
 _WIDTH_MAX: Final = len("2025-11-21T07:45:00.123456789+00:00")
@@ -67,7 +67,7 @@ _USUAL: Final = ((10**8, MILLISECONDS_BEYOND, SECOND_US), (10**12, 10**13 - 1, 1
 def read_timestamps_us(raw: list[str | int | float]) -> tuple[TimestampsUs, Mask]:
     """Microseconds int64[n] as parse_timestamp_us reads them, and which rows it reads at all, bool[n]. 30-60 ns a row.
 
-    RequestEntityTooLarge for more than _RARE_TIMES_MAX different texts in rare forms.
+    RequestEntityTooLarge for more than RARE_TIMES_MAX different texts in rare forms.
     """
     if not raw:
         return np.empty(0, np.int64), np.empty(0, np.bool_)
@@ -89,9 +89,9 @@ def _read_alone(written: str | int | float, rare: dict[str, int | None]) -> int 
     if found is None and written in rare and isinstance(written, str):
         return rare[written]
     if found is None:
-        if len(rare) == _RARE_TIMES_MAX:
+        if len(rare) == RARE_TIMES_MAX:
             raise RequestEntityTooLarge(
-                f"More than {_RARE_TIMES_MAX} different timestamps are in rare forms, or in none, such as "
+                f"More than {RARE_TIMES_MAX} different timestamps are in rare forms, or in none, such as "
                 f"{echo(str(written))!r}: send fewer at once, or write them like 2025-11-21T07:45:00Z."
             )
         with suppress(ValueError):
@@ -165,14 +165,9 @@ def _unix_us(raw: list[int | float], doubtful: Any = _SPELT) -> tuple[Timestamps
 
 def _iso_us(texts: list[str]) -> tuple[TimestampsUs, Mask]:
     """The common ISO 8601 forms; rows in any other are not known."""
-    count, width = len(texts), len(texts[0])
-    # One character is one byte: what is not ASCII becomes '?', which no form has.
-    joined = np.frombuffer(("\n".join(texts) + "\n").encode("ascii", "replace"), np.uint8)
-    if len(joined) == count * (width + 1):
-        rows = joined.reshape(count, width + 1)
-        # All newlines there are stand at the ends of rows, so each row is one text, and all have the same width.
-        if np.count_nonzero(joined == ord("\n")) == count and (rows[:, width] == ord("\n")).all():
-            return _fixed_width_us(rows[:, :width])
+    count = len(texts)
+    if (rows := rows_of_one_width(texts)) is not None:
+        return fixed_width_us(rows)
     ts_us, known = np.zeros(count, np.int64), np.zeros(count, np.bool_)
     widths = np.fromiter(map(len, texts), np.int64, count)
     for width in range(_WIDTH_MIN, _WIDTH_MAX + 1):
@@ -180,11 +175,25 @@ def _iso_us(texts: list[str]) -> tuple[TimestampsUs, Mask]:
         if len(of_width) >= _VECTOR_MIN:
             same = "".join([texts[row] for row in of_width.tolist()]).encode("ascii", "replace")
             rows = np.frombuffer(same, np.uint8).reshape(len(of_width), width)
-            ts_us[of_width], known[of_width] = _fixed_width_us(rows)
+            ts_us[of_width], known[of_width] = fixed_width_us(rows)
     return ts_us, known
 
 
-def _fixed_width_us(rows: NDArray[np.uint8]) -> tuple[TimestampsUs, Mask]:
+def rows_of_one_width(texts: list[str]) -> NDArray[np.uint8] | None:
+    """Their bytes, uint8[n, width], where all have the width of the first; None otherwise. TypeError where not all are
+    text. One character is one byte: what is not ASCII becomes '?', which no form has.
+    """
+    count, width = len(texts), len(texts[0])
+    joined = np.frombuffer(("\n".join(texts) + "\n").encode("ascii", "replace"), np.uint8)
+    if len(joined) == count * (width + 1):
+        rows = joined.reshape(count, width + 1)
+        # All newlines there are stand at the ends of rows, so each row is one text, and all have the same width.
+        if np.count_nonzero(joined == ord("\n")) == count and (rows[:, width] == ord("\n")).all():
+            return rows[:, :width]
+    return None
+
+
+def fixed_width_us(rows: NDArray[np.uint8]) -> tuple[TimestampsUs, Mask]:
     """Parses texts of one width, the columns of `rows` (texts x width), written like the first of them.
 
         2025-11-21T07:45:00 or with a space, then up to nine digits of a fraction, then nothing, Z or +hh:mm

@@ -1,0 +1,475 @@
+"""Files as people have them: each comes in right, or its refusal shows a query that takes it when it is followed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from statsapi.api.decoding.mapping import PARAMETERS
+from statsapi.app import create_app
+from statsapi.config import Settings
+from statsapi.errors import ECHO_MAX
+from statsapi.model import DAY_US
+from tests.calls import assert_problem
+from tests.fakes import NOW, FakeClock
+
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+
+SHOWN = re.compile(r"'(/events\?[^']*)'")
+
+http = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def send(client: FlaskClient, body: str | bytes, path: str = "/events", media_type: str = CSV, **query: str) -> Any:
+    path += ("&" if "?" in path else "?") + urlencode(query) if query else ""
+    return client.post(path, data=body, headers={"Content-Type": media_type})
+
+
+def shown(client: FlaskClient, body: str | bytes, media_type: str = CSV, **query: str) -> list[str]:
+    """The queries that the refusal of this body shows."""
+    response = send(client, body, media_type=media_type, **query)
+    assert response.status_code in (400, 422), response.text
+    return SHOWN.findall(response.json["detail"])
+
+
+GERMAN = "Zeit;Wert\r\n20.11.2025 07:45;1052,46\r\n20.11.2025 07:50;900,42\r\n"
+
+# Each: a file, and what following the one query that its refusal shows must store: (series, time, value) in order.
+FOLLOWED: list[tuple[str, str, str, list[tuple[str, str, float]]]] = [
+    (
+        "German Excel",
+        GERMAN,
+        CSV,
+        [("default", "2025-11-20T07:45:00Z", 1052.46), ("default", "2025-11-20T07:50:00Z", 900.42)],
+    ),
+    (
+        "German Excel, UTF-8",
+        "\ufeff" + GERMAN.partition("20.11.2025 07:50")[0],
+        CSV,
+        [("default", "2025-11-20T07:45:00Z", 1052.46)],
+    ),
+    (
+        "pandas, its index",
+        ",timestamp,value\n0,2025-11-20 07:45:00,0.25\n1,2025-11-20 07:45:01,0.5\n",
+        CSV,
+        [("default", "2025-11-20T07:45:00Z", 0.25), ("default", "2025-11-20T07:45:01Z", 0.5)],
+    ),
+    (
+        "pandas, times as its index",
+        ",cpu,mem\n2025-11-20 07:45:00,1.0,2.0\n2025-11-20 07:46:00,3.0,\n",
+        CSV,
+        [("cpu", "2025-11-20T07:45:00Z", 1), ("mem", "2025-11-20T07:45:00Z", 2), ("cpu", "2025-11-20T07:46:00Z", 3)],
+    ),
+    (
+        "date and time apart",
+        "date,time,cpu,mem,host\n2025-11-20,07:45:00,64,7932,web-0\n2025-11-20,07:46:00,65,4222,web-1\n",
+        CSV,
+        [
+            ("cpu;host=web-0", "2025-11-20T07:45:00Z", 64),
+            ("mem;host=web-0", "2025-11-20T07:45:00Z", 7932),
+            ("cpu;host=web-1", "2025-11-20T07:46:00Z", 65),
+            ("mem;host=web-1", "2025-11-20T07:46:00Z", 4222),
+        ],
+    ),
+    (
+        "German date and time apart",
+        "Datum;Uhrzeit;Leistung kW\n20.11.2025;7:45;1,5\n20.11.2025;19:46;2,5\n",
+        CSV,
+        [("default", "2025-11-20T07:45:00Z", 1.5), ("default", "2025-11-20T19:46:00Z", 2.5)],
+    ),
+    (
+        "no header",
+        "2025-11-20T07:45:00Z,0.5\n2025-11-20T07:45:01Z,0.25\n",
+        CSV,
+        [("default", "2025-11-20T07:45:00Z", 0.5), ("default", "2025-11-20T07:45:01Z", 0.25)],
+    ),
+    (
+        "no header, Unix time, several values",
+        "1763624700,1,2\n1763624701,3,4\n",
+        CSV,
+        [
+            ("column.2", "2025-11-20T07:45:00Z", 1),
+            ("column.3", "2025-11-20T07:45:00Z", 2),
+            ("column.2", "2025-11-20T07:45:01Z", 3),
+            ("column.3", "2025-11-20T07:45:01Z", 4),
+        ],
+    ),
+    (
+        "American, in the afternoon",
+        "Date,Amount\n11/20/2025 07:45:00 PM,1.5\n",
+        CSV,
+        [("default", "2025-11-20T19:45:00Z", 1.5)],
+    ),
+    (
+        "a month's name, in quotes",
+        '"when","price","note"\n"Nov 20, 2025 07:45","1.5","a, b"\n"Nov 20, 2025 07:46","2","a, b"\n',
+        CSV,
+        [("default;note=a, b", "2025-11-20T07:45:00Z", 1.5), ("default;note=a, b", "2025-11-20T07:46:00Z", 2)],
+    ),
+    ("tabs", "time\tvalue\n2025-11-20 07:45\t1\n", CSV, [("default", "2025-11-20T07:45:00Z", 1)]),
+    (
+        "Excel's first line",
+        "sep=;\ntimestamp;value\n2025-11-20 07:45;1,5\n",
+        CSV,
+        [("default", "2025-11-20T07:45:00Z", 1.5)],
+    ),
+    (
+        "a title and a comment",
+        "Report of station 7\n# by hand\ntime;temp\n2025-11-20 07:45;1\n2025-11-20 07:46;2\n",
+        CSV,
+        [("default", "2025-11-20T07:45:00Z", 1), ("default", "2025-11-20T07:46:00Z", 2)],
+    ),
+    (
+        "a sensor's name",
+        "time,sensor,reading\n2025-11-20 07:45,kitchen,1\n2025-11-20 07:46,hall,2\n",
+        CSV,
+        [("kitchen", "2025-11-20T07:45:00Z", 1), ("hall", "2025-11-20T07:46:00Z", 2)],
+    ),
+    (
+        "names that a URL cannot hold as they are",
+        'time,"T&C, in %",x+y\n2025-11-20 07:45,1,2\n',
+        CSV,
+        [("T&C, in %", "2025-11-20T07:45:00Z", 1), ("x+y", "2025-11-20T07:45:00Z", 2)],
+    ),
+    (
+        "NDJSON of a logger",
+        '{"time": "2025-11-20T07:45:00Z", "cpu": 1, "host": "a"}\n'
+        '{"time": "2025-11-20T07:45:01Z", "cpu": 2, "host": "a"}\n',
+        NDJSON,
+        [("default;host=a", "2025-11-20T07:45:00Z", 1), ("default;host=a", "2025-11-20T07:45:01Z", 2)],
+    ),
+    (
+        "NDJSON, German",
+        '{"zeit": "20.11.2025 07:45", "wert": "1,5", "deep": {"a": [1]}}\n',
+        NDJSON,
+        [("default", "2025-11-20T07:45:00Z", 1.5)],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "events"), [case[1:] for case in FOLLOWED], ids=[c[0] for c in FOLLOWED]
+)
+def test_the_query_that_is_shown_takes_the_file(
+    client: FlaskClient, body: str, media_type: str, events: list[tuple[str, str, float]]
+) -> None:
+    """Followed to the letter it stores what the file says, and a dry run before tells the same."""
+    [path] = shown(client, body.encode(), media_type)
+    tried = send(client, body.encode(), path, media_type, dry_run="true")
+    assert tried.status_code == 200, tried.text
+    assert client.get("/series?raw=true").json["series"] == []
+    taken = send(client, body.encode(), path, media_type, expired="accept")
+    assert taken.status_code == 200, taken.text
+    assert (taken.json["stored"], tried.json["stored"]) == (len(events), len(events))
+    export = client.get("/events?format=ndjson").text
+    held = sorted((item["series"], item["timestamp"], item["value"]) for item in map(json.loads, export.splitlines()))
+    assert held == sorted((name, time.replace("Z", ".000000Z"), value) for name, time, value in events)
+    times: dict[str, list[str]] = {}
+    for name, time, _ in events:
+        times.setdefault(name, []).append(time.replace("Z", "+00:00"))
+    told = {part["name"]: (part["events"], part["first"], part["last"]) for part in tried.json["series"]}
+    assert told == {name: (len(of_name), min(of_name), max(of_name)) for name, of_name in times.items()}
+
+
+@pytest.fixture
+def app(clock: FakeClock) -> Iterator[Flask]:
+    """As everywhere, but that what these files hold is kept raw."""
+    app = create_app(Settings(journal="memory://", retention_us=2 * DAY_US), clock_us=clock, background=False)
+    yield app
+    app.extensions["statsapi"].close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Soon after the events of these files."""
+    return FakeClock("2025-11-20T08:00:00Z")
+
+
+TWO_READINGS = [
+    ("timestamp,value\n11/12/2025 07:45,1\n", {"2025-12-11T07:45:00+00:00", "2025-11-12T07:45:00+00:00"}),
+    ("time;value\n01.02.25;1\n", {"2025-02-01T00:00:00+00:00", "2025-01-02T00:00:00+00:00"}),
+    (
+        "opened,closed,n\n2025-11-20 07:45,2025-11-20 07:50,1\n",
+        {"2025-11-20T07:45:00+00:00", "2025-11-20T07:50:00+00:00"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "times"), TWO_READINGS)
+def test_both_readings_are_shown_where_there_are_two(client: FlaskClient, body: str, times: set[str]) -> None:
+    """Each query takes the file, and gives the one or the other."""
+    paths = shown(client, body)
+    assert len(paths) == len(times)
+    assert {send(client, body, path, dry_run="true").json["first"] for path in paths} == times
+
+
+NOT_PROPOSED = [
+    "timestamp,value\n2026-11-20T07:45:00Z,1\nnot a time,2\n2026-11-20T07:45:02Z,\n2026-11-20T07:45:04Z,5,6\n",
+    "timestamp,value\n46346.3229,12.5\n46346.3264,13.1\n",
+    "a,b\nx,y\n",
+    "time,host\n2026-11-20,a\n",
+    "x",
+    "",
+    "time;value\n2026-11-20;1\nTotal;x\n",
+]
+
+
+@pytest.mark.parametrize("body", NOT_PROPOSED)
+def test_nothing_is_proposed_that_would_not_work(client: FlaskClient, body: str) -> None:
+    """A file with rows at fault, without times or without numbers: the refusal names what is wrong, and no query."""
+    assert shown(client, body) == []
+
+
+def test_the_hour_that_happened_twice(client: FlaskClient) -> None:
+    """And the one that never did: refused by line with both instants; with fold either is taken."""
+    times = ("2026-10-25 01:59", "2026-10-25 02:30", "2026-10-25 02:30", "2026-10-25 03:00", "2026-03-29 02:30")
+    body = "timestamp,value\n" + "".join(f"{time},1\n" for time in times)
+    problem = assert_problem(send(client, body, timezone="Europe/Berlin"), 422, "validation")
+    assert [error["line"] for error in problem["errors"]] == [3, 4, 6]
+    for fold, first, after in (("earlier", "2026-03-29T00:30:00", 0), ("later", "2026-03-29T01:30:00", 1)):
+        assert f"fold={fold} for 2026-10-25T0{after}:30:00Z" in problem["errors"][0]["reason"]
+        told = send(client, body, timezone="Europe/Berlin", fold=fold, dry_run="true").json
+        assert told["first"] == f"{first}+00:00"
+    assert send(client, body, dry_run="true").json["rejected"] == 0  # as UTC, which has no such hours
+
+
+@pytest.mark.parametrize(
+    ("body", "read_as"),
+    [
+        ("time,cpu\n2025-11-20 07:45,1\n", "timestamp=time&value=cpu"),
+        ("Timestamp,Value\n2025-11-20 07:45,1\n", "timestamp=Timestamp&value=Value"),
+        ('"ts","Temp, in"\n1763624700,1\n', "timestamp=ts&value=%22Temp, in%22".replace(" ", "%20")),
+        ("value,date\n1,2025-11-20\n", "timestamp=date&value=value"),
+        ("datetime,timestamp2\n2025-11-20,3\n", "timestamp=datetime&value=timestamp2"),
+    ],
+)
+def test_a_time_and_a_number_need_no_query(client: FlaskClient, body: str, read_as: str) -> None:
+    """And the answer says how they were read; posted with that query, it is the same."""
+    told = send(client, body).json
+    assert (told["stored"], told["read_as"]) == (1, read_as)
+    assert send(client, body, f"/events?{read_as}").json["stored"] == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "time,cpu,mem\n2025-11-20 07:45,1,2\n",
+        "time,date\n2025-11-20 07:45,2025-11-20\n",
+        "time,series\n2025-11-20 07:45,1\n",
+        "time,host\n2025-11-20 07:45,a\n",
+        "time,\n2025-11-20 07:45,1\n",
+        "time,Time\n2025-11-20 07:45,1\n",
+        "cpu,mem\n2025-11-20 07:45,1\n",
+        "time;cpu\n2025-11-20 07:45;1\n",
+    ],
+)
+def test_more_than_one_reading_needs_a_query(client: FlaskClient, body: str) -> None:
+    """Two numbers, two times, no number, a name that means something else."""
+    assert send(client, body).status_code == 422
+
+
+# -- a dry run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dedup", ["false", "true"])
+def test_a_dry_run_tells_what_recording_then_does(client: FlaskClient, dedup: str) -> None:
+    """The same members in both answers; nothing is held after it, and everything after the recording."""
+    query = {"timestamp": "time", "value": "cpu,mem", "tags": "host", "dedup": dedup}
+    rows = ["2025-11-20 07:45,1,2,a", "2025-11-20 07:46,3,,b", "2025-11-20 07:46,3,,b", "2015-11-20 07:46,3,4,b"]
+    body = "\n".join(["time,cpu,mem,host", *rows])
+    tried = send(client, body, **query, dry_run="true").json
+    assert client.get("/series").json["series"] == []
+    done = send(client, body, **query).json
+    assert {name: tried[name] for name in done if name != "status"} == {
+        name: value for name, value in done.items() if name != "status"
+    }
+    assert (tried["status"], done["status"]) == ("dry_run", "success")
+    assert tried["rows"] == 4
+    assert [(part["name"], part["events"]) for part in tried["series"]] == [
+        ("cpu;host=a", 1),
+        ("mem;host=a", 1),
+        ("cpu;host=b", 3),
+        ("mem;host=b", 1),
+    ]
+    assert tried["errors"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type"),
+    [
+        (json.dumps([{"timestamp": NOW, "value": 1}, {"timestamp": NOW, "value": "x"}]), "application/json"),
+        (json.dumps({"timestamp": [NOW, NOW], "value": [1, "x"]}), "application/json"),
+        ("".join(json.dumps({"timestamp": NOW, "value": value}) + "\n" for value in (1, "x")), NDJSON),
+        (f"timestamp,value\n{NOW},1\n{NOW},x\n", CSV),
+    ],
+)
+def test_a_dry_run_of_every_form(client: FlaskClient, body: str, media_type: str) -> None:
+    """Faults are told with a 200; without partial=true one of them would refuse all."""
+    for partial, stored in (("false", 0), ("true", 1)):
+        told = send(client, body, media_type=media_type, dry_run="true", partial=partial).json
+        assert (told["stored"], told["rejected"], told["rows"]) == (stored, 1, 2)
+        assert told["errors"][0]["field"] == "value"
+        assert [part["events"] for part in told["series"]] == [1]
+    assert client.get("/series").json["series"] == []
+
+
+def test_a_dry_run_uses_up_no_key(client: FlaskClient) -> None:
+    """Before the recording, after it, and with another body under the same key."""
+    headers = {"Content-Type": CSV, "Idempotency-Key": "a"}
+    body = "timestamp,value\n2025-11-20 07:45,1\n"
+    for _ in range(2):
+        assert client.post("/events?dry_run=true", data=body, headers=headers).json["status"] == "dry_run"
+        assert client.post("/events", data=body, headers=headers).json["stored"] == 1
+    assert client.post("/events?dry_run=true", data=body + "2025-11-20,2\n", headers=headers).json["rows"] == 2
+    assert client.get("/statistics").json["count"] == 1
+
+
+def test_a_dry_run_of_many_series_lists_the_first(client: FlaskClient) -> None:
+    """And says how many there are."""
+    body = "t,n,v\n" + "".join(f"2025-11-20 07:45,s{number:03},1\n" for number in range(150))
+    told = send(client, body, timestamp="t", series="n", value="v", dry_run="true").json
+    assert (len(told["series"]), told["series_total"]) == (100, 150)
+
+
+def test_a_dry_run_of_nothing(client: FlaskClient) -> None:
+    """A header alone."""
+    told = send(client, "timestamp,value\n", dry_run="true").json
+    assert (told["rows"], told["first"], told["last"], told["series"]) == (0, None, None, [])
+
+
+# -- notes and bounds ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "as_utc"),
+    [
+        ({}, 2),
+        ({"timezone": "Europe/Berlin"}, 0),
+        ({"time_format": "%Y-%m-%d %H:%M"}, 2),
+        ({"time_format": "%Y-%m-%d %H:%M", "timezone": "+01:00"}, 0),
+    ],
+)
+def test_times_read_as_utc_are_told(client: FlaskClient, query: dict[str, str], as_utc: int) -> None:
+    """Only where no zone was named: two events outside the window, by line."""
+    body = "t,v\n2025-11-20 04:45,1\n2025-11-20 03:45,1\n"
+    told = send(client, body, timestamp="t", value="v", **query).json
+    assert told["notes_by_kind"]["read_as_utc"] == as_utc
+    assert [note["line"] for note in told["notes"]] == [2, 3]
+
+
+def test_expired_rows_are_refused_by_line_and_column(client: FlaskClient) -> None:
+    """With expired=reject, as in the plain form, and no query is proposed: the file was read."""
+    body = "t,v\n2025-11-20 07:45,1\n2015-11-20 07:45,1\n"
+    problem = assert_problem(send(client, body, timestamp="t", value="v", expired="reject"), 422, "validation")
+    assert [(error["line"], error["field"]) for error in problem["errors"]] == [(3, "t")]
+    assert "goes to POST" not in problem["detail"]
+
+
+def test_a_refusal_stays_short(client: FlaskClient) -> None:
+    """Long names, many columns, long fields: nothing of a body fills the answer."""
+    bodies = [
+        ",".join(f"c{number}" for number in range(5000)) + "\n" + ",".join("1" * 5000) + "\n",
+        f"time,{'x' * 60_000},b\n2025-11-20,1,2\n",
+        f"time;{'x' * 900};b\n2025-11-20;1;2\n",
+        "time,a,b\n2025-11-20," + "x" * 60_000 + ",1\n",
+    ]
+    for body in bodies:
+        for query in ({}, {"timestamp": "time"}, {"timestamp": "time", "value": "b", "tags": "a"}):
+            response = send(client, body, **query)
+            assert response.status_code in (200, 422)
+            assert len(response.data) < 25 * 1024 + ECHO_MAX * 100
+
+
+words = st.sampled_from(
+    ["timestamp", "time", "date", "value", "a", "", "1", "2", "b;c=d", "=x", ",", '"', "\0", "\ud7ff", "x" * 3000]
+)
+readings = st.fixed_dictionaries(
+    {},
+    optional={
+        **{
+            name: words for name in PARAMETERS if name not in ("delimiter", "skip", "header", "time_format", "timezone")
+        },
+        "delimiter": st.sampled_from([",", ";", "tab", "space", "|", "\n", "", "aa"]),
+        "decimal": st.sampled_from([".", ",", "x"]),
+        "fold": st.sampled_from(["earlier", "later", ""]),
+        "skip": st.sampled_from(["0", "1", "5", "-1", "x"]),
+        "header": st.sampled_from(["true", "false", "maybe"]),
+        "dry_run": st.sampled_from(["true", "false", ""]),
+        "time_format": st.one_of(st.sampled_from(["%d.%m.%Y", "%Y-%m-%d %H:%M", "%"]), st.text(max_size=12)),
+        "timezone": st.one_of(st.sampled_from(["Europe/Berlin", "+01:00", "UTC", "..", "posix"]), st.text(max_size=12)),
+    },
+)
+cells = st.one_of(
+    st.sampled_from(
+        ["timestamp", "value", "time", "2025-11-20", "20.11.2025 07:45", "1", "1,5", "", '"', "NaN", "9" * 400]
+    ),
+    st.text(max_size=6),
+)
+
+
+@http
+@given(
+    st.lists(st.lists(cells, max_size=5), max_size=8),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    readings,
+    st.booleans(),
+)
+def test_no_table_and_no_query_is_a_fault_of_the_service(
+    client: FlaskClient, rows: list[list[str]], delimiter: str, end: str, query: dict[str, str], quoted: bool
+) -> None:
+    """Whatever is sent: an answer or a refusal, and every rejected event has a reason."""
+    if quoted:
+        text = io.StringIO(newline="")
+        csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(rows)
+        body = text.getvalue()
+    else:
+        body = "".join(delimiter.join(row) + end for row in rows)
+    response = send(client, body.encode("utf-8", "surrogatepass"), **query)
+    assert response.status_code in (200, 400, 413, 422), response.text
+    if response.status_code == 200 and response.json["rejected"]:
+        assert response.json["errors"]
+    for path in SHOWN.findall(response.text.replace('\\"', '"')) if response.status_code == 422 else ():
+        assert send(client, body.encode("utf-8", "surrogatepass"), path).status_code in (200, 422)
+
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just("2025-11-20")),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@http
+@given(st.lists(st.dictionaries(words, values, max_size=4), max_size=6), readings)
+def test_no_line_of_json_is_a_fault_of_the_service(
+    client: FlaskClient, items: list[dict[str, Any]], query: dict[str, str]
+) -> None:
+    """The same for NDJSON with members of any kind."""
+    body = "".join(json.dumps(item) + "\n" for item in items)
+    response = send(client, body, media_type=NDJSON, **query)
+    assert response.status_code in (200, 400, 413, 422), response.text
+    if response.status_code == 200 and response.json["rejected"]:
+        assert response.json["errors"]
+
+
+def test_random_bytes_are_no_fault_of_the_service(client: FlaskClient) -> None:
+    """Of any kind, with a mapping."""
+    source = random.Random(7)
+    for size in (1, 10, 1000, 100_000):
+        for media_type in (CSV, NDJSON):
+            body = source.randbytes(size)
+            for query in ({}, {"timestamp": "a", "value": "b"}, {"header": "false", "timestamp": "1", "value": "2"}):
+                assert send(client, body, media_type=media_type, **query).status_code in (200, 400, 413, 422)
