@@ -48,6 +48,8 @@ FILE_MAX_BYTES: Final = 256 * 1024
 
 # By this prefix secret scanners find keys that leaked into a repository.
 KEY_PREFIX: Final = "statsapi_"
+# The password in a query, as clients of InfluxDB 1.x send it.
+_PASSWORD = re.compile(r"([?&]p=)[^&\s\"']+")
 _KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{20,}", re.ASCII)
 
 KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -87,7 +89,9 @@ def new_key(scopes: Iterable[str], key_id: str | None = None) -> tuple[str, ApiK
 
 def redact(text: str) -> str:
     """The text without anything that looks like our keys, which clients write into paths, queries and headers too."""
-    return _KEY.sub(KEY_PREFIX + "…", text) if KEY_PREFIX in text else text
+    if KEY_PREFIX in text:
+        text = _KEY.sub(KEY_PREFIX + "…", text)
+    return _PASSWORD.sub(r"\1…", text) if "p=" in text else text
 
 
 class Keys:

@@ -79,7 +79,8 @@ _BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
 _LOST: Final = _BROKEN + 1  # how many records, at least; since when; when that was noticed (µs since 1970, 0: never)
 _STEPS: Final = _LOST + 3  # of the clock, forward or back
 _UNLIMITED: Final = _STEPS + 1  # requests that no rate limit counted, as where they are counted is away
-_CLOCK: Final = _UNLIMITED + 1  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
+_IGNORED: Final = _UNLIMITED + 1  # string fields of line protocol
+_CLOCK: Final = _IGNORED + 1  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
 # The clock samples of the last minutes, one a minute, for the next worker, which has not seen the clock stand yet.
 _SAMPLES: Final = _CLOCK + 2
 _SAMPLES_KEPT: Final = 16
@@ -194,6 +195,11 @@ class Metrics:
         with self._lock:
             self._cells[_STEPS] += 1.0
 
+    def ignored(self, strings: int) -> None:
+        """That many fields of line protocol were left out, as they are text."""
+        with self._lock:
+            self._cells[_IGNORED] += strings
+
     def unlimited(self) -> None:
         """A request passed that could not be counted against the rate limit."""
         with self._lock:
@@ -288,6 +294,11 @@ class Metrics:
             "statsapi_rate_limit_uncounted",
             "Requests that passed without being limited, as they could not be counted.",
             value=float(cells[_UNLIMITED]),
+        )
+        yield CounterMetricFamily(
+            "statsapi_influx_ignored_strings",
+            "String fields of Influx line protocol that were left out of points with numbers.",
+            value=float(cells[_IGNORED]),
         )
         if (known := rows[:, _CLOCK] > 0).any():
             yield gauge(

@@ -18,6 +18,10 @@ HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
 
 
+INFLUX: Final = "influx."
+"""How the endpoints begin that InfluxDB's clients call: keys and errors are as they know them."""
+
+
 class Route(NamedTuple):
     """One endpoint. `endpoint` is MODULE.FUNCTION in `statsapi.api`, and Flask's name of the route."""
 
@@ -79,6 +83,11 @@ ROUTES: Final = (
     Route(
         "DELETE", "/series", "series.delete_named_series", ADMIN, "The same, by ?series=NAME, where any name is safe"
     ),
+    Route("POST", "/write", "influx.write_v1", WRITE, "Influx line protocol, as clients of InfluxDB 1.x send it"),
+    Route("POST", "/api/v2/write", "influx.write_v2", WRITE, "The same for clients of InfluxDB 2, and Telegraf"),
+    Route("POST", "/api/v3/write_lp", "influx.write_v3", WRITE, "The same for clients of InfluxDB 3"),
+    Route("GET", "/ping", "influx.ping", OPEN, "204: clients of InfluxDB ask it whether somebody is there"),
+    Route("GET", "/health", "influx.health", OPEN, "/readyz in the words of InfluxDB 2"),
     Route("GET", "/openapi.json", "openapi.get_description", OPEN, "The description of this API (OpenAPI 3.1)"),
     Route("GET", "/dashboard", "dashboard.get_page", OPEN, "A live page of all this, for people", switch="dashboard"),
     Route("GET", "/dashboard/<name>", "dashboard.get_file", OPEN, "", switch="dashboard"),

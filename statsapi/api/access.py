@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 from flask_cors import CORS
 
 from statsapi.api import problems
 from statsapi.config import Settings
 from statsapi.keys import Keys
-from statsapi.routes import OPEN, scope_of
+from statsapi.routes import INFLUX, OPEN, scope_of
 
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
@@ -79,9 +79,12 @@ def _identify(keys: Keys) -> Response | None:
     scope = scope_of(rule.endpoint)
     if scope is OPEN:
         return None
-    presented = _presented(asked.environ)
+    as_influx = rule.endpoint.startswith(INFLUX)
+    presented = _presented(asked.environ) or (_presented_as_influx(asked) if as_influx else "")
     if not presented:
         detail = "Send an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
+        if as_influx:
+            detail = "Send an API key as the token (Authorization: Token KEY), or as the password (Basic, or ?p=KEY)."
         return _refuse(401, "Unauthorized", detail, _CHALLENGE)
     held = keys.find(presented)
     if held is None:
@@ -94,12 +97,23 @@ def _identify(keys: Keys) -> Response | None:
     return None
 
 
+def _presented_as_influx(asked: Request) -> str:
+    """The key where InfluxDB's clients put it: a token, a password, or the password in the query."""
+    given: str = asked.environ.get("HTTP_AUTHORIZATION", "")
+    if given[:6].lower() == "token ":
+        return given[6:].strip()
+    basic = asked.authorization
+    if basic is not None and basic.type == "basic" and basic.password:
+        return str(basic.password)
+    return str(asked.args.get("p", ""))
+
+
 def _refuse(status: int, title: str, detail: str, challenge: str) -> Response:
     headers = {"WWW-Authenticate": challenge}
     return problems.problem(status, problems.code_of(title), title, detail, headers=headers)
 
 
-def _presented(environ: dict[str, str]) -> str | None:
+def _presented(environ: dict[str, str]) -> str:
     authorization = environ.get("HTTP_AUTHORIZATION", "")
     if authorization[:7].lower() == "bearer ":
         return authorization[7:].strip()

@@ -122,7 +122,7 @@ _TEXTS: Final = (
     _text(r"[\w.:-]+:-?[\d.]+\|(?:ms|[cghsd])\b", "is StatsD: send each value as an event in JSON or CSV"),
     _text(
         r"[^\s,={}\[\]]+(?:,[^\s,=]+=(?:\\.|[^\s,\\])+)* [^\s=]+=[^\n]*",
-        "is InfluxDB's line protocol: send each field as an event in JSON or CSV",
+        "is InfluxDB's line protocol: send it to POST /write",
     ),
     _text(
         rf"[\w.-]+ {_NUMBER} \d{{9,13}}\s*(?:\n|\Z)",

@@ -53,14 +53,14 @@ _ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"se
 SERIES_SHOWN_MAX = 100
 
 
-def _recording(
-    *, alone: int, most_bytes: int | None = None
+def recording(
+    *, alone: int, most_bytes: int | None = None, answer: Callable[[Reply], Response] = json_reply
 ) -> Callable[[Callable[[bytes, IdempotencyKey | None], Reply]], Callable[[], Response]]:
     """A route from the function that records a body under its idempotency key.
 
     A key that is known brings back its first answer, before the body is looked at. Where a request is refused for what
     it says, its events are counted: `alone`, unless the refusal names a number. The body may have `most_bytes`, and
-    what the settings say.
+    what the settings say. answer: the response that a reply becomes.
     """
 
     def decorate(record: Callable[[bytes, IdempotencyKey | None], Reply]) -> Callable[[], Response]:
@@ -74,7 +74,7 @@ def _recording(
                 dry_run = "dry_run" in request.environ.get("QUERY_STRING", "") and load_query(_BATCH_QUERY)["dry_run"]
                 key = None if dry_run else idempotency_key(body)
                 known = None if key is None else recorder.find_answer(key)
-                return json_reply(record(body, key) if known is None else known)
+                return answer(record(body, key) if known is None else known)
             except ValidationError:
                 observing.reject(alone)
                 raise
@@ -87,7 +87,7 @@ def _recording(
     return decorate
 
 
-@_recording(alone=1, most_bytes=EVENT_MAX_BYTES)
+@recording(alone=1, most_bytes=EVENT_MAX_BYTES)
 def post_event(body: bytes, key: IdempotencyKey | None) -> Reply:
     """Record one event: 200 once it is in the journal."""
     recorder = service()
@@ -112,17 +112,17 @@ def post_event(body: bytes, key: IdempotencyKey | None) -> Reply:
 
     batch = EventBatch.single(event["series"], event["timestamp"], event["value"])
     reject_expired = query["expired"] == "reject"
-    dedup = _dedup(query, settings)
+    dedup = dedup_of(query, settings)
     return recorder.record(batch, answer, key=key, dedup=dedup, reject_expired=reject_expired)
 
 
-@_recording(alone=0)
+@recording(alone=0)
 def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
     """Record many events as one record: all of them or none, or with ?partial=true the good ones."""
     recorder = service()
     settings = recorder.settings
     query = load_query(_BATCH_QUERY)
-    dedup, reject_expired = _dedup(query, settings), query["expired"] == "reject"
+    dedup, reject_expired = dedup_of(query, settings), query["expired"] == "reject"
     mapping = ColumnMapping.of_parameters(query)
     try:
         decoded = decoding.decode(
@@ -194,7 +194,8 @@ def _foreseen(recorded: Recorded, decoded: decoding.Decoded, partial: bool, sett
     return told | notes.batch_notes(recorded, decoded, settings)
 
 
-def _dedup(query: dict[str, Any], settings: Settings) -> bool:
+def dedup_of(query: dict[str, Any], settings: Settings) -> bool:
+    """Whether a recording leaves out duplicates: as ?dedup says, else as the settings do."""
     asked: bool | None = query["dedup"]
     return settings.dedup if asked is None else asked
 

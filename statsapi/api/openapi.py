@@ -20,7 +20,7 @@ from flask import Blueprint, Response
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
-from statsapi.api import check, decoding, notes, problems, questions, schemas
+from statsapi.api import check, decoding, influx, notes, problems, questions, schemas
 from statsapi.api.events import SERIES_SHOWN_MAX
 from statsapi.api.figures import NAMES
 from statsapi.api.incoming import STALE_WARNING, service
@@ -47,6 +47,7 @@ _TAGS: Final = {
     "statistics": "Statistics",
     "check": "Statistics",
     "series": "Series",
+    "influx": "For clients of InfluxDB",
     "ops": "The service itself",
 }
 _MOMENT: Final[Json] = {"type": "string", "format": "date-time", "description": "ISO 8601, UTC"}
@@ -345,6 +346,13 @@ _SCHEMAS: Final[dict[str, Json]] = {
         clock={"type": "object", "description": "The clock jumped lately: by how much, and whether it has settled."},
         lost={"type": "object", "description": "Acknowledged records that are gone: how many, since when."},
     ),
+    "InfluxHealth": _object(
+        name={"const": "statsapi"},
+        message={"type": "string"},
+        status={"enum": ["pass", "fail"]},
+        checks=_list_of({"type": "object"}),
+        version={"type": "string"},
+    ),
     "Index": _object(
         message={"type": "string"},
         server_time=_MOMENT,
@@ -428,6 +436,57 @@ def _batch_body() -> Json:
     }
 
 
+def _line_body(moment: str) -> Json:
+    return {
+        "description": "At most STATSAPI_MAX_BODY_BYTES, packed and unpacked, STATSAPI_MAX_BATCH_EVENTS numeric "
+        "fields, and 64 KiB a line.",
+        "required": True,
+        "content": _text("text/plain", f"cpu,host=a usage=12.5 {moment}\n"),
+    }
+
+
+# How the versions of InfluxDB tell an error.
+_TEXT: Final[Json] = {"type": "string", "description": "what to do; of lines, each one's number and what is wrong"}
+_OUTCOME: Final[Json] = {"enum": ["unknown", "not recorded"]}
+_INFLUX_ERRORS: Final[dict[str, Json]] = {
+    "InfluxErrorV1": _object(optional=("outcome",), error=_TEXT, outcome=_OUTCOME),
+    "InfluxErrorV2": _object(
+        optional=("line", "outcome"), code={"type": "string"}, message=_TEXT, line=_COUNT, outcome=_OUTCOME
+    ),
+    "InfluxErrorV3": _object(
+        optional=("data", "outcome"),
+        error=_TEXT,
+        data=_list_of(_object(original_line={"type": "string"}, line_number=_COUNT, error_message={"type": "string"})),
+        outcome=_OUTCOME,
+    ),
+}
+
+
+# Kept short, and once for the three: clients fetch the description as a whole.
+_INFLUX_WRITTEN: Final[Json] = {
+    "description": "They are in the journal.",
+    "headers": _REQUEST_ID
+    | _REPLAYED
+    | {
+        influx.STORED_HEADER: {"schema": {"type": "string"}, "description": "how many events were stored"},
+        influx.DUPLICATES_HEADER: {"schema": {"type": "string"}, "description": "how many duplicates were left out"},
+        influx.STRINGS_HEADER: {"schema": {"type": "string"}, "description": "how many fields were left out as text"},
+        influx.MESSAGE_HEADER: {"schema": {"type": "string"}, "description": "of events that do not show"},
+    },
+}
+
+
+def _influx_answers(schema: str) -> Json:
+    """204, and every problem in the form of that version of InfluxDB."""
+    answers: Json = {"204": {"$ref": "#/components/responses/204"}}
+    for status in sorted({*_ALWAYS, *_WITH_BODY, 507}):
+        description = problems.usual(status)[1]
+        if status == 400:
+            description = f"What is at fault; {influx.STORED_HEADER}: how many events of the good lines were stored."
+        answers[str(status)] = {"description": description, "content": _content(_JSON, _ref(schema))}
+    return answers
+
+
 class _Operation(NamedTuple):
     """What the table of routes does not say of an endpoint. The parameters of `query` are described by its schema."""
 
@@ -504,6 +563,29 @@ def _operations(converter: Any) -> dict[str, _Operation]:
         "ops.healthz": _Operation(_answers("Health", "It answers.")),
         "ops.readyz": _Operation(_answers("Ready", "It can record and answer.")),
         "ops.metrics": _Operation(_answers(None, "Of all workers.", more=exposition)),
+        "influx.write_v1": _Operation(
+            _influx_answers("InfluxErrorV1"), influx.WriteQuery, recording, _line_body("1763711100000000000")
+        ),
+        "influx.write_v2": _Operation(
+            _influx_answers("InfluxErrorV2"), influx.WriteQuery, recording, _line_body("1763711100000000000")
+        ),
+        "influx.write_v3": _Operation(
+            _influx_answers("InfluxErrorV3"), influx.WriteQueryV3, recording, _line_body("1763711100")
+        ),
+        "influx.ping": _Operation(
+            {
+                "204": {
+                    "description": "It answers.",
+                    "headers": _REQUEST_ID
+                    | {name: {"schema": {"type": "string"}} for name in ("X-Influxdb-Version", "X-Influxdb-Build")},
+                },
+                **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (429, 500)},
+            }
+        ),
+        "influx.health": _Operation(
+            _answers("InfluxHealth", "It can record and answer.")
+            | {"503": {"description": "It cannot.", "content": _content(_JSON, _ref("InfluxHealth"))}}
+        ),
         "ops.index": _Operation(_answers("Index", "The endpoints.")),
     }
 
@@ -551,8 +633,9 @@ def describe(routes: tuple[Route, ...]) -> bytes:
     converter.add_attribute_function(_own_json_schema)  # type: ignore[no-untyped-call]
     event: Json = converter.schema2jsonschema(schemas.EventSchema)  # type: ignore[no-untyped-call]
     spec.components.schema("Event", event)
-    for name, schema in _SCHEMAS.items():
+    for name, schema in (_SCHEMAS | _INFLUX_ERRORS).items():
         spec.components.schema(name, schema)
+    spec.components.response("204", _INFLUX_WRITTEN)
     for status, description in _PROBLEMS.items():
         content = _content(problems.MEDIA_TYPE, _ref("Problem"), example=_problem_example(status))
         response: Json = {"description": description, "content": content}

@@ -9,11 +9,11 @@ fault, where there are such.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, has_request_context, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_exceptions
 
@@ -38,6 +38,11 @@ _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
 
 MEDIA_TYPE: Final = "application/problem+json"
 
+# How an endpoint tells errors that has a form of its own for them: (status, code, detail, headers, members) -> answer.
+Shape = Callable[[int, str, str, Mapping[str, str] | None, dict[str, Any]], Response]
+SHAPES: Final[dict[str, Shape]] = {}
+"""By Flask's name of the endpoint."""
+
 _HTTP_DETAIL: dict[int, str] = {
     404: "There is no such endpoint; GET / lists them.",
     500: "This is a fault of the service. It has been logged.",
@@ -53,7 +58,10 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **members: Any,
 ) -> Response:
-    """An answer with that body."""
+    """An answer with that body, or in the form that the endpoint has for it."""
+    shape = SHAPES.get(request.endpoint or "") if has_request_context() else None
+    if shape is not None:
+        return shape(status, code, detail, headers, members)
     response = Response(encode(status, code, title, detail, **members), status, mimetype=MEDIA_TYPE)
     response.headers.update(headers or {})
     return response

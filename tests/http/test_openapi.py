@@ -98,8 +98,9 @@ def test_what_a_key_needs_is_told(client: FlaskClient) -> None:
             needs[f"{method.upper()} {path}"] = found and found[1]
     rules = {"/series/default": "/series/{name}", "/tags/default": "/tags/{key}"}
     paths = [(method, path.partition("?")[0], scope) for method, path, scope in CALLS]
-    assert needs == {f"{method} {rules.get(path, path)}": scope for method, path, scope in paths} | {
-        f"GET {path}": None for path in ("/", "/healthz", "/readyz")
+    writes = {f"POST {path}": "write" for path in ("/write", "/api/v2/write", "/api/v3/write_lp")}
+    assert needs == {f"{method} {rules.get(path, path)}": scope for method, path, scope in paths} | writes | {
+        f"GET {path}": None for path in ("/", "/healthz", "/readyz", "/ping", "/health")
     }
 
 

@@ -12,7 +12,8 @@ The fast way accepts only what the schema accepts, and yields the same bits. Wha
 null, a name out of the alphabet) goes to the schema, row by row, so one odd row does not slow its ten thousand
 neighbours. tests/unit/test_batches.py holds the two against each other; benchmarks/decoding.py measures them.
 
-A new form is one more reader, `read(body, max_events) -> Rows`, and one more line in `FORMS`.
+A new form is one more reader, `read(body, max_events) -> Rows`, and one more line in `FORMS`. Influx line protocol has
+endpoints of its own, as the unit of its timestamps stands in the query: `decode_lines`.
 
 Tables as people have them, CSV and NDJSON with other columns, decimal commas and local times, go another way: a
 reader's `read_mapped` takes the columns that a ColumnMapping names (`mapping`), and `mapped` makes events of them.
@@ -33,7 +34,7 @@ from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from statsapi.api import cures
 from statsapi.api.bodies import with_cure
-from statsapi.api.decoding import csv_reader, json_reader, mapped, ndjson_reader, proposals
+from statsapi.api.decoding import csv_reader, json_reader, line_protocol, mapped, ndjson_reader, proposals
 from statsapi.api.decoding.local_times import Clock
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.decoding.rows import COLUMNS, Fault, Rows, TaggedEvent, decode_event, parse_tags
@@ -170,6 +171,42 @@ def decode(
         first = decoded.errors[0]
         first["reason"] = with_cure(f"{first['reason']}.", body, form.cure_as).removesuffix(".")
     return decoded
+
+
+class Lines(NamedTuple):
+    """What a body of line protocol held: `decoded`, whose errors name lines; `refused` are its first lines at fault, as
+    they were sent; and how many fields were left out as they are text.
+    """
+
+    decoded: Decoded
+    refused: list[line_protocol.Refused]
+    strings: int
+
+
+def decode_lines(body: bytes, *, unit_us: int, now_us: int, max_events: int, accepted: Accepted = ANY_TIME) -> Lines:
+    """The events of a body of Influx line protocol; see line_protocol.read, also for what it raises.
+
+    Each line that is refused counts as one rejected item. A point whose timestamp is not `accepted` is refused.
+    """
+    points = line_protocol.read(
+        body, unit_us=unit_us, now_us=now_us, max_events=max_events, refused_max=ERRORS_NAMED_MAX
+    )
+    ts_us, lines, refused = points.ts_us, points.lines, points.refused
+    good = np.ones(len(ts_us), np.bool_)
+    rejected = points.refused_total
+    if accepted is not ANY_TIME:
+        good = (ts_us >= accepted.first_us) & (ts_us <= accepted.last_us)
+        untimely, first = np.unique(lines[~good], return_index=True)
+        rejected += len(untimely)
+        named = slice(ERRORS_NAMED_MAX)
+        for line, ts in zip(untimely[named].tolist(), ts_us[~good][first[named]].tolist(), strict=True):
+            refused.append(line_protocol.Refused(line, "timestamp", accepted.why_not(ts) or "", ""))
+        refused = sorted(refused)[:ERRORS_NAMED_MAX]
+    errors: list[dict[str, Any]] = [{"line": bad.line, "field": bad.field, "reason": bad.reason} for bad in refused]
+    batch = EventBatch(_parts(points.names, points.codes, ts_us, points.values, good))
+    rows = Rows(cast(Any, ts_us), [], "", "line", lines.tolist())
+    decoded = Decoded(batch, len(ts_us) + points.refused_total, rejected, errors, Sent(ts_us, good, rows))
+    return Lines(decoded, refused, points.strings)
 
 
 def decode_one(body: bytes) -> dict[str, Any] | None:
