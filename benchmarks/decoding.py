@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from statsapi.api.decoding import decode
+from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.schemas import EventSchema
 from statsapi.times import format_timestamp
 
@@ -120,6 +121,33 @@ def main(count: int) -> None:
         ("CSV, one ragged row", "csv", as_csv(items).replace(b"Z,", b"Z,,", 1)),
         ("JSON array, each without a value", "json", as_json([{"timestamp": 1}] * count)),
     ]
+    german = [
+        {
+            "Zeit": f"{time[8:10]}.{time[5:7]}.{time[:4]} {time[11:19]}",
+            "Wert": str(item["value"]).replace(".", ","),
+        }
+        for item in items
+        for time in [item["timestamp"]]
+    ]
+    apart = [
+        {"date": time[:10], "time": time[11:19], "in": item["value"], "out": item["value"], "host": f"web-{row % 8}"}
+        for row, item in enumerate(items)
+        for time in [item["timestamp"]]
+    ]
+    named = [{"time": item["timestamp"], "cpu": item["value"], "host": "a"} for item in items]
+    local = {"timezone": "Europe/Berlin"}
+    ways = {"timestamp": "Zeit", "value": "Wert", "decimal": ",", "time_format": "%d.%m.%Y %H:%M:%S", **local}
+    tables: list[tuple[str, str, bytes, dict[str, str]]] = [
+        ("CSV with names of columns", "csv", as_csv(named), {"timestamp": "time", "value": "cpu"}),
+        ("CSV from a German spreadsheet, a zone", "csv", as_csv(german), ways),
+        (
+            "CSV, date and time, 2 values, a tag (row)",
+            "csv",
+            as_csv(apart),
+            {"date": "date", "time": "time", "value": "in,out", "tags": "host", **local},
+        ),
+        ("NDJSON with names, a tag", "ndjson", as_ndjson(named), {"timestamp": "time", "value": "cpu", "tags": "host"}),
+    ]
     array = as_json(items)
     schema = EventSchema()
     unit = best_us(lambda: msgspec.json.decode(array), count)
@@ -130,6 +158,15 @@ def main(count: int) -> None:
             return decode(body, media_type, max_events=count)
 
         report(name, best_us(act, count), unit)
+    for name, media_type, body, query in tables:
+        mapping = ColumnMapping.of_parameters(query)
+
+        def read(
+            body: bytes = body, media_type: str = types[media_type], mapping: ColumnMapping | None = mapping
+        ) -> object:
+            return decode(body, media_type, max_events=2 * count, mapping=mapping)
+
+        report(name, best_us(read, count), unit)
     report("  msgspec.json.decode, nothing checked", unit, unit)
     report("  json.loads, nothing checked", best_us(lambda: json.loads(array), count), unit)
     report("  json.loads and EventSchema", best_us(lambda: schema.load(json.loads(array), many=True), count), unit)

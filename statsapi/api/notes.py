@@ -93,7 +93,8 @@ def batch_notes(recorded: Recorded, decoded: Decoded, settings: Settings) -> dic
         else:
             some = "These" if n_as_utc == len(noted) else some
             said = f"{some} have no offset and were read as UTC; if they are local times, write the offset"
-        sentences.append(f"{said} (such as +02:00).")
+        cure = ", or add timezone=Europe/Berlin, or your zone, to the query" if sent.rows.counted_by == "line" else ""
+        sentences.append(f"{said} (such as +02:00){cure}.")
     notes = []
     for row, utc in zip(noted[:NOTED_MAX].tolist(), as_utc.tolist(), strict=False):
         reason = _lies(bounds, int(sent.ts_us[row]), utc, settings)

@@ -197,6 +197,22 @@ def clock() -> FakeClock:
     return FakeClock("2025-11-20T08:00:00Z")
 
 
+def test_another_encoding_is_refused_with_the_command(client: FlaskClient) -> None:
+    """Windows-1252, as Excel writes CSV without "UTF-8", with a query and without: no letter is guessed."""
+    body = "Zeit;Zählerstand\r\n20.11.2025 07:45;1,5\r\n".encode("cp1252")
+    query = {
+        "timestamp": "Zeit",
+        "value": "Zählerstand",
+        "delimiter": ";",
+        "decimal": ",",
+        "time_format": "%d.%m.%Y %H:%M",
+    }
+    for asked in ({}, query):
+        problem = assert_problem(send(client, body, **asked), 400, "bad-request")
+        assert "iconv -f WINDOWS-1252 -t UTF-8" in problem["detail"]
+    assert send(client, body.decode("cp1252").encode("utf-8-sig"), **query).json["stored"] == 1
+
+
 TWO_READINGS = [
     ("timestamp,value\n11/12/2025 07:45,1\n", {"2025-12-11T07:45:00+00:00", "2025-11-12T07:45:00+00:00"}),
     ("time;value\n01.02.25;1\n", {"2025-02-01T00:00:00+00:00", "2025-01-02T00:00:00+00:00"}),
@@ -223,6 +239,7 @@ NOT_PROPOSED = [
     "x",
     "",
     "time;value\n2026-11-20;1\nTotal;x\n",
+    '2025-11-20,1\n"\n',
 ]
 
 

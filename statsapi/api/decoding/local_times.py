@@ -379,6 +379,7 @@ def _to_utc_us(local_us: TimestampsUs, zone: tzinfo, fold: Fold | None) -> tuple
     """
     first_us, second_us = np.zeros_like(local_us), np.zeros_like(local_us)
     rest = np.arange(len(local_us))
+    asked = 0
     for unit_us in (DAY_US, 15 * MINUTE_US, 1):
         units = local_us[rest] // unit_us
         starts = np.flatnonzero(np.diff(units, prepend=units[0] - 1))
@@ -387,6 +388,11 @@ def _to_utc_us(local_us: TimestampsUs, zone: tzinfo, fold: Fold | None) -> tuple
         found = []
         for unit in units[starts].tolist():
             if unit not in known:
+                asked += 1
+                if asked > RARE_TIMES_MAX:
+                    raise RequestEntityTooLarge(
+                        f"More than {RARE_TIMES_MAX} days have to be looked up in the time zone: send fewer at once."
+                    )
                 known[unit] = _steady_offsets_us(unit * unit_us, unit_us, zone)
             found.append(known[unit] or (0, 0))
         steady = np.repeat([known[unit] is not None for unit in units[starts].tolist()], lengths)

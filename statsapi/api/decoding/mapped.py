@@ -88,7 +88,7 @@ def judge(table: Table, accepted: Accepted) -> Judged:
     del errors[ERRORS_NAMED_MAX:]
     flat = np.maximum(codes, 0).astype(np.uint32).ravel()
     if wide > 1:
-        times = list(itertools.chain.from_iterable(itertools.repeat(time, wide) for time in times))
+        times = np.repeat(np.array(times, object), wide).tolist()
         ts_us = np.repeat(ts_us, wide)
     return Judged(names, flat, ts_us, values.ravel(), taken.ravel(), int(empty.sum()), errors, times)
 
@@ -102,8 +102,10 @@ def _times(table: Table) -> list[Any]:
         return times
     dates, times = (table.columns[at] for at in places)
     try:
+        if " " not in "".join(dates) and " " not in "".join(times):
+            return list(map(" ".join, zip(dates, times, strict=True)))
         joined = [f"{date.strip()} {time.strip()}" for date, time in zip(dates, times, strict=True)]
-    except AttributeError:  # NDJSON may have numbers there, which are no such texts
+    except (AttributeError, TypeError):  # NDJSON may have numbers there, which are no such texts
         joined = [f"{date} {time}".strip() for date, time in zip(dates, times, strict=True)]
     return joined
 
@@ -123,7 +125,7 @@ def _as_numbers(texts: list[Any], decimal: str) -> Values | None:
     try:
         joined = "\n".join(texts)
     except TypeError:  # numbers already
-        if not all(type(value) in (int, float) for value in texts):
+        if not set(map(type, texts)) <= {int, float}:
             return None
         try:
             return np.fromiter(texts, np.float64, len(texts))

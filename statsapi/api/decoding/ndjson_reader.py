@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, cast
 
 import msgspec
@@ -152,6 +153,8 @@ def read_mapped(body: bytes, max_events: int, mapping: ColumnMapping) -> Table:
         raise ValidationError("a parameter names a member with a quote, a \\ or a control character in it") from None
     body = body.removeprefix(BYTE_ORDER_MARK)
     require_lines_within(body, "\n", max_events)
+    if (at_once := _decode_at_once(body.rstrip(), decoder, max_events // len(chosen.values))) is not None:
+        return Table(_columns(at_once, places), range(1, len(at_once) + 1), {}, chosen)
     rows: list[Any] = []
     lines: list[int] = []
     odd: dict[int, bytes | Fault] = OddItems()
@@ -173,8 +176,26 @@ def read_mapped(body: bytes, max_events: int, mapping: ColumnMapping) -> Table:
     stand_in = next((row for row in rows if row is not None), None)
     if faults:
         rows = [stand_in if row is None else row for row in rows]
-    columns = {place: [getattr(row, f"member_{place}", None) for row in rows] for place in places}
+    columns = _columns(rows, places) if stand_in is not None else {place: [None] * len(rows) for place in places}
     return Table(columns, lines, faults, chosen)
+
+
+def _decode_at_once(body: bytes, decoder: msgspec.json.Decoder[Any], max_rows: int) -> list[Any] | None:
+    """All lines, where each holds one object beyond doubt, and there are not too many; else None."""
+    if len(body) > AT_ONCE_BYTES:
+        return None
+    count = _count_lines_of_objects(body)
+    if not 0 < count <= max_rows or not _lines_end_objects(body):
+        return None
+    try:
+        rows = decoder.decode_lines(body)
+    except (ValueError, RecursionError):
+        return None
+    return rows if len(rows) == count else None
+
+
+def _columns(rows: list[Any], places: Sequence[int]) -> dict[int, list[Any]]:
+    return {place: list(map(attrgetter(f"member_{place}"), rows)) for place in places}
 
 
 def _refuse_what_csv_has(mapping: ColumnMapping) -> None:

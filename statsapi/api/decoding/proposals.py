@@ -11,8 +11,8 @@ import csv
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +35,8 @@ _PROPOSALS_MAX: Final = 3
 
 _SKIP_TRIED: Final = 10
 _TRIED_MAX: Final = 20
+_LOOKS_MAX: Final = 4000
+_TEXT_MAX: Final = 40  # no time is longer
 
 _NUMBER: Final = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _NUMBER_WITH_COMMA: Final = re.compile(r"\s*[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
@@ -78,11 +80,16 @@ class Proposal(NamedTuple):
 
 
 class _Head(NamedTuple):
-    """The first rows of a table: `names` of its columns (numbers where it has none) and a few rows of their width."""
+    """The first rows of a table: `names` of its columns (numbers where it has none) and a few rows of their width.
+
+    lines: how many lines they are, with those before them.
+    """
 
     names: list[str]
     rows: list[list[str]]
     start: ColumnMapping
+    lines: int
+    looks: _Looks
 
     def column(self, at: int) -> list[str]:
         return [row[at] for row in self.rows if row[at].strip()]
@@ -97,7 +104,7 @@ def understand(body: bytes) -> ColumnMapping | None:
     head = body[:_HEAD_BYTES].removeprefix(BYTE_ORDER_MARK)
     if b"," not in head:
         return None
-    rows = list(itertools.islice(_rows(head.decode("utf-8", "replace"), ",", 0), 2))
+    rows = _rows(head.decode("utf-8", "replace"), ",", 0, 2)[0]
     if len(rows) < 2 or len(rows[0]) != 2 or len(rows[1]) != 2:
         return None
     names = [name.strip() for name in rows[0]]
@@ -133,22 +140,24 @@ def propose(
     if _fits_mapping(try_on, head, asked):  # it was refused for something else
         return []
     asked = asked or ColumnMapping()
-    heads = _csv_heads(text, asked) if is_csv else _ndjson_heads(text, asked)
+    looks = _Looks()
+    heads = _csv_heads(text, asked, looks) if is_csv else _ndjson_heads(text, asked, looks)
     shown: list[Proposal] = []
     tried: set[str] = set()
-    for found in heads:
-        for mapping in _mappings(found):
-            query = mapping.query()
-            if len(query) > _QUERY_MAX or query in tried or not query or mapping == asked:
-                continue
-            tried.add(query)
-            if len(tried) > _TRIED_MAX:
-                return shown
-            sample = _sample(head, mapping, found) if is_csv else head
-            if _fits_mapping(try_on, sample, mapping):
-                shown.append(Proposal(query, _are_naive(found, mapping)))
-        if shown:
-            break
+    with suppress(_Tired):
+        for found in heads:
+            sample = b"".join(head.splitlines(keepends=True)[: found.lines])
+            for mapping in _mappings(found):
+                query = mapping.query()
+                if len(query) > _QUERY_MAX or query in tried or not query or mapping == asked:
+                    continue
+                tried.add(query)
+                if len(tried) > _TRIED_MAX:
+                    raise _Tired
+                if _fits_mapping(try_on, sample, mapping):
+                    shown.append(Proposal(query, _are_naive(found, mapping)))
+            if shown:
+                break
     return shown[:_PROPOSALS_MAX]
 
 
@@ -173,47 +182,54 @@ def _are_naive(head: _Head, mapping: ColumnMapping) -> bool:
 # -- what the first lines are ---------------------------------------------------------------------------------------
 
 
-def _csv_heads(text: str, asked: ColumnMapping) -> Iterator[_Head]:
+def _csv_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_Head]:
     """Each way to see columns in it, the likely ones first."""
     delimiters = [asked.delimiter] if asked.delimiter != "," else [";", "\t", ",", "|"]
     seen = []
     lines = text.splitlines()
     for delimiter in delimiters:
         for skip in range(asked.skip, asked.skip + _SKIP_TRIED):
-            if skip > asked.skip and _holds_time(lines[skip - 1], delimiter):
+            if skip > asked.skip and _holds_time(lines[skip - 1], delimiter, looks):
                 break  # an event is not to be left out
-            rows = list(itertools.islice(_rows(text, delimiter, skip), _HEAD_ROWS))
+            rows, used = _rows(text, delimiter, skip, _HEAD_ROWS)
             widths = {len(row) for row in rows}
             if len(widths) == 1 and 1 < len(rows[0]) <= _COLUMNS_MAX and not rows[0][0].startswith(("#", "sep=")):
-                seen.append((skip, delimiter, rows))
+                seen.append((skip, delimiter, rows, used))
                 break
             if skip >= len(lines):
                 break
-    for skip, delimiter, rows in sorted(seen, key=lambda way: way[0]):
+    for skip, delimiter, rows, used in sorted(seen, key=lambda way: way[0]):
         start = replace(asked, delimiter=delimiter, skip=skip)
         names = [name.strip() for name in rows[0]]
-        if not asked.header or any(_NUMBER.fullmatch(name) or _is_time(name) or _formats([name]) for name in names):
-            yield _Head([str(at) for at in range(1, len(names) + 1)], rows, replace(start, header=False))
+        if not asked.header or any(_NUMBER.fullmatch(name) or looks.is_time(name) for name in names):
+            numbers = [str(at) for at in range(1, len(names) + 1)]
+            yield _Head(numbers, rows, replace(start, header=False), used, looks)
         elif len(rows) > 1:
-            yield _Head(names, rows[1:], start)
+            yield _Head(names, rows[1:], start, used, looks)
 
 
-def _holds_time(line: str, delimiter: str) -> bool:
-    return any(_is_time(field) or _formats([field]) for field in line.split(delimiter)[:_COLUMNS_MAX] if field.strip())
+def _holds_time(line: str, delimiter: str, looks: _Looks) -> bool:
+    return any(looks.is_time(field) for field in line.split(delimiter)[:_COLUMNS_MAX] if field.strip())
 
 
-def _rows(text: str, delimiter: str, skip: int) -> Iterator[list[str]]:
-    """Those that are not blank, as the csv module reads them; it ends where that cannot."""
-    lines = text.splitlines(keepends=True)[skip:]
+def _rows(text: str, delimiter: str, skip: int, most: int) -> tuple[list[list[str]], int]:
+    """The first that are not blank, and at which line they end; none where the csv module cannot read them."""
+    reader = csv.reader(text.splitlines(keepends=True)[skip:], strict=True, delimiter=delimiter)
+    rows: list[list[str]] = []
+    used = 0
     try:
-        for row in csv.reader(lines, strict=True, delimiter=delimiter):
+        for row in reader:
+            used = reader.line_num
             if row and (len(row) > 1 or row[0].strip()):
-                yield row
+                rows.append(row)
+                if len(rows) == most:
+                    break
     except csv.Error:
-        return
+        return [], skip
+    return rows, skip + used
 
 
-def _ndjson_heads(text: str, asked: ColumnMapping) -> Iterator[_Head]:
+def _ndjson_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_Head]:
     items = []
     for line in itertools.islice(filter(str.strip, text.splitlines()), _HEAD_ROWS):
         try:
@@ -228,17 +244,12 @@ def _ndjson_heads(text: str, asked: ColumnMapping) -> Iterator[_Head]:
     found = dict.fromkeys(name for item in items for name in item)
     if len(found) <= _COLUMNS_MAX:
         names = [name for name in found if not any(isinstance(item.get(name), (dict, list)) for item in items)]
-        yield _Head(names, [[_as_text(item.get(name)) for name in names] for item in items], asked)
+        rows = [[_as_text(item.get(name)) for name in names] for item in items]
+        yield _Head(names, rows, asked, len(text), looks)  # all lines: blank ones are few
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else "" if value is None else str(value)
-
-
-def _sample(head: bytes, mapping: ColumnMapping, found: _Head) -> bytes:
-    """As many whole lines as were looked at."""
-    lines = head.splitlines(keepends=True)
-    return b"".join(lines[: mapping.skip + len(found.rows) + 1])
 
 
 # -- what the columns are ------------------------------------------------------------------------------------------
@@ -290,6 +301,8 @@ def _date_and_time(
 ) -> tuple[tuple[int, ...], list[Clock]] | None:
     """A column of dates and one of times of day."""
     times = [at for at in usable if all(map(_CLOCK_TIME.fullmatch, columns[at]))]
+    if not times:
+        return None
     dates = [at for at in usable if at not in times and _clocks(head, columns[at], alone=True)]
     if len(times) > 1:
         times = [at for at in times if head.names[at].lower() in _CLOCK_WORDS]
@@ -310,7 +323,7 @@ def _time_columns(
     for at in usable:
         if at in numbers:
             named = head.names[at].lower() in _TIME_WORDS or (
-                not head.start.header and all(_is_unix_time(text) for text in columns[at])
+                not head.start.header and all(map(head.looks.is_plain_time, columns[at]))
             )
             if not named:
                 continue
@@ -328,10 +341,10 @@ def _clocks(head: _Head, texts: list[str], *, alone: bool = False) -> list[Clock
     asked = head.start.clock
     if not alone and asked.time_format is not None:
         return [asked]
-    if all(map(_is_time, texts)):
+    if all(map(head.looks.is_plain_time, texts)):
         return [asked] if not alone or all(":" not in text for text in texts) else []
     readings: dict[tuple[int, ...], Clock] = {}
-    for time_format in _formats(texts):
+    for time_format in head.looks.formats(texts):
         clock = replace(asked, time_format=time_format)
         if alone and ("%H" in time_format or "%I" in time_format):
             continue
@@ -340,51 +353,79 @@ def _clocks(head: _Head, texts: list[str], *, alone: bool = False) -> list[Clock
     return list(readings.values())
 
 
-def _formats(texts: Sequence[str]) -> list[str]:
-    """The formats of ours in which all of these are written."""
-    first = texts[0].strip()
-    if len(first) > 40 or not re.search(r"\d", first):
-        return []
-    found = []
-    for date in _DATES:
-        for clock in _CLOCKS:
-            for joint in (" ", "T", ", ") if clock else ("",):
-                # Cheap to tell apart by the marks that stand in it.
-                if Counter(re.sub(r"[\w ]", "", first)) != Counter(_marks(date + joint + clock, first)):
-                    continue
-                time_format = date + joint + clock
-                if all(_fits(text, time_format) for text in texts):
-                    found.append(time_format)
+class _Tired(Exception):
+    """Enough was looked at."""
+
+
+class _Looks:
+    """Reads texts as times, each once, and no more than _LOOKS_MAX: 10 to 20 µs each."""
+
+    def __init__(self) -> None:
+        self._plain: dict[str, bool] = {}
+        self._fitting: dict[tuple[str, str], bool] = {}
+
+    def is_plain_time(self, text: str) -> bool:
+        """Whether it needs no format: of numbers only Unix time of this century, as most numbers are something else."""
+        if (found := self._plain.get(text)) is None:
+            self._count()
+            found = self._plain[text] = _is_plain_time(text)
+        return found
+
+    def is_time(self, text: str) -> bool:
+        return self.is_plain_time(text) or bool(self.formats([text]))
+
+    def formats(self, texts: Sequence[str]) -> list[str]:
+        """Those of ours in which all of these are written."""
+        first = texts[0].strip()
+        if len(first) > _TEXT_MAX:
+            return []
+        candidates = _FORMATS.get(_marks_of(first), ()) if re.search(r"\d", first) else ()
+        return [time_format for time_format in candidates if all(self._fits(text, time_format) for text in texts)]
+
+    def _fits(self, text: str, time_format: str) -> bool:
+        if (found := self._fitting.get((text, time_format))) is None:
+            self._count()
+            try:
+                Clock(time_format).read_one_us(text)
+            except ValueError:
+                found = False
+            else:
+                found = True
+            self._fitting[text, time_format] = found
+        return found
+
+    def _count(self) -> None:
+        if len(self._plain) + len(self._fitting) >= _LOOKS_MAX:
+            raise _Tired
+
+
+def _is_plain_time(text: str) -> bool:
+    if len(text) > _TEXT_MAX:
+        return False
+    try:
+        ts_us = parse_timestamp_us(text)
+    except ValueError:
+        return False
+    return bool(re.search(r"[-/:]", text)) or (bool(_NUMBER.fullmatch(text)) and ts_us > 10**15 and has_offset(text))
+
+
+def _marks_of(text: str) -> str:
+    """The marks in a text of a time, sorted: what tells the formats apart at no cost."""
+    return "".join(sorted(re.sub(r"[\w ]", "", text)))
+
+
+def _formats_by_marks() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for date, clock in itertools.product(_DATES, _CLOCKS):
+        for joint in (" ", "T", ", ") if clock else ("",):
+            time_format = date + joint + clock
+            for offset in ("+", "-", "+:", "-:") if "%z" in clock else ("",):
+                marks = _marks_of(re.sub(r"%.", "", time_format) + offset)
+                found.setdefault(marks, []).append(time_format)
     return found
 
 
-def _marks(time_format: str, text: str) -> str:
-    marks = re.sub(r"%z", "+" if "+" in text else "-" if "-" in text else "", time_format)
-    return re.sub(r"%.|[T ]", "", marks) + (":" if "%z" in time_format and text[-3:-2] == ":" else "")
-
-
-def _fits(text: str, time_format: str) -> bool:
-    try:
-        Clock(time_format).read_one_us(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_time(text: str) -> bool:
-    try:
-        parse_timestamp_us(text)
-    except ValueError:
-        return False
-    return bool(re.search(r"[-/:]", text)) or _is_unix_time(text)
-
-
-def _is_unix_time(text: str) -> bool:
-    """Whether a number can be Unix time of this century: most numbers are something else."""
-    try:
-        return bool(_NUMBER.fullmatch(text)) and parse_timestamp_us(text) > 10**15 and has_offset(text)
-    except ValueError:
-        return False
+_FORMATS: Final = _formats_by_marks()
 
 
 def _is_label(texts: list[str]) -> bool:
