@@ -602,6 +602,9 @@ class _Point(NamedTuple):
     time: int | None
 
 
+_TWICE: Final = "is there twice in this point: keep one of the two"
+
+
 def _checked_us(number: int, unit_us: int) -> int:
     ts_us = to_us(number, unit_us)
     if not MIN_TS_US <= ts_us <= MAX_TS_US:
@@ -618,7 +621,7 @@ def _by_series(point: _Point) -> dict[str, float]:
         except ValueError as error:
             raise _Fault("series", f"{echo(_base(point.measurement, key))} {error}") from None
         if name in found:
-            raise _Fault(key, "is there twice in this point: keep one of the two")
+            raise _Fault(key, _TWICE)  # in two of Unicode's forms
         found[name] = value
     return found
 
@@ -626,7 +629,9 @@ def _by_series(point: _Point) -> dict[str, float]:
 # A backslash takes a separator's meaning and is itself otherwise. Possessive: nothing is ever looked at twice.
 _BLANKS: Final = re.compile(rb"[ \t]*+")
 _MEASUREMENT: Final = re.compile(rb"(?:[^\\, \n]++|\\[, ]?+)*+")
-_KEY: Final = re.compile(rb"(?:[^\\,= \n]++|\\[,= ]?+)*+")
+_TAG: Final = re.compile(rb"(?:[^\\,= \n]++|\\[,= ]?+)*+")
+# In a field's key one backslash takes another one's meaning too, as InfluxDB has it: `\\=` ends the key.
+_FIELD_KEY: Final = re.compile(rb"(?:[^\\,= \n]++|\\[^\n]?+)*+")
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _BARE: Final = re.compile(rb"[^, \n\r]*+")
 _LINE_END: Final = re.compile(rb"[ \t]*+\r?+(?:\n|\Z)")
@@ -679,12 +684,12 @@ class _Scanner:
         return _Point(measurement, tuple(tags), numbers, strings, time)
 
     def _tag(self) -> tuple[str, str]:
-        key = self._unescaped(_KEY, _ESCAPED)
+        key = self._unescaped(_TAG, _ESCAPED)
         if self._next() != b"=":
             what = f"{echo(key)!r} without =" if key else "a comma with no tag behind it"
             raise _Fault("tags", f"have {what}: write tag=value, and a blank in a tag as `\\ `")
         self._at += 1
-        value = self._unescaped(_KEY, _ESCAPED)
+        value = self._unescaped(_TAG, _ESCAPED)
         if not key:
             raise _Fault("tags", "have a value without a key: write tag=value")
         if self._next() == b"=":
@@ -697,14 +702,18 @@ class _Scanner:
         """Numbers, how many strings, and the first fault of a value. One that hides where things end is raised."""
         numbers: list[tuple[str, float]] = []
         strings, fault = 0, None
+        keys: set[str] = set()
         while True:
-            key = self._unescaped(_KEY, _ESCAPED)
+            key = self._unescaped(_FIELD_KEY, _ESCAPED)
             if self._next() != b"=":
                 what = f"{echo(key)!r} without =" if key else "a comma or blank with no field behind it"
                 raise _Fault("", f"has {what} among its fields: write field=1.5, and a blank in a key as `\\ `")
             self._at += 1
             if not key:
                 raise _Fault("", "has a field without a key: write field=1.5")
+            if key in keys:
+                fault = fault or _Fault(key, _TWICE)
+            keys.add(key)
             if self._next() == b'"':
                 self._string(key)
                 strings += 1
