@@ -343,7 +343,7 @@ def why_no_number(value: object) -> str:
         return "is no number such as 42.5"
     if re.fullmatch(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?", text) and not re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+", text):
         return f"{shown}which has a decimal comma: write {text.replace(',', '.')}"
-    if plain := _without_separators(text):
+    if plain := without_separators(text):
         return f"{shown}which has separators between its digits: write {plain}"
     if re.fullmatch(r"[\u2212\u2013\u2014]\s*" + _NUMBER, text):
         return f"{shown}whose minus is a typographic one: write -{text[1:].strip()}"
@@ -360,7 +360,7 @@ def why_no_number(value: object) -> str:
     if unit := re.fullmatch(rf"({_NUMBER})\s*([^\d\s.,eE+-]\S*)|([^\d\s.,+-]+)\s*({_NUMBER})", text):
         return f"{shown}which carries a unit or sign: write {unit[1] or unit[4]} alone"
     carried = re.sub(r"^[^\d\s.,+-]{1,8}\s*(?=[\d+-])|(?<=\d)\s*[^\d\s.,+-]{1,8}$", "", text)
-    if plain := _without_separators(carried) or (
+    if plain := without_separators(carried) or (
         carried.replace(",", ".") if re.fullmatch(r"[+-]?\d+,\d+", carried) else None
     ):
         return f"{shown}which carries a unit or sign: write {plain} alone"
@@ -369,7 +369,7 @@ def why_no_number(value: object) -> str:
     return f"{shown}which is no number such as 42.5"
 
 
-def _without_separators(text: str) -> str | None:
+def without_separators(text: str) -> str | None:
     """1234.5 for 1,234.5 and 1.234,5; None without separators, and where they have two readings."""
     grouped = _GROUPED.fullmatch(text)
     if grouped is None or grouped[1] == grouped[2]:

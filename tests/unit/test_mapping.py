@@ -355,6 +355,7 @@ def test_names_with_commas_stand_in_quotes() -> None:
     """In the header as in the parameter, which is a line of CSV."""
     decoded = read('t,"in, C","a ""b"""\n2026-11-20,1,2\n', timestamp="t", value='"in, C","a ""b"""')
     assert names_of(decoded) == ["in, C", 'a "b"']
+    assert names_of(read("t,a,b\n2026-11-20,1,2\n", timestamp="t", value="a, b")) == ["a", "b"]
 
 
 def test_what_is_left_to_the_header() -> None:
@@ -474,6 +475,8 @@ BAD_ROWS = [
     ("t,v\n2026-10-25 02:30,1\n", {"timezone": "Europe/Berlin"}, (2, "t"), "fold=earlier for 2026-10-25T00:30:00Z"),
     ("t,v\n2026-03-29 02:30,1\n", {"timezone": "Europe/Berlin"}, (2, "t"), "never happened in Europe/Berlin"),
     ("t,v\n2026-11-20,1.5\n", {"decimal": ","}, (2, "v"), "decimal=,"),
+    ('t,v\n2026-11-20,"1.052,46"\n', {"decimal": ","}, (2, "v"), "write 1052,46"),
+    ("t,v\n7:45,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "like 21.11.2025"),
     ('t,v\n2026-11-20,"1,2,3"\n', {"decimal": ","}, (2, "v"), "42,5"),
     ('t,v\n2026-11-20,"1,5"\n', {}, (2, "v"), "decimal comma"),
     ("t,v\n2026-11-20,NaN\n", {}, (2, "v"), "must be finite"),

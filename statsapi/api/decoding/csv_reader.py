@@ -147,6 +147,8 @@ class _Table:
         reason = f"has {len(row)} fields where {what} has {len(self._header)}"
         if self.delimiter == "," and len(row) > len(self._header):
             reason += ": a field with a comma in it stands in quotes"
+        else:
+            reason += ": mend the line, or add partial=true to store all others"
         return reason
 
     def add_piece(self, line: int, piece: bytes) -> int:

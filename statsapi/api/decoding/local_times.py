@@ -38,6 +38,7 @@ FORMAT_MAX: Final = 100
 _TEXT_MAX: Final = 100  # what is longer is no time, and is not looked at
 
 _EPOCH: Final = datetime(1970, 1, 1)
+_EXAMPLE: Final = datetime(2025, 11, 21, 7, 45, tzinfo=timezone.utc)  # noqa: UP017
 
 # What strptime reads without asking the machine's locale or clock, and what people write for it by mistake.
 _DIRECTIVES: Final = "aAbBdfHIjmMpSuUVwWyYGz%"
@@ -347,7 +348,10 @@ def _strptime_us(text: str, time_format: str) -> int:
     except ValueError as error:
         said = str(error)
         if "does not match" in said or "unconverted data" in said:
-            raise ValueError(f"is {echo(text)!r}, which is not written as time_format={time_format} says") from None
+            example = _EXAMPLE.strftime(time_format)
+            raise ValueError(
+                f"is {echo(text)!r}, which is not written as time_format={time_format} says: like {example}"
+            ) from None
         raise ValueError(f"is {echo(text)!r}, no moment that exists: {said}") from None
     since = moment.replace(tzinfo=None) - _EPOCH - (moment.utcoffset() or timedelta())
     ts_us = (since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds

@@ -16,12 +16,13 @@ import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
+from statsapi.api.cures import without_separators
 from statsapi.api.decoding.mapping import Chosen, name_event
 from statsapi.api.decoding.rows import Fault
 from statsapi.api.decoding.timestamps import Mask
 from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.api.schemas import FiniteFloat
-from statsapi.errors import echo
+from statsapi.errors import ECHO_MAX, echo
 from statsapi.model import TimestampsUs, Values
 from statsapi.service.admission import Accepted
 
@@ -242,7 +243,9 @@ def _faults(table: Table, row: int, time: Any, accepted: Accepted, empty: Mask, 
 def _why_no_value(value: Any, decimal: str) -> str:
     if decimal == "," and isinstance(value, str):
         if "." in value:
-            return f"is {echo(value)!r}, which holds a point, but decimal=, was asked for: write it with a comma alone"
+            plain = without_separators(value.strip()) if len(value) <= ECHO_MAX else None
+            cure = f"write {plain.replace('.', ',')}" if plain else "write it with a comma alone"
+            return f"is {echo(value)!r}, which holds a point, but decimal=, was asked for: {cure}"
         if "," in value:
             if np.isinf(_number(value, decimal)):
                 value = value.replace(",", ".")

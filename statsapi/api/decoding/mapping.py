@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, cast
@@ -39,6 +40,9 @@ VALUES_MAX: Final = 100
 TAGS_MAX: Final = 20
 
 _DELIMITERS: Final = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}
+
+# Names that stand in quotes where several are listed: with what ends a name, or a blank or nothing where it begins.
+_QUOTED: Final = re.compile(r'[,"\r\n]|^\s|^$')
 
 # A column of one of these names is the time, where nobody says which is.
 TIME_NAMES: Final = frozenset(("time", "date", "datetime", "ts", "timestamp"))
@@ -243,7 +247,7 @@ def _names(said: Mapping[str, Any], parameter: str, most: int, faults: dict[str,
     if parameter not in said:
         return ()
     try:
-        found = next(csv.reader(io.StringIO(str(said[parameter])), strict=True), [""])
+        found = next(csv.reader(io.StringIO(str(said[parameter])), strict=True, skipinitialspace=True), [""])
     except csv.Error:
         found = []
         faults[parameter] = ['has a quote (") that is not closed: names with a comma stand in quotes, "a, b",c']
@@ -255,9 +259,7 @@ def _names(said: Mapping[str, Any], parameter: str, most: int, faults: dict[str,
 
 
 def _line(names: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(names)
-    return line.getvalue()
+    return ",".join('"' + name.replace('"', '""') + '"' if _QUOTED.search(name) else name for name in names)
 
 
 def _check_columns(
