@@ -215,7 +215,7 @@ def test_another_encoding_is_refused_with_the_command(client: FlaskClient) -> No
 
 TWO_READINGS = [
     ("timestamp,value\n11/12/2025 07:45,1\n", {"2025-12-11T07:45:00+00:00", "2025-11-12T07:45:00+00:00"}),
-    ("time;value\n01.02.25;1\n", {"2025-02-01T00:00:00+00:00", "2025-01-02T00:00:00+00:00"}),
+    ("time;value\n01.02.25;1\n01.02.25;1\n", {"2025-02-01T00:00:00+00:00", "2025-01-02T00:00:00+00:00"}),
     (
         "opened,closed,n\n2025-11-20 07:45,2025-11-20 07:50,1\n",
         {"2025-11-20T07:45:00+00:00", "2025-11-20T07:50:00+00:00"},
@@ -229,6 +229,17 @@ def test_both_readings_are_shown_where_there_are_two(client: FlaskClient, body: 
     paths = shown(client, body)
     assert len(paths) == len(times)
     assert {send(client, body, path, dry_run="true").json["first"] for path in paths} == times
+
+
+def test_both_orders_are_shown_where_the_first_lines_do_not_tell(client: FlaskClient) -> None:
+    """11.11. is the same in both; what stands further down is not."""
+    assert len(shown(client, "time;value\n11.11.2025;1\n")) == 2
+
+
+def test_texts_that_are_no_tags_are_left_out(client: FlaskClient) -> None:
+    """A semicolon ends a tag: the query that is shown names the other columns."""
+    [path] = shown(client, "time,cpu,mem,note\n2025-11-20 07:45,1,2,a;b\n")
+    assert path == "/events?timestamp=time&value=cpu,mem"
 
 
 NOT_PROPOSED = [

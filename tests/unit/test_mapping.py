@@ -269,6 +269,15 @@ def test_a_column_by_a_format_is_what_strptime_makes_of_it(
         assert (found if known else None) == expected, text
 
 
+def test_years_of_two_digits() -> None:
+    """All hundred, at once and one by one: 69 to 99 are of the last century."""
+    texts = [f"01.02.{year:02}" for year in range(100)]
+    for some in (texts, texts[:60], texts[60:]):
+        ts_us, good = Clock("%d.%m.%y").read_us(some)
+        assert good.all()
+        assert ts_us.tolist() == [twin_time(text, "%d.%m.%y", None, None) for text in some]
+
+
 @slow
 @given(st.sampled_from([zone for zone in ZONES if zone]), st.lists(moments, min_size=1, max_size=50))
 def test_local_times_are_what_zoneinfo_makes_of_them(zone: str, times: list[datetime]) -> None:
@@ -330,6 +339,13 @@ def test_several_values_make_series_named_by_their_columns() -> None:
     assert names_of(read(body, timestamp="t", value="cpu,mem", series="host")) == ["a.cpu", "a.mem", "b.cpu"]
     assert names_of(read(body, timestamp="t", value="cpu", tags="host")) == ["default;host=a", "default;host=b"]
     assert names_of(read(body, timestamp="t", value="cpu", into="use", tags="host")) == ["use;host=a", "use;host=b"]
+
+
+def test_a_ragged_row_behind_an_empty_field_is_rejected() -> None:
+    """It is no empty field, whatever stands before it."""
+    decoded = read("t,cpu,mem\n2026-11-20,1,\n2026-11-20\n", timestamp="t", value="cpu,mem")
+    assert (decoded.empty, decoded.rejected, len(decoded.batch)) == (1, 2, 1)
+    assert [error["line"] for error in decoded.errors] == [3]
 
 
 def test_an_empty_value_is_refused_where_it_is_the_only_one() -> None:
@@ -560,6 +576,21 @@ def test_lines_that_cannot_be_read_are_named() -> None:
     decoded = read(good + b"".join(bad) + good, NDJSON, timestamp="ts", value="cpu")
     assert (len(decoded.batch), decoded.rejected) == (2, 4)
     assert [error["line"] for error in decoded.errors] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("body", "taken", "rejected"),
+    [
+        ('{"t":1795160700,"v":1}{"t":1795160701,"v":2}\n', 0, 1),
+        ('{"t":1795160700,"v":1,"x":[{"a":1},\n{"b":2}]}{"t":1795160701,"v":2}\n', 0, 2),
+        ('{"t":1795160700,"v":1}{"t":1795160701,"v":2}\n{"t":1795160700,\n"v":1}', 0, 3),
+        ('\r\n{"t":1795160700,"v":1}\r\n \r\n{"t":1795160701,"v":2}\r\n', 2, 0),
+    ],
+)
+def test_a_line_is_one_object(body: str, taken: int, rejected: int) -> None:
+    """Two in one, or one in two, are no lines of NDJSON, however many objects there are in all."""
+    decoded = read(body, NDJSON, timestamp="t", value="v")
+    assert (len(decoded.batch), decoded.rejected) == (taken, rejected)
 
 
 def test_what_only_csv_has_is_refused_for_ndjson() -> None:

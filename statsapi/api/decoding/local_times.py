@@ -418,8 +418,6 @@ def _steady_offsets_us(start_us: int, unit_us: int, zone: tzinfo) -> tuple[int, 
     first = _both_offsets_us(start_us, zone)
     if unit_us == 1:
         return first
-    if first[0] != first[1] and unit_us == DAY_US:
-        return None
     return first if first == _both_offsets_us(start_us + unit_us - 1, zone) else None
 
 

@@ -154,8 +154,12 @@ def propose(
                 tried.add(query)
                 if len(tried) > _TRIED_MAX:
                     raise _Tired
-                if _fits_mapping(try_on, sample, mapping):
-                    shown.append(Proposal(query, _are_naive(found, mapping)))
+                fits = _fits_mapping(try_on, sample, mapping)
+                if not fits and (mapping.tags or mapping.series):  # their texts may be no names
+                    mapping = replace(mapping, tags=(), series=None)
+                    fits = _fits_mapping(try_on, sample, mapping)
+                if fits:
+                    shown.append(Proposal(mapping.query(), _are_naive(found, mapping)))
             if shown:
                 break
     return shown[:_PROPOSALS_MAX]
@@ -337,19 +341,22 @@ def _time_columns(
 
 
 def _clocks(head: _Head, texts: list[str], *, alone: bool = False) -> list[Clock]:
-    """The ways to read all of these, none of which gives the same as another; dates `alone` have no time of day."""
+    """The ways to read all of these; dates `alone` have no time of day. Of formats with day and month in one order that
+    read them alike, the first: those with another order may differ further down.
+    """
     asked = head.start.clock
     if not alone and asked.time_format is not None:
         return [asked]
     if all(map(head.looks.is_plain_time, texts)):
         return [asked] if not alone or all(":" not in text for text in texts) else []
-    readings: dict[tuple[int, ...], Clock] = {}
+    readings: dict[tuple[bool, tuple[int, ...]], Clock] = {}
     for time_format in head.looks.formats(texts):
         clock = replace(asked, time_format=time_format)
         if alone and ("%H" in time_format or "%I" in time_format):
             continue
         plain = Clock(time_format)
-        readings.setdefault(tuple(plain.read_one_us(text) for text in texts), clock)
+        day_first = time_format.index("%d") < max(map(time_format.find, ("%m", "%b", "%B")))
+        readings.setdefault((day_first, tuple(plain.read_one_us(text) for text in texts)), clock)
     return list(readings.values())
 
 
