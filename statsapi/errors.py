@@ -17,7 +17,7 @@ HTTP status codes are not known here: `api/problems.py` maps each class to one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 DAMAGE_ADVICE: Final = (
@@ -38,6 +38,17 @@ def echo(text: str) -> str:
     if len(text) > ECHO_MAX:
         text = text[:ECHO_MAX] + "…"
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def said_twice(words: Sequence[str], meanings: Sequence[Hashable]) -> str | None:
+    """What to leave out of a list where two words mean the same; None where each is there once."""
+    first: dict[Hashable, str] = {}
+    for word, meaning in zip(words, meanings, strict=True):
+        if meaning in first:
+            same = "is there twice" if word == first[meaning] else f"is the same as {echo(first[meaning])!r}"
+            return f"{echo(word)!r} {same}: leave one out"
+        first[meaning] = word
+    return None
 
 
 class StatsError(Exception):

@@ -96,7 +96,7 @@ class CheckQuery(ChoiceQuery, WindowQuery):
     require = Repeated(
         Conditions(),
         CONDITIONS_MAX,
-        required=True,
+        required=f"is missing; give a condition such as {_EXAMPLE}",
         description="what has to hold, with commas between or given again: a statistic or percentile, < <= > >= == or "
         "!=, and a number",
     )

@@ -14,7 +14,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, valid
 
 from statsapi.api.cures import why_no_number
 from statsapi.api.figures import NAMES, STATS, Figure, parse_figures, parse_percent
-from statsapi.errors import echo
+from statsapi.errors import echo, said_twice
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.naming.names import NAME_MAX, NAME_RULE, canonical_name, fold_tags
 from statsapi.service.reading import Position
@@ -105,8 +105,8 @@ class CommaSeparated(fields.Field[list[Any]]):
                 loaded.append(self.inner.deserialize(item))
             except ValidationError as error:
                 raise ValidationError([f"{echo(item)!r} {message}" for message in error.messages]) from None
-        if len(set(loaded)) < len(loaded):
-            raise ValidationError("contains a value twice")
+        if twice := said_twice(items, loaded):
+            raise ValidationError(twice)
         return loaded
 
 
@@ -117,10 +117,12 @@ class Repeated(fields.Field[tuple[Any, ...]]):
     """
 
     def __init__(
-        self, inner: fields.Field[Any], most: int = REPEATED_MAX, *, description: str, required: bool = False
+        self, inner: fields.Field[Any], most: int = REPEATED_MAX, *, description: str, required: str = ""
     ) -> None:
+        """required: what to say where it is missing; nothing where it may be."""
         described = {"description": description} if description else {}
-        super().__init__(required=required, metadata=described)
+        messages: dict[str, Any] = {"required": required} if required else {}
+        super().__init__(required=bool(required), metadata=described, error_messages=messages)
         self.inner = inner
         self.most = most
         item: dict[str, Any] = getattr(inner, "json_schema", {})

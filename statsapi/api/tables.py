@@ -55,7 +55,7 @@ def flat(told: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON answer as cells: percentiles as p99.9, what is inside `previous`, `change` or `tag` with that in front."""
     cells: dict[str, Any] = {}
     for name, value in told.items():
-        if name == "percentiles":
+        if name == "percentiles" and isinstance(value, Mapping):  # a tag may be called so
             cells |= {f"p{percentile}": number for percentile, number in value.items()}
         elif isinstance(value, Mapping):
             cells |= {f"{name}.{inner}": cell for inner, cell in flat(value).items()}

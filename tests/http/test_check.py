@@ -161,7 +161,8 @@ def test_conditions_refused(filled: FlaskClient, required: str, reason: str) -> 
 
 def test_a_check_without_conditions_is_refused(filled: FlaskClient) -> None:
     """As are parameters that it does not know."""
-    assert assert_problem(filled.get("/check?series=a"), 422, "validation")["errors"][0]["field"] == "require"
+    (error,) = assert_problem(filled.get("/check?series=a"), 422, "validation")["errors"]
+    assert error == {"field": "require", "reason": "is missing; give a condition such as p95<500"}
     assert_problem(filled.get("/check?require=count>=1&stats=mean"), 422, "validation")
 
 

@@ -175,6 +175,10 @@ def test_one_series_is_answered_as_ever(client: FlaskClient, rows: list[Row]) ->
         ("format=xml", "format", "json, csv"),
         ("matches=a*", "matches", "match"),
         ("series=a&series=a\x00b", "series", ""),
+        ("stats=mean,count,avg", "stats", "'avg' is the same as 'mean'"),
+        ("stats=p50,median", "stats", "'median' is the same as 'p50'"),
+        ("percentiles=5,5", "percentiles", "'5' is there twice"),
+        ("windows=60m,5m,1h", "windows", "'1h' is the same as '60m'"),
     ],
 )
 def test_what_cannot_be_answered_names_the_parameter(client: FlaskClient, query: str, field: str, reason: str) -> None:
@@ -224,7 +228,7 @@ def test_the_order_of_groups(client: FlaskClient, rows: list[Row], order: str, s
 
 
 def test_tags_called_like_statistics(client: FlaskClient, app: Flask, clock: FakeClock) -> None:
-    """A tag has a place of its own in a group, so it may be called count or series."""
+    """A tag has a place of its own in a group, so it may be called count, series or percentiles, in CSV as well."""
     app.extensions["statsapi"].record(EventBatch.single("a;count=7;p95=x", clock.now_us, 1.0))
     body = client.get("/statistics?by=count&stats=count&order=-count").json
     assert body["groups"] == [{"tag": {"count": "7"}, "count": 1}]
@@ -232,6 +236,19 @@ def test_tags_called_like_statistics(client: FlaskClient, app: Flask, clock: Fak
     assert client.get("/statistics?by=count&stats=count&format=csv").text == (
         f"tag.count,from,to,count\n7,{format_timestamp(clock.now_us - HOUR_US)},,1\n"
     )
+    for i, key in enumerate(
+        ("percentiles", "previous", "change", "tag", "steps", "windows", "matched", "from", "reasons")
+    ):
+        app.extensions["statsapi"].record(EventBatch.single(f"b{i};{key}=v", clock.now_us, 2.0))
+        for path in (
+            "?",
+            "?windows=5m,1h&",
+            "?compare=5m&window=5m&",
+            "/timeline?step=30m&window=1h&",
+            "/histogram?bins=1&",
+        ):
+            answer = client.get(f"/statistics{path}match=b{i}*&by={key}&format=csv")
+            assert {line[f"tag.{key}"] for line in table(answer)} == {"v"}, path
 
 
 def test_groups_of_a_timeline(client: FlaskClient, rows: list[Row]) -> None:
