@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from statsapi.api.decoding import decode
+from statsapi.api.decoding import decode, decode_lines
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.schemas import EventSchema
 from statsapi.times import format_timestamp
@@ -167,6 +167,12 @@ def main(count: int) -> None:
             return decode(body, media_type, max_events=2 * count, mapping=mapping)
 
         report(name, best_us(read, count), unit)
+    points = "\n".join(
+        f"cpu,host=h{row % 100},region=eu usage={item['value']} {BASE_US * 1000 + row}"
+        for row, item in enumerate(items)
+    ).encode()
+    lines_us = best_us(lambda: decode_lines(points, unit_us=0, now_us=BASE_US, max_events=count), count)
+    report("line protocol, 100 series", lines_us, unit)
     report("  msgspec.json.decode, nothing checked", unit, unit)
     report("  json.loads, nothing checked", best_us(lambda: json.loads(array), count), unit)
     report("  json.loads and EventSchema", best_us(lambda: schema.load(json.loads(array), many=True), count), unit)

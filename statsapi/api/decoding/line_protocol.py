@@ -14,6 +14,7 @@ makes the same events of it: tests/unit/test_line_protocol.py holds them against
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import insort
 from collections.abc import Iterator
 from functools import lru_cache
@@ -51,8 +52,14 @@ _AUTO_BELOW: Final = ((5_000_000_000, 1_000_000), (5_000_000_000_000, 1000), (5_
 # Columns of a piece take some ten times its bytes, and each call for it less than 10 ms.
 _PIECE_BYTES: Final = 512 * 1024
 
-_STRING_FIELDS_MAX: Final = 200_000
-"""Of strings, which are left out: each takes 1 µs to pass over."""
+# Lines read the careful way, and tags and fields in them, together: each takes some 3 µs.
+_CAREFUL_MAX: Final = 250_000
+
+# More tags, or more bytes of a measurement, key or value, fit in no name: of its 200 characters a tag takes four, and a
+# character has at most 4 bytes, in three parts before it is normalized, with a backslash each. What is longer is passed
+# over, as normalizing 64 KiB takes milliseconds.
+_TAGS_MAX: Final = NAME_MAX // 4
+_TOKEN_MAX_BYTES: Final = NAME_MAX * 4 * 3 * 2
 
 # The names of series, by the text before the fields and the field's key: 3 µs each to make. Emptied when full, as one
 # that drops the oldest is of no use to a batch that goes through more of them in turn. At worst 10 MB.
@@ -106,7 +113,7 @@ def read(
 ) -> Points:
     """The points of a body. A point without a timestamp is of `now_us`. plain=False reads each line the careful way.
 
-    0.3 µs an event (benchmarks/decoding.py), 5 µs for one in an odd line. Raises RequestEntityTooLarge for more than
+    1.5 times what CSV takes an event (benchmarks/decoding.py); an odd line some twenty times that. Raises RequestEntityTooLarge for more than
     `max_events` events, and BadRequest for a body that is no UTF-8 or in which a string is not closed, as then no end
     of a line can be trusted.
     """
@@ -153,25 +160,23 @@ class _Reader:
         self._refused_max = refused_max
         self._codes = _Codes()
         self._columns: list[_Columns] = []
-        self._slow: list[tuple[int, int, float, int]] = []
+        # Arrays and no tuples, which the cyclic collector would look through again and again.
+        self._slow = (array("q"), array("q"), array("d"), array("q"))
         self._received = 0
         self._read_to = 0  # by the careful way
         self._refused: list[Refused] = []
         self._refused_total = 0
         self._strings = 0
+        self._careful = 0
 
     def points(self) -> Points:
-        columns = [
-            *self._columns,
-            _Columns(
-                np.array([line for line, _, _, _ in self._slow], np.int64),
-                np.array([ts for _, ts, _, _ in self._slow], np.int64),
-                np.array([value for _, _, value, _ in self._slow], np.float64),
-                np.array([code for _, _, _, code in self._slow], np.uint32),
-            ),
-        ]
+        lines, ts_us, values, codes = self._slow
+        slow = _Columns(
+            np.array(lines, np.int64), np.array(ts_us, np.int64), np.array(values), np.array(codes).astype(np.uint32)
+        )
+        columns = [*self._columns, slow] if lines or not self._columns else self._columns
         all_of = columns[0]
-        if len(columns) > 2 or (self._slow and len(columns) == 2):
+        if len(columns) > 1:
             all_of = _Columns(
                 np.concatenate([some.lines for some in columns]),
                 np.concatenate([some.ts_us for some in columns]),
@@ -346,14 +351,21 @@ class _Reader:
             return
         finally:
             self._read_to = max(self._read_to, scanner.end)
+            self._careful += scanner.tokens
+            if self._careful > _CAREFUL_MAX:
+                raise RequestEntityTooLarge(
+                    f"More than {_CAREFUL_MAX:,} lines, tags and fields together are in lines with strings, escapes or "
+                    "faults: send fewer at once."
+                )
         self._strings += point.strings
-        if self._strings > _STRING_FIELDS_MAX:
-            raise RequestEntityTooLarge(
-                f"More than {_STRING_FIELDS_MAX:,} fields are strings, which are left out: send fewer at once."
-            )
         require_within(self._received + len(by_series), self._max_events, counted=False)
         self._received += len(by_series)
-        self._slow += [(number, ts_us, value, self._codes.of(name)) for name, value in by_series.items()]
+        lines, times, values, codes = self._slow
+        for name, value in by_series.items():
+            lines.append(number)
+            times.append(ts_us)
+            values.append(value)
+            codes.append(self._codes.of(name))
 
     def _refuse(self, number: int, start: int, end: int, fault: _Fault) -> None:
         require_within(self._received + 1, self._max_events, counted=False)
@@ -391,6 +403,10 @@ class _Codes(dict[tuple[str, str], int]):
         return np.fromiter(found, np.int64, len(heads))
 
     def __missing__(self, pair: tuple[str, str]) -> int:
+        code = self[pair] = self.code_of(pair)
+        return code
+
+    def code_of(self, pair: tuple[str, str]) -> int:
         name = _names.get(pair)
         if name is None:
             name = _plain_name(*pair)
@@ -398,8 +414,7 @@ class _Codes(dict[tuple[str, str], int]):
                 if len(_names) >= _NAMES_KEPT:
                     _names.clear()
                 _names[pair] = name
-        code = self[pair] = self.of(name) if name else -1
-        return code
+        return self.of(name) if name else -1
 
 
 class _CodesOfKey(dict[str, int]):
@@ -410,12 +425,14 @@ class _CodesOfKey(dict[str, int]):
         self._key = key
 
     def __missing__(self, head: str) -> int:
-        code = self[head] = self._codes[head, self._key]
+        code = self[head] = self._codes.code_of((head, self._key))
         return code
 
 
 def _plain_name(head: str, key: str) -> str:
     """The series of a plain line; "" where the careful way has to look."""
+    if len(head) + len(key) > _TOKEN_MAX_BYTES:
+        return ""
     measurement, *written = head.split(",")
     tags: dict[str, str] = {}
     for tag in written:
@@ -424,14 +441,6 @@ def _plain_name(head: str, key: str) -> str:
             return ""
     if not measurement or not key:
         return ""
-    base = _base(measurement, key)
-    if base.isascii() and head.isascii() and ";" not in head and ";" not in key and base[0] not in "=+-@":
-        # Nothing of it has another form, a blank, or a semicolon: 2 µs where the careful way takes 8.
-        names = list(tags)
-        if len(names) == len(written) and names == sorted(names):
-            found = ";".join([base, *written])
-            if found.isprintable() and len(found) <= NAME_MAX:
-                return found
     try:
         return _fold(measurement, tuple(tags.items()), key)
     except ValueError:
@@ -442,10 +451,25 @@ def _base(measurement: str, key: str) -> str:
     return measurement if key == "value" else f"{measurement}.{key}"
 
 
+_BLANK_AT_AN_END: Final = re.compile(" [;=]|[;=] ")
+
+
 @lru_cache(4096)  # faults are not kept, so what is kept is not long
 def _fold(measurement: str, tags: tuple[tuple[str, str], ...], key: str) -> str:
     """The canonical name of a field's series. ValueError says what is wrong with it."""
     base = _base(measurement, key)
+    # Nothing in these names has another form or a blank at an end: a third of fold_tags' time.
+    found = ";".join([base, *(f"{name}={value}" for name, value in sorted(tags))])
+    if (
+        found.isascii()
+        and found.isprintable()
+        and len(found) <= NAME_MAX
+        and found.count(";") == len(tags) == len({name for name, _ in tags if name and "=" not in name})
+        and found[0] not in "=+-@; "
+        and found[-1] != " "
+        and not _BLANK_AT_AN_END.search(found)
+    ):
+        return found
     if ";" in base:
         raise ValueError("has a semicolon in it, which separates tags in the name of a series: write another character")
     folded: dict[str, str] = {}
@@ -511,6 +535,7 @@ def _kinds(letters: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[
     has_fields = np.zeros(count, np.bool_)
     has_fields[lines] = True
     kinds[~has_fields & (kinds != _BLANK)] = _ODD
+    kinds[(letters[starts] == ord("#")) | (per_line == ends - starts)] = _BLANK  # a comment, or blanks alone
     return kinds
 
 
@@ -630,6 +655,12 @@ def _by_series(point: _Point) -> dict[str, float]:
 _BLANKS: Final = re.compile(rb"[ \t]*+")
 _MEASUREMENT: Final = re.compile(rb"(?:[^\\, \n]++|\\[, ]?+)*+")
 _TAG: Final = re.compile(rb"(?:[^\\,= \n]++|\\[,= ]?+)*+")
+_TAG_PAIR: Final = re.compile(rb",((?:[^\\,= \n]++|\\[,= ]?+)++)=((?:[^\\,= \n]++|\\[,= ]?+)++)(?!=)")
+_TAG_PAIRS: Final = re.compile(rb"(?:,(?:[^\\,= \n]++|\\[,= ]?+)++=(?:[^\\,= \n]++|\\[,= ]?+)++(?!=))*+")
+# The usual number, and surely not one beyond float64.
+_NUMBER_FIELD: Final = re.compile(
+    rb"((?:[^\\,= \n]++|\\[^\n]?+)++)=(-?[0-9]{1,18}+)(i|(?:\.[0-9]{1,18}+)?+)(?=[, \t\r\n])"
+)
 # In a field's key one backslash takes another one's meaning too, as InfluxDB has it: `\\=` ends the key.
 _FIELD_KEY: Final = re.compile(rb"(?:[^\\,= \n]++|\\[^\n]?+)*+")
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -648,6 +679,8 @@ class _Scanner:
         self._most = most
         self._at = self._start = start
         self.end = start
+        self.tokens = 1
+        self._too_long = False
 
     def point(self) -> _Point | None:
         """None for a blank line and a comment. _Fault says what is wrong, with `end` behind the line all the same."""
@@ -669,21 +702,43 @@ class _Scanner:
         measurement = self._unescaped(_MEASUREMENT, _ESCAPED_IN_MEASUREMENT)
         if not measurement:
             raise _Fault("", "has no measurement: a line is `measurement,tag=value field=1.5 timestamp`")
-        tags: list[tuple[str, str]] = []
-        while self._next() == b",":
-            self._at += 1
-            tags.append(self._tag())
+        tags = self._tags()
         if not self._take(_BLANKS) or self._ends():
             raise _Fault("", f"has no fields behind {echo(measurement)!r}: write a blank and then field=1.5")
         numbers, strings, fault = self._fields()
         time = self._time()
         if fault is not None:
             raise fault
+        if self._too_long:
+            raise _Fault(
+                "series",
+                f"{echo(measurement)} has a name that is too long: {NAME_MAX} characters at most, with its tags",
+            )
         if not numbers:
             raise _Fault("", "has strings alone: a point needs a field that is a number")
         return _Point(measurement, tuple(tags), numbers, strings, time)
 
+    def _tags(self) -> list[tuple[str, str]]:
+        tags: list[tuple[str, str]] = []
+        while True:
+            if len(tags) == _TAGS_MAX:
+                passed = _TAG_PAIRS.match(self._body, self._at, self._most)
+                if passed is not None and passed.end() > self._at:
+                    self._too_long = True
+                    self._at = passed.end()
+            found = _TAG_PAIR.match(self._body, self._at, self._most)
+            if found is not None:
+                self._at = found.end()
+                tags.append((self._text(found[1], _ESCAPED), self._text(found[2], _ESCAPED)))
+            elif self._next() == b",":
+                self._at += 1
+                tags.append(self._tag())
+            else:
+                self.tokens += len(tags)
+                return tags
+
     def _tag(self) -> tuple[str, str]:
+        """One that _TAG_PAIR does not take: _Fault."""
         key = self._unescaped(_TAG, _ESCAPED)
         if self._next() != b"=":
             what = f"{echo(key)!r} without =" if key else "a comma with no tag behind it"
@@ -704,6 +759,19 @@ class _Scanner:
         strings, fault = 0, None
         keys: set[str] = set()
         while True:
+            self.tokens += 1
+            found = _NUMBER_FIELD.match(self._body, self._at, self._most)
+            if found is not None:
+                key = self._text(found[1], _ESCAPED)
+                if key not in keys:
+                    keys.add(key)
+                    whole, rest = found[2], found[3]
+                    numbers.append((key, float(int(whole)) if rest == b"i" else float(whole + rest)))
+                    self._at = found.end()
+                    if self._next() != b",":
+                        return numbers, strings, fault
+                    self._at += 1
+                    continue
             key = self._unescaped(_FIELD_KEY, _ESCAPED)
             if self._next() != b"=":
                 what = f"{echo(key)!r} without =" if key else "a comma or blank with no field behind it"
@@ -774,5 +842,11 @@ class _Scanner:
         return found[0]
 
     def _unescaped(self, pattern: re.Pattern[bytes], escaped: re.Pattern[str]) -> str:
-        text = self._take(pattern).decode(errors="replace")
+        return self._text(self._take(pattern), escaped)
+
+    def _text(self, token: bytes, escaped: re.Pattern[str]) -> str:
+        if len(token) > _TOKEN_MAX_BYTES:
+            self._too_long = True
+            token = token[:NAME_MAX]
+        text = token.decode(errors="replace")
         return escaped.sub(r"\1", text) if "\\" in text else text
