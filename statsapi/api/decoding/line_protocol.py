@@ -113,9 +113,9 @@ def read(
 ) -> Points:
     """The points of a body. A point without a timestamp is of `now_us`. plain=False reads each line the careful way.
 
-    1.5 times what CSV takes an event (benchmarks/decoding.py); an odd line some twenty times that. Raises RequestEntityTooLarge for more than
-    `max_events` events, and BadRequest for a body that is no UTF-8 or in which a string is not closed, as then no end
-    of a line can be trusted.
+    Some twice what CSV takes an event (benchmarks/decoding.py); an odd line twenty times that. Raises
+    RequestEntityTooLarge for more than `max_events` events or too many odd lines, and BadRequest for a body that is no
+    UTF-8 or in which a string is not closed, as then no end of a line can be trusted.
     """
     body = body.removeprefix(BYTE_ORDER_MARK)
     require_lines_within(body, "\n", max_events)
