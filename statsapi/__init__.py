@@ -1,6 +1,7 @@
 """statsapi: exact rolling-window statistics over timestamped events. Imports point down this list, never up.
 
 cli/        what operators type: serve, journal, keys, healthcheck
+client/     what other programs import to record and ask; it needs nothing below
 server/     Gunicorn's side: its configuration, the worker class, the hooks
 app         create_app(): the wiring
 api/        Flask blueprints and marshmallow schemas: HTTP <-> model;  decoding/: bodies -> columns of events

@@ -1,0 +1,45 @@
+"""The Python client: records events and asks questions, on urllib3 alone. It never loses an event nor counts one twice.
+
+    from statsapi.client import Client
+
+    with Client("http://127.0.0.1:8000") as client:
+        client.record(42.5, series="latency")
+        client.statistics("latency", window="5m", stats=["count", "mean", "p95"])
+
+client.py: what is called. buffered.py: the sender in the background; spool.py: its events on disk. Below them
+recorder.py (timers), http.py (one request, its errors), events.py (events as text), frames.py (pandas) and errors.py.
+It imports nothing of the service, so neither Flask nor numpy need be there.
+"""
+
+from statsapi.client.buffered import Buffered, Problem, Stats
+from statsapi.client.client import Client, Event
+from statsapi.client.errors import (
+    BufferFull,
+    Closed,
+    Conflict,
+    Refused,
+    SpoolError,
+    StatsapiError,
+    StatsapiWarning,
+    Unauthorized,
+    Unavailable,
+    Undelivered,
+)
+
+__all__ = [
+    "BufferFull",
+    "Buffered",
+    "Client",
+    "Closed",
+    "Conflict",
+    "Event",
+    "Problem",
+    "Refused",
+    "SpoolError",
+    "Stats",
+    "StatsapiError",
+    "StatsapiWarning",
+    "Unauthorized",
+    "Unavailable",
+    "Undelivered",
+]

@@ -1,0 +1,430 @@
+"""The client: each method is one question or one recording, asked until it is settled or its time is up.
+
+Every recording carries an Idempotency-Key of its own, so that a retry counts once. Methods return what the service
+answered, as dicts; docs/api.md describes them. Any number of threads may share a client, and it survives a fork.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, overload
+
+from urllib3.exceptions import HTTPError
+
+from statsapi.client.errors import Unavailable
+from statsapi.client.events import Number, Tags, Timestamp, encode_event, line_of, query_of
+from statsapi.client.http import JSON, NDJSON, Transport, decode, pause_s, recorded
+from statsapi.client.recorder import Recorder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from statsapi.client.buffered import Buffered, Problem, WhenFull
+
+# The service takes 100,000 by default. 10,000 are some 0.6 MB, which nginx lets through unless it is told otherwise.
+BATCH_EVENTS: Final = 10_000
+PAGE: Final = 10_000  # the longest page the service gives
+
+Answer = dict[str, Any]
+Names = str | Iterable[str]
+Where = Mapping[str, str] | Iterable[str] | str
+Words = str | Iterable[str]
+Percentiles = str | float | Iterable[str | float]
+Duration = str | timedelta | float
+_T = TypeVar("_T")
+
+
+class ExportQuestion(TypedDict, total=False):
+    """Which events: those of series that fit a pattern or carry a tag, in a range. Nothing given: all."""
+
+    match: Names
+    where: Where
+    start: Timestamp
+    end: Timestamp
+
+
+class GroupsQuestion(ExportQuestion, total=False):
+    """Over which span, and in which groups. Durations are text as the service reads it, timedeltas, or seconds."""
+
+    window: Duration
+    by: str
+    order: str
+    limit: int
+
+
+class StatisticsQuestion(GroupsQuestion, total=False):
+    """What `statistics` asks: the parameters of GET /statistics."""
+
+    windows: Words
+    stats: Words
+    percentiles: Percentiles
+    compare: Duration
+
+
+class TimelineQuestion(GroupsQuestion, total=False):
+    """What `timeline` asks besides its step: the parameters of GET /statistics/timeline."""
+
+    stats: Words
+    percentiles: Percentiles
+
+
+class HistogramQuestion(GroupsQuestion, total=False):
+    """What `histogram` asks: the parameters of GET /statistics/histogram."""
+
+    bins: int
+    edges: str | Iterable[float]
+    scale: Literal["linear", "log"]
+
+
+class Event(NamedTuple):
+    """An event that was read back. `timestamp` is in UTC."""
+
+    timestamp: datetime
+    value: float
+    series: str
+
+
+class Client(Recorder):
+    """A client of the service at `url` (a path prefix may follow the host), with an API `key` if it asks for one.
+
+    An attempt may take `timeout_s`. A call is tried again, with growing pauses and after what `Retry-After` asks, until
+    `give_up_after_s` have passed since it began: then the last error is raised. `ca_file` holds certificates to trust
+    instead of the system's. `clock_s`, `sleep` and `now_us` are for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout_s: float = 10.0,
+        give_up_after_s: float = 30.0,
+        ca_file: str | None = None,
+        connections: int = 16,
+        clock_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._transport = Transport(url, key, timeout_s=timeout_s, ca_file=ca_file, connections=connections)
+        self._give_up_after_s = give_up_after_s
+        self._clock_s = clock_s
+        self._sleep = sleep
+        self._now_us = now_us
+
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close its connections. A buffered sender is closed by itself."""
+        self._transport.close()
+
+    # -- recording ---------------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        value: Number,
+        timestamp: Timestamp | None = None,
+        series: str | None = None,
+        tags: Tags | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Answer:
+        """Record one event; when this returns, it is in the service's journal. The time is now unless given.
+
+        With an `idempotency_key` of yours (an order's number) and a `timestamp` the same call counts once, whoever
+        makes it again.
+        """
+        now_us = self._now_us() if idempotency_key is None else None
+        body = encode_event(value, timestamp, series, tags, now_us).encode()
+        return self._record("/event", JSON, body, idempotency_key or _new_key())
+
+    def record_many(
+        self,
+        events: Iterable[Mapping[str, Any] | tuple[Any, ...]],
+        *,
+        series: str | None = None,
+        tags: Tags | None = None,
+        idempotency_key: str | None = None,
+        batch_events: int = BATCH_EVENTS,
+    ) -> Answer:
+        """Record many: mappings (`value`, and `timestamp`, `series`, `tags` if you like), or pairs (timestamp, value).
+
+        `series` and `tags` are for events that name none. Up to `batch_events` are one request, which is stored whole
+        or not at all; the iterable is never held whole. Returns the sums {"stored", "duplicates", "expired",
+        "rejected"}, with "messages": what the service said about them, such as that some show in no window. An error
+        says in a note how many were stored before it; the same call with the same `idempotency_key` counts none twice.
+        """
+        key = idempotency_key or _new_key()
+        clock_us = self._now_us if idempotency_key is None else _no_clock
+        told: Answer = {"stored": 0, "duplicates": 0, "expired": 0, "rejected": 0, "messages": []}
+        lines = (line_of(event, series, tags, clock_us()) for event in events)
+        number = 0
+        try:
+            while batch := list(islice(lines, batch_events)):
+                body = ("\n".join(batch) + "\n").encode()
+                answer = self._record("/events", NDJSON, body, f"{key}/{number}")
+                for name in ("stored", "duplicates", "expired", "rejected"):
+                    told[name] += answer[name]
+                if "message" in answer:
+                    told["messages"].append(answer["message"])
+                number += 1
+        except Exception as error:
+            if number:
+                error.add_note(
+                    f"statsapi: {told['stored']} events were stored before this; the same call with "
+                    f"idempotency_key={key!r} counts none of them twice"
+                )
+            raise
+        return told
+
+    def record_frame(
+        self,
+        frame: pd.DataFrame,
+        *,
+        value: str = "value",
+        timestamp: str | None = None,
+        series: str | None = None,
+        series_column: str | None = None,
+        tag_columns: Iterable[str] = (),
+        idempotency_key: str | None = None,
+    ) -> Answer:
+        """Record the rows of a pandas DataFrame: its columns by name; without `timestamp` its index holds the times.
+
+        Times need a zone, as elsewhere; a missing value or time is refused, naming its row. Answers as record_many().
+        """
+        from statsapi.client.frames import events_of
+
+        events = events_of(frame, value, timestamp, series_column, list(tag_columns))
+        return self.record_many(events, series=series, idempotency_key=idempotency_key)
+
+    def buffered(
+        self,
+        *,
+        max_events: int = 100_000,
+        flush_s: float = 1.0,
+        when_full: WhenFull = "block",
+        batch_events: int = 5_000,
+        spool: str | Path | None = None,
+        on_problem: Callable[[Problem], None] | None = None,
+        key_lifetime_s: float = 86_400.0,
+    ) -> Buffered:
+        """A sender in the background; see `Buffered`."""
+        from statsapi.client.buffered import Buffered
+
+        return Buffered(
+            self._transport,
+            max_events=max_events,
+            flush_s=flush_s,
+            when_full=when_full,
+            batch_events=batch_events,
+            spool=spool,
+            on_problem=on_problem,
+            key_lifetime_s=key_lifetime_s,
+        )
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    @overload
+    def statistics(
+        self, series: Names | None = None, *, as_frame: Literal[False] = False, **question: Unpack[StatisticsQuestion]
+    ) -> Answer: ...
+
+    @overload
+    def statistics(
+        self, series: Names | None = None, *, as_frame: Literal[True], **question: Unpack[StatisticsQuestion]
+    ) -> pd.DataFrame: ...
+
+    def statistics(
+        self, series: Names | None = None, *, as_frame: bool = False, **question: Unpack[StatisticsQuestion]
+    ) -> Answer | pd.DataFrame:
+        """Statistics of a window, several windows or a range, of one series or of many: `StatisticsQuestion`.
+
+        With `as_frame` a pandas DataFrame: a row for each group and window, a column for each statistic (`p99.9`).
+        """
+        return _framed(self._ask("/statistics", {"series": series, **question}), as_frame)
+
+    @overload
+    def timeline(
+        self,
+        series: Names | None = None,
+        *,
+        step: Duration,
+        as_frame: Literal[False] = False,
+        **question: Unpack[TimelineQuestion],
+    ) -> Answer: ...
+
+    @overload
+    def timeline(
+        self,
+        series: Names | None = None,
+        *,
+        step: Duration,
+        as_frame: Literal[True],
+        **question: Unpack[TimelineQuestion],
+    ) -> pd.DataFrame: ...
+
+    def timeline(
+        self,
+        series: Names | None = None,
+        *,
+        step: Duration,
+        as_frame: bool = False,
+        **question: Unpack[TimelineQuestion],
+    ) -> Answer | pd.DataFrame:
+        """The same step by step, for charts: `TimelineQuestion`; with `as_frame` a row for each group and step."""
+        return _framed(self._ask("/statistics/timeline", {"series": series, "step": step, **question}), as_frame)
+
+    @overload
+    def histogram(
+        self, series: Names | None = None, *, as_frame: Literal[False] = False, **question: Unpack[HistogramQuestion]
+    ) -> Answer: ...
+
+    @overload
+    def histogram(
+        self, series: Names | None = None, *, as_frame: Literal[True], **question: Unpack[HistogramQuestion]
+    ) -> pd.DataFrame: ...
+
+    def histogram(
+        self, series: Names | None = None, *, as_frame: bool = False, **question: Unpack[HistogramQuestion]
+    ) -> Answer | pd.DataFrame:
+        """How many values lie in each bin: `HistogramQuestion`.
+
+        With `as_frame` a row for each group and bin (`low`, `high`, `count`), and for what lies below and above them.
+        """
+        return _framed(self._ask("/statistics/histogram", {"series": series, **question}), as_frame)
+
+    def series(self, prefix: str | None = None, *, raw: bool | None = None, **narrowing: Any) -> Iterator[Answer]:
+        """The series there are, by name, page by page as they are read: {"name", "count", "first", "last", …}.
+
+        `narrowing` are further parameters of GET /series.
+        """
+        after = None
+        while True:
+            page = self._ask("/series", {"prefix": prefix, "raw": raw, "after": after, "limit": PAGE, **narrowing})
+            yield from page["series"]
+            after = page["next"]
+            if after is None:
+                return
+
+    def export(self, series: Names | None = None, **question: Unpack[ExportQuestion]) -> Iterator[Event]:
+        """The raw events, of all series unless some are chosen: by series, then by time. They come in pages, each of
+        which is tried again by itself, so a broken connection costs nothing.
+        """
+        cursor = None
+        while True:
+            page = self._ask("/events", {"series": series, **question, "limit": PAGE, "cursor": cursor})
+            for event in page["events"]:
+                yield Event(datetime.fromisoformat(event["timestamp"]), event["value"], event["series"])
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+    def export_to(
+        self,
+        file: str | Path | BinaryIO,
+        series: Names | None = None,
+        *,
+        form: Literal["csv", "ndjson"] = "csv",
+        **question: Unpack[ExportQuestion],
+    ) -> int:
+        """Write them to a file as one stream, a snapshot, and return how many bytes. The file can be recorded again.
+
+        A stream that breaks off is Unavailable: a file by name is then left as it was, not half.
+        """
+        query = query_of({"series": series, **question, "format": form})
+        if not isinstance(file, str | Path):
+            return self._export(query, file)
+        target = Path(file)
+        partial = target.with_name(f".{target.name}.{_new_key()}")
+        try:
+            with partial.open("xb") as out:
+                written = self._export(query, out)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return written
+
+    def _export(self, query: str, out: BinaryIO) -> int:
+        response = self._until_settled(lambda: self._transport.open("GET", "/events", query))
+        written = 0
+        try:
+            for piece in response.stream(1 << 16):
+                written += out.write(piece)
+        except HTTPError as error:
+            raise Unavailable(f"the export broke off after {written} bytes: {error}") from error
+        finally:
+            response.release_conn()
+        return written
+
+    # -- how they are asked ------------------------------------------------------------------------------------------
+
+    def _ask(self, path: str, question: Mapping[str, Any]) -> Answer:
+        query = query_of(question)
+        answer: Answer = self._until_settled(lambda: decode(self.url, self._transport.send("GET", path, query)))
+        return answer
+
+    def _record(self, path: str, media_type: str, body: bytes, key: str) -> Answer:
+        headers = {"Content-Type": media_type, "Idempotency-Key": key}
+
+        def attempt() -> Answer:
+            return recorded(self.url, self._transport.send("POST", path, "", body, headers))
+
+        try:
+            return self._until_settled(attempt)
+        except Unavailable as error:
+            error.idempotency_key = key
+            raise
+
+    def _until_settled(self, attempt: Callable[[], _T]) -> _T:
+        """Its result, or the last error. An outcome that was unknown once stays so: a later refusal to take the request
+        says nothing of the first.
+        """
+        end_s = self._clock_s() + self._give_up_after_s
+        failures, unknown = 0, False
+        while True:
+            try:
+                return attempt()
+            except Unavailable as error:
+                unknown = unknown or error.outcome == "unknown"
+                failures += 1
+                pause = pause_s(failures, error.retry_after_s, random.random())  # noqa: S311 - no secret
+                if self._clock_s() + pause >= end_s:
+                    error.outcome = "unknown" if unknown else "not recorded"
+                    raise
+            self._sleep(pause)
+
+
+def _new_key() -> str:
+    return uuid.uuid4().hex
+
+
+def _no_clock() -> None:
+    """For calls with a key of the caller's: another call, with another time, would be another request."""
+    return
+
+
+def _framed(answer: Answer, as_frame: bool) -> Answer | pd.DataFrame:
+    if not as_frame:
+        return answer
+    from statsapi.client.frames import frame_of
+
+    return frame_of(answer)

@@ -1,0 +1,442 @@
+"""statsapi.client against the service itself, in one process: what is recorded, retried, told and counted.
+
+The network is tests/client_service.py, with faults at every request; tests/processes/test_client.py has a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from statsapi.app import create_app
+from statsapi.client import (
+    BufferFull,
+    Client,
+    Closed,
+    Conflict,
+    Problem,
+    Refused,
+    SpoolError,
+    StatsapiWarning,
+    Unauthorized,
+    Unavailable,
+    Undelivered,
+)
+from statsapi.client.http import Transport
+from statsapi.config import Settings
+from tests.client_service import InProcess, client_of, run, sender_of
+from tests.fakes import FakeClock
+
+FAULTS = st.lists(st.sampled_from([None, "refused", "lost", "502", "429", "html", "401", "400"]), max_size=12)
+
+
+def count(app: Flask, series: str = "default") -> int:
+    found: int = app.test_client().get("/statistics", query_string={"series": series}).json["count"]
+    return found
+
+
+# -- one call at a time ----------------------------------------------------------------------------------------------
+
+
+def test_recording_and_asking(app: Flask, clock: FakeClock) -> None:
+    """Each method, and its answer is the service's."""
+    client = client_of(InProcess(app), clock)
+    assert client.record(42.5, series="latency")["message"] == "Event stored successfully"
+    told = client.record_many([(datetime(2025, 11, 21, 7, 44, tzinfo=UTC), 1.5), {"value": 4}], series="latency")
+    assert told == {"stored": 2, "duplicates": 0, "expired": 0, "rejected": 0, "messages": []}
+    assert client.statistics("latency") == {"count": 3, "min": 1.5, "max": 42.5, "mean": 16.0}
+    asked = client.statistics("latency", window="5m", stats=["count", "p50"], percentiles=[50, 99.9])
+    assert (asked["count"], asked["p50"]) == (3, 4.0)
+    assert list(asked["percentiles"]) == ["50", "99.9"]
+    assert len(client.timeline("latency", step="1m", window="5m")["steps"]) == 5
+    assert client.histogram("latency", edges=[0, 2, 50])["counts"] == [1, 2]
+    assert client.statistics(match="lat*", by="series")["groups"][0]["series"] == "latency"
+    assert [(each["name"], each["count"]) for each in client.series("lat")] == [("latency", 3)]
+    events = list(client.export("latency"))
+    assert [event.value for event in events] == [1.5, 42.5, 4.0]
+    assert events[0].timestamp == datetime(2025, 11, 21, 7, 44, tzinfo=UTC)
+
+
+@given(faults=FAULTS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_call_that_returns_counted_once(faults: list[Any]) -> None:
+    """Whatever the network did; and one that raised says truly whether it may have counted."""
+    clock = FakeClock()
+    app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
+    client = client_of(InProcess(app, faults), clock)
+    raised: Exception | None = None
+    try:
+        client.record(1.0)
+    except (Unavailable, Refused) as error:
+        raised = error
+    if isinstance(raised, Unavailable):
+        assert count(app) <= (raised.outcome == "unknown")
+        assert raised.idempotency_key
+    elif raised is None:
+        assert count(app) == 1
+    app.extensions["statsapi"].close()
+
+
+def test_retries_keep_to_what_is_asked_and_end(app: Flask, clock: FakeClock) -> None:
+    """Retry-After is waited for, the key stays the same, and the last error is raised when the time is up."""
+    transport = InProcess(app, ["429", "lost"])
+    transport.faults += ["502"] * 50
+    client = client_of(transport, clock, give_up_after_s=20)
+    with pytest.raises(Unavailable, match="answered 502") as caught:
+        client.record(1.0, idempotency_key="mine", timestamp=clock() / 1e6)
+    assert client._sleep.__self__.slept[0] == 7.0  # type: ignore[attr-defined]
+    assert caught.value.outcome == "unknown"  # the second attempt's, though no later one was carried out
+    assert {headers["Idempotency-Key"] for *_, headers in transport.requests} == {"mine"}
+    transport.faults.clear()
+    client.record(1.0, idempotency_key="mine", timestamp=transport_timestamp(transport))
+    assert count(app) == 1
+
+
+def transport_timestamp(transport: InProcess) -> Any:
+    return json.loads(transport.requests[0][2] or b"")["timestamp"]
+
+
+def test_errors_are_the_services_words(app: Flask, clock: FakeClock) -> None:
+    """Each kind, with the problem, its code and the fields at fault."""
+    client = client_of(InProcess(app), clock)
+    with pytest.raises(Refused, match="has two readings") as refused:
+        client.record(1.0, "11/12/2026")
+    assert (refused.value.status, refused.value.code) == (422, "validation")
+    assert refused.value.errors[0]["field"] == "timestamp"
+    client.record(1.0, clock() / 1e6, idempotency_key="k")
+    with pytest.raises(Conflict, match="was used before"):
+        client.record(2.0, clock() / 1e6, idempotency_key="k")
+    with pytest.raises(Refused, match="wnidow"):
+        client.statistics(wnidow="5m")  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="give the timestamp too"):
+        client.record(1.0, idempotency_key="k")
+    transport = InProcess(app, ["401"])
+    with pytest.raises(Unauthorized, match="answered 401: <html>nginx</html>"):
+        client_of(transport, clock).record(1.0)
+    with pytest.raises(Unavailable, match="what is no JSON"):
+        client_of(InProcess(app, ["html"] * 99), clock).record(1.0)
+    assert count(app) == 1
+
+
+def test_many_are_sent_in_batches_and_can_be_repeated(app: Flask, clock: FakeClock) -> None:
+    """An error in the third batch says what was stored; the same call under its key counts nothing twice."""
+    events = [{"value": number, "timestamp": clock() / 1e6} for number in range(10)]
+    transport = InProcess(app, [None, None, "400"])
+    client = client_of(transport, clock)
+    with pytest.raises(Refused) as caught:
+        client.record_many(iter(events), idempotency_key="file-1", batch_events=4)
+    assert "8 events were stored before this" in caught.value.__notes__[0]
+    assert client.record_many(events, idempotency_key="file-1", batch_events=4)["stored"] == 10
+    assert count(app) == 10
+    assert client.record_many([])["stored"] == 0
+
+
+def test_a_url_and_a_key_that_cannot_be(app: Flask) -> None:
+    """Named before anything is sent; a key is not shown."""
+    for url in ("127.0.0.1:8000", "ftp://x", "http://", "http://u:p@x/", "http://x/?a=1"):
+        with pytest.raises(ValueError, match="URL"):
+            Client(url)
+    with pytest.raises(ValueError, match="API key"):
+        Client("http://x", "se\ncret")
+    assert "secret" not in repr(Client("http://x/stats/", "secret"))
+    assert Transport("http://x/stats/", None, timeout_s=1, ca_file=None, connections=1).url == "http://x/stats"
+
+
+def test_an_export_is_paged(app: Flask, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All events once, in order, though a page was lost on its way."""
+    monkeypatch.setattr("statsapi.client.client.PAGE", 7)
+    client = client_of(InProcess(app), clock)
+    client.record_many(
+        [{"value": number, "timestamp": clock() / 1e6, "series": "ab"[number % 2]} for number in range(40)]
+    )
+    client._transport.faults = [None, "lost", None, "502"]  # type: ignore[attr-defined]
+    values = [event.value for event in client.export()]
+    assert values == [*range(0, 40, 2), *range(1, 40, 2)]
+    assert [each["name"] for each in client.series()] == ["a", "b"]
+
+
+# -- timers ----------------------------------------------------------------------------------------------------------
+
+
+def test_timers(app: Flask, clock: FakeClock) -> None:
+    """A block, a function and a coroutine, also those that raise; the block's own error is the one that is seen."""
+    transport = InProcess(app)
+    client = client_of(transport, clock)
+    ticks = iter([0.0, 1.0, 3.5])
+    with client.timer("job", clock_s=lambda: next(ticks)) as timer:
+        pass
+    assert timer.elapsed_s == 2.5
+
+    @client.timed("job")
+    def work(number: int) -> int:
+        """Its docstring."""
+        return number // 0
+
+    @client.timed("job")
+    async def waiting() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    with pytest.raises(ZeroDivisionError):
+        work(1)
+    assert work.__doc__ == "Its docstring."
+    assert asyncio.run(waiting()) == "done"
+    answer = client.statistics("job", stats="count,max")
+    assert answer == {"count": 3, "max": 2.5}
+
+    transport.faults = ["400"]
+    with pytest.raises(ZeroDivisionError) as caught:
+        work(1)
+    assert "the duration was not recorded" in caught.value.__notes__[0]
+    transport.faults = ["400"]
+    with pytest.raises(Refused), client.timer("job"):
+        pass
+    with pytest.raises(TypeError, match="generator"):
+
+        @client.timed("job")
+        def numbers() -> Any:
+            yield 1
+
+
+# -- in the background -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+@given(faults=FAULTS, sizes=st.lists(st.integers(1, 7), max_size=8))
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_every_event_that_was_taken_counts_once(
+    tmp_path_factory: pytest.TempPathFactory, spooled: bool, faults: list[Any], sizes: list[int]
+) -> None:
+    """Whatever the network did, in their order, and each batch under one key with one body."""
+    clock = FakeClock()
+    app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
+    transport = InProcess(app, faults)
+    spool = tmp_path_factory.mktemp("spool") if spooled else None
+    sender = sender_of(transport, clock, batch_events=5, spool=spool, on_problem=lambda problem: None)
+    expected: list[int] = []
+    for size in sizes:
+        values = [len(expected) + at for at in range(size)]
+        assert sender.record_many({"value": value} for value in values) == size
+        expected += values
+        sender.step()
+    run(sender, clock)
+    bodies: dict[str, set[bytes | None]] = {}
+    for _, _, body, headers in transport.requests:
+        bodies.setdefault(headers["Idempotency-Key"], set()).add(body)
+    assert all(len(each) == 1 for each in bodies.values())
+    stored = [event["value"] for event in app.test_client().get("/events").json["events"]]
+    assert stored == expected
+    stats = sender.stats()
+    assert (stats.sent, stats.pending, stats.dropped, stats.refused) == (len(expected), 0, 0, 0)
+    sender.close()
+    if spool:
+        assert list(spool.iterdir()) == []
+    app.extensions["statsapi"].close()
+
+
+def test_batches_go_when_they_are_full_or_have_waited(app: Flask, clock: FakeClock) -> None:
+    """A second after the first event, or at once when there are enough; large ones are gzipped."""
+    transport = InProcess(app)
+    sender = sender_of(transport, clock, batch_events=100, flush_s=1.0)
+    assert sender.step() is None
+    sender.record(1.0)
+    assert sender.step() == 1.0
+    clock.advance(600_000)
+    sender.record(2.0)
+    assert sender.step() == pytest.approx(0.4)
+    clock.advance(400_000)
+    assert sender.step() == 0.0
+    assert count(app) == 2
+    sender.record_many({"value": number} for number in range(150))
+    assert sender.step() == 0.0
+    assert count(app) == 102
+    assert [headers.get("Content-Encoding") for *_, headers in transport.requests] == [None, "gzip"]
+    assert gzip.decompress(transport.requests[1][2] or b"").count(b"\n") == 100
+    sender.flush(0) if sender.stats().pending == 0 else run(sender, clock)
+    sender.close()
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+def test_what_it_does_when_full(app: Flask, clock: FakeClock, tmp_path: Path, spooled: bool) -> None:
+    """Drops and counts, raises, or waits until there is room: never more than max_events."""
+    spool = tmp_path if spooled else None
+    problems: list[Problem] = []
+    dropping = sender_of(InProcess(app), clock, max_events=2, when_full="drop", on_problem=problems.append, spool=spool)
+    assert [dropping.record(value) for value in range(5)] == [True, True, False, False, False]
+    assert dropping.stats()[:4] == (2, 0, 2, 3)
+    assert [problem.kind for problem in problems] == ["dropped"]
+    run(dropping, clock)
+    assert dropping.record(5) is True
+    run(dropping, clock)
+    dropping.close()
+    assert count(app) == 3
+
+    raising = sender_of(InProcess(app), clock, max_events=2, when_full="raise", spool=spool)
+    assert raising.record_many([{"value": 1}, {"value": 2}]) == 2
+    with pytest.raises(BufferFull, match="2 events wait"):
+        raising.record(3)
+    run(raising, clock)
+    raising.close()
+
+    blocking = sender_of(InProcess(app), clock, max_events=2, spool=spool)
+    done = []
+    thread = threading.Thread(target=lambda: done.append(blocking.record_many({"value": 1} for _ in range(5))))
+    thread.start()
+    while not done:
+        blocking.step()
+        assert blocking.stats().pending <= 2
+        clock.advance(100_000)
+    thread.join()
+    run(blocking, clock)
+    blocking.close()
+    assert count(app) == 3 + 2 + 5
+
+
+def test_the_service_refuses_some_events(app: Flask, clock: FakeClock, tmp_path: Path) -> None:
+    """They are named with the reason, counted, and kept in the spool; all others count."""
+    problems: list[Problem] = []
+    sender = sender_of(InProcess(app), clock, on_problem=problems.append, spool=tmp_path)
+    sender.record(1.0)
+    sender.record(2.0, "11/12/2026")
+    sender.record(3.0)
+    run(sender, clock)
+    assert count(app) == 2
+    assert (sender.stats().sent, sender.stats().refused) == (2, 1)
+    (problem,) = problems
+    assert (problem.kind, problem.events) == ("refused", 1)
+    assert "has two readings" in problem.message
+    assert json.loads(problem.details[0]["event"])["value"] == 2.0
+    (kept,) = (tmp_path / "aside").iterdir()
+    assert json.loads(kept.read_text())["field"] == "timestamp"
+    sender.close()
+
+
+def test_a_wrong_key_or_path_loses_nothing(app: Flask, clock: FakeClock) -> None:
+    """It is told at once and once, and tried until somebody has mended it."""
+    problems: list[Problem] = []
+    sender = sender_of(InProcess(app, ["401"] * 5), clock, on_problem=problems.append)
+    sender.record(1.0)
+    run(sender, clock)
+    assert count(app) == 1
+    assert [problem.kind for problem in problems] == ["unavailable"]
+    assert "answered 401" in problems[0].message
+
+
+def test_an_outage_is_told_after_half_a_minute(app: Flask, clock: FakeClock) -> None:
+    """A restart of the service is not worth a word."""
+    problems: list[Problem] = []
+    sender = sender_of(InProcess(app, ["refused"] * 5), clock, on_problem=problems.append)
+    sender.record(1.0)
+    run(sender, clock)
+    assert not problems
+    sender._transport.faults = ["refused"] * 20  # type: ignore[attr-defined]
+    sender.record(2.0)
+    run(sender, clock)
+    assert [problem.kind for problem in problems] == ["unavailable"]
+    assert count(app) == 2
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+@pytest.mark.parametrize("first", ["lost", "refused"])
+def test_an_unknown_outcome_is_not_sent_after_the_key_is_forgotten(
+    app: Flask, clock: FakeClock, tmp_path: Path, spooled: bool, first: Any
+) -> None:
+    """It might count twice: it is told and put aside. What surely was not recorded is sent however late."""
+    problems: list[Problem] = []
+    spool = tmp_path if spooled else None
+    transport = InProcess(app, [first, "refused"])
+    sender = sender_of(transport, clock, on_problem=problems.append, key_lifetime_s=3600, spool=spool)
+    sender.record(1.0, clock() / 1e6 + 7200)
+    clock.advance(1_000_000)
+    assert sender.step() == 0.0
+    if spooled:  # another process goes on
+        sender._box.close()
+        sender = sender_of(transport, clock, on_problem=problems.append, key_lifetime_s=3600, spool=spool)
+    clock.advance(60_000_000)
+    assert sender.step() == 0.0
+    clock.advance(3_600_000_000)
+    assert sender.step() == 0.0
+    assert count(app) == 1
+    assert [problem.kind for problem in problems if problem.kind != "unavailable"] == ["unsure"] * (first == "lost")
+    assert (sender.stats().unsure, sender.stats().pending) == (int(first == "lost"), 0)
+    if spooled:
+        assert len(list(tmp_path.glob("aside/*.events"))) == (first == "lost")
+
+
+def test_without_a_callback_problems_are_warnings(
+    app: Flask, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a warning is made an error, or the callback fails, the message goes to stderr and events go on."""
+    sender = sender_of(InProcess(app, ["401"]), clock)
+    sender.record(1.0)
+    clock.advance(1_000_000)
+    with pytest.warns(StatsapiWarning, match="1 events wait for the service"):
+        sender._tell("unavailable", 1, "1 events wait for the service")
+    sender.step()  # warnings are errors here
+    assert "answered 401" in capsys.readouterr().err
+    run(sender, clock)
+    assert count(app) == 1
+
+
+def test_a_fault_of_ours_ends_no_thread(app: Flask, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is raised, the batch is there for the next attempt."""
+    problems: list[Problem] = []
+    sender = sender_of(InProcess(app), clock, on_problem=problems.append)
+    sender.record(1.0)
+    clock.advance(1_000_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(sender._transport, "send", lambda *args: 1 // 0)
+        sender.step()
+    assert "ZeroDivisionError" in problems[0].message
+    run(sender, clock)
+    assert count(app) == 1
+
+
+def test_closing(app: Flask, clock: FakeClock, tmp_path: Path) -> None:
+    """What is left is sent. What cannot be is told with its number; a spool keeps it for the next start."""
+    sender = client_of(InProcess(app), clock).buffered(flush_s=1000)
+    sender.record(1.0)
+    sender.close()
+    sender.close()
+    assert count(app) == 1
+    with pytest.raises(Closed):
+        sender.record(2.0)
+
+    sender = sender_of(InProcess(app, ["refused"] * 99), clock)
+    sender.record(3.0)
+    with pytest.raises(Undelivered, match="they are lost") as caught:
+        sender.flush(0)
+    assert (caught.value.events, caught.value.kept) == (1, False)
+    with pytest.raises(Undelivered, match="1 events were not acknowledged"):
+        sender.close()
+
+    sender = sender_of(InProcess(app, ["refused"] * 99), clock, spool=tmp_path)
+    sender.record(4.0)
+    with pytest.raises(Undelivered, match="they are kept"):
+        sender.flush(0)
+    sender.close()
+    with client_of(InProcess(app), clock).buffered(spool=tmp_path) as sender:
+        sender.flush(30)
+        assert sender.stats().sent == 1
+    assert count(app) == 2
+
+
+def test_options_that_cannot_be(app: Flask, clock: FakeClock, tmp_path: Path) -> None:
+    """Named when the sender is made."""
+    with pytest.raises(ValueError, match="when_full"):
+        sender_of(InProcess(app), clock, when_full="wait")
+    with pytest.raises(ValueError, match="at least 1"):
+        sender_of(InProcess(app), clock, max_events=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match="cannot be used"):
+        sender_of(InProcess(app), clock, spool=tmp_path / "file")
