@@ -42,7 +42,7 @@ OTHER: Final = len(ROUTES)
 _ROUTE_NAMES: Final = (*((route.method, route.path) for route in ROUTES), ("other", "other"))
 
 STATUSES: Final = (
-    *(200, 204, 206, 301, 302, 304, 308),
+    *(200, 202, 204, 206, 301, 302, 304, 308),
     *(400, 401, 403, 404, 405, 406, 408, 409, 411, 412, 413, 414, 415, 416, 422, 428, 429, 431),
     *(500, 502, 503, 504, 507),
 )

@@ -76,6 +76,9 @@ ROUTES: Final = (
         "GET", "/statistics/histogram", "statistics.get_histogram", READ, "How values are spread: how many in each bin"
     ),
     Route("GET", "/check", "check.get_check", READ, "200 when statistics are as required, else 503 with what is not"),
+    Route("PUT", "/metrics/<path:group>", "pushgateway.push", WRITE, "Push samples, as to a Prometheus Pushgateway"),
+    Route("POST", "/metrics/<path:group>", "pushgateway.push", WRITE, "The same"),
+    Route("DELETE", "/metrics/<path:group>", "pushgateway.forget", WRITE, "202, and nothing is deleted"),
     Route("GET", "/series", "series.get_series", READ, "The series there are, with their tags"),
     Route("GET", "/tags", "series.get_tags", READ, "The tags that series carry"),
     Route("GET", "/tags/<name:key>", "series.get_tag_values", READ, "The values of a tag"),

@@ -26,6 +26,12 @@ CALLS = [
 ]
 
 
+def parameters_of(description: Any, operation: Any) -> list[dict[str, Any]]:
+    """An operation's parameters, also those that it shares with others."""
+    shared = description["components"]["parameters"]
+    return [shared[one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in operation["parameters"]]
+
+
 def post(client: FlaskClient, timestamp: Any, value: Any, **more: Any) -> Any:
     return client.post("/event", json={"timestamp": timestamp, "value": value, **more})
 

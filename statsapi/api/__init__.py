@@ -19,6 +19,7 @@ from statsapi.api import (
     ops,
     problems,
     processes,
+    pushgateway,
     series,
     statistics,
 )
@@ -34,6 +35,7 @@ _VIEWS: Final = {
     "influx": influx,
     "openapi": openapi,
     "ops": ops,
+    "pushgateway": pushgateway,
     "series": series,
     "statistics": statistics,
 }

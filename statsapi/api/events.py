@@ -55,17 +55,17 @@ SERIES_SHOWN_MAX = 100
 
 def recording(
     *, alone: int, most_bytes: int | None = None, answer: Callable[[Reply], Response] = json_reply
-) -> Callable[[Callable[[bytes, IdempotencyKey | None], Reply]], Callable[[], Response]]:
-    """A route from the function that records a body under its idempotency key.
+) -> Callable[[Callable[..., Reply]], Callable[..., Response]]:
+    """A route from the function that records a body under its idempotency key; it is given what the path holds as well.
 
     A key that is known brings back its first answer, before the body is looked at. Where a request is refused for what
     it says, its events are counted: `alone`, unless the refusal names a number. The body may have `most_bytes`, and
     what the settings say. answer: the response that a reply becomes.
     """
 
-    def decorate(record: Callable[[bytes, IdempotencyKey | None], Reply]) -> Callable[[], Response]:
+    def decorate(record: Callable[..., Reply]) -> Callable[..., Response]:
         @wraps(record)
-        def recorded() -> Response:
+        def recorded(**path: str) -> Response:
             recorder = service()
             limit_bytes = recorder.settings.max_body_bytes
             try:
@@ -74,7 +74,7 @@ def recording(
                 dry_run = "dry_run" in request.environ.get("QUERY_STRING", "") and load_query(_BATCH_QUERY)["dry_run"]
                 key = None if dry_run else idempotency_key(body)
                 known = None if key is None else recorder.find_answer(key)
-                return answer(record(body, key) if known is None else known)
+                return answer(record(body, key, **path) if known is None else known)
             except ValidationError:
                 observing.reject(alone)
                 raise

@@ -21,6 +21,7 @@ from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
 from statsapi.api import check, decoding, influx, notes, problems, questions, schemas
+from statsapi.api.decoding.exposition import PUSH_MAX_BYTES
 from statsapi.api.events import SERIES_SHOWN_MAX
 from statsapi.api.figures import NAMES
 from statsapi.api.incoming import STALE_WARNING, service
@@ -48,6 +49,7 @@ _TAGS: Final = {
     "check": "Statistics",
     "series": "Series",
     "influx": "For clients of InfluxDB",
+    "pushgateway": "For jobs that push to a Prometheus Pushgateway",
     "ops": "The service itself",
 }
 _MOMENT: Final[Json] = {"type": "string", "format": "date-time", "description": "ISO 8601, UTC"}
@@ -506,6 +508,12 @@ def _operations(converter: Any) -> dict[str, _Operation]:
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
     name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(schemas.SeriesName())}
     name["schema"].pop("default")
+    group = {
+        "name": "group",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^job/[^/]+(/[^/]+/[^/]+)*$", "examples": ["job/backup"]},
+    }
     key = {"name": "key", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     return {
         "events.post_event": _Operation(
@@ -563,6 +571,25 @@ def _operations(converter: Any) -> dict[str, _Operation]:
         "ops.healthz": _Operation(_answers("Health", "It answers.")),
         "ops.readyz": _Operation(_answers("Ready", "It can record and answer.")),
         "ops.metrics": _Operation(_answers(None, "Of all workers.", more=exposition)),
+        "pushgateway.push": _Operation(
+            _answers(None, "They are in the journal.", *recorded, more=_text("text/plain", "")),
+            parameters=(group, *recording),
+            body={
+                "description": f"At most {PUSH_MAX_BYTES} bytes of Prometheus' text format: gauges, untyped samples.",
+                "content": _text("text/plain", "# TYPE rows gauge\nrows 4200\n"),
+            },
+        ),
+        "pushgateway.forget": _Operation(
+            {
+                "202": {
+                    "description": "Nothing was deleted.",
+                    "headers": _REQUEST_ID,
+                    "content": _text("text/plain", ""),
+                },
+                **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS,)},
+            },
+            parameters=(group,),
+        ),
         "influx.write_v1": _Operation(
             _influx_answers("InfluxErrorV1"), influx.WriteQuery, recording, _line_body("1763711100000000000")
         ),
@@ -652,8 +679,27 @@ def describe(routes: tuple[Route, ...]) -> bytes:
             described_route = _describe_route(route, operation, converter)
             spec.path(route.path, operations={route.method.lower(): described_route})
     described = spec.to_dict()
+    _share_parameters(described)
     first = {name: described[name] for name in ("openapi", "info", "tags", "security")}
     return msgspec.json.encode(first | described)
+
+
+def _share_parameters(described: Json) -> None:
+    """Put parameters that several operations have into the components: a fourth less to send."""
+    lists = [operation["parameters"] for path in described["paths"].values() for operation in path.values()]
+    alike: dict[bytes, list[tuple[list[Json], int]]] = {}
+    for parameters in lists:
+        for at, parameter in enumerate(parameters):
+            alike.setdefault(msgspec.json.encode(parameter), []).append((parameters, at))
+    shared: dict[str, Json] = described["components"].setdefault("parameters", {})
+    for places in alike.values():
+        if len(places) == 1:
+            continue
+        parameter = places[0][0][places[0][1]]
+        name = f"{parameter['name']}{sum(one['name'] == parameter['name'] for one in shared.values()) or ''}"
+        shared[name] = parameter
+        for parameters, at in places:
+            parameters[at] = {"$ref": f"#/components/parameters/{name}"}
 
 
 def _problem_example(status: int) -> Json:

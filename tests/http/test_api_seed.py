@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -150,7 +151,7 @@ def test_index(client: FlaskClient) -> None:
 def test_index_lists_the_routes_there_are(app: Flask, client: FlaskClient) -> None:
     """The list of endpoints is that of the router, no more and no less."""
     routes = {
-        f"{method} {rule.rule.replace('<name:', '{').replace('>', '}')}"
+        method + " " + re.sub("<(?:[a-z]+:)?([a-z]+)>", r"{\1}", rule.rule)
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if rule.rule not in ("/docs/<path:path>", "/dashboard/<name>")  # what the pages there load

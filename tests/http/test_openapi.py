@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.model import DAY_US
-from tests.calls import CALLS
+from tests.calls import CALLS, parameters_of
 from tests.fakes import NOW, FakeClock
 
 # Not positive_data_acceptance: that window, windows and start exclude each other, that a start must still be kept and a
@@ -99,6 +99,7 @@ def test_what_a_key_needs_is_told(client: FlaskClient) -> None:
     rules = {"/series/default": "/series/{name}", "/tags/default": "/tags/{key}"}
     paths = [(method, path.partition("?")[0], scope) for method, path, scope in CALLS]
     writes = {f"POST {path}": "write" for path in ("/write", "/api/v2/write", "/api/v3/write_lp")}
+    writes |= {f"{method} /metrics/{{group}}": "write" for method in ("PUT", "POST", "DELETE")}
     assert needs == {f"{method} {rules.get(path, path)}": scope for method, path, scope in paths} | writes | {
         f"GET {path}": None for path in ("/", "/healthz", "/readyz", "/ping", "/health")
     }
@@ -136,7 +137,8 @@ def test_the_examples_are_what_comes(client: FlaskClient, clock: FakeClock) -> N
 def test_parameters_come_from_the_schemas_that_validate(client: FlaskClient) -> None:
     """Their names, bounds and defaults are those of the marshmallow fields."""
     body: Any = client.get("/openapi.json").json
-    parameters = {p["name"]: p["schema"] for p in body["paths"]["/debug/events"]["get"]["parameters"]}
+    operation = body["paths"]["/debug/events"]["get"]
+    parameters = {one["name"]: one["schema"] for one in parameters_of(body, operation)}
     assert parameters["limit"] == {"type": "integer", "default": 1000, "minimum": 1, "maximum": 10_000}
     assert parameters["series"]["default"] == "default"
     event = body["components"]["schemas"]["Event"]

@@ -1,0 +1,77 @@
+"""The door that Prometheus' batch jobs know, that of the Pushgateway: /metrics/job/JOB/LABEL/VALUE…
+
+A Pushgateway keeps the last value of each series until somebody deletes it. Here each push is an event, and all that
+were pushed count. So PUT, which replaces a group there, and POST, which adds to it, do the same; DELETE, which jobs
+send when they end, forgets nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from flask import Response, request
+from marshmallow import ValidationError
+from werkzeug.exceptions import UnsupportedMediaType
+
+from statsapi.api.decoding.exposition import PUSH_MAX_BYTES, decode_push
+from statsapi.api.events import recording
+from statsapi.api.incoming import service
+from statsapi.errors import echo
+from statsapi.model import IdempotencyKey
+from statsapi.service.service import Reply
+
+_TEXT_TYPES = ("text/plain", "application/openmetrics-text", "application/x-www-form-urlencoded", "")
+
+
+def _answer(reply: Reply) -> Response:
+    """200 without a body, as a Pushgateway answers."""
+    response = Response(status=200, content_type="text/plain; charset=utf-8")
+    if reply.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+@recording(alone=0, most_bytes=PUSH_MAX_BYTES, answer=_answer)
+def push(body: bytes, key: IdempotencyKey | None, group: str) -> Reply:
+    """PUT or POST of a job's samples: all of them are recorded as of now, or none."""
+    labels = read_group(group)
+    if request.mimetype not in _TEXT_TYPES:
+        raise UnsupportedMediaType(
+            f"Push Prometheus' text format (text/plain; version=0.0.4), not {echo(request.mimetype)}."
+        )
+    recorder = service()
+    batch = decode_push(body, labels, now_us=recorder.now_us(), max_events=recorder.settings.max_batch_events)
+    return recorder.record(batch, key=key)
+
+
+def forget(group: str) -> Response:
+    """DELETE of a group: 202 as from a Pushgateway, and nothing is deleted."""
+    read_group(group)
+    told = "Nothing was deleted: what was pushed are events. DELETE /series?series=NAME forgets a series.\n"
+    return Response(told, 202, content_type="text/plain; charset=utf-8")
+
+
+def read_group(path: str) -> dict[str, str]:
+    """The labels of `job/JOB/LABEL/VALUE…`. A value that holds a slash or nothing comes in URL-safe base64, and its
+    label's name says so: `path@base64`.
+    """
+    parts = path.split("/")
+    if len(parts) % 2 or parts[0].removesuffix("@base64") != "job":
+        raise ValidationError(
+            {"path": ["must be /metrics/job/JOB, or /metrics/job/JOB/LABEL/VALUE with more such pairs"]}
+        )
+    group: dict[str, str] = {}
+    for name, value in zip(parts[::2], parts[1::2], strict=True):
+        label = name.removesuffix("@base64")
+        if label != name:
+            try:
+                value = base64.b64decode(value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), b"-_", True).decode()
+            except (binascii.Error, ValueError):
+                raise ValidationError({label: [f"is no base64 of UTF-8: {echo(value)!r}"]}) from None
+        if label in group:
+            raise ValidationError({label: ["appears twice in the path"]})
+        group[label] = value
+    if not group["job"]:
+        raise ValidationError({"job": ["is empty: push to /metrics/job/JOB"]})
+    return group
