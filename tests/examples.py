@@ -255,7 +255,10 @@ class Desk:
 
     def _run_python(self, block: Block) -> None:
         file = self.folder / "test_example.py"
-        file.write_text(block.text)
+        text = self._placed(block.text)
+        if text != block.text:  # it speaks to the server
+            self._serve_by_default()
+        file.write_text(text)
         by = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"] if "def test_" in block.text else []
         done = subprocess.run(
             [sys.executable, *by, str(file)], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60
