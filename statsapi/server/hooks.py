@@ -32,7 +32,7 @@ from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import engine_of, open_journal, put_away
 from statsapi.keys import Keys
-from statsapi.machine import allowed_cores, choose_core, cpu_limit
+from statsapi.machine import allowed_cores, choose_core, cpu_limit, make_full_collections_rare
 from statsapi.server.addresses import faults_of_addresses
 from statsapi.server.board import Board
 from statsapi.server.logger import log_as_gunicorn_does
@@ -174,6 +174,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Start the application's service, if it has one (benchmarks.hello has none)."""
+    make_full_collections_rare()
     service = service_of(worker)
     if service is None:
         return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from pathlib import Path
 
-from statsapi.machine import cpu_limit, default_max_events, memory_bytes
+from statsapi.machine import cpu_limit, default_max_events, make_full_collections_rare, memory_bytes
 
 
 def test_the_least_limit_on_the_way_up_counts(tmp_path: Path) -> None:
@@ -50,3 +52,36 @@ def test_the_least_cpu_limit_on_the_way_up_counts(tmp_path: Path) -> None:
     own.write_text("0::/\n")  # a container sees its own cgroup as the root
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     assert cpu_limit(tmp_path, own) == 0.5
+
+
+def test_what_a_question_builds_sets_off_no_full_collection() -> None:
+    """Half a million objects that are held stop no thread for all that a process holds; cycles still die young."""
+
+    class Cyclic:
+        pass
+
+    before, full = gc.get_threshold(), []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            full.append(info)
+
+    gc.collect()
+    gc.callbacks.append(note)
+    try:
+        make_full_collections_rare()
+        held: list[object] = [[i] for i in range(500_000)]
+        assert not full
+        seen = []
+        for _ in range(10_000):
+            one = Cyclic()
+            one.self = one  # type: ignore[attr-defined]
+            seen.append(weakref.ref(one))
+        assert sum(ref() is not None for ref in seen) < len(seen) // 2
+        assert not full
+        gc.set_threshold(*before)  # this is what it is about
+        held += [[i] for i in range(500_000)]
+        assert full
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(note)
