@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Protocol
 
 from statsapi.engine.answers import Statistics
 from statsapi.engine.store import Store
-from statsapi.engine.sweep import Pace
+from statsapi.engine.sweep import Sweep, handing_over
 from statsapi.engine.union import AnswerT, Question
 
 
@@ -58,34 +58,37 @@ def ask(
 ) -> Answer[AnswerT]:
     """The answer for the union of the chosen series, and for each group of them, of one instant.
 
-    What is recorded while it is put together is in none of it. The lock is held for about a millisecond at a time.
-    Raises ViewBroken as every question does.
+    What is recorded while it is put together is in none of it. Others wait for the lock, and for the interpreter, for
+    about a millisecond at a time. Raises ViewBroken as every question does.
     """
-    names, sweep = store.sweep(chooser.chosen, chooser.matches, question, now_us)
-    pace = Pace()
-    total = question.unite(sweep.parts, pace)
+    with handing_over():
+        names, sweep = store.sweep(chooser.chosen, chooser.matches, question, now_us)
+        return _answer(names, sweep, question, grouping)
+
+
+def _answer(
+    names: Sequence[str], sweep: Sweep[Any], question: Question[Any, AnswerT], grouping: Grouping | None
+) -> Answer[AnswerT]:
+    total = question.unite(sweep.parts)
     if grouping is None:
         return Answer(sweep.held, total)
     parts: dict[str | None, list[Any]] = {}
     for name, part in zip(names, sweep.parts, strict=True):
         parts.setdefault(grouping.key_of(name), []).append(part)
-        pace()
     keys = sorted(parts, key=_key_order, reverse=grouping.descending and grouping.value is None)
     if grouping.value is not None:
         value = grouping.value
         values = {}
         for key in keys:
-            united = question.unite(parts[key], pace, with_percentiles=grouping.by_percentiles)
+            united = question.unite(parts[key], with_percentiles=grouping.by_percentiles)
             values[key] = value(question.whole(united))
-            pace()
         # Sorting is stable, also in reverse: equal values stay in the order of their keys.
         with_value = [key for key in keys if values[key] is not None]
         placed = sorted(with_value, key=values.__getitem__, reverse=grouping.descending)
         keys = placed + [key for key in keys if values[key] is None]
     groups = []
     for key in keys[: grouping.limit]:
-        groups.append(Group(key, len(parts[key]), question.unite(parts[key], pace)))
-        pace()
+        groups.append(Group(key, len(parts[key]), question.unite(parts[key])))
     return Answer(sweep.held, total, groups, len(parts))
 
 

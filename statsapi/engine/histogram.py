@@ -19,7 +19,6 @@ import numpy as np
 from statsapi.engine.answers import Statistics
 from statsapi.engine.exact import interpolate
 from statsapi.engine.rollup import Rollups
-from statsapi.engine.sweep import Pace
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Bounds, SpanPart, Spans, columns_of, sketch_of, unite_span
 from statsapi.model import Span
@@ -61,9 +60,9 @@ class Histogram(NamedTuple):
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[SpanPart, ...]]:
         return Spans((self.span,), (50,)).looker(bounds)
 
-    def unite(self, parts: Sequence[tuple[SpanPart, ...]], pace: Pace, *, with_percentiles: bool = True) -> Bins:
+    def unite(self, parts: Sequence[tuple[SpanPart, ...]], *, with_percentiles: bool = True) -> Bins:
         of_span = [part for (part,) in parts]
-        statistics = unite_span(of_span, (), False, pace)
+        statistics = unite_span(of_span, (), False)
         low, high = statistics.summary.min, statistics.summary.max
         if not with_percentiles or low is None or high is None:
             return Bins(statistics, list(self.edges), [0] * max(len(self.edges) - 1, 0))
@@ -82,11 +81,10 @@ class Histogram(NamedTuple):
         asked = np.array(edges)
         up_to_last = 0
         few = [part.few for part in of_span if len(part.few)]
-        columns, cuts = columns_of([part.columns for part in of_span], few, pace)
+        columns, cuts = columns_of([part.columns for part in of_span], few)
         for values in chain((values for values, _ in columns), (cut.kept_values() for cut in cuts)):
             below += values.searchsorted(asked)
             up_to_last += int(values.searchsorted(edges[-1], side="right"))
-            pace()
         if len(edges) == 1:
             return Bins(statistics, edges, [], int(below[0]), statistics.summary.count - int(below[0]))
         counts = np.diff(below)

@@ -71,14 +71,21 @@ class Held(NamedTuple):
 class _Lock:
     """A lock that lets nobody in any more once something was raised by who held it: ViewBroken."""
 
-    __slots__ = ("_lock", "broken")
+    __slots__ = ("_lock", "broken", "waiting")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.broken = False
+        self.waiting: list[None] = []
+        """As long as the number of threads that wait. A list, as each change of it is one step."""
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        if not self._lock.acquire(blocking=False):
+            self.waiting.append(None)
+            try:
+                self._lock.acquire()
+            finally:
+                self.waiting.pop()
         if self.broken:
             self._lock.release()
             raise ViewBroken
@@ -233,7 +240,7 @@ class Store:
 
         choose: out of the sorted list of names held, which it must not change, those to be looked at: sorted, also such
         as are not held. picks says the same of one name, under the lock. Gives the names and, in `Sweep.parts`, the
-        part of each. The lock is held for about a millisecond at a time; see sweep.py.
+        part of each. Others wait for the lock for about a millisecond at a time; see sweep.py.
         """
         with self._lock:
             bounds = Bounds(self.raw_from_us(now_us), self._held.minutes_from_us(now_us))
@@ -255,7 +262,7 @@ class Store:
             until_s = time.perf_counter() + SLICE_S
             for name in names:
                 sweep.visit(name, *self._held.of(name))
-                if time.perf_counter() > until_s:
+                if time.perf_counter() > until_s and self._lock.waiting:
                     return True
             return False
 

@@ -20,7 +20,6 @@ from statsapi.engine.percentiles import CutColumn, SortedColumn, sample_of
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sketch import Sketch, count_values
 from statsapi.engine.summary import IDENTITY, Summary, combine
-from statsapi.engine.sweep import Pace
 from statsapi.engine.timeline import NO_COLUMNS, Timeline, ValueColumns
 from statsapi.model import Percent, Span, Values
 
@@ -41,7 +40,7 @@ class Question(Protocol[Part, AnswerT]):
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], Part]:
         """What looks at one series: under the lock, changing nothing, in some 10 to 100 µs."""
 
-    def unite(self, parts: Sequence[Part], pace: Pace, *, with_percentiles: bool = True) -> AnswerT:
+    def unite(self, parts: Sequence[Part], *, with_percentiles: bool = True) -> AnswerT:
         """The answer for the union of those series. Parts are in order of the series' names. Needs no lock."""
 
     def whole(self, answer: AnswerT) -> Statistics:
@@ -111,26 +110,23 @@ class Spans(NamedTuple):
             return SpanPart(draft, columns)
         return SpanPart(draft, columns, NO_VALUES, timeline.first(*span), timeline.last(*span))
 
-    def unite(
-        self, parts: Sequence[tuple[SpanPart, ...]], pace: Pace, *, with_percentiles: bool = True
-    ) -> list[Statistics]:
+    def unite(self, parts: Sequence[tuple[SpanPart, ...]], *, with_percentiles: bool = True) -> list[Statistics]:
         percentiles = self.percentiles if with_percentiles else ()
         if not parts:
             return [Statistics(IDENTITY, [])] * len(self.spans)
-        return [unite_span(of_span, percentiles, self.ends, pace) for of_span in zip(*parts, strict=True)]
+        return [unite_span(of_span, percentiles, self.ends) for of_span in zip(*parts, strict=True)]
 
     def whole(self, answer: list[Statistics]) -> Statistics:
         return answer[0]
 
 
-def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool, pace: Pace) -> Statistics:
+def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool) -> Statistics:
     summaries = [part.draft.answer.summary for part in parts]
     few = [part.few for part in parts if len(part.few)]
     if few:
         together = few[0] if len(few) == 1 else np.concatenate(few)
         summaries.append(Summary.of(together))
     summary = combine(*summaries)
-    pace()
     old = any(part.old for part in parts)
     answer = Statistics(summary, [])
     if ends and summary.count:
@@ -145,7 +141,7 @@ def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: 
     if not percentiles or not summary.count:
         return answer
     if not old:
-        columns, cuts = columns_of([part.columns for part in parts], few, pace)
+        columns, cuts = columns_of([part.columns for part in parts], few)
         return answer._replace(percentiles=selection.of_columns(columns, percentiles, cuts))
     return _draft_of(parts, few, answer).finished(percentiles)
 
@@ -171,9 +167,7 @@ def stamp_of(event: tuple[int, float]) -> int:
     return event[0]
 
 
-def columns_of(
-    parts: Iterable[ValueColumns], few: list[Values], pace: Pace
-) -> tuple[list[SortedColumn], list[CutColumn]]:
+def columns_of(parts: Iterable[ValueColumns], few: list[Values]) -> tuple[list[SortedColumn], list[CutColumn]]:
     """The values of all parts in sorted columns, and in such of which only a part counts."""
     columns: list[SortedColumn] = []
     cuts: list[CutColumn] = []
@@ -183,10 +177,8 @@ def columns_of(
         cuts += part.cut
         if len(part.unsorted):
             unsorted.append(part.unsorted)
-    pace()
     if unsorted:
         rest = np.concatenate(unsorted)
         rest.sort()
         columns.append((rest, sample_of(rest, len(columns))))
-        pace()
     return columns, cuts

@@ -7,7 +7,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from statsapi.engine.answers import Statistics
 from statsapi.engine.rollup import Rollups
-from statsapi.engine.sweep import Pace
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Bounds, Question
 
@@ -25,11 +24,9 @@ class Both(NamedTuple, Generic[FirstT, SecondT]):
         first, second = self.first.looker(bounds), self.second.looker(bounds)
         return lambda timeline, rollups: (first(timeline, rollups), second(timeline, rollups))
 
-    def unite(
-        self, parts: Sequence[tuple[Any, Any]], pace: Pace, *, with_percentiles: bool = True
-    ) -> tuple[FirstT, SecondT]:
-        first = self.first.unite([part for part, _ in parts], pace, with_percentiles=with_percentiles)
-        return first, self.second.unite([part for _, part in parts], pace, with_percentiles=with_percentiles)
+    def unite(self, parts: Sequence[tuple[Any, Any]], *, with_percentiles: bool = True) -> tuple[FirstT, SecondT]:
+        first = self.first.unite([part for part, _ in parts], with_percentiles=with_percentiles)
+        return first, self.second.unite([part for _, part in parts], with_percentiles=with_percentiles)
 
     def whole(self, answer: tuple[FirstT, SecondT]) -> Statistics:
         return self.first.whole(answer[0])

@@ -14,7 +14,6 @@ from statsapi.engine.chunks import Columns
 from statsapi.engine.rollup import Rolled, Rollups
 from statsapi.engine.rollup import summarise as summarise_rolled
 from statsapi.engine.summary import IDENTITY, Summary, combine
-from statsapi.engine.sweep import Pace
 from statsapi.engine.timeline import Frozen, Timeline
 from statsapi.engine.union import NOTHING, Bounds, SpanPart, Spans, unite_span
 from statsapi.model import Percent, Span, Values
@@ -88,27 +87,25 @@ class Steps(NamedTuple):
             parts.append(SpanPart(old.draft(whole, timeline, some, self.percentiles, False), old=True))
         return parts
 
-    def unite(self, parts: Sequence[StepsPart], pace: Pace, *, with_percentiles: bool = True) -> list[Statistics]:
+    def unite(self, parts: Sequence[StepsPart], *, with_percentiles: bool = True) -> list[Statistics]:
         if not parts:
             return [Statistics(IDENTITY, [])] * self.n_steps
         percentiles = self.percentiles if with_percentiles else ()
         answers = []
         for of_step in zip(*[part.rolled for part in parts], strict=True):
-            answers.append(unite_span(of_step, percentiles, self.ends, pace))
-            pace()
+            answers.append(unite_span(of_step, percentiles, self.ends))
         walks = [_Walk(part.events.walk()) for part in parts if part.events is not None]
         raw = self._spans()[len(answers) :]
         for i, span in enumerate(raw):
             answer = Statistics(combine(*[part.summaries[i] for part in parts]), [])
             if walks and answer.summary.count:
                 end_us = span.end_us if i + 1 < len(raw) else None
-                answer = self._with_details(answer, walks, end_us, percentiles, pace)
+                answer = self._with_details(answer, walks, end_us, percentiles)
             answers.append(answer)
-            pace()
         return answers
 
     def _with_details(
-        self, answer: Statistics, walks: list[_Walk], end_us: int | None, percentiles: Sequence[Percent], pace: Pace
+        self, answer: Statistics, walks: list[_Walk], end_us: int | None, percentiles: Sequence[Percent]
     ) -> Statistics:
         values: list[Values] = []
         first: tuple[int, float] | None = None
@@ -120,7 +117,6 @@ class Steps(NamedTuple):
                     first = int(ts_us[0]), float(some[0])
                 if last is None or ts_us[-1] >= last[0]:
                     last = int(ts_us[-1]), float(some[-1])
-            pace()
         if percentiles:
             answer = answer._replace(percentiles=selection.of_values(np.concatenate(values), percentiles))
         if self.ends:

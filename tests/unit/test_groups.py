@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -21,10 +22,11 @@ from statsapi.engine import timeline as timeline_module
 from statsapi.engine.answers import Statistics
 from statsapi.engine.groups import Answer, Grouping, ask
 from statsapi.engine.histogram import Bins, Histogram
+from statsapi.engine.rollup import Rollups
 from statsapi.engine.store import Store
-from statsapi.engine.sweep import PAUSE_S
+from statsapi.engine.sweep import PAUSE_S, SLICE_S, handing_over
 from statsapi.engine.timeline import Timeline
-from statsapi.engine.union import Spans
+from statsapi.engine.union import Bounds, Spans
 from statsapi.engine.union_steps import Steps
 from statsapi.errors import ViewBroken
 from statsapi.journal import Events
@@ -408,9 +410,10 @@ def test_however_far_a_view_has_folded_the_answer_is_the_same() -> None:
     assert not first.total[1].relative_errors
 
 
-def in_turns(changes: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whenever a question stands back, after each series, one more change is made."""
+def in_turns(store: Store, changes: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if somebody always waited for the lock: after each series a question stands back, and one change is made."""
     monkeypatch.setattr(store_module, "SLICE_S", -1.0)
+    monkeypatch.setattr(store._lock, "waiting", [None])
 
     def sleep(seconds: float) -> None:
         if changes and seconds == PAUSE_S and not changing.locked():
@@ -452,12 +455,82 @@ def test_what_is_changed_meanwhile_is_in_none_of_it(monkeypatch: pytest.MonkeyPa
         insert,
     ]
     with monkeypatch.context() as patch:
-        in_turns(changes, patch)
+        in_turns(store, changes, patch)
         meanwhile = ask(store, chosen(Selection()), question, now_us, Grouping(str))
     assert not changes
     assert meanwhile == before
     assert not store._held.sweeps
     assert ask(store, chosen(Selection()), question, now_us, Grouping(str)) != before
+
+
+class Looks(NamedTuple):
+    """A question that notes which series it has looked at, by their counts."""
+
+    looked_at: list[int]
+    then: Callable[[], object]
+
+    def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], int]:
+        def look(timeline: Timeline, rollups: Rollups) -> int:
+            self.looked_at.append(len(timeline))
+            self.then()
+            return len(timeline)
+
+        return look
+
+    def unite(self, parts: Sequence[int], *, with_percentiles: bool = True) -> int:
+        return sum(parts)
+
+    def whole(self, answer: int) -> Statistics:
+        raise NotImplementedError
+
+
+def test_who_waits_for_the_lock_is_let_in_before_the_next_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the slice is over; nobody stands back while nobody waits."""
+    store = Store(Retention(RAW_US))
+    for i in range(3):
+        apply(store, f"s{i}", [(START_US, 1.0)] * (i + 1), START_US)
+    monkeypatch.setattr(store_module, "SLICE_S", -1.0)
+    pauses: list[list[int]] = []
+    others: list[threading.Thread] = []
+    looked_at: list[int] = []
+
+    def begin_to_wait() -> None:
+        if not others:
+            others.append(threading.Thread(target=store.names))
+            others[0].start()
+            while not store._lock.waiting:
+                assert others[0].is_alive()
+
+    asking = threading.current_thread()
+
+    def sleep(seconds: float) -> None:
+        if seconds == PAUSE_S and threading.current_thread() is asking:
+            pauses.append(list(looked_at))
+            others[0].join()
+
+    monkeypatch.setattr("statsapi.engine.store.time.sleep", sleep)
+    assert ask(store, chosen(Selection()), Looks(looked_at, begin_to_wait), START_US).total == 6
+    assert pauses == [[1]]
+    assert looked_at == [1, 2, 3]
+    assert not store._lock.waiting
+
+
+def test_the_interpreter_changes_hands_sooner_while_a_question_is_answered() -> None:
+    """Until the last of those at the same time is done, also where one fails; then as before."""
+    usual_s = sys.getswitchinterval()
+    seen_s = []
+
+    def fail_after_another() -> None:
+        with handing_over():
+            with handing_over():
+                seen_s.append(sys.getswitchinterval())
+            seen_s.append(sys.getswitchinterval())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_after_another()
+    assert seen_s == pytest.approx([SLICE_S, SLICE_S])
+    assert sys.getswitchinterval() == usual_s
 
 
 @pytest.mark.slow
