@@ -73,7 +73,7 @@ _PROBLEMS: Final = {
     415: "The body is of no known media type or Content-Encoding.",
     422: "Well-formed, but not valid: `errors` names what to fix. Nothing was recorded.",
     429: "More requests than STATSAPI_RATE_LIMIT allows.",
-    500: "A fault of the service, which has been logged.",
+    500: "A fault of the service, which has been logged. Of a recording `outcome` is `unknown`.",
     503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded. Of "
     "/check also: a condition does not hold (`check-failed`).",
     507: "A limit on the stored events or series was reached; nothing was recorded, stored events can be read.",
@@ -572,7 +572,7 @@ def _operations(converter: Any) -> dict[str, _Operation]:
         "ops.readyz": _Operation(_answers("Ready", "It can record and answer.")),
         "ops.metrics": _Operation(_answers(None, "Of all workers.", more=exposition)),
         "pushgateway.push": _Operation(
-            _answers(None, "They are in the journal.", *recorded, more=_text("text/plain", "")),
+            _answers(None, "They are in the journal.", 404, *recorded, more=_text("text/plain", "")),
             parameters=(group, *recording),
             body={
                 "description": f"At most {PUSH_MAX_BYTES} bytes of Prometheus' text format: gauges, untyped samples.",
@@ -586,7 +586,7 @@ def _operations(converter: Any) -> dict[str, _Operation]:
                     "headers": _REQUEST_ID,
                     "content": _text("text/plain", ""),
                 },
-                **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS,)},
+                **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS, 404)},
             },
             parameters=(group,),
         ),

@@ -165,4 +165,9 @@ def _http(error: HTTPException) -> Response:
     elif status == 413 and error.description == RequestEntityTooLarge.description:  # Werkzeug's; ours tell more
         limit = current_app.config["MAX_CONTENT_LENGTH"]
         detail = f"The body may have at most {limit} bytes (STATSAPI_MAX_BODY_BYTES)."
-    return problem(status, code_of(title), title, detail, headers=headers)
+    members = {}
+    if status == 500 and request.method in ("POST", "DELETE"):
+        # The fault may have come after the append: a MemoryError, say.
+        members["outcome"] = "unknown"
+        detail += " Whether this request was recorded is unknown: send it again with the same Idempotency-Key."
+    return problem(status, code_of(title), title, detail, headers=headers, **members)

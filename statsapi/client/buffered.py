@@ -235,7 +235,8 @@ class Buffered(Recorder):
     def record(
         self, value: Number, timestamp: Timestamp | None = None, series: str | None = None, tags: Tags | None = None
     ) -> bool:
-        """Take one event; the time is now unless given. False where it was dropped. 3 µs, and with a spool an fsync.
+        """Take one event; the time is now unless given. False where it was dropped. With a spool it waits for
+        an fsync.
 
         TypeError, ValueError: it is no event. BufferFull, Closed, SpoolError: it was not taken.
         """

@@ -28,7 +28,7 @@ _BOOLEANS: Final = ("bool", "bool_")  # numpy's among them, whose float() is no 
 def encode_event(
     value: Number, timestamp: Timestamp | None, series: str | None, tags: Tags | None, now_us: int | None
 ) -> str:
-    """One line of NDJSON, without its end: 1.0 µs with a time of now, 2 µs with a datetime."""
+    """One line of NDJSON, without its end."""
     line = f'{{"timestamp":{_time_of(timestamp, now_us)},"value":{_number_of(value)}'
     if series is not None:
         line += _series_of(series)

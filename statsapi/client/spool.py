@@ -77,7 +77,7 @@ def encode_head(version: int = VERSION) -> bytes:
 def read(content: bytes, key: str) -> Contents:
     """What is sound in a file of this key: never an event that was not written, nor one twice.
 
-    NewerVersionError for another version's file. 1.5 µs a line.
+    NewerVersionError for another version's file.
     """
     events: list[bytes] = []
     tried_us: int | None = None

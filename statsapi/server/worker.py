@@ -230,7 +230,9 @@ def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
     """In place of `gunicorn.util.write_error`, which writes HTML; Gunicorn has no hook for that."""
     if status != HTTPStatus.BAD_REQUEST and reason == HTTPStatus.BAD_REQUEST.phrase:
         reason = HTTPStatus(status).phrase  # Gunicorn says "Bad Request" of 500 and 501 too
-    body = problems.encode(status, problems.code_of(reason), reason, message or "This is a fault of the service.")
+    members = {"outcome": "unknown"} if status == HTTPStatus.INTERNAL_SERVER_ERROR else {}  # the method is not known
+    detail = message or "This is a fault of the service."
+    body = problems.encode(status, problems.code_of(reason), reason, detail, **members)
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: {problems.MEDIA_TYPE}\r\n"
         f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n"

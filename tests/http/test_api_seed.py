@@ -322,6 +322,35 @@ def test_unforeseen_faults_are_problems_too(app: Flask, client: FlaskClient) -> 
     problem = assert_problem(response, 500, "internal-server-error")
     assert "secret" not in response.text
     assert "logged" in problem["detail"]
+    assert "outcome" not in problem
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError("secret"), MemoryError()])
+def test_a_fault_while_recording_leaves_the_outcome_unknown(
+    app: Flask, client: FlaskClient, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record may be in the journal already, so a 500 says so; the retry under the same key counts once."""
+    service = app.extensions["statsapi"]
+    journal = service.view().journal
+    append = journal.append
+
+    def broken(*given: Any, **named: Any) -> None:
+        append(*given, **named)
+        raise fault
+
+    body = {"timestamp": NOW, "value": 1}
+    calls = [
+        lambda: client.post("/event", json=body, headers={"Idempotency-Key": "a"}),
+        lambda: client.post("/events", json=[body], headers={"Idempotency-Key": "b"}),
+    ]
+    for call in calls:
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "append", broken)
+            problem = assert_problem(call(), 500, "internal-server-error")
+            assert problem["outcome"] == "unknown"
+            assert "Idempotency-Key" in problem["detail"]
+        assert call().status_code == 200
+    assert client.get("/statistics").json["count"] == len(calls)
 
 
 def test_max_future_skew(clock: FakeClock) -> None:
