@@ -47,18 +47,19 @@ class CutColumn(NamedTuple):
     sampled_from: int
 
     def kept(self) -> NDArray[np.bool_]:
-        return _ranked_in(self.rank, self.first, self.last)
+        return ranked_in(self.rank, self.first, self.last)
 
     def kept_sample(self) -> Values:
         rank = self.rank[self.sampled_from :: _SAMPLE_STEP]
-        return np.compress(_ranked_in(rank, self.first, self.last), self.sample)
+        return np.compress(ranked_in(rank, self.first, self.last), self.sample)
 
     def kept_values(self) -> Values:
         """Sorted, copied."""
         return np.compress(self.kept(), self.values)
 
 
-def _ranked_in(rank: NDArray[np.uint16], first: int, last: int) -> NDArray[np.bool_]:
+def ranked_in(rank: NDArray[np.uint16], first: int, last: int) -> NDArray[np.bool_]:
+    """Which ranks lie in [first, last); first < last."""
     # One comparison for two bounds: what lies before `first` wraps round to the far end of uint16.
     inside: NDArray[np.bool_] = rank - np.uint16(first) < last - first if first else rank < last
     return inside

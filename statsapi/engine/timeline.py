@@ -254,7 +254,7 @@ class Timeline:
         if not cut and first == last:
             return tail.summarise(*in_tail)
         key = self._memo_key(first, last, cut, start_us, end_us)
-        known = self._recall(key)
+        known = self.recall(key)
         if known is not None:
             summary: Summary = known
             return summary
@@ -263,7 +263,7 @@ class Timeline:
             *(self._chunks.chunks[i].summarise(start_us, end_us) for i in cut),
             tail.summarise(*in_tail),
         )
-        self._remember(key, summary)
+        self.remember(key, summary)
         return summary
 
     def count(self, start_us: int | None, end_us: int | None) -> int:
@@ -295,7 +295,7 @@ class Timeline:
             return []
         asked = tuple(p.as_integer_ratio() for p in ps)  # a Fraction takes 2 µs to hash
         key = ("percentiles", asked, self._memo_key(first, last, cut, start_us, end_us))
-        known = self._recall(key)
+        known = self.recall(key)
         if known is not None:
             return list(known)
         columns, chosen = self._sorted_columns(first, last, cut, start_us, end_us)
@@ -304,7 +304,7 @@ class Timeline:
         chosen.append(np.sort(self._unsorted_values(first, last, cut, start_us, end_us)))
         columns += [(values, sample_of(values, i)) for i, values in enumerate(chosen, len(columns))]
         answer = percentiles.of_columns([column for column in columns if len(column[0])], ps)
-        self._remember(key, tuple(answer))
+        self.remember(key, tuple(answer))
         return answer
 
     def few_values(self, start_us: int, end_us: int | None) -> Values | None:
@@ -334,21 +334,27 @@ class Timeline:
             return ValueColumns([], [], tail.between(*in_tail))
         first, last, cut = self._chunks.locate(start_us, end_us, self._tail_from_us)
         columns = [(chunk.values, chunk.sample) for chunk in chunks[first:last]]
-        cuts = [column for i in cut if (column := chunks[i].cut_column(start_us, end_us))]
+        cuts = []
+        for i in cut:
+            column = self._chunks.cut_column(i, start_us, end_us)
+            if isinstance(column, CutColumn):
+                cuts.append(column)
+            elif column is not None:
+                columns.append(column)
         # What the values that no sorted column holds hang on, until something changes.
         key: tuple[Any, ...] = "loose", *in_tail
         if any(chunk.late is not None for chunk in chunks[first:last]):
             key += first, last
         if any(chunks[i].late is not None for i in cut):
             key += start_us, end_us
-        loose_column: SortedColumn | None = self._recall(key)
+        loose_column: SortedColumn | None = self.recall(key)
         if loose_column is None:
             loose = self._unsorted_values(first, last, cut, start_us, end_us)
             if len(loose) <= _SORTED_FROM:
                 return ValueColumns(columns, cuts, loose)
             loose.sort()
             loose_column = loose, sample_of(loose, next(_STAGGERS))
-            self._remember(key, loose_column)
+            self.remember(key, loose_column)
         columns.append(loose_column)
         return ValueColumns(columns, cuts, NO_VALUES)
 
@@ -607,10 +613,12 @@ class Timeline:
             place += chunk.positions(start_us, end_us)
         return place
 
-    def _recall(self, key: tuple[Any, ...]) -> Any:
+    def recall(self, key: tuple[Any, ...]) -> Any:
+        """What was remembered for that key since the last change; None for nothing."""
         return self._memo.get(key) if self._memo else None
 
-    def _remember(self, key: tuple[Any, ...], answer: Any) -> None:
+    def remember(self, key: tuple[Any, ...], answer: Any) -> None:
+        """Keep an answer until the next change, or until there are too many."""
         if self._n <= UNSUMMED_EVENTS:
             return
         if self._memo is None or len(self._memo) >= _MEMO_ENTRIES:

@@ -91,6 +91,13 @@ class Spans(NamedTuple):
         raw_from_us = bounds.raw_from_us
         if span.start_us >= raw_from_us and not self.ends and (few := timeline.few_values(*span)) is not None:
             return SpanPart(_NO_DRAFT, NO_COLUMNS, few) if len(few) else NOTHING
+        # A span that is asked for again while the series stays as it is costs 2 µs. One is remembered, since of a
+        # window that slides each is another one.
+        key = "part", bool(self.percentiles), self.ends
+        if span.start_us >= raw_from_us:
+            known: tuple[Span, SpanPart] | None = timeline.recall(key)
+            if known is not None and known[0] == span:
+                return known[1]
         summary = timeline.summarise(*span)
         if span.start_us < raw_from_us:
             rolled = rollups.summarise(*span)
@@ -106,9 +113,11 @@ class Spans(NamedTuple):
             return NOTHING
         draft = Draft(Statistics(summary, []), sketches=sketches)
         columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
-        if not self.ends:
-            return SpanPart(draft, columns)
-        return SpanPart(draft, columns, NO_VALUES, timeline.first(*span), timeline.last(*span))
+        ends = (timeline.first(*span), timeline.last(*span)) if self.ends else (None, None)
+        part = SpanPart(draft, columns, NO_VALUES, *ends)
+        if span.start_us >= raw_from_us and not columns.cut:  # what is cut is copied when it is asked for again
+            timeline.remember(key, (span, part))
+        return part
 
     def unite(self, parts: Sequence[tuple[SpanPart, ...]], *, with_percentiles: bool = True) -> list[Statistics]:
         percentiles = self.percentiles if with_percentiles else ()

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statsapi.engine import chunks as chunks_module
 from statsapi.engine import holdings as holdings_module
 from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine import store as store_module
@@ -26,7 +27,7 @@ from statsapi.engine.rollup import Rollups
 from statsapi.engine.store import Store
 from statsapi.engine.sweep import PAUSE_S, SLICE_S, handing_over
 from statsapi.engine.timeline import Timeline
-from statsapi.engine.union import Bounds, Spans
+from statsapi.engine.union import Bounds, Question, Spans
 from statsapi.engine.union_steps import Steps
 from statsapi.errors import ViewBroken
 from statsapi.journal import Events
@@ -61,6 +62,10 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(percentiles_module, "_SAMPLE_STEP", 2)
     monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
     monkeypatch.setattr(timeline_module, "_SORTED_FROM", 2)
+    monkeypatch.setattr(timeline_module, "UNSUMMED_EVENTS", 2)
+    monkeypatch.setattr(chunks_module, "UNSUMMED_EVENTS", 2)
+    monkeypatch.setattr(chunks_module, "_NEAR_CUT", 2)
+    monkeypatch.setattr(chunks_module, "_NEAR_ENDS", 1)
 
 
 def apply(store: Store, series: str, events: list[tuple[int, float]], appended_us: int) -> None:
@@ -102,12 +107,15 @@ changes = st.one_of(
 class Run:
     """The same changes to a store, to one in which all series are one, and to a list."""
 
-    def __init__(self, steps: list[Insert | Delete | Pass]) -> None:
+    def __init__(self, steps: list[Insert | Delete | Pass], ask_between: Question[Any, Any] | None = None) -> None:
+        """ask_between: what is asked after each change, so that much is remembered when the next one comes."""
         retention = Retention(RAW_US, DAY_US)
         self.store, self.one = Store(retention), Store(retention)
         self.now_us = START_US
         self.events: list[tuple[str, int, float]] = []
         for step in steps:
+            if ask_between is not None:
+                ask(self.store, chosen(Selection()), ask_between, self.now_us)
             match step:
                 case Insert(name, events):
                     placed = [(self.now_us + at * 1_000_000, value) for at, value in events]
@@ -137,18 +145,19 @@ spans = st.tuples(st.integers(-25, 1), st.none() | st.integers(-25, 2))
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=4 * settings.default.max_examples)
-@given(st.lists(changes, max_size=14), st.lists(spans, min_size=1, max_size=2), st.frozensets(series))
+@given(st.lists(changes, max_size=14), st.lists(spans, min_size=1, max_size=2), st.frozensets(series), st.booleans())
 def test_a_union_is_one_series_with_all_the_events(
-    steps: list[Insert | Delete | Pass], edges: list[tuple[int, int | None]], names: frozenset[str]
+    steps: list[Insert | Delete | Pass], edges: list[tuple[int, int | None]], names: frozenset[str], ask_between: bool
 ) -> None:
     """Late events, roll-ups, deletions: summaries as statistics and fractions have them, percentiles as one series."""
-    run = Run(steps)
-    minute = run.now_us // MINUTE_US
+    # Fixed spans, while time passes.
+    minute = (START_US + sum(step.seconds for step in steps if isinstance(step, Pass)) * 1_000_000) // MINUTE_US
     asked = tuple(
         Span((minute + first) * MINUTE_US, None if last is None else (minute + last) * MINUTE_US)
         for first, last in edges
     )
     question = Spans(asked, PS, ends=True)
+    run = Run(steps, question if ask_between else None)
     answer = ask(run.store, chosen(Selection(names)), question, run.now_us)
     assert answer.matched == len({name for name, _, _ in run.events if name in names or not names})
     for span, got in zip(asked, answer.total, strict=True):
@@ -317,7 +326,8 @@ def test_spans_that_cut_every_chunk_select_among_what_they_keep(kind: str, monke
         held.append(some)
     ts_us, values = np.concatenate(stamps), np.concatenate(held)
     ps: tuple[Percent, ...] = (0, 1, 50, 95, Fraction("99.9"), 100)
-    for start, end in ((100, None), (101, None), (100, 250), (150, 151), (0, 200), (0, None), (-5, 400)):
+    twice = (100, None), (100, None), (101, None), (100, None), (100, 250), (100, 250), (100, 250)
+    for start, end in (*twice, (150, 151), (0, 200), (0, None), (0, None), (-5, 400)):
         span = Span(START_US + start * 1_000_000, None if end is None else START_US + end * 1_000_000)
         inside = values[(ts_us >= start * 1_000_000) & (ts_us < (end or 10**6) * 1_000_000)].tolist()
         (got,) = ask(store, chosen(Selection()), Spans((span,), ps), START_US).total

@@ -20,7 +20,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from statsapi.engine import chunks as chunks_module
 from statsapi.engine import percentiles as percentiles_module
+from statsapi.engine import timeline as timeline_module
 from statsapi.engine.chunks import Columns
 from statsapi.engine.sketch import Sketch, count_values, merge
 from statsapi.engine.summary import IDENTITY, Summary
@@ -60,10 +62,17 @@ class TimelineMachine(RuleBasedStateMachine):
         super().__init__()
         self.naive = oracles.NaiveTimeline()
         self.snapshots: list[tuple[Iterator[Columns], list[oracles.Event]]] = []
+        self.patch = pytest.MonkeyPatch()
 
-    @initialize(chunk_events=st.sampled_from([2, 3, 4, 8]))
-    def start(self, chunk_events: int) -> None:
+    def teardown(self) -> None:
+        self.patch.undo()
+
+    @initialize(chunk_events=st.sampled_from([2, 3, 4, 8]), near=st.sampled_from([1, 2, 64]))
+    def start(self, chunk_events: int, near: int) -> None:
         self.timeline = Timeline(chunk_events)
+        self.patch.setattr(chunks_module, "_NEAR_CUT", near)
+        self.patch.setattr(chunks_module, "_NEAR_ENDS", near)
+        self.patch.setattr(timeline_module, "_SORTED_FROM", near)
 
     @rule(events=batches)
     def insert(self, events: list[oracles.Event]) -> None:
@@ -132,6 +141,16 @@ class TimelineMachine(RuleBasedStateMachine):
     @rule(start=bounds, end=bounds, ps=st.lists(percents, max_size=4))
     def percentiles(self, start: int | None, end: int | None, ps: list[Percent]) -> None:
         assert self.timeline.percentiles(start, end, ps) == self.naive.percentiles(start, end, ps)
+
+    @rule(start=bounds, end=bounds, again=st.integers(0, 2))
+    def value_columns(self, start: int | None, end: int | None, again: int) -> None:
+        for _ in range(1 + again):
+            of_span = self.timeline.value_columns(start, end)
+            found = of_span.unsorted.tolist()
+            for some in [values for values, _ in of_span.sorted] + [cut.kept_values() for cut in of_span.cut]:
+                assert some.tolist() == sorted(some.tolist())
+                found += some.tolist()
+            assert sorted(found) == sorted(self.naive.values(start, end))
 
     @rule(start=st.one_of(st.integers(-20, 60), stamps), step=st.integers(1, 30), n=st.integers(0, 12))
     def steps(self, start: int, step: int, n: int) -> None:
