@@ -256,8 +256,10 @@ class Chunk(_SumsBefore):
 
     __slots__ = (
         "_buckets",
+        "_extremes_at",
         "_near_cut",
         "_near_from",
+        "_positions",
         "cumulative",
         "late",
         "merge_at",
@@ -283,6 +285,9 @@ class Chunk(_SumsBefore):
         """`stagger` is any number; neighbours get different ones. `room` is the timeline's chunk size."""
         super().__init__()
         self._buckets = buckets
+        # The latest answer of `positions`, which each question asks for several times, and of `_extremes`.
+        self._positions: tuple[int, int, int, int] | None = None
+        self._extremes_at = 0, len(values), 0, len(values) - 1
         self._near_from = 0
         self._near_cut = NO_VALUES
         self.cumulative = cumulative  # of the sorted columns in order of time, where they cost nothing to make
@@ -322,8 +327,12 @@ class Chunk(_SumsBefore):
 
     def positions(self, start_us: int, end_us: int) -> tuple[int, int]:
         """Where [start_us, end_us) begins and ends among the sorted events."""
+        known = self._positions
+        if known is not None and known[0] == start_us and known[1] == end_us:
+            return known[2], known[3]
         first = int(self.ts_us.searchsorted(start_us)) if start_us > MIN_TS_US else 0
         last = int(self.ts_us.searchsorted(end_us)) if end_us <= MAX_TS_US else len(self.ts_us)
+        self._positions = start_us, end_us, first, last
         return first, last
 
     def count(self, start_us: int, end_us: int) -> int:
@@ -334,8 +343,7 @@ class Chunk(_SumsBefore):
         first, last = self.positions(start_us, end_us)
         summary = IDENTITY
         if first < last:
-            low = self._least(first, last, self.values, self.rank)
-            high = self._least(first, last, self.values[::-1], self.rank[::-1])
+            low, high = self._extremes(first, last)
             summary = Summary(last - first, low + 0.0, high + 0.0, *self.sums_between(first, last))
         if self.late is None:
             return summary
@@ -367,15 +375,18 @@ class Chunk(_SumsBefore):
             return None
         return CutColumn(self.values, self.rank, first, last, self.sample, self.sampled_from)
 
-    def _least(self, first: int, last: int, values: Values, rank: NDArray[np.uint16]) -> float:
-        """The first of `values` that stands at positions first to last in time; first < last."""
-        # It is nearly always among the first few, and looking through all ranks takes 5 µs.
-        for some in (rank[:_NEAR_ENDS], rank):
-            inside = ranked_in(some, first, last)
-            at = int(inside.argmax())
-            if inside[at]:
-                break
-        return values.item(at)
+    def _extremes(self, first: int, last: int) -> tuple[float, float]:
+        """The least and the greatest of the values at positions first to last in time; first < last."""
+        rank = self.rank
+        known_first, known_last, least, greatest = self._extremes_at
+        # The extreme of a range is that of each smaller one which it lies in.
+        smaller = known_first <= first and last <= known_last
+        if not smaller or not first <= rank.item(least) < last:
+            least = _first_ranked(rank, first, last)
+        if not smaller or not first <= rank.item(greatest) < last:
+            greatest = len(rank) - 1 - _first_ranked(rank[::-1], first, last)
+        self._extremes_at = first, last, least, greatest
+        return self.values.item(least), self.values.item(greatest)
 
     @property
     def time_ordered(self) -> int:
@@ -479,6 +490,17 @@ class Chunk(_SumsBefore):
             kept.late = late
             kept.merge_at = self.merge_at  # another one may be passed already
         return kept
+
+
+def _first_ranked(rank: NDArray[np.uint16], first: int, last: int) -> int:
+    """The place of the first rank in [first, last); there is one."""
+    # It is nearly always among the first few, and looking through all ranks takes 5 µs.
+    for some in (rank[:_NEAR_ENDS], rank):
+        inside = ranked_in(some, first, last)
+        at = int(inside.argmax())
+        if inside[at]:
+            break
+    return at
 
 
 _FIRST_NUMBERS = count()
