@@ -172,7 +172,7 @@ class Buffer(_SumsBefore):
     def positions(self, start_us: int, end_us: int) -> tuple[int, int]:
         """Where [start_us, end_us) begins and ends. Needs in_order."""
         ts_us = self.ts_us[: self.n]
-        first = 0 if not self.n or start_us <= ts_us[0] else int(ts_us.searchsorted(start_us))
+        first = 0 if not self.n or start_us <= ts_us.item(0) else int(ts_us.searchsorted(start_us))
         last = self.n if end_us > self.last_ts_us else int(ts_us.searchsorted(end_us))
         return first, last
 

@@ -253,7 +253,7 @@ class Timeline:
         in_tail = tail.positions(start_us, end_us)
         if not cut and first == last:
             return tail.summarise(*in_tail)
-        key = self._memo_key(first, last, cut, start_us, end_us)
+        key = self._memo_key(first, last, cut, in_tail, start_us, end_us)
         known = self.recall(key)
         if known is not None:
             summary: Summary = known
@@ -294,7 +294,8 @@ class Timeline:
         if start_us >= end_us or not ps:
             return []
         asked = tuple(p.as_integer_ratio() for p in ps)  # a Fraction takes 2 µs to hash
-        key = ("percentiles", asked, self._memo_key(first, last, cut, start_us, end_us))
+        in_tail = self._ordered_tail().positions(start_us, end_us)
+        key = ("percentiles", asked, self._memo_key(first, last, cut, in_tail, start_us, end_us))
         known = self.recall(key)
         if known is not None:
             return list(known)
@@ -601,11 +602,13 @@ class Timeline:
             if with_tail:
                 yield FrozenChunk(*self._ordered_tail().columns(), None)
 
-    def _memo_key(self, first: int, last: int, cut: list[int], start_us: int, end_us: int) -> tuple[int, ...]:
+    def _memo_key(
+        self, first: int, last: int, cut: list[int], in_tail: tuple[int, int], start_us: int, end_us: int
+    ) -> tuple[int, ...]:
         """What the answer to a range hangs on, until something changes: a window that slid past no event has the
         same.
         """
-        place: tuple[int, ...] = (first, last, *self._ordered_tail().positions(start_us, end_us))
+        place: tuple[int, ...] = (first, last, *in_tail)
         for i in cut:
             chunk = self._chunks.chunks[i]
             if chunk.late:
