@@ -80,7 +80,7 @@ class _Lock:
         """As long as the number of threads that wait. A list, as each change of it is one step."""
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):  # by name it takes 50 ns more
             self.waiting.append(None)
             try:
                 self._lock.acquire()
