@@ -22,8 +22,9 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 serve: $(VENV)/.runtime  ## run the service on port 8000 (Ctrl-C stops it)
 	$(BIN)/gunicorn wsgi:app
 
-test: $(VENV)/.dev  ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+# By file, so that tests share what their module started.
+test: $(VENV)/.dev  ## run the whole test suite, on up to four cores
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile $(ARGS)
 
 test-quick: $(VENV)/.dev  ## the tests that start no server, without the slow ones: half a minute
 	$(BIN)/python -m pytest --hypothesis-profile=quick -m "not processes and not slow" $(ARGS)

@@ -34,7 +34,7 @@ ROWS = TABLE.partition("\n")[2]
 def zipped(text: str) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("a.csv", text)
+        archive.writestr(zipfile.ZipInfo("a.csv"), text)
     return packed.getvalue()
 
 
@@ -122,11 +122,11 @@ BATCHES: list[tuple[str | bytes, str | None, list[str]]] = [
     (LINES.replace("\n", ""), NDJSON, ["--data-binary @FILE"]),
     (LINES.replace("\n", ""), JSON, ["--data-binary @FILE"]),
     # packed, or no text at all
-    (gzip.compress(TABLE.encode()), CSV, ["gzip", "Content-Encoding: gzip"]),
-    (gzip.compress(ARRAY.encode()), JSON, ["gzip", "Content-Encoding: gzip"]),
-    (gzip.compress(LINES.encode()), NDJSON, ["gzip", "Content-Encoding: gzip"]),
-    (gzip.compress(TABLE.encode()), FORM, ["gzip", "Content-Encoding: gzip"]),
-    (gzip.compress(TABLE.encode()), None, ["gzip", "Content-Encoding: gzip"]),
+    (gzip.compress(TABLE.encode(), mtime=0), CSV, ["gzip", "Content-Encoding: gzip"]),
+    (gzip.compress(ARRAY.encode(), mtime=0), JSON, ["gzip", "Content-Encoding: gzip"]),
+    (gzip.compress(LINES.encode(), mtime=0), NDJSON, ["gzip", "Content-Encoding: gzip"]),
+    (gzip.compress(TABLE.encode(), mtime=0), FORM, ["gzip", "Content-Encoding: gzip"]),
+    (gzip.compress(TABLE.encode(), mtime=0), None, ["gzip", "Content-Encoding: gzip"]),
     (b"\x28\xb5\x2f\xfd\x04\x00", CSV, ["zstd"]),
     (zipped(TABLE), CSV, ["zip", ".xlsx", "CSV"]),
     (bz2.compress(TABLE.encode()), CSV, ["bzip2"]),
@@ -242,7 +242,7 @@ def test_a_refused_batch_is_told_the_cure(
         (TABLE, CSV, ["CSV", "POST /events"]),
         ('{"events": []}', JSON, ["POST /events"]),
         ('{"timestamp": [1], "value": [1]}', JSON, ["POST /events"]),
-        (gzip.compress(EVENT.encode()), JSON, ["gzip", "Content-Encoding: gzip"]),
+        (gzip.compress(EVENT.encode(), mtime=0), JSON, ["gzip", "Content-Encoding: gzip"]),
         (EVENT.encode("utf-16"), JSON, ["UTF-16", "iconv"]),
         (EVENT.encode("utf-16-le"), JSON, ["UTF-16LE"]),
         ('{"timestamp": 1, "value": 1, "series": "é"}'.encode("latin-1"), JSON, ["Latin-1", "byte 40"]),
