@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import ValidationError, fields, validate
 
+from statsapi.journal.redis_url import is_host
 from statsapi.model import DAY_US
 from statsapi.naming.names import canonical_name
 from statsapi.naming.patterns import Glob, is_pattern
@@ -109,7 +110,8 @@ def valid_rate_limit_storage(value: str) -> None:
         _ = urlsplit(value).port
     except ValueError as error:
         raise ValidationError(f"is not an address: {error}") from None
-    if scheme in ("redis", "rediss") and not _RATE_LIMIT_REDIS.fullmatch(place):
+    match = _RATE_LIMIT_REDIS.fullmatch(place)
+    if scheme in ("redis", "rediss") and (match is None or not is_host(match[1])):
         raise ValidationError("is not an address: write redis://host:port/db, where db is the database's number")
     if scheme == "redis+unix" and not re.fullmatch(r"([^/\s]*@)?/[^/].*", place):
         raise ValidationError("does not name a socket: write redis+unix:///path/to/socket")

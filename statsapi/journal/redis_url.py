@@ -51,7 +51,7 @@ class Address(NamedTuple):
         found = []
         for text in hosts.split(","):
             match = _HOST.fullmatch(text)
-            if match is None or int(match[2] or 1) > 65_535:
+            if match is None or int(match[2] or 1) > 65_535 or not is_host(match[1]):
                 raise _wrong("its host is not one: write host, host:port or [address]:port")
             found.append((match[1].strip("[]"), int(match[2] or (26379 if kind == "sentinel" else 6379))))
         if not kind and len(found) > 1:
@@ -82,6 +82,15 @@ class Address(NamedTuple):
             unquote(password) if at and colon else None,
             options,
         )
+
+
+def is_host(host: str) -> bool:
+    """Whether a connection could look for it: Python's own encoding of names fails of a label of 64 characters."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _wrong(why: str) -> ConfigError:

@@ -81,6 +81,9 @@ def test_urls_are_read() -> None:
         ("redis://host?stream={a}", "stream="),
         ("redis://:secret@host?retries=3", "'retries' is no option"),
         ("redis://host?ssl_ca_certs=/ca.pem", "'ssl_ca_certs' is no option"),
+        ("redis://" + "h" * 64 + ":1/0", "its host is not one"),
+        ("redis+cluster://a," + "h" * 300 + ".x", "its host is not one"),
+        ("redis://a..b/0", "its host is not one"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None:
