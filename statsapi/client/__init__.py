@@ -1,4 +1,5 @@
-"""The Python client: records events and asks questions, on urllib3 alone. It never loses an event nor counts one twice.
+"""The Python client: records events and asks questions, on urllib3 alone. Made so that no event is lost or
+counted twice; that is tested against faults of the transport, and not yet against killed processes.
 
     from statsapi.client import Client
 
