@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import linecache
 import logging
 import random
 import sys
@@ -55,7 +56,10 @@ class Fault:
         return self._line
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "line":
+        # Out of a `with` block Python tells its first line again, before __exit__ is called: no code of ours runs
+        # there, and a fault there would leave any lock locked.
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and not line.lstrip().startswith("with "):
             self.lines += 1
             if self.lines == self.at:
                 raise self.error(f"at line {frame.f_lineno} of {Path(frame.f_code.co_filename).name}")
