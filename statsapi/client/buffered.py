@@ -107,6 +107,16 @@ class _MemoryBatch:
         return [line.encode() for line in self.content]
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """What came of sending a batch once, up to now. was_tried: of an earlier attempt the outcome is unknown."""
+
+    was_tried: bool
+    sent: int = 0  # acknowledged events
+    rejected: int = 0
+    refused: list[dict[str, Any]] = field(default_factory=list)
+
+
 class _Memory:
     """What a Spool does, without a disk."""
 
@@ -485,60 +495,73 @@ class Buffered(Recorder):
                 "service remembers keys (key_lifetime_s): to send them again might count them twice",
             )
             return
+        attempt = _Attempt(was_tried_us is not None)
         try:
             box.begin(batch, now_us)
-            refused: list[dict[str, Any]] = []
-            told = self._send(batch, batch.lines(), "", was_tried_us is not None, refused) if batch.events else [0, 0]
+            if batch.events:
+                self._send(batch, batch.lines(), "", attempt)
         except Conflict as error:
             if batch.damage:  # it had been recorded, whole, before it was damaged
                 self._finish(batch, batch.events, 0)
                 return
             self._give_up(batch, "unsure", f"{batch.events} events: {error}", error)
         except Refused as error:
-            if was_tried_us is None:
-                with self._changed:
-                    box.clear(batch)
-            if error.status == 422 and error.problem:
+            self._forget_attempt(batch, attempt)
+            if error.status == 413 and attempt.was_tried:
+                self._give_up(
+                    batch,
+                    "unsure",
+                    f"{batch.events} events were sent without an answer, all or in part, and are too large for the "
+                    f"service now: in smaller pieces they might count twice ({error})",
+                    error,
+                )
+            elif error.status == 422 and error.problem:
                 self._give_up(batch, "refused", f"{batch.events} events were refused: {error}", error)
             else:  # a wrong key, path or proxy says nothing about the events
                 self._wait(str(error), None, tell_after_s=0.0)
         except Unavailable as error:
-            if error.outcome == "not recorded" and was_tried_us is None:
-                with self._changed:
-                    box.clear(batch)
+            if error.outcome == "not recorded":
+                self._forget_attempt(batch, attempt)
             self._wait(str(error), error.retry_after_s, tell_after_s=_TOLD_AFTER_S)
         except Exception as error:  # noqa: BLE001 - the thread must go on: an unreadable disk, a fault of ours
             self._wait(f"{type(error).__name__}: {error}", None, tell_after_s=0.0)
         else:
-            sent, rejected = told
-            if rejected:
+            refused = attempt.refused
+            if attempt.rejected:
                 with self._changed:
                     box.keep_refused(batch, refused)
                 first = f", the first: {refused[0]['field']}: {refused[0]['reason']}" if refused else ""
-                self._tell("refused", rejected, f"{rejected} of {batch.events} events were refused{first}", refused)
-            self._finish(batch, sent, rejected)
+                told = f"{attempt.rejected} of {batch.events} events were refused{first}"
+                self._tell("refused", attempt.rejected, told, refused)
+            self._finish(batch, attempt.sent, attempt.rejected)
 
-    def _send(
-        self, batch: Any, lines: list[bytes], piece: str, was_tried: bool, refused: list[dict[str, Any]]
-    ) -> list[int]:
-        """[acknowledged, refused] events. A piece that is too large goes in halves, each under a key of its own."""
+    def _forget_attempt(self, batch: Any, attempt: _Attempt) -> None:
+        """Nothing of the batch was recorded by this attempt: unless that is not so, or an earlier one is in doubt."""
+        if not attempt.was_tried and not attempt.sent:
+            with self._changed:
+                self._box.clear(batch)
+
+    def _send(self, batch: Any, lines: list[bytes], piece: str, attempt: _Attempt) -> None:
+        """A piece that is too large goes in halves, each under a key of its own."""
         if piece not in batch.split:
             try:
-                return self._post(f"{batch.key}.{piece}" if piece else batch.key, lines, refused)
+                self._post(f"{batch.key}.{piece}" if piece else batch.key, lines, attempt)
             except Refused as error:
                 # If an attempt before this may have been taken whole, its halves would count twice.
-                if error.status != 413 or was_tried:
+                if error.status != 413 or attempt.was_tried:
                     raise
                 if len(lines) < 2:
-                    refused.append({"event": lines[0].decode(), "field": "", "reason": str(error)})
-                    return [0, 1]
-            self._box.split(batch, piece)
+                    attempt.refused.append({"event": lines[0].decode(), "field": "", "reason": str(error)})
+                    attempt.rejected += 1
+                    return
+                self._box.split(batch, piece)
+            else:
+                return
         middle = len(lines) // 2
-        halves = (lines[:middle], piece + "0"), (lines[middle:], piece + "1")
-        told = [self._send(batch, half, name, was_tried, refused) for half, name in halves]
-        return [sum(column) for column in zip(*told, strict=True)]
+        self._send(batch, lines[:middle], piece + "0", attempt)
+        self._send(batch, lines[middle:], piece + "1", attempt)
 
-    def _post(self, key: str, lines: list[bytes], refused: list[dict[str, Any]]) -> list[int]:
+    def _post(self, key: str, lines: list[bytes], attempt: _Attempt) -> None:
         body = b"\n".join(lines) + b"\n"
         headers = {"Content-Type": NDJSON, "Idempotency-Key": key}
         if len(body) >= _GZIP_FROM_BYTES:
@@ -548,8 +571,9 @@ class Buffered(Recorder):
         answer = recorded(self._transport.url, self._transport.send("POST", "/events", "partial=true", body, headers))
         for error in answer.get("errors", ()):
             at = error.get("index", error.get("line", 1) - 1)
-            refused.append({"event": lines[at].decode(), "field": error["field"], "reason": error["reason"]})
-        return [len(lines) - answer["rejected"], answer["rejected"]]
+            attempt.refused.append({"event": lines[at].decode(), "field": error["field"], "reason": error["reason"]})
+        attempt.sent += len(lines) - answer["rejected"]
+        attempt.rejected += answer["rejected"]
 
     def _finish(self, batch: Any, sent: int, refused: int) -> None:
         with self._changed:
