@@ -67,12 +67,16 @@ def salvage(path: str, target: str) -> Saved:
     if os.path.lexists(target):
         raise JournalRefused(f"{target} is there already: name another file")
     try:
-        with _open(path) as source, contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
-            tables.make(copy)
-            copy.execute("PRAGMA synchronous=NORMAL")
-            with tables.snapshot(source):
-                saved = _Salvage(source, copy).run()
-            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with _open(path) as source:
+            # Not tables.is_new: it refuses a journal with one damaged bit in its header.
+            if not tables.has_any(source):
+                raise JournalRefused(f"{path} holds none of a journal's tables: there is nothing to save")
+            with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
+                tables.make(copy)
+                copy.execute("PRAGMA synchronous=NORMAL")
+                with tables.snapshot(source):
+                    saved = _Salvage(source, copy).run()
+                copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(OSError):
@@ -143,9 +147,8 @@ class _Salvage:
                 yield lambda key=key, piece=piece: tables.write_pieces(self._copy, [(key, piece)])  # type: ignore[misc]
 
     def _answers(self) -> Iterator[Callable[[], None]]:
-        rows = self._source.execute("SELECT name, digest, answer, expires_us, checksum FROM keys")
         with contextlib.suppress(sqlite3.Error):
-            for row in rows:
+            for row in self._source.execute("SELECT name, digest, answer, expires_us, checksum FROM keys"):
                 if tables.is_answer(row):
                     yield lambda row=row: tables.write_answer(self._copy, *row[:4])  # type: ignore[misc]
 

@@ -284,6 +284,11 @@ def is_new(connection: sqlite3.Connection, path: str) -> bool:
     return False
 
 
+def has_any(connection: sqlite3.Connection) -> bool:
+    """Whether there is at least one of a journal's tables, whole or not."""
+    return bool(_definitions(connection))
+
+
 def check_tables(connection: sqlite3.Connection, path: str) -> None:
     """JournalDamaged unless the tables' definitions and places are unchanged. 0.1 ms."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -6,9 +6,11 @@ It overrides private names of Gunicorn. tests/processes/test_serving.py names al
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -178,12 +180,15 @@ os.register_at_fork(after_in_parent=_let_signals_through)
 # How a worker learns that its arbiter was killed. Gunicorn's own workers compare their parent's id once in a turn of
 # their loop, and then go on for graceful_timeout with the port open, as long as a client keeps them busy. Here the
 # arbiter alone holds the write end of a pipe, which the system closes whatever the arbiter died of. PR_SET_PDEATHSIG
-# was refused: only Linux has it, and it would end requests in the middle. A sibling that is just being forked holds
-# the write end for a moment, so the parent's id is compared as well.
+# in its place was refused: only Linux has it, and it would end requests in the middle. It is used for one thing: a
+# worker that is stopped (SIGSTOP) cannot see its arbiter's end, so the system continues it then. A sibling that is just
+# being forked holds the write end for a moment, so the parent's id is compared as well.
 
 ORPHAN_LOOKS_S: Final = 0.3
 ORPHAN_FINISHES_S: Final = 1  # running requests may take this long; Gunicorn wants whole seconds
 ORPHAN_ENDS_S: Final = 1.5  # then the process ends, whatever still runs
+
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 _lifeline: tuple[int, int] | None = None
 
@@ -199,6 +204,8 @@ def watch_arbiter(worker: Any) -> None:
     """In a new worker: end with the arbiter, from now on and in a thread of its own."""
     if _lifeline is not None:
         os.close(_lifeline[1])
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
         threading.Thread(target=_await_end_of, args=(worker, _lifeline[0]), name="arbiter", daemon=True).start()
 
 

@@ -293,6 +293,32 @@ def test_salvage_reads_around_what_sqlite_cannot(sample: Sample, tmp_path: Path)
     assert saved > 40
 
 
+@pytest.mark.parametrize("kind", ["empty", "another program's"])
+def test_salvage_of_no_journal_says_so_and_makes_nothing(kind: str, tmp_path: Path) -> None:
+    """A file that was emptied, or another program's database: one line, and NEW is not there."""
+    path, new = tmp_path / "events.db", tmp_path / "new.db"
+    path.touch()
+    if kind != "empty":
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE notes (text)")
+    done = statsapi(path, "salvage", str(new))
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].endswith("holds none of a journal's tables: there is nothing to save")
+    assert not new.exists()
+
+
+def test_salvage_saves_the_rest_where_a_table_is_gone(sample: Sample, tmp_path: Path) -> None:
+    """Without the table of answers the records are saved all the same."""
+    folder, new = tmp_path / "data", tmp_path / "new.db"
+    shutil.copytree(sample.folder, folder)
+    with closing(sqlite3.connect(folder / "events.db")) as connection, connection:
+        connection.execute("DROP TABLE keys")
+    whole = salvage(f"sqlite:///{sample.folder}/events.db", str(tmp_path / "whole.db"))
+    said = salvage(f"sqlite:///{folder}/events.db", str(new))
+    assert said.split(", ")[:2] == whole.split(", ")[:2]
+    assert said.endswith(" 0 answers kept under an Idempotency-Key")
+
+
 # A lost end
 
 

@@ -326,6 +326,19 @@ def test_workers_that_are_just_being_forked_end_with_the_arbiter(tmp_path: Path,
         assert server.request("GET", "/healthz")[0] == 200
 
 
+def test_a_stopped_worker_ends_with_an_arbiter_that_is_killed(tmp_path: Path) -> None:
+    """A worker that is stopped with SIGSTOP is continued then, and does not keep the port."""
+    bind = f"127.0.0.1:{free_port()}"
+    server = start_gunicorn(tmp_path, bind=bind)
+    try:
+        server.wait_for_journals(2)
+        os.kill(min(server.workers()), signal.SIGSTOP)
+        kill_arbiter(server)
+        assert port_is_free(bind)
+    finally:
+        stop(server)
+
+
 def test_a_request_under_way_is_finished_when_the_arbiter_is_killed(tmp_path: Path) -> None:
     """One that ends soon is answered; one that does not is cut off, and does not keep the port."""
     bind = f"127.0.0.1:{free_port()}"
