@@ -157,8 +157,9 @@ class Buffer(_SumsBefore):
         """Make room for n events in all. Grows by half, from 4, so that ten events take ten places."""
         capacity = max(n, len(self.ts_us) * 3 // 2 + 4)
         ts_us, values = np.empty(capacity, np.int64), np.empty(capacity, np.float64)
-        ts_us[: self.n] = self.ts_us[: self.n]
-        values[: self.n] = self.values[: self.n]
+        if self.n:
+            ts_us[: self.n] = self.ts_us[: self.n]
+            values[: self.n] = self.values[: self.n]
         self.ts_us, self.values = ts_us, values
 
     def columns(self) -> Columns:

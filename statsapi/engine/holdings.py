@@ -78,7 +78,7 @@ class Holdings:
 
     def insert(self, events: Events) -> None:
         ts_us, values = events.ts_us, events.values
-        oldest_us = int(ts_us.min())
+        oldest_us = ts_us.item() if len(ts_us) == 1 else int(ts_us.min())
         stamps_us = events.appended_us
         latest_us = int(stamps_us[0] if len(stamps_us) == 1 else stamps_us.max())
         # One comparison clears nearly every batch of all questions.

@@ -50,7 +50,7 @@ def canonical_name(text: str) -> str:
 @lru_cache(_REMEMBERED)
 def _canonical_name(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
-    _require_text(text, "it")
+    _require_text(text, "it", "")
     base, *parts = text.split(";")
     tags: dict[str, str] = {}
     for part in parts:
@@ -71,7 +71,8 @@ def fold_tags(name: str, tags: Mapping[str, Any]) -> str:
     """
     base, held = split_name(canonical_name(name))
     for key, value in tags.items():
-        _add_tag(held, unicodedata.normalize("NFC", key), unicodedata.normalize("NFC", _as_text(key, value)))
+        text = value if isinstance(value, str) else _as_text(key, value)
+        _add_tag(held, unicodedata.normalize("NFC", key), unicodedata.normalize("NFC", text))
     return _join(base, held)
 
 
@@ -103,7 +104,7 @@ def _as_text(key: str, value: Any) -> str:
     match value:
         case bool():
             return "true" if value else "false"
-        case int() | str():
+        case int():
             return str(value)
         case None:
             kind = "null"
@@ -120,7 +121,7 @@ def _add_tag(tags: dict[str, str], key: str, value: str) -> None:
         raise ValueError(f"has a tag {echo(key)!r} without a value: give it one, or leave the tag out")
     if ";" in value:
         raise ValueError(f"has a tag {echo(key)!r} whose value holds a semicolon, which separates tags: write another")
-    _require_text(value, f"the value of its tag {echo(key)!r}")
+    _require_text(value, "the value of its tag {!r}", key)
     if tags.setdefault(key, value) != value:
         raise ValueError(
             f"has the tag {echo(key)!r} twice, as {echo(tags[key])!r} and as {echo(value)!r}: keep one of them"
@@ -132,17 +133,17 @@ def _require_key(key: str) -> None:
         raise ValueError("has a tag without a key: write base;key=value")
     if "=" in key or ";" in key:
         raise ValueError(f"has a tag whose key {echo(key)!r} holds = or ;, which end a key: write another character")
-    _require_text(key, f"the key {echo(key)!r} of a tag")
+    _require_text(key, "the key {!r} of a tag", key)
 
 
-def _require_text(text: str, what: str) -> None:
-    """That it is printable, and has no blank at its ends."""
+def _require_text(text: str, what: str, key: str) -> None:
+    """That it is printable, and has no blank at its ends. `what` is how to call it, with a place for the key."""
     if not text.isprintable():
         odd = next(character for character in text if not character.isprintable())
         called = unicodedata.name(odd, "a control character" if unicodedata.category(odd) == "Cc" else "no character")
         raise ValueError(f"holds U+{ord(odd):04X} ({called}), which cannot be printed: leave it out")
     if text[:1] == " " or text[-1:] == " ":
-        raise ValueError(f"has a blank at an end: {what} must not begin or end with one")
+        raise ValueError(f"has a blank at an end: {what.format(echo(key))} must not begin or end with one")
 
 
 def _join(base: str, tags: dict[str, str]) -> str:

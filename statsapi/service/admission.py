@@ -175,7 +175,14 @@ class Admission:
             store = view.last_caught_up()
         kept_from_us = self.settled_from_us(view.now_us(store))
         # What has expired costs nothing: neither a series that has nothing else left, nor one that would begin so.
-        added = store.unknown_series(part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
+        nothing_expired = bool(
+            batch.ts_us.min(initial=MAX_TS_US) >= kept_from_us
+        )  # a comparison for each of many series takes seconds
+        added = store.unknown_series(
+            batch.names
+            if nothing_expired
+            else (part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
+        )
         limit = self._settings.max_series
         if not added or store.series_count() + len(added) <= limit:  # counting is O(series)
             return

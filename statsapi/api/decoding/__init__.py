@@ -378,9 +378,7 @@ def _name_series(rows: Rows) -> tuple[list[str], NDArray[np.uint32], Mask | None
     bad = np.zeros(len(written), np.bool_)
     for code, (name, text) in enumerate(zip(written, texts, strict=True)):
         try:
-            name = canonical_name(name)
-            if text:
-                name = _fold_text(name, text)
+            name = _fold_text(name, text) if text else canonical_name(name)
         except (ValueError, RecursionError):
             bad[code] = True
         else:
