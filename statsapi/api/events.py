@@ -54,13 +54,18 @@ SERIES_SHOWN_MAX = 100
 
 
 def recording(
-    *, alone: int, most_bytes: int | None = None, answer: Callable[[Reply], Response] = json_reply
+    *,
+    alone: int,
+    most_bytes: int | None = None,
+    answer: Callable[[Reply], Response] = json_reply,
+    is_recorded: Callable[[], bool] = lambda: True,
 ) -> Callable[[Callable[..., Reply]], Callable[..., Response]]:
     """A route from the function that records a body under its idempotency key; it is given what the path holds as well.
 
     A key that is known brings back its first answer, before the body is looked at. Where a request is refused for what
     it says, its events are counted: `alone`, unless the refusal names a number. The body may have `most_bytes`, and
-    what the settings say. answer: the response that a reply becomes.
+    what the settings say. answer: the response that a reply becomes. is_recorded: whether this request leaves anything;
+    one that does not is no retry of what was recorded, so its key is passed over.
     """
 
     def decorate(record: Callable[..., Reply]) -> Callable[..., Response]:
@@ -70,9 +75,7 @@ def recording(
             limit_bytes = recorder.settings.max_body_bytes
             try:
                 body = read_body(limit_bytes if most_bytes is None else min(most_bytes, limit_bytes))
-                # A dry run leaves no trace, and is no retry of what was recorded.
-                dry_run = "dry_run" in request.environ.get("QUERY_STRING", "") and load_query(_BATCH_QUERY)["dry_run"]
-                key = None if dry_run else idempotency_key(body)
+                key = idempotency_key(body) if is_recorded() else None
                 known = None if key is None else recorder.find_answer(key)
                 return answer(record(body, key, **path) if known is None else known)
             except ValidationError:
@@ -116,7 +119,11 @@ def post_event(body: bytes, key: IdempotencyKey | None) -> Reply:
     return recorder.record(batch, answer, key=key, dedup=dedup, reject_expired=reject_expired)
 
 
-@recording(alone=0)
+def _is_no_dry_run() -> bool:
+    return "dry_run" not in request.environ.get("QUERY_STRING", "") or not load_query(_BATCH_QUERY)["dry_run"]
+
+
+@recording(alone=0, is_recorded=_is_no_dry_run)
 def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
     """Record many events as one record: all of them or none, or with ?partial=true the good ones."""
     recorder = service()

@@ -491,7 +491,7 @@ class Looks(NamedTuple):
         return sum(parts)
 
     def whole(self, answer: int) -> Statistics:
-        raise NotImplementedError
+        pytest.fail("no answer is put in order here")
 
 
 def test_who_waits_for_the_lock_is_let_in_before_the_next_series(monkeypatch: pytest.MonkeyPatch) -> None:
