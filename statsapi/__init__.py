@@ -1,6 +1,6 @@
 """statsapi: exact rolling-window statistics over timestamped events. Imports point down this list, never up.
 
-cli/        what operators type: serve, journal, keys, healthcheck
+cli/        what people type: `statsapi serve`, `stats`, `journal` …;  the health check of containers
 client/     what other programs import to record and ask; it needs nothing below
 server/     Gunicorn's side: its configuration, the worker class, the hooks
 app         create_app(): the wiring

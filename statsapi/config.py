@@ -312,6 +312,10 @@ def _too_short(name: str, kept_us: int, longer: str, text: str) -> str:
     return f"{PREFIX}{name} ({kept}) must not be shorter than {what} ({text})"
 
 
+# Variables of the command line that asks a service (statsapi/cli/connection.py): not settings, and not unknown.
+CLIENT_NAMES: Final = ("STATSAPI_URL", "STATSAPI_API_KEY", "STATSAPI_CA_FILE", "STATSAPI_CONFIG")
+
+
 def env_names() -> dict[str, str]:
     """Field name -> environment variable, in the order of the table."""
     return {field.name: PREFIX + field.name.removesuffix("_us").upper() for field in dataclasses.fields(Settings)}
@@ -319,7 +323,7 @@ def env_names() -> dict[str, str]:
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
     """Variables with our prefix that are not settings. They get a warning, no refusal: Kubernetes sets some itself."""
-    known = set(env_names().values())
+    known = {*env_names().values(), *CLIENT_NAMES}
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import sys
-from typing import Any
 
+import click
+
+from statsapi.cli import failures
 from statsapi.config import Settings
 from statsapi.errors import JournalRefused
-from statsapi.journal import Journal, find_damage, open_journal, salvage
+from statsapi.journal import Journal, find_damage, open_journal
+from statsapi.journal import salvage as salvage_journal
 from statsapi.times import format_timestamp
 
 
-def add_to(commands: Any) -> None:
-    parser = commands.add_parser("journal", help="back up, inspect, check or salvage the journal")
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    backup = actions.add_parser(
-        "backup",
-        help="copy it to a file, as of one moment, while the service runs",
-        description="Copy the journal that STATSAPI_JOURNAL names to FILE, as of one moment, while the service runs. "
-        "FILE becomes the whole copy or stays as it was. To restore it, move it into the journal's place.",
-    )
-    backup.add_argument("file", metavar="FILE")
-    backup.add_argument("--force", action="store_true", help="replace FILE if it is there")
-    backup.set_defaults(run=_backup)
-    info = actions.add_parser("info", help="print its place, size and contents in short")
-    info.set_defaults(run=_info)
-    check = actions.add_parser(
-        "check",
-        help="read all of it and name every damage",
-        description="Read all of the journal and compare every checksum; print one line for each damage. "
-        "Exit status 0: no damage; 1: damage was found. It may run beside the service.",
-    )
-    check.set_defaults(run=_check)
-    salvage = actions.add_parser(
-        "salvage",
-        help="save the undamaged part of a journal to a new file",
-        description="Save every record, roll-up and kept answer that is whole to a new journal, NEW, and say what is "
-        "missing. The damaged one stays as it is. Stop the service first, and move NEW into its place then.",
-    )
-    salvage.add_argument("new", metavar="NEW")
-    salvage.set_defaults(run=_salvage)
+@click.group(short_help="Back up, inspect, check or salvage the journal.")
+def journal() -> None:
+    """Back up, inspect, check or salvage the journal that STATSAPI_JOURNAL names."""
 
 
 def _open() -> contextlib.closing[Journal]:
@@ -51,20 +26,45 @@ def _open() -> contextlib.closing[Journal]:
     return contextlib.closing(open_journal(url, create=False))
 
 
-def _backup(given: argparse.Namespace) -> int:
-    with _open() as journal:
+@journal.command(epilog="Example: statsapi journal backup /backups/events.db")
+@click.argument("file")
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+def backup(file: str, force: bool) -> None:
+    """Copy it to FILE, as of one moment, while the service runs.
+
+    FILE becomes the whole copy or stays as it was. To restore it, move it into the journal's place.
+    """
+    with _open() as held:
         try:
-            journal.backup(given.file, overwrite=given.force)
+            held.backup(file, overwrite=force)
         except JournalRefused as error:  # of the file that was named, not of the settings
-            print(f"statsapi: {error}", file=sys.stderr)
-            return 1
-        print(f"{given.file}: {os.path.getsize(given.file):,} bytes, a copy of {journal.info().location}")
-    return 0
+            raise failures.Failed(str(error)) from error
+        click.echo(f"{file}: {os.path.getsize(file):,} bytes, a copy of {held.info().location}")
 
 
-def _info(given: argparse.Namespace) -> int:
-    with _open() as journal:
-        info = journal.info()
+@journal.command(epilog="Example: statsapi journal info --json")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(as_json: bool) -> None:
+    """Print its place, size and contents in short."""
+    with _open() as held:
+        info = held.info()
+    if as_json:
+        from statsapi.cli.output import show_json
+
+        show_json(
+            {
+                "journal": info.location,
+                "size_bytes": info.size_bytes,
+                "schema_version": info.schema_version,
+                "records": info.records,
+                "first_position": info.first_position,
+                "last_position": info.last_position,
+                "last_record": None if info.appended_us is None else format_timestamp(info.appended_us),
+                "checkpoint_position": info.checkpoint_position,
+                "checkpoint": None if info.checkpoint_us is None else format_timestamp(info.checkpoint_us),
+            }
+        )
+        return
     rows = {
         "journal": info.location,
         "size": f"{info.size_bytes:,} bytes",
@@ -76,8 +76,7 @@ def _info(given: argparse.Namespace) -> int:
         else f"at {info.checkpoint_position}, {format_timestamp(info.checkpoint_us)}",
     }
     for name, value in rows.items():
-        print(f"{name + ':':16}{value}")
-    return 0
+        click.echo(f"{name + ':':16}{value}")
 
 
 # At most this many damages are printed; a lost sector of small records may be dozens.
@@ -88,32 +87,42 @@ def _say_damage(url: str) -> int:
     count = 0
     for count, line in enumerate(find_damage(url), 1):
         if count <= _NAMED_MAX:
-            print(line)
+            click.echo(line)
     if count > _NAMED_MAX:
-        print(f"and {count - _NAMED_MAX:,} more")
+        click.echo(f"and {count - _NAMED_MAX:,} more")
     return count
 
 
-def _check(given: argparse.Namespace) -> int:
+@journal.command(epilog="Example: statsapi journal check")
+def check() -> int:
+    """Read all of it and name every damage.
+
+    Every checksum is compared; each damage is a line. Exit status 0: no damage; 1: damage was found. It may run beside
+    the service.
+    """
     count = _say_damage(Settings.from_env().journal)
     if not count:
-        print("everything is what was written")
+        click.echo("everything is what was written")
         return 0
-    print(
+    failures.say(
         f"{count:,} damaged: restore a backup, or save what is whole with `statsapi journal salvage NEW`",
-        file=sys.stderr,
     )
-    return 1
+    return failures.NOT_DONE
 
 
-def _salvage(given: argparse.Namespace) -> int:
+@journal.command(epilog="Example: statsapi journal salvage /var/lib/statsapi/saved.db")
+@click.argument("new")
+def salvage(new: str) -> None:
+    """Save the undamaged part of a journal to a new file.
+
+    Every record, roll-up and kept answer that is whole goes to NEW, and what is missing is told. The damaged one stays
+    as it is. Stop the service first, and move NEW into its place then.
+    """
     url = Settings.from_env().journal
     try:
-        saved = salvage(url, given.new)
+        saved = salvage_journal(url, new)
     except JournalRefused as error:
-        print(f"statsapi: {error}", file=sys.stderr)
-        return 1
-    print(f"{given.new} holds {saved}; missing is:")
+        raise failures.Failed(str(error)) from error
+    click.echo(f"{new} holds {saved}; missing is:")
     if not _say_damage(url):
-        print("nothing")
-    return 0
+        click.echo("nothing")

@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from typing import Any
+import click
 
-from statsapi import keys
-
-
-def add_to(commands: Any) -> None:
-    parser = commands.add_parser("keys", help="make an API key, or check a file of them")
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    new = actions.add_parser(
-        "new",
-        help="make a key",
-        description="Print a new key, which nothing keeps, and the line to store.",
-    )
-    new.add_argument(
-        "--scope",
-        action="append",
-        required=True,
-        choices=keys.SCOPES,
-        help="what it may do; can be given several times; admin holds the others",
-    )
-    new.add_argument("--id", help="who uses it, for logs; a new key of the same id continues it (default: random)")
-    new.set_defaults(run=_new)
-    check = actions.add_parser("check", help="name every fault in a file of keys")
-    check.add_argument("file", metavar="FILE")
-    check.set_defaults(run=_check)
+from statsapi import keys as api_keys
+from statsapi.cli import failures
 
 
-def _new(given: argparse.Namespace) -> int:
+@click.group(short_help="Make an API key, or check a file of them.")
+def keys() -> None:
+    """Make an API key, or check a file of them."""
+
+
+@keys.command(epilog="Example: statsapi keys new --scope write --scope read --id ingest")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    required=True,
+    type=click.Choice(api_keys.SCOPES),
+    help="What it may do; can be given several times; admin holds the others.",
+)
+@click.option(
+    "--id", "key_id", help="Who uses it, for logs; a new key of the same id continues it (random unless given)."
+)
+def new(scopes: tuple[str, ...], key_id: str | None) -> int:
+    """Print a new key, which nothing keeps, and the line to store."""
     try:
-        key, held = keys.new_key(given.scope, given.id)
+        key, held = api_keys.new_key(scopes, key_id)
     except ValueError as error:
-        print(f"statsapi: --id: {error}", file=sys.stderr)
-        return 2
-    print(f"key:  {key}")
-    print(f"line: {held.line()}")
-    print(
-        f"Give the key to its user now: it is shown this once. The line goes into the file that {keys.FILE_VARIABLE} "
-        f"names, or into {keys.ENTRIES_VARIABLE}.",
-        file=sys.stderr,
+        raise click.UsageError(f"--id: {error}") from None
+    click.echo(f"key:  {key}")
+    click.echo(f"line: {held.line()}")
+    failures.say(
+        f"Give the key to its user now: it is shown this once. The line goes into the file that "
+        f"{api_keys.FILE_VARIABLE} names, or into {api_keys.ENTRIES_VARIABLE}."
     )
     return 0
 
 
-def _check(given: argparse.Namespace) -> int:
-    keys.Keys(given.file, None)
-    return 0
+@keys.command(epilog="Example: statsapi keys check /etc/statsapi/keys")
+@click.argument("file")
+def check(file: str) -> None:
+    """Name every fault in a file of keys."""
+    api_keys.Keys(file, None)

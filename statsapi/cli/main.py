@@ -1,58 +1,125 @@
-"""`statsapi COMMAND`, or `python -m statsapi COMMAND`: the service, and what an operator does beside it.
+"""`statsapi COMMAND`, or `python -m statsapi COMMAND`: the service, what operators do beside it, and what users ask.
 
-Each command is a module of its own.
-
-Exit status: 0 done, 1 not done, 2 a wrong command line, 78 (EX_CONFIG) settings or a journal that cannot be used,
-141 (SIGPIPE) nobody reads the output any more.
+Each command is a module of its own, imported when it is asked for: `statsapi --help` and `serve` pay for no other.
+What goes wrong is told in one line, with the cure, and an exit status (failures.py).
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+import click
 
 from statsapi import __version__
-from statsapi.cli import journal, keys, serve
-from statsapi.errors import ConfigError, StatsError
+from statsapi.cli import failures
 
-COMMANDS = (serve, journal, keys)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors are one line, without the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+PROGRAM: Final = "statsapi"
+COMPLETE: Final = "_STATSAPI_COMPLETE"  # set by the shell that asks for completions: bash_source, zsh_complete …
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = _Parser(prog="statsapi", description="Run the service, and do what an operator does beside it.")
-    parser.add_argument("--version", action="version", version=f"statsapi {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_to(commands)
-    words, passed_on = list(sys.argv[1:] if arguments is None else arguments), []
-    if words[:1] == ["serve"] and "--" in words:  # argparse would look for our own options behind it
-        at = words.index("--")
-        words, passed_on = words[:at], words[at + 1 :]
-    given, unknown = parser.parse_known_args(words, argparse.Namespace(passed_on=passed_on))
-    if unknown:
-        hint = "; Gunicorn's options stand after --" if words[0] == "serve" else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+# Where each command is (module:name), and its line of `statsapi --help`, in that order. The lines stand here so that
+# --help imports none of them; a test compares them with the commands.
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "serve": ("serve:serve", "Run the service."),
+    "series": ("catalogue:series", "List the series there are."),
+    "tags": ("catalogue:tags", "List the tags that series carry, or the values of one."),
+    "journal": ("journal:journal", "Back up, inspect, check or salvage the journal."),
+    "keys": ("keys:keys", "Make an API key, or check a file of them."),
+}
+
+
+class Program(click.Group):
+    """The commands, each imported when it is asked for, and every ending as a status and at most one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"statsapi.cli.{module}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
+        """What click's own test runner calls."""
+        sys.exit(main(args))
+
+
+def _show_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"{PROGRAM} {__version__}")
+        context.exit()
+
+
+program = Program(
+    name=PROGRAM,
+    help="Run the service, ask it and record, and do what an operator does beside it.",
+    epilog="`statsapi COMMAND --help` has an example each; docs/command-line.md has the exit statuses, the settings of "
+    "--url and --key, and completion for bash, zsh and fish.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Its version."
+        )
+    ],
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, and return its exit status; whatever the user did, no traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status: int = given.run(given)
+        status = _run(words)
         sys.stdout.flush()
     except BrokenPipeError:  # `statsapi journal info | head -1`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        _write_no_more()
         return 128 + signal.SIGPIPE
-    except ConfigError as error:
-        for fault in error.faults:
-            print(f"statsapi: {fault}", file=sys.stderr)
-        return os.EX_CONFIG
-    except StatsError as error:
-        print(f"statsapi: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:  # what a command could not foresee: the output's disk is full
+        failures.say(f"{PROGRAM}: {failures.of_os(error)}")
+        _write_no_more()
+        return failures.NOT_DONE
     return status
+
+
+def _run(words: list[str]) -> int:
+    try:
+        if instruction := os.environ.get(COMPLETE):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(program, {}, PROGRAM, COMPLETE, instruction)
+        with program.make_context(PROGRAM, words) as context:
+            status = program.invoke(context)
+            return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as ending:
+        return ending.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(err=True)  # the line of ^C
+        return 128 + signal.SIGINT
+    except OSError:
+        raise
+    except Exception as error:
+        told = failures.told(error)
+        if told is None:  # a fault of ours
+            raise
+        sys.stdout.flush()  # what was found before it stands before it
+        for line in told.lines:
+            failures.say(line)
+        return told.status
+
+
+def _write_no_more() -> None:
+    """The interpreter flushes once more at its end, and must not meet the same again."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # closed, or no file at all, as under a test's capture
+        return

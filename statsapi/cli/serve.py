@@ -7,7 +7,6 @@ elsewhere than Python (`pip install --user`) or nowhere, and which reads WEB_CON
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ipaddress
 import os
@@ -15,75 +14,112 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-from statsapi.config import env_names
+import click
+
 from statsapi.errors import ConfigError
 from statsapi.server import HOST, PORT
 
 CONCURRENCY: Final = "WEB_CONCURRENCY"  # how many workers: what platforms set, and Gunicorn reads
 
 
-def add_to(commands: Any) -> None:
-    parser = commands.add_parser(
-        "serve",
-        help="run the service",
-        usage="%(prog)s [--host HOST] [--port PORT] [--workers N] [--threads N] [--journal URL] [-- OPTION ...]",
-        description="Run the service until SIGTERM or Ctrl-C. Settings are read from STATSAPI_... variables. What "
-        "stands after -- goes to Gunicorn (`statsapi serve -- --help` lists it), as does GUNICORN_CMD_ARGS.",
-        epilog="Exit status: 0 stopped, 2 a wrong command line, 78 settings, journal or address cannot be used.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--host", type=_host, help=f"address or name to listen at (default {HOST}: this machine only)")
-    parser.add_argument("--port", type=_whole(0, 65_535), help=f"port to listen at (default {PORT}); 0: a free one")
-    parser.add_argument(
-        "--workers",
-        type=_whole(1),
-        metavar="N",
-        help=f"processes (default {CONCURRENCY}, or one for each core, at most 4)",
-    )
-    parser.add_argument("--threads", type=_whole(1), metavar="N", help="threads of each process (default 4)")
-    parser.add_argument(
-        "--journal",
-        metavar="URL",
-        help="where events are kept: sqlite:///relative/path, sqlite:////absolute/path, memory://, or "
-        "redis://host:port/db?stream=NAME (default STATSAPI_JOURNAL, or sqlite:///data/events.db)",
-    )
-    parser.set_defaults(run=_serve)
+_Check = Callable[[click.Context, click.Parameter, str | None], Any]
 
 
-def _host(text: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9._-]+", text, re.ASCII):
+def _host(ctx: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    if text is None or re.fullmatch(r"[A-Za-z0-9._-]+", text, re.ASCII):
         return text
     with contextlib.suppress(ValueError):
         return f"[{ipaddress.IPv6Address(text.removeprefix('[').removesuffix(']'))}]"
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is not an address or a name (a Unix socket is given as `-- --bind unix:/path`)"
+    raise click.BadParameter(
+        f"{text!r} is not an address or a name (a Unix socket is given as `-- --bind unix:/path`)", ctx, option
     )
 
 
-def _whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    def whole(text: str) -> int:
+def _whole(least: int, most: int | None = None) -> _Check:
+    def whole(ctx: click.Context, option: click.Parameter, text: str | None) -> int | None:
+        if text is None:
+            return None
         if not re.fullmatch("[0-9]{1,9}", text, re.ASCII) or int(text) < least or (most and int(text) > most):
             upper = "" if most is None else f" to {most}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}{upper}")
+            raise click.BadParameter(f"{text!r} is not a whole number from {least}{upper}", ctx, option)
         return int(text)
 
     return whole
 
 
-def _serve(given: argparse.Namespace) -> int:
+class _Serve(click.Command):
+    """What stands after `--` is Gunicorn's, and nothing of ours is looked for in it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[at + 1 :]
+        try:
+            return super().parse_args(ctx, args[:at])
+        except click.NoSuchOption as error:
+            raise click.UsageError(
+                f"no such option {error.option_name!r}; Gunicorn's options stand after --", ctx
+            ) from None
+
+
+@click.command(
+    cls=_Serve,
+    options_metavar="[--host HOST] [--port PORT] [--workers N] [--threads N] [--journal URL] [-- OPTION ...]",
+    short_help="Run the service.",
+    epilog="Example: statsapi serve --port 8000 --journal sqlite:////var/lib/statsapi/events.db",
+)
+@click.option(
+    "--host", metavar="HOST", callback=_host, help=f"Address or name to listen at (default {HOST}: this machine only)."
+)
+@click.option(
+    "--port",
+    callback=_whole(0, 65_535),
+    metavar="PORT",
+    help=f"Port to listen at (default {PORT}); 0: a free one.",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    callback=_whole(1),
+    help=f"Processes (default {CONCURRENCY}, or one for each core, at most 4).",
+)
+@click.option("--threads", metavar="N", callback=_whole(1), help="Threads of each process (default 4).")
+@click.option(
+    "--journal",
+    metavar="URL",
+    help="Where events are kept: sqlite:///relative/path, sqlite:////absolute/path, memory://, or "
+    "redis://host:port/db?stream=NAME (default STATSAPI_JOURNAL, or sqlite:///data/events.db).",
+)
+@click.pass_obj
+def serve(
+    passed_on: list[str],
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    threads: int | None,
+    journal: str | None,
+) -> int:
+    """Run the service until SIGTERM or Ctrl-C.
+
+    Settings are read from STATSAPI_... variables. What stands after -- goes to Gunicorn (`statsapi serve -- --help`
+    lists it), as does GUNICORN_CMD_ARGS.
+
+    Exit status: 0 stopped, 2 a wrong command line, 78 settings, journal or address cannot be used.
+    """
     _check_concurrency()
-    if given.journal is not None:
-        os.environ[env_names()["journal"]] = given.journal
+    from statsapi.config import env_names
+
+    if journal is not None:
+        os.environ[env_names()["journal"]] = journal
     options: list[str] = []
-    if given.host is not None or given.port is not None:
-        options += ["--bind", f"{given.host or HOST}:{PORT if given.port is None else given.port}"]
-    if given.workers is not None:
-        options += ["--workers", str(given.workers)]
-    if given.threads is not None:
-        options += ["--threads", str(given.threads)]
+    if host is not None or port is not None:
+        options += ["--bind", f"{host or HOST}:{PORT if port is None else port}"]
+    if workers is not None:
+        options += ["--workers", str(workers)]
+    if threads is not None:
+        options += ["--threads", str(threads)]
     from statsapi.server.gunicorn_app import Server
 
-    Server([*options, *given.passed_on]).run()
+    Server([*options, *passed_on]).run()
     return 0
 
 

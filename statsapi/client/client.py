@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, overload
+from urllib.parse import quote
 
 from urllib3.exceptions import HTTPError
 
@@ -319,11 +320,30 @@ class Client(Recorder):
         """
         after = None
         while True:
-            page = self._ask("/series", {"prefix": prefix, "raw": raw, "after": after, "limit": PAGE, **narrowing})
+            question = {"prefix": prefix, "raw": raw, "after": after, "limit": PAGE, **narrowing}
+            page = self._ask("/series", question, "series", "next")
             yield from page["series"]
             after = page["next"]
             if after is None:
                 return
+
+    def tags(self, key: str | None = None, **narrowing: Any) -> Iterator[Answer]:
+        """The keys of the tags that series carry, {"key", "series"}; of one `key` its values, {"value", "series"}.
+
+        `series` is how many carry it. `narrowing` are further parameters of GET /tags.
+        """
+        path, rows = ("/tags", "tags") if key is None else (f"/tags/{quote(key, safe='')}", "values")
+        after = None
+        while True:
+            page = self._ask(path, {"after": after, "limit": PAGE, **narrowing}, rows, "next")
+            yield from page[rows]
+            after = page["next"]
+            if after is None:
+                return
+
+    def ask(self, path: str, **question: Any) -> Answer:
+        """The answer to GET `path` with any parameters: what has no method of its own. None is left out."""
+        return self._ask(path, question)
 
     def export(self, series: Names | None = None, **question: Unpack[ExportQuestion]) -> Iterator[Event]:
         """The raw events, of all series unless some are chosen: by series, then by time. They come in pages, each of
@@ -331,7 +351,8 @@ class Client(Recorder):
         """
         cursor = None
         while True:
-            page = self._ask("/events", {"series": series, **question, "limit": PAGE, "cursor": cursor})
+            asked = {"series": series, **question, "limit": PAGE, "cursor": cursor}
+            page = self._ask("/events", asked, "events", "next")
             for event in page["events"]:
                 yield Event(datetime.fromisoformat(event["timestamp"]), event["value"], event["series"])
             cursor = page["next"]
@@ -377,9 +398,12 @@ class Client(Recorder):
 
     # -- how they are asked ------------------------------------------------------------------------------------------
 
-    def _ask(self, path: str, question: Mapping[str, Any]) -> Answer:
+    def _ask(self, path: str, question: Mapping[str, Any], *holds: str) -> Answer:
+        """The answer, which `holds` these names; what does not is another server's."""
         query = query_of(question)
-        answer: Answer = self._until_settled(lambda: decode(self.url, self._transport.send("GET", path, query)))
+        answer = self._until_settled(lambda: decode(self.url, self._transport.send("GET", path, query)))
+        if not isinstance(answer, dict) or not answer.keys() >= set(holds):
+            raise Unavailable(f"{self.url} answered GET {path} otherwise, so this is not statsapi", status=200)
         return answer
 
     def _record(self, path: str, media_type: str, body: bytes, key: str) -> Answer:

@@ -49,6 +49,10 @@ class Transport:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is no URL such as http://127.0.0.1:8000")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError(f"{url!r} is no URL: its port is not a number up to 65535") from None
         if parts.query or parts.fragment or parts.username:
             raise ValueError("the URL may hold a path, but no query, fragment or user; the API key is `key`")
         self.url = url.rstrip("/")

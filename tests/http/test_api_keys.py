@@ -408,9 +408,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.Ca
     """An id with a space, an unknown scope, no scope, no command; `keys check` names the faults of a file."""
     assert main(["keys", "new", "--scope", "read", "--id", "a b"]) == 2
     for arguments in (["keys", "new", "--scope", "root"], ["keys", "new"], ["keys"], []):
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        assert ended.value.code == 2
+        assert main(arguments) == 2
     file = tmp_path / "keys"
     file.write_text("a b")
     capsys.readouterr()

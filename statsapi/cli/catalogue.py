@@ -1,0 +1,50 @@
+"""`statsapi series` and `statsapi tags`: what there is to ask about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.output import show_json, show_table
+
+
+@click.command(short_help="List the series there are.", epilog="Example: statsapi series --where status=5*")
+@click.argument("prefix", required=False)
+@click.option("--match", multiple=True, metavar="GLOB", help="Only names that fit (* and ?); can be given again.")
+@click.option("--where", multiple=True, metavar="TAG=GLOB", help="Only those with this tag; all given must hold.")
+@asks_service
+def series(service: Service, prefix: str | None, match: tuple[str, ...], where: tuple[str, ...]) -> None:
+    """List the series there are, those that begin with PREFIX, with how many events are kept and from when to when.
+
+    Exit status: 0, also where there is none.
+    """
+    with service.client() as client:
+        rows = client.series(prefix, match=match or None, where=where or None)
+        if service.as_json:
+            for row in rows:
+                show_json(row)
+            return
+        columns = ("SERIES", "EVENTS", "FIRST", "LAST")
+        shown: list[tuple[Any, ...]] = [(row["name"], row["count"], row["first"], row["last"]) for row in rows]
+    show_table(columns, shown, numbers=["EVENTS"])
+
+
+@click.command(
+    short_help="List the tags that series carry, or the values of one.", epilog="Example: statsapi tags status"
+)
+@click.argument("key", required=False)
+@click.option("--match", multiple=True, metavar="GLOB", help="Only of series that fit (* and ?); can be given again.")
+@asks_service
+def tags(service: Service, key: str | None, match: tuple[str, ...]) -> None:
+    """List the tags that series carry, or the values of the tag KEY, with how many series carry each."""
+    with service.client() as client:
+        rows = client.tags(key, match=match or None)
+        if service.as_json:
+            for row in rows:
+                show_json(row)
+            return
+        name = "key" if key is None else "value"
+        shown = [(row[name], row["series"]) for row in rows]
+    show_table((name.upper(), "SERIES"), shown, numbers=["SERIES"])

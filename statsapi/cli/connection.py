@@ -1,0 +1,185 @@
+"""Which service a command speaks to: --url, --key and their like, from the command line, variables, or a file.
+
+The file is $STATSAPI_CONFIG, or statsapi.toml in $XDG_CONFIG_HOME (~/.config):
+
+    url = "https://stats.example.com"
+    key = "statsapi_…"
+    ca_file = "/etc/ssl/our-ca.pem"
+    timeout = 10
+
+The file's key goes to the file's URL only: `--url` with another one must not hand it to a stranger.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import update_wrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from statsapi.cli import failures
+
+if TYPE_CHECKING:
+    from statsapi.client import Client
+
+DEFAULT_URL: Final = "http://127.0.0.1:8000"
+DEFAULT_TIMEOUT_S: Final = 10.0
+FILE_VARIABLE: Final = "STATSAPI_CONFIG"
+VARIABLES: Final = {"url": "STATSAPI_URL", "key": "STATSAPI_API_KEY", "ca_file": "STATSAPI_CA_FILE"}
+_KINDS: Final[dict[str, tuple[type, ...]]] = {"url": (str,), "key": (str,), "ca_file": (str,), "timeout": (int, float)}
+
+
+class Chosen(NamedTuple):
+    """A value, and where it came from, in words."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service that a command was told to speak to, and how to answer: `as_json` says that of the user."""
+
+    url: str
+    key: str | None
+    ca_file: str | None
+    timeout_s: float
+    as_json: bool
+    sources: Mapping[str, str]
+
+    def client(self, *, give_up_after_s: float = 0.0, **options: Any) -> Client:
+        """A client of it. A question is asked once unless told otherwise: people rather see at once that it is away."""
+        from statsapi.client import Client
+
+        try:
+            return Client(
+                self.url,
+                self.key,
+                timeout_s=self.timeout_s,
+                ca_file=self.ca_file,
+                give_up_after_s=give_up_after_s,
+                **options,
+            )
+        except ValueError as error:
+            name = "key" if "API key" in str(error) and "URL" not in str(error) else "url"
+            raise failures.Failed(
+                f"{error} (it came from {self.sources[name]})",
+                failures.USAGE if self.sources[name].startswith("--") else failures.CONFIG,
+            ) from error
+
+
+def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command --url, --key, --ca-file, --timeout and --json, and calls it with a `Service` before its own."""
+
+    def run(**given: Any) -> Any:
+        asked = {name: given.pop(f"service_{name}") for name in _KINDS}
+        return command(service_of(asked, as_json=given.pop("as_json")), **given)
+
+    run = update_wrapper(run, command)
+    for option in reversed(_OPTIONS):
+        run = option(run)
+    return run
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--url", "service_url", metavar="URL", help=f"The service (STATSAPI_URL; {DEFAULT_URL} unless given)."
+    ),
+    click.option(
+        "--key",
+        "service_key",
+        metavar="KEY",
+        help="Its API key. Other users of this machine can see a command line: prefer STATSAPI_API_KEY or the file.",
+    ),
+    click.option(
+        "--ca-file",
+        "service_ca_file",
+        metavar="FILE",
+        help="Certificates to trust instead of the system's (STATSAPI_CA_FILE).",
+    ),
+    click.option(
+        "--timeout",
+        "service_timeout",
+        type=click.FloatRange(min=0, min_open=True, max=3600),
+        metavar="SECONDS",
+        help=f"How long to wait for an answer ({DEFAULT_TIMEOUT_S:.0f} unless given).",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+)
+
+
+def service_of(given: Mapping[str, Any], *, as_json: bool = False) -> Service:
+    """From what the command line gave, else the variables, else the file, else the defaults."""
+    found = settings_of(given)
+    return Service(
+        found["url"].value,
+        found["key"].value,
+        found["ca_file"].value,
+        float(found["timeout"].value),
+        as_json,
+        {name: each.source for name, each in found.items()},
+    )
+
+
+def settings_of(given: Mapping[str, Any]) -> dict[str, Chosen]:
+    """Each setting of a client with where it came from."""
+    path = file_path()
+    held = read_file(path)
+    found: dict[str, Chosen] = {}
+    for name in _KINDS:
+        option = f"--{name.replace('_', '-')}"
+        variable = VARIABLES.get(name, "")
+        if given.get(name) is not None:
+            found[name] = Chosen(given[name], option)
+        elif variable and os.environ.get(variable, "").strip():
+            found[name] = Chosen(os.environ[variable].strip(), variable)
+        elif name in held:
+            found[name] = Chosen(held[name], str(path))
+        else:
+            default = {"url": DEFAULT_URL, "timeout": DEFAULT_TIMEOUT_S}.get(name)
+            found[name] = Chosen(default, "the default" if default is not None else "not given")
+    its_url = str(held.get("url", DEFAULT_URL)).rstrip("/")
+    if found["key"].source == str(path) and str(found["url"].value).rstrip("/") != its_url:
+        found["key"] = Chosen(None, f"not given (the key in {path} is for the url there)")
+    return found
+
+
+def file_path() -> Path:
+    if named := os.environ.get(FILE_VARIABLE, "").strip():
+        return Path(named)
+    return Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "statsapi.toml"
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """What stands in the file; {} where there is none, unless STATSAPI_CONFIG names it. Failed for what is wrong."""
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read(1 << 16)
+    except (FileNotFoundError, NotADirectoryError):
+        if os.environ.get(FILE_VARIABLE, "").strip():
+            raise failures.Failed(f"{FILE_VARIABLE} names {path}, which is not there", failures.CONFIG) from None
+        return {}
+    except OSError as error:
+        raise failures.Failed(f"{failures.of_os(error)} (the configuration file)", failures.CONFIG) from None
+    import tomllib
+
+    try:
+        held = tomllib.loads(content.decode())
+    except ValueError as error:
+        raise failures.Failed(f"{path}: {error}", failures.CONFIG) from None
+    for name, value in held.items():
+        if name not in _KINDS:
+            raise failures.Failed(f"{path}: {name} is no setting; there are {', '.join(_KINDS)}", failures.CONFIG)
+        right = isinstance(value, _KINDS[name]) and not isinstance(value, bool)
+        if not right or (name == "timeout" and not 0 < value <= 3600):
+            what = "a number of seconds, 3600 at most" if name == "timeout" else 'text in quotes: "…"'
+            raise failures.Failed(f"{path}: {name} must be {what}", failures.CONFIG)
+    if "key" in held and stat.S_IMODE(mode) & 0o077:
+        failures.say(f"statsapi: warning: other users may read the key in {path}: chmod 600 {path}")
+    return held

@@ -1,0 +1,177 @@
+"""Every way in which a command ends that is not well: one line with the cure, and an exit status.
+
+0    done
+1    not done: refused by the service, or what was checked does not hold
+2    a wrong command line
+69   no service there: nothing listens, the name is not known, TLS fails, or another server answers (EX_UNAVAILABLE)
+75   it is there and cannot now: too many requests, starting, no journal; try again later (EX_TEMPFAIL)
+77   the API key is missing, not known, or may not do this (EX_NOPERM)
+78   settings, a configuration file or a journal cannot be used (EX_CONFIG)
+130  Ctrl-C;  141  nobody reads the output any more
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import click
+
+from statsapi.errors import ConfigError, StatsError
+
+if TYPE_CHECKING:
+    from statsapi.client import Refused, Unavailable
+
+NOT_DONE: Final = 1
+USAGE: Final = 2
+NO_SERVICE: Final = os.EX_UNAVAILABLE
+TRY_LATER: Final = os.EX_TEMPFAIL
+NO_PERMISSION: Final = os.EX_NOPERM
+CONFIG: Final = os.EX_CONFIG
+
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+class Failed(Exception):
+    """A command's own ending: `message` is one line, with the cure."""
+
+    def __init__(self, message: str, status: int = NOT_DONE) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Told(NamedTuple):
+    status: int
+    lines: list[str]
+
+
+def say(line: str) -> None:
+    """To standard error. What another server said may hold codes that a terminal obeys; they are not passed on."""
+    click.echo(_UNPRINTABLE.sub("?", line), err=True)
+
+
+def of_os(error: OSError) -> str:
+    """`data.csv: No such file or directory`"""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return f"{place}{error.strerror or error}"
+
+
+@contextmanager
+def of_arguments() -> Iterator[None]:
+    """What the client finds wrong with its arguments (ValueError, TypeError) is a wrong command line."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def told(error: Exception) -> Told | None:
+    """The status and the lines for what a user can cause; None for what only a fault of ours can."""
+    if isinstance(error, Failed):
+        return Told(error.status, [f"statsapi: {error}"])
+    if isinstance(error, click.ClickException):
+        return _of_click(error)
+    if isinstance(error, ConfigError):
+        return Told(CONFIG, [f"statsapi: {fault}" for fault in error.faults])
+    if isinstance(error, StatsError):
+        return Told(NOT_DONE, [f"statsapi: {error}"])
+    if isinstance(error, UnicodeEncodeError):  # bytes of the command line that are no UTF-8
+        return Told(USAGE, ["statsapi: an argument is not text in UTF-8"])
+    if "statsapi.client.errors" not in sys.modules:  # then nothing can have raised one of them
+        return None
+    return _of_client(error)
+
+
+def _of_click(error: click.ClickException) -> Told:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return Told(USAGE, error.format_message().splitlines())
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    if isinstance(error, click.BadParameter) and error.param is not None and type(error) is click.BadParameter:
+        hint = error.param.get_error_hint(error.ctx) if error.ctx else error.param.name
+        message = f"{str(hint).replace(chr(39), '')}: {error.message.removesuffix('.')}"
+    elif message[:1].isupper() and not message[1:2].isupper():
+        message = message[0].lower() + message[1:]
+    if not isinstance(error, click.UsageError):
+        return Told(error.exit_code, [f"statsapi: {message}"])
+    path = error.ctx.command_path if error.ctx else "statsapi"
+    return Told(USAGE, [f"{path}: {message} (see {path} --help)"])
+
+
+def _of_client(error: Exception) -> Told | None:
+    from statsapi.client import Refused, StatsapiError, Unauthorized, Unavailable
+
+    if isinstance(error, Unauthorized):
+        return Told(NO_PERMISSION, [f"statsapi: {_one_line(error)}{_cure_of_key(error)}"])
+    if isinstance(error, Refused):
+        return _of_refusal(error)
+    if isinstance(error, Unavailable):
+        if error.status is None:
+            return Told(NO_SERVICE, [f"statsapi: {unreachable(error)}"])
+        if error.status < 300:  # no JSON, or not the answer of statsapi
+            return Told(NO_SERVICE, [f"statsapi: {_one_line(error)}; is --url right?"])
+        later = "" if error.retry_after_s is None else f"; try again in {error.retry_after_s:.0f} s"
+        proxy = "" if error.problem else "; that is what stands before the service: is the service running?"
+        return Told(TRY_LATER, [f"statsapi: {_one_line(error)}{proxy}{later}"])
+    if isinstance(error, StatsapiError):
+        return Told(NOT_DONE, [f"statsapi: {_one_line(error)}"])
+    return None
+
+
+def _of_refusal(error: Refused) -> Told:
+    status = error.status or 0
+    if not error.problem and "plain HTTP request was sent to HTTPS port" in str(error):
+        return Told(NO_SERVICE, ["statsapi: the server speaks TLS there: write https:// instead of http:// in --url"])
+    if not error.problem and status < 400:
+        return Told(NO_SERVICE, [f"statsapi: {_one_line(error).replace('the client', '--url')}"])
+    if not error.problem:
+        return Told(NO_SERVICE, [f"statsapi: {_one_line(error)}; is that statsapi, and the path of --url right?"])
+    if status == 404 and error.code == "not-found":
+        return Told(
+            NOT_DONE,
+            [f"statsapi: {_one_line(error)}; the service may be older than this command, or has it switched off"],
+        )
+    return Told(NOT_DONE, [f"statsapi: {_one_line(error)}"])
+
+
+def _cure_of_key(error: Exception) -> str:
+    if getattr(error, "status", None) == 401:
+        return "; give a key by --key, STATSAPI_API_KEY or the configuration file (statsapi config)"
+    return ""
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split()).removesuffix(".")
+
+
+def unreachable(error: Unavailable) -> str:
+    """Why there was no answer, in words, from the exception that the client met."""
+    import ssl
+
+    from urllib3 import exceptions as met
+
+    url = _one_line(error).partition(" gave no answer")[0]
+    host = url.partition("://")[2].partition("/")[0]
+    cause = error.__cause__
+    said = _one_line(cause) if cause is not None else _one_line(error)
+    if isinstance(cause, met.NameResolutionError):
+        return f"the host {host} is not known; check --url"
+    if isinstance(cause, met.NewConnectionError) and "refused" in said:
+        return f"nothing listens at {url}: is the service running (statsapi serve), and is --url right?"
+    if isinstance(cause, met.NewConnectionError):
+        return f"{host} cannot be reached: {said.rpartition('] ')[2]}"
+    if isinstance(cause, met.SSLError):
+        inner = next((arg for arg in cause.args if isinstance(arg, Exception)), None)
+        if isinstance(inner, ssl.SSLCertVerificationError):
+            return (
+                f"the certificate of {host} is not trusted ({inner.verify_message}); --ca-file FILE trusts its issuer"
+            )
+        return f"{host} does not speak TLS there ({said}); write http:// instead of https:// if it is meant to be plain"
+    if isinstance(cause, met.TimeoutError):
+        return f"{host} did not answer in time; --timeout waits longer"
+    if isinstance(cause, met.ProtocolError):
+        return f"{url} ended the connection without an answer; if it speaks TLS, write https://"
+    return _one_line(error)
