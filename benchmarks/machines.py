@@ -128,9 +128,9 @@ def ping(journal: Any) -> None:
 
 def follow(journal: Journal, view: View, records: int) -> tuple[int, float]:
     """Events that were new to the view, and the seconds it took."""
-    before, start = view.last_caught_up().event_count(), time.perf_counter()
+    before, start = view.last_caught_up().sizes.event_count(), time.perf_counter()
     view.catch_up()
-    return view.last_caught_up().event_count() - before, time.perf_counter() - start
+    return view.last_caught_up().sizes.event_count() - before, time.perf_counter() - start
 
 
 def following() -> None:
@@ -179,7 +179,13 @@ def machine(
     view = View(journal, RETENTION)
     view.catch_up()
     barrier.wait()
-    begun, recorded, record_s, follow_s, before = time.perf_counter(), 0, 0.0, 0.0, view.last_caught_up().event_count()
+    begun, recorded, record_s, follow_s, before = (
+        time.perf_counter(),
+        0,
+        0.0,
+        0.0,
+        view.last_caught_up().sizes.event_count(),
+    )
     while (now := time.perf_counter() - begun) < seconds:
         start = time.process_time()
         while recorded < rate * now:
@@ -192,7 +198,7 @@ def machine(
         time.sleep(max(0.0, 0.05 - (time.perf_counter() - begun - now)))
     barrier.wait()
     view.catch_up()
-    results.put((recorded, record_s, view.last_caught_up().event_count() - before, follow_s))
+    results.put((recorded, record_s, view.last_caught_up().sizes.event_count() - before, follow_s))
     journal.close()
 
 

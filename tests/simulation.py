@@ -524,9 +524,9 @@ class Simulation:
     def keep_house(self) -> None:
         worker = self.worker()
         view = worker.service.view()
-        before = view.last_caught_up().event_count()
+        before = view.last_caught_up().sizes.event_count()
         self.attempt(worker, worker.service.keep_house)
-        after = view.last_caught_up().event_count()
+        after = view.last_caught_up().sizes.event_count()
         self.seen["folded"] += after < before
 
     def pass_time(self) -> None:

@@ -14,7 +14,6 @@ answers nothing, and the view starts another one.
 
 from __future__ import annotations
 
-import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,21 +25,20 @@ from numpy.typing import NDArray
 from statsapi.engine import rollup
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
 from statsapi.engine.chunks import require
+from statsapi.engine.contents import Contents
+from statsapi.engine.guard import Guard
 from statsapi.engine.holdings import Holdings
 from statsapi.engine.rollup import Rolled
+from statsapi.engine.sizes import Sizes
 from statsapi.engine.summary import combine
 from statsapi.engine.sweep import PAUSE_S, SLICE_S, Sweep
 from statsapi.engine.timeline import step_details
 from statsapi.engine.union import Bounds, Question
-from statsapi.errors import ViewBroken
 from statsapi.model import (
-    EVENT_BYTES,
     HOUR_US,
     MINUTE_US,
     Change,
     Deletion,
-    EventBatch,
-    Part,
     Percent,
     Retention,
     SeriesInfo,
@@ -50,9 +48,6 @@ from statsapi.model import (
 )
 
 PartT = TypeVar("PartT")
-
-# Who walks over all series lets others in after this many.
-_SERIES_PER_LOCK: Final = 1000
 
 # Folding lets others in after this long. A minute of 12 million events, folded at once, would keep them waiting for
 # 17 ms. It stands back for a moment, since a lock that is taken again at once is not handed over: then the longest wait
@@ -68,41 +63,17 @@ class Held(NamedTuple):
     events: list[tuple[int, float]]
 
 
-class _Lock:
-    """A lock that lets nobody in any more once something was raised by who held it: ViewBroken."""
-
-    __slots__ = ("_lock", "broken", "waiting")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.broken = False
-        self.waiting: list[None] = []
-        """As long as the number of threads that wait. A list, as each change of it is one step."""
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(False):  # by name it takes 50 ns more
-            self.waiting.append(None)
-            try:
-                self._lock.acquire()
-            finally:
-                self.waiting.pop()
-        if self.broken:
-            self._lock.release()
-            raise ViewBroken
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if kind is not None:
-            self.broken = True
-        self._lock.release()
-
-
 class Store:
-    """The view of one worker: what is kept for the `retention`."""
+    """The view of one worker: what is kept for the `retention`. `sizes`: how much that is. `contents`: all of it, for
+    checkpoints.
+    """
 
     def __init__(self, retention: Retention) -> None:
         self.retention = retention
-        self._lock = _Lock()
+        self._lock = Guard()
         self._held = Holdings(retention)
+        self.sizes = Sizes(self._lock, self._held)
+        self.contents = Contents(self._lock, self._held)
 
     @property
     def broken(self) -> bool:
@@ -301,14 +272,6 @@ class Store:
             timeline, rollups = self._held.of(series)
             return timeline.count(*span) + rollups.summarise(*span).count
 
-    def series_count(self, from_us: int | None = None) -> int:
-        """How many series are held; with from_us those with a raw event at or after it or with roll-ups. O(series)."""
-        with self._lock:
-            names = {
-                n for n, timeline in self._held.timelines.items() if from_us is None or timeline.last_ts_us >= from_us
-            }
-            return len(names | self._held.rollups.keys())
-
     def unknown_series(self, names: Iterable[str]) -> list[str]:
         """Those of the names that nothing is held of."""
         return [name for name in names if name not in self._held.timelines and name not in self._held.rollups]
@@ -413,52 +376,6 @@ class Store:
             with self._lock:
                 self._held.fold(series)
 
-    def load(self, events: EventBatch, appended_us: int) -> None:
-        """Begin with a checkpoint's raw events. The store must be new."""
-        with self._lock:
-            self._held.load(events, appended_us)
-
-    def load_rollups(self, hour_us: int, blocks: dict[str, dict[int, bytes]]) -> None:
-        """Begin with a checkpoint's roll-ups of an hour: by series, then as `Rollups.extend` takes them."""
-        with self._lock:
-            self._held.load_rollups(hour_us, blocks)
-
-    def live_events(self) -> EventBatch:
-        """A copy of every raw event held: what a checkpoint carries."""
-        with self._lock:
-            return EventBatch(
-                tuple(Part(name, *timeline.columns(None, None)) for name, timeline in self._held.timelines.items())
-            )
-
-    @property
-    def folded_to_us(self) -> int:
-        """No roll-up reaches past it."""
-        return self._held.folded_to_us
-
-    def rolled_up(self) -> dict[str, list[Rolled]]:
-        """Every roll-up held, by series."""
-        with self._lock:
-            return {name: list(rollups.between(None, None)) for name, rollups in self._held.rollups.items()}
-
-    def size_bytes(self) -> int:
-        """About how much memory the events held take. O(chunks + series); others get in between."""
-        with self._lock:
-            names = list(self._held.timelines)
-        size_bytes = 0
-        for first in range(0, len(names), _SERIES_PER_LOCK):
-            with self._lock:
-                held = (self._held.timelines.get(name) for name in names[first : first + _SERIES_PER_LOCK])
-                size_bytes += sum(timeline.nbytes for timeline in held if timeline is not None)
-        return size_bytes
-
-    def rollup_bytes(self) -> int:
-        """What the roll-ups hold. No lock: one number is read."""
-        return self._held.rollup_bytes
-
-    def event_count(self) -> int:
-        """How many raw events are held, over all series. No lock: one number is read."""
-        return self._held.event_count
-
     def check_invariants(self) -> None:
         """Raise AssertionError unless every timeline agrees with itself, and the counts with the timelines. O(events);
         for tests.
@@ -468,9 +385,3 @@ class Store:
                 timeline.check_invariants()
             held = sum(len(timeline) for timeline in self._held.timelines.values())
             require(held == self._held.event_count, f"{held} events are held, {self._held.event_count} are counted")
-
-    def used_events(self) -> int:
-        """What is held, measured in events: the raw ones, plus the bytes of roll-ups / EVENT_BYTES. This is what
-        STATSAPI_MAX_EVENTS limits. No lock: two numbers are read.
-        """
-        return self._held.event_count + self._held.rollup_bytes // EVENT_BYTES

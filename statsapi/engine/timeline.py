@@ -101,6 +101,7 @@ _STAGGERS = count()
 class Timeline:
     """One series: insert in any order, ask for any half-open range [start_us, end_us), exactly.
 
+    Its many methods are one set of verbs over tail and chunks together: parting them would only part the bounds' rules.
     A bound of None is no bound. Stamps are int64 µs UTC in MIN_TS_US..MAX_TS_US, values finite float64; both are
     vouched for by the caller, as is Store._lock, which is held around every call.
 

@@ -164,7 +164,7 @@ class Admission:
         view = self._follower.view()
         store = view.last_caught_up()
         if (
-            store.used_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
+            store.sizes.used_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
             and view.age_s() <= LIMIT_AGE_S
             and not store.unknown_series(batch.names)
         ):
@@ -184,17 +184,17 @@ class Admission:
             else (part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())
         )
         limit = self._settings.max_series
-        if not added or store.series_count() + len(added) <= limit:  # counting is O(series)
+        if not added or store.sizes.series_count() + len(added) <= limit:  # counting is O(series)
             return
-        held = store.series_count(kept_from_us)
+        held = store.sizes.series_count(kept_from_us)
         if held + len(added) > limit:
             raise StoreFull("series", held, limit, adding=len(added), names=added, setting="STATSAPI_MAX_SERIES")
 
     def refuse_too_many_events(self, store: Store, adding: int) -> None:
         """`adding` are those that have not expired: what has is dropped as soon as it is read, and takes no room."""
-        if adding and store.used_events() + adding > self.max_events:
+        if adding and store.sizes.used_events() + adding > self.max_events:
             store.expire()
-            held = store.used_events()
+            held = store.sizes.used_events()
             if held + adding > self.max_events:
                 raise StoreFull("events", held, self.max_events, adding=adding, setting="STATSAPI_MAX_EVENTS")
 

@@ -115,8 +115,8 @@ def begin(journal: Journal, retention: Retention) -> tuple[Store, Mark]:
     if retention.rollup_us:
         first_us = max(state.pieces_from_us, retention.from_us(state.horizon_us))
         for hour_us in range(floor_us(first_us, HOUR_US), state.pieces_to_us, HOUR_US):
-            store.load_rollups(hour_us, _read_hour(journal, checkpoint.id, hour_us))
-    store.load(decode_batch(state.events), checkpoint.appended_us)
+            store.contents.load_rollups(hour_us, _read_hour(journal, checkpoint.id, hour_us))
+    store.contents.load(decode_batch(state.events), checkpoint.appended_us)
     return store, checkpoint.mark
 
 
@@ -160,7 +160,7 @@ def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_afte
     store.settle(settled_us)
     mark = START
     if checkpoint is not None:
-        store.load(decode_batch(state.events), checkpoint.appended_us)
+        store.contents.load(decode_batch(state.events), checkpoint.appended_us)
         mark = checkpoint.mark
     began_at = mark
     deletions: list[Deletion] = []
@@ -172,7 +172,7 @@ def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_afte
         store.apply(segment.changes, segment.appended_us)
         deletions += [change for change in segment.changes if isinstance(change, Deletion)]
         mark = segment.mark
-        if store.event_count() * _EVENT_BYTES > _MAX_BYTES:
+        if store.sizes.event_count() * _EVENT_BYTES > _MAX_BYTES:
             return False
     pieces_from_us = retention.from_us(settled_us) if retention.rollup_us else MIN_TS_US
     if mark == began_at and (checkpoint is None or pieces_from_us - state.pieces_from_us < HOUR_US):
@@ -181,7 +181,7 @@ def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_afte
     # Roll-ups are merged into hours as of the last record that is compacted, not as of `settled_us`: a deletion that
     # comes after it may name minutes of an hour that was still kept by minutes then. And not past what there is, as a
     # clock that was believed may be put right.
-    pieces_to_us = max(state.pieces_to_us, store.folded_to_us)
+    pieces_to_us = max(state.pieces_to_us, store.contents.folded_to_us)
     bounds = retention.rollup_bounds(min(store.appended_us, settled_us))
     hours_to_us = min(bounds.minutes_from_us, pieces_to_us - pieces_to_us % -HOUR_US)
     minutes_from_us = max(state.minutes_from_us, hours_to_us)
@@ -197,7 +197,7 @@ def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_afte
         mark,
         store.appended_us,
         _HEAD.pack(_VERSION, horizon_us, pieces_from_us, minutes_from_us, pieces_to_us)
-        + encode_batch(store.live_events(), limit_bytes=_MAX_BYTES),
+        + encode_batch(store.contents.live_events(), limit_bytes=_MAX_BYTES),
     )
     drop_before = (pieces_from_us if retention.rollup_us else max(pieces_to_us, horizon_us)) // MINUTE_US
     return journal.replace_prefix(
@@ -217,7 +217,7 @@ class _Pieces:
     def add(self, store: Store) -> None:
         """Add the store's roll-ups to those that are there."""
         added: dict[tuple[int, int], dict[str, bytes]] = defaultdict(dict)
-        for series, held in store.rolled_up().items():
+        for series, held in store.contents.rolled_up().items():
             for rolled in held:
                 added[rolled.start_us, rolled.length_us][series] = rolled.block
         for (start_us, length_us), blocks in added.items():

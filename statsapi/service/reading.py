@@ -517,10 +517,10 @@ class Reading:
             for (text, _), answer in zip(windows, self.statistics(series, [us for _, us in windows]), strict=True)
         ]
         return State(
-            store.event_count(),
-            store.size_bytes(),
-            store.rollup_bytes(),
-            store.series_count(),
+            store.sizes.event_count(),
+            store.sizes.memory_bytes(),
+            store.sizes.rollup_bytes(),
+            store.sizes.series_count(),
             journal_bytes,
             summaries,
             left_out,

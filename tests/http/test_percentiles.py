@@ -269,8 +269,8 @@ def test_a_view_that_folds_later_agrees(n: int, hours: bool) -> None:
             store.settle(now_us if has_stood else MIN_TS_US)
             store.apply([half], now_us)
             store.expire()
-    assert folded.event_count() == 0
-    assert lagging.event_count() == len(values)
+    assert folded.sizes.event_count() == 0
+    assert lagging.sizes.event_count() == len(values)
     spans = [Span(start_us), Span(start_us, start_us + HOUR_US)]
     ps: list[Percent] = [0, 1, Fraction("33.3"), 50, 99, 100]
     for answers in (

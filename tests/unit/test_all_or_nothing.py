@@ -258,4 +258,4 @@ def test_a_fault_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
         answer = client.get("/statistics")
         assert answer.status_code >= 500 or answer.json["count"] == 2
     assert client.get("/statistics").json["count"] == 2
-    assert service.view().last_caught_up().event_count() == 2
+    assert service.view().last_caught_up().sizes.event_count() == 2

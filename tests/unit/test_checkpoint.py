@@ -38,7 +38,7 @@ def test_the_states_of_older_versions_are_read(clock: FakeClock, version: int) -
     ts_us = np.array([now_us - MINUTE_US, now_us])
     events = encode_batch(EventBatch((Part("a", ts_us, np.array([1.0, 2.5])),)))
     store, mark = checkpoints.begin(journal_with(heads[version] + events, {}, clock), KEPT)
-    assert (mark.position, store.event_count()) == (1, 2)
+    assert (mark.position, store.sizes.event_count()) == (1, 2)
     store.check_invariants()
 
 

@@ -173,7 +173,7 @@ def test_a_moment_ahead_costs_nothing(open_shared: Open, ahead_us: int, housekee
     world.services.append(world.start(0))  # from the checkpoint
     world.check(HOUR_US, DAY_US)
     store = world.services[-1].view().last_caught_up()
-    assert store.event_count() <= 68  # what is older was compacted, the records that were stamped ahead too
+    assert store.sizes.event_count() <= 68  # what is older was compacted, the records that were stamped ahead too
 
 
 def test_what_was_stamped_ahead_is_compacted_with_its_neighbours(open_shared: Open) -> None:
@@ -189,7 +189,7 @@ def test_what_was_stamped_ahead_is_compacted_with_its_neighbours(open_shared: Op
     world.pass_time(6 * MINUTE_US)
     journal = world.services[0].view().journal
     assert journal.info().checkpoint_position == 3  # the first of the three that came after, 86 minutes ago
-    assert world.services[0].view().last_caught_up().event_count() == 2
+    assert world.services[0].view().last_caught_up().sizes.event_count() == 2
 
 
 def test_without_rollups_nothing_is_dropped(open_shared: Open) -> None:
@@ -270,10 +270,10 @@ def test_a_jump_that_stays_is_believed_after_ten_minutes(open_shared: Open, capl
         world.keep_house()
         world.pass_time(SETTLE_US - MINUTE_US)
         store = world.services[0].view().last_caught_up()
-        assert store.event_count() == held
+        assert store.sizes.event_count() == held
         assert not world.services[0].view().clock.settled
         world.pass_time(2 * MINUTE_US)
-    assert store.event_count() + store.rollup_bytes() == 0
+    assert store.sizes.event_count() + store.sizes.rollup_bytes() == 0
     assert world.services[0].view().clock.settled
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
@@ -361,7 +361,7 @@ def test_a_view_that_lags_gives_the_same_answers(open_shared: Open) -> None:
         minute_us = now_us // MINUTE_US * MINUTE_US
         spans = [Span(minute_us - DAY_US), Span(minute_us - 110 * MINUTE_US, minute_us - 100 * MINUTE_US)]
         answers.append(store.statistics("default", spans, now_us, [1, 50, 99], ends=True))
-    assert [s.view().last_caught_up().event_count() for s in world.services] == [1, 4_001]
+    assert [s.view().last_caught_up().sizes.event_count() for s in world.services] == [1, 4_001]
     assert answers[0] == answers[1]
     assert answers[0][0].relative_errors
 
@@ -373,9 +373,9 @@ def test_a_suspended_machine(open_shared: Open) -> None:
     world.true.step(8 * HOUR_US)  # the monotonic clock stood still
     assert world.count() == 0
     world.keep_house()
-    assert world.services[0].view().last_caught_up().event_count() == 50
+    assert world.services[0].view().last_caught_up().sizes.event_count() == 50
     world.pass_time(12 * MINUTE_US)
-    assert world.services[0].view().last_caught_up().event_count() == 0
+    assert world.services[0].view().last_caught_up().sizes.event_count() == 0
     world.record()
     assert world.count() == 1
 
@@ -390,12 +390,12 @@ def test_a_week_of_downtime(open_shared: Open) -> None:
     world.restart()
     assert world.count() == 0
     world.pass_time(9 * MINUTE_US)
-    assert world.services[0].view().last_caught_up().event_count() > 0
+    assert world.services[0].view().last_caught_up().sizes.event_count() > 0
     world.record()
     world.pass_time(2 * MINUTE_US)
     for service in world.services:
         store = service.view().last_caught_up()
-        assert (store.event_count(), store.rollup_bytes()) == (1, 0)
+        assert (store.sizes.event_count(), store.sizes.rollup_bytes()) == (1, 0)
     assert world.services[0].view().journal.info().records <= 3  # the new one, and ticks
     assert world.count(1) == 1
 

@@ -386,7 +386,7 @@ def test_an_idle_series_costs_nothing(clock: FakeClock) -> None:
         for service in services:
             service.keep_house()
             store = service.view().last_caught_up()
-            assert (store.series_count(), store.event_count(), store.rollup_bytes()) == (0, 0, 0)
+            assert (store.sizes.series_count(), store.sizes.event_count(), store.sizes.rollup_bytes()) == (0, 0, 0)
     assert pieces_of(journal) == []
     assert journal.info().records <= 3  # of the ticks
 

@@ -61,11 +61,11 @@ def test_events_expire_from_memory_and_journal(clock: FakeClock) -> None:
     service = service_on(journal, clock)
     service.record(event(clock.now_us))
     service.keep_house()
-    assert service.view().last_caught_up().event_count() == 1
+    assert service.view().last_caught_up().sizes.event_count() == 1
     clock.advance(KEEP_US + MINUTE_US)
     service.record(event(clock.now_us))
     service.keep_house()
-    assert service.view().last_caught_up().event_count() == 1
+    assert service.view().last_caught_up().sizes.event_count() == 1
     with pytest.raises(HistoryChanged):
         journal.read(START)
     checkpoint = journal.read_checkpoint()
@@ -87,7 +87,7 @@ def test_who_records_much_applies_it(clock: FakeClock) -> None:
     for recorded in range(1, 3 * PACE_EVENTS // 10_000):
         other.record(event(clock.now_us))  # of other workers as well
         service.record(many(clock.now_us, 10_000))
-        behind = 1 + recorded * 10_001 - service.view().last_caught_up().event_count()
+        behind = 1 + recorded * 10_001 - service.view().last_caught_up().sizes.event_count()
         assert behind == 10_001 * (recorded % (PACE_EVENTS // 10_000))
 
 
@@ -103,7 +103,7 @@ def test_single_events_and_replays_do_not_pay(clock: FakeClock) -> None:
     service.ask()
     for _ in range(10):
         service.record(event(clock.now_us))
-    assert service.view().last_caught_up().event_count() == PACE_EVENTS
+    assert service.view().last_caught_up().sizes.event_count() == PACE_EVENTS
 
 
 def test_a_worker_that_records_nothing_follows(clock: FakeClock) -> None:
@@ -114,7 +114,7 @@ def test_a_worker_that_records_nothing_follows(clock: FakeClock) -> None:
     follower = Service(Settings(journal="memory://"), lambda: journal, clock)
     follower.start()
     try:
-        wait_until(lambda: follower.view().last_caught_up().event_count() == 1000, "the view to follow")
+        wait_until(lambda: follower.view().last_caught_up().sizes.event_count() == 1000, "the view to follow")
     finally:
         follower.close()
 
@@ -146,7 +146,7 @@ def test_events_expire_when_nobody_does_anything(clock: FakeClock) -> None:
     for _ in range(3):
         for service in services:
             service.keep_house()
-            assert service.view().last_caught_up().event_count() == 0
+            assert service.view().last_caught_up().sizes.event_count() == 0
     checkpoint = journal.read_checkpoint()
     assert checkpoint is not None
     assert journal.read(checkpoint.mark).records == 1  # one tick, although two services keep house
@@ -277,7 +277,7 @@ def test_a_replay_that_takes_too_long_goes_on_where_it_was(clock: FakeClock) -> 
         except ViewNotReady:
             attempts += 1
     assert 1 < attempts <= 21
-    assert store.event_count() == 20
+    assert store.sizes.event_count() == 20
 
 
 @pytest.mark.parametrize(("unknown", "outcome"), [(True, "unknown"), (False, "not recorded")])
@@ -344,7 +344,7 @@ def test_the_background_thread_keeps_house(clock: FakeClock) -> None:
     service.start()
     assert done.wait(30)
     service.close()
-    assert service.view().last_caught_up().event_count() == 1
+    assert service.view().last_caught_up().sizes.event_count() == 1
 
 
 def test_an_upkeep_that_fails_does_not_stop_the_others(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

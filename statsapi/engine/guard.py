@@ -1,0 +1,35 @@
+"""The lock of a store."""
+
+from __future__ import annotations
+
+import threading
+
+from statsapi.errors import ViewBroken
+
+
+class Guard:
+    """A lock that lets nobody in any more once something was raised by who held it: ViewBroken."""
+
+    __slots__ = ("_lock", "broken", "waiting")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.broken = False
+        self.waiting: list[None] = []
+        """As long as the number of threads that wait. A list, as each change of it is one step."""
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(False):  # by name it takes 50 ns more
+            self.waiting.append(None)
+            try:
+                self._lock.acquire()
+            finally:
+                self.waiting.pop()
+        if self.broken:
+            self._lock.release()
+            raise ViewBroken
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if kind is not None:
+            self.broken = True
+        self._lock.release()

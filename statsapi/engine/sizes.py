@@ -1,0 +1,55 @@
+"""How much a store holds: what limits are judged by, and what metrics tell."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from statsapi.engine.guard import Guard
+from statsapi.engine.holdings import Holdings
+from statsapi.model import EVENT_BYTES
+
+# Others get in after this many series.
+_SERIES_PER_LOCK: Final = 1000
+
+
+class Sizes:
+    """How much that store holds. `lock` is the store's, which each method takes where it does not say otherwise."""
+
+    __slots__ = ("_held", "_lock")
+
+    def __init__(self, lock: Guard, held: Holdings) -> None:
+        self._lock = lock
+        self._held = held
+
+    def rollup_bytes(self) -> int:
+        """What the roll-ups hold. No lock: one number is read."""
+        return self._held.rollup_bytes
+
+    def event_count(self) -> int:
+        """How many raw events are held, over all series. No lock: one number is read."""
+        return self._held.event_count
+
+    def used_events(self) -> int:
+        """What is held, measured in events: the raw ones, plus the bytes of roll-ups / EVENT_BYTES. This is what
+        STATSAPI_MAX_EVENTS limits. No lock: two numbers are read.
+        """
+        return self._held.event_count + self._held.rollup_bytes // EVENT_BYTES
+
+    def series_count(self, from_us: int | None = None) -> int:
+        """How many series are held; with from_us those with a raw event at or after it or with roll-ups. O(series)."""
+        with self._lock:
+            names = {
+                n for n, timeline in self._held.timelines.items() if from_us is None or timeline.last_ts_us >= from_us
+            }
+            return len(names | self._held.rollups.keys())
+
+    def memory_bytes(self) -> int:
+        """About how much memory the events held take. O(chunks + series); others get in between."""
+        with self._lock:
+            names = list(self._held.timelines)
+        size_bytes = 0
+        for first in range(0, len(names), _SERIES_PER_LOCK):
+            with self._lock:
+                held = (self._held.timelines.get(name) for name in names[first : first + _SERIES_PER_LOCK])
+                size_bytes += sum(timeline.nbytes for timeline in held if timeline is not None)
+        return size_bytes
