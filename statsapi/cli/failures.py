@@ -147,6 +147,12 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split()).removesuffix(".")
 
 
+def why_away(error: Unavailable) -> str:
+    """For commands that go on: the same line, without who says it."""
+    told = _of_client(error)
+    return "" if told is None else told.lines[0].removeprefix("statsapi: ")
+
+
 def unreachable(error: Unavailable) -> str:
     """Why there was no answer, in words, from the exception that the client met."""
     import ssl

@@ -26,6 +26,11 @@ COMPLETE: Final = "_STATSAPI_COMPLETE"  # set by the shell that asks for complet
 # --help imports none of them; a test compares them with the commands.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve:serve", "Run the service."),
+    "stats": ("asking:stats", "Show statistics, live if you like."),
+    "top": ("asking:top", "Compare series, or the values of a tag."),
+    "check": ("asking:check", "Does it hold? Exit status 0 or 1."),
+    "post": ("recording:post", "Record an event, or one for each line."),
+    "time": ("recording:time", "Run a command, and record how long it took."),
     "series": ("catalogue:series", "List the series there are."),
     "tags": ("catalogue:tags", "List the tags that series carry, or the values of one."),
     "journal": ("journal:journal", "Back up, inspect, check or salvage the journal."),

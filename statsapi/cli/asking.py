@@ -1,0 +1,262 @@
+"""`statsapi stats`, `top` and `check`: the figures of now, live, side by side, or as a yes or no."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from statsapi.cli import failures, output
+from statsapi.cli.choosing import chooses_series, chooses_span
+from statsapi.cli.connection import Service, asks_service
+
+if TYPE_CHECKING:
+    from statsapi.client import Client
+
+_STATS: Final = "count,rate,mean,min,max,stddev,p50,p95,p99"
+_STEPS: Final = 40  # bars of the sparkline
+
+
+@click.command(
+    short_help="Show statistics, live if you like.", epilog="Example: statsapi stats latency --window 15m --watch"
+)
+@click.argument("series", nargs=-1)
+@chooses_series
+@chooses_span
+@click.option("--stats", "wanted", metavar="LIST", default=_STATS, help=f"Which, with commas ({_STATS} unless given).")
+@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1, max=3600),
+    default=2.0,
+    metavar="SECONDS",
+    help="How often (2 unless given).",
+)
+@asks_service
+def stats(
+    service: Service,
+    series: tuple[str, ...],
+    chosen: dict[str, Any],
+    span: dict[str, Any],
+    wanted: str,
+    watch: bool,
+    interval: float,
+) -> None:
+    """Show the statistics of SERIES (`default` unless given), of several as one, or of those that --match.
+
+    On a terminal the course of the mean stands below. With --watch figures are shown again every --interval: in place
+    on a terminal, a line each in a pipe, an object each with --json. It goes on when the service was away.
+    """
+    if not span:
+        span = {"window": "1h"}
+    question = {"series": series or None, **chosen, **span, "stats": wanted}
+    with service.client() as client:
+        if not watch:
+            answer = client.statistics(**question)
+            if service.as_json:
+                output.show_json(answer)
+                return
+            click.echo(_title(series, chosen, span, answer))
+            output.show_table(("STATISTIC", "VALUE"), _rows(answer, wanted), numbers=["VALUE"])
+            if output.is_terminal() and "mean" in wanted.split(","):
+                click.echo(_course(client, question, span))
+        elif output.is_terminal() and not service.as_json:
+            _watch_on_terminal(client, question, series, chosen, span, wanted, interval)
+        else:
+            _watch_in_lines(client, question, wanted, interval, service.as_json)
+
+
+def _title(series: tuple[str, ...], chosen: dict[str, Any], span: dict[str, Any], answer: dict[str, Any]) -> str:
+    of = " + ".join(series) or " ".join(f"{name} {', '.join(chosen[name])}" for name in chosen) or "default"
+    when = span.get("window") or f"{span.get('start', '')} to {span.get('end', 'now')}"
+    told = [f"{of}, {when}"]
+    if "relative_error" in answer:
+        told.append(f"percentiles within {answer['relative_error']}")
+    return "; ".join(told)
+
+
+def _rows(answer: dict[str, Any], wanted: str) -> list[tuple[str, Any]]:
+    return [(name, answer.get(name)) for name in wanted.replace(" ", "").split(",") if name in answer]
+
+
+def _course(client: Client, question: dict[str, Any], span: dict[str, Any]) -> str:
+    """The mean, step by step."""
+    if "window" not in span:
+        return ""
+    seconds = _seconds_of(client, question)
+    if seconds is None:
+        return ""
+    timeline = client.timeline(**{**question, "stats": "mean"}, step=f"{max(1, round(seconds / _STEPS))}s")
+    return output.sparkline([step["mean"] for step in timeline["steps"]])
+
+
+def _seconds_of(client: Client, question: dict[str, Any]) -> float | None:
+    """How long the window is: what it means is the service's to say."""
+    from datetime import datetime
+
+    answer = client.statistics(**{**question, "windows": f"{question['window']},1us", "window": None, "stats": "count"})
+    begin, now = (datetime.fromisoformat(each["from"]) for each in answer["windows"])
+    return (now - begin).total_seconds()
+
+
+def _asked_until_away(client: Client, question: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    """The answer, or None and why the service is away. What would be so again is raised."""
+    from statsapi.client import Unavailable
+
+    try:
+        return client.statistics(**question), ""
+    except Unavailable as error:
+        return None, failures.why_away(error)
+
+
+def _watch_in_lines(client: Client, question: dict[str, Any], wanted: str, interval_s: float, as_json: bool) -> None:
+    away = ""
+    names: list[str] = []
+    while True:
+        answer, why = _asked_until_away(client, question)
+        if answer is None:
+            if not away:
+                failures.say(f"statsapi: {why}; going on when it is back")
+            away = why
+        else:
+            away = ""
+            if as_json:
+                output.show_json(answer)
+            else:
+                rows = _rows(answer, wanted)
+                if [name for name, _ in rows] != names:
+                    names = [name for name, _ in rows]
+                    click.echo("  ".join(["TIME".ljust(8), *(name.rjust(10) for name in names)]))
+                shown = [output.cell(value).rjust(10) for _, value in rows]
+                click.echo("  ".join([time.strftime("%H:%M:%S"), *shown]))
+        time.sleep(interval_s)
+
+
+def _watch_on_terminal(
+    client: Client,
+    question: dict[str, Any],
+    series: tuple[str, ...],
+    chosen: dict[str, Any],
+    span: dict[str, Any],
+    wanted: str,
+    interval_s: float,
+) -> None:
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from statsapi.client import Unavailable
+
+    last: Any = Text("…")
+    with Live(last, console=Console(highlight=False), auto_refresh=False, transient=False) as live:
+        answered_s = time.monotonic()
+        while True:
+            answer, why = _asked_until_away(client, question)
+            course = ""
+            if answer is not None:
+                answered_s = time.monotonic()
+                try:
+                    course = _course(client, question, span)
+                except Unavailable:  # between the two questions; the next one tells
+                    course = ""
+                cells = [[name, output.cell(value)] for name, value in _rows(answer, wanted)]
+                table = output.rich_table(("STATISTIC", "VALUE"), cells, {1})
+                last = Group(Text(_title(series, chosen, span, answer), style="bold"), table, Text(course))
+                live.update(last, refresh=True)
+            else:
+                old = f"{time.monotonic() - answered_s:.0f} s old: {why}"
+                live.update(Group(last, Text(old, style="red")), refresh=True)
+            time.sleep(interval_s)
+
+
+@click.command(
+    short_help="Compare series, or the values of a tag.", epilog="Example: statsapi top --by route --order -p95"
+)
+@chooses_series
+@chooses_span
+@click.option("--by", metavar="TAG", default="series", help="A row for each value of this tag (each series).")
+@click.option(
+    "--order", metavar="STATISTIC", default="-count", help="By what; with - the largest first (-count unless given)."
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, metavar="N", help="How many rows (20).")
+@click.option(
+    "--stats", "wanted", metavar="LIST", default="count,mean,p50,p95,p99,max", help="Which columns, with commas."
+)
+@asks_service
+def top(
+    service: Service, chosen: dict[str, Any], span: dict[str, Any], by: str, order: str, limit: int, wanted: str
+) -> None:
+    """Compare groups: a row for each series, or each value of a tag, in order of a statistic."""
+    names = wanted.replace(" ", "").split(",")
+    figure = order.removeprefix("-")
+    if figure not in (*names, "series"):
+        names.append(figure)
+    question = {**chosen, **(span or {"window": "1h"}), "by": by, "order": order, "limit": limit}
+    with service.client() as client:
+        answer = client.statistics(**question, stats=",".join(names))
+    if service.as_json:
+        output.show_json(answer)
+        return
+    rows = [
+        (group["series"] if "series" in group else group["tag"].get(by), *(group.get(name) for name in names))
+        for group in answer["groups"]
+    ]
+    columns = [name.upper() for name in (by, *names)]
+    output.show_table(columns, rows, numbers=columns[1:])
+    if (more := answer["groups_total"] - len(rows)) > 0:
+        failures.say(f"and {more:,} more; --limit shows them")
+
+
+@click.command(
+    short_help="Does it hold? Exit status 0 or 1.",
+    epilog="Example: statsapi check 'p95<500' 'count>=10' --series latency --window 5m",
+)
+@click.argument("conditions", metavar="CONDITION...", nargs=-1, required=True)
+@click.option("--series", multiple=True, metavar="NAME", help="Of these series (`default`); can be repeated.")
+@chooses_series
+@chooses_span
+@click.option("--by", metavar="TAG", help="Each value of this tag (or `series`: each series) must hold by itself.")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing when all holds.")
+@asks_service
+def check(
+    service: Service,
+    conditions: tuple[str, ...],
+    series: tuple[str, ...],
+    chosen: dict[str, Any],
+    span: dict[str, Any],
+    by: str | None,
+    quiet: bool,
+) -> int:
+    """Require conditions of statistics, such as 'p95<500' (in quotes: < is the shell's), for monitors, cron and CI.
+
+    Exit status: 0 all hold, 1 one does not; 69, 75, 77 nothing can be said, as nobody answers or the key may not ask. A
+    figure that is null, without events, holds never.
+    """
+    from statsapi.client import Unavailable
+
+    question = {"require": ",".join(conditions), "series": series or None, **chosen, **span, "by": by}
+    with service.client() as client:
+        try:
+            answer, status = client.ask("/check", **question), 0
+        except Unavailable as error:
+            if error.code != "check-failed":
+                raise
+            answer, status = error.problem, failures.NOT_DONE
+    if quiet and not status:
+        return status
+    if service.as_json:
+        output.show_json(answer)
+        return status
+    for group in answer.get("groups") or ([answer] if "conditions" in answer else []):
+        name = group.get("series") if group is not answer else None
+        if "tag" in group:
+            name = ";".join(f"{key}={value}" for key, value in group["tag"].items())
+        for each in group["conditions"]:
+            found = "null" if each["value"] is None else f"{each['value']}"
+            words = "holds" if each["held"] else "does not hold"
+            click.echo(f"{f'{name}: ' if name else ''}{each['require']} {words}: it is {found}")
+    if "groups_total" in answer:
+        failed, total = answer["groups_failed"], answer["groups_total"]
+        click.echo(f"{failed:,} of {total:,} groups do not hold" if failed else f"all {total:,} groups hold")
+    return status

@@ -1,0 +1,44 @@
+"""Which series and which span a question is about: the options that `stats`, `top`, `check` and `tail` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any, Final
+
+import click
+
+_SERIES: Final = {
+    "match": click.option("--match", multiple=True, metavar="GLOB", help="Series that fit (* and ?); can be repeated."),
+    "where": click.option(
+        "--where", multiple=True, metavar="TAG=GLOB", help="Only those with this tag; all must hold."
+    ),
+}
+_SPAN: Final = {
+    "window": click.option(
+        "--window", metavar="SPAN", help="From that long ago: 5m, 1h30m, 2w (the service's own unless given)."
+    ),
+    "start": click.option("--start", metavar="TIME", help="A range instead of a window: a time, or now-2h."),
+    "end": click.option("--end", metavar="TIME", help="Its end, not included (none unless given)."),
+}
+
+
+def chooses_series(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --match and --where, and gives the command what was given of them as `chosen`."""
+    return _collecting(command, "chosen", _SERIES)
+
+
+def chooses_span(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --window, --start and --end, and gives the command what was given of them as `span`."""
+    return _collecting(command, "span", _SPAN)
+
+
+def _collecting(command: Callable[..., Any], name: str, options: dict[str, Any]) -> Callable[..., Any]:
+    def run(*args: Any, **given: Any) -> Any:
+        held = {each: given.pop(each) for each in options}
+        return command(*args, **{name: {each: value for each, value in held.items() if value}}, **given)
+
+    run = update_wrapper(run, command)
+    for option in reversed(options.values()):
+        run = option(run)
+    return run

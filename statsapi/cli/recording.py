@@ -1,0 +1,300 @@
+"""`statsapi post` and `statsapi time`: events from the shell, and from cron."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time as clock
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import click
+
+from statsapi.cli import failures, output
+from statsapi.cli.connection import Service, asks_service, may_ask_service
+
+if TYPE_CHECKING:
+    from statsapi.client import Client
+
+_RETRY_S: Final = 10.0
+
+
+def _tags(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    tags = {}
+    for text in given:
+        key, separator, value = text.partition("=")
+        if not key or not separator or not value:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", ctx, option)
+        if key in tags:
+            raise click.BadParameter(f"{key} is given twice", ctx, option)
+        tags[key] = value
+    return tags
+
+
+_tag_option = click.option(
+    "--tag", "tags", multiple=True, callback=_tags, metavar="KEY=VALUE", help="A tag; can be given again."
+)
+_retry_option = click.option(
+    "--retry",
+    "retry_s",
+    type=click.FloatRange(0, 86_400),
+    default=_RETRY_S,
+    metavar="SECONDS",
+    help=f"How long to try while the service is away ({_RETRY_S:.0f}); each event counts once.",
+)
+
+
+def number(text: str) -> float | int:
+    """A finite number; ValueError says what to write."""
+    try:
+        with contextlib.suppress(ValueError):
+            value = int(text)
+            float(value)  # OverflowError
+            return value
+        found = float(text)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no number such as 42.5") from None
+    if not math.isfinite(found):
+        raise ValueError(f"{text!r} is no finite number")
+    return found
+
+
+@click.command(
+    short_help="Record an event, or one for each line.",
+    epilog="Example: statsapi post 42.5 --series latency --tag status=200",
+    context_settings={"ignore_unknown_options": True},  # -5 is a value
+)
+@click.argument("value")
+@click.option("--series", metavar="NAME", help="Of this series (`default`).")
+@_tag_option
+@click.option("--timestamp", metavar="TIME", help="When it was: ISO 8601 or Unix time (now).")
+@_retry_option
+@asks_service
+def post(
+    service: Service,
+    value: str,
+    series: str | None,
+    tags: dict[str, str],
+    timestamp: str | None,
+    retry_s: float,
+) -> int:
+    """Record VALUE. With - each line of standard input is an event, as it comes: VALUE, or TIME and VALUE.
+
+    When it returns 0 the service has it in its journal. A line that is no event is told and left out, and the exit
+    status is 1 then.
+    """
+    if value == "-":
+        if timestamp is not None:
+            raise click.UsageError("--timestamp is for one value; a line may begin with its time")
+        return _post_lines(service, series, tags, retry_s)
+    try:
+        what = number(value)
+    except ValueError as error:
+        if value.startswith("-") and not value[1:2].isdigit():
+            raise click.UsageError(f"no such option {value.partition('=')[0]!r}") from None
+        raise click.UsageError(f"VALUE: {error}") from None
+    with service.client(give_up_after_s=retry_s) as client, failures.of_arguments():
+        answer = client.record(what, timestamp, series, tags)
+    if service.as_json:
+        output.show_json(answer)
+    elif (message := answer.get("message")) != "Event stored successfully":
+        failures.say(f"statsapi: {message}")
+    return 0
+
+
+_BATCH_EVENTS: Final = 5_000
+_FLUSH_S: Final = 0.5  # how long a line waits for others at most
+
+
+class _Line(NamedTuple):
+    number: int
+    value: float
+    timestamp: str | None
+
+
+def _post_lines(service: Service, series: str | None, tags: dict[str, str], retry_s: float) -> int:
+    """In batches of what came meanwhile: `tail -f | statsapi post -` is recorded as it comes."""
+    lines: queue.Queue[tuple[int, str] | None] = queue.Queue(2 * _BATCH_EVENTS)
+
+    def read() -> None:
+        try:
+            for numbered in enumerate(sys.stdin, 1):
+                lines.put(numbered)
+        finally:
+            lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    sent, faults, going_on = 0, 0, True
+    with service.client(give_up_after_s=retry_s) as client, failures.of_arguments():
+        while going_on:
+            batch, going_on = _batch(lines)
+            events = []
+            for line_number, text in batch:
+                try:
+                    events.append(_event_of(line_number, text))
+                except ValueError as error:
+                    faults += 1
+                    failures.say(f"statsapi: line {line_number}: {error}")
+            try:
+                stored = _record(client, events, series, tags)
+            except Exception:
+                failures.say(f"statsapi: {sent:,} were recorded, up to line {batch[0][0] - 1}")
+                raise
+            sent += stored
+            faults += len(events) - stored
+    if service.as_json:
+        output.show_json({"recorded": sent, "refused": faults})
+    else:
+        click.echo(f"{sent:,} recorded" + (f", {faults:,} refused" if faults else ""))
+    return failures.NOT_DONE if faults else 0
+
+
+def _batch(lines: queue.Queue[tuple[int, str] | None]) -> tuple[list[tuple[int, str]], bool]:
+    """The lines that came, but blank ones, and whether more may come. ^C ends it with what is there."""
+    batch: list[tuple[int, str]] = []
+    end_s = clock.monotonic() + _FLUSH_S
+    try:
+        while len(batch) < _BATCH_EVENTS:
+            try:
+                line = lines.get(timeout=max(0.0, end_s - clock.monotonic()) if batch else None)
+            except queue.Empty:
+                return batch, True
+            if line is None:
+                return batch, False
+            if not batch:
+                end_s = clock.monotonic() + _FLUSH_S
+            if line[1].strip():
+                batch.append(line)
+    except KeyboardInterrupt:
+        return batch, False
+    return batch, True
+
+
+def _event_of(line_number: int, text: str) -> _Line:
+    words = text.split()
+    if len(words) > 2:
+        raise ValueError(f"{text.strip()!r} is neither VALUE nor TIME and VALUE")
+    return _Line(line_number, number(words[-1]), words[0] if len(words) == 2 else None)
+
+
+def _record(client: Client, events: list[_Line], series: str | None, tags: dict[str, str]) -> int:
+    """How many were recorded: those whose time the service refuses are told and left out."""
+    from statsapi.client import Refused
+
+    while events:
+        batch = [{"value": event.value, "timestamp": event.timestamp} for event in events]
+        try:
+            answer = client.record_many(batch, series=series, tags=tags)
+        except Refused as error:
+            wrong = {
+                each["line"] - 1: each for each in error.errors if each.get("field") == "timestamp" and "line" in each
+            }
+            if not wrong or len(wrong) < len(error.errors):  # the series or a tag: so it is of all
+                raise
+            for at, each in wrong.items():
+                failures.say(f"statsapi: line {events[at].number}: the time {each['reason']}")
+            events = [event for at, event in enumerate(events) if at not in wrong]
+            continue
+        for message in answer["messages"]:
+            failures.say(f"statsapi: {message}")
+        return len(events)
+    return 0
+
+
+class _Time(click.Command):
+    """What follows the first word that is no option is the command, with or without `--` before it."""
+
+    allow_interspersed_args = False
+
+
+@click.command(
+    cls=_Time,
+    short_help="Run a command, and record how long it took.",
+    epilog="Example: statsapi time --series backup -- rsync -a /home /backups",
+)
+@click.option("--series", metavar="NAME", default="commands", help="Of this series (`commands`).")
+@_tag_option
+@_retry_option
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@may_ask_service
+def time(
+    find_service: Callable[[], Service], series: str, tags: dict[str, str], retry_s: float, command: tuple[str, ...]
+) -> int:
+    """Run COMMAND and record its duration in seconds, with the tags `command` (its name) and `status`.
+
+    The exit status is the command's: 128+N where signal N ended it, 127 where it is not there, 126 where it cannot be
+    run. Whatever is wrong with the service or its settings is a warning and changes nothing of that.
+    """
+    began_s = clock.monotonic()
+    status = _run(command)
+    took_s = clock.monotonic() - began_s
+    found = {"command": os.path.basename(command[0]) or command[0], "status": str(status), **tags}
+    try:
+        service = find_service()
+        with service.client(give_up_after_s=retry_s) as client:
+            answer = client.record(took_s, None, series, found)
+        if service.as_json:
+            click.echo(json.dumps({"seconds": took_s, "status": status, **answer}), err=True)
+    except KeyboardInterrupt:
+        failures.say("statsapi: warning: not recorded: interrupted")
+    except Exception as error:  # noqa: BLE001 - the command's status matters more than any of our faults
+        told = failures.told(error)
+        said = told.lines[0].removeprefix("statsapi: ") if told else f"{type(error).__name__}: {error}"
+        failures.say(f"statsapi: warning: {took_s:.3f} s of {found['command']} not recorded: {said}")
+    return status
+
+
+def _run(command: tuple[str, ...]) -> int:
+    """The status as shells tell it. What we are told by signals goes on to the command; ^C reaches it by itself."""
+    child: subprocess.Popen[bytes] | None = None
+    early: list[int] = []  # before the child was there
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if child is None:
+            early.append(number)
+        elif child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
+
+    def leave_alone(number: int, frame: FrameType | None) -> None: ...
+
+    with _handling(
+        {
+            **dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), pass_on),
+            **dict.fromkeys((signal.SIGINT, signal.SIGQUIT), leave_alone if os.isatty(0) else pass_on),
+        }
+    ):
+        try:
+            child = subprocess.Popen(command)  # noqa: S603 - it is what the user typed
+        except FileNotFoundError as error:
+            failures.say(f"statsapi: {failures.of_os(error)}")
+            return 127
+        except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+            failures.say(f"statsapi: {failures.of_os(error) if isinstance(error, OSError) else error}")
+            return 126
+        for number in early:
+            pass_on(number, None)
+        status = child.wait()
+    return status if status >= 0 else 128 - status
+
+
+@contextlib.contextmanager
+def _handling(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Those that are ignored stay so, as under nohup: the command inherits that."""
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
