@@ -9,7 +9,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields, validate
 
@@ -39,6 +39,8 @@ GRACE_US: Final = 5 * MINUTE_US
 _METRICS_WINDOWS: Final = ("5m", "1h", "24h")
 
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
+# What `effective` leaves out of a URL: user and password, and passwords in its query.
+_SECRET = re.compile(r"(?<=://)[^/\s]*(?=@)|(?<=password=)[^&\s]*", re.IGNORECASE)
 
 _NO_OFF: Final = object()
 
@@ -327,21 +329,50 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 
+class Effective(NamedTuple):
+    """A setting as people may see it: secrets are left out."""
+
+    variable: str
+    value: str
+    source: str  # environment, default
+
+
+def effective(environ: Mapping[str, str]) -> list[Effective]:
+    """Every setting of a process with this environment, and where it came from, in the order of the table. A value is
+    told as it was written, right or wrong.
+    """
+    names = env_names()
+    rows = []
+    for field in dataclasses.fields(Settings):
+        name = names[field.name]
+        if text := environ.get(name, "").strip():
+            value = _SECRET.sub("…", text) if field.repr or "://" in text else "(not shown)"
+            rows.append(Effective(name, value, "environment"))
+        else:
+            rows.append(Effective(name, _default_text(field) or "unset", "default"))
+    return rows
+
+
 def settings_table() -> str:
     """The table of settings in docs/configuration.md, in Markdown."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     names = env_names()
     for field in dataclasses.fields(Settings):
-        default: Any = field.default
-        if default is not None and isinstance(field.metadata["field"], Duration):
-            default = format_duration(default)
-        if isinstance(default, tuple):
-            default = ",".join(default)
-        if isinstance(default, bool):
-            default = "on" if default else "off"
+        default = _default_text(field)
         shown = "unset" if default is None else f"`{default}`"
         rows.append(f"| `{names[field.name]}` | {shown} | {field.metadata['meaning']} |")
     return "\n".join(rows) + "\n"
+
+
+def _default_text(field: dataclasses.Field[Any]) -> str | None:
+    default: Any = field.default
+    if default is not None and isinstance(field.metadata["field"], Duration):
+        return format_duration(default)
+    if isinstance(default, tuple):
+        return ",".join(default)
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return None if default is None else str(default)
 
 
 def _schema() -> Schema:

@@ -343,10 +343,11 @@ _SCHEMAS: Final[dict[str, Json]] = {
     ),
     "Health": _object(status={"const": "ok"}),
     "Ready": _object(
-        optional=("clock", "lost"),
+        optional=("clock", "lost", "proxy"),
         status={"const": "ready"},
         clock={"type": "object", "description": "The clock jumped lately: by how much, and whether it has settled."},
         lost={"type": "object", "description": "Acknowledged records that are gone: how many, since when."},
+        proxy={"type": "string", "description": "Why X-Forwarded-For and STATSAPI_TRUSTED_PROXIES do not fit."},
     ),
     "InfluxHealth": _object(
         name={"const": "statsapi"},

@@ -28,10 +28,30 @@ def healthz() -> dict[str, Any]:
 def readyz() -> dict[str, Any]:
     """The journal can be written and the replay is done; else 503 with the reason, also while shutting down.
 
-    The answer also reports a clock that jumped, and records that were lost.
+    The answer also reports a clock that jumped, records that were lost, and proxies that do not fit the settings.
     """
     service().check_ready()
-    return {"status": "ready"} | service().notices()
+    return {"status": "ready"} | service().notices() | _proxy_notice()
+
+
+def _proxy_notice() -> dict[str, str]:
+    """That the proxies in front and STATSAPI_TRUSTED_PROXIES do not fit, as far as this request shows it. Whoever asks
+    may have written the header; it tells nobody more than they wrote, and that number.
+    """
+    header = request.headers.get("X-Forwarded-For", "")
+    named = len([address for address in header.split(",") if address.strip()])
+    trusted = service().settings.trusted_proxies
+    if not named or 0 < trusted <= named:
+        return {}
+    if not trusted:
+        return {
+            "proxy": "X-Forwarded-For came, and STATSAPI_TRUSTED_PROXIES=0 believes no proxy: rate limits and logs "
+            "take all clients of a proxy for one. Set it to how many proxies are in front"
+        }
+    return {
+        "proxy": f"STATSAPI_TRUSTED_PROXIES={trusted}, and X-Forwarded-For names {named}: a client's address is not "
+        "known. Set it to how many proxies in front add to that header"
+    }
 
 
 def metrics() -> Response:

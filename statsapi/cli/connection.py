@@ -77,19 +77,25 @@ def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command --url, --key, --ca-file, --timeout and --json, and calls it with a `Service` before its own."""
 
     @may_ask_service
-    def run(find: Callable[[], Service], **own: Any) -> Any:
+    def run(find: Callable[..., Service], **own: Any) -> Any:
         return command(find(), **own)
 
     return update_wrapper(run, command)
 
 
 def may_ask_service(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a command that goes on where its settings are wrong: it is given what finds the `Service`."""
+    """The same for a command that goes on where its settings are wrong, or has a URL of its own: it is given what finds
+    the `Service` (of that `url`).
+    """
 
     def run(**given: Any) -> Any:
         asked = {name: given.pop(f"service_{name}") for name in _KINDS}
         as_json = given.pop("as_json")
-        return command(lambda: service_of(asked, as_json=as_json), **given)
+
+        def find(url: str | None = None) -> Service:
+            return service_of({**asked, **({} if url is None else {"url": url})}, as_json=as_json)
+
+        return command(find, **given)
 
     run = update_wrapper(run, command)
     for option in reversed(_OPTIONS):

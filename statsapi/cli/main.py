@@ -31,9 +31,12 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("asking:check", "Does it hold? Exit status 0 or 1."),
     "post": ("recording:post", "Record an event, or one for each line."),
     "time": ("recording:time", "Run a command, and record how long it took."),
+    "tail": ("tailing:tail", "Show events as they come."),
     "series": ("catalogue:series", "List the series there are."),
     "tags": ("catalogue:tags", "List the tags that series carry, or the values of one."),
     "journal": ("journal:journal", "Back up, inspect, check or salvage the journal."),
+    "config": ("config:config", "Show the settings in force, and where each came from."),
+    "doctor": ("doctor:doctor", "Find what is wrong with a service, and the cure."),
     "keys": ("keys:keys", "Make an API key, or check a file of them."),
 }
 

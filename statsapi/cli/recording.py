@@ -226,7 +226,7 @@ class _Time(click.Command):
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @may_ask_service
 def time(
-    find_service: Callable[[], Service], series: str, tags: dict[str, str], retry_s: float, command: tuple[str, ...]
+    find_service: Callable[..., Service], series: str, tags: dict[str, str], retry_s: float, command: tuple[str, ...]
 ) -> int:
     """Run COMMAND and record its duration in seconds, with the tags `command` (its name) and `status`.
 

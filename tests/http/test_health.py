@@ -100,3 +100,24 @@ def test_a_service_that_leaves_is_not_ready_at_once(clock: FakeClock) -> None:
     assert refusal(client)[0] == "shutting-down"
     assert client.get("/healthz").status_code == 200
     assert client.get("/statistics").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("trusted", "header", "told"),
+    [
+        (0, None, ""),
+        (0, "192.0.2.1", "STATSAPI_TRUSTED_PROXIES=0 believes no proxy"),
+        (1, "192.0.2.1", ""),
+        (1, "198.51.100.1, 192.0.2.1", ""),
+        (2, "192.0.2.1", "STATSAPI_TRUSTED_PROXIES=2, and X-Forwarded-For names 1"),
+        (2, None, ""),
+        (0, " , ", ""),
+    ],
+)
+def test_readyz_tells_proxies_that_do_not_fit(clock: FakeClock, trusted: int, header: str | None, told: str) -> None:
+    """Where a request shows it: X-Forwarded-For that nobody believes, or that names fewer than are believed."""
+    app = create_app(Settings(journal="memory://", trusted_proxies=trusted), clock_us=clock, background=False)
+    headers = {} if header is None else {"X-Forwarded-For": header}
+    answer = app.test_client().get("/readyz", headers=headers).json
+    assert (told in answer["proxy"]) if told else answer == {"status": "ready"}
+    app.extensions["statsapi"].close()

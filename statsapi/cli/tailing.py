@@ -1,0 +1,131 @@
+"""`statsapi tail`: events as they come, each once, whatever order they come in and however often the service is away.
+
+The service lists events by their time, not by their arrival, and two equal events are two. So each look takes the
+events of the last minutes and shows those that are more than were shown before, counted for each (time, series, value).
+Where the count of what is older than some seconds has not changed, only the newest seconds are read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from statsapi.cli import failures, output
+from statsapi.cli.choosing import chooses_series
+from statsapi.cli.connection import Service, asks_service
+
+if TYPE_CHECKING:
+    from statsapi.client import Client
+
+Key = tuple[datetime, str, float]
+
+_NEWEST: Final = timedelta(seconds=5)
+
+
+@click.command(short_help="Show events as they come.", epilog="Example: statsapi tail --match 'web.*' --last 20")
+@click.argument("series", nargs=-1)
+@chooses_series
+@click.option("--last", type=click.IntRange(0, 100_000), default=10, metavar="N", help="Begin with the last N (10).")
+@click.option(
+    "--late",
+    type=click.IntRange(10, 86_400),
+    default=300,
+    metavar="SECONDS",
+    help="Also show events that come with a time up to this long ago (300).",
+)
+@click.option(
+    "--interval", type=click.FloatRange(0.1, 60), default=1.0, metavar="SECONDS", help="How often to look (1)."
+)
+@asks_service
+def tail(
+    service: Service, series: tuple[str, ...], chosen: dict[str, Any], last: int, late: int, interval: float
+) -> None:
+    """Show the events of SERIES (of all unless given or chosen) as they come, each once, until Ctrl-C.
+
+    A line is the time, the value and the series; with --json an object. Equal events are shown as often as they were
+    recorded. When the service is away it says so, and shows what came meanwhile when it is back.
+    """
+    from statsapi.client import Unavailable
+
+    away, first = False, True
+    with service.client() as client:
+        follower = Follower(client, {"series": series or None, **chosen}, timedelta(seconds=late))
+        while True:
+            try:
+                events = follower.look()
+            except Unavailable as error:
+                if not away:
+                    failures.say(f"statsapi: {failures.why_away(error)}; going on when it is back")
+                away = True
+            else:
+                away = False
+                if first:
+                    events = events[len(events) - min(last, len(events)) :]
+                    first = False
+                for at, name, value in events:
+                    _show(at, name, value, service.as_json)
+            time.sleep(interval)
+
+
+def _show(at: datetime, name: str, value: float, as_json: bool) -> None:
+    if as_json:
+        output.show_json({"timestamp": at.isoformat(), "value": value, "series": name})
+    else:
+        click.echo(f"{at.isoformat()}  {value!r}  {name}")
+
+
+class Follower:
+    """Gives each event once. `late` is how far back a time may lie that is noticed.
+
+    Memory: the events of that span, some 200 bytes each. A look is four small questions, and the events of the newest
+    seconds.
+    """
+
+    def __init__(self, client: Client, question: dict[str, Any], late: timedelta) -> None:
+        self._client = client
+        self._question = question
+        self._late = late
+        self._shown: Counter[Key] = Counter()
+        self._looked_at: datetime | None = None  # the service's time when the last whole look began
+
+    def look(self) -> list[Key]:
+        """The events that are new since the last look, by their time. What is raised leaves all as it was."""
+        now = datetime.fromisoformat(self._client.ask("/")["server_time"])
+        since = (now if self._looked_at is None else min(now, self._looked_at)) - self._late
+        start = since
+        if self._looked_at is not None:
+            newest = min(now, self._looked_at) - _NEWEST
+            if newest > since:
+                shown = sum(count for key, count in self._shown.items() if since <= key[0] < newest)
+                start = newest if shown == self._count(since, newest) else since
+        found = self._read(start)
+        new = sorted((found - self._shown).elements())
+        # What was deleted is forgotten, so that it shows when it is recorded again.
+        kept = {key: count for key, count in self._shown.items() if since <= key[0] < start}
+        self._shown = Counter(kept) + found
+        self._looked_at = now
+        return new
+
+    def _count(self, start: datetime, end: datetime) -> int:
+        question = {"match": "*", **self._question} if not any(self._question.values()) else self._question
+        count: int = self._client.statistics(**question, start=start, end=end, stats="count")["count"]
+        return count
+
+    def _read(self, start: datetime) -> Counter[Key]:
+        from statsapi.client import Refused
+
+        def read(since: datetime | None) -> Counter[Key]:
+            span: dict[str, Any] = {} if since is None else {"start": since}
+            events = self._client.export(**self._question, **span)
+            return Counter((event.timestamp, event.series, event.value) for event in events)
+
+        try:
+            return read(start)
+        except Refused as error:
+            if not any(each.get("field") == "start" for each in error.errors):
+                raise
+            return read(None)  # from the first that is held
