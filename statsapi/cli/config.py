@@ -40,7 +40,8 @@ def config(service: Service, changed: bool) -> int:
     ignored = unknown_names(os.environ)
     try:
         settings = Settings.from_env()
-        Keys(settings.api_keys_file, settings.api_keys)
+        if settings.api_keys_file or settings.api_keys:
+            Keys(settings.api_keys_file, settings.api_keys)
         faults: tuple[str, ...] = ()
     except ConfigError as error:
         faults = error.faults

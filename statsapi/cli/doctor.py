@@ -6,6 +6,7 @@ nothing is recorded.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -213,7 +214,7 @@ def _of_key(client: Client, service: Service) -> Iterator[Finding]:
         except StatsapiError as error:
             yield Finding("key", "unknown", " ".join(str(error).split()))
             return
-    if service.key is None:
+    if service.key is None or _asks_no_key(service):
         yield Finding(
             "key",
             "note",
@@ -224,6 +225,18 @@ def _of_key(client: Client, service: Service) -> Iterator[Finding]:
         yield Finding("key", "ok", f"it may {' and '.join(may)}")
     else:
         yield Finding("key", "note", "it is known, and may not read: it is one for recording")
+
+
+def _asks_no_key(service: Service) -> bool:
+    """Whether it answers without the key as well."""
+    from statsapi.client import StatsapiError
+
+    with dataclasses.replace(service, key=None).client() as client:
+        try:
+            client.ask("/series", limit=1)
+        except StatsapiError:
+            return False
+    return True
 
 
 def _of_unknown_key(service: Service, said: str) -> Finding:

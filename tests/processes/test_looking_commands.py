@@ -60,6 +60,8 @@ def test_nothing_is_wrong(tmp_path: Path) -> None:
     looked_at = ("address", "version", "clock", "journal", "proxies", "key")
     assert states == [*(["ok", f"{each}:"] for each in looked_at), ["nothing", "is"]]
     assert done.out.splitlines()[-2].endswith("it may read and admin")
+    with served(tmp_path / "open") as server:
+        assert "asks for no key" in run("doctor", server.target, "--key", key).out
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,9 @@ def test_config_tells_where_each_came_from_and_no_secrets(tmp_path: Path) -> Non
 
 
 def test_config_names_what_is_wrong() -> None:
-    """Status 78, each fault in a line, and the settings all the same."""
+    """Status 78, each fault in a line, and the settings all the same; faulty keys too. Defaults are none."""
+    assert run("config")[::2] == (0, "")
+    assert "must be 3 words" in run("config", env={"STATSAPI_API_KEYS": "x"}).err
     done = run("config", env={"STATSAPI_WINDOW": "soon", "STATSAPI_FSYNC": "perhaps"})
     assert (done.status, done.err.count("\n")) == (78, 2)
     assert "STATSAPI_WINDOW   " in done.out
