@@ -24,6 +24,7 @@ from statsapi.setting_kinds import (
     Number,
     OptionalDuration,
     Origins,
+    PathPrefix,
     Switch,
     valid_rate_limit,
     valid_rate_limit_storage,
@@ -158,9 +159,16 @@ class Settings:
     trusted_proxies: int = _setting(
         Number,
         0,
-        "how many proxies in front set `X-Forwarded-For` and `X-Forwarded-Proto`; 0 believes neither",
+        "how many proxies in front set `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix`; 0 believes "
+        "none",
         least=0,
         most=10,
+    )
+    path_prefix: str | None = _setting(
+        PathPrefix,
+        None,
+        "the path below which a proxy shows the service, like `/stats`, whether the proxy takes it off or not; where a "
+        "trusted proxy sends `X-Forwarded-Prefix`, that counts. Gunicorn's `SCRIPT_NAME` is taken for it",
     )
     pin_workers: str = _setting(
         AutoSwitch,

@@ -117,6 +117,20 @@ def valid_rate_limit_storage(value: str) -> None:
         raise ValidationError("does not name a socket: write redis+unix:///path/to/socket")
 
 
+PATH_PREFIX: Final = r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)*"
+"""A path below which a proxy shows the service, without its last slash; no segment is `.` or `..`."""
+
+
+class PathPrefix(fields.String):
+    """Deserializes to a path without its last slash; empty for none."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        prefix: str = super()._deserialize(value, attr, data, **kwargs).rstrip("/")
+        if not re.fullmatch(PATH_PREFIX, prefix, re.ASCII):
+            raise ValidationError("must be a path like /stats, of letters, digits and . _ ~ - between slashes")
+        return prefix
+
+
 class OptionalDuration(Duration):
     """A duration, or 0 for none."""
 

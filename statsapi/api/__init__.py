@@ -19,6 +19,7 @@ from statsapi.api import (
     ops,
     problems,
     processes,
+    proxies,
     pushgateway,
     series,
     statistics,
@@ -42,6 +43,7 @@ _VIEWS: Final = {
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
+    proxies.register(app, settings)
     observing.register(app)
     access.register(app, settings, keys)
     processes.register(app, settings)
@@ -50,5 +52,5 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
         module, _, function = route.endpoint.partition(".")
         if module != openapi.docs.name:
             app.add_url_rule(route.rule, route.endpoint, getattr(_VIEWS[module], function), methods=[route.method])
-    app.register_blueprint(openapi.docs)
+    app.register_blueprint(openapi.docs, url_prefix="/docs")
     problems.register(app)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from flask_swagger_ui import get_swaggerui_blueprint
 
 from statsapi import __version__
@@ -32,7 +32,8 @@ from statsapi.times import format_timestamp
 # BaseLayout: StandaloneLayout has a bar that loads descriptions from elsewhere, which the page's policy forbids.
 # No oauth2RedirectUrl: the package would write an absolute URL, made of the Host that the client sent.
 _PAGES: Final = {"app_name": "statsapi", "validatorUrl": None, "layout": "BaseLayout", "oauth2RedirectUrl": None}
-docs: Blueprint = get_swaggerui_blueprint("/docs", "/openapi.json", _PAGES)
+# All links are relative, for who is below a proxy's path. Where the pages are is said where they are registered.
+docs: Blueprint = get_swaggerui_blueprint(".", "../openapi.json", _PAGES)
 
 Json = dict[str, Any]
 
@@ -40,6 +41,7 @@ _JSON: Final = "application/json"
 _EXAMPLE_MOMENT: Final = (
     "2025-11-21T07:45:00Z"  # replaced by the present in answers: an example that is tried out must count
 )
+_NO_PREFIX: Final = "/"
 _EXAMPLE: Final[Json] = {"timestamp": _EXAMPLE_MOMENT, "value": 42.5}
 
 # The groups of the pages, by the module that answers.
@@ -644,7 +646,7 @@ def _own_json_schema(self: Any, field: Any, **kwargs: Any) -> Json:
 
 @cache
 def describe(routes: tuple[Route, ...]) -> bytes:
-    """The description of these endpoints as JSON, with _EXAMPLE_MOMENT for now."""
+    """The description of these endpoints as JSON, with _EXAMPLE_MOMENT for now and _NO_PREFIX for where they are."""
     plugin = MarshmallowPlugin()
     spec = APISpec(
         title="statsapi",
@@ -655,6 +657,7 @@ def describe(routes: tuple[Route, ...]) -> bytes:
         security=[{}, {"bearer": []}, {"header": []}],
         info={"description": _ABOUT},
         tags=[{"name": name} for name in dict.fromkeys(_TAGS.values())],
+        servers=[{"url": _NO_PREFIX}],
     )
     converter = plugin.converter
     assert converter is not None  # noqa: S101 - for the type checker: APISpec has set it
@@ -681,7 +684,7 @@ def describe(routes: tuple[Route, ...]) -> bytes:
             spec.path(route.path, operations={route.method.lower(): described_route})
     described = spec.to_dict()
     _share_parameters(described)
-    first = {name: described[name] for name in ("openapi", "info", "tags", "security")}
+    first = {name: described[name] for name in ("openapi", "info", "servers", "tags", "security")}
     return msgspec.json.encode(first | described)
 
 
@@ -717,8 +720,14 @@ def _problem_example(status: int) -> Json:
 
 def get_description() -> Response:
     now = format_timestamp(service().now_us() // 1_000_000 * 1_000_000).replace("+00:00", "Z")
-    body = describe(served(service().settings))
-    return Response(body.replace(_EXAMPLE_MOMENT.encode(), now.encode()), mimetype=_JSON)
+    body = describe(served(service().settings)).replace(_EXAMPLE_MOMENT.encode(), now.encode())
+    if request.root_path:  # a relative "." would need no prefix told, but not all programs resolve it
+        body = body.replace(_server(_NO_PREFIX), _server(request.root_path), 1)
+    return Response(body, mimetype=_JSON)
+
+
+def _server(path: str) -> bytes:
+    return msgspec.json.encode({"url": path})
 
 
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)

@@ -49,6 +49,9 @@ limit_request_field_size = 8190
 
 # Gunicorn would believe X-Forwarded-Proto, SCRIPT_NAME and PATH_INFO as headers from loopback and any Unix socket, so
 # from every client without a proxy in between: STATSAPI_TRUSTED_PROXIES alone says what is believed.
+# SCRIPT_NAME of the environment is taken for STATSAPI_PATH_PREFIX: Gunicorn would answer 500 to every path outside of
+# it, health checks included.
+os.environ.setdefault("STATSAPI_PATH_PREFIX", os.environ.pop("SCRIPT_NAME", ""))
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""
 

@@ -167,7 +167,7 @@ def test_docs_work_without_a_network(client: FlaskClient) -> None:
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
     assert len(loaded) == 6
     for path in loaded:
-        with client.get(path) as response:
+        with client.get(urljoin("/docs/", path)) as response:
             assert response.status_code == 200
     assert client.get("/docs/none.js").mimetype == "application/problem+json"
 

@@ -284,8 +284,77 @@ def test_a_trusted_proxys_scheme_is_believed(trusted: int, scheme: str) -> None:
 
     app.wsgi_app(environ, start_response)
     assert environ["wsgi.url_scheme"] == scheme
-    assert environ["SCRIPT_NAME"] == ""
+    assert environ["SCRIPT_NAME"] == ("/elsewhere" if trusted else "")
     assert environ["HTTP_HOST"] == "localhost"
+
+
+PREFIXED = """
+server {{
+    listen 127.0.0.1:{port};
+    location = / {{ return 204; }}
+    {block}
+}}
+"""
+
+
+@contextmanager
+def below_stats(directory: Path, env: dict[str, str]) -> Iterator[tuple[Server, int]]:
+    """A server that nginx shows below /stats/ with the block of docs/deploying.md, and nginx's port."""
+    page = (ROOT / "docs" / "deploying.md").read_text()
+    (block,) = re.findall(r"```nginx\n(location /stats/ \{.*?\n\})\n```", page, re.DOTALL)
+    socket_path, port = directory / "gunicorn.sock", free_port()
+    assert "unix:/run/statsapi/gunicorn.sock" in block
+    site = PREFIXED.format(port=port, block=block.replace("/run/statsapi/gunicorn.sock", str(socket_path)))
+    with (
+        gunicorn_server(directory / "app", bind=f"unix:{socket_path}", env=env) as server,
+        nginx_with(directory, site, port),
+    ):
+        yield server, port
+
+
+@pytest.mark.parametrize("variable", ["STATSAPI_PATH_PREFIX", "SCRIPT_NAME"])
+def test_below_a_path_of_nginxs(tmp_path: Path, variable: str) -> None:
+    """Events are recorded and asked for, any name is safe, a client's own prefix is not believed, and who reaches the
+    service directly needs no prefix.
+    """
+    env = {variable: "/stats", "STATSAPI_TRUSTED_PROXIES": "1"}
+    with below_stats(tmp_path, env) as (server, port):
+        for name in ("a//b/", "%2F", "..", "web"):
+            event = json.dumps({"timestamp": "2100-01-01T00:00:00Z", "value": 1, "series": name}).encode()
+            assert ask(port, "POST", "/stats/event", event)[0] == 200
+            assert ask(port, "GET", f"/stats/statistics?series={quote(name, safe='')}")[2]["count"] == 1
+            assert ask(port, "DELETE", f"/stats/series/{quote(name, safe='')}")[2]["deleted"] == 1
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        response, _ = exchange(connection, "/evil/healthz", {"X-Forwarded-Prefix": "/evil"})
+        assert response.status == 404  # nginx's own
+        response, _ = exchange(connection, "/stats/evil/healthz", {"X-Forwarded-Prefix": "/stats/evil"})
+        assert (response.status, response.getheader("Content-Type")) == (404, "application/problem+json")
+        response, _ = exchange(connection, "/stats/docs", {})
+        assert (response.status, response.getheader("Location")) == (308, "docs/")
+        assert server.request("GET", "/healthz")[0] == 200
+
+
+def test_the_pages_work_below_a_path(tmp_path: Path) -> None:
+    """In a browser: the dashboard shows the figures, and a request that is tried out of /docs/ goes below the path."""
+    playwright_api = pytest.importorskip("playwright.sync_api")
+    binary = require_binary("chromium", "chromium-browser", "google-chrome")
+    with (
+        below_stats(tmp_path, {"STATSAPI_PATH_PREFIX": "/stats"}) as (_, port),
+        playwright_api.sync_playwright() as run,
+    ):
+        now = json.dumps([{"timestamp": "2100-01-01T00:00:00Z", "value": 42.5}]).encode()
+        assert ask(port, "POST", "/stats/events", now)[0] == 200
+        page = run.chromium.launch(executable_path=binary, args=["--no-sandbox"]).new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"http://127.0.0.1:{port}/stats/dashboard")
+        page.wait_for_function("document.body.innerText.includes('42.5')")
+        page.goto(f"http://127.0.0.1:{port}/stats/docs/#/The%20service%20itself/get-healthz")
+        page.get_by_role("button", name="Try it out").first.click()
+        page.get_by_role("button", name="Execute").first.click()
+        page.wait_for_selector(".live-responses-table")
+        assert f"http://127.0.0.1:{port}/stats/healthz" in asked
+        assert all(url.startswith((f"http://127.0.0.1:{port}/stats/", "data:")) for url in asked)
 
 
 def test_https_with_the_files_own_lines(tmp_path: Path) -> None:

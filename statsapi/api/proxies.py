@@ -1,0 +1,75 @@
+"""What proxies in front tell of a request: the client's address, the scheme, and the path below which they show us."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from statsapi.config import Settings
+from statsapi.errors import ConfigError
+from statsapi.routes import ROUTES
+from statsapi.setting_kinds import PATH_PREFIX
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_HEADER: Final = "HTTP_X_FORWARDED_PREFIX"
+_FIRST_SEGMENTS: Final = frozenset(route.rule.split("/")[1] for route in ROUTES)
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Believe as many proxies as the settings say. ConfigError for a prefix that is the path of an endpoint."""
+    configured = settings.path_prefix or ""
+    if _is_ours(configured):
+        raise ConfigError(
+            f"STATSAPI_PATH_PREFIX {configured} begins as an endpoint does: a request for one could be a "
+            "request for the other, so choose another"
+        )
+    trusted = settings.trusted_proxies
+    if trusted or configured:
+        app.wsgi_app = _below(app.wsgi_app, configured)  # type: ignore[assignment,method-assign]
+    if trusted:
+        believed = ProxyFix(app.wsgi_app, x_for=trusted, x_proto=trusted, x_prefix=trusted)
+        app.wsgi_app = _with_prefixes_only(believed)  # type: ignore[assignment,method-assign]
+
+
+def _below(answer: WSGIApplication, configured: str) -> WSGIApplication:
+    """Take the prefix off the path, where the proxy in front left it there.
+
+    Left there is better: nginx, told to take it off (`proxy_pass` with a path), decodes %2F and joins // as well, and
+    series may be named so.
+    """
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        prefix = environ.get("SCRIPT_NAME") or configured
+        if prefix and not _is_ours(prefix):
+            environ["SCRIPT_NAME"] = prefix
+            path = environ.get("PATH_INFO", "")
+            if path == prefix or path.startswith(prefix + "/"):
+                environ["PATH_INFO"] = path[len(prefix) :]
+        return answer(environ, start_response)
+
+    return answered
+
+
+def _with_prefixes_only(answer: WSGIApplication) -> WSGIApplication:
+    """Leave X-Forwarded-Prefix out where it is not made of paths: `//evil.example` would lead elsewhere."""
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if _HEADER in environ:
+            prefixes = [each.strip().rstrip("/") for each in environ[_HEADER].split(",")]
+            if all(re.fullmatch(PATH_PREFIX, each) for each in prefixes):
+                environ[_HEADER] = ",".join(prefixes)
+            else:
+                del environ[_HEADER]
+        return answer(environ, start_response)
+
+    return answered
+
+
+def _is_ours(prefix: str) -> bool:
+    return prefix != "" and prefix.split("/")[1] in _FIRST_SEGMENTS
