@@ -14,6 +14,7 @@ was refused for the 1 µs that OpenSSL takes to set it up.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -85,6 +86,48 @@ def new_key(scopes: Iterable[str], key_id: str | None = None) -> tuple[str, ApiK
         raise ValueError(f"the id must be {KEY_ID_RULE}")
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     return key, ApiKey(key_id, frozenset(scopes), _digest(key))
+
+
+def revoke(file: str, which: str) -> int:
+    """Take the lines of a key id, or the line of a key, out of a file, and say how many; the rest stays as it is.
+
+    The file becomes the new one at once, with the owner and mode of the old one. ConfigError where it has faults, or
+    would hold no key any more: the service goes on with the keys it has then, the revoked one among them.
+    """
+    path = os.path.realpath(file)
+    keys = Keys(path, None)
+    digest = _digest(which) if which.startswith(KEY_PREFIX) else None
+    kept, taken, left = [], 0, 0
+    for line in keys._content.decode().splitlines(keepends=True):
+        stated = line.partition("#")[0].split()
+        entry = _parse_line(stated) if stated else None
+        if entry is not None and (entry.digest == digest if digest else entry.id == which):
+            taken += 1
+        else:
+            kept.append(line)
+            left += entry is not None
+    if not taken:
+        return 0
+    if not left:
+        raise ConfigError(
+            f"{file}: that is the last key, and without one the service keeps those it has: add another first, or "
+            f"unset {FILE_VARIABLE} and restart it to ask for none"
+        )
+    state = os.stat(path)
+    new = f"{path}.{secrets.token_hex(4)}"
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write("".join(kept).encode())
+            out.flush()
+            os.fsync(out.fileno())
+        os.chmod(new, state.st_mode & 0o7777)
+        if (state.st_uid, state.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(new, state.st_uid, state.st_gid)
+        os.replace(new, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+    return taken
 
 
 def redact(text: str) -> str:

@@ -7,7 +7,7 @@ import os
 
 import click
 
-from statsapi.cli import failures
+from statsapi.cli import failures, output
 from statsapi.config import Settings
 from statsapi.errors import JournalRefused
 from statsapi.journal import Journal, find_damage, open_journal
@@ -36,7 +36,8 @@ def backup(file: str, force: bool) -> None:
     """
     with _open() as held:
         try:
-            held.backup(file, overwrite=force)
+            with output.busy("copying the journal"):
+                held.backup(file, overwrite=force)
         except JournalRefused as error:  # of the file that was named, not of the settings
             raise failures.Failed(str(error)) from error
         click.echo(f"{file}: {os.path.getsize(file):,} bytes, a copy of {held.info().location}")
@@ -49,9 +50,7 @@ def info(as_json: bool) -> None:
     with _open() as held:
         info = held.info()
     if as_json:
-        from statsapi.cli.output import show_json
-
-        show_json(
+        output.show_json(
             {
                 "journal": info.location,
                 "size_bytes": info.size_bytes,
@@ -94,13 +93,20 @@ def _say_damage(url: str) -> int:
 
 
 @journal.command(epilog="Example: statsapi journal check")
-def check() -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(as_json: bool) -> int:
     """Read all of it and name every damage.
 
     Every checksum is compared; each damage is a line. Exit status 0: no damage; 1: damage was found. It may run beside
     the service.
     """
-    count = _say_damage(Settings.from_env().journal)
+    url = Settings.from_env().journal
+    if as_json:
+        damages = list(find_damage(url))
+        output.show_json({"damages": damages})
+        return failures.NOT_DONE if damages else 0
+    with output.busy("reading the journal"):
+        count = _say_damage(url)
     if not count:
         click.echo("everything is what was written")
         return 0
@@ -120,7 +126,8 @@ def salvage(new: str) -> None:
     """
     url = Settings.from_env().journal
     try:
-        saved = salvage_journal(url, new)
+        with output.busy("saving what is whole"):
+            saved = salvage_journal(url, new)
     except JournalRefused as error:
         raise failures.Failed(str(error)) from error
     click.echo(f"{new} holds {saved}; missing is:")

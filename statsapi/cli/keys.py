@@ -1,4 +1,4 @@
-"""`statsapi keys new | check FILE`: make an API key, or find the faults in a file of keys."""
+"""`statsapi keys new | check FILE | revoke FILE KEY`: make or revoke an API key, or find the faults in a file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import click
 
 from statsapi import keys as api_keys
 from statsapi.cli import failures
+from statsapi.cli.output import show_json
 
 
-@click.group(short_help="Make an API key, or check a file of them.")
+@click.group(short_help="Make or revoke an API key, or check a file of them.")
 def keys() -> None:
-    """Make an API key, or check a file of them."""
+    """Make or revoke an API key, or check a file of them."""
 
 
 @keys.command(epilog="Example: statsapi keys new --scope write --scope read --id ingest")
@@ -25,12 +26,16 @@ def keys() -> None:
 @click.option(
     "--id", "key_id", help="Who uses it, for logs; a new key of the same id continues it (random unless given)."
 )
-def new(scopes: tuple[str, ...], key_id: str | None) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def new(scopes: tuple[str, ...], key_id: str | None, as_json: bool) -> int:
     """Print a new key, which nothing keeps, and the line to store."""
     try:
         key, held = api_keys.new_key(scopes, key_id)
     except ValueError as error:
         raise click.UsageError(f"--id: {error}") from None
+    if as_json:
+        show_json({"key": key, "line": held.line()})
+        return 0
     click.echo(f"key:  {key}")
     click.echo(f"line: {held.line()}")
     failures.say(
@@ -45,3 +50,19 @@ def new(scopes: tuple[str, ...], key_id: str | None) -> int:
 def check(file: str) -> None:
     """Name every fault in a file of keys."""
     api_keys.Keys(file, None)
+
+
+@keys.command(epilog="Example: statsapi keys revoke /etc/statsapi/keys ingest")
+@click.argument("file")
+@click.argument("which", metavar="ID|KEY")
+def revoke(file: str, which: str) -> int:
+    """Take the keys of an id, or one key, out of a file of keys.
+
+    The service notices within a second. Of an id that has an old key and a new one, give the old KEY itself; but other
+    users of this machine can see a command line. Exit status 1: no such key is there.
+    """
+    taken = api_keys.revoke(file, which)
+    if not taken:
+        raise failures.Failed(f"{file} has no such key; statsapi keys check {file} finds its faults")
+    click.echo(f"{taken} key{'' if taken == 1 else 's'} revoked")
+    return 0

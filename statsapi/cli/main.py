@@ -34,10 +34,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tail": ("tailing:tail", "Show events as they come."),
     "series": ("catalogue:series", "List the series there are."),
     "tags": ("catalogue:tags", "List the tags that series carry, or the values of one."),
+    "bench": ("bench:bench", "How fast is a service? Posts and reads."),
     "journal": ("journal:journal", "Back up, inspect, check or salvage the journal."),
     "config": ("config:config", "Show the settings in force, and where each came from."),
     "doctor": ("doctor:doctor", "Find what is wrong with a service, and the cure."),
-    "keys": ("keys:keys", "Make an API key, or check a file of them."),
+    "keys": ("keys:keys", "Make or revoke an API key, or check a file of them."),
 }
 
 

@@ -1,0 +1,149 @@
+"""`statsapi bench`, `keys revoke` and what `journal` and `keys` say as JSON or on a terminal, with real servers."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from statsapi.journal.sqlite import SqliteJournal
+from statsapi.keys import Keys, new_key
+from tests.command_line import COMMAND, forget_surroundings, run
+from tests.servers import DEADLINE_S, ROOT, free_port, statsapi_serve, wait_until
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    forget_surroundings(monkeypatch, tmp_path)
+
+
+# bench
+
+
+def test_bench_is_bounded_and_tells_what_it_does(tmp_path: Path) -> None:
+    """Its series, rates and percentiles in order; every event that it counts is there, and none elsewhere."""
+    folder = tmp_path / "s"
+    folder.mkdir()
+    with statsapi_serve(folder, "--port", "0", "--workers", "1", "--journal", "memory://") as server:
+        began_s = time.monotonic()
+        done = run("bench", server.target, "--seconds", "0.3", "--connections", "2", "--json")
+        assert time.monotonic() - began_s < DEADLINE_S
+        told = done.json
+        assert (done.status, done.err) == (0, "")
+        assert [phase["phase"] for phase in told["phases"]] == ["one event", "1,000 events", "read"]
+        for phase in told["phases"]:
+            assert phase["requests"] > 0 == phase["failures"]
+            assert 0 < phase["p50_ms"] <= phase["p95_ms"] <= phase["p99_ms"] <= phase["max_ms"]
+        single, batches, _ = told["phases"]
+        series = server.request("GET", "/series")[1]["series"]
+        held = {each["name"]: each["count"] for each in series}
+        assert held == {"statsapi-bench": 1 + single["requests"] + 1000 * batches["requests"]}
+        assert batches["requests"] <= 200
+        said = run("bench", server.target, "--seconds", "0.1", "--series", "mine").out.splitlines()
+    assert said[0].startswith("Recording into the series mine of http://127.0.0.1:")
+    assert said[1].split() == ["WHAT", "REQUESTS/S", "EVENTS/S", "P50", "MS", "P95", "MS", "P99", "MS", "MAX", "MS"]
+    assert len(said) == 5
+
+
+def test_bench_of_what_takes_no_events(tmp_path: Path) -> None:
+    """Nobody there, no key, a rate limit: told before it is measured, or counted as failures."""
+    assert run("bench", f"http://127.0.0.1:{free_port()}").status == 69
+    for env, status, said in (
+        ({"STATSAPI_API_KEYS": new_key(["write"])[1].line()}, 77, "give a key"),
+        ({"STATSAPI_RATE_LIMIT": "20/minute"}, 1, "statsapi: one event: "),
+    ):
+        folder = tmp_path / str(status)
+        folder.mkdir()
+        at = ("--port", "0", "--workers", "1")
+        with statsapi_serve(folder, *at, env=env) as server:
+            done = run("bench", server.target, "--seconds", "0.1")
+        assert done.status == status, done
+        assert said in done.err
+        assert "Traceback" not in done.err
+
+
+# keys revoke
+
+
+def test_a_revoked_key_ends_within_a_second(tmp_path: Path) -> None:
+    """By its id, all lines of it; by the key itself, that line alone; comments, mode and a symbolic link stay."""
+    (old, old_line), (new, new_line) = new_key(["read"], "reader"), new_key(["read"], "reader")
+    (other, other_line) = new_key(["admin"], "other")
+    file, link = tmp_path / "held", tmp_path / "keys"
+    file.write_text(f"# ours\n{old_line.line()}  # since May\n\n{new_line.line()}\n{other_line.line()}")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    folder = tmp_path / "s"
+    folder.mkdir()
+    env = {"STATSAPI_API_KEYS_FILE": str(link)}
+    with statsapi_serve(folder, "--port", "0", "--workers", "1", "--journal", "memory://", env=env) as server:
+
+        def status(key: str) -> int:
+            return int(server.request("GET", "/statistics", headers={"X-API-Key": key})[0])
+
+        assert [status(key) for key in (old, new, other)] == [200] * 3
+        assert run("keys", "revoke", str(link), old) == (0, "1 key revoked\n", "")
+        wait_until(lambda: status(old) == 401, "the old key to end")
+        assert [status(key) for key in (new, other)] == [200] * 2
+        assert run("keys", "revoke", str(link), "reader").out == "1 key revoked\n"
+        wait_until(lambda: status(new) == 401, "the new key to end")
+        assert status(other) == 200
+    assert file.read_text() == f"# ours\n\n{other_line.line()}"
+    assert (file.stat().st_mode & 0o777, link.is_symlink()) == (0o640, True)
+    assert Keys(str(file), None).find(other) is not None
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("held.")]
+
+
+def test_what_cannot_be_revoked_is_told(tmp_path: Path) -> None:
+    """No such key, the last one, a file with faults, none at all; the file stays as it is."""
+    file = tmp_path / "keys"
+    text = f"{new_key(['read'], 'a')[1].line()}\n{new_key(['read'], 'a')[1].line()}\n"
+    file.write_text(text)
+    for which, status, said in (("b", 1, "has no such key"), ("a", 78, "that is the last key")):
+        done = run("keys", "revoke", str(file), which)
+        assert (done.status, done.out, done.err.count("\n")) == (status, "", 1)
+        assert said in done.err
+    assert file.read_text() == text
+    file.write_text("nonsense\n")
+    assert run("keys", "revoke", str(file), "a").status == 78
+    assert run("keys", "revoke", str(tmp_path / "none"), "a").status == 78
+
+
+def test_a_key_as_json() -> None:
+    """What `keys new` prints, for programs."""
+    told = run("keys", "new", "--scope", "read", "--id", "x", "--json").json
+    assert told["line"].startswith("x read blake2b:")
+    assert told["key"].startswith("statsapi_")
+
+
+# journal
+
+
+def test_the_journal_as_json_and_on_a_terminal(tmp_path: Path) -> None:
+    """`info` and `check` for programs; on a terminal something moves and leaves nothing behind."""
+    path = tmp_path / "events.db"
+    with closing(SqliteJournal(str(path))):
+        pass
+    env = {"STATSAPI_JOURNAL": f"sqlite:///{path}"}
+    info = run("journal", "info", "--json", env=env).json
+    assert (info["journal"], info["records"], info["last_record"]) == (str(path), 0, None)
+    assert run("journal", "check", "--json", env=env).json == {"damages": []}
+    leading, following = pty.openpty()
+    done = subprocess.run(
+        [*COMMAND, "journal", "check"],
+        stdout=subprocess.PIPE,
+        stderr=following,
+        env={**os.environ, **env, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+        timeout=60,
+    )
+    os.close(following)
+    shown = os.read(leading, 65536).decode()
+    os.close(leading)
+    assert (done.returncode, done.stdout) == (0, b"everything is what was written\n")
+    assert "reading the journal" in shown
+    assert "Traceback" not in shown
