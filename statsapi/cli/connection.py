@@ -56,6 +56,8 @@ class Service:
         """A client of it. A question is asked once unless told otherwise: people rather see at once that it is away."""
         from statsapi.client import Client
 
+        if self.ca_file is not None:
+            self._check_ca_file(self.ca_file)
         try:
             return Client(
                 self.url,
@@ -67,10 +69,23 @@ class Service:
             )
         except ValueError as error:
             name = "key" if "API key" in str(error) and "URL" not in str(error) else "url"
-            raise failures.Failed(
-                f"{error} (it came from {self.sources[name]})",
-                failures.USAGE if self.sources[name].startswith("--") else failures.CONFIG,
-            ) from error
+            raise self._wrong(name, str(error)) from error
+
+    def _check_ca_file(self, path: str) -> None:
+        """Here, as a connection would take its absence for a fault of the server."""
+        import ssl
+
+        try:
+            ssl.create_default_context(cafile=path)
+        except ssl.SSLError:
+            raise self._wrong("ca_file", f"{path} holds no certificates in PEM form") from None
+        except OSError as error:
+            raise self._wrong("ca_file", f"{path}: {error.strerror}") from None
+
+    def _wrong(self, name: str, why: str) -> failures.Failed:
+        source = self.sources[name]
+        status = failures.USAGE if source.startswith("--") else failures.CONFIG
+        return failures.Failed(f"{why} (it came from {source})", status)
 
 
 def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -141,7 +141,8 @@ def _number(version: str) -> tuple[int, ...]:
 
 def _of_clock(server_time: str, began_s: float, ended_s: float) -> Finding:
     try:
-        theirs_s = datetime.fromisoformat(server_time).replace(tzinfo=UTC).timestamp()
+        moment = datetime.fromisoformat(server_time)
+        theirs_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except ValueError:
         return Finding("clock", "unknown", f"the service's time is no time: {server_time[:50]!r}")
     # The answer was made at some moment between the two.

@@ -132,7 +132,10 @@ def _of_refusal(error: Refused) -> Told:
     if status == 404 and error.code == "not-found":
         return Told(
             NOT_DONE,
-            [f"statsapi: {_one_line(error)}; the service may be older than this command, or has it switched off"],
+            [
+                f"statsapi: {_one_line(error)}; the path of --url is wrong, or the service is older than this command, "
+                "or has it switched off"
+            ],
         )
     return Told(NOT_DONE, [f"statsapi: {_one_line(error)}"])
 
@@ -163,6 +166,8 @@ def unreachable(error: Unavailable) -> str:
     host = url.partition("://")[2].partition("/")[0]
     cause = error.__cause__
     said = _one_line(cause) if cause is not None else _one_line(error)
+    if isinstance(cause, met.LocationParseError):
+        return f"{url} is no URL: {said.removeprefix('Failed to parse: ')}"
     if isinstance(cause, met.NameResolutionError):
         return f"the host {host} is not known; check --url"
     if isinstance(cause, met.NewConnectionError) and "refused" in said:

@@ -6,6 +6,7 @@ What goes wrong is told in one line, with the cure, and an exit status (failures
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -87,6 +88,7 @@ program = Program(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, and return its exit status; whatever the user did, no traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _mend_streams()
     try:
         status = _run(words)
         sys.stdout.flush()
@@ -98,6 +100,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_no_more()
         return failures.NOT_DONE
     return status
+
+
+def _mend_streams() -> None:
+    """A stream that was closed before we began (`statsapi series >&-`) is one that nobody reads; and what a terminal
+    cannot show is written as an escape.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - for the whole process
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(words: list[str]) -> int:

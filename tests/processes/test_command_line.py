@@ -105,7 +105,7 @@ def test_the_command_line_the_variable_and_the_file_say_which_service(server: Se
     file.parent.mkdir()
     file.write_text(f'url = "{server.target}"\nkey = "statsapi_x"\ntimeout = 20\n')
     file.chmod(0o600)
-    assert run("series") == (0, "SERIES  EVENTS  FIRST  LAST\n", "")
+    assert run("series", "none") == (0, "SERIES  EVENTS  FIRST  LAST\n", "")
     assert run("series", env={"STATSAPI_URL": nowhere}).status == 69
     assert run("series", "--url", server.target, env={"STATSAPI_URL": nowhere}).status == 0
     file.chmod(0o640)
@@ -230,7 +230,11 @@ PROBLEM = b'{"type": "urn:statsapi:problem:%s", "title": "No", "detail": "%s"}'
         (lambda: answering(PROBLEM % (b"rate-limited", b"slower"), 429, Retry_After="7"), 75, "slower; try again in 7"),
         (lambda: answering(PROBLEM % (b"not-ready", b"replaying"), 503), 75, "replaying"),
         (lambda: answering(PROBLEM % (b"internal", b"oh"), 500), 75, "oh"),
-        (lambda: answering(PROBLEM % (b"not-found", b"no such path"), 404), 1, "may be older than this command"),
+        (
+            lambda: answering(PROBLEM % (b"not-found", b"no such path"), 404),
+            1,
+            "the service is older than this command",
+        ),
         (lambda: answering(PROBLEM % (b"validation", b"match: is wrong"), 422), 1, "match: is wrong"),
         (lambda: answering(b'{"unexpected": 1}', 200), 69, "so this is not statsapi"),
         (lambda: answering(b"[]", 200), 69, "so this is not statsapi"),
@@ -259,6 +263,11 @@ def test_nobody_is_there(server: Server) -> None:
         ("127.0.0.1:8000", 2, "is no URL such as"),
         ("http://", 2, "is no URL such as"),
         ("http://user:x@h", 2, "no query, fragment or user"),
+        ("http://a b", 69, "is no URL: Host 'a b' contains"),
+        ("http://a..b", 69, "is no URL: 'a..b', label empty"),
+        ("http://[::1", 2, "invalid IPv6"),
+        (f"{server.target}/elsewhere", 1, "the path of --url is wrong"),
+        (f"{server.target}\r\nX: y", 2, "is no URL"),
         ("http://127.0.0.1:99999", 2, "port is not a number up to 65535"),
     ):
         done = run("series", "--url", url)
@@ -315,3 +324,42 @@ def test_the_output_ends_before_the_command(server: Server) -> None:
         with open("/dev/full", "wb") as full:
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, cwd=ROOT)
         assert (done.returncode, done.stderr) == (1, b"statsapi: No space left on device\n")
+
+
+def test_certificates_that_are_none(tmp_path: Path) -> None:
+    """--ca-file without a file, or of something else, is told as that and not as a fault of the server."""
+    file = tmp_path / "ca.pem"
+    for source, status in (("--ca-file", 2), ("STATSAPI_CA_FILE", 78)):
+        arguments, env = (["--ca-file", str(file)], {}) if status == 2 else ([], {"STATSAPI_CA_FILE": str(file)})
+        file.unlink(missing_ok=True)
+        assert run("series", *arguments, env=env) == (
+            *(status, ""),
+            f"statsapi: {file}: No such file or directory (it came from {source})\n",
+        )
+        file.write_text("nothing")
+        done = run("series", *arguments, env=env)
+        assert (done.status, done.err.count("\n")) == (status, 1)
+        assert "holds no certificates in PEM form" in done.err
+
+
+def test_streams_that_are_closed(server: Server) -> None:
+    """`statsapi series >&-`, and the others: no traceback, and the work is done."""
+    program_text = f"{sys.executable} -m statsapi"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "STATSAPI_URL": server.target}
+    for line, said in (
+        ("series >&-", b""),
+        ("nope 2>&-", b""),
+        ("post - <&-", b"0 recorded\n"),
+        ("series <&- >&- 2>&-", b""),
+    ):
+        done = subprocess.run(["sh", "-c", f"{program_text} {line}"], env=env, capture_output=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr) == (2 if "nope" in line else 0, said, b""), line
+
+
+def test_a_terminal_that_cannot_show_a_name(server: Server) -> None:
+    """In an encoding without it a name is written as an escape."""
+    env = {"STATSAPI_URL": server.target, "PYTHONIOENCODING": "latin-1"}
+    assert run_process("post", "1", "--series", "日本", env=env).status == 0
+    done = run_process("series", "日", env=env)
+    assert (done.status, done.err) == (0, "")
+    assert "\\u65e5\\u672c" in done.out
