@@ -81,7 +81,7 @@ def _show(at: datetime, name: str, value: float, as_json: bool) -> None:
 class Follower:
     """Gives each event once. `late` is how far back a time may lie that is noticed.
 
-    Memory: the events of that span, some 200 bytes each. A look is four small questions, and the events of the newest
+    Memory: the events of that span, some 200 bytes each. A look is two small questions, and the events of the newest
     seconds.
     """
 
