@@ -3,6 +3,7 @@
     ```console    `$ command` lines, each with the answer that it is compared with
     ```sh         a script that ends with status 0; a last line of `statsapi serve` starts the server of what follows
     ```python     run as it stands; by pytest where it holds tests
+    ```nginx      tests/processes/test_nginx.py has nginx run it
     ```text       a drawing: not an example
 
 A block whose first line begins with NOT_RUN is left out, and says why. In an answer `…` stands for anything, a time for
@@ -195,7 +196,9 @@ class Desk:
         elif block.language == "python":
             self._run_python(block)
         else:
-            assert block.language == "text", f"{block.page} has a block of {block.language or 'nothing'}: {block.text}"
+            assert block.language in ("text", "nginx"), (
+                f"{block.page} has a block of {block.language or 'nothing'}: {block.text}"
+            )
 
     def close(self) -> None:
         self._shell.close()

@@ -84,6 +84,18 @@ class HistogramQuestion(GroupsQuestion, total=False):
     scale: Literal["linear", "log"]
 
 
+class BufferedOptions(TypedDict, total=False):
+    """How a sender in the background is to work: the parameters of `Buffered`."""
+
+    max_events: int
+    flush_s: float
+    when_full: WhenFull
+    batch_events: int
+    spool: str | Path | None
+    on_problem: Callable[[Problem], None] | None
+    key_lifetime_s: float
+
+
 class Event(NamedTuple):
     """An event that was read back. `timestamp` is in UTC."""
 
@@ -217,30 +229,11 @@ class Client(Recorder):
         events = events_of(frame, value, timestamp, series_column, list(tag_columns))
         return self.record_many(events, series=series, idempotency_key=idempotency_key)
 
-    def buffered(
-        self,
-        *,
-        max_events: int = 100_000,
-        flush_s: float = 1.0,
-        when_full: WhenFull = "block",
-        batch_events: int = 5_000,
-        spool: str | Path | None = None,
-        on_problem: Callable[[Problem], None] | None = None,
-        key_lifetime_s: float = 86_400.0,
-    ) -> Buffered:
-        """A sender in the background; see `Buffered`."""
+    def buffered(self, **options: Unpack[BufferedOptions]) -> Buffered:
+        """A sender in the background. Its options and their defaults: `Buffered`."""
         from statsapi.client.buffered import Buffered
 
-        return Buffered(
-            self._transport,
-            max_events=max_events,
-            flush_s=flush_s,
-            when_full=when_full,
-            batch_events=batch_events,
-            spool=spool,
-            on_problem=on_problem,
-            key_lifetime_s=key_lifetime_s,
-        )
+        return Buffered(self._transport, **options)
 
     # -- questions ---------------------------------------------------------------------------------------------------
 

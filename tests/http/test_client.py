@@ -1,6 +1,6 @@
 """statsapi.client against the service itself, in one process: what is recorded, retried, told and counted.
 
-The network is tests/client_service.py, with faults at every request. No test has a real one yet.
+The network is tests/client_service.py, with faults at every request; a real one is in tests/processes/test_client.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import gzip
 import json
 import threading
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from statsapi.client import (
     Unavailable,
     Undelivered,
 )
-from statsapi.client.http import Transport
+from statsapi.client.http import Transport, refusal
 from statsapi.config import Settings
 from tests.client_service import InProcess, client_of, run, sender_of
 from tests.fakes import FakeClock
@@ -504,3 +505,87 @@ def test_options_that_cannot_be(app: Flask, clock: FakeClock, tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match="cannot be used"):
         sender_of(InProcess(app), clock, spool=tmp_path / "file")
+
+
+def test_tags_other_questions_and_files(app: Flask, clock: FakeClock, tmp_path: Path) -> None:
+    """Keys and values of tags page by page, an endpoint without a method, and a file that can be recorded again."""
+    client = client_of(InProcess(app), clock)
+    client.record_many([{"value": 1, "tags": {"host": host, "os": "x"}} for host in ("a", "b")], series="cpu")
+    assert list(client.tags()) == [{"key": "host", "series": 2}, {"key": "os", "series": 2}]
+    assert list(client.tags("host", match="*=b*")) == [{"value": "b", "series": 1}]
+    assert client.ask("/healthz") == {"status": "ok"}
+    with pytest.raises(Unavailable, match="answered GET /healthz otherwise"):
+        client._ask("/healthz", {}, "series")
+    with Client("http://x") as closing:
+        assert repr(closing) == "Client('http://x')"
+
+
+def test_what_other_servers_say() -> None:
+    """A redirect names the URL to use, a page is cut, and Retry-After may be a date or nonsense."""
+    moved = refusal("http://x", 301, {"Location": "https://x/"}, b"")
+    assert str(moved) == "http://x redirects to https://x/; give the client that URL"
+    assert "answered 500: nothing" in str(refusal("http://x", 500, {}, b""))
+    long = refusal("http://x", 500, {}, b"<p>" + b"a" * 5000)
+    assert len(str(long)) < 400
+    for text, expected in (("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("soon", None), ("", None), ("3", 3.0)):
+        refused = refusal("http://x", 503, {"Retry-After": text}, b"")
+        assert isinstance(refused, Unavailable)
+        assert refused.retry_after_s == expected
+
+
+def test_options_of_a_sender_that_cannot_be(app: Flask) -> None:
+    """Named before a thread runs."""
+    client = Client("http://x")
+    for options in ({"when_full": "burst"}, {"max_events": 0}, {"batch_events": 0}, {"flush_s": -1}):
+        with pytest.raises(ValueError, match="|".join(options)):
+            client.buffered(**options)
+
+
+@pytest.mark.parametrize("error", [None, KeyError("k")])
+def test_a_sender_that_cannot_deliver_says_so_at_its_end(app: Flask, clock: FakeClock, error: Exception | None) -> None:
+    """At the end of a block, unless that has an error of its own, which then has a note."""
+    sender = sender_of(InProcess(app, ["refused"] * 9), clock)
+
+    def work() -> None:
+        with sender:
+            sender.record(1.0)
+            with pytest.raises(Undelivered, match="1 events were not acknowledged in time"):
+                sender.flush(0)
+            if error is not None:
+                raise error
+
+    with pytest.raises(Undelivered if error is None else KeyError) as caught:
+        work()
+    if error is not None:
+        assert "1 events were not acknowledged in time, they are lost" in caught.value.__notes__[0]
+    with pytest.raises(Closed):
+        sender.record(2.0)
+
+
+def test_an_exporting_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    """A stream that breaks off leaves the file that was there, and nothing beside it."""
+    bodies = [b"timestamp,value,series\n" * 3, b"timestamp"]
+
+    class Half(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = bodies.pop(0)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body) if bodies else 1000))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    target = tmp_path / "events.csv"
+    with HTTPServer(("127.0.0.1", 0), Half) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        client = Client(f"http://127.0.0.1:{server.server_address[1]}", give_up_after_s=0)
+        assert client.export_to(target) == 69
+        with pytest.raises(Unavailable, match="the export broke off after"):
+            client.export_to(target)
+        server.shutdown()
+        thread.join()
+    assert target.read_bytes() == b"timestamp,value,series\n" * 3
+    assert list(tmp_path.iterdir()) == [target]

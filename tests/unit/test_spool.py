@@ -1,0 +1,218 @@
+"""The spool: what its files tell after any damage, and what a directory is worth that processes share."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statsapi.client import SpoolError
+from statsapi.client.spool import NewerVersionError, Spool, SpoolBatch, encode_head, encode_line, read
+
+KEY = "0123456789abcdef0123456789abcdef"
+EVENTS = st.lists(st.integers(0, 10**6).map(lambda value: f'{{"value":{value}}}'), min_size=1, max_size=4)
+MARKS = st.sampled_from([("t", "1763711100000000"), ("n", ""), ("s", "0"), ("s", "")])
+LINES = st.lists(st.one_of(EVENTS, MARKS), max_size=8)
+
+
+def written(lines: list[Any]) -> tuple[bytes, list[bytes], list[int]]:
+    """A file of those lines, its events, and how many of them end with each line."""
+    content, ends = encode_head(), [0]
+    events: list[bytes] = []
+    for line in lines:
+        if isinstance(line, tuple):
+            content += encode_line(KEY, line[0], len(events), line[1])
+        else:
+            content += encode_line(KEY, "e", len(events), "\t".join(line))
+            events += [event.encode() for event in line]
+        ends.append(len(events))
+    return content, events, ends
+
+
+@given(lines=LINES)
+def test_what_was_written_is_read(lines: list[Any]) -> None:
+    """All events in their order, the last word about an attempt, and the pieces that go in halves."""
+    content, events, _ = written(lines)
+    found = read(content, KEY)
+    marks = [line for line in lines if isinstance(line, tuple)]
+    tried = [kind for kind, _ in marks if kind in "tn"]
+    assert found.events == events
+    assert (found.tried_us is not None) == (tried[-1:] == ["t"])
+    assert found.split == {piece for kind, piece in marks if kind == "s"}
+    assert (found.damage, found.lost, found.sound_bytes) == ("", 0, len(content))
+
+
+@given(lines=LINES, data=st.data())
+def test_a_torn_file_holds_all_whole_lines(lines: list[Any], data: st.DataObject) -> None:
+    """Cut anywhere: the lines before the cut are read, of the torn one nothing, and that is no damage."""
+    content, events, ends = written(lines)
+    cut = data.draw(st.integers(0, len(content)))
+    found = read(content[:cut], KEY)
+    whole = content[:cut].count(b"\n")
+    is_all_but_its_end = cut < len(content) and content[cut : cut + 1] == b"\n" and whole > 0
+    assert found.events == events[: ends[max(whole - 1, 0) + is_all_but_its_end]]
+    assert (found.damage, found.lost) == ("", 0)
+
+
+@given(lines=LINES, data=st.data())
+def test_a_changed_byte_makes_no_event_and_loses_none_silently(lines: list[Any], data: st.DataObject) -> None:
+    """Only written events are read, in their order and once; that some are missing is told, and how many, where a line
+    behind them says so.
+    """
+    content, events, _ = written(lines)
+    at = data.draw(st.integers(0, len(content) - 1))
+    changed = bytearray(content)
+    changed[at] ^= data.draw(st.integers(1, 255))
+    try:
+        found = read(bytes(changed), KEY)
+    except NewerVersionError:
+        pytest.fail("the head has a checksum, so a changed version is damage")
+    rest = iter(events)
+    assert all(event in rest for event in found.events)
+    missing = len(events) - len(found.events)
+    assert not missing or found.damage
+    if content.find(b"\n", at) + 1 < len(content) and found.events[-1:] == events[-1:]:
+        assert found.lost == missing
+
+
+def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    """It is told, neither sent nor removed, and its lock stays for who understands it."""
+    owner = f"{1:020d}-0123abcd"
+    path = tmp_path / f"{owner}-00000001-{KEY}.events"
+    path.write_bytes(encode_head(2) + b"whatever\n")
+    spool = Spool(tmp_path, 5)
+    assert (spool.adopted, spool.head()) == (0, None)
+    ((said, lost),) = spool.damaged
+    assert "is left where it is: it is of version 2, and this client reads 1" in said
+    assert lost == 0
+    spool.close()
+    assert path.read_bytes().endswith(b"whatever\n")
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, f"{owner}.lock"}
+
+
+def lines_of(batch: SpoolBatch | None) -> list[bytes]:
+    assert batch is not None
+    return batch.lines()
+
+
+def add(spool: Spool, *texts: str) -> None:
+    spool.sync(spool.add(texts, 1))
+
+
+def test_a_directory_is_shared(tmp_path: Path) -> None:
+    """Two senders at once see only their own; what one leaves, the other takes over when it looks."""
+    one, other = Spool(tmp_path, 1), Spool(tmp_path, 2)
+    add(one, "1", "2")
+    add(other, "3")
+    assert (one.adopt(), other.adopt()) == (0, 0)
+    one.close()
+    assert other.adopt() == 2
+    assert lines_of(other.head()) == [b"1", b"2"]
+    other.close()
+    third = Spool(tmp_path, 3)
+    assert third.adopted == 3
+    for _ in range(2):
+        batch = third.head()
+        assert batch is not None
+        third.begin(batch, 9)
+        third.finish(batch)
+    third.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_attempt_of_unknown_outcome_is_remembered(tmp_path: Path) -> None:
+    """By who takes the file over; one that recorded nothing is not, and neither is a piece forgotten that is halved."""
+    spool = Spool(tmp_path, 1)
+    add(spool, "1", "2")
+    spool.seal()
+    batch = spool.head()
+    assert batch is not None
+    spool.begin(batch, 77)
+    spool.split(batch, "")
+    spool.close()
+    spool = Spool(tmp_path, 2)
+    batch = spool.head()
+    assert batch is not None
+    assert (batch.tried_us, batch.split, batch.key) == (77, frozenset({""}), batch.path.name[39:71])
+    spool.clear(batch)
+    spool.close()
+    batch = (spool := Spool(tmp_path, 3)).head()
+    assert batch is not None
+    assert (batch.tried_us, batch.split) == (None, frozenset({""}))
+    spool.close()
+
+
+def test_a_damaged_file_is_sent_and_kept_to_be_looked_at(tmp_path: Path) -> None:
+    """With what is wrong beside it; what was written behind the damage is read."""
+    spool = Spool(tmp_path, 1)
+    for text in ("1", "2", "3"):
+        add(spool, text)
+    spool.close()
+    (path,) = tmp_path.glob("*.events")
+    content = path.read_bytes()
+    second = content.splitlines(keepends=True)[2]
+    path.write_bytes(content.replace(second, b"#" + second[1:])[:-1])
+    spool = Spool(tmp_path, 2)
+    ((said, lost),) = spool.damaged
+    assert "1 of its lines is not what was written, and 1 events of 3 cannot be read" in said
+    assert lost == 1
+    batch = spool.head()
+    assert lines_of(batch) == [b"1", b"3"]
+    assert batch is not None
+    spool.begin(batch, 5)  # writes behind what is there
+    assert lines_of(batch) == [b"1", b"3"]
+    spool.finish(batch)
+    spool.close()
+    aside = sorted(each.name for each in (tmp_path / "aside").iterdir())
+    assert aside == [path.name, f"{path.name}.why.json"]
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync", "open"])
+def test_a_full_disk_takes_nothing_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The event is refused as not taken; those before it are there, and once there is room it goes on."""
+    spool = Spool(tmp_path, 1)
+    add(spool, "1")
+    if call == "open":
+        spool.seal()
+    real = getattr(os, call)
+
+    def full(*args: Any) -> Any:
+        if call == "write" and args[1].startswith(b"statsapi-spool"):
+            return real(*args)
+        if call == "write":
+            real(args[0], args[1][: len(args[1]) // 2])  # a piece of it got there
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        with pytest.raises(SpoolError, match=r"cannot be written, the event was not taken: .*No space left"):
+            add(spool, "2")
+    add(spool, "3")
+    spool.seal()
+    seen: list[bytes] = []
+    while (batch := spool.head()) is not None:
+        spool.begin(batch, 5)
+        seen += batch.lines()
+        spool.finish(batch)
+    assert seen == [b"1", b"3"]
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_is_said(tmp_path: Path) -> None:
+    """A file in its place, and one that cannot be listed."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match="cannot be used"):
+        Spool(tmp_path / "file", 1)
+    spool = Spool(tmp_path / "made", 1)
+    (tmp_path / "made").rename(tmp_path / "elsewhere")
+    with pytest.raises(SpoolError, match="cannot be read"):
+        spool.adopt()
+    spool.close()
