@@ -35,7 +35,7 @@ coverage: $(VENV)/.dev  ## branch coverage by the whole suite, and the lines tha
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-lint: $(VENV)/.dev  ## ruff, mypy, and who may import whom
+lint: $(VENV)/.dev  ## ruff, mypy, and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -48,6 +48,13 @@ class Compare(Duration):
             raise ValidationError([f"{message}; or previous" for message in error.messages]) from None
 
 
+class _Edge(FiniteFloat):
+    default_error_messages = {"invalid": "is no number such as 42.5"}  # noqa: RUF012
+
+    def make_error(self, key: str, **kwargs: Any) -> ValidationError:
+        return fields.Float.make_error(self, key, **kwargs)  # FiniteFloat's words are about an event's value
+
+
 class Edges(CommaSeparated):
     """Rising numbers with commas between them."""
 
@@ -59,7 +66,7 @@ class Edges(CommaSeparated):
     }
 
     def __init__(self) -> None:
-        super().__init__(FiniteFloat(), BINS_MAX + 1)
+        super().__init__(_Edge(), BINS_MAX + 1)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[float]:
         edges: list[float] = [edge + 0.0 for edge in super()._deserialize(value, attr, data, **kwargs)]

@@ -100,6 +100,10 @@ class CommaSeparated(fields.Field[list[Any]]):
         if len(items) > self.most:
             raise ValidationError(f"takes at most {self.most}, not {len(items)}")
         loaded = []
+        if len(items) > 1 and "" in items:
+            raise ValidationError(
+                "has nothing before, behind or between commas: write what is missing, or take one away"
+            )
         for item in items:
             try:
                 loaded.append(self.inner.deserialize(item))

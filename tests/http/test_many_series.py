@@ -564,3 +564,21 @@ def test_a_cursor_of_another_choice_is_refused(client: FlaskClient, rows: list[R
     assert client.get(f"/events?match=*&limit=1&cursor={cursor}").status_code == 200
     problem = assert_problem(client.get(f"/events?match=web*&cursor={cursor}"), 422, "validation")
     assert problem["errors"][0]["field"] == "cursor"
+
+
+@pytest.mark.parametrize(
+    ("edges", "said"),
+    [
+        ("0,", "has nothing before, behind or between commas: write what is missing, or take one away"),
+        (",", "has nothing before, behind or between commas: write what is missing, or take one away"),
+        ("a,b", "'a' is no number such as 42.5"),
+        ("1;2", "'1;2' is no number such as 42.5"),
+        ("", "'' is no number such as 42.5"),
+        ("true,2", "'true' is no number such as 42.5"),
+        ("1e400,2", "'1e400' must be finite: NaN, infinities and numbers beyond float64 are not taken"),
+    ],
+)
+def test_edges_that_are_no_numbers_are_refused(client: FlaskClient, edges: str, said: str) -> None:
+    """In words about edges, not about an event's value."""
+    answer = client.get("/statistics/histogram", query_string={"edges": edges})
+    assert (answer.status_code, answer.json["errors"]) == (422, [{"field": "edges", "reason": said}])
