@@ -16,6 +16,7 @@ from statsapi.config import Settings, unknown_names
 from statsapi.journal import Journal, open_journal, wall_clock_us
 from statsapi.keys import Keys
 from statsapi.service.service import Service
+from statsapi.tokens import Tokens
 
 logger = logging.getLogger("statsapi")
 
@@ -49,6 +50,7 @@ def create_app(
             logger.warning("%s", _FOREIGN)
     keyed = settings.api_keys_file or settings.api_keys
     keys = Keys(settings.api_keys_file, settings.api_keys) if keyed else None
+    tokens = Tokens(settings) if settings.jwt_key or settings.jwt_jwks_file else None
 
     def open_configured() -> Journal:
         return open_journal(
@@ -66,5 +68,5 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["PROPAGATE_EXCEPTIONS"] = False  # a fault is logged and answered as a problem, under tests too
     app.url_map.merge_slashes = False  # a series may be named a//b
-    api.register(app, settings, keys)
+    api.register(app, settings, keys, tokens)
     return app

@@ -195,6 +195,17 @@ class Settings:
         "API keys beside or instead of the file: the same lines, with `;` between them. Without either no key is asked",
         shown=False,  # hashes, unless somebody takes the key for the line
     )
+    jwt_key: str | None = _setting(
+        fields.String,
+        None,
+        "what JSON Web Tokens are checked with, beside API keys: a secret of 32 bytes or more, or a public key as PEM",
+        shown=False,
+    )
+    jwt_jwks_file: str | None = _setting(
+        fields.String, None, "instead of it a file of keys (JWKS); changes are noticed within a second"
+    )
+    jwt_issuer: str | None = _setting(fields.String, None, "the issuer (`iss`) that tokens must be of")
+    jwt_audience: str | None = _setting(fields.String, None, "the audience (`aud`) that tokens must be for")
     debug_endpoint: bool = _setting(Switch, True, "`off` removes `GET /debug/events`")
     dashboard: bool = _setting(Switch, True, "`off` removes the page at `/dashboard`")
     cors_origins: tuple[str, ...] | None = _setting(

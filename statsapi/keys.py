@@ -51,27 +51,53 @@ FILE_MAX_BYTES: Final = 256 * 1024
 KEY_PREFIX: Final = "statsapi_"
 # The password in a query, as clients of InfluxDB 1.x send it.
 _PASSWORD = re.compile(r"([?&]p=)[^&\s\"']+")
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*", re.ASCII)  # a JSON Web Token
 _KEY = re.compile(KEY_PREFIX + r"[A-Za-z0-9_-]{20,}", re.ASCII)
 
 KEY_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 KEY_ID_RULE: Final = "1 to 64 of A-Z a-z 0-9 _ . -, beginning with a letter or digit"
 _HASH = re.compile(r"blake2b:([0-9a-f]{64})", re.ASCII | re.IGNORECASE)
 
-# The last faultless content of the file, in memory that the arbiter shares with all its workers. A worker that starts
-# while the file is broken serves with the keys that the others have, instead of stopping the server. A copy made by the
-# fork was refused: it could bring back a key that was taken out since. There is no lock: if two workers write at once,
-# the record does not match its digest, and is written again within LOOK_EVERY_S.
-_last_good = mmap.mmap(-1, hashlib.blake2b.MAX_DIGEST_SIZE + 4 + FILE_MAX_BYTES)
+
+class LastGood:
+    """The last faultless content of a file, in memory that the arbiter shares with all its workers.
+
+    A worker that starts while the file is broken serves with the keys that the others have, instead of stopping the
+    server. A copy made by the fork was refused: it could bring back a key that was taken out since. There is no lock:
+    if two workers write at once, the record does not match its digest, and is written again within LOOK_EVERY_S.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, hashlib.blake2b.MAX_DIGEST_SIZE + 4 + FILE_MAX_BYTES)
+
+    def remember(self, file: str, content: bytes) -> None:
+        record = _record(file, content)
+        self._memory[: len(record)] = record
+
+    def recall(self, file: str) -> bytes | None:
+        at = hashlib.blake2b.MAX_DIGEST_SIZE
+        content = self._memory[at + 4 : at + 4 + int.from_bytes(self._memory[at : at + 4])]
+        record = _record(file, content)
+        return content if self._memory[: len(record)] == record else None
+
+
+_last_good = LastGood()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ApiKey:
+class Caller:
+    """Who calls, and what that one may do."""
+
     id: str
     scopes: frozenset[str]
-    digest: bytes = dataclasses.field(repr=False)
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes or ADMIN in self.scopes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ApiKey(Caller):
+    digest: bytes = dataclasses.field(repr=False)
 
     def line(self) -> str:
         """The line to store."""
@@ -131,9 +157,11 @@ def revoke(file: str, which: str) -> int:
 
 
 def redact(text: str) -> str:
-    """The text without anything that looks like our keys, which clients write into paths, queries and headers too."""
+    """The text without a key or token in it, which clients write into paths, queries and headers too."""
     if KEY_PREFIX in text:
         text = _KEY.sub(KEY_PREFIX + "…", text)
+    if "eyJ" in text:
+        text = _TOKEN.sub("eyJ…", text)
     return _PASSWORD.sub(r"\1…", text) if "p=" in text else text
 
 
@@ -150,14 +178,14 @@ class Keys:
         self._clock_s = clock_s
         self._looking = threading.Lock()
         self._faults: tuple[str, ...] = ()
-        inherited = _recall(file) if file else None
+        inherited = _last_good.recall(file) if file else None
         self._content = inherited if inherited is not None else self._read()
         self._table = self._parse(self._content)
         self._look_at_s = clock_s() + LOOK_EVERY_S if file else float("inf")
         if inherited is not None:
             self.refresh()
         elif file:
-            _remember(file, self._content)
+            _last_good.remember(file, self._content)
 
     def find(self, key: str) -> ApiKey | None:
         """The entry of this key, None for an unknown one. 2 µs, and 20 more once a second."""
@@ -195,21 +223,12 @@ class Keys:
             return
         self._table, self._content, self._faults = table, content, ()
         if self._file:
-            _remember(self._file, content)
+            _last_good.remember(self._file, content)
         ids = sorted({held.id for held in table.values()})
         logger.info("API keys changed: %d now, of %s", len(table), ", ".join(ids))
 
     def _read(self) -> bytes:
-        if not self._file:
-            return b""
-        try:
-            with open(self._file, "rb") as stream:
-                content = stream.read(FILE_MAX_BYTES + 1)
-        except OSError as error:
-            raise ConfigError(f"{FILE_VARIABLE}={self._file} cannot be read: {error.strerror}") from None
-        if len(content) > FILE_MAX_BYTES:
-            raise ConfigError(f"{FILE_VARIABLE}={self._file} has more than {FILE_MAX_BYTES} bytes: it holds no keys")
-        return content
+        return read_file(FILE_VARIABLE, self._file) if self._file else b""
 
     def _parse(self, content: bytes) -> dict[bytes, ApiKey]:
         """Every key by its digest. ConfigError names each fault by its place, not by its text, which could be a key."""
@@ -244,6 +263,18 @@ class Keys:
         return table
 
 
+def read_file(variable: str, file: str) -> bytes:
+    """The content of a file of keys. ConfigError, by the variable that names it, where it is none."""
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(FILE_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{variable}={file} cannot be read: {error.strerror}") from None
+    if len(content) > FILE_MAX_BYTES:
+        raise ConfigError(f"{variable}={file} has more than {FILE_MAX_BYTES} bytes: it holds no keys")
+    return content
+
+
 def _parse_line(stated: list[str]) -> ApiKey:
     if len(stated) != 3:
         raise ValueError(f"must be 3 words, key id, scopes and blake2b:hash, and has {len(stated)}")
@@ -260,18 +291,6 @@ def _parse_line(stated: list[str]) -> ApiKey:
     if wrong or match is None:
         raise ValueError("; ".join(wrong))
     return ApiKey(key_id, frozenset(named), bytes.fromhex(match[1]))
-
-
-def _remember(file: str, content: bytes) -> None:
-    record = _record(file, content)
-    _last_good[: len(record)] = record
-
-
-def _recall(file: str) -> bytes | None:
-    at = hashlib.blake2b.MAX_DIGEST_SIZE
-    content = _last_good[at + 4 : at + 4 + int.from_bytes(_last_good[at : at + 4])]
-    record = _record(file, content)
-    return content if _last_good[: len(record)] == record else None
 
 
 def _record(file: str, content: bytes) -> bytes:

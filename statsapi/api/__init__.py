@@ -27,6 +27,7 @@ from statsapi.api import (
 from statsapi.config import Settings
 from statsapi.keys import Keys
 from statsapi.routes import served
+from statsapi.tokens import Tokens
 
 # The modules whose functions the table of routes names.
 _VIEWS: Final = {
@@ -42,10 +43,10 @@ _VIEWS: Final = {
 }
 
 
-def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
+def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens | None) -> None:
     proxies.register(app, settings)
     observing.register(app)
-    access.register(app, settings, keys)
+    access.register(app, settings, keys, tokens)
     processes.register(app, settings)
     app.url_map.converters["name"] = series.NameConverter
     for route in served(settings):

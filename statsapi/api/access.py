@@ -9,8 +9,9 @@ from flask_cors import CORS
 
 from statsapi.api import problems
 from statsapi.config import Settings
-from statsapi.keys import Keys
+from statsapi.keys import Caller, Keys
 from statsapi.routes import INFLUX, OPEN, scope_of
+from statsapi.tokens import InvalidTokenError, Tokens
 
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
@@ -34,7 +35,7 @@ _CORS_READ: Final = [
 ]
 
 
-def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
+def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens | None) -> None:
     """Guard the app's routes. Hooks registered later find the caller's key id as `g.key_id`, where there is a key.
 
     Rate limits count a request after its caller was identified and before it is refused: a refused request counts too,
@@ -52,24 +53,25 @@ def register(app: Flask, settings: Settings, keys: Keys | None) -> None:
             intercept_exceptions=False,  # our errors are answers by then, and pass after_request as all do
             max_age=600,
         )
+    guarded = keys is not None or tokens is not None
     if settings.rate_limit is None:
-        if keys is not None:
-            app.before_request(lambda: _identify(keys))
+        if guarded:
+            app.before_request(lambda: _identify(keys, tokens))
         return
     from statsapi.api import ratelimits
 
-    if keys is not None:
+    if guarded:
 
         @app.before_request
         def identify() -> None:
-            g.refusal = _identify(keys)
+            g.refusal = _identify(keys, tokens)
 
     ratelimits.install(app, settings)
-    if keys is not None:
+    if guarded:
         app.before_request(lambda: g.refusal)
 
 
-def _identify(keys: Keys) -> Response | None:
+def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
     """Identify the caller: sets `g.key_id`. 401 without a known key, 403 without the scope. 5 µs."""
     asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up at each use
     rule = asked.url_rule
@@ -83,18 +85,34 @@ def _identify(keys: Keys) -> Response | None:
     presented = _presented(asked.environ) or (_presented_as_influx(asked) if as_influx else "")
     if not presented:
         detail = "Send an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
+        if tokens is not None:
+            detail = "Send a token: Authorization: Bearer TOKEN." if keys is None else f"{detail[:-1]}, or a token."
         if as_influx:
             detail = "Send an API key as the token (Authorization: Token KEY), or as the password (Basic, or ?p=KEY)."
         return _refuse(401, "Unauthorized", detail, _CHALLENGE)
-    held = keys.find(presented)
-    if held is None:
-        detail = "This API key is not known; it may have been replaced."
-        return _refuse(401, "Unauthorized", detail, f'{_CHALLENGE}, error="invalid_token"')
+    try:
+        held = _find(keys, tokens, presented)
+    except InvalidTokenError as error:
+        return _refuse(401, "Unauthorized", str(error), f'{_CHALLENGE}, error="invalid_token"')
     g.key_id = held.id
     if not held.may(scope):
-        detail = f"This needs the scope {scope}, which key {held.id} does not have."
+        holder = "this token" if held.id.startswith("jwt:") else f"key {held.id}"
+        detail = f"This needs the scope {scope}, which {holder} does not have."
         return _refuse(403, "Forbidden", detail, f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"')
     return None
+
+
+def _find(keys: Keys | None, tokens: Tokens | None, presented: str) -> Caller:
+    """InvalidTokenError, with a sentence, where nobody is known by it."""
+    held = None if keys is None else keys.find(presented)
+    if held is not None:
+        return held
+    if tokens is None or (keys is not None and presented.count(".") != 2):
+        raise InvalidTokenError("This API key is not known; it may have been replaced.")
+    try:
+        return tokens.find(presented)
+    except InvalidTokenError as error:
+        raise InvalidTokenError(f"This token is not taken: {error}.") from None
 
 
 def _presented_as_influx(asked: Request) -> str:

@@ -27,6 +27,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.http.errors import ParseException
 
 import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
+from statsapi import tokens
 from statsapi.api import problems
 from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError, JournalUnavailable
@@ -85,6 +86,8 @@ def on_starting(server: Any) -> None:
         server.log.warning("Starting without the journal: %s", error)
     try:
         _load_keys()
+        if key_set := read_one("jwt_jwks_file"):
+            tokens.load(key_set)
     except ConfigError as error:
         faults += error.faults
     faults += faults_of_addresses(server)

@@ -7,13 +7,16 @@ import json
 import os
 import signal
 import sys
+import time
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
 from statsapi.keys import new_key
-from tests.servers import Server, gunicorn_server, start_gunicorn, wait_until
+from tests.servers import Server, gunicorn_server, start_gunicorn, stop, wait_until
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -75,6 +78,48 @@ def test_rotation_on_a_running_server(tmp_path: Path) -> None:
         server.wait_for_log("statsapi_…")
         for key in (old, new, late):
             assert key not in server.log
+
+
+def test_keys_for_tokens_are_changed_while_serving(tmp_path: Path) -> None:
+    """A changed key set counts on both workers; while the file is broken new workers have what the others have, and a
+    start is refused.
+    """
+    secrets = {name: name.encode() * 32 for name in ("a", "b")}
+
+    def store(*names: str) -> None:
+        keys = [{"kty": "oct", "kid": name, "k": urlsafe_b64encode(secrets[name]).decode()} for name in names]
+        (tmp_path / "new").write_text(json.dumps({"keys": keys}))
+        os.replace(tmp_path / "new", file)
+
+    def status(server: Server, name: str) -> int:
+        claims = {"iss": "me", "aud": "you", "sub": "ada", "scope": "read", "exp": time.time() + 300}
+        token = jwt.encode(claims, secrets[name], headers={"kid": name})
+        return server.request("GET", "/statistics", headers={"Authorization": f"Bearer {token}"})[0]
+
+    file = tmp_path / "jwks.json"
+    env = {"STATSAPI_JWT_JWKS_FILE": str(file), "STATSAPI_JWT_ISSUER": "me", "STATSAPI_JWT_AUDIENCE": "you"}
+    store("a")
+    with gunicorn_server(tmp_path / "server", workers=2, env=env) as server:
+        server.wait_for_journals(2)
+        assert (status(server, "a"), status(server, "b")) == (200, 401)
+        store("b")
+        wait_until(
+            lambda: {status(server, "b") for _ in range(12)} == {200} and status(server, "a") == 401, "the new keys"
+        )
+        file.write_text("{")
+        before = server.workers()
+        server.signal(signal.SIGHUP)
+        server.wait_until(
+            lambda: len(server.workers()) == 2 and server.workers().isdisjoint(before), "the workers to be replaced"
+        )
+        assert {(status(server, "b"), status(server, "a")) for _ in range(6)} == {(200, 401)}
+    refused = start_gunicorn(tmp_path / "refused", env=env)
+    try:
+        assert refused.process.wait(30) == 78
+        assert f"STATSAPI_JWT_JWKS_FILE={file} is no key set" in refused.log
+        assert "Traceback" not in refused.log
+    finally:
+        stop(refused)
 
 
 @pytest.mark.parametrize("form", ["plain", "json"])

@@ -174,8 +174,10 @@ def test_a_value_that_means_nothing_is_refused_with_its_reason(name: str) -> Non
 
 
 def test_every_setting_has_values_that_mean_nothing() -> None:
-    """A new setting needs a list above, or a test of its own: the journal and the keys have one below."""
-    elsewhere = {"JOURNAL", "API_KEYS", "API_KEYS_FILE"}
+    """A new setting needs a list above, or a test of its own: the journal and the keys have one below, those of tokens
+    in tests/http/test_tokens.py.
+    """
+    elsewhere = {"JOURNAL", "API_KEYS", "API_KEYS_FILE", "JWT_KEY", "JWT_JWKS_FILE", "JWT_ISSUER", "JWT_AUDIENCE"}
     assert {f"STATSAPI_{name}" for name in {*SILLY, *elsewhere}} == set(env_names().values())
 
 
