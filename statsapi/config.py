@@ -20,6 +20,7 @@ from statsapi.setting_kinds import (
     AutoSwitch,
     Duration,
     Durations,
+    NamedOrigins,
     NamesOrPatterns,
     Number,
     OptionalDuration,
@@ -213,6 +214,13 @@ class Settings:
         None,
         "web origins whose scripts may call the service, with commas (`https://app.example.com`), or `*`; unset or "
         "`off`: none",
+        off=None,
+    )
+    beacon_origins: tuple[str, ...] | None = _setting(
+        NamedOrigins,
+        None,
+        "web origins whose pages may record by `navigator.sendBeacon`, without a key, with commas; unset or `off`: "
+        "none",
         off=None,
     )
     log_format: str = _setting(

@@ -196,3 +196,13 @@ class Origins(fields.Field[tuple[str, ...]]):
                 shorter = origin.rpartition(":")[0]
                 raise ValidationError(f"{origin} would never match: browsers leave the usual port out, write {shorter}")
         return origins
+
+
+class NamedOrigins(Origins):
+    """Web origins, each by its name."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
+        origins = super()._deserialize(value, attr, data, **kwargs)
+        if "*" in origins:
+            raise ValidationError("must name each origin: * would let every page on the web record")
+        return origins

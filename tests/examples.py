@@ -4,6 +4,7 @@
     ```sh         a script that ends with status 0; a last line of `statsapi serve` starts the server of what follows
     ```python     run as it stands; by pytest where it holds tests
     ```nginx      tests/processes/test_nginx.py has nginx run it
+    ```html       tests/processes/test_beacons.py shows it in a browser
     ```text       a drawing: not an example
 
 A block whose first line begins with NOT_RUN is left out, and says why. In an answer `…` stands for anything, a time for
@@ -196,7 +197,7 @@ class Desk:
         elif block.language == "python":
             self._run_python(block)
         else:
-            assert block.language in ("text", "nginx"), (
+            assert block.language in ("text", "nginx", "html"), (
                 f"{block.page} has a block of {block.language or 'nothing'}: {block.text}"
             )
 

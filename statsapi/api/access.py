@@ -13,6 +13,7 @@ from statsapi.keys import Caller, Keys
 from statsapi.routes import INFLUX, OPEN, scope_of
 from statsapi.tokens import InvalidTokenError, Tokens
 
+_BEACONS: Final = ("events.post_event", "events.post_events")
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
 # Headers that a browser's script may send and read across origins, beside those that it always may.
@@ -53,6 +54,9 @@ def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens |
             intercept_exceptions=False,  # our errors are answers by then, and pass after_request as all do
             max_age=600,
         )
+    if settings.beacon_origins:
+        beacon_origins = frozenset(settings.beacon_origins)
+        app.before_request(lambda: _take_beacon(beacon_origins))
     guarded = keys is not None or tokens is not None
     if settings.rate_limit is None:
         if guarded:
@@ -71,6 +75,24 @@ def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens |
         app.before_request(lambda: g.refusal)
 
 
+def _take_beacon(origins: frozenset[str]) -> None:
+    """Take what navigator.sendBeacon sends from those pages for JSON, and let it in without a key.
+
+    A browser sends text/plain without asking first, and no headers of the page's. Whoever is no browser can write any
+    Origin, so it opens recording alone: with a query (a dry run, dedup) the answer would tell what is there.
+    """
+    environ = request.environ
+    if (
+        environ.get("HTTP_ORIGIN") in origins
+        and environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() == "text/plain"
+        and not environ.get("QUERY_STRING")
+        and request.url_rule is not None
+        and request.url_rule.endpoint in _BEACONS
+    ):
+        environ["CONTENT_TYPE"] = "application/json"
+        g.is_beacon = True
+
+
 def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
     """Identify the caller: sets `g.key_id`. 401 without a known key, 403 without the scope. 5 µs."""
     asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up at each use
@@ -84,6 +106,8 @@ def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
     as_influx = rule.endpoint.startswith(INFLUX)
     presented = _presented(asked.environ) or (_presented_as_influx(asked) if as_influx else "")
     if not presented:
+        if "is_beacon" in g:
+            return None
         detail = "Send an API key: Authorization: Bearer KEY, or X-API-Key: KEY."
         if tokens is not None:
             detail = "Send a token: Authorization: Bearer TOKEN." if keys is None else f"{detail[:-1]}, or a token."

@@ -157,6 +157,7 @@ SILLY = {
     "METRICS_SERIES": NO_SERIES,
     "METRICS_WINDOWS": NO_WINDOWS,
     "CORS_ORIGINS": NO_ORIGINS,
+    "BEACON_ORIGINS": [*NO_ORIGINS, "*", "https://a.example, *"],
 }
 
 
