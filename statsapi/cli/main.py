@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "post": ("recording:post", "Record an event, or one for each line."),
     "time": ("recording:time", "Run a command, and record how long it took."),
     "tail": ("tailing:tail", "Show events as they come."),
+    "statsd": ("statsd:statsd", "Take StatsD's datagrams, and record what they measured."),
     "series": ("catalogue:series", "List the series there are."),
     "tags": ("catalogue:tags", "List the tags that series carry, or the values of one."),
     "bench": ("bench:bench", "How fast is a service? Posts and reads."),

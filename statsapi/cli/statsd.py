@@ -1,0 +1,193 @@
+"""`statsapi statsd`: takes StatsD's datagrams, and records what they measured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from statsapi.cli import failures, statsd_lines
+from statsapi.cli.connection import Service, may_ask_service
+
+if TYPE_CHECKING:
+    from statsapi.client import Problem
+    from statsapi.client.buffered import Buffered
+
+REPORT_EVERY_S: Final = 60.0
+_LOOK_EVERY_S: Final = 0.25  # so soon a signal to stop is heard
+_DATAGRAM_BYTES: Final = 65_535
+# What the kernel keeps while this process is busy; it may grant less (net.core.rmem_max).
+_RECEIVE_BYTES: Final = 8 << 20
+_SEND_LAST_S: Final = 10.0
+
+
+def _address(ctx: click.Context, option: click.Parameter, text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT", ctx, option)
+    return host.strip("[]"), int(port)
+
+
+@click.command(
+    short_help="Take StatsD's datagrams, and record what they measured.",
+    epilog="Example: statsapi statsd --listen 127.0.0.1:8125 --to http://127.0.0.1:8000",
+)
+@click.option(
+    "--listen", default="127.0.0.1:8125", callback=_address, metavar="HOST:PORT", help="UDP (127.0.0.1:8125)."
+)
+@click.option("--to", metavar="URL", help="The service; the same as --url.")
+@click.option(
+    "--counters",
+    type=click.Choice(["refuse", "events"]),
+    default="refuse",
+    help="A counter (c) adds up events before it is sent. `events` records each count as an event of that value.",
+)
+@click.option("--spool", metavar="FOLDER", type=click.Path(path_type=Path), help="Keep there what is not recorded yet.")
+@click.option(
+    "--max-events", type=click.IntRange(1), default=1_000_000, metavar="N", help="Keep at most that many (1,000,000)."
+)
+@may_ask_service
+def statsd(
+    find_service: Callable[..., Service],
+    listen: tuple[str, int],
+    to: str | None,
+    counters: str,
+    spool: Path | None,
+    max_events: int,
+) -> int:
+    """Timers (ms), histograms (h), distributions (d) and gauges (g) become events, with DogStatsD's tags.
+
+    What is no event is refused and counted: counters, sets, changes of a gauge, samples. Once a minute it tells what it
+    received, refused and sent. While the service is away it keeps up to N events; then it drops, and counts those too.
+    """
+    client = find_service(to).client()
+    with _socket(listen) as taking, contextlib.ExitStack() as stack:
+        sender = client.buffered(when_full="drop", max_events=max_events, spool=spool, on_problem=_say_problem)
+        gateway = Gateway(taking, sender, counters=counters == "events")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: gateway.stop()))
+        host, port = taking.getsockname()[:2]
+        failures.say(f"statsapi: listens at {host}:{port} (UDP), records at {client.url}")
+        gateway.run()
+        return gateway.close()
+
+
+def _socket(address: tuple[str, int]) -> socket.socket:
+    host, port = address
+    try:
+        (family, _, _, _, place), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        taking = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise failures.Failed(f"{host}:{port} cannot be listened at: {error}", failures.CONFIG) from None
+    try:
+        taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+        taking.bind(place)
+        taking.settimeout(_LOOK_EVERY_S)
+    except OSError as error:
+        taking.close()
+        raise failures.Failed(f"{host}:{port} cannot be listened at: {error.strerror}", failures.CONFIG) from None
+    return taking
+
+
+def _say_problem(problem: Problem) -> None:
+    failures.say(f"statsapi: {problem.message}")
+
+
+class Gateway:
+    """From one socket to one sender. For one thread; `stop` may come from a signal."""
+
+    def __init__(
+        self, taking: socket.socket, sender: Buffered, *, counters: bool, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._taking = taking
+        self._sender = sender
+        self._counters = counters
+        self._clock_s = clock_s
+        self._stopping = False
+        self._datagrams = 0
+        self._refused = Counter[str]()
+        self._told: set[str] = set()
+        self._told_at_s = clock_s()
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self._stopping:
+            with contextlib.suppress(TimeoutError):
+                self.take(self._taking.recv(_DATAGRAM_BYTES))
+            if self._clock_s() - self._told_at_s >= REPORT_EVERY_S:
+                self.report()
+
+    def take(self, datagram: bytes) -> None:
+        """Record what it measured. Waits for nothing but, with a spool, the disk."""
+        from statsapi.client import SpoolError
+
+        self._datagrams += 1
+        for line in statsd_lines.read(datagram, counters=self._counters):
+            if isinstance(line, statsd_lines.Refused):
+                self._refuse(line.reason, line.detail)
+                continue
+            for value in line.values:
+                try:
+                    self._sender.record(value, line.timestamp, line.series)
+                except SpoolError as error:
+                    self._refuse("not kept, as the spool cannot be written", str(error))
+
+    def _refuse(self, reason: str, detail: str) -> None:
+        self._refused[reason] += 1
+        if reason not in self._told:  # the first of a kind says it all; the rest is counted
+            self._told.add(reason)
+            failures.say(f"statsapi: refused: {detail}")
+
+    def report(self) -> None:
+        """Tell the sums since the start."""
+        self._told_at_s = self._clock_s()
+        stats = self._sender.stats()
+        refused = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._refused.items()))
+        lost = kernel_drops(self._taking)
+        failures.say(
+            f"statsapi: {self._datagrams:,} datagrams; {stats.taken:,} events taken, {stats.sent:,} recorded, "
+            f"{stats.pending:,} wait; {sum(self._refused.values()):,} refused"
+            + (f" ({refused})" if refused else "")
+            + f"; {stats.refused:,} refused by the service; {stats.dropped:,} dropped as the buffer was full"
+            + ("" if lost is None else f"; {lost:,} datagrams lost by the kernel")
+        )
+
+    def close(self) -> int:
+        """Take what the kernel still has, send it, and tell the sums; the exit status."""
+        from statsapi.client import Undelivered
+
+        self._taking.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.take(self._taking.recv(_DATAGRAM_BYTES))
+        try:
+            self._sender.close(_SEND_LAST_S)
+        except Undelivered as error:
+            failures.say(f"statsapi: {error}")
+            return failures.TRY_LATER
+        finally:
+            self.report()
+        return 0
+
+
+def kernel_drops(taking: socket.socket) -> int | None:
+    """How many datagrams the kernel has dropped as this socket's buffer was full; None where it does not say."""
+    inode = str(os.fstat(taking.fileno()).st_ino)
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for row in Path(table).read_text().splitlines()[1:]:
+                fields = row.split()
+                if fields[9] == inode:
+                    return int(fields[-1])
+    return None

@@ -1,0 +1,160 @@
+"""`statsapi statsd` between the clients of StatsD, as shipped, and a real service that is killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from statsapi.client import Client
+from tests.servers import ROOT, free_port, gunicorn_server, start_gunicorn, stop, wait_until
+
+SUMS = re.compile(r"([\d,]+) datagrams; ([\d,]+) events taken, ([\d,]+) recorded, ([\d,]+) wait; ([\d,]+) refused")
+
+
+class Gateway:
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self._log = log
+        self.port = int(wait_until(lambda: re.search(r"listens at 127\.0\.0\.1:(\d+)", self.log), "the gateway")[1])
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, list[int]]:
+        """The exit status, and the sums that it told last."""
+        self.process.send_signal(number)
+        status = self.process.wait(60)
+        return status, [int(each.replace(",", "")) for each in SUMS.findall(self.log)[-1]]
+
+
+@contextmanager
+def gateway(directory: Path, url: str, *options: str) -> Iterator[Gateway]:
+    command = [sys.executable, "-m", "statsapi", "statsd", "--listen", "127.0.0.1:0", "--to", url, *options]
+    log = directory / "statsd.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=file, stdout=file, text=True)
+    try:
+        yield Gateway(process, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def values(url: str, match: str) -> Counter[tuple[str, float]]:
+    with Client(url) as client:
+        return Counter((event.series, event.value) for event in client.export(match=match))
+
+
+def test_the_clients_as_shipped(tmp_path: Path) -> None:
+    """`statsd` and `datadog`: what measures is an event, with its tags; the rest is counted."""
+    statsd: Any = pytest.importorskip("statsd")
+    datadog: Any = pytest.importorskip("datadog.dogstatsd")
+    with gunicorn_server(tmp_path) as server, gateway(tmp_path, server.target) as between:
+        plain = statsd.StatsClient("127.0.0.1", between.port, prefix="shop")
+        plain.timing("checkout", 231)
+        plain.gauge("stock", 12)
+        plain.incr("orders")
+        with plain.pipeline() as pipe:
+            pipe.timing("checkout", 17.5)
+            pipe.timing("checkout", 3)
+        tagged = datadog.DogStatsd(host="127.0.0.1", port=between.port, disable_telemetry=True, disable_buffering=True)
+        tagged.histogram("latency", 1.5, tags=["route:/users", "status:200"])
+        tagged.distribution("latency", 2.5, tags=["status:200"])
+        tagged.timing("latency", 3.5)
+        tagged.increment("hits")
+        tagged.set("users", "ada")
+        tagged.event("title", "text")
+        plain.close()
+        tagged.close_socket()
+        wait_until(lambda: sum(values(server.target, "*").values()) >= 7, "the events")
+        assert values(server.target, "*") == Counter(
+            [
+                ("shop.checkout", 231.0),
+                ("shop.checkout", 17.5),
+                ("shop.checkout", 3.0),
+                ("shop.stock", 12.0),
+                ("latency;route=/users;status=200", 1.5),
+                ("latency;status=200", 2.5),
+                ("latency", 3.5),
+            ]
+        )
+        status, (_, taken, recorded, waiting, refused) = between.stop()
+        assert (status, taken, recorded, waiting, refused) == (0, 7, 7, 0, 4)
+        assert "4 refused (2 counter, 1 event, 1 set)" in between.log
+        assert between.log.count("--counters=events") == 1  # told once, then counted
+        assert "Traceback" not in between.log
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+def test_nothing_that_was_taken_is_lost_while_the_service_is_killed(tmp_path: Path, spooled: bool) -> None:
+    """Killed twice and started again while datagrams come; at the end each value is there once."""
+    port = free_port()
+    url, options = f"http://127.0.0.1:{port}", ["--spool", str(tmp_path / "spool")] if spooled else []
+    server = start_gunicorn(tmp_path / "app", bind=f"127.0.0.1:{port}")
+    try:
+        server.wait_for_journals(2)
+        with gateway(tmp_path, url, *options) as between, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            number = 0
+            for _ in range(2):
+                for _ in range(300):
+                    sending.sendto(b"load:%d|ms\nload:%d|h" % (number, number + 1), ("127.0.0.1", between.port))
+                    number += 2
+                    if number % 100 == 0:
+                        os.sched_yield()
+                os.killpg(server.process.pid, signal.SIGKILL)
+                server.process.wait()
+                for _ in range(100):
+                    sending.sendto(b"load:%d|d" % number, ("127.0.0.1", between.port))
+                    number += 1
+                server = start_gunicorn(tmp_path / "app", bind=f"127.0.0.1:{port}")
+                server.wait_for_journals(2)
+            wait_until(lambda: sum(values(url, "load").values()) == number, "all events")
+            status, (datagrams, taken, recorded, waiting, refused) = between.stop(signal.SIGINT)
+            assert (status, datagrams, taken, recorded, waiting, refused) == (0, 800, number, number, 0, 0)
+        assert values(url, "load") == Counter(("load", float(each)) for each in range(number))
+    finally:
+        stop(server)
+
+
+def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
+    """A full buffer drops and counts; at the end what is left is named, and the exit status is not 0."""
+    url = f"http://127.0.0.1:{free_port()}"
+    with gateway(tmp_path, url, "--max-events", "10") as between, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for number in range(25):
+            s.sendto(b"a:%d|ms" % number, ("127.0.0.1", between.port))
+        wait_until(lambda: "the buffer is full: events are dropped" in between.log, "the first one dropped")
+        status, (_, taken, recorded, waiting, _) = between.stop()
+        assert (status, taken, recorded, waiting) == (75, 10, 0, 10)
+        assert "15 dropped as the buffer was full" in between.log
+        assert "10 events were not acknowledged in time, they are lost" in between.log
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--listen", "8125"], 2, "'8125' is not HOST:PORT"),
+        (["--listen", "127.0.0.1:99999"], 2, "is not HOST:PORT"),
+        (["--listen", "nowhere.invalid:8125"], 78, "cannot be listened at"),
+        (["--listen", "192.0.2.1:8125"], 78, "cannot be listened at"),
+        (["--to", "ftp://x"], 2, "URL"),
+    ],
+)
+def test_options_that_cannot_be(options: list[str], status: int, said: str) -> None:
+    """One line with the cure."""
+    command = [sys.executable, "-m", "statsapi", "statsd", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
