@@ -119,7 +119,10 @@ _TEXTS: Final = (
         r"#\s*(?:TYPE|HELP)\s|[A-Za-z_:][\w:]*(?:\{[^}\n]*\})? -?[\d.]+(?:e[+-]?\d+)?(?: \d+)?\s*(?:\n|\Z)",
         "is Prometheus' text format: send each sample as an event in JSON or CSV",
     ),
-    _text(r"[\w.:-]+:-?[\d.]+\|(?:ms|[cghsd])\b", "is StatsD: `statsapi statsd` takes its datagrams; here send each value as an event in JSON or CSV"),
+    _text(
+        r"[\w.:-]+:-?[\d.]+\|(?:ms|[cghsd])\b",
+        "is StatsD: `statsapi statsd` takes its datagrams; here send each value as an event in JSON or CSV",
+    ),
     _text(
         r"[^\s,={}\[\]]+(?:,[^\s,=]+=(?:\\.|[^\s,\\])+)* [^\s=]+=[^\n]*",
         "is InfluxDB's line protocol: send it to POST /write",

@@ -3,8 +3,8 @@
     NAME:VALUE[:VALUE…]|TYPE[|@RATE][|#TAG,…][|T SECONDS][|c:… |e:… |card:…]      several lines a datagram
 
 An event is one measured value, so ms, h, d and g are events. What is a sum, a change or a sample of events is refused
-by name, never guessed at. Sources: github.com/statsd/statsd, its page "metric types"; Datadog's page "DogStatsD datagram
-format", protocols 1.0 to 1.4.
+by name, never guessed at. Sources: github.com/statsd/statsd, its page "metric types"; Datadog's page "DogStatsD
+datagram format", protocols 1.0 to 1.4.
 """
 
 from __future__ import annotations
