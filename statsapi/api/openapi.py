@@ -273,11 +273,12 @@ _SCHEMAS: Final[dict[str, Json]] = {
         ],
     },
     "Timeline": _object(
-        optional=("series", "matched", "resolution", "groups", "groups_total"),
+        optional=("series", "matched", "resolution", "step", "groups", "groups_total"),
         series=_NAME,
         matched=_MATCHED,
         **_SPAN,
         resolution=_RESOLUTION,
+        step={"type": "string", "description": "with align=true: how long each is"},
         steps=_list_of(_STEP_STATISTICS),
         **_grouped(steps=_list_of(_STEP_STATISTICS)),
     ),

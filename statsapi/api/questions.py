@@ -20,6 +20,7 @@ from statsapi.api.schemas import (
     SpanQuery,
     Stats,
     WindowQuery,
+    align_field,
 )
 from statsapi.service.reading import PREVIOUS
 from statsapi.setting_kinds import Duration
@@ -94,6 +95,7 @@ class StatisticsQuery(GroupsQuery, WindowQuery):
 
 class TimelineQuery(GroupsQuery, WindowQuery):
     step = Duration(required=True, error_messages={"required": "is missing; give a duration such as 1m"})
+    align = align_field()
     stats = Stats()
     percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
     format = _format()

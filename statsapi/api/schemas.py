@@ -433,11 +433,23 @@ class PlainStatisticsQuery(WindowQuery):
     percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
 
 
+def align_field() -> fields.Boolean:
+    """Of both queries of a timeline."""
+    return fields.Boolean(
+        load_default=False,
+        metadata={
+            "description": "whether a step that is no multiple of the resolution is made longer, up to the next one; "
+            "`step` in the answer says how long"
+        },
+    )
+
+
 class PlainTimelineQuery(WindowQuery):
     """As PlainStatisticsQuery."""
 
     series = QuerySeriesName()
     step = Duration(required=True, error_messages={"required": "is missing; give a duration such as 1m"})
+    align = align_field()
     stats = Stats()
     percentiles = CommaSeparated(Percentile(), PERCENTILES_MAX)
 

@@ -22,7 +22,7 @@ from statsapi.engine import groups
 from statsapi.engine.answers import Statistics
 from statsapi.engine.histogram import Bins
 from statsapi.model import Span
-from statsapi.service.reading import Answer
+from statsapi.service.reading import Answer, Cut
 from statsapi.times import format_duration, format_timestamp
 
 _PLAIN: Final = PlainStatisticsQuery()
@@ -123,19 +123,19 @@ def get_timeline() -> Json | Response:
     query = load_query(_PLAIN_TIMELINE)
     reading = ask()
     shown = Shown.of(query.get("stats"), query.get("percentiles", ()))
-    span, resolution_us, steps = reading.steps(
+    cut, answers = reading.steps(
         query["series"],
         query["step"],
         query.get("window"),
         *span_edges(query, reading.now_us),
         percentiles=shown.percents,
         ends=shown.ends,
+        align=query["align"],
     )
     return {
         "series": query["series"],
-        **_dump_span(span),
-        **_dump_resolution(resolution_us),
-        "steps": [_dump_span(step) | shown.dump(answer, step, reading.now_us) for step, answer in steps],
+        **_dump_cut(cut, query),
+        "steps": _dump_steps(cut, answers, shown, reading.now_us),
     }
 
 
@@ -143,28 +143,25 @@ def _many_steps(query: Json) -> Json | Response:
     choice, by = choice_of(query), query.get("by")
     shown = Shown.of(query.get("stats"), query.get("percentiles", ()))
     reading = ask()
-    span, resolution_us, spans, found = reading.over(choice.selection).steps(
+    cut, found = reading.over(choice.selection).steps(
         query["step"],
         query.get("window"),
         *span_edges(query, reading.now_us),
         percentiles=shown.percents,
         ends=shown.ends,
+        align=query["align"],
         by=groups_of(query),
     )
 
     def dump(steps: list[Statistics]) -> list[Json]:
-        return [
-            _dump_span(step) | shown.dump(answer, step, reading.now_us)
-            for step, answer in zip(spans, steps, strict=True)
-        ]
+        return _dump_steps(cut, steps, shown, reading.now_us)
 
     if tables.is_asked(query):
         columns = [*tables.head_of(by, choice.series), "from", "to", *_columns(shown)]
         return tables.answer(columns, (tables.flat(row) for row in _rows(choice, by, found, dump)))
     return {
         **choice.head(found.matched),
-        **_dump_span(span),
-        **_dump_resolution(resolution_us),
+        **_dump_cut(cut, query),
         "steps": dump(found.total),
         **_dump_groups(by, found, lambda steps: {"steps": dump(steps)}),
     }
@@ -260,6 +257,18 @@ def _dump_span(span: Span) -> Json:
         "from": format_timestamp(span.start_us),
         "to": None if span.end_us is None else format_timestamp(span.end_us),
     }
+
+
+def _dump_cut(cut: Cut, query: Json) -> Json:
+    """What a timeline is of, and where the step may be another than was asked for, which it is."""
+    told = _dump_span(cut.span) | _dump_resolution(cut.resolution_us)
+    return told | {"step": format_duration(cut.step_us)} if query["align"] else told
+
+
+def _dump_steps(cut: Cut, answers: list[Statistics], shown: Shown, now_us: int) -> list[Json]:
+    return [
+        _dump_span(step) | shown.dump(answer, step, now_us) for step, answer in zip(cut.spans, answers, strict=True)
+    ]
 
 
 def _dump_resolution(resolution_us: int) -> dict[str, str]:

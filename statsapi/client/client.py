@@ -74,6 +74,7 @@ class TimelineQuestion(GroupsQuestion, total=False):
 
     stats: Words
     percentiles: Percentiles
+    align: bool
 
 
 class HistogramQuestion(GroupsQuestion, total=False):

@@ -70,20 +70,28 @@ class Answer(NamedTuple):
     missing: str = ""
 
 
-class Steps(NamedTuple):
-    """The statistics of a span, step by step: the last step ends where the span does."""
+class Cut(NamedTuple):
+    """A span cut into steps of `step_us`, whose edges before the raw events are multiples of `resolution_us`. The last
+    step ends where the span does.
+    """
 
     span: Span
     resolution_us: int
-    steps: list[tuple[Span, Statistics]]
+    step_us: int
+    spans: list[Span]
+
+
+class Steps(NamedTuple):
+    """The statistics of each step."""
+
+    cut: Cut
+    answers: list[Statistics]
 
 
 class ManySteps(NamedTuple):
-    """As `Steps`, over several series and in groups of them: spans[i] is that of each list's item i."""
+    """The same over several series, and in groups of them."""
 
-    span: Span
-    resolution_us: int
-    spans: list[Span]
+    cut: Cut
     answer: groups.Answer[list[Statistics]]
 
 
@@ -189,14 +197,15 @@ class Over:
         *,
         percentiles: Sequence[Percent] = (),
         ends: bool = False,
+        align: bool = False,
         by: Groups | None = None,
     ) -> ManySteps:
         """As `Reading.steps`. Groups are put in order by the statistics of the whole span."""
         reading = self._reading
-        span, resolution_us, spans = reading.cut(step_us, window_us, start_us, end_us, len(percentiles))
-        steps = StepsQuestion(span, step_us, len(spans), tuple(percentiles), ends)
-        answer = self._ask_in_order(span, steps, len(spans), len(percentiles), "step", by)
-        return ManySteps(span, resolution_us, spans, answer)
+        cut = reading.cut(step_us, window_us, start_us, end_us, len(percentiles), align=align)
+        steps = StepsQuestion(cut.span, cut.step_us, len(cut.spans), tuple(percentiles), ends)
+        answer = self._ask_in_order(cut.span, steps, len(cut.spans), len(percentiles), "step", by)
+        return ManySteps(cut, answer)
 
     def histogram(
         self,
@@ -387,23 +396,37 @@ class Reading:
         *,
         percentiles: Sequence[Percent] = (),
         ends: bool = False,
+        align: bool = False,
     ) -> Steps:
         """A window or range in steps of `step_us`, empty ones included, all from one moment.
 
-        InvalidRequest for steps that roll-ups cannot be cut into, and for more of them than are answered.
+        InvalidRequest for more steps than are answered, and for those that roll-ups cannot be cut into, unless these
+        may be made longer (`align`).
         """
-        span, resolution_us, spans = self.cut(step_us, window_us, start_us, end_us, len(percentiles))
-        answers = self.store.steps(series, span, step_us, len(spans), self.now_us, percentiles, ends=ends)
-        return Steps(span, resolution_us, list(zip(spans, answers, strict=True)))
+        cut = self.cut(step_us, window_us, start_us, end_us, len(percentiles), align=align)
+        answers = self.store.steps(series, cut.span, cut.step_us, len(cut.spans), self.now_us, percentiles, ends=ends)
+        return Steps(cut, answers)
 
     def cut(
-        self, step_us: int, window_us: int | None, start_us: int | None, end_us: int | None, n_percentiles: int
-    ) -> tuple[Span, int, list[Span]]:
-        """The span of a timeline, how far apart its edges may be, and its steps. Raises as `steps` does."""
+        self,
+        step_us: int,
+        window_us: int | None,
+        start_us: int | None,
+        end_us: int | None,
+        n_percentiles: int,
+        *,
+        align: bool,
+    ) -> Cut:
+        """The span of a timeline and its steps. Raises as `steps` does."""
         (span,) = self.spans([] if window_us is None else [window_us], start_us, end_us)
         resolution_us = self.store.resolution_us(span.start_us, self.now_us)
+        if step_us % resolution_us and align:
+            step_us += resolution_us - step_us % resolution_us
         if step_us % resolution_us:
-            reason = f"must be a multiple of {format_duration(resolution_us)}: this span begins where no less is kept"
+            reason = (
+                f"must be a multiple of {format_duration(resolution_us)}: this span begins where no less is kept; "
+                "align=true takes the next one"
+            )
             raise InvalidRequest([{"field": "step", "reason": reason}])
         # A window is as long as it is called, although its start may have been moved to between two roll-ups.
         length_us = window_us or (self.now_us if span.end_us is None else span.end_us) - span.start_us
@@ -416,7 +439,7 @@ class Reading:
             raise InvalidRequest([{"field": "percentiles", "reason": reason}])
         edges_us = [span.start_us + step_us * i for i in range(n_steps)]
         spans = [*(Span(*edges) for edges in pairwise(edges_us)), Span(edges_us[-1], span.end_us)]
-        return span, resolution_us, spans
+        return Cut(span, resolution_us, step_us, spans)
 
     def over(self, selection: Selection) -> Over:
         """Questions about all series that it chooses, answered as one. Of a single series `statistics` is cheaper."""

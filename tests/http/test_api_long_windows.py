@@ -88,6 +88,28 @@ def test_edges_are_moved_outwards(filled: FlaskClient) -> None:
     assert (body["to"], body["count"]) == ("2025-11-21T07:00:17+00:00", 22)
 
 
+@pytest.mark.parametrize(
+    ("step", "used"), [("90s", "2m"), ("1ms", "1m"), ("59999999us", "1m"), ("7m", "7m"), ("25h", "25h")]
+)
+def test_a_step_may_be_made_longer(filled: FlaskClient, step: str, used: str) -> None:
+    """With align=true up to the next multiple of the resolution, as if that had been asked for; and the answer says so."""
+    plain = filled.get(f"/statistics/timeline?window=23h&step={used}&stats=count,mean").json
+    aligned = filled.get(f"/statistics/timeline?window=23h&step={step}&align=true&stats=count,mean").json
+    assert aligned.pop("step") == used
+    assert aligned == plain
+    many = filled.get(f"/statistics/timeline?match=*&window=23h&step={step}&align=true&stats=count,mean").json
+    assert (many["step"], many["steps"]) == (used, plain["steps"])
+
+
+def test_a_step_of_raw_events_stays(filled: FlaskClient) -> None:
+    """Where they are held raw any step is taken as it is."""
+    body = filled.get("/statistics/timeline?window=50m&step=90500ms&align=true").json
+    assert body["step"] == "90500ms"
+    assert "resolution" not in body
+    problem = assert_problem(filled.get("/statistics/timeline?window=24h&step=90s"), 422, "validation")
+    assert problem["errors"][0]["reason"].endswith("align=true takes the next one")
+
+
 def test_a_day_step_by_step(filled: FlaskClient, clock: FakeClock) -> None:
     """24 steps of an hour, also 20 seconds into a minute; what is asked of each is there, or why not."""
     clock.advance(20 * SECOND_US)
