@@ -92,7 +92,7 @@ def test_edges_are_moved_outwards(filled: FlaskClient) -> None:
     ("step", "used"), [("90s", "2m"), ("1ms", "1m"), ("59999999us", "1m"), ("7m", "7m"), ("25h", "25h")]
 )
 def test_a_step_may_be_made_longer(filled: FlaskClient, step: str, used: str) -> None:
-    """With align=true up to the next multiple of the resolution, as if that had been asked for; and the answer says so."""
+    """With align=true up to the next multiple of the resolution, as if that had been asked for; the answer says so."""
     plain = filled.get(f"/statistics/timeline?window=23h&step={used}&stats=count,mean").json
     aligned = filled.get(f"/statistics/timeline?window=23h&step={step}&align=true&stats=count,mean").json
     assert aligned.pop("step") == used
