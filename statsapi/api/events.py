@@ -30,8 +30,9 @@ from statsapi.api.schemas import (
 )
 from statsapi.config import Settings
 from statsapi.engine.placement import RECENT
-from statsapi.errors import InvalidRequest
+from statsapi.errors import InvalidRequest, echo
 from statsapi.model import MINUTE_US, EventBatch, IdempotencyKey, TimestampsUs, Values
+from statsapi.naming.names import split_name
 from statsapi.service.admission import Recorded
 from statsapi.service.reading import Page
 from statsapi.service.service import Reply
@@ -44,9 +45,14 @@ _DEBUG_QUERY = DebugQuery()
 _EXPORT_QUERY = ExportQuery()
 
 _MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(decoding.NDJSON_TYPES, "ndjson"), decoding.CSV_TYPE: "csv"}
+_LINES_TYPE = "text/plain; charset=utf-8"  # of line protocol, which has no name of its own; so Accept cannot ask for it
 
 # One row of an export; they are what the batch endpoint reads fastest, and repr() gives a float back to the last bit.
-_ROWS = {"csv": "{}Z,{!r},{}\n", "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":{}}}\n'}
+_ROWS = {
+    "csv": "{}Z,{!r},{}\n",
+    "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":{}}}\n',
+    "influx": "{2} value={1!r} {0}000\n",
+}
 
 
 # A dry run tells of this many series, and how many there are.
@@ -232,8 +238,9 @@ def get_events() -> Response:
         return Response(_line(_dump_page(page)), mimetype="application/json", headers={"Vary": "Accept"})
     if paged := [name for name in ("limit", "cursor") if name in query]:
         raise ValidationError({name: [f"is for pages of JSON; {form} comes as one stream"] for name in paged})
-    mimetype = next(media_type for media_type, name in _MEDIA_TYPES.items() if name == form)
-    return Response(_stream(reading.stream(selection, span), form), mimetype=mimetype, headers={"Vary": "Accept"})
+    named = [(_written(name, form), columns) for name, columns in reading.stream(selection, span)]
+    media_type = next((media_type for media_type, name in _MEDIA_TYPES.items() if name == form), _LINES_TYPE)
+    return Response(_stream(named, form), content_type=media_type, headers={"Vary": "Accept"})
 
 
 def _accepted_form() -> str:
@@ -245,16 +252,36 @@ def _accepted_form() -> str:
     return _MEDIA_TYPES[best]
 
 
-def _stream(pieces: list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]], form: str) -> Iterator[bytes]:
-    """Some 16,000 rows at a time; 0.8 µs a row."""
+def _stream(named: list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]], form: str) -> Iterator[bytes]:
+    """Some 16,000 rows at a time; 0.8 µs a row. Names are as that form writes them."""
     row = _ROWS[form].format
     if form == "csv":
         yield b"timestamp,value,series\n"
-    for name, columns in pieces:
-        series = _csv_field(name) if form == "csv" else msgspec.json.encode(name).decode()
+    for series, columns in named:
         for ts_us, values in columns:
-            stamps = np.datetime_as_string(ts_us.view("M8[us]")).tolist()
+            stamps = (ts_us if form == "influx" else np.datetime_as_string(ts_us.view("M8[us]"))).tolist()
             yield "".join([row(ts, value, series) for ts, value in zip(stamps, values.tolist(), strict=True)]).encode()
+
+
+def _written(name: str, form: str) -> str:
+    """The series as a row of that form has it. ValidationError where the form cannot."""
+    if form == "csv":
+        return _csv_field(name)
+    return _line_series(name) if form == "influx" else msgspec.json.encode(name).decode()
+
+
+_IN_MEASUREMENT = str.maketrans({",": "\\,", " ": "\\ "})
+_IN_TAG = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
+
+
+def _line_series(name: str) -> str:
+    """Measurement and tags of line protocol: what POST /write makes this name of."""
+    base, tags = split_name(name)
+    if base[0] == "#" or any(text.endswith("\\") for text in (base, *tags, *tags.values())):
+        what = f"cannot hold the series {echo(name)!r}: nothing may begin with # or end with a backslash there"
+        raise ValidationError({"format": [f"influx {what}; csv can"]})
+    parts = (f",{key.translate(_IN_TAG)}={value.translate(_IN_TAG)}" for key, value in tags.items())
+    return base.translate(_IN_MEASUREMENT) + "".join(parts)
 
 
 def _csv_field(name: str) -> str:

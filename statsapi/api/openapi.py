@@ -506,7 +506,7 @@ def _operations(converter: Any) -> dict[str, _Operation]:
     """By endpoint. A listed one that is missing here is in no description, which a test finds."""
     recording = (_IDEMPOTENCY_KEY, _CONTENT_ENCODING)
     recorded = (*_WITH_BODY, 507)
-    streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "")
+    streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "") | _text("text/plain", "")
     table = _text(decoding.CSV_TYPE, "")
     by_accept: Json = {"Vary": {"schema": {"const": "Accept"}}}
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")

@@ -104,7 +104,7 @@ class TimelineQuery(GroupsQuery, WindowQuery):
 class ExportQuery(ChoiceQuery, SpanQuery):
     """Of all series, where nothing chooses."""
 
-    format = fields.String(validate=validate.OneOf(("json", "ndjson", "csv")))
+    format = fields.String(validate=validate.OneOf(("json", "ndjson", "csv", "influx")))
     limit = fields.Integer(validate=validate.Range(min=1, max=EXPORT_PAGE_MAX))
     cursor = Cursor()
 

@@ -358,7 +358,7 @@ class Client(Recorder):
         file: str | Path | BinaryIO,
         series: Names | None = None,
         *,
-        form: Literal["csv", "ndjson"] = "csv",
+        form: Literal["csv", "ndjson", "influx"] = "csv",
         **question: Unpack[ExportQuestion],
     ) -> int:
         """Write them to a file as one stream, a snapshot, and return how many bytes. The file can be recorded again.

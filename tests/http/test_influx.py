@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -344,3 +345,48 @@ def test_whatever_is_sent_is_no_fault_of_ours(
     assert answer.status_code in (204, 400, 415, 507), answer.text
     if answer.status_code != 204:
         assert error_of(door, answer)
+
+
+NAMES = st.tuples(
+    st.text("ab.,= \\\"'#;é/-", min_size=1, max_size=8),
+    st.dictionaries(st.text('ab,= \\"#é', min_size=1, max_size=5), st.text('ab,= \\"#é', min_size=1, max_size=5)),
+)
+
+
+@given(
+    names=st.lists(NAMES, min_size=1, max_size=4),
+    values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+    at_us=st.integers(0, 3_000_000_000),
+)
+@settings(deadline=None)
+def test_an_export_as_line_protocol_is_read_back(
+    names: list[tuple[str, dict[str, str]]], values: list[float], at_us: int
+) -> None:
+    """By another service: the same series, instants and values, to the last bit; a name that line protocol cannot hold
+    is refused.
+    """
+    clock = FakeClock()
+    first, second = (create_app(Settings(journal="memory://"), clock_us=clock, background=False) for _ in range(2))
+    stamp_us, taken = clock() - at_us, 0
+    for base, tags in names:
+        for number in values:
+            event = {"timestamp": f"{stamp_us // 10**6}.{stamp_us % 10**6:06}", "value": number}
+            taken += first.test_client().post("/event", json=event | {"series": base, "tags": tags}).status_code == 200
+    exported = first.test_client().get("/events?format=influx")
+    held = first.test_client().get("/events").json["events"]
+    assert len(held) == taken
+    if exported.status_code == 422:
+        (error,) = exported.json["errors"]
+        assert "nothing may begin with # or end with a backslash" in error["reason"]
+        parts = [part for event in held for part in re.split("[;=]", event["series"])]
+        assert any(part.endswith("\\") or part.startswith("#") for part in parts)
+        return
+    assert exported.content_type == "text/plain; charset=utf-8"
+    assert exported.text.count("\n") == len(held)
+    if held:
+        written = second.test_client().post("/api/v2/write?bucket=b&precision=ns", data=exported.data)
+        assert written.status_code == 204, written.text
+    found = second.test_client().get("/events").json["events"]
+    assert [(each["series"], each["timestamp"], each["value"].hex()) for each in found] == [
+        (each["series"], each["timestamp"], each["value"].hex()) for each in held
+    ]
