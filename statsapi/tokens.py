@@ -128,12 +128,14 @@ class Tokens:
             raise InvalidTokenError("its signature is not that of this service's key") from None
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise InvalidTokenError("it is malformed") from None
-        subject = claims["sub"]
+        subject, expires_s, scope = claims["sub"], claims["exp"], claims.get("scope", "")
+        if isinstance(expires_s, bool) or not isinstance(expires_s, int | float):  # PyJWT takes text too
+            raise InvalidTokenError("its exp is no number")
         if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_MAX or not subject.isprintable():
             raise InvalidTokenError(f"its sub must be 1 to {SUBJECT_MAX} printable characters")
-        scope = claims.get("scope", "")
-        words = scope.split() if isinstance(scope, str) else [each for each in scope or () if isinstance(each, str)]
-        return Caller(f"jwt:{subject}", frozenset(words) & frozenset(SCOPES)), claims["exp"] + LEEWAY_S
+        words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else []
+        scopes = frozenset(word for word in words if word in SCOPES)
+        return Caller(f"jwt:{subject}", scopes), expires_s + LEEWAY_S
 
     def _key_for(self, kid: Any) -> _Key:
         keys = self._keys

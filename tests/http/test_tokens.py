@@ -103,6 +103,9 @@ def test_scopes_are_those_of_the_token(client: FlaskClient) -> None:
         ("", 403, 403, 403),
         (None, 403, 403, 403),
         ("READ", 403, 403, 403),
+        (7, 403, 403, 403),
+        ({"admin": 1}, 403, 403, 403),
+        ([["admin"], None], 403, 403, 403),
     ):
         headers = {"Authorization": f"Bearer {token(scope=scope)}"}
         assert client.get("/statistics", headers=headers).status_code == may_read
@@ -129,6 +132,8 @@ def test_scopes_are_those_of_the_token(client: FlaskClient) -> None:
         ({"sub": "a\nb"}, "its sub must be 1 to 128 printable characters"),
         ({"sub": "a" * 129}, "its sub must be 1 to 128 printable characters"),
         ({"exp": "tomorrow"}, "it is malformed"),
+        ({"exp": str(int(time.time()) + 300)}, "its exp is no number"),
+        ({"exp": [1]}, "it is malformed"),
     ],
 )
 def test_what_a_token_says_must_hold(client: FlaskClient, changed: dict[str, Any], said: str) -> None:
