@@ -265,6 +265,29 @@ def test_a_changed_set_counts_and_a_broken_one_does_not(tmp_path: Path, caplog: 
     assert Tokens(settings_of(jwt_jwks_file=str(path))).find(new).id == "jwt:ada"
 
 
+def test_what_an_old_key_took_is_not_remembered_under_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the keys change while a token is being checked."""
+    path, now_s = tmp_path / "jwks.json", [0.0]
+    path.write_text(jwks(("a", "RS256")))
+    tokens = Tokens(settings_of(jwt_jwks_file=str(path)), clock_s=lambda: now_s[0])
+    check, sent = tokens._check, token("RS256", kid="a")
+
+    def changing(text: str) -> Any:
+        found = check(text)
+        path.write_text(jwks(("b", "ES256")))
+        now_s[0] += 1
+        tokens._refresh()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tokens, "_check", changing)
+        assert tokens.find(sent).id == "jwt:ada"
+    with pytest.raises(InvalidTokenError):
+        tokens.find(sent)
+
+
 # Beside API keys, and in logs
 
 
