@@ -33,7 +33,8 @@ def register(app: Flask, settings: Settings) -> None:
     if trusted or configured:
         app.wsgi_app = _below(app.wsgi_app, configured)  # type: ignore[assignment,method-assign]
     if trusted:
-        believed = ProxyFix(app.wsgi_app, x_for=trusted, x_proto=trusted, x_prefix=trusted)
+        # The prefix is one proxy's word, however many there are: each replaces it, and adds nothing to a list.
+        believed = ProxyFix(app.wsgi_app, x_for=trusted, x_proto=trusted, x_prefix=1)
         app.wsgi_app = _with_prefixes_only(believed)  # type: ignore[assignment,method-assign]
 
 

@@ -88,9 +88,11 @@ def test_nobodys_prefix_is_believed_without_a_trusted_proxy() -> None:
         assert client.get("/healthz", headers=headers).status_code == 200
 
 
-def test_the_last_trusted_proxys_prefix_counts() -> None:
-    """What a client wrote before it is not believed."""
-    client = client_of(trusted=1)
+@pytest.mark.parametrize("trusted", [1, 2])
+def test_the_last_proxys_prefix_counts(trusted: int) -> None:
+    """What a client wrote before it is not believed; of several trusted proxies one has to say it."""
+    client = client_of(trusted=trusted)
+    assert client.get("/a/healthz", headers={"X-Forwarded-Prefix": "/a"}).status_code == 200
     headers = {"X-Forwarded-Prefix": "/clients, /proxys"}
     assert client.get("/proxys/healthz", headers=headers).status_code == 200
     assert client.get("/clients/healthz", headers=headers).status_code == 404
