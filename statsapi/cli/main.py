@@ -33,6 +33,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "post": ("recording:post", "Record an event, or one for each line."),
     "time": ("recording:time", "Run a command, and record how long it took."),
     "tail": ("tailing:tail", "Show events as they come."),
+    "import": ("importing:import_files", "Record files: CSV, NDJSON, JSON, line protocol."),
+    "export": ("exporting:export", "Write the raw events to a file."),
     "statsd": ("statsd:statsd", "Take StatsD's datagrams, and record what they measured."),
     "series": ("catalogue:series", "List the series there are."),
     "tags": ("catalogue:tags", "List the tags that series carry, or the values of one."),
