@@ -217,9 +217,8 @@ class _Import:
 
     def _show_guess(self, seen: dict[str, Any], advice: str) -> None:
         options = " ".join(
-            f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
+            "--no-header" if name == "header" else f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
             for name, value in parse_qsl(self.query)
-            if name != "header"
         )
         failures.say(f"{self._file}: read with {options}")
         for each in seen["series"][:5]:
@@ -315,6 +314,8 @@ def _rows(lines: Iterable[bytes], form: str, most: int, most_bytes: int = _PIECE
             rows += 1
             if rows >= most or size >= most_bytes:
                 return
+        elif size > _DOCUMENT_BYTES:
+            raise failures.Failed(f"{line[:40]!r} and the 16 MiB before it hold a quote that is never closed")
 
 
 def _pieces(lines: Iterator[bytes], form: str, query: dict[str, str]) -> Iterator[Piece]:

@@ -176,6 +176,29 @@ def test_files_that_cannot_be_read(
     assert not values(server)
 
 
+def test_a_quote_that_is_never_closed_fills_no_memory(server: Server, tmp_path: Path) -> None:
+    """It is told, and nothing is recorded; what stands before in other pieces stays."""
+    file = tmp_path / "data.csv"
+    file.write_text(
+        "timestamp,value,note\n" + f'{stamp()},1,5" pipe\n' + f"{stamp()},1,aaaaaaaaaaaaaaaaaaaaaaaaaaaa\n" * 400_000
+    )
+    status, _, said = run(server, "--timestamp", "timestamp", "--value", "value", file)
+    assert status == 1
+    assert "hold a quote that is never closed" in said
+    assert not values(server)
+
+
+def test_a_guess_without_a_header_says_so(server: Server, tmp_path: Path) -> None:
+    """The options that are shown work as they are."""
+    file = tmp_path / "data.csv"
+    file.write_text("".join(f"{stamp()},{number}\n" for number in range(3)))
+    status, _, said = run(server, file)
+    assert status == 2
+    assert '--timestamp "1" --value "2" --no-header' in said
+    assert run(server, "--timestamp", "1", "--value", "2", "--no-header", file)[0] == 0
+    assert sum(values(server).values()) == 3
+
+
 def test_an_empty_file_is_nothing(server: Server, tmp_path: Path) -> None:
     """0 rows, and no error."""
     (tmp_path / "data.csv").touch()
