@@ -133,9 +133,11 @@ def _post_lines(service: Service, series: str | None, tags: dict[str, str], retr
 
     threading.Thread(target=read, daemon=True).start()
     sent, faults, going_on = 0, 0, True
-    with service.client(give_up_after_s=retry_s) as client, failures.of_arguments():
-        while going_on:
+    with service.client(give_up_after_s=retry_s) as client, failures.of_arguments(), _Interrupt() as interrupt:
+        while going_on and not interrupt.came:
+            interrupt.is_waiting = True
             batch, going_on = _batch(lines)
+            interrupt.is_waiting = False
             events = []
             for line_number, text in batch:
                 try:
@@ -155,6 +157,26 @@ def _post_lines(service: Service, series: str | None, tags: dict[str, str], retr
     else:
         click.echo(f"{sent:,} recorded" + (f", {faults:,} refused" if faults else ""))
     return failures.NOT_DONE if faults else 0
+
+
+class _Interrupt:
+    """^C ends the waiting for lines. What is being recorded is finished first; a second ^C ends that too."""
+
+    def __init__(self) -> None:
+        self.is_waiting = False
+        self.came = False
+
+    def __enter__(self) -> _Interrupt:
+        self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        again, self.came = self.came, True
+        if self.is_waiting or again:
+            raise KeyboardInterrupt
 
 
 def _batch(lines: queue.Queue[tuple[int, str] | None]) -> tuple[list[tuple[int, str]], bool]:
