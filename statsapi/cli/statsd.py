@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -26,6 +26,7 @@ _LOOK_EVERY_S: Final = 0.25  # so soon a signal to stop is heard
 _DATAGRAM_BYTES: Final = 65_535
 # What the kernel keeps while this process is busy; it may grant less (net.core.rmem_max).
 _RECEIVE_BYTES: Final = 8 << 20
+_DRAIN_S: Final = 1.0  # clients may send faster than it is taken
 _SEND_LAST_S: Final = 10.0
 
 
@@ -104,18 +105,15 @@ def _say_problem(problem: Problem) -> None:
 class Gateway:
     """From one socket to one sender. For one thread; `stop` may come from a signal."""
 
-    def __init__(
-        self, taking: socket.socket, sender: Buffered, *, counters: bool, clock_s: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, taking: socket.socket, sender: Buffered, *, counters: bool) -> None:
         self._taking = taking
         self._sender = sender
         self._counters = counters
-        self._clock_s = clock_s
         self._stopping = False
         self._datagrams = 0
         self._refused = Counter[str]()
         self._told: set[str] = set()
-        self._told_at_s = clock_s()
+        self._told_at_s = time.monotonic()
 
     def stop(self) -> None:
         self._stopping = True
@@ -125,7 +123,7 @@ class Gateway:
         while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 self.take(self._taking.recv(_DATAGRAM_BYTES))
-            if self._clock_s() - self._told_at_s >= REPORT_EVERY_S:
+            if time.monotonic() - self._told_at_s >= REPORT_EVERY_S:
                 self.report()
 
     def take(self, datagram: bytes) -> None:
@@ -133,25 +131,27 @@ class Gateway:
         from statsapi.client import SpoolError
 
         self._datagrams += 1
+        events: list[dict[str, Any]] = []
         for line in statsd_lines.read(datagram, counters=self._counters):
             if isinstance(line, statsd_lines.Refused):
                 self._refuse(line.reason, line.detail)
-                continue
-            for value in line.values:
-                try:
-                    self._sender.record(value, line.timestamp, line.series)
-                except SpoolError as error:
-                    self._refuse("not kept, as the spool cannot be written", str(error))
+            else:
+                told = {"timestamp": line.timestamp, "series": line.series}
+                events += [{"value": value, **told} for value in line.values]
+        try:
+            self._sender.record_many(events)  # with a spool one fsync
+        except SpoolError as error:
+            self._refuse("not kept, as the spool cannot be written", str(error), len(events))
 
-    def _refuse(self, reason: str, detail: str) -> None:
-        self._refused[reason] += 1
+    def _refuse(self, reason: str, detail: str, count: int = 1) -> None:
+        self._refused[reason] += count
         if reason not in self._told:  # the first of a kind says it all; the rest is counted
             self._told.add(reason)
             failures.say(f"statsapi: refused: {detail}")
 
     def report(self) -> None:
         """Tell the sums since the start."""
-        self._told_at_s = self._clock_s()
+        self._told_at_s = time.monotonic()
         stats = self._sender.stats()
         refused = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._refused.items()))
         lost = kernel_drops(self._taking)
@@ -164,12 +164,13 @@ class Gateway:
         )
 
     def close(self) -> int:
-        """Take what the kernel still has, send it, and tell the sums; the exit status."""
+        """Take what the kernel has, for a moment, send it, and tell the sums; the exit status."""
         from statsapi.client import Undelivered
 
         self._taking.setblocking(False)
+        end_s = time.monotonic() + _DRAIN_S
         with contextlib.suppress(BlockingIOError):
-            while True:
+            while time.monotonic() < end_s:
                 self.take(self._taking.recv(_DATAGRAM_BYTES))
         try:
             self._sender.close(_SEND_LAST_S)

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, cast, overload
 from urllib.parse import quote
 
 from urllib3.exceptions import HTTPError
@@ -227,9 +227,7 @@ class Client(Recorder):
 
         Times need a zone, as elsewhere; a missing value or time is refused, naming its row. Answers as record_many().
         """
-        from statsapi.client.frames import events_of
-
-        events = events_of(frame, value, timestamp, series_column, list(tag_columns))
+        events = _frames().events_of(frame, value, timestamp, series_column, list(tag_columns))
         return self.record_many(events, series=series, idempotency_key=idempotency_key)
 
     def buffered(self, **options: Unpack[BufferedOptions]) -> Buffered:
@@ -465,6 +463,14 @@ def _no_clock() -> None:
 def _framed(answer: Answer, as_frame: bool) -> Answer | pd.DataFrame:
     if not as_frame:
         return answer
-    from statsapi.client.frames import frame_of
+    return cast("pd.DataFrame", _frames().frame_of(answer))
 
-    return frame_of(answer)
+
+def _frames() -> Any:
+    try:
+        from statsapi.client import frames
+    except ModuleNotFoundError as error:
+        if error.name != "pandas":
+            raise
+        raise ImportError("frames need pandas, which is not installed: pip install pandas") from None
+    return frames

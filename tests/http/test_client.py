@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -589,3 +590,17 @@ def test_an_exporting_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         thread.join()
     assert target.read_bytes() == b"timestamp,value,series\n" * 3
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_frames_without_pandas_say_what_to_install(
+    app: Flask, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways; what needs none works."""
+    client = client_of(InProcess(app), clock)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "statsapi.client.frames", raising=False)
+    monkeypatch.delattr("statsapi.client.frames", raising=False)
+    for ask in (lambda: client.statistics(as_frame=True), lambda: client.record_frame([])):
+        with pytest.raises(ImportError, match="pip install pandas"):
+            ask()
+    assert client.statistics()["count"] == 0

@@ -10,6 +10,8 @@ import csv
 import io
 import json
 import re
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,11 @@ def test_what_a_panel_asks_is_answered(
             [float(each) for each in held if each]
         elif column["type"] == "timestamp":
             assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", each) for each in held)
+    if "step" in query:
+        edges = [datetime.fromisoformat(row["from"]) for row in rows]
+        step_us = {(later - edge) // timedelta(microseconds=1) for edge, later in pairwise(edges)}
+        resolution_us = 1 if hours <= 1 else 60_000_000
+        assert step_us == {-(-interval_ms * 1000 // resolution_us) * resolution_us}
     if "count" in rows[0]:
         counted = sum(int(row["count"]) for row in rows if row["series"] == "default")
         assert abs(counted - min(120, 60 * hours)) <= 1  # the event of now is behind the end

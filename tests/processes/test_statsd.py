@@ -22,6 +22,14 @@ from tests.servers import ROOT, free_port, gunicorn_server, start_gunicorn, stop
 SUMS = re.compile(r"([\d,]+) datagrams; ([\d,]+) events taken, ([\d,]+) recorded, ([\d,]+) wait; ([\d,]+) refused")
 
 
+FLOOD = """
+import socket, sys
+sending = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+while True:
+    sending.sendto(b"a:1|ms", ("127.0.0.1", int(sys.argv[1])))
+"""
+
+
 class Gateway:
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.process = process
@@ -139,6 +147,21 @@ def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
         assert (status, taken, recorded, waiting) == (75, 10, 0, 10)
         assert "15 dropped as the buffer was full" in between.log
         assert "10 events were not acknowledged in time, they are lost" in between.log
+
+
+def test_it_ends_though_clients_go_on_sending(tmp_path: Path) -> None:
+    """At SIGTERM what the kernel holds is taken for a moment, not for as long as more comes: then all of it is sent."""
+    with gunicorn_server(tmp_path) as server, gateway(tmp_path, server.target) as between:
+        clients = [subprocess.Popen([sys.executable, "-c", FLOOD, str(between.port)]) for _ in range(2)]
+        try:
+            wait_until(lambda: values(server.target, "a"), "the first event")
+            status, (_, taken, recorded, waiting, _) = between.stop()
+        finally:
+            for client in clients:
+                client.kill()
+                client.wait()
+        assert (status, waiting) == (0, 0)
+        assert taken == recorded == sum(values(server.target, "a").values())
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,27 @@ def test_they_are_safe(path: Path) -> None:
     assert mounted >= {"/tmp", "/dev/shm"}
 
 
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_their_parts_find_each_other(path: Path) -> None:
+    """Selectors choose the pods, the service's port is the pod's, mounts are there, the groups are the user's."""
+    spec, port_names = pod(path), {each["name"] for each in pod(path)["containers"][0]["ports"]}
+    claims = set()
+    for document in documents(path):
+        if document["kind"] in ("StatefulSet", "Deployment"):
+            labels = document["spec"]["template"]["metadata"]["labels"]
+            claims = {each["metadata"]["name"] for each in document["spec"].get("volumeClaimTemplates", ())}
+    for document in documents(path):
+        selector = document["spec"]["selector"]
+        assert selector.get("matchLabels", selector).items() <= labels.items()
+        if document["kind"] == "Service":
+            assert {each["targetPort"] for each in document["spec"]["ports"]} <= port_names
+    volumes = {each["name"] for each in spec["volumes"]} | claims
+    assert {each["name"] for each in spec["containers"][0]["volumeMounts"]} == volumes
+    rights = spec["securityContext"]
+    assert {rights["runAsUser"], rights["runAsGroup"], rights.get("fsGroup", rights["runAsUser"])} == {10_001}
+    assert ("fsGroup" in rights) == bool(claims)
+
+
 def test_only_one_pod_has_the_file() -> None:
     """The SQLite journal is in the volume, which one pod may have; Redis' password comes from a secret."""
     (one,) = (each for each in documents(MANIFESTS[1]) if each["kind"] == "StatefulSet")
