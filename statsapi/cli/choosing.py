@@ -1,4 +1,4 @@
-"""Which series and which span a question is about: the options that `stats`, `top`, `check` and `tail` share."""
+"""Which series and which span a question is about: the options that commands share."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ _SERIES: Final = {
         "--where", multiple=True, metavar="TAG=GLOB", help="Only those with this tag; all must hold."
     ),
 }
+_RANGE: Final = {
+    "start": click.option("--start", metavar="TIME", help="A range: from a time on, or from now-2h."),
+    "end": click.option("--end", metavar="TIME", help="Its end, not included (none unless given)."),
+}
 _SPAN: Final = {
     "window": click.option(
         "--window", metavar="SPAN", help="From that long ago: 5m, 1h30m, 2w (the service's own unless given)."
     ),
-    "start": click.option("--start", metavar="TIME", help="A range instead of a window: a time, or now-2h."),
-    "end": click.option("--end", metavar="TIME", help="Its end, not included (none unless given)."),
+    **_RANGE,
 }
 
 
 def chooses_series(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds --match and --where, and gives the command what was given of them as `chosen`."""
     return _collecting(command, "chosen", _SERIES)
+
+
+def chooses_range(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --start and --end, and gives the command what was given of them as `span`."""
+    return _collecting(command, "span", _RANGE)
 
 
 def chooses_span(command: Callable[..., Any]) -> Callable[..., Any]:

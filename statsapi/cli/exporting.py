@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
 from statsapi.cli import failures, output
+from statsapi.cli.choosing import chooses_range, chooses_series
 from statsapi.cli.connection import Service, asks_service
 
 
@@ -20,27 +22,24 @@ from statsapi.cli.connection import Service, asks_service
     "-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path), help="Instead of the screen."
 )
 @click.option("--form", type=click.Choice(["csv", "ndjson", "influx"]), default="csv", help="csv unless given.")
-@click.option("--match", multiple=True, metavar="PATTERN", help="Series by a pattern: web.*")
-@click.option("--start", metavar="TIME", help="From then on; now-15m too.")
-@click.option("--end", metavar="TIME", help="Until then.")
+@chooses_series
+@chooses_range
 @asks_service
 def export(
     service: Service,
     series: tuple[str, ...],
     target: Path | None,
-    form: str,
-    match: tuple[str, ...],
-    start: str | None,
-    end: str | None,
+    form: Literal["csv", "ndjson", "influx"],
+    chosen: dict[str, Any],
+    span: dict[str, Any],
 ) -> int:
     """Write the raw events of SERIES, or of all, as of one moment.
 
     A file is whole, or as it was before. It can be imported again, here or elsewhere.
     """
-    chosen = {"match": list(match) or None, "start": start, "end": end}
     with service.client() as client, failures.of_arguments():
         where = sys.stdout.buffer if target is None else target
-        written = client.export_to(where, list(series) or None, form=form, **chosen)  # type: ignore[arg-type]
+        written = client.export_to(where, series or None, form=form, **chosen, **span)
     if target is not None:
         if service.as_json:
             output.show_json({"file": str(target), "bytes": written})

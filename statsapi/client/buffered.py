@@ -8,7 +8,6 @@ kept to is told: to `on_problem`, or as a StatsapiWarning.
 from __future__ import annotations
 
 import atexit
-import gzip
 import os
 import random
 import sys
@@ -36,7 +35,7 @@ from statsapi.client.errors import (
     Undelivered,
 )
 from statsapi.client.events import Number, Tags, Timestamp, encode_event, line_of
-from statsapi.client.http import NDJSON, Transport, pause_s, recorded
+from statsapi.client.http import NDJSON, Transport, pause_s, recorded, squeezed
 from statsapi.client.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -47,7 +46,6 @@ Kind = Literal["unavailable", "dropped", "refused", "unsure", "damaged", "undeli
 
 # nginx takes a body of 1 MiB unless told otherwise.
 _BATCH_BYTES: Final = 900_000
-_GZIP_FROM_BYTES: Final = 1_000
 _ADOPT_EVERY_S: Final = 60.0
 _TOLD_AFTER_S: Final = 30.0  # an outage as long as a restart takes is nobody's business
 _LONGEST_PAUSE_S: Final = 30.0
@@ -563,10 +561,8 @@ class Buffered(Recorder):
 
     def _post(self, key: str, lines: list[bytes], attempt: _Attempt) -> None:
         body = b"\n".join(lines) + b"\n"
-        headers = {"Content-Type": NDJSON, "Idempotency-Key": key}
-        if len(body) >= _GZIP_FROM_BYTES:
-            body = gzip.compress(body, 1)
-            headers["Content-Encoding"] = "gzip"
+        body, encoding = squeezed(body)
+        headers = {"Content-Type": NDJSON, "Idempotency-Key": key, **encoding}
         # The query is part of what a key stands for: it must stay the same for ever.
         answer = recorded(self._transport.url, self._transport.send("POST", "/events", "partial=true", body, headers))
         for error in answer.get("errors", ()):

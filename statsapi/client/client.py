@@ -6,7 +6,6 @@ answered, as dicts; docs/api.md describes them. Any number of threads may share 
 
 from __future__ import annotations
 
-import gzip
 import random
 import time
 import uuid
@@ -22,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from statsapi.client.errors import Unavailable
 from statsapi.client.events import Number, Tags, Timestamp, encode_event, line_of, query_of
-from statsapi.client.http import JSON, NDJSON, Transport, decode, pause_s, recorded
+from statsapi.client.http import JSON, NDJSON, Transport, decode, pause_s, recorded, squeezed
 from statsapi.client.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 # The service takes 100,000 by default. 10,000 are some 0.6 MB, which nginx lets through unless it is told otherwise.
 BATCH_EVENTS: Final = 10_000
-_GZIP_FROM_BYTES: Final = 1_000
 PAGE: Final = 10_000  # the longest page the service gives
 
 Answer = dict[str, Any]
@@ -346,12 +344,11 @@ class Client(Recorder):
         key; without one of yours what it records may be recorded again by another call.
         """
         headers = {"Content-Type": media_type, "Idempotency-Key": idempotency_key or _new_key()}
-        if len(body) >= _GZIP_FROM_BYTES:
-            body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
+        sent, encoding = squeezed(body)
         query = query_of(parameters)
 
         def attempt() -> Answer:
-            reply = self._transport.send("POST", path, query, body, headers)
+            reply = self._transport.send("POST", path, query, sent, headers | encoding)
             answer = decode(self.url, reply) if reply.body else {}
             if not isinstance(answer, dict):
                 raise Unavailable(f"{self.url} answered POST {path} otherwise, so this is not statsapi", status=200)

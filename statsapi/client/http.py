@@ -6,6 +6,7 @@ Redirects are not followed: a POST would become a GET. Sockets are not shared ac
 from __future__ import annotations
 
 import email.utils
+import gzip
 import json
 import os
 import ssl
@@ -31,6 +32,7 @@ JSON: Final = "application/json"
 
 _RETRIED: Final = (408, 425, 429)  # and every 5xx
 _NOT_SENT: Final = (NewConnectionError, ConnectTimeoutError, ProxyError)
+_GZIP_FROM_BYTES: Final = 1_000
 _SHOWN: Final = 200  # characters of what another server said
 
 
@@ -126,6 +128,13 @@ class Transport:
         if pools is None or pools[0] != os.getpid():
             pools = self._pools = (os.getpid(), urllib3.PoolManager(**self._options))
         return pools[1]
+
+
+def squeezed(body: bytes) -> tuple[bytes, dict[str, str]]:
+    """The body, gzipped where that saves more than it costs, and the headers that say so."""
+    if len(body) < _GZIP_FROM_BYTES:
+        return body, {}
+    return gzip.compress(body, 1), {"Content-Encoding": "gzip"}
 
 
 def decode(url: str, reply: Reply) -> Any:
