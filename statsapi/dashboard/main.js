@@ -494,7 +494,8 @@ function showGroups(answer, order) {
     { name: state.by, key: "name", sort: state.by === "series" ? "series" : undefined }, ...columns.map(([key, title]) => ({ name: title, key, numeric: true, sort: key })),
   ], rows, {
     sorted: { key: order.replace(/^-/, ""), descending: order.startsWith("-") },
-    onSort: (key) => go({ order: order === `-${key}` ? key : `-${key}` }, { replace: true }),
+    // By the order that is asked for, not by the one that is shown: an answer may still be under way.
+    onSort: (key) => go({ order: (state.order || "-count") === `-${key}` ? key : `-${key}` }, { replace: true }),
     onRow: ({ group }) => (state.by === "series" ? go({ series: [group.series], match: [], where: [], by: "" }) : group.tag?.[state.by] && go({ where: [...state.where, `${state.by}=${group.tag[state.by]}`], by: "" })),
   });
 }
