@@ -127,7 +127,9 @@ def main(folder: str) -> None:
         print(f"replay, single events, {name}: {records / took:,.0f} records/s")
         journal.close()
     payload, singles = encode(wide), [encode(EventBatch.single("default", 0, 1.5))] * 100_000
-    print(f"decode 100,000 parts in one record   {best_us(lambda: decode_records([1], [1], [payload]), 1):8.0f} µs")
+    print(
+        f"decode 100,000 parts in one record   {best_us(lambda: list(decode_records([1], [1], [payload])), 1):8.0f} µs"
+    )
     print(f"encode them                          {best_us(lambda: encode(wide), 1):8.0f} µs")
     stamps = range(len(singles))
     print(f"decode 100,000 single-event records  {best_us(lambda: decode_records(stamps, stamps, singles), 1):8.0f} µs")

@@ -127,8 +127,9 @@ def segments(journal: Journal, after: Mark = START, **limits: int) -> list[Segme
 
 def events_of(segment: Segment) -> list[Events]:
     """The segment's changes, where none may be a deletion."""
-    events = [change for change in segment.changes if isinstance(change, Events)]
-    assert len(events) == len(segment.changes)
+    changes = list(segment.changes)
+    events = [change for change in changes if isinstance(change, Events)]
+    assert len(events) == len(changes)
     return events
 
 

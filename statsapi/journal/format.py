@@ -17,14 +17,13 @@ proves that a payload is whole: checksums.py. How many records become columns at
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from statsapi.errors import JournalDamaged, JournalRefused
-from statsapi.model import Deletion, EventBatch, Part, Parts, TimestampsUs, Values
+from statsapi.model import Deletion, EventBatch, Parts, TimestampsUs, Values
 
 VERSION: Final = 1
 KIND_EVENTS: Final = 0
@@ -80,7 +79,7 @@ def decode_batch(payload: bytes) -> EventBatch:
     if kind != KIND_EVENTS:
         raise malformed("the batch", f"it is of kind {kind}")
     names, counts, ts_us, values = decode_events(payload, 0, len(payload), "the batch")
-    return EventBatch(tuple(Part(*part) for part in _split(names, counts, ts_us, values)))
+    return EventBatch(Parts(names, counts, ts_us, values))
 
 
 def decode_events(
@@ -161,18 +160,6 @@ def read_header(data: bytes, low: int, high: int, where: str) -> tuple[int, int,
     if version != VERSION or kind not in (KIND_EVENTS, KIND_DELETE):
         raise malformed(where, f"it has format {version} and kind {kind}")
     return version, kind, name_length, parts
-
-
-def _split(
-    names: list[str], counts: NDArray[np.uint32], ts_us: TimestampsUs, values: Values
-) -> list[tuple[str, TimestampsUs, Values]]:
-    return [(name, ts_us[low:high], values[low:high]) for name, low, high in slices(names, counts)]
-
-
-def slices(names: list[str], counts: Sequence[int] | NDArray[np.integer]) -> list[tuple[str, int, int]]:
-    """Each name with the bounds of its slice in the columns."""
-    ends = np.cumsum(counts, dtype=np.int64).tolist() if len(names) > 1 else [int(count) for count in counts]
-    return list(zip(names, [0, *ends[:-1]], ends, strict=True)) if names else []
 
 
 def _column(array: NDArray[np.generic], dtype: str) -> bytes | memoryview:

@@ -168,7 +168,7 @@ class MemoryJournal:
                 del records[count:]
                 break
         if not records:
-            return Segment(after, None, [], 0, more=False, now_us=now_us)
+            return Segment(after, None, (), 0, more=False, now_us=now_us)
         end = after.position + len(records)
         changes = decode_sealed(after.position, [record.sealed for record in records])
         mark = Mark(end, records[-1].id)

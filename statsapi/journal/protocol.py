@@ -54,7 +54,7 @@ the fork. `close` may be called twice; any other call after it raises JournalUna
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 
@@ -149,7 +149,7 @@ class Segment:
     mark         where the next read goes on; the given mark when there is nothing new
     appended_us  of the last record; None when there is nothing new
     changes      Events and Deletions, in an order that gives the same state as the records one by one: neighbouring
-                 small records of events become one Events per series, in order of arrival
+                 small records of events become one Events per series, in order of arrival; may be walked repeatedly
     records      the number of records (ticks count)
     more         the limits left out further records: read on
     now_us       the engine's clock at some moment of this read
@@ -157,7 +157,7 @@ class Segment:
 
     mark: Mark
     appended_us: int | None
-    changes: list[Change]
+    changes: Iterable[Change]
     records: int
     more: bool
     now_us: int

@@ -280,7 +280,7 @@ class RedisJournal:
                 break
         if count == 0:
             self._behind_records = state.position - after.position
-            return Segment(after, None, [], 0, more=False, now_us=now_us)
+            return Segment(after, None, (), 0, more=False, now_us=now_us)
         self._record_bytes = max(1.0, sum(map(len, payloads)) / len(payloads))
         # One after the other, but where somebody else has taken some out.
         positions = rows.positions[:count]

@@ -212,7 +212,7 @@ class SqliteJournal:
         try:
             more = self._reader.query(fetch)
             if not records:
-                return Segment(after, None, [], 0, more=False, now_us=now_us)
+                return Segment(after, None, (), 0, more=False, now_us=now_us)
             changes = decode_sealed(after.position, records)
         except TypeError as error:  # a flipped bit made it a number or a null
             raise JournalDamaged(
