@@ -19,12 +19,16 @@ from tests.fakes import FakeClock
 VALUES = {"a": [1.0, 2.0, 4.0], "b": [10.0], "c;host=x": [5.0, 7.0]}
 
 
-@pytest.fixture
-def filled(client: FlaskClient, app: Flask, clock: FakeClock) -> FlaskClient:
+def fill(app: Flask, clock: FakeClock) -> FlaskClient:
     for name, values in VALUES.items():
         for value in values:
             app.extensions["statsapi"].record(EventBatch.single(name, clock.now_us, value))
-    return client
+    return app.test_client()
+
+
+@pytest.fixture(scope="module")
+def filled(shared_app: Flask, shared_clock: FakeClock) -> FlaskClient:
+    return fill(shared_app, shared_clock)
 
 
 FIGURES: dict[str, Callable[[list[float]], Any]] = {
@@ -97,8 +101,9 @@ def test_an_unknown_series_fails_and_is_no_error(filled: FlaskClient) -> None:
     assert filled.get("/check?match=n*&require=count>=1").json["matched"] == 0
 
 
-def test_every_group_must_hold(filled: FlaskClient, clock: FakeClock) -> None:
+def test_every_group_must_hold(app: Flask, clock: FakeClock) -> None:
     """Those that do not are named, as many as limit says; a named series that is not held is a group too."""
+    filled = fill(app, clock)
     ok = filled.get("/check?by=series&require=count>=1").json
     assert (ok["groups_total"], ok["groups_failed"], ok["groups"]) == (3, 0, [])
     problem = assert_problem(filled.get("/check?by=series&require=p95<5,count>=1"), 503, "check-failed")
@@ -166,8 +171,9 @@ def test_a_check_without_conditions_is_refused(filled: FlaskClient) -> None:
     assert_problem(filled.get("/check?require=count>=1&stats=mean"), 422, "validation")
 
 
-def test_out_of_rollups_it_says_how_near(filled: FlaskClient, clock: FakeClock) -> None:
+def test_out_of_rollups_it_says_how_near(app: Flask, clock: FakeClock) -> None:
     """A percentile that comes from a sketch has its method and its error beside it; counts are exact."""
+    filled = fill(app, clock)
     clock.advance(3 * HOUR_US)
     answer = filled.get("/check?series=a&window=4h&require=p95<5,count==3").json
     assert answer["resolution"] == "1m"

@@ -219,12 +219,12 @@ BATCHES: list[tuple[str | bytes, str | None, list[str]]] = [
 
 @pytest.mark.parametrize(("body", "media_type", "said"), BATCHES)
 def test_a_refused_batch_is_told_the_cure(
-    client: FlaskClient, body: str | bytes, media_type: str | None, said: list[str]
+    shared_client: FlaskClient, body: str | bytes, media_type: str | None, said: list[str]
 ) -> None:
     """The detail names the fault of this body and what to send, and nothing of it is stored."""
-    detail = refused(client, "/events", body, media_type)["detail"]
+    detail = refused(shared_client, "/events", body, media_type)["detail"]
     assert [words for words in said if words not in detail] == [], detail
-    assert b'"total_events":0' in client.get("/debug/events").data
+    assert b'"total_events":0' in shared_client.get("/debug/events").data
 
 
 @pytest.mark.parametrize(
@@ -256,10 +256,10 @@ def test_a_refused_batch_is_told_the_cure(
     ],
 )  # fmt: skip
 def test_a_refused_event_is_told_the_cure(
-    client: FlaskClient, body: str | bytes, media_type: str | None, said: list[str]
+    shared_client: FlaskClient, body: str | bytes, media_type: str | None, said: list[str]
 ) -> None:
     """The same for a single event; where many were sent, the endpoint that takes them is named."""
-    detail = refused(client, "/event", body, media_type)["detail"]
+    detail = refused(shared_client, "/event", body, media_type)["detail"]
     assert [words for words in said if words not in detail] == [], detail
 
 
@@ -406,10 +406,10 @@ LONG = "x" * 60_000
     ],
 )  # fmt: skip
 def test_what_is_told_back_is_short(
-    client: FlaskClient, method: str, path: str, body: str, media_type: str | None
+    shared_client: FlaskClient, method: str, path: str, body: str, media_type: str | None
 ) -> None:
     """No name or value comes back whole: of each at most 200 characters, whoever tells it, so no answer is large."""
-    response = client.open(path, method=method, data=body.encode(), content_type=media_type)
+    response = shared_client.open(path, method=method, data=body.encode(), content_type=media_type)
     assert 400 <= response.status_code < 500, response.text
     assert len(response.data) < 100_000
     assert "x" * (ECHO_MAX + 1) not in response.text
@@ -419,9 +419,9 @@ def test_what_is_told_back_is_short(
 
 
 @pytest.mark.parametrize("header", ["Content-Encoding", "Idempotency-Key", "Accept"])
-def test_headers_told_back_are_short(client: FlaskClient, header: str) -> None:
+def test_headers_told_back_are_short(shared_client: FlaskClient, header: str) -> None:
     """The same for what stands in headers."""
     method, path = ("GET", "/events") if header == "Accept" else ("POST", "/event")
-    response = client.open(path, method=method, data=EVENT, content_type=JSON, headers={header: LONG[:8000]})
+    response = shared_client.open(path, method=method, data=EVENT, content_type=JSON, headers={header: LONG[:8000]})
     assert 400 <= response.status_code < 500
     assert len(response.data) < 1500

@@ -33,14 +33,14 @@ INFINITY = [each for each in PANELS if each.values[0] == "statsapi-exact"]
 PROMETHEUS = [each for each in PANELS if each.values[0] == "statsapi-prometheus"]
 
 
-@pytest.fixture
-def filled(client: FlaskClient, clock: FakeClock) -> FlaskClient:
+@pytest.fixture(scope="module")
+def filled(shared_client: FlaskClient, shared_clock: FakeClock) -> FlaskClient:
     """An event a minute for two hours, the older half of it rolled up, in two series."""
     for minute in range(120):
         for series in ("default", "web.latency"):
-            event = {"timestamp": clock() / 1e6 - 60 * minute, "value": minute, "series": series}
-            assert client.post("/event", json=event).status_code == 200
-    return client
+            event = {"timestamp": shared_clock() / 1e6 - 60 * minute, "value": minute, "series": series}
+            assert shared_client.post("/event", json=event).status_code == 200
+    return shared_client
 
 
 def substituted(text: str, dashboard: dict[str, Any], values: dict[str, Any]) -> str:
@@ -54,10 +54,10 @@ def substituted(text: str, dashboard: dict[str, Any], values: dict[str, Any]) ->
 @pytest.mark.parametrize(("interval_ms", "hours"), [(15_000, 1), (2_500, 0.25), (37_123, 3), (120_000, 23)])
 @pytest.mark.parametrize(("name", "panel", "target"), INFINITY)
 def test_what_a_panel_asks_is_answered(
-    filled: FlaskClient, clock: FakeClock, name: str, panel: Any, target: Any, interval_ms: int, hours: float
+    filled: FlaskClient, shared_clock: FakeClock, name: str, panel: Any, target: Any, interval_ms: int, hours: float
 ) -> None:
     """Each column that it shows is in the answer: numbers are numbers, times are times; at any zoom."""
-    now_ms = clock() // 1000
+    now_ms = shared_clock() // 1000
     values = {"__from": now_ms - round(hours * 3_600_000), "__to": now_ms, "__interval_ms": interval_ms}
     query = {
         each["key"]: substituted(each["value"], DASHBOARDS[name], values) for each in target["url_options"]["params"]

@@ -48,9 +48,9 @@ def fill(app: Flask, clock: FakeClock) -> list[Row]:
     return rows
 
 
-@pytest.fixture
-def rows(app: Flask, clock: FakeClock) -> list[Row]:
-    return fill(app, clock)
+@pytest.fixture(scope="module")
+def rows(shared_app: Flask, shared_clock: FakeClock) -> list[Row]:
+    return fill(shared_app, shared_clock)
 
 
 def described(values: list[float]) -> dict[str, Any]:
@@ -98,56 +98,66 @@ def ids(choice: Any) -> str | None:
 
 @pytest.mark.parametrize(("choice", "is_chosen"), CHOICES, ids=ids)
 def test_the_answer_is_that_of_the_union(
-    client: FlaskClient, clock: FakeClock, rows: list[Row], choice: list[tuple[str, str]], is_chosen: Any
+    shared_client: FlaskClient, shared_clock: FakeClock, rows: list[Row], choice: list[tuple[str, str]], is_chosen: Any
 ) -> None:
     """Bit for bit that of a list with the events of all chosen series, in a window, a timeline and an export."""
     query = urlencode([*choice, ("stats", "all"), ("percentiles", "50,99.9")])
     if len(choice) == 1 and choice[0][0] == "series":  # one series, whose answer names it
         name = choice[0][1]
-        names_it = client.get(f"/statistics?window=10m&{query}").json
+        names_it = shared_client.get(f"/statistics?window=10m&{query}").json
         assert names_it["series"] == name
         assert "matched" not in names_it
     else:
-        body = client.get(f"/statistics?{query}").json
+        body = shared_client.get(f"/statistics?{query}").json
         assert body.pop("matched") == len({name for name in NAMES if is_chosen(name)})
-        expected = described(chosen(rows, is_chosen, clock.now_us - HOUR_US))
+        expected = described(chosen(rows, is_chosen, shared_clock.now_us - HOUR_US))
         assert {name: body[name] for name in expected} == expected
-    body = client.get(f"/statistics?window=10m&{query}").json
-    inside = [row for row in rows if is_chosen(row[0]) and row[1] >= clock.now_us - 10 * MINUTE_US]
+    body = shared_client.get(f"/statistics?window=10m&{query}").json
+    inside = [row for row in rows if is_chosen(row[0]) and row[1] >= shared_clock.now_us - 10 * MINUTE_US]
     expected = described([value for _, _, value in inside])
     assert {name: body[name] for name in expected} == expected
     inside.sort(key=lambda row: row[1])
     assert (body["first"], body["last"]) == ((inside[0][2], inside[-1][2]) if inside else (None, None))
-    steps = client.get(f"/statistics/timeline?window=1h&step=7m&{query}").json["steps"]
+    steps = shared_client.get(f"/statistics/timeline?window=1h&step=7m&{query}").json["steps"]
     assert len(steps) == 9
     for at, step in enumerate(steps):
-        since_us = clock.now_us - HOUR_US + at * 7 * MINUTE_US
+        since_us = shared_clock.now_us - HOUR_US + at * 7 * MINUTE_US
         values = [v for n, ts_us, v in rows if is_chosen(n) and since_us <= ts_us < since_us + 7 * MINUTE_US]
         expected = described(values)
         assert {name: step[name] for name in expected} == expected
 
 
-def test_nothing_that_matches_is_an_empty_answer(client: FlaskClient, rows: list[Row]) -> None:
+def test_nothing_that_matches_is_an_empty_answer(shared_client: FlaskClient, rows: list[Row]) -> None:
     """No error: a count of 0, in each form; and no groups."""
-    assert client.get("/statistics?match=x*").json == {"matched": 0, "count": 0, "min": None, "max": None, "mean": None}
-    assert client.get("/statistics?match=x*&by=series&stats=count").json == {
+    assert shared_client.get("/statistics?match=x*").json == {
+        "matched": 0,
+        "count": 0,
+        "min": None,
+        "max": None,
+        "mean": None,
+    }
+    assert shared_client.get("/statistics?match=x*&by=series&stats=count").json == {
         "matched": 0,
         "count": 0,
         "groups": [],
         "groups_total": 0,
     }
-    steps = client.get("/statistics/timeline?match=x*&window=2m&step=1m&stats=count").json["steps"]
+    steps = shared_client.get("/statistics/timeline?match=x*&window=2m&step=1m&stats=count").json["steps"]
     assert [step["count"] for step in steps] == [0, 0]
-    assert client.get("/statistics/histogram?match=x*").json["counts"] == []
+    assert shared_client.get("/statistics/histogram?match=x*").json["counts"] == []
 
 
-def test_one_series_is_answered_as_ever(client: FlaskClient, rows: list[Row]) -> None:
+def test_one_series_is_answered_as_ever(shared_client: FlaskClient, rows: list[Row]) -> None:
     """The seed's keys for no series and for one; `matched` is told of unions only."""
-    assert list(client.get("/statistics").json) == ["count", "min", "max", "mean"]
-    assert list(client.get("/statistics?series=batch").json) == ["count", "min", "max", "mean"]
-    assert list(client.get("/statistics?series=batch&window=5m").json)[:3] == ["series", "from", "to"]
-    assert list(client.get("/statistics?series=batch&series=default&window=5m").json)[:3] == ["matched", "from", "to"]
-    windows = client.get("/statistics?match=*&windows=5m,1h&stats=count").json
+    assert list(shared_client.get("/statistics").json) == ["count", "min", "max", "mean"]
+    assert list(shared_client.get("/statistics?series=batch").json) == ["count", "min", "max", "mean"]
+    assert list(shared_client.get("/statistics?series=batch&window=5m").json)[:3] == ["series", "from", "to"]
+    assert list(shared_client.get("/statistics?series=batch&series=default&window=5m").json)[:3] == [
+        "matched",
+        "from",
+        "to",
+    ]
+    windows = shared_client.get("/statistics?match=*&windows=5m,1h&stats=count").json
     assert [window["count"] for window in windows["windows"]] == [5, 10]
     assert list(windows) == ["matched", "windows"]
 
@@ -188,20 +198,20 @@ def test_what_cannot_be_answered_names_the_parameter(client: FlaskClient, query:
     assert any(reason in error["reason"] for error in errors), errors
 
 
-def test_groups(client: FlaskClient, rows: list[Row]) -> None:
+def test_groups(shared_client: FlaskClient, rows: list[Row]) -> None:
     """by=series has a row for each beside the total, by=TAG one for each value; without the tag it is null, last."""
-    body = client.get("/statistics?by=series&stats=count,mean").json
+    body = shared_client.get("/statistics?by=series&stats=count,mean").json
     assert body["matched"] == body["groups_total"] == len(NAMES)
     for group, name in zip(body["groups"], NAMES, strict=True):
         values = [value for series, _, value in rows if series == name]
         assert group == {"series": name, "count": len(values), "mean": statistics.mean(values)}
-    body = client.get("/statistics?by=host&stats=count&percentiles=50").json
+    body = shared_client.get("/statistics?by=host&stats=count&percentiles=50").json
     assert [group["tag"] for group in body["groups"]] == [{"host": host} for host in ("a", "b", "c", None)]
     for group in body["groups"]:
         values = [value for series, _, value in rows if tags(series).get("host") == group["tag"]["host"]]
         assert group["count"] == len(values)
         assert group["percentiles"] == {"50": oracles.percentile(values, 50)}
-    named = client.get("/statistics?series=batch&series=none&by=series&stats=count").json
+    named = shared_client.get("/statistics?series=batch&series=none&by=series&stats=count").json
     assert named["groups"] == [{"series": "batch", "count": 2}, {"series": "none", "count": 0}]
     assert named["matched"] == 1
 
@@ -209,10 +219,10 @@ def test_groups(client: FlaskClient, rows: list[Row]) -> None:
 @pytest.mark.parametrize("order", ["mean", "p95", "median", "range", "rate", "last", "stddev", "series", "host"])
 @pytest.mark.parametrize("sign", ["", "-", "+"])
 @pytest.mark.parametrize("path", ["/statistics?", "/statistics/timeline?window=1h&step=30m&", "/statistics/histogram?"])
-def test_the_order_of_groups(client: FlaskClient, rows: list[Row], order: str, sign: str, path: str) -> None:
+def test_the_order_of_groups(shared_client: FlaskClient, rows: list[Row], order: str, sign: str, path: str) -> None:
     """By any statistic or percentile, asked or not, of the whole span, in each form; without a value at the end."""
-    found = client.get(f"{path}by=host&order={sign}{order}").json["groups"]
-    shown = client.get("/statistics?by=host&stats=mean,p95,median,range,rate,last,stddev").json["groups"]
+    found = shared_client.get(f"{path}by=host&order={sign}{order}").json["groups"]
+    shown = shared_client.get("/statistics?by=host&stats=mean,p95,median,range,rate,last,stddev").json["groups"]
     expected = [group["tag"] for group in shown]
     if order in ("series", "host"):
         expected = expected[::-1] if sign == "-" else expected
@@ -222,7 +232,7 @@ def test_the_order_of_groups(client: FlaskClient, rows: list[Row], order: str, s
         without = [group for group in shown if group[order] is None]
         expected = [group["tag"] for group in with_value + without]
     assert [group["tag"] for group in found] == expected
-    first = client.get(f"{path}by=host&order={sign}{order}&limit=1").json
+    first = shared_client.get(f"{path}by=host&order={sign}{order}&limit=1").json
     assert first["groups"] == found[:1]
     assert first["groups_total"] == 4
 
@@ -251,16 +261,16 @@ def test_tags_called_like_statistics(client: FlaskClient, app: Flask, clock: Fak
             assert {line[f"tag.{key}"] for line in table(answer)} == {"v"}, path
 
 
-def test_groups_of_a_timeline(client: FlaskClient, rows: list[Row]) -> None:
+def test_groups_of_a_timeline(shared_client: FlaskClient, rows: list[Row]) -> None:
     """Each group has the steps that a timeline of its series alone has."""
     query = "window=1h&step=15m&stats=all&percentiles=90"
-    body = client.get(f"/statistics/timeline?match=web*&by=series&{query}").json
+    body = shared_client.get(f"/statistics/timeline?match=web*&by=series&{query}").json
     assert list(body) == ["matched", "from", "to", "steps", "groups", "groups_total"]
     for group in body["groups"]:
         assert list(group) == ["series", "steps"]
-        alone = client.get(f"/statistics/timeline?{urlencode({'match': group['series']})}&{query}").json
+        alone = shared_client.get(f"/statistics/timeline?{urlencode({'match': group['series']})}&{query}").json
         assert group["steps"] == alone["steps"]
-    assert body["steps"] == client.get(f"/statistics/timeline?match=web*&{query}").json["steps"]
+    assert body["steps"] == shared_client.get(f"/statistics/timeline?match=web*&{query}").json["steps"]
 
 
 def table(answer: Any) -> list[dict[str, str]]:
@@ -269,11 +279,11 @@ def table(answer: Any) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(answer.text)))
 
 
-def test_csv_is_flat(client: FlaskClient, rows: list[Row]) -> None:
+def test_csv_is_flat(shared_client: FlaskClient, rows: list[Row]) -> None:
     """A column for each statistic and percentile, the same numbers as in JSON; for Accept: text/csv as well."""
     query = "by=host&window=1h&stats=count,avg,p90,stddev&percentiles=50,99.9&order=-count"
-    groups = client.get("/statistics?" + query).json["groups"]
-    answer = client.get(f"/statistics?{query}&format=csv")
+    groups = shared_client.get("/statistics?" + query).json["groups"]
+    answer = shared_client.get(f"/statistics?{query}&format=csv")
     assert answer.text.split("\n")[0] == "tag.host,from,to,count,avg,stddev,p90,p50,p99.9,method,relative_error"
     for line, group in zip(table(answer), groups, strict=True):
         assert line["tag.host"] == (group["tag"]["host"] or "")
@@ -287,28 +297,28 @@ def test_csv_is_flat(client: FlaskClient, rows: list[Row]) -> None:
             ("p99.9", group["percentiles"]["99.9"]),
         ):
             assert line[name] == ("" if number is None else repr(number))
-    accepted = client.get("/statistics?" + query, headers={"Accept": "text/csv, */*;q=0.1"})
+    accepted = shared_client.get("/statistics?" + query, headers={"Accept": "text/csv, */*;q=0.1"})
     assert accepted.data == answer.data
     assert accepted.headers["Vary"] == "Accept"
     for accept in ("*/*", "application/json", "text/html,*/*", "application/json, text/csv;q=0.5", "text/plain"):
-        assert client.get("/statistics?" + query, headers={"Accept": accept}).is_json
-    alone = table(client.get("/statistics", headers={"Accept": "text/csv"}))
+        assert shared_client.get("/statistics?" + query, headers={"Accept": accept}).is_json
+    alone = table(shared_client.get("/statistics", headers={"Accept": "text/csv"}))
     assert [(line["series"], line["count"], line["mean"]) for line in alone] == [("default", "1", "1000.0")]
-    windows = table(client.get("/statistics?match=*&windows=5m,1h&format=csv"))
+    windows = table(shared_client.get("/statistics?match=*&windows=5m,1h&format=csv"))
     assert [(line["matched"], line["count"]) for line in windows] == [("6", "5"), ("6", "10")]
 
 
-def test_csv_of_a_timeline(client: FlaskClient, rows: list[Row]) -> None:
+def test_csv_of_a_timeline(shared_client: FlaskClient, rows: list[Row]) -> None:
     """A row for each step of each group, or of the total."""
-    body = client.get("/statistics/timeline?by=host&window=1h&step=20m&stats=count,mean").json
-    lines = table(client.get("/statistics/timeline?by=host&window=1h&step=20m&stats=count,mean&format=csv"))
+    body = shared_client.get("/statistics/timeline?by=host&window=1h&step=20m&stats=count,mean").json
+    lines = table(shared_client.get("/statistics/timeline?by=host&window=1h&step=20m&stats=count,mean&format=csv"))
     expected = [
         [group["tag"]["host"] or "", step["from"], step["to"] or "", str(step["count"])]
         for group in body["groups"]
         for step in group["steps"]
     ]
     assert [[line["tag.host"], line["from"], line["to"], line["count"]] for line in lines] == expected
-    lines = table(client.get("/statistics/timeline?window=1h&step=20m&format=csv&series=batch"))
+    lines = table(shared_client.get("/statistics/timeline?window=1h&step=20m&format=csv&series=batch"))
     assert [line["series"] for line in lines] == ["batch"] * 3
 
 
@@ -323,9 +333,9 @@ def test_no_cell_is_a_formula(client: FlaskClient, app: Flask, clock: FakeClock)
     assert {line["mean"] for line in lines} == {"-5.0"}
 
 
-def test_words_people_type(client: FlaskClient, rows: list[Row]) -> None:
+def test_words_people_type(shared_client: FlaskClient, rows: list[Row]) -> None:
     """Aliases are keys as they were typed, with the values of what they stand for."""
-    body = client.get("/statistics?match=*&stats=median,avg,std,p95,p99.9,range,var").json
+    body = shared_client.get("/statistics?match=*&stats=median,avg,std,p95,p99.9,range,var").json
     values = [value for _, _, value in rows]
     assert body.pop("matched") == 6
     assert list(body.items()) == [
@@ -337,9 +347,9 @@ def test_words_people_type(client: FlaskClient, rows: list[Row]) -> None:
         ("p95", oracles.percentile(values, 95)),
         ("p99.9", oracles.percentile(values, Fraction("99.9"))),
     ]
-    one = client.get("/statistics?series=batch&stats=median,range,count&percentiles=50").json
+    one = shared_client.get("/statistics?series=batch&stats=median,range,count&percentiles=50").json
     assert one == {"count": 2, "range": 6.9, "median": 3.55, "percentiles": {"50": 3.55}}
-    step = client.get("/statistics/timeline?series=batch&window=1h&step=1h&stats=p50,avg").json["steps"][0]
+    step = shared_client.get("/statistics/timeline?series=batch&window=1h&step=1h&stats=p50,avg").json["steps"][0]
     assert (step["p50"], step["avg"]) == (3.55, 3.55)
 
 
@@ -383,14 +393,14 @@ def test_a_negative_number_that_rises_has_a_positive_change(client: FlaskClient,
     assert client.get("/statistics?window=5m&compare=previous&stats=mean").json["change"] == {"mean": 0.1}
 
 
-def test_what_is_not_kept_cannot_be_compared(client: FlaskClient, rows: list[Row]) -> None:
+def test_what_is_not_kept_cannot_be_compared(shared_client: FlaskClient, rows: list[Row]) -> None:
     """`previous` is null, with how much is kept; of some windows, those that reach as far."""
-    body = client.get("/statistics?match=*&window=1h&compare=1w&stats=count").json
+    body = shared_client.get("/statistics?match=*&window=1h&compare=1w&stats=count").json
     assert (body["count"], body["previous"], body["change"]) == (10, None, None)
     assert "1d (STATSAPI_ROLLUP_RETENTION)" in body["reasons"]["previous"]
-    both = client.get("/statistics?windows=1h,20h&compare=previous&stats=count").json["windows"]
+    both = shared_client.get("/statistics?windows=1h,20h&compare=previous&stats=count").json["windows"]
     assert [window["previous"] is None for window in both] == [False, True]
-    ahead = client.get("/statistics?start=now%2B1h&compare=previous").json
+    ahead = shared_client.get("/statistics?start=now%2B1h&compare=previous").json
     assert ahead["previous"] is None
     assert "no length" in ahead["reasons"]["previous"]
 
@@ -459,33 +469,33 @@ def test_what_would_be_too_much_is_refused(client: FlaskClient, app: Flask, cloc
     assert len(ok["groups"][1]["steps"]) == 3600
 
 
-def test_histogram(client: FlaskClient, rows: list[Row]) -> None:
+def test_histogram(shared_client: FlaskClient, rows: list[Row]) -> None:
     """Exact counts in bins of equal width, of equal ratio, or between given edges, with what lies outside."""
     choice = "series=batch&series=default&where=host=none"
-    body = client.get("/statistics/histogram?series=batch&series=default&bins=4").json
+    body = shared_client.get("/statistics/histogram?series=batch&series=default&bins=4").json
     assert list(body) == ["matched", "from", "to", "count", "min", "max", "edges", "counts", "below", "above"]
     assert (body["count"], body["min"], body["max"], body["matched"]) == (3, 0.1, 1000.0, 2)
     assert body["edges"] == [float(Fraction(0.1) + (1000 - Fraction(0.1)) * i / 4) for i in range(5)]
     assert body["counts"] == [2, 0, 0, 1]
-    body = client.get("/statistics/histogram?series=batch&series=default&edges=1,5,7,8").json
+    body = shared_client.get("/statistics/histogram?series=batch&series=default&edges=1,5,7,8").json
     assert (body["edges"], body["counts"]) == ([1.0, 5.0, 7.0, 8.0], [0, 0, 1])
     assert (body["below"], body["above"]) == (1, 1)
-    body = client.get("/statistics/histogram?series=batch&scale=log&bins=2").json
+    body = shared_client.get("/statistics/histogram?series=batch&scale=log&bins=2").json
     assert body["edges"][1] == pytest.approx(0.7**0.5)
     assert body["counts"] == [1, 1]
     assert body["series"] == "batch"
-    grouped = client.get("/statistics/histogram?by=series&series=batch&series=default&edges=0,500,2000").json
+    grouped = shared_client.get("/statistics/histogram?by=series&series=batch&series=default&edges=0,500,2000").json
     assert [(group["series"], group["counts"]) for group in grouped["groups"]] == [
         ("batch", [2, 0]),
         ("default", [0, 1]),
     ]
-    lines = table(client.get("/statistics/histogram?series=batch&edges=1,7&format=csv"))
+    lines = table(shared_client.get("/statistics/histogram?series=batch&edges=1,7&format=csv"))
     assert [(line["low"], line["high"], line["count"]) for line in lines] == [
         ("", "1.0", "1"),
         ("1.0", "7.0", "1"),
         ("7.0", "", "0"),
     ]
-    assert client.get(f"/statistics/histogram?{choice}").json["count"] == 0
+    assert shared_client.get(f"/statistics/histogram?{choice}").json["count"] == 0
 
 
 @pytest.mark.parametrize(
@@ -505,9 +515,9 @@ def test_histogram(client: FlaskClient, rows: list[Row]) -> None:
         ("stats=count", "stats"),
     ],
 )
-def test_histograms_refused(client: FlaskClient, rows: list[Row], query: str, field: str) -> None:
+def test_histograms_refused(shared_client: FlaskClient, rows: list[Row], query: str, field: str) -> None:
     """Each names its parameter; a logarithm of what has none is refused too."""
-    problem = assert_problem(client.get("/statistics/histogram?" + query), 422, "validation")
+    problem = assert_problem(shared_client.get("/statistics/histogram?" + query), 422, "validation")
     assert field in [error["field"] for error in problem["errors"]]
 
 
@@ -529,10 +539,10 @@ def test_a_histogram_of_rollups_says_so(long_app: Flask, clock: FakeClock) -> No
     assert "rolled up" in given["reasons"]["edges"]
 
 
-def test_head_and_options_as_for_any_question(client: FlaskClient, rows: list[Row]) -> None:
+def test_head_and_options_as_for_any_question(shared_client: FlaskClient, rows: list[Row]) -> None:
     """HEAD has the head of GET, and nothing is stored by caches."""
     for path in ("/statistics?match=*&by=series", "/statistics?match=*&format=csv", "/statistics/histogram?match=*"):
-        got, head = client.get(path), client.head(path)
+        got, head = shared_client.get(path), shared_client.head(path)
         assert head.status_code == 200
         assert head.headers["Content-Length"] == str(len(got.data))
         assert head.data == b""
@@ -542,7 +552,7 @@ def test_head_and_options_as_for_any_question(client: FlaskClient, rows: list[Ro
 @pytest.mark.parametrize(("choice", "is_chosen"), CHOICES, ids=ids)
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 def test_events_of_chosen_series(
-    client: FlaskClient, rows: list[Row], choice: list[tuple[str, str]], is_chosen: Any, limit: int
+    shared_client: FlaskClient, rows: list[Row], choice: list[tuple[str, str]], is_chosen: Any, limit: int
 ) -> None:
     """By series, then time, in pages of any size and as a stream: each chosen event once."""
     expected = [[format_timestamp(ts_us), value, name] for name, ts_us, value in sorted(rows) if is_chosen(name)]
@@ -550,19 +560,19 @@ def test_events_of_chosen_series(
     found: list[list[Any]] = []
     cursor = ""
     while cursor is not None:
-        page = client.get(f"/events?{query}&cursor={cursor}").json
+        page = shared_client.get(f"/events?{query}&cursor={cursor}").json
         found += [[event["timestamp"], event["value"], event["series"]] for event in page["events"]]
         cursor = page["next"]
     assert found == expected
-    lines = client.get(f"/events?{urlencode(choice)}&format=csv").text.splitlines()[1:]
+    lines = shared_client.get(f"/events?{urlencode(choice)}&format=csv").text.splitlines()[1:]
     assert [float(line.split(",")[1]) for line in lines] == [value for _, value, _ in expected]
 
 
-def test_a_cursor_of_another_choice_is_refused(client: FlaskClient, rows: list[Row]) -> None:
+def test_a_cursor_of_another_choice_is_refused(shared_client: FlaskClient, rows: list[Row]) -> None:
     """It would go on where nothing chosen is."""
-    cursor = client.get("/events?match=b*&limit=1").json["next"]
-    assert client.get(f"/events?match=*&limit=1&cursor={cursor}").status_code == 200
-    problem = assert_problem(client.get(f"/events?match=web*&cursor={cursor}"), 422, "validation")
+    cursor = shared_client.get("/events?match=b*&limit=1").json["next"]
+    assert shared_client.get(f"/events?match=*&limit=1&cursor={cursor}").status_code == 200
+    problem = assert_problem(shared_client.get(f"/events?match=web*&cursor={cursor}"), 422, "validation")
     assert problem["errors"][0]["field"] == "cursor"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from urllib.parse import urljoin
 
 import pytest
@@ -17,6 +18,7 @@ from statsapi.routes import Route, served
 SETTINGS = Settings(journal="memory://")
 
 
+@cache  # none of these tests records anything
 def client_of(path_prefix: str | None = None, trusted: int = 0) -> FlaskClient:
     return app_of(path_prefix, trusted).test_client()
 
