@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from statsapi.model import MIN_TS_US, MINUTE_US, SECOND_US
+from statsapi.times import spell_duration
 
 logger = logging.getLogger("statsapi")
 
@@ -156,23 +157,15 @@ class SettledClock:
             logger.warning(
                 "the clock went forward by %s: questions follow it; until it has stood for ten minutes nothing "
                 "expires, is folded or forgotten by it",
-                _span(by_us),
+                spell_duration(by_us),
             )
         elif by_us <= -STEP_US:
-            logger.warning("the clock went back by %s: questions follow it; nothing is lost by that", _span(-by_us))
+            logger.warning(
+                "the clock went back by %s: questions follow it; nothing is lost by that", spell_duration(-by_us)
+            )
         elif believed:
             logger.warning(
                 "the clock has stood for ten minutes since it went forward by %s, and is believed: what is older than "
                 "is kept expires",
-                _span(was_unbelieved_us),
+                spell_duration(was_unbelieved_us),
             )
-
-
-def _span(duration_us: int) -> str:
-    """A duration as people say it: 3 days, 2.5 hours, 90 seconds."""
-    seconds = duration_us / SECOND_US
-    for unit, length_s in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length_s:
-            length = seconds / length_s
-            return f"{length:,.0f} {unit}" if length >= 100 else f"{length:.3g} {unit}"
-    return f"{seconds:.3g} seconds"

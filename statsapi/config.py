@@ -99,7 +99,7 @@ class Settings:
     retention_us: int = _setting(
         Duration,
         HOUR_US,
-        "how long raw events are kept, never less than the window (5 minutes of grace are added)",
+        "how long raw events are kept, at least the window (5 minutes of grace are added)",
     )
     rollup_retention_us: int = _setting(
         OptionalDuration,
@@ -312,6 +312,13 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
                 for text in metrics_windows
                 if parse_duration_us(text) > kept_us
             ]
+    if given.get("jwt_key") or given.get("jwt_jwks_file"):
+        if "" in (given.get("jwt_issuer", "faulty") or "", given.get("jwt_audience", "faulty") or ""):
+            faults.append(
+                f"{PREFIX}JWT_ISSUER and {PREFIX}JWT_AUDIENCE say of whom and for whom tokens must be: set both"
+            )
+        if given.get("jwt_key") and given.get("jwt_jwks_file"):
+            faults.append(f"{PREFIX}JWT_KEY and {PREFIX}JWT_JWKS_FILE are both set: unset one of them")
     storage = given.get("rate_limit_storage") or ""
     engine = _engine(given.get("journal"))
     if storage.startswith("memory:") and engine is not None and not engine.single_process:

@@ -303,7 +303,8 @@ class Metrics:
         if (known := rows[:, _CLOCK] > 0).any():
             yield gauge(
                 "statsapi_clock_settled",
-                "1 when the clock has stood for ten minutes on every worker; else things expire by what has stood.",
+                "1 when the clock has stood for ten minutes on every worker; 0: what expires is judged by the time "
+                "that has stood.",
                 float((rows[known, _CLOCK] == 1.0).all()),
             )
             yield gauge(

@@ -52,17 +52,11 @@ class _Key(NamedTuple):
 class Tokens:
     """The keys that tokens are checked with, in one process. Any thread may call.
 
-    The constructor raises ConfigError. A JWKS file is read again while requests come; a faulty or missing one leaves
-    the keys as they were, and is logged once for each fault.
+    The constructor raises ConfigError. Settings has checked that all four fit together. A JWKS file is read again while
+    requests come; a faulty or missing one leaves the keys as they were, and is logged once for each fault.
     """
 
     def __init__(self, settings: Settings, *, clock_s: Callable[[], float] = time.monotonic) -> None:
-        if not settings.jwt_issuer or not settings.jwt_audience:
-            raise ConfigError(
-                "STATSAPI_JWT_ISSUER and STATSAPI_JWT_AUDIENCE say of whom and for whom tokens must be: set both"
-            )
-        if settings.jwt_key and settings.jwt_jwks_file:
-            raise ConfigError(f"{KEY_VARIABLE} and {FILE_VARIABLE} are both set: unset one of them")
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
         self._file = settings.jwt_jwks_file
@@ -74,7 +68,7 @@ class Tokens:
         self._known: dict[str, tuple[Caller, float]] = {}  # what the keys of now have taken
         self._keys: dict[str | None, _Key]
         if self._file is None:
-            self._keys = {None: _single(settings.jwt_key or "")}
+            self._keys = {None: read_key(settings.jwt_key or "")}
         else:
             self._content = _last_good.recall(self._file) or load(self._file)
             self._keys = _key_set(self._file, self._content)
@@ -175,8 +169,8 @@ def load(file: str) -> bytes:
     return content
 
 
-def _single(text: str) -> _Key:
-    """The key that the variable holds: a secret, or a public key as PEM."""
+def read_key(text: str) -> _Key:
+    """The key that the variable holds: a secret, or a public key as PEM. ConfigError for one that cannot be used."""
     if "-----BEGIN" not in text:
         return _secret(text.encode("utf-8", "surrogateescape"), KEY_VARIABLE)
     from cryptography.hazmat.primitives.serialization import load_pem_public_key

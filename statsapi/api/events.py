@@ -83,13 +83,17 @@ def recording(
                 body = read_body(limit_bytes if most_bytes is None else min(most_bytes, limit_bytes))
                 key = idempotency_key(body) if is_recorded() else None
                 known = None if key is None else recorder.find_answer(key)
-                return answer(record(body, key, **path) if known is None else known)
+                reply = record(body, key, **path) if known is None else known
             except ValidationError:
                 observing.reject(alone)
                 raise
             except InvalidRequest as error:
                 observing.reject(alone if error.rejected is None else error.rejected)
                 raise
+            response = answer(reply)
+            if reply.replayed:
+                response.headers["Idempotent-Replayed"] = "true"
+            return response
 
         return recorded
 

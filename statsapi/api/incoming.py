@@ -78,7 +78,4 @@ def idempotency_key(body: bytes) -> IdempotencyKey | None:
 
 
 def json_reply(reply: Reply) -> Response:
-    response = JsonAnswer(reply.body)
-    if reply.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+    return JsonAnswer(reply.body)

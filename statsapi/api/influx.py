@@ -168,8 +168,6 @@ def _answer(door: str, reply: Reply) -> Response:
         response.headers[STRINGS_HEADER] = str(outcome.strings)
     if outcome.message:
         response.headers[MESSAGE_HEADER] = outcome.message.encode("ascii", "replace").decode()
-    if reply.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
     return response
 
 

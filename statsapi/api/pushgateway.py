@@ -26,10 +26,7 @@ _TEXT_TYPES = ("text/plain", "application/openmetrics-text", "application/x-www-
 
 def _answer(reply: Reply) -> Response:
     """200 without a body, as a Pushgateway answers."""
-    response = Response(status=200, content_type="text/plain; charset=utf-8")
-    if reply.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+    return Response(status=200, content_type="text/plain; charset=utf-8")
 
 
 @recording(alone=0, most_bytes=PUSH_MAX_BYTES, answer=_answer)

@@ -121,7 +121,6 @@ class HistogramQuery(GroupsQuery, WindowQuery):
     )
     format = _format()
 
-    # It names what it refuses, beside what WindowQuery does.
     def load(self, data: Any, **kwargs: Any) -> Any:
         loaded = super().load(data, **kwargs)
         if "edges" in loaded and (both := [name for name in ("bins", "scale") if name in loaded]):

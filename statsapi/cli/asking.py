@@ -209,7 +209,7 @@ def top(
 
 
 @click.command(
-    short_help="Does it hold? Exit status 0 or 1.",
+    short_help="Test a condition on statistics: exit status 0 or 1.",
     epilog="Example: statsapi check 'p95<500' 'count>=10' --series latency --window 5m",
 )
 @click.argument("conditions", metavar="CONDITION...", nargs=-1, required=True)

@@ -24,6 +24,7 @@ def config(service: Service, changed: bool) -> int:
     from statsapi.config import Settings, effective, unknown_names
     from statsapi.errors import ConfigError
     from statsapi.keys import Keys
+    from statsapi.tokens import Tokens
 
     rows: list[tuple[str, str, str]] = [
         ("url", service.url, service.sources["url"]),
@@ -42,6 +43,8 @@ def config(service: Service, changed: bool) -> int:
         settings = Settings.from_env()
         if settings.api_keys_file or settings.api_keys:
             Keys(settings.api_keys_file, settings.api_keys)
+        if settings.jwt_key or settings.jwt_jwks_file:
+            Tokens(settings)
         faults: tuple[str, ...] = ()
     except ConfigError as error:
         faults = error.faults

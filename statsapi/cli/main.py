@@ -29,7 +29,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("serve:serve", "Run the service."),
     "stats": ("asking:stats", "Show statistics, live if you like."),
     "top": ("asking:top", "Compare series, or the values of a tag."),
-    "check": ("asking:check", "Does it hold? Exit status 0 or 1."),
+    "check": ("asking:check", "Test a condition on statistics: exit status 0 or 1."),
     "post": ("recording:post", "Record an event, or one for each line."),
     "time": ("recording:time", "Run a command, and record how long it took."),
     "tail": ("tailing:tail", "Show events as they come."),

@@ -101,7 +101,7 @@ _STAGGERS = count()
 class Timeline:
     """One series: insert in any order, ask for any half-open range [start_us, end_us), exactly.
 
-    Its many methods are one set of verbs over tail and chunks together: parting them would only part the bounds' rules.
+    It has many methods because tail and chunks are one to all of them: two classes would both need the bounds' rules.
     A bound of None is no bound. Stamps are int64 µs UTC in MIN_TS_US..MAX_TS_US, values finite float64; both are
     vouched for by the caller, as is Store._lock, which is held around every call.
 
@@ -350,7 +350,7 @@ class Timeline:
             if in_order is not None:
                 columns.append(in_order)
             return ValueColumns(columns, cuts, rest)
-        # What the values that no sorted column holds hang on, until something changes.
+        # The key under which the values of no sorted column are kept: it holds until something changes.
         key: tuple[Any, ...] = "loose", *in_tail
         if late_whole:
             key += first, last

@@ -1,7 +1,9 @@
 """The journal: the durable order of records. It opens a journal by its URL, and nobody else looks at that URL.
 
 protocol.py says what every engine promises and how it is asked. Below it: format.py, checksums.py and columns.py (the
-bytes of records), groups.py (appends of several threads at once), and the engines, which import none of this file.
+bytes of records), group_commit.py (appends of several threads at once), and the engines, which import none of this
+file. Durability is decided where an engine commits: sqlite_link.py and sqlite_keeper.py, redis_appends.py. Answers kept
+under an Idempotency-Key are written with their records: sqlite_tables.py, redis_answers.py.
 HTTP, settings and the state that records add up to stay out.
 
 A new engine is one module with the Journal protocol and one line in ENGINES; tests/unit/test_journal.py is its suite.
@@ -92,7 +94,8 @@ def engine_of(url: str) -> type[Journal]:
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in ENGINES:  # the URL itself is not repeated: it may hold a password
         known = ", ".join(f"{name}://" for name in ENGINES)
-        raise ConfigError(f"no journal engine for {scheme.partition(':')[0]!r}: the known ones are {known}")
+        file = "" if separator else f"; a file is named sqlite:///{'/' if url.startswith('/') else ''}… with its path"
+        raise ConfigError(f"no journal engine for {scheme.partition(':')[0]!r}: the known ones are {known}{file}")
     module, _, name = ENGINES[scheme].partition(":")
     engine: type[Journal] = getattr(import_module(f"statsapi.journal.{module}"), name)
     return engine

@@ -349,8 +349,8 @@ class Journal(Protocol):
 
     def check_writable(self, wait_s: float = 1.0) -> None:
         """Take the write lock and give it back; nothing is recorded. A few µs. JournalUnavailable when the lock is not
-        free within about `wait_s`, or the journal cannot be written. It cannot see what only a write shows, such as a
-        full disk.
+        free within about `wait_s`, or the journal cannot be written. What only a write shows, such as a full disk, it
+        sees from the first write that failed until one succeeds.
         """
 
     def size_bytes(self) -> int:

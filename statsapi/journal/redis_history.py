@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from statsapi.journal import redis_scripts as scripts
-from statsapi.journal.groups import Request
+from statsapi.journal.group_commit import Request
 from statsapi.journal.protocol import START, HistoryChanged, Lost, Mark
 from statsapi.journal.redis_heads import NO_ROWS, Rows, State, mark_stands
 from statsapi.journal.redis_scripts import ID_BYTES

@@ -31,9 +31,9 @@ server may carry it out after a read that began later. So each append has a time
 answer) after which the script refuses it: LATE_US from when it was sent. An append that was not carried out by then
 never will be. One that was is found by the client's retry under its key.
 
-Groups.  Appends of several threads of a process at one time go in one script call (see groups.py): 59 µs for one record
-of one event, 110 for four, 273 for a hundred (redis-server 7.0 on the same two cores). Large batches go by WATCH and
-MULTI, to the same effect: nothing is recorded unless the meta hash is still as it was read. After a lost race the
+Groups.  Appends of several threads of a process at one time go in one script call (see group_commit.py): 59 µs for one
+record of one event, 110 for four, 273 for a hundred (redis-server 7.0 on the same two cores). Large batches go by WATCH
+and MULTI, to the same effect: nothing is recorded unless the meta hash is still as it was read. After a lost race the
 script decides. A key that expires under WATCH does there what TIME does in the script.
 
 Damage.  redis_heads.py says what a record's check is. A checkpoint's check is the same kind of sum, and includes the
@@ -73,7 +73,7 @@ from urllib.parse import parse_qsl, urlencode
 from statsapi.errors import IdempotencyConflict, JournalRefused
 from statsapi.journal import redis_scripts as scripts
 from statsapi.journal.columns import decode_records
-from statsapi.journal.groups import WAIT_LIMIT_S
+from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.protocol import (
     NO_PIECES,
     NOTHING_TO_SALVAGE,

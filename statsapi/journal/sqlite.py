@@ -14,9 +14,9 @@ at the next opening. A COMMIT that fails with an I/O error is of unknown outcome
 Every other failure surely recorded nothing.
 
 Threads and processes. Three connections, each behind a lock of its own: the writer, the reader, the keeper (which runs
-`maintain`). Appends of several threads at one time are committed together: see groups.py. SQLite's own write lock keeps
-workers apart. Every wait for a lock has a limit, so a stopped peer costs an error, not a hang. Order of locks: writer
-before reader; the keeper's alone.
+`maintain`). Appends of several threads at one time are committed together: see group_commit.py. SQLite's own write
+lock keeps workers apart. Every wait for a lock has a limit, so a stopped peer costs an error, not a hang. Order of
+locks: writer before reader; the keeper's alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from statsapi.journal import sqlite_salvage
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.checksums import check_sealed, missing, seal_of
 from statsapi.journal.columns import decode_sealed
-from statsapi.journal.groups import WAIT_LIMIT_S
+from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.protocol import (
     NO_PIECES,
     READ_LIMIT_BYTES,
@@ -297,6 +297,9 @@ class SqliteJournal:
     def check_writable(self, wait_s: float = 1.0) -> None:
         deadline = time.monotonic() + wait_s
         with self._appends.group.held(wait_s):
+            if self._writer.failed:  # a lock is no proof of space: a page is written, as by an append
+                self._writer.transact(tables.touch, deadline)
+                return
             try:
                 self._writer.begin(self._writer.connection(), deadline)
             finally:

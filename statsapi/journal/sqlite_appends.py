@@ -9,7 +9,7 @@ from typing import TypeVar
 from statsapi.errors import IdempotencyConflict, JournalDamaged
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.checksums import seal
-from statsapi.journal.groups import GroupCommit, Outcome, Request
+from statsapi.journal.group_commit import GroupCommit, Outcome, Request
 from statsapi.journal.protocol import Appended, Clock, Decide, Mark, Proposal, time_after
 from statsapi.journal.sqlite_file import File
 from statsapi.journal.sqlite_link import Link
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 class Appends:
-    """The appends of one process, over the writer's connection `link`. They queue behind its lock: see groups.py.
+    """The appends of one process, over the writer's connection `link`. They queue behind its lock: see group_commit.py.
 
     `settled_us`: see Journal. `observe_commit` gets the seconds of each COMMIT.
     """

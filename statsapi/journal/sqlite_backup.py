@@ -11,7 +11,7 @@ import time
 from urllib.parse import quote
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal.groups import WAIT_LIMIT_S
+from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.sqlite_check import find_all
 from statsapi.journal.sqlite_errors import primary_code
 

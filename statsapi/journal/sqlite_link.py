@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from statsapi.errors import JournalUnavailable, StatsError
-from statsapi.journal.groups import held_up
+from statsapi.journal.group_commit import held_up
 from statsapi.journal.sqlite_errors import failure, primary_code
 from statsapi.journal.sqlite_file import File, Identity
 from statsapi.journal.sqlite_tables import Last
@@ -46,6 +46,7 @@ class Link:
         self._settings = settings
         self._connection: sqlite3.Connection | None = None
         self.seen: Last | None = None  # the last record that this connection saw and checked
+        self.failed = False  # the last write transaction met an error of the disk or the file
         self._identity: Identity | None = None
         self._closed = False
 
@@ -109,9 +110,11 @@ class Link:
                 else:
                     connection.execute("COMMIT")
             except sqlite3.Error as error:
+                self.failed = True
                 self.suspect(error)
                 raise failure(error, self._file.path, committing=committing) from error
             else:
+                self.failed = False
                 return result
             finally:
                 self.roll_back()

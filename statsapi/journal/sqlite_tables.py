@@ -270,6 +270,11 @@ def make(connection: sqlite3.Connection) -> None:
         write_meta(connection, b"")
 
 
+def touch(connection: sqlite3.Connection) -> None:
+    """Write a page and change nothing: for who wants to know whether there is space. In a write transaction."""
+    connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
 def is_new(connection: sqlite3.Connection, path: str) -> bool:
     """Whether the file is empty. JournalRefused for another program's database and for a newer schema."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()

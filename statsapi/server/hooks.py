@@ -84,12 +84,11 @@ def on_starting(server: Any) -> None:
         faults += error.faults
     except JournalUnavailable as error:
         server.log.warning("Starting without the journal: %s", error)
-    try:
-        _load_keys()
-        if key_set := read_one("jwt_jwks_file"):
-            tokens.load(key_set)
-    except ConfigError as error:
-        faults += error.faults
+    for load in (_load_keys, _load_token_keys):
+        try:
+            load()
+        except ConfigError as error:
+            faults += error.faults
     faults += faults_of_addresses(server)
     if server.num_workers < 1:
         faults.append(f"{server.num_workers} workers answer nothing: set --workers or WEB_CONCURRENCY to 1 or more")
@@ -146,6 +145,13 @@ def _load_keys() -> None:
     file, entries = read_one("api_keys_file"), read_one("api_keys")
     if file or entries:
         Keys(file, entries)
+
+
+def _load_token_keys() -> None:
+    if key := read_one("jwt_key"):
+        tokens.read_key(key)
+    if key_set := read_one("jwt_jwks_file"):
+        tokens.load(key_set)
 
 
 def pre_fork(server: Any, worker: Any) -> None:

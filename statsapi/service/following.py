@@ -48,9 +48,9 @@ FOLLOW_SOON_S: Final = 0.05
 FOLLOW_IDLE_S: Final = 0.25
 FOLLOW_AGAIN_S: Final = 1.0
 
-# A circuit breaker: after a catch-up that took longer than the first to fail, questions are answered from the last
-# level state for the second; only one of them in that time, and housekeeping, waits for the journal. A journal that
-# fails at once is asked each time.
+# A circuit breaker: when a catch-up took longer than AWAY_SLOW_S to fail, questions are answered from the last level
+# state for AWAY_HOLDS_S. In that time only one of them, and housekeeping, waits for the journal. A journal that fails
+# at once is asked each time.
 AWAY_SLOW_S: Final = 0.25
 AWAY_HOLDS_S: Final = 1.0
 

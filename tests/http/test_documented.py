@@ -12,7 +12,9 @@ from flask.testing import FlaskClient
 
 from statsapi import errors
 from statsapi.exposition import State, expose
+from statsapi.keys import ADMIN, READ, WRITE
 from statsapi.metrics import Metrics
+from statsapi.routes import OPEN, ROUTES
 from tests.calls import assert_problem, parameters_of, samples_of
 from tests.examples import read
 from tests.fakes import NOW, FakeClock
@@ -32,6 +34,17 @@ def test_every_endpoint_is_documented(app: Flask) -> None:
             path = "/docs/"
         for method in rule.methods - {"HEAD", "OPTIONS"} if rule.methods else ():
             assert f"`{method} {path}`" in page, f"{method} {path}"
+
+
+def test_every_scope_is_documented() -> None:
+    """What each scope may call, in the table of docs/access.md: the paths of the one table of routes, no others."""
+    rows = re.findall(r"^\| `?(write|admin|no key)`? \| (.+) \|$", read("docs/access.md"), re.MULTILINE)
+    told = {scope: set(re.findall(r"[` ](/[^`]*)`", text)) for scope, text in rows}
+    assert told == {
+        name: {route.path for route in ROUTES if route.scope == scope and route.summary}
+        for name, scope in (("write", WRITE), ("admin", ADMIN), ("no key", OPEN))
+    }
+    assert not {route.path for route in ROUTES if route.scope == READ and route.method != "GET"}
 
 
 def test_every_parameter_is_documented(client: FlaskClient) -> None:

@@ -23,6 +23,7 @@ from schemathesis.specs.openapi.checks import (
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.model import DAY_US
+from statsapi.routes import ROUTES
 from tests.calls import CALLS, parameters_of
 from tests.fakes import NOW, FakeClock
 
@@ -96,11 +97,15 @@ def test_what_a_key_needs_is_told(client: FlaskClient) -> None:
             found = re.search("scope `([a-z]+)`", operation.get("description", ""))
             assert (found is None) == (operation.get("security") == [])
             needs[f"{method.upper()} {path}"] = found and found[1]
-    rules = {"/series/default": "/series/{name}", "/tags/default": "/tags/{key}"}
-    paths = [(method, path.partition("?")[0], scope) for method, path, scope in CALLS]
+    url_map = client.application.url_map.bind("here")
+    paths = {}
+    for method, path, scope in CALLS:
+        endpoint, _ = url_map.match(path.partition("?")[0], method)
+        (rule,) = {route.path for route in ROUTES if (route.endpoint, route.method) == (endpoint, method)}
+        paths[f"{method} {rule}"] = scope
     writes = {f"POST {path}": "write" for path in ("/write", "/api/v2/write", "/api/v3/write_lp")}
     writes |= {f"{method} /metrics/{{group}}": "write" for method in ("PUT", "POST", "DELETE")}
-    assert needs == {f"{method} {rules.get(path, path)}": scope for method, path, scope in paths} | writes | {
+    assert needs == paths | writes | {
         f"GET {path}": None for path in ("/", "/healthz", "/readyz", "/ping", "/health")
     }
 

@@ -170,6 +170,25 @@ def test_a_server_does_not_start_with_broken_keys(tmp_path: Path) -> None:
     assert key not in server.log
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"KEY": "hunter2", "ISSUER": "me", "AUDIENCE": "you"}, "STATSAPI_JWT_KEY is too short a secret"),
+        ({"KEY": "s" * 32}, "STATSAPI_JWT_ISSUER and STATSAPI_JWT_AUDIENCE"),
+        ({"JWKS_FILE": "/nowhere", "KEY": "s" * 32, "ISSUER": "me", "AUDIENCE": "you"}, "are both set"),
+    ],
+)
+def test_a_server_does_not_start_with_tokens_it_cannot_check(tmp_path: Path, given: dict[str, str], said: str) -> None:
+    """Told beside the faults of other settings; exit status 78, and none of the key in the log."""
+    env = {"STATSAPI_WINDOW": "soon"} | {f"STATSAPI_JWT_{name}": value for name, value in given.items()}
+    server = start_gunicorn(tmp_path / "server", workers=1, env=env)
+    assert server.process.wait(30) == os.EX_CONFIG
+    assert "STATSAPI_WINDOW='soon'" in server.log
+    assert said in server.log
+    assert "Traceback" not in server.log
+    assert given["KEY"] not in server.log
+
+
 def test_the_server_names_no_version(tmp_path: Path) -> None:
     """Server is Gunicorn's bare name, or not there; what Gunicorn itself refuses is marked as all answers are."""
     with gunicorn_server(tmp_path, workers=1) as server:

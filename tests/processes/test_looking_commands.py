@@ -235,6 +235,11 @@ def test_config_names_what_is_wrong() -> None:
     done = run("config", env={"STATSAPI_WINDOW": "soon", "STATSAPI_FSYNC": "perhaps"})
     assert (done.status, done.err.count("\n")) == (78, 2)
     assert "STATSAPI_WINDOW   " in done.out
+    tokens = {"STATSAPI_JWT_KEY": "short", "STATSAPI_JWT_ISSUER": "me", "STATSAPI_JWT_AUDIENCE": "you"}
+    done = run("config", env=tokens)
+    assert (done.status, done.err.count("\n")) == (78, 1)
+    assert "STATSAPI_JWT_KEY is too short" in done.err
+    assert "STATSAPI_JWT_ISSUER" in run("config", env={"STATSAPI_JWT_KEY": "s" * 32}).err
 
 
 # tail

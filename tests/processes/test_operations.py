@@ -174,6 +174,11 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+def _not_ready(server: Server) -> Any:
+    status, found = server.request("GET", "/readyz")
+    return status == 503 and found
+
+
 def test_a_full_disk_stops_writes_only(tmp_path: Path, small_disk: Path) -> None:
     """Writes get a 503 that says why and records nothing, reads go on, also on a worker that starts then; with space
     again all works, without a restart.
@@ -202,6 +207,9 @@ def test_a_full_disk_stops_writes_only(tmp_path: Path, small_disk: Path) -> None
                 assert "free some space" in problem["detail"]
             assert server.request("GET", "/statistics")[1]["count"] == recorded
         assert refused > 40
+        found = wait_until(lambda: _not_ready(server), "the full disk to be told")
+        assert found["type"] == "urn:statsapi:problem:journal-unavailable"
+        assert "is full" in found["detail"]
 
         before = server.workers()
         os.kill(min(before), signal.SIGKILL)
@@ -211,6 +219,7 @@ def test_a_full_disk_stops_writes_only(tmp_path: Path, small_disk: Path) -> None
             assert (status, body["count"]) == (200, recorded)
 
         filler.unlink()
+        wait_until(lambda: server.request("GET", "/readyz")[0] == 200, "space, without a write from outside")
         pids = server.workers()
         for value in range(50):
             assert post(server, value)[0] == 200

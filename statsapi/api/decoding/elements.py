@@ -44,7 +44,7 @@ class Elements(NamedTuple):
 
 
 def find_elements(text: bytes, at: int, most: int) -> Elements:
-    """The elements of the array or object whose bracket is text[at], of an object `"key": value` each.
+    """The elements of the array, or the `"key": value` pairs of the object, whose bracket is text[at].
 
     Brackets and commas within strings are passed over, whether the strings are well-formed or not; that opening and
     closing brackets are of one kind is left to who parses the elements. Raises TooMany as soon as there are more than
