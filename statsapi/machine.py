@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,44 +57,9 @@ def _relative_cgroup(own_cgroup: Path) -> str:
     return next((line[3:].lstrip("/") for line in lines if line.startswith("0::")), "")
 
 
-# A full collection of 100,000 series takes 150 to 270 ms, in which no thread runs, and one question about all of them
-# set off three to six; POST /event waited as long. Hardly anything is freed by it alone: cycles that requests leave
-# die young, in the first two generations, which are collected as ever.
-_YOUNGER_PER_FULL_COLLECTION: Final = 10_000
-
-
-def make_full_collections_rare() -> None:
-    """Let this process look through all objects for cycles a thousand times less often than Python does by itself."""
-    youngest, middle, _ = gc.get_threshold()
-    gc.set_threshold(youngest, middle, _YOUNGER_PER_FULL_COLLECTION)
-
-
 def allowed_cores() -> list[int]:
     """The cores that this process may run on; empty where the platform does not say (macOS)."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
-def choose_core(mode: str, workers: int, taken: list[tuple[int, int]]) -> int | None:
-    """The core for a new worker; None leaves it free to roam. `taken`: (age, core) of each living worker, the newest
-    with the highest age. `mode` is STATSAPI_PIN_WORKERS.
-
-    The core with the fewest workers is chosen; among equals the one whose newest worker is oldest. A reload leaves old
-    and new workers side by side, and the old ones are about to go.
-
-    `auto` pins where each worker can have a core of its own and CPU time is not limited by quota: containers with a
-    quota all see the same cores, and would all choose the first.
-    """
-    cores = allowed_cores()
-    if mode == "off" or not cores:
-        return None
-    if mode == "auto" and (workers > len(cores) or cpu_limit() < len(cores)):
-        return None
-    return min(cores, key=lambda core: (*_crowd(core, taken), core))
-
-
-def _crowd(core: int, taken: list[tuple[int, int]]) -> tuple[int, int]:
-    ages = [age for age, other in taken if other == core]
-    return len(ages), max(ages, default=0)
 
 
 def default_max_events(workers: int, memory: int | None = None) -> int:

@@ -33,10 +33,12 @@ from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import engine_of, open_journal, put_away
 from statsapi.keys import Keys
-from statsapi.machine import allowed_cores, choose_core, cpu_limit, make_full_collections_rare
+from statsapi.machine import allowed_cores, cpu_limit
 from statsapi.server.addresses import faults_of_addresses
 from statsapi.server.board import Board
+from statsapi.server.garbage import make_full_collections_rare
 from statsapi.server.logger import log_as_gunicorn_does
+from statsapi.server.pinning import choose_core
 from statsapi.server.worker import (
     FairThreadWorker,
     board,

@@ -105,9 +105,7 @@ def test_what_a_key_needs_is_told(client: FlaskClient) -> None:
         paths[f"{method} {rule}"] = scope
     writes = {f"POST {path}": "write" for path in ("/write", "/api/v2/write", "/api/v3/write_lp")}
     writes |= {f"{method} /metrics/{{group}}": "write" for method in ("PUT", "POST", "DELETE")}
-    assert needs == paths | writes | {
-        f"GET {path}": None for path in ("/", "/healthz", "/readyz", "/ping", "/health")
-    }
+    assert needs == paths | writes | {f"GET {path}": None for path in ("/", "/healthz", "/readyz", "/ping", "/health")}
 
 
 def test_the_examples_are_what_comes(client: FlaskClient, clock: FakeClock) -> None:

@@ -27,7 +27,8 @@ from gunicorn.config import Config
 from gunicorn.workers import gthread
 from gunicorn.workers.base import Worker
 
-from statsapi.machine import allowed_cores, choose_core
+from statsapi.machine import allowed_cores
+from statsapi.server.pinning import choose_core
 from statsapi.server.worker import FairThreadWorker
 from tests.servers import ROOT, Client, Server, free_port, gunicorn_server, start_gunicorn, stop, wait_until
 

@@ -7,7 +7,8 @@ import os
 import weakref
 from pathlib import Path
 
-from statsapi.machine import cpu_limit, default_max_events, make_full_collections_rare, memory_bytes
+from statsapi.machine import cpu_limit, default_max_events, memory_bytes
+from statsapi.server.garbage import make_full_collections_rare
 
 
 def test_the_least_limit_on_the_way_up_counts(tmp_path: Path) -> None:
