@@ -13,17 +13,16 @@ import random
 import sys
 import threading
 import time
-import uuid
 import warnings
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
+from statsapi.client.delivery import Attempt
 from statsapi.client.errors import (
     BufferFull,
     Closed,
@@ -35,11 +34,9 @@ from statsapi.client.errors import (
     Undelivered,
 )
 from statsapi.client.events import Number, Tags, Timestamp, encode_event, line_of
-from statsapi.client.http import NDJSON, Transport, pause_s, recorded, squeezed
+from statsapi.client.http import Transport, pause_s
+from statsapi.client.outbox import Batch, Memory, Outbox
 from statsapi.client.recorder import Recorder
-
-if TYPE_CHECKING:
-    from statsapi.client.spool import SpoolBatch
 
 WhenFull = Literal["block", "drop", "raise"]
 Kind = Literal["unavailable", "dropped", "refused", "unsure", "damaged", "undelivered"]
@@ -87,82 +84,6 @@ class _Totals:
     dropped: int = 0
     refused: int = 0
     unsure: int = 0
-
-
-@dataclass
-class _MemoryBatch:
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    content: list[str] = field(default_factory=list)
-    tried_us: int | None = None
-    split: frozenset[str] = frozenset()
-    damage: str = ""
-
-    @property
-    def events(self) -> int:
-        return len(self.content)
-
-    def lines(self) -> list[bytes]:
-        return [line.encode() for line in self.content]
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """What came of sending a batch once, up to now. was_tried: of an earlier attempt the outcome is unknown."""
-
-    was_tried: bool
-    sent: int = 0  # acknowledged events
-    rejected: int = 0
-    refused: list[dict[str, Any]] = field(default_factory=list)
-
-
-class _Memory:
-    """What a Spool does, without a disk."""
-
-    def __init__(self) -> None:
-        self._queue: deque[_MemoryBatch] = deque()
-        self._current = _MemoryBatch()
-
-    def add(self, lines: Sequence[str], now_us: int) -> None:
-        self._current.content += lines
-
-    def sync(self, token: None) -> None:
-        pass
-
-    def open_events(self) -> int:
-        return len(self._current.content)
-
-    def seal(self) -> None:
-        if self._current.content:
-            self._queue.append(self._current)
-            self._current = _MemoryBatch()
-
-    def head(self) -> _MemoryBatch | None:
-        return self._queue[0] if self._queue else None
-
-    def begin(self, batch: _MemoryBatch, now_us: int) -> None:
-        if batch.tried_us is None:
-            batch.tried_us = now_us
-
-    def clear(self, batch: _MemoryBatch) -> None:
-        batch.tried_us = None
-
-    def split(self, batch: _MemoryBatch, piece: str) -> None:
-        batch.split |= {piece}
-
-    def finish(self, batch: _MemoryBatch) -> None:
-        self._queue.remove(batch)
-
-    def set_aside(self, batch: _MemoryBatch, why: Mapping[str, Any]) -> None:
-        self._queue.remove(batch)
-
-    def keep_refused(self, batch: _MemoryBatch, refused: Iterable[dict[str, Any]]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def forget(self) -> None:
-        pass
 
 
 class Buffered(Recorder):
@@ -225,7 +146,7 @@ class Buffered(Recorder):
         """As it is at first, and in the child of a fork."""
         self._changed = threading.Condition()
         self._totals = _Totals()
-        self._box: Any = None  # _Memory or a Spool, which have the same methods
+        self._box: Outbox[Any] | None = None
         self._open_bytes = 0
         self._opened_s = 0.0  # when the first event of the open batch came
         self._not_before_s = 0.0
@@ -394,19 +315,21 @@ class Buffered(Recorder):
         self._is_dropping = False
         return True
 
-    def _outbox(self) -> Any:
+    def _outbox(self) -> Outbox[Any]:
         """Under the lock. In the child of a fork it is made when something is taken."""
         if self._box is None:
-            if self._spool is None:
-                self._box = _Memory()
-            else:
-                from statsapi.client.spool import Spool  # needs POSIX
-
-                self._box = Spool(self._spool, self._now_us())
-                self._totals.taken += self._box.adopted
-                self._adopt_at_s = self._clock_s() + _ADOPT_EVERY_S
-                self._tell_damage()
+            self._box = self._open_outbox()
+            self._totals.taken += self._box.adopted
+            self._adopt_at_s = self._clock_s() + _ADOPT_EVERY_S
+            self._tell_damage(self._box)
         return self._box
+
+    def _open_outbox(self) -> Outbox[Any]:
+        if self._spool is None:
+            return Memory()
+        from statsapi.client.spool import Spool  # needs POSIX
+
+        return Spool(self._spool, self._now_us())
 
     def _start_thread(self) -> None:
         if self._background and (self._thread is None or not self._thread.is_alive()) and not self._closed:
@@ -444,7 +367,7 @@ class Buffered(Recorder):
     def _is_late(self) -> bool:
         return self._end_s is not None and self._clock_s() >= self._end_s
 
-    def _next(self) -> tuple[SpoolBatch | _MemoryBatch | None, float | None]:
+    def _next(self) -> tuple[Batch | None, float | None]:
         """Under the lock: the batch to send now, or how long there is nothing to do."""
         box, now_s = self._outbox(), self._clock_s()
         if self._spool is not None and now_s >= self._adopt_at_s and not self._closed:
@@ -466,7 +389,7 @@ class Buffered(Recorder):
             due_s = self._adopt_at_s if due_s is None else min(due_s, self._adopt_at_s)
         return None, None if due_s is None else max(0.0, due_s - now_s)
 
-    def _adopt(self, box: Any, now_s: float) -> None:
+    def _adopt(self, box: Outbox[Any], now_s: float) -> None:
         self._adopt_at_s = now_s + _ADOPT_EVERY_S
         box.seal()  # what was taken first is sent first, and flush() counts on it
         self._open_bytes = 0
@@ -474,17 +397,18 @@ class Buffered(Recorder):
             self._totals.taken += box.adopt()
         except SpoolError as error:
             self._last_error = str(error)
-        self._tell_damage()
+        self._tell_damage(box)
 
-    def _tell_damage(self) -> None:
-        for message, lost in self._box.damaged:
+    def _tell_damage(self, box: Outbox[Any]) -> None:
+        for message, lost in box.damaged:
             self._tell("damaged", lost, message)
-        self._box.damaged.clear()
+        box.damaged.clear()
 
-    def _attempt(self, batch: Any) -> None:
+    def _attempt(self, batch: Batch) -> None:
         """Send it once. Whatever is raised, the batch is still there for the next attempt, or is settled."""
-        box, was_tried_us = self._box, batch.tried_us
-        now_us = self._now_us()
+        with self._changed:
+            box = self._outbox()
+        was_tried_us, now_us = batch.tried_us, self._now_us()
         if was_tried_us is not None and now_us - was_tried_us > self._key_lifetime_us:
             self._give_up(
                 batch,
@@ -493,11 +417,10 @@ class Buffered(Recorder):
                 "service remembers keys (key_lifetime_s): to send them again might count them twice",
             )
             return
-        attempt = _Attempt(was_tried_us is not None)
+        attempt = Attempt(self._transport, box, batch)
         try:
             box.begin(batch, now_us)
-            if batch.events:
-                self._send(batch, batch.lines(), "", attempt)
+            attempt.send()
         except Conflict as error:
             if batch.damage:  # it had been recorded, whole, before it was damaged
                 self._finish(batch, batch.events, 0)
@@ -533,59 +456,27 @@ class Buffered(Recorder):
                 self._tell("refused", attempt.rejected, told, refused)
             self._finish(batch, attempt.sent, attempt.rejected)
 
-    def _forget_attempt(self, batch: Any, attempt: _Attempt) -> None:
+    def _forget_attempt(self, batch: Batch, attempt: Attempt) -> None:
         """Nothing of the batch was recorded by this attempt: unless that is not so, or an earlier one is in doubt."""
         if not attempt.was_tried and not attempt.sent:
             with self._changed:
-                self._box.clear(batch)
+                self._outbox().clear(batch)
 
-    def _send(self, batch: Any, lines: list[bytes], piece: str, attempt: _Attempt) -> None:
-        """A piece that is too large goes in halves, each under a key of its own."""
-        if piece not in batch.split:
-            try:
-                self._post(f"{batch.key}.{piece}" if piece else batch.key, lines, attempt)
-            except Refused as error:
-                # If an attempt before this may have been taken whole, its halves would count twice.
-                if error.status != 413 or attempt.was_tried:
-                    raise
-                if len(lines) < 2:
-                    attempt.refused.append({"event": lines[0].decode(), "field": "", "reason": str(error)})
-                    attempt.rejected += 1
-                    return
-                self._box.split(batch, piece)
-            else:
-                return
-        middle = len(lines) // 2
-        self._send(batch, lines[:middle], piece + "0", attempt)
-        self._send(batch, lines[middle:], piece + "1", attempt)
-
-    def _post(self, key: str, lines: list[bytes], attempt: _Attempt) -> None:
-        body = b"\n".join(lines) + b"\n"
-        body, encoding = squeezed(body)
-        headers = {"Content-Type": NDJSON, "Idempotency-Key": key, **encoding}
-        # The query is part of what a key stands for: it must stay the same for ever.
-        answer = recorded(self._transport.url, self._transport.send("POST", "/events", "partial=true", body, headers))
-        for error in answer.get("errors", ()):
-            at = error.get("index", error.get("line", 1) - 1)
-            attempt.refused.append({"event": lines[at].decode(), "field": error["field"], "reason": error["reason"]})
-        attempt.sent += len(lines) - answer["rejected"]
-        attempt.rejected += answer["rejected"]
-
-    def _finish(self, batch: Any, sent: int, refused: int) -> None:
+    def _finish(self, batch: Batch, sent: int, refused: int) -> None:
         with self._changed:
-            self._box.finish(batch)
+            self._outbox().finish(batch)
             self._totals.sent += sent
             self._totals.refused += refused
             self._settle(batch)
 
-    def _give_up(self, batch: Any, kind: Kind, message: str, error: Refused | None = None) -> None:
+    def _give_up(self, batch: Batch, kind: Kind, message: str, error: Refused | None = None) -> None:
         with self._changed:
-            self._box.set_aside(batch, {"why": message, "problem": error.problem if error else None})
+            self._outbox().set_aside(batch, {"why": message, "problem": error.problem if error else None})
             setattr(self._totals, kind, getattr(self._totals, kind) + batch.events)
             self._settle(batch)
         self._tell(kind, batch.events, message)
 
-    def _settle(self, batch: Any) -> None:
+    def _settle(self, batch: Batch) -> None:
         self._totals.settled += batch.events
         self._failures, self._not_before_s, self._is_told = 0, 0.0, False
         self._changed.notify_all()
