@@ -251,8 +251,9 @@ def header_faults(names: Sequence[str], body: bytes | None = None) -> dict[str, 
             elif unknown := [name for name in split if name.strip(' "') not in COLUMNS]:
                 reason += f", name them {_SHOWN} (not {', '.join(map(echo, unknown[:5]))})"
             rest = (body or b"")[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[2]
-            if comma := re.search(r"\d{1,20},\d{1,20}", rest):
-                reason += f"; numbers take a point: {comma[0].replace(',', '.')}, not {comma[0]}"
+            if comma := re.search(r"\d{1,3}(?:\.\d{3})+,\d{1,20}|\d{1,20},\d{1,20}", rest):
+                plain = without_separators(comma[0]) or comma[0].replace(",", ".")
+                reason += f"; numbers take a point: {plain}, not {comma[0]}"
             if day := re.search(r"\b(\d\d?)\.(\d\d?)\.(\d{4})\b", rest):
                 reason += f"; dates go from year to day: {day[3]}-{day[2]:0>2}-{day[1]:0>2}, not {day[0]}"
             return {"_schema": [reason]}

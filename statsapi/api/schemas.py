@@ -295,6 +295,9 @@ class StrictSchema(Schema):
             "unknown": f"is not known here; known are: {known}",
             "type": f"must be a JSON object with the fields: {known}",
         }
+        for field in self.fields.values():
+            if isinstance(field, fields.Boolean):
+                field.error_messages["invalid"] = "must be true or false"
         self.repeated = frozenset(name for name, field in self.fields.items() if isinstance(field, Repeated))
         # What an empty input loads to; None where a field is required. Copy it, never change it.
         self.defaults = None if any(field.required for field in self.fields.values()) else self.load({})

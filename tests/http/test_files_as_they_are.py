@@ -213,6 +213,19 @@ def test_another_encoding_is_refused_with_the_command(client: FlaskClient) -> No
     assert send(client, body.decode("cp1252").encode("utf-8-sig"), **query).json["stored"] == 1
 
 
+def test_a_number_of_both_marks_is_told_whole(client: FlaskClient) -> None:
+    """Not half of it: 1.052,46 is 1052.46."""
+    said = send(client, "Zeit;Wert;Text\nx;1.052,46;y\n").json["detail"]
+    assert "1052.46, not 1.052,46" in said
+
+
+@pytest.mark.parametrize("parameter", ["header", "dry_run", "partial", "dedup"])
+def test_a_word_that_is_no_switch_is_refused_with_those_that_are(client: FlaskClient, parameter: str) -> None:
+    """Every switch of a query says it alike."""
+    [error] = send(client, "timestamp,value\n", **{parameter: "maybe"}).json["errors"]
+    assert error == {"field": parameter, "reason": "must be true or false"}
+
+
 TWO_READINGS = [
     ("timestamp,value\n11/12/2025 07:45,1\n", {"2025-12-11T07:45:00+00:00", "2025-11-12T07:45:00+00:00"}),
     ("time;value\n01.02.25;1\n01.02.25;1\n", {"2025-02-01T00:00:00+00:00", "2025-01-02T00:00:00+00:00"}),

@@ -22,7 +22,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from statsapi.api.decoding import Decoded, decode, timestamps
-from statsapi.api.decoding.local_times import Clock, Fold, check_format, find_zone
+from statsapi.api.decoding.local_times import Clock, Fold, ZoneRefused, check_format, find_zone
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.schemas import BatchQuery
 from statsapi.times import parse_timestamp_us
@@ -416,7 +416,25 @@ BAD_QUERIES = [
     ({"timezone": "\0"}, "timezone", "no zone known"),
     ({"timezone": "+25:00"}, "timezone", "no zone known"),
     ({"timezone": ""}, "timezone", "no zone known"),
+    ({"timezone": "GMT+1"}, "timezone", "write +01:00"),
+    ({"timezone": "gmt 1"}, "timezone", "write +01:00"),
+    ({"timezone": "UTC+2"}, "timezone", "write +02:00"),
+    ({"timezone": "GMT-5"}, "timezone", "write -05:00"),
+    ({"timezone": "UTC\u22125"}, "timezone", "write -05:00"),
+    ({"timezone": "UTC+5:30"}, "timezone", "write +05:30"),
+    ({"timezone": "UTC +0530"}, "timezone", "write +05:30"),
+    ({"timezone": "Etc/GMT 1"}, "timezone", "write -01:00"),
+    ({"timezone": "+1"}, "timezone", "write +01:00"),
+    ({"timezone": "UTC+00"}, "timezone", "write UTC"),
+    ({"timezone": "UTC+24"}, "timezone", "no zone known"),
+    ({"timezone": "localtime"}, "timezone", "the server"),
+    ({"timezone": "posixrules"}, "timezone", "the server"),
+    ({"timezone": "Factory"}, "timezone", "the server"),
+    ({"timezone": "LOCALTIME"}, "timezone", "the server"),
+    ({"timezone": "right/Europe/Berlin"}, "timezone", "write Europe/Berlin"),
+    ({"timezone": "posix/Europe/Berlin"}, "timezone", "write Europe/Berlin"),
     ({"skip": "-1"}, "skip", ""),
+    ({"header": "maybe"}, "header", "must be true or false"),
     ({"skip": "1001"}, "skip", ""),
     ({"header": "false"}, "timestamp", "number"),
     ({"header": "false", "timestamp": "1", "value": "2,3"}, "value", "into=NAME"),
@@ -448,6 +466,20 @@ def test_a_parameter_at_fault_is_named(query: dict[str, str], parameter: str, sa
         mapping_of({"timestamp": "t", **query} if not {"date", "time", "header"} & set(query) else query)
     faults = refused.value.messages_dict
     assert said in " ".join(faults[parameter])
+
+
+@pytest.mark.parametrize("hours", range(-12, 15))
+@pytest.mark.parametrize("written", ["GMT{:+}", "UTC{:+}", "utc{:+03}", "UTC {:+}:00", "{:+}"])
+def test_the_offset_that_is_proposed_means_the_same(written: str, hours: int) -> None:
+    """Noon at GMT+1 is 11:00Z, though the zone that is called Etc/GMT+1 lies in the west."""
+    name = written.format(hours)
+    try:
+        zone = find_zone(name)
+    except ZoneRefused as refused:
+        zone = find_zone(str(refused).rpartition("write ")[2])
+    assert datetime(2026, 11, 20, 12, tzinfo=zone).astimezone(UTC) == datetime(
+        2026, 11, 20, 12, tzinfo=UTC
+    ) - timedelta(hours=hours)
 
 
 @pytest.mark.parametrize("time_format", [*filter(None, FORMATS), "%G-W%V-%u", "%Y %U %a", "%%%Y%%%m%%%d", "[%Y(%m)*%d"])
@@ -516,6 +548,35 @@ def test_a_row_at_fault_is_named(body: str, query: dict[str, str], where: tuple[
     assert said in decoded.errors[0]["reason"]
 
 
+@pytest.mark.parametrize("digits", ["1234567", "123456789"])
+def test_a_fraction_finer_than_a_microsecond_is_told(digits: str) -> None:
+    """strptime takes six digits; what else is wrong is not blamed on them."""
+    body = f"t,v\n20.11.2026 07:45:00.{digits},1\n20.11.2026 07:45,1\n"
+    said = [
+        error["reason"] for error in read(body, timestamp="t", value="v", time_format="%d.%m.%Y %H:%M:%S.%f").errors
+    ]
+    assert ["%f takes six digits: cut the rest off" in reason for reason in said] == [True, False]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t", "\u00a0"])
+@pytest.mark.parametrize("time_format", [None, "%Y-%m-%d %H:%M"])
+@pytest.mark.parametrize(("where", "what"), [("d", "a date"), ("k", "a time of day")])
+def test_half_a_time_is_no_time(blank: str, time_format: str | None, where: str, what: str) -> None:
+    """An empty time of day is not midnight, and an empty date not today: refused by its own column, in every form."""
+    query = {"date": "d", "time": "k", "value": "v"} | ({} if time_format is None else {"time_format": time_format})
+    row = {"d": "2026-11-20", "k": "07:45", "v": "1"}
+    bad = row | {where: blank}
+    body = io.StringIO(newline="")
+    writer = csv.DictWriter(body, list(row))
+    writer.writeheader()
+    writer.writerows([row, bad, row])
+    for text, media_type, line in ((body.getvalue(), CSV, 3), (lines(row, bad, row), NDJSON, 2)):
+        decoded = read(text, media_type, **query)
+        assert (len(decoded.batch), decoded.rejected) == (2, 1)
+        said = {"line": line, "field": where, "reason": f"is empty: give {what}, or leave the event out"}
+        assert decoded.errors == [said]
+
+
 # -- NDJSON ----------------------------------------------------------------------------------------------------------
 
 
@@ -548,9 +609,11 @@ def test_one_and_true_are_two_tags() -> None:
 @pytest.mark.parametrize(
     ("item", "field_", "said"),
     [
-        ({"cpu": 1}, "ts", "must be"),
+        ({"cpu": 1}, "ts", "is not in this item"),
+        ({"ts": None, "cpu": 1}, "ts", "is null"),
         ({"ts": True, "cpu": 1}, "ts", "must be"),
-        ({"ts": 1795160700}, "cpu", "null"),
+        ({"ts": 1795160700}, "cpu", "is not in this item"),
+        ({"ts": 1795160700, "cpu": None}, "cpu", "not null"),
         ({"ts": 1795160700, "cpu": True}, "cpu", "true or false"),
         ({"ts": 1795160700, "cpu": [1]}, "", "not one value"),
         ({"ts": {}, "cpu": 1}, "", "not one value"),
@@ -567,6 +630,18 @@ def test_a_line_at_fault_is_named(item: Any, field_: str, said: str) -> None:
     assert (len(decoded.batch), decoded.rejected) == (2, 1)
     assert (decoded.errors[0]["line"], decoded.errors[0]["field"]) == (2, field_)
     assert said in decoded.errors[0]["reason"]
+
+
+def test_a_member_that_is_not_there_is_told_behind_blank_lines() -> None:
+    """Where lines are read one by one, and for date and time apart, both."""
+    good = {"d": "2026-11-20", "t": "07:45", "v": 1}
+    body = "\n" + lines(good) + "\n \n" + lines({"v": 1}, {**good, "t": None})
+    decoded = read(body, NDJSON, date="d", time="t", value="v")
+    assert [(error["line"], error["field"], error["reason"].partition(":")[0]) for error in decoded.errors] == [
+        (5, "d", "is not in this item"),
+        (5, "t", "is not in this item"),
+        (6, "t", "is null"),
+    ]
 
 
 def test_lines_that_cannot_be_read_are_named() -> None:

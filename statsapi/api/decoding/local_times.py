@@ -35,6 +35,7 @@ from statsapi.times import has_offset, parse_timestamp_us
 Fold = Literal["earlier", "later"]
 
 FORMAT_MAX: Final = 100
+_OFFSET_MAX_H: Final = 23
 _TEXT_MAX: Final = 100  # what is longer is no time, and is not looked at
 
 _EPOCH: Final = datetime(1970, 1, 1)
@@ -118,22 +119,54 @@ def find_zone(name: str) -> tzinfo:
             return timezone(-ahead if offset[1] == "-" else ahead)
     if name.upper() in ("UTC", "Z"):
         return timezone.utc  # noqa: UP017 (mypy and zoneinfo agree on this one)
+    if name.lower() in _SERVERS_OWN:
+        raise ZoneRefused(f"is {echo(name)!r}, a setting of the server: write a zone like Europe/Berlin, or +01:00")
+    if inner := re.match(r"(?:posix|right)/(?=.)", name):
+        raise ZoneRefused(f"is {echo(name)!r}, a table of the server's own: write {echo(name[inner.end() :])}")
     if len(name) <= FORMAT_MAX and name.isascii() and name.isprintable():
         try:
             return zoneinfo.ZoneInfo(name)
         except (KeyError, ValueError, OSError):
             pass
-        if known := _names_of_zones().get(name.lower().replace(" ", "_")):
-            raise ZoneRefused(f"is {echo(name)!r}: write {known}")
+    if meant := _offset_meant(name):
+        raise ZoneRefused(f"is {echo(name)!r}: write {meant}")
+    if known := _names_of_zones().get(name[:FORMAT_MAX].lower().replace(" ", "_")):
+        raise ZoneRefused(f"is {echo(name)!r}: write {known}")
     if not _names_of_zones():
         raise ZoneRefused("cannot be looked up, as this machine has no time zones: install tzdata, or give an offset")
     raise ZoneRefused(f"is {echo(name)!r}, which is no zone known here: write one like Europe/Berlin, or +01:00")
 
 
+# Names that zoneinfo knows, and that stand for how the machine is set up, or for nothing.
+_SERVERS_OWN: Final = ("localtime", "posixrules", "factory")
+
+_AHEAD_OF_UTC: Final = re.compile(
+    r"(etc/)?(?:utc|gmt|ut|z)?\s*([+\-\u2212\u2013 ])\s*(\d{1,2})(?::?([0-5]\d))?", re.ASCII | re.IGNORECASE
+)
+
+
+def _offset_meant(name: str) -> str | None:
+    """+01:00 for UTC+1, GMT+1 and +1; -01:00 for Etc/GMT+1 whose plus a URL made a blank: POSIX counts to the west.
+
+    None for what has no such meaning, and for names of zones.
+    """
+    found = _AHEAD_OF_UTC.fullmatch(name)
+    if found is None or int(found[3]) > _OFFSET_MAX_H:
+        return None
+    etc, sign = found[1], "+" if found[2] in "+ " else "-"
+    if etc and found[2] in "+-":
+        return None
+    if etc:
+        sign = "-" if sign == "+" else "+"
+    if not int(found[3] + (found[4] or "")):
+        return "UTC"
+    return f"{sign}{int(found[3]):02}:{found[4] or '00'}"
+
+
 @lru_cache(maxsize=1)
 def _names_of_zones() -> dict[str, str]:
     """By the name in small letters, and by the city alone; 20 ms, once, for a refusal only."""
-    names = sorted(zoneinfo.available_timezones())
+    names = sorted(name for name in zoneinfo.available_timezones() if name.lower() not in _SERVERS_OWN)
     return {name.rpartition("/")[2].lower(): name for name in names} | {name.lower(): name for name in names}
 
 
@@ -349,8 +382,11 @@ def _strptime_us(text: str, time_format: str) -> int:
         said = str(error)
         if "does not match" in said or "unconverted data" in said:
             example = _EXAMPLE.strftime(time_format)
+            finer = ""
+            if "f" in re.findall(r"%(.)", time_format) and re.search(r"\d[.,:]\d{7,}(?!\d)", text):
+                finer = "; %f takes six digits: cut the rest off, or write ISO 8601 and leave time_format out"
             raise ValueError(
-                f"is {echo(text)!r}, which is not written as time_format={time_format} says: like {example}"
+                f"is {echo(text)!r}, which is not written as time_format={time_format} says: like {example}{finer}"
             ) from None
         raise ValueError(f"is {echo(text)!r}, no moment that exists: {said}") from None
     since = moment.replace(tzinfo=None) - _EPOCH - (moment.utcoffset() or timedelta())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -28,19 +28,22 @@ from statsapi.service.admission import Accepted
 
 _FLOATS: Final = msgspec.json.Decoder(list[float])
 _VALUE: Final = FiniteFloat()
+_LACKING: Final = "is not in this item"
 
 
 class Table(NamedTuple):
     """The chosen columns of a file, as it writes them, all of the same length.
 
     columns: by their place. lines: the line at which each row begins, from 1. odd: rows that could not be read, which
-    hold something all the same.
+    hold something all the same. lacks: whether a row has no such column at all, which in NDJSON is not the same as an
+    empty one; it is asked for the few rows whose faults are named.
     """
 
     columns: dict[int, list[Any]]
     lines: Sequence[int]
     odd: dict[int, Fault]
     chosen: Chosen
+    lacks: Callable[[int, str], bool] = lambda row, name: False
 
 
 class Judged(NamedTuple):
@@ -103,12 +106,24 @@ def _times(table: Table) -> list[Any]:
         return times
     dates, times = (table.columns[at] for at in places)
     try:
-        if " " not in "".join(dates) and " " not in "".join(times):
+        if " " not in "".join(dates) and _are_bare(times):
             return list(map(" ".join, zip(dates, times, strict=True)))
-        joined = [f"{date.strip()} {time.strip()}" for date, time in zip(dates, times, strict=True)]
-    except (AttributeError, TypeError):  # NDJSON may have numbers there, which are no such texts
-        joined = [f"{date} {time}".strip() for date, time in zip(dates, times, strict=True)]
-    return joined
+    except TypeError:  # NDJSON may have numbers there, which are no such texts
+        pass
+    return [
+        "" if _is_blank(date) or _is_blank(time) else f"{str(date).strip()} {str(time).strip()}"
+        for date, time in zip(dates, times, strict=True)
+    ]
+
+
+def _are_bare(times: list[str]) -> bool:
+    """Whether it is beyond doubt that none is empty or blank, which behind a date would be midnight. 15 ns a text."""
+    joined = "".join(times)
+    return all(times) and joined.isascii() and not any(blank in joined for blank in " \t\v\f\r\n\x1c\x1d\x1e\x1f")
+
+
+def _is_blank(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
 def _read_values(texts: list[Any], decimal: str) -> tuple[Values, Mask | None]:
@@ -117,7 +132,7 @@ def _read_values(texts: list[Any], decimal: str) -> tuple[Values, Mask | None]:
     if numbers is not None:
         return numbers, None
     found = np.fromiter((_number(text, decimal) for text in texts), np.float64, len(texts))
-    blank = np.fromiter((text is None or (isinstance(text, str) and not text.strip()) for text in texts), np.bool_)
+    blank = np.fromiter(map(_is_blank, texts), np.bool_)
     return found, blank
 
 
@@ -221,16 +236,22 @@ def _faults(table: Table, row: int, time: Any, accepted: Accepted, empty: Mask, 
         return [("", table.odd[row].reason)]
     chosen = table.chosen
     faults = []
-    called = " and ".join(chosen.called[at] for at in chosen.times)
-    try:
-        refusal = accepted.why_not(chosen.mapping.clock.read_one_us(time))
-    except ValueError as error:
-        refusal = str(error)
-    if refusal is not None:
-        faults.append((called, refusal))
+    blank = [at for at in chosen.times if _is_blank(table.columns[at][row])]
+    if blank and (len(chosen.times) > 1 or table.columns[blank[0]][row] is None):
+        faults += [(chosen.called[at], _why_no_time(table, row, at)) for at in blank]
+    else:
+        called = " and ".join(chosen.called[at] for at in chosen.times)
+        try:
+            refusal = accepted.why_not(chosen.mapping.clock.read_one_us(time))
+        except ValueError as error:
+            refusal = str(error)
+        if refusal is not None:
+            faults.append((called, refusal))
     for column, at in enumerate(chosen.values):
         if not finite[column] and not empty[column]:
-            faults.append((chosen.called[at], _why_no_value(table.columns[at][row], chosen.mapping.decimal)))
+            value = table.columns[at][row]
+            lacking = value is None and table.lacks(row, chosen.called[at])
+            faults.append((chosen.called[at], _LACKING if lacking else _why_no_value(value, chosen.mapping.decimal)))
     columns = (() if chosen.series is None else (chosen.series,)) + chosen.tags
     try:
         for column in range(len(chosen.values)):
@@ -238,6 +259,14 @@ def _faults(table: Table, row: int, time: Any, accepted: Accepted, empty: Mask, 
     except ValueError as error:
         faults.append((", ".join(chosen.called[at] for at in columns) or "series", str(error)))
     return [(echo(where), reason) for where, reason in faults]
+
+
+def _why_no_time(table: Table, row: int, at: int) -> str:
+    """What is wrong with a date, a time of day, or both in one, that is not there."""
+    if table.columns[at][row] is None:
+        return _LACKING if table.lacks(row, table.chosen.called[at]) else "is null: give a time, or leave the event out"
+    what = "a time" if len(table.chosen.times) == 1 else ("a date", "a time of day")[table.chosen.times.index(at)]
+    return f"is empty: give {what}, or leave the event out"
 
 
 def _why_no_value(value: Any, decimal: str) -> str:
