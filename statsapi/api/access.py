@@ -9,11 +9,15 @@ from flask_cors import CORS
 
 from statsapi.api import problems
 from statsapi.config import Settings
+from statsapi.errors import echo
 from statsapi.keys import Caller, Keys
 from statsapi.routes import INFLUX, OPEN, scope_of
 from statsapi.tokens import InvalidTokenError, Tokens
 
 _BEACONS: Final = ("events.post_event", "events.post_events")
+# What takes text: all else refuses what a browser sends unasked, as it is not JSON.
+_TEXT_DOORS: Final = (INFLUX, "pushgateway.")
+_SENT_UNASKED: Final = ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
 # Headers that a browser's script may send and read across origins, beside those that it always may.
@@ -58,6 +62,10 @@ def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens |
         beacon_origins = frozenset(settings.beacon_origins)
         app.before_request(lambda: _take_beacon(beacon_origins))
     guarded = keys is not None or tokens is not None
+    if not guarded:
+        known = frozenset((*(settings.cors_origins or ()), *(settings.beacon_origins or ())))
+        if "*" not in known:
+            app.before_request(lambda: _refuse_other_sites(known))
     if settings.rate_limit is None:
         if guarded:
             app.before_request(lambda: _identify(keys, tokens))
@@ -93,6 +101,31 @@ def _take_beacon(origins: frozenset[str]) -> None:
         g.is_beacon = True
 
 
+def _refuse_other_sites(known: frozenset[str]) -> Response | None:
+    """403 for what a page of another site has its visitors' browsers send here, where no key is asked.
+
+    A browser asks first (CORS) before it sends JSON across origins. Text and forms it sends at once, and line protocol
+    and pushes are text. Clients that are no browsers send no Origin.
+    """
+    environ = request.environ
+    origin = environ.get("HTTP_ORIGIN")
+    if (
+        origin is None
+        or origin in known
+        or environ["REQUEST_METHOD"] != "POST"
+        or request.url_rule is None
+        or not request.url_rule.endpoint.startswith(_TEXT_DOORS)
+        or environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() not in _SENT_UNASKED
+        or origin.partition("://")[2].lower() == request.host.lower()
+    ):
+        return None
+    detail = (
+        f"Pages of {echo(origin)} may not record here: name them in STATSAPI_CORS_ORIGINS, or send the request from no "
+        "browser, without an Origin."
+    )
+    return problems.problem(403, problems.code_of("Forbidden"), "Forbidden", detail)
+
+
 def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
     """Identify the caller: sets `g.key_id`. 401 without a known key, 403 without the scope. 5 µs."""
     asked = request._get_current_object()  # type: ignore[attr-defined]  # the proxy costs a look-up at each use
@@ -104,7 +137,9 @@ def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
     if scope is OPEN:
         return None
     as_influx = rule.endpoint.startswith(INFLUX)
-    presented = _presented(asked.environ) or (_presented_as_influx(asked) if as_influx else "")
+    presented = _presented(asked.environ) or (
+        _presented_as_influx(asked) if as_influx else _password(asked) if rule.endpoint == "pushgateway.push" else ""
+    )
     if not presented:
         if "is_beacon" in g:
             return None
@@ -112,7 +147,10 @@ def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
         if tokens is not None:
             detail = "Send a token: Authorization: Bearer TOKEN." if keys is None else f"{detail[:-1]}, or a token."
         if as_influx:
-            detail = "Send an API key as the token (Authorization: Token KEY), or as the password (Basic, or ?p=KEY)."
+            detail = (
+                "Send an API key as the token (Authorization: Token KEY), or as the password: Basic, or the "
+                "parameter p."
+            )
         return _refuse(401, "Unauthorized", detail, _CHALLENGE)
     try:
         held = _find(keys, tokens, presented)
@@ -144,10 +182,13 @@ def _presented_as_influx(asked: Request) -> str:
     given: str = asked.environ.get("HTTP_AUTHORIZATION", "")
     if given[:6].lower() == "token ":
         return given[6:].strip()
+    return _password(asked) or str(asked.args.get("p", ""))
+
+
+def _password(asked: Request) -> str:
+    """The key where clients of a Pushgateway put it too."""
     basic = asked.authorization
-    if basic is not None and basic.type == "basic" and basic.password:
-        return str(basic.password)
-    return str(asked.args.get("p", ""))
+    return str(basic.password or "") if basic is not None and basic.type == "basic" else ""
 
 
 def _refuse(status: int, title: str, detail: str, challenge: str) -> Response:

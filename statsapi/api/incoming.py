@@ -79,3 +79,11 @@ def idempotency_key(body: bytes) -> IdempotencyKey | None:
 
 def json_reply(reply: Reply) -> Response:
     return JsonAnswer(reply.body)
+
+
+def require_utf8(field: str) -> None:
+    """Werkzeug puts U+FFFD in the place of what is none: that would be another name."""
+    try:
+        request.environ["PATH_INFO"].encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise ValidationError({field: ["is not UTF-8 behind its percent signs"]}) from None

@@ -16,12 +16,15 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from statsapi.api.decoding.exposition import PUSH_MAX_BYTES, decode_push
 from statsapi.api.events import recording
-from statsapi.api.incoming import service
+from statsapi.api.incoming import load_query, require_utf8, service
+from statsapi.api.schemas import StrictSchema
 from statsapi.errors import echo
 from statsapi.model import IdempotencyKey
 from statsapi.service.service import Reply
 
-_TEXT_TYPES = ("text/plain", "application/openmetrics-text", "application/x-www-form-urlencoded", "")
+_OPENMETRICS = "application/openmetrics-text"
+_TEXT_TYPES = ("text/plain", _OPENMETRICS, "application/x-www-form-urlencoded", "")
+_QUERY = StrictSchema()
 
 
 def _answer(reply: Reply) -> Response:
@@ -32,18 +35,28 @@ def _answer(reply: Reply) -> Response:
 @recording(alone=0, most_bytes=PUSH_MAX_BYTES, answer=_answer)
 def push(body: bytes, key: IdempotencyKey | None, group: str) -> Reply:
     """PUT or POST of a job's samples: all of them are recorded as of now, or none."""
+    load_query(_QUERY)
+    require_utf8("path")
     labels = read_group(group)
     if request.mimetype not in _TEXT_TYPES:
         raise UnsupportedMediaType(
             f"Push Prometheus' text format (text/plain; version=0.0.4), not {echo(request.mimetype)}."
         )
     recorder = service()
-    batch = decode_push(body, labels, now_us=recorder.now_us(), max_events=recorder.settings.max_batch_events)
+    batch = decode_push(
+        body,
+        labels,
+        is_openmetrics=request.mimetype == _OPENMETRICS,
+        now_us=recorder.now_us(),
+        max_events=recorder.settings.max_batch_events,
+    )
     return recorder.record(batch, key=key)
 
 
 def forget(group: str) -> Response:
     """DELETE of a group: 202 as from a Pushgateway, and nothing is deleted."""
+    load_query(_QUERY)
+    require_utf8("path")
     read_group(group)
     told = "Nothing was deleted: what was pushed are events. DELETE /series?series=NAME forgets a series.\n"
     return Response(told, 202, content_type="text/plain; charset=utf-8")
@@ -66,6 +79,8 @@ def read_group(path: str) -> dict[str, str]:
                 value = base64.b64decode(value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), b"-_", True).decode()
             except (binascii.Error, ValueError):
                 raise ValidationError({label: [f"is no base64 of UTF-8: {echo(value)!r}"]}) from None
+        if label == "__name__":
+            raise ValidationError({label: ["is the name of a metric, which each sample has: leave it out of the path"]})
         if label in group:
             raise ValidationError({label: ["appears twice in the path"]})
         group[label] = value

@@ -5,12 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import Any
 
-from flask import request
 from marshmallow import ValidationError
 from werkzeug.routing import BaseConverter
 
 from statsapi.api.choosing import selection_of
-from statsapi.api.incoming import ask, load_query, service
+from statsapi.api.incoming import ask, load_query, require_utf8, service
 from statsapi.api.questions import ListQuery, SeriesQuery
 from statsapi.api.schemas import DeleteNamedQuery, DeleteQuery, span_edges
 from statsapi.model import HOUR_US, MAX_TS_US, MIN_TS_US, MINUTE_US, Span, floor_us
@@ -68,7 +67,7 @@ def get_tags() -> dict[str, Any]:
 def get_tag_values(key: str) -> dict[str, Any]:
     """The values of one tag, and how many series carry each. A tag that none carries has no values."""
     query = load_query(_LIST_QUERY)
-    _require_utf8("key")
+    require_utf8("key")
     try:
         key = canonical_key(key)
     except ValueError as error:
@@ -87,7 +86,7 @@ def _page(found: dict[str, int], query: dict[str, Any]) -> tuple[list[tuple[str,
 
 def delete_series(name: str) -> dict[str, Any]:
     """Forget a series, or its events in a range of whole minutes, on every worker and in every replay."""
-    _require_utf8("name")
+    require_utf8("name")
     return _delete("name", name, load_query(_DELETE_QUERY))
 
 
@@ -95,14 +94,6 @@ def delete_named_series() -> dict[str, Any]:
     """The same with the name in the query, where every name is safe: clients and proxies change what a path holds."""
     query = load_query(_DELETE_NAMED_QUERY)
     return _delete("series", query.pop("series"), query)
-
-
-def _require_utf8(field: str) -> None:
-    """Werkzeug puts U+FFFD in the place of what is none: that would be another name."""
-    try:
-        request.environ["PATH_INFO"].encode("latin-1").decode()
-    except UnicodeDecodeError:
-        raise ValidationError({field: ["is not UTF-8 behind its percent signs"]}) from None
 
 
 def _delete(field: str, name: str, query: dict[str, Any]) -> dict[str, Any]:

@@ -159,6 +159,7 @@ class Gateway:
             f"statsapi: {self._datagrams:,} datagrams; {stats.taken:,} events taken, {stats.sent:,} recorded, "
             f"{stats.pending:,} wait; {sum(self._refused.values()):,} refused"
             + (f" ({refused})" if refused else "")
+            + (f"; {stats.expired:,} recorded ones count in no window, as they are too old" if stats.expired else "")
             + f"; {stats.refused:,} refused by the service; {stats.dropped:,} dropped as the buffer was full"
             + ("" if lost is None else f"; {lost:,} datagrams lost by the kernel")
         )

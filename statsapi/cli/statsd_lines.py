@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from statsapi.naming.names import fold_tags
@@ -21,6 +22,8 @@ _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]
 _SECONDS: Final = re.compile(r"[0-9]{1,11}", re.ASCII)
 _EVENTS: Final = frozenset({"ms", "h", "d", "g"})
 _SHOWN: Final = 80
+# A gauge below zero comes as two lines, since a sign means a change: set to 0, and then changed by what it is.
+_ZEROED: Final = re.compile(rb"([^:|]+):0(\|g(?:\|.*?)?)\r?")
 
 
 class Measured(NamedTuple):
@@ -44,11 +47,16 @@ class _RefusedError(Exception):
 
 def read(datagram: bytes, *, counters: bool = False) -> Iterator[Measured | Refused]:
     """Its lines in their order. `counters`: each count is an event of that value. Never raises."""
-    for line in datagram.split(b"\n"):
-        if not line.strip():
-            continue
+    lines = [line for line in datagram.split(b"\n") if line.strip()]
+    passed = False
+    for line, after in pairwise([*lines, b""]):
+        zeroed, passed = passed, False
+        if (below := _ZEROED.fullmatch(line)) is not None and after.startswith(below[1] + b":-"):
+            passed = after.strip(b"\r").endswith(below[2])
+            if passed:
+                continue
         try:
-            yield _read_line(line.decode().strip("\r"), counters)
+            yield _read_line(line.decode().strip("\r"), counters, below_zero=zeroed)
         except UnicodeDecodeError:
             yield Refused("malformed", f"{line[:_SHOWN]!r} is not UTF-8")
         except _RefusedError as error:
@@ -56,7 +64,7 @@ def read(datagram: bytes, *, counters: bool = False) -> Iterator[Measured | Refu
             yield Refused(reason, f"{line[:_SHOWN].decode(errors='replace')!r} {detail}")
 
 
-def _read_line(line: str, counters: bool) -> Measured:
+def _read_line(line: str, counters: bool, *, below_zero: bool) -> Measured:
     if line.startswith("_e{"):
         raise _RefusedError("event", "is an event of DogStatsD, which has a text and no value")
     if line.startswith("_sc|"):
@@ -68,7 +76,7 @@ def _read_line(line: str, counters: bool) -> Measured:
     kind, *more = sections
     _require_events(kind, counters)
     tags, timestamp = _read_sections(more)
-    values = [_value(text, kind) for text in written.split(":")]
+    values = [_value(text, "" if below_zero else kind) for text in written.split(":")]
     try:
         return Measured(fold_tags(name, tags), values, timestamp)
     except ValueError as error:

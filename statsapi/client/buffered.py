@@ -64,7 +64,9 @@ class Problem(NamedTuple):
 
 
 class Stats(NamedTuple):
-    """Events since the sender began, in this process. `sent` were acknowledged, `pending` wait for it."""
+    """Events since the sender began, in this process. `sent` were acknowledged, `pending` wait for it. `expired` of the
+    sent ones count nowhere, as they are older than what the service keeps.
+    """
 
     taken: int
     sent: int
@@ -74,11 +76,13 @@ class Stats(NamedTuple):
     unsure: int
     failures: int  # attempts in a row that came to nothing
     last_error: str | None
+    expired: int = 0
 
 
 @dataclass
 class _Totals:
     taken: int = 0
+    expired: int = 0
     settled: int = 0  # no longer pending, whatever became of them
     sent: int = 0
     dropped: int = 0
@@ -197,6 +201,7 @@ class Buffered(Recorder):
                 totals.unsure,
                 self._failures,
                 self._last_error,
+                totals.expired,
             )
 
     def flush(self, timeout_s: float | None = None) -> None:
@@ -454,7 +459,7 @@ class Buffered(Recorder):
                 first = f", the first: {refused[0]['field']}: {refused[0]['reason']}" if refused else ""
                 told = f"{attempt.rejected} of {batch.events} events were refused{first}"
                 self._tell("refused", attempt.rejected, told, refused)
-            self._finish(batch, attempt.sent, attempt.rejected)
+            self._finish(batch, attempt.sent, attempt.rejected, attempt.expired)
 
     def _forget_attempt(self, batch: Batch, attempt: Attempt) -> None:
         """Nothing of the batch was recorded by this attempt: unless that is not so, or an earlier one is in doubt."""
@@ -462,10 +467,11 @@ class Buffered(Recorder):
             with self._changed:
                 self._outbox().clear(batch)
 
-    def _finish(self, batch: Batch, sent: int, refused: int) -> None:
+    def _finish(self, batch: Batch, sent: int, refused: int, expired: int = 0) -> None:
         with self._changed:
             self._outbox().finish(batch)
             self._totals.sent += sent
+            self._totals.expired += expired
             self._totals.refused += refused
             self._settle(batch)
 

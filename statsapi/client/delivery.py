@@ -12,13 +12,15 @@ from statsapi.client.outbox import Batch, Outbox
 class Attempt:
     """A batch that is sent once, and what has come of it.
 
-    was_tried: of an earlier attempt the outcome is unknown. sent: acknowledged events. rejected: those that the service
-    will not have, some of which it named in `refused`.
+    was_tried: of an earlier attempt the outcome is unknown. sent: acknowledged events, of which the `expired` count
+    nowhere, as they are older than what is kept. rejected: those that the service will not have, some of which it named
+    in `refused`.
     """
 
     def __init__(self, transport: Transport, box: Outbox[Any], batch: Batch) -> None:
         self.was_tried = batch.tried_us is not None
         self.sent = 0
+        self.expired = 0
         self.rejected = 0
         self.refused: list[dict[str, Any]] = []
         self._transport = transport
@@ -61,4 +63,5 @@ class Attempt:
             at = error.get("index", error.get("line", 1) - 1)
             self.refused.append({"event": lines[at].decode(), "field": error["field"], "reason": error["reason"]})
         self.sent += len(lines) - answer["rejected"]
+        self.expired += answer["expired"]
         self.rejected += answer["rejected"]

@@ -104,3 +104,38 @@ def test_a_key_beside_a_beacon_must_be_right(key_line: tuple[str, str]) -> None:
     client = client_of(api_keys=key_line[1])
     assert beacon(client, headers={"X-API-Key": "statsapi_other"}).status_code == 401
     assert beacon(client, headers={"X-API-Key": key_line[0]}).status_code == 200
+
+
+RECORDED_AS_TEXT = [
+    ("/write", "m v=1"),
+    ("/api/v2/write", "m v=1"),
+    ("/api/v3/write_lp", "m v=1"),
+    ("/metrics/job/x", "m 1\n"),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), RECORDED_AS_TEXT)
+def test_pages_of_other_sites_cannot_record_where_no_key_is_asked(path: str, body: str) -> None:
+    """A browser sends text and forms at once. Own pages, named origins, and what is no browser may."""
+    named = "https://app.example"
+    settings = Settings(journal="memory://", cors_origins=(named,))
+    client = create_app(settings, background=False).test_client()
+    for media_type in ("text/plain", "application/x-www-form-urlencoded", "text/plain; charset=utf-8", ""):
+        for origin in ("http://evil.example", "null", "https://app.example.evil", "http://localhost:1"):
+            refused = client.post(path, data=body, headers={"Origin": origin, "Content-Type": media_type})
+            assert refused.status_code == 403, (media_type, origin)
+            assert b"STATSAPI_CORS_ORIGINS" in refused.data
+        for allowed in ({}, {"Origin": named}, {"Origin": "http://localhost"}):
+            answer = client.post(path, data=body, headers={**allowed, "Content-Type": media_type})
+            assert answer.status_code in (200, 204), (media_type, allowed)
+    assert client.get("/statistics?match=*").json["count"] == 12
+
+
+def test_with_keys_the_key_alone_counts(key_line: tuple[str, str]) -> None:
+    """No page of another site has one."""
+    key, line = key_line
+    client = create_app(Settings(journal="memory://", api_keys=line), background=False).test_client()
+    headers = {"Origin": "http://evil.example", "Content-Type": "text/plain", "Authorization": f"Token {key}"}
+    assert client.post("/write", data="m v=1", headers=headers).status_code == 204
+    del headers["Authorization"]
+    assert client.post("/write", data="m v=1", headers=headers).status_code == 401

@@ -390,3 +390,29 @@ def test_an_export_as_line_protocol_is_read_back(
     assert [(each["series"], each["timestamp"], each["value"].hex()) for each in found] == [
         (each["series"], each["timestamp"], each["value"].hex()) for each in held
     ]
+
+
+def test_a_point_that_is_too_old_is_shown_as_it_was_sent(client: FlaskClient) -> None:
+    """Version 1 repeats the line; it was empty."""
+    answer = client.post("/write?expired=reject", data="m v=1\nold,a=b v=2 1000000000\r\n")
+    assert answer.status_code == 400
+    assert "unable to parse 'old,a=b v=2 1000000000': line 2" in error_of("/write", answer)
+
+
+def test_a_carriage_return_within_a_line_is_named(client: FlaskClient) -> None:
+    """As files of old Macs have them."""
+    assert "carriage return" in error_of("/write", client.post("/write", data="m v=1\rm v=2\n"))
+
+
+def test_the_key_a_refusal_asks_for_is_not_taken_for_one(keyed: tuple[FlaskClient, str, str]) -> None:
+    """The advice was redacted as if it held a key."""
+    client, _, _ = keyed
+    assert "the parameter p." in error_of("/write", client.post("/write", data="m f=1"))
+
+
+def test_a_pushgateway_client_may_send_the_key_as_a_password(keyed: tuple[FlaskClient, str, str]) -> None:
+    """As prometheus_client's basic_auth_handler does; a key that may only read is refused."""
+    client, write, read = keyed
+    for key, status in ((write, 200), (read, 403), ("none", 401)):
+        headers = {"Authorization": basic(key), "Content-Type": "text/plain"}
+        assert client.post("/metrics/job/x", data="m 1\n", headers=headers).status_code == status

@@ -464,3 +464,23 @@ def test_a_name_that_is_none_today_can_be_seen_and_deleted(app: Flask, client: F
         path = f"/series/{quote(name, safe='')}" if at % 2 else f"/series?{urlencode({'series': name})}"
         assert client.delete(path).json == {"status": "success", "series": name, "deleted": 2}
     assert names_held(client) == []
+
+
+def test_tags_of_many_different_series_are_bounded(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each different set of tags costs time; equal ones cost nothing. In every form that has tags."""
+    monkeypatch.setattr("statsapi.api.decoding.rows.TAGS_MAX", 30)
+    moment = NOW
+    for different, status in ((10, 200), (11, 413)):
+        sets = [{key: str(at % different) for key in "abc"} for at in range(different * 3)]
+        rows = [{"timestamp": moment, "value": 1, "series": f"x{different}", "tags": each} for each in sets]
+        table = "t,v,a,b,c\n" + "".join(f"{moment},1,{','.join(each.values())}\n" for each in sets)
+        lines = "".join(f"y{different},{','.join(f'{k}={v}' for k, v in each.items())} v=1\n" for each in sets)
+        ndjson = "".join(json.dumps(row) + "\n" for row in rows)
+        for path, body, media_type in (
+            ("/events", json.dumps(rows), "application/json"),
+            ("/events", ndjson, "application/x-ndjson"),
+            ("/events?timestamp=t&value=v&tags=a,b,c", table, "text/csv"),
+            ("/api/v2/write", lines, "text/plain"),
+        ):
+            answer = client.post(path, data=body, content_type=media_type)
+            assert answer.status_code in (status, 204 if status == 200 else status), (path, answer.data)

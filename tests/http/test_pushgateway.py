@@ -12,9 +12,10 @@ import pytest
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
-from statsapi.api.decoding.exposition import PUSH_MAX_BYTES
+from statsapi.api.decoding.exposition import LINE_MAX_BYTES, PUSH_MAX_BYTES, SAMPLES_MAX
 from statsapi.api.pushgateway import read_group
 from statsapi.naming.names import split_name
 from tests.calls import assert_problem, scrape, value
@@ -181,3 +182,74 @@ def test_what_the_client_writes_is_read(
 
 def _canonical(tags: dict[str, str]) -> dict[str, str]:
     return {name: unicodedata.normalize("NFC", text) for name, text in sorted(tags.items())}
+
+
+OPENMETRICS = {"Content-Type": openmetrics.CONTENT_TYPE_LATEST}
+
+
+def test_openmetrics_is_read_as_such(client: FlaskClient) -> None:
+    """Its gauges are events; a body without its end, or with more behind it, is refused."""
+    registry = CollectorRegistry()
+    Gauge("rows", "Rows copied.", ["table"], registry=registry).labels("users").set(3)
+    body = openmetrics.generate_latest(registry)
+    assert push(client, body, **OPENMETRICS).status_code == 200
+    assert names(client) == ["rows;job=x;table=users"]
+    for broken in (body.removesuffix(b"# EOF\n"), body + b"more 1\n"):
+        (error,) = assert_problem(push(client, broken, **OPENMETRICS), 422, "validation")["errors"]
+        assert "is not OpenMetrics" in error["reason"]
+    (error,) = assert_problem(push(client, b"a 1\nb one\n# EOF\n", **OPENMETRICS), 422, "validation")["errors"]
+    assert error["line"] == 2
+
+
+@pytest.mark.parametrize("metric", [Counter, Histogram, Summary, Info])
+def test_openmetrics_of_no_single_values_is_refused_by_name(client: FlaskClient, metric: Any) -> None:
+    """A counter came as two series before, its total and its time of making."""
+    registry = CollectorRegistry()
+    made = metric("told", "Help.", registry=registry)
+    made.info({"a": "b"}) if metric is Info else made.inc() if metric is Counter else made.observe(1)
+    problem = assert_problem(push(client, openmetrics.generate_latest(registry), **OPENMETRICS), 422, "validation")
+    assert [error["field"] for error in problem["errors"]] == ["told"]
+    assert client.get("/statistics?match=*").json["count"] == 0
+
+
+def test_a_set_of_states_is_refused_by_name(client: FlaskClient) -> None:
+    """OpenMetrics has it; the text format writes it as a gauge."""
+    registry = CollectorRegistry()
+    Enum("state", "Help.", states=["up", "down"], registry=registry).state("up")
+    problem = assert_problem(push(client, openmetrics.generate_latest(registry), **OPENMETRICS), 422, "validation")
+    assert "type stateset" in problem["errors"][0]["reason"]
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "-" + "9" * 400, "9" * 5000, "1e999"])
+def test_numbers_beyond_all_floats_are_named(client: FlaskClient, number: str) -> None:
+    """As values and as timestamps, in both forms; they were a 500."""
+    for body in (f"m {number}\n", f"m 1 {number}\n"):
+        for headers in (TEXT, OPENMETRICS):
+            end = "# EOF\n" if headers is OPENMETRICS else ""
+            problem = assert_problem(push(client, body + end, **headers), 422, "validation")
+            assert problem["errors"][0]["reason"]
+
+
+def test_what_would_take_long_is_refused_first(client: FlaskClient) -> None:
+    """A line no name needs, and more samples than a second reads. A comment may be of any length."""
+    assert push(client, f"# HELP m {'h' * 100_000}\nm 1\n").status_code == 200
+    for line in (
+        'm{a="' + '\\"' * LINE_MAX_BYTES + '"} 1',
+        '{"m' + '"m' * LINE_MAX_BYTES + '"} 1',
+        "# TYPE m " + "g" * 5000,
+    ):
+        (error,) = assert_problem(push(client, f"a 1\n{line}\n"), 422, "validation")["errors"]
+        assert error["line"] == 2
+        assert "is longer than" in error["reason"]
+    assert push(client, "m 1\n" * (SAMPLES_MAX + 1)).status_code == 413
+
+
+def test_paths_and_queries_that_mean_nothing_are_refused(client: FlaskClient) -> None:
+    """An unknown parameter, the name of a metric as a label, and bytes that are no UTF-8 (two such were one series)."""
+    assert_problem(client.post("/metrics/job/j?foo=1", data="m 1\n", headers=TEXT), 422, "validation")
+    assert_problem(push(client, "m 1\n", "job/j/__name__/other"), 422, "validation")
+    odd = {"PATH_INFO": "/metrics/job/\xff"}  # as a server hands %FF on
+    for method, body in (("PUT", "m 1\n"), ("POST", "m 1\n"), ("DELETE", "")):
+        answer = client.open("/metrics/job/x", method=method, data=body, headers=TEXT, environ_overrides=odd)
+        assert_problem(answer, 422, "validation")
+    assert names(client) == []

@@ -92,6 +92,27 @@ def test_counters_are_events_where_that_is_asked_for() -> None:
     assert isinstance(only("hits:3|c|@0.5", counters=True), Refused)
 
 
+def test_a_gauge_below_zero_is_one_event() -> None:
+    """Clients send it as two lines, since a sign means a change: the first, a 0 that nobody measured, is no event."""
+    assert [measured(line) for line in read(b"t:0|g\nt:-3|g")] == [("t", [-3.0])]
+    assert [measured(line) for line in read(b"a:1|g\nt:0|g|#k:v\r\nt:-3.5|g|#k:v\r\nb:2|ms\n")] == [
+        ("a", [1.0]),
+        ("t;k=v", [-3.5]),
+        ("b", [2.0]),
+    ]
+    for odd in (b"t:0|g\nu:-3|g", b"t:0|g|#a:b\nt:-3|g", b"t:1|g\nt:-3|g", b"t:0|ms\nt:-3|g", b"t:-3|g\nt:0|g"):
+        first, second = read(odd)
+        refused = [line for line in (first, second) if isinstance(line, Refused)]
+        assert [line.reason for line in refused] == ["change of a gauge"]
+    assert [measured(line) for line in read(b"t:0|g\nt:+3|g") if isinstance(line, Measured)] == [("t", [0.0])]
+    assert [measured(line) for line in read(b"t:0|g")] == [("t", [0.0])]
+
+
+def measured(line: Measured | Refused) -> tuple[str, list[float]]:
+    assert isinstance(line, Measured)
+    return line.series, line.values
+
+
 def test_one_bad_line_costs_no_other() -> None:
     """Several lines a datagram, empty ones and CRLF among them."""
     found = list(read(b"a:1|ms\r\n\nb:x|ms\n\xff\xfe:1|ms\nc:2|ms\n"))

@@ -180,7 +180,7 @@ class _Table:
         pattern = [*[delimiter] * (width - 1), ord("\n")]
         if (np.append(separators, ord("\n")).reshape(rows, width) != pattern).any():
             return False
-        require_within((self._received + rows) * self._events_a_row, self._max_events)
+        require_within((self._received + rows) * self._events_a_row, self._max_events, counted=False)
         fields = piece.decode().replace("\n", self.delimiter).split(self.delimiter)
         for place, column in zip(self._places, self._columns, strict=True):
             column += fields[place::width]

@@ -7,18 +7,25 @@ apart, so no event can be made of them: they are refused by name.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
+from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from statsapi.errors import InvalidRequest, echo
 from statsapi.model import EventBatch, Parts
 from statsapi.naming.names import fold_tags
 
-# A push is read in Python, 8 µs a sample: 10,000 samples of 100 bytes take 80 ms, and give way to others meanwhile.
+# A push is read in Python, 8 to 15 µs a sample. So one of SAMPLES_MAX takes less than a second, and gives way to others
+# meanwhile. The parser takes the square of a line's length, 20 s for a megabyte. No line needs LINE_MAX_BYTES: a name
+# with its labels has at most 200 characters.
 PUSH_MAX_BYTES: Final = 1024 * 1024
+SAMPLES_MAX: Final = 50_000
+LINE_MAX_BYTES: Final = 4096
 
 FAULTS_MAX: Final = 100
 
@@ -27,24 +34,25 @@ _WHY_NOT: Final = {
     "counter": "is a counter, which holds a sum of events: record each event as it happens, or push a gauge",
     "histogram": "is a histogram, which holds counts of events: record each observation as an event",
     "summary": "is a summary, which holds sums of events: record each observation as an event",
+    "gaugehistogram": "is a histogram, which holds counts of events: record each observation as an event",
 }
 
 
-def decode_push(body: bytes, group: Mapping[str, str], *, now_us: int, max_events: int) -> EventBatch:
+def decode_push(
+    body: bytes, group: Mapping[str, str], *, is_openmetrics: bool, now_us: int, max_events: int
+) -> EventBatch:
     """One event of now for each sample of a gauge, in the series `name;label=value`, labels and group sorted together.
 
     group: the labels of the push's path, `job` among them; they take the place of a sample's own, as in a Pushgateway.
-    Raises InvalidRequest that names each sample at fault, or the line that cannot be read.
+    Raises InvalidRequest that names each sample at fault, or the line that cannot be read, and RequestEntityTooLarge.
     """
-    try:
-        text = body.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidRequest([{"field": "", "reason": f"is not UTF-8, at byte {error.start}"}]) from None
+    lines = _lines(body)
+    parse = _parse_openmetrics if is_openmetrics else text_string_to_metric_families
     events: dict[str, float] = {}
     faults: list[dict[str, Any]] = []
     samples = refused = 0
     try:
-        for family in text_string_to_metric_families(text):
+        for family in parse("\n".join(lines)):
             if family.type not in _KINDS and family.samples:
                 samples += len(family.samples)
                 refused += len(family.samples)
@@ -55,14 +63,15 @@ def decode_push(body: bytes, group: Mapping[str, str], *, now_us: int, max_event
                 labels = {name: value for name, value in {**sample.labels, **group}.items() if value}
                 try:
                     series = fold_tags(sample.name, labels)
-                    _require_event(sample.value, sample.timestamp, twice=series in events)
+                    value = _number(sample.value)
+                    _require_event(value, sample.timestamp, twice=series in events)
                 except ValueError as error:
                     refused += 1
                     faults.append({"field": echo(sample.name), "reason": str(error)})
                 else:
-                    events[series] = float(sample.value)
-    except (ValueError, KeyError, IndexError, TypeError) as error:  # all of which the parser raises
-        raise InvalidRequest([_unreadable(text, error)], rejected=1) from None
+                    events[series] = value
+    except _PARSER_ERRORS as error:
+        raise InvalidRequest([_unreadable(lines, error, is_openmetrics)], rejected=1) from None
     if samples > max_events:
         reason = f"holds {samples:,} samples; at most {max_events:,} are taken at once (STATSAPI_MAX_BATCH_EVENTS)"
         raise InvalidRequest([{"field": "", "reason": reason}], rejected=samples)
@@ -73,6 +82,48 @@ def decode_push(body: bytes, group: Mapping[str, str], *, now_us: int, max_event
     return EventBatch(Parts(list(events), np.ones(count, np.int64), stamps_us, np.array(list(events.values()), float)))
 
 
+_PARSER_ERRORS: Final = (ValueError, KeyError, IndexError, TypeError, OverflowError)
+
+
+def _lines(body: bytes) -> list[str]:
+    """The body's lines, empty where the parser has nothing to learn: comments, but for a metric's type and the end."""
+    try:
+        lines = body.decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest([{"field": "", "reason": f"is not UTF-8, at byte {error.start}"}]) from None
+    samples = 0
+    for at, line in enumerate(lines):
+        if line.lstrip().startswith("#"):
+            if line.split(None, 2)[:2] != ["#", "TYPE"] and line.rstrip() != "# EOF":
+                lines[at] = ""
+                continue
+        elif not line.strip():
+            lines[at] = ""
+            continue
+        else:
+            samples += 1
+        if len(line) > LINE_MAX_BYTES:
+            reason = f"is longer than {LINE_MAX_BYTES:,} characters; a name has at most 200, its labels included"
+            raise InvalidRequest([{"line": at + 1, "field": "", "reason": reason}], rejected=1)
+    if samples > SAMPLES_MAX:
+        raise RequestEntityTooLarge(f"{samples:,} samples were pushed; one push may hold at most {SAMPLES_MAX:,}.")
+    return lines
+
+
+def _parse_openmetrics(text: str) -> Iterator[Metric]:
+    """That parser takes no blank lines, and wants the end."""
+    return openmetrics.text_string_to_metric_families(  # type: ignore[no-any-return, no-untyped-call]
+        "".join(f"{line}\n" for line in text.split("\n") if line)
+    )
+
+
+def _number(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
+
+
 def _why_not(kind: str) -> str:
     return _WHY_NOT.get(kind, f"is of the type {echo(kind)}, which holds no number: push a gauge")
 
@@ -80,21 +131,26 @@ def _why_not(kind: str) -> str:
 def _require_event(value: float, timestamp: Any, *, twice: bool) -> None:
     """That a sample can be an event; ValueError else."""
     if not math.isfinite(value):
-        raise ValueError(f"is {value}: leave it out, or give it a finite number")
+        raise ValueError(f"is {value}, or too large to be told from it: leave it out, or give it a finite number")
     if timestamp is not None:
         raise ValueError("has a timestamp, which a push cannot: leave it out, or send the event to POST /events")
     if twice:
         raise ValueError("appears twice with the same labels: push each sample once")
 
 
-def _unreadable(text: str, error: Exception) -> dict[str, Any]:
+def _unreadable(lines: list[str], error: Exception, is_openmetrics: bool) -> dict[str, Any]:
     """The first line that cannot be read by itself."""
-    for number, line in enumerate(text.split("\n"), 1):
+    form = "OpenMetrics" if is_openmetrics else "Prometheus' text format"
+    parse: Callable[[str], Any] = text_string_to_metric_families
+    for number, line in enumerate(lines, 1):
         try:
-            list(text_string_to_metric_families(line))
-        except (ValueError, KeyError, IndexError, TypeError) as alone:
-            return {"line": number, "field": "", "reason": f"is not Prometheus' text format: {_said(alone)}"}
-    return {"field": "", "reason": f"is not Prometheus' text format: {_said(error)}"}
+            if is_openmetrics and line.rstrip() != "# EOF":
+                list(_parse_openmetrics(f"{line}\n# EOF"))
+            else:
+                list(parse(line))
+        except _PARSER_ERRORS as alone:
+            return {"line": number, "field": "", "reason": f"is not {form}: {_said(alone)}"}
+    return {"field": "", "reason": f"is not {form}: {_said(error)}"}
 
 
 def _said(error: Exception) -> str:

@@ -18,7 +18,15 @@ from statsapi.api.bodies import with_cure
 from statsapi.api.decoding import csv_reader, json_reader, line_protocol, mapped, ndjson_reader, proposals
 from statsapi.api.decoding.local_times import Clock
 from statsapi.api.decoding.mapping import ColumnMapping
-from statsapi.api.decoding.rows import COLUMNS, Fault, Rows, TaggedEvent, decode_event, parse_tags
+from statsapi.api.decoding.rows import (
+    COLUMNS,
+    Fault,
+    Rows,
+    TaggedEvent,
+    decode_event,
+    parse_tags,
+    require_tags_within,
+)
 from statsapi.api.decoding.timestamps import Mask, read_timestamps_us
 from statsapi.api.problems import ERRORS_NAMED_MAX, flatten
 from statsapi.api.schemas import EventSchema
@@ -180,8 +188,10 @@ def decode_lines(body: bytes, *, unit_us: int, now_us: int, max_events: int, acc
         untimely, first = np.unique(lines[~good], return_index=True)
         rejected += len(untimely)
         named = slice(ERRORS_NAMED_MAX)
+        texts = body.split(b"\n") if len(untimely) else []
         for line, ts in zip(untimely[named].tolist(), ts_us[~good][first[named]].tolist(), strict=True):
-            refused.append(line_protocol.Refused(line, "timestamp", accepted.why_not(ts) or "", ""))
+            text = echo(texts[line - 1].rstrip(b"\r").decode(errors="replace"))
+            refused.append(line_protocol.Refused(line, "timestamp", accepted.why_not(ts) or "", text))
         refused = sorted(refused)[:ERRORS_NAMED_MAX]
     errors: list[dict[str, Any]] = [{"line": bad.line, "field": bad.field, "reason": bad.reason} for bad in refused]
     batch = EventBatch(_parts(points.names, points.codes, ts_us, points.values, good))
@@ -354,6 +364,7 @@ def _name_series(rows: Rows) -> tuple[list[str], NDArray[np.uint32], Mask | None
         series = [rows.series] * received if isinstance(rows.series, str) else rows.series
         pairs, codes = _factorize(list(zip(series, rows.tags, strict=True)), received)
         written, texts = [name for name, _ in pairs], [text for _, text in pairs]
+        require_tags_within(sum(text.count(b":") for text in texts))
     code_of: dict[str, int] = {}
     recoded = np.zeros(len(written), np.uint32)
     bad = np.zeros(len(written), np.bool_)

@@ -27,7 +27,13 @@ from numpy.typing import NDArray
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_utf8
-from statsapi.api.decoding.rows import BYTE_ORDER_MARK, TOO_LONG, require_lines_within, require_within
+from statsapi.api.decoding.rows import (
+    BYTE_ORDER_MARK,
+    TOO_LONG,
+    require_lines_within,
+    require_tags_within,
+    require_within,
+)
 from statsapi.errors import echo
 from statsapi.model import MAX_TS_US, MIN_TS_US, TimestampsUs, Values
 from statsapi.naming.names import NAME_MAX, fold_tags
@@ -286,7 +292,7 @@ class _Reader:
             raise _Doubt(np.ones(len(heads), np.bool_))
         if (separators[1::2] != ord(",")).any():
             raise _Doubt(np.ones(len(heads), np.bool_))
-        require_within(self._received + events, self._max_events)
+        require_within(self._received + events, self._max_events, counted=False)
         pairs = joined.replace("=", ",").split(",")
         keys, texts = pairs[::2], pairs[1::2]
         rows = np.arange(len(heads))
@@ -387,6 +393,7 @@ class _Codes(dict[tuple[str, str], int]):
         self.names: list[str] = []
         self._code_of: dict[str, int] = {}
         self._by_key: dict[str, _CodesOfKey] = {}
+        self._tags = 0
 
     def of(self, name: str) -> int:
         code = self._code_of.get(name)
@@ -410,6 +417,8 @@ class _Codes(dict[tuple[str, str], int]):
     def code_of(self, pair: tuple[str, str]) -> int:
         name = _names.get(pair)
         if name is None:
+            self._tags += pair[0].count(",")
+            require_tags_within(self._tags)
             name = _plain_name(*pair)
             if name and len(pair[0]) + len(pair[1]) <= _KEPT_MAX_CHARS:
                 if len(_names) >= _NAMES_KEPT:
@@ -811,6 +820,8 @@ class _Scanner:
 
     def _time(self) -> int | None:
         if not self._ends() and not self._take(_BLANKS):
+            if self._next() == b"\r":
+                raise _Fault("", "has a carriage return within: end lines with a line feed")
             raise _Fault("", f"has {echo(self._take(_WORD).decode(errors='replace'))!r} where a blank belongs")
         time = None
         if not self._ends():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from statsapi.api.cures import without_separators
 from statsapi.api.decoding.mapping import Chosen, name_event
-from statsapi.api.decoding.rows import Fault
+from statsapi.api.decoding.rows import Fault, require_tags_within
 from statsapi.api.decoding.timestamps import Mask
 from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.api.schemas import FiniteFloat
@@ -192,6 +192,7 @@ def _name(table: Table) -> tuple[list[str], NDArray[np.int64], Mask]:
         )
         found = np.fromiter(map(code_of.__getitem__, keys), np.uint32, rows)
         sets = [(key,) if isinstance(key, str) else tuple(value for _, value in key) for key in code_of]
+    require_tags_within(len(sets) * len(columns) * wide)
     names: dict[str, int] = {}
     codes = np.full((len(sets), wide), -1, np.int64)
     for at, values in enumerate(sets):

@@ -73,7 +73,7 @@ class ColumnMapping:
 
     @classmethod
     def of_parameters(cls, given: Mapping[str, Any]) -> ColumnMapping | None:
-        """From texts by the names of PARAMETERS (skip: int, header: bool); None where none of these is given.
+        """From texts by the names of PARAMETERS (skip: int, header: bool); None where all are as without it.
 
         ValidationError names each parameter at fault.
         """
@@ -92,7 +92,7 @@ class ColumnMapping:
         clock = _clock(said, faults)
         if faults:
             raise ValidationError(cast(dict[str, Any], faults))
-        return cls(
+        mapping = cls(
             said.get("timestamp"),
             said.get("date"),
             said.get("time"),
@@ -106,6 +106,7 @@ class ColumnMapping:
             said.get("skip", 0),
             said.get("header", True),
         )
+        return mapping if mapping.given() else None
 
     @property
     def names_columns(self) -> bool:
