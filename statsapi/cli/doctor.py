@@ -93,7 +93,7 @@ def _of_address(error: Exception) -> Finding:
         return Finding(
             "address", "fault", line.partition(";")[0], "give --url that URL; with http for https, write https://"
         )
-    said, _, cure = line.partition("; ")
+    said, _, cure = line.rpartition("; ") if "; " in line else (line, "", "")  # what a page holds comes before
     return Finding("address", "fault", said, cure or "check that it is running, and --url")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Key = tuple[datetime, str, float]
 
 _NEWEST: Final = timedelta(seconds=5)
+_LONGEST: Final = timedelta(days=4000)  # raw events are looked for this far back
 
 
 @click.command(short_help="Show events as they come.", epilog="Example: statsapi tail --match 'web.*' --last 20")
@@ -64,6 +65,8 @@ def tail(
             else:
                 away = False
                 if first:
+                    if len(events) < last:
+                        events = follower.before(last - len(events)) + events
                     events = events[len(events) - min(last, len(events)) :]
                     first = False
                 for at, name, value in events:
@@ -110,16 +113,33 @@ class Follower:
         self._looked_at = now
         return new
 
+    def before(self, most: int) -> list[Key]:
+        """The newest events before the span of the first look, at most this many, by their time."""
+        from statsapi.client import Refused
+
+        if self._looked_at is None:
+            return []
+        end, span = self._looked_at - self._late, self._late
+        try:
+            while self._count(end - span, end) < most and span < _LONGEST:
+                span *= 2
+            found = self._read(end - span, end)
+        except Refused:  # before all that is kept
+            found = self._read(None, end)
+        return sorted(found.elements())[-most:]
+
     def _count(self, start: datetime, end: datetime) -> int:
         question = {"match": "*", **self._question} if not any(self._question.values()) else self._question
         count: int = self._client.statistics(**question, start=start, end=end, stats="count")["count"]
         return count
 
-    def _read(self, start: datetime) -> Counter[Key]:
+    def _read(self, start: datetime | None, end: datetime | None = None) -> Counter[Key]:
         from statsapi.client import Refused
 
         def read(since: datetime | None) -> Counter[Key]:
             span: dict[str, Any] = {} if since is None else {"start": since}
+            if end is not None:
+                span["end"] = end
             events = self._client.export(**self._question, **span)
             return Counter((event.timestamp, event.series, event.value) for event in events)
 

@@ -22,6 +22,8 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Within these an integer is read as microseconds, and has no length that spells a date (14 or 17 digits).
 _PLAIN_US: Final = (10**15, 10**16)
+_FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
+_LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 _BOOLEANS: Final = ("bool", "bool_")  # numpy's among them, whose float() is no complaint
 
 
@@ -76,7 +78,10 @@ def micros_of(moment: datetime) -> int:
             f"the timestamp {moment.isoformat()} has no time zone: write datetime.now(UTC), or add one by "
             ".astimezone() for local time or .replace(tzinfo=UTC) for UTC"
         )
-    return (moment - EPOCH) // _MICROSECOND
+    us = (moment - EPOCH) // _MICROSECOND
+    if not _FIRST_US <= us <= _LAST_US:
+        raise ValueError(f"the timestamp {moment.isoformat()} is outside the years 1 to 9999 of UTC")
+    return us
 
 
 def _time_of(timestamp: Timestamp | None, now_us: int | None) -> str:
@@ -123,6 +128,8 @@ def _series_of(series: str) -> str:
 
 
 def _tags_of(tags: Tags) -> str:
+    if not isinstance(tags, Mapping):
+        raise TypeError(f"the tags are {tags!r}; give a dict")
     for key, value in tags.items():
         if not isinstance(key, str):
             raise TypeError(f"the tag {key!r} is no text")

@@ -63,6 +63,11 @@ class Transport:
             if not key.isascii() or not key.isprintable() or not key.strip():
                 raise ValueError("the API key holds characters that no key has")
             self._headers["Authorization"] = f"Bearer {key.strip()}"
+        if ca_file:
+            try:
+                ssl.create_default_context(cafile=ca_file)
+            except (OSError, ssl.SSLError) as error:
+                raise ValueError(f"ca_file={ca_file!r} holds no certificates that can be read: {error}") from None
         self._options: dict[str, Any] = {
             "num_pools": 1,
             "maxsize": connections,

@@ -60,3 +60,24 @@ def test_each_event_is_given_once(steps: list[tuple[str, int, int, object]]) -> 
         assert given_out == recorded
     finally:
         app.extensions["statsapi"].close()
+
+
+@settings(deadline=None)
+@given(ages_s=st.lists(st.integers(0, 3_900), max_size=30), most=st.integers(1, 12))
+def test_the_last_events_are_shown_however_old(ages_s: list[int], most: int) -> None:
+    """What came before the span that is followed: the newest of it, as far as events are held raw."""
+    clock = FakeClock()
+    app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
+    follower = Follower(client_of(InProcess(app), clock), {"series": None}, timedelta(seconds=LATE_S))
+    try:
+        for number, age_s in enumerate(ages_s):
+            event = {"timestamp": clock.now_us / 1e6 - age_s, "value": number, "series": "ab"[number % 2]}
+            assert app.test_client().post("/event", json=event).status_code == 200
+        recent = follower.look()
+        older = follower.before(most)
+        values = [int(value) for _, _, value in older + recent]
+        assert len(recent) == sum(age_s <= LATE_S for age_s in ages_s)
+        held = sorted((age_s for age_s in ages_s if age_s > LATE_S), reverse=True)[-most:]
+        assert sorted((ages_s[value] for value in values[: len(older)]), reverse=True) == held
+    finally:
+        app.extensions["statsapi"].close()

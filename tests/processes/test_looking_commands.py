@@ -228,6 +228,17 @@ def test_config_tells_where_each_came_from_and_no_secrets(tmp_path: Path) -> Non
     assert "STATSAPI_RETENTION" not in run("config", "--changed", env=env).out
 
 
+def test_doctor_of_a_page_that_is_not_ours(tmp_path: Path) -> None:
+    """The page's own semicolons (its styles) are no cure."""
+    html = "<html><style> body { width: 35em; margin: 0 auto; } </style><h1>Welcome to nginx!</h1></html>"
+    port = free_port()
+    site = f"server {{ listen 127.0.0.1:{port}; default_type text/html; location / {{ return 200 '{html}'; }} }}"
+    with nginx_with(tmp_path, site, port):
+        found = findings(f"http://127.0.0.1:{port}", faults=1)["address"]
+    assert "35em" not in found["cure"]
+    assert "--url" in found["cure"]
+
+
 def test_config_names_what_is_wrong() -> None:
     """Status 78, each fault in a line, and the settings all the same; faulty keys too. Defaults are none."""
     assert run("config")[::2] == (0, "")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statsapi.client import Client
 from statsapi.client.events import encode_event, line_of, query_of
 from statsapi.client.http import pause_s
 from statsapi.times import parse_timestamp_us
@@ -101,6 +103,8 @@ def test_what_is_no_number_is_refused(value: Any, error: type[Exception]) -> Non
         (math.nan, ValueError, "no finite number"),
         (b"2026-11-26", TypeError, "the timestamp is"),
         (datetime(2026, 11, 26).date(), TypeError, "no number"),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), ValueError, "outside the years"),
+        (datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5))), ValueError, "outside the years"),
     ],
 )
 def test_what_is_no_time_is_refused(timestamp: Any, error: type[Exception], message: str) -> None:
@@ -120,7 +124,7 @@ def test_names_and_tags() -> None:
     event = encode(1.0, None, "Länge\n\t\ud800", {"b": 2, "a": True, "c": "x\ty"})
     assert event["series"] == "Länge\n\t\ud800"
     assert list(event["tags"].items()) == [("a", "true"), ("b", "2"), ("c", "x\ty")]
-    for bad in ({"a": None}, {1: "x"}, {"a": [1]}):
+    for bad in ({"a": None}, {1: "x"}, {"a": [1]}, [("a", "b")], "a=b"):
         with pytest.raises(TypeError):
             encode(1.0, None, None, bad)
     with pytest.raises(TypeError):
@@ -203,3 +207,11 @@ assert not others, others
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_certificates_that_cannot_be_read_are_refused_at_once(tmp_path: Path) -> None:
+    """They were an answer that never came, and every call was tried again."""
+    (tmp_path / "text.pem").write_text("no certificate")
+    for name in ("none.pem", "text.pem", "."):
+        with pytest.raises(ValueError, match="holds no certificates"):
+            Client("https://127.0.0.1:1", ca_file=str(tmp_path / name))
