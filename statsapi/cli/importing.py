@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import click
 
-from statsapi.cli import failures, output
+from statsapi.cli import failures, import_lines, output
 from statsapi.cli.connection import Service, asks_service
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _PIECE_ROWS: Final = 20_000
 _PIECE_BYTES: Final = 2 << 20
 _HEAD_ROWS: Final = 1_000
+_UNREADABLE_MAX: Final = 1_000  # lines that had to be found by halving; a file of another kind has nothing else
 _DOCUMENT_BYTES: Final = 16 << 20  # a JSON document goes as one: STATSAPI_MAX_BODY_BYTES unless it is raised
 _TOLD_EVERY_S: Final = 5.0
 _ADVICE: Final = re.compile(r"\((its times [^)]*)\)")
@@ -56,6 +58,22 @@ class Piece(NamedTuple):
     rows: int
     header: bytes
     body: bytes
+
+    @property
+    def lines(self) -> int:
+        """How many of the file's."""
+        return self.body.count(b"\n") + (self.body[-1:] not in (b"", b"\n"))
+
+    def halves(self, form: str) -> list[Piece]:
+        """Of whole rows; none where it is a single one."""
+        lines = _points(io.BytesIO(self.body), form)
+        for most in (self.rows // 2, 1):
+            first = list(_rows(lines, form, max(1, most), len(self.body)))
+            if rest := list(lines):
+                one = Piece(self.first_line, len(first), self.header, b"".join(first))
+                return [one, Piece(self.first_line + one.lines, len(rest), self.header, b"".join(rest))]
+            lines = iter(first)
+        return []
 
 
 class Sums(NamedTuple):
@@ -175,14 +193,17 @@ class _Import:
         self._dedup = {"dedup": "true"} if dedup else {}
         self.query = urlencode(given)
         self._refused: IO[str] | None = None
+        self._unreadable = 0
 
     def run(self, *, dry_run: bool, yes: bool) -> Sums:
+        lines: Iterator[bytes] = iter(())
         if self._form == "json":
             head = [self._content.read(_DOCUMENT_BYTES + 1)]
             if len(head[0]) > _DOCUMENT_BYTES:
                 raise failures.Failed(f"{self._file}: more than 16 MiB of JSON: jq -c '.[]' makes NDJSON of an array")
         else:
-            head = list(_rows(self._content, self._form, _HEAD_ROWS))
+            lines = _points(self._content, self._form)
+            head = list(_rows(lines, self._form, _HEAD_ROWS))
         if not b"".join(head).strip():
             return Sums()
         if self._form != "lines":
@@ -192,7 +213,7 @@ class _Import:
         elif dry_run:
             raise click.UsageError("--dry-run is for CSV, NDJSON and JSON")
         try:
-            return self._send(_pieces(itertools.chain(head, self._content), self._form, dict(parse_qsl(self.query))))
+            return self._send(_pieces(itertools.chain(head, lines), self._form, dict(parse_qsl(self.query))))
         finally:
             if self._refused is not None:
                 self._refused.close()
@@ -233,13 +254,14 @@ class _Import:
 
     def _send(self, pieces: Iterator[Piece]) -> Sums:
         sums, told_s, began_s = Sums(), time.monotonic(), time.monotonic()
+        told_expired = False
         size = os.path.getsize(self._file) if self._file != "-" else 0
         with _progress(self._file, size) as advance:
-            for piece in pieces:
-                answer = self._post(piece.header + piece.body, self._key(piece), partial="true")
+            for piece, answer in itertools.chain.from_iterable(map(self._recorded, pieces)):
                 sums = sums.plus(piece.rows, answer)
                 self._keep_refused(piece, answer.get("errors", []), answer.get("rejected", 0))
-                if sums.expired and (message := answer.get("message")) and sums.expired == answer.get("expired"):
+                if not told_expired and "(expired)" in (message := answer.get("message", "")):
+                    told_expired = True
                     failures.say(f"{self._file}: {message}")
                 advance(self._content, sums.rows)
                 if time.monotonic() - told_s > _TOLD_EVERY_S and not sys.stderr.isatty():
@@ -247,10 +269,40 @@ class _Import:
                     failures.say(f"{self._file}: {sums.rows:,} rows, {sums.rows / (told_s - began_s):,.0f} a second")
         return sums
 
+    def _recorded(self, piece: Piece) -> Iterator[tuple[Piece, dict[str, Any]]]:
+        """The piece with what became of it. What is too much at once goes in halves, and so does line protocol that
+        cannot be read as a whole, until the line at fault stands alone. Of such a piece nothing was recorded.
+        """
+        from statsapi.client import Refused
+
+        try:
+            answer = self._post(piece.header + piece.body, self._key(piece), partial="true")
+        except Refused as error:
+            unreadable = self._form == "lines" and error.status == 400
+            halves = piece.halves(self._form) if unreadable or error.status == 413 else []
+            if not halves and not unreadable:
+                raise
+            if not halves:
+                self._count_unreadable(piece)
+                refused = {"line": 1, "reason": import_lines.reason_of(error)}
+                yield piece, {"rejected": 1, "errors": [refused]}
+        else:
+            yield piece, answer
+            return
+        for half in halves:
+            yield from self._recorded(half)
+
+    def _count_unreadable(self, piece: Piece) -> None:
+        self._unreadable += 1
+        if self._unreadable > _UNREADABLE_MAX:
+            raise failures.Failed(
+                f"{self._file}: more than {_UNREADABLE_MAX:,} lines up to line {piece.first_line:,} cannot be read: "
+                "is it line protocol, in UTF-8?"
+            )
+
     def _post(self, body: bytes, key: str | None, **query: str) -> dict[str, Any]:
         if self._form == "lines":
-            self._client.post("/api/v2/write", body, _TYPES["lines"], idempotency_key=key, bucket="import")
-            return {"stored": body.count(b"\n")}
+            return import_lines.post(self._client, body, key, self._dedup)
         asked = dict(parse_qsl(self.query)) | self._dedup | query
         return self._client.post("/events", body, _TYPES[self._form], idempotency_key=key, **asked)
 
@@ -273,7 +325,7 @@ class _Import:
             row = rows[at].decode(errors="replace").rstrip("\r") if 0 <= at < len(rows) else ""
             self._refused.write(json.dumps({**error, "line": piece.first_line + at, "row": row}) + "\n")
         if rejected > len(errors):
-            last = piece.first_line + piece.rows - 1
+            last = piece.first_line + piece.lines - 1
             more = f"{rejected - len(errors):,} more rows of lines {piece.first_line} to {last} are refused"
             self._refused.write(json.dumps({"reason": more}) + "\n")
 
@@ -309,7 +361,7 @@ def _rows(lines: Iterable[bytes], form: str, most: int, most_bytes: int = _PIECE
     for line in lines:
         yield line
         size += len(line)
-        quotes += line.count(b'"') if form != "ndjson" else 0
+        quotes += line.count(b'"') if form == "csv" else 0
         if quotes % 2 == 0:
             rows += 1
             if rows >= most or size >= most_bytes:
@@ -327,5 +379,10 @@ def _pieces(lines: Iterator[bytes], form: str, query: dict[str, str]) -> Iterato
     header = b"".join(itertools.islice(lines, headers))
     first_line = 1 + headers
     while body := list(_rows(lines, form, _PIECE_ROWS)):
-        yield Piece(first_line, len(body), header, b"".join(body))
-        first_line += len(body)
+        piece = Piece(first_line, len(body), header, b"".join(body))
+        yield piece
+        first_line += piece.lines
+
+
+def _points(lines: Iterable[bytes], form: str) -> Iterator[bytes]:
+    return import_lines.points(lines) if form == "lines" else iter(lines)

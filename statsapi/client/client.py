@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from statsapi.client.errors import Unavailable
 from statsapi.client.events import Number, Tags, Timestamp, encode_event, line_of, query_of
-from statsapi.client.http import JSON, NDJSON, Transport, decode, pause_s, recorded, squeezed
+from statsapi.client.http import JSON, NDJSON, Reply, Transport, decode, pause_s, recorded, squeezed
 from statsapi.client.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -343,18 +343,36 @@ class Client(Recorder):
         """POST a body as it is, such as a CSV file: {} for an answer without one. Tried again as record() is, under one
         key; without one of yours what it records may be recorded again by another call.
         """
-        headers = {"Content-Type": media_type, "Idempotency-Key": idempotency_key or _new_key()}
-        sent, encoding = squeezed(body)
-        query = query_of(parameters)
 
-        def attempt() -> Answer:
-            reply = self._transport.send("POST", path, query, sent, headers | encoding)
+        def read(reply: Reply) -> Answer:
             answer = decode(self.url, reply) if reply.body else {}
             if not isinstance(answer, dict):
                 raise Unavailable(f"{self.url} answered POST {path} otherwise, so this is not statsapi", status=200)
             return answer
 
-        return self._until_settled(attempt)
+        return self._post(path, body, media_type, idempotency_key, parameters, read)
+
+    def exchange(
+        self, path: str, body: bytes, media_type: str, *, idempotency_key: str | None = None, **parameters: Any
+    ) -> Reply:
+        """The same, and the answer as it came, for an endpoint that says in its headers what it did. A refusal is
+        raised, and has its headers and body too.
+        """
+        return self._post(path, body, media_type, idempotency_key, parameters, lambda reply: reply)
+
+    def _post(
+        self,
+        path: str,
+        body: bytes,
+        media_type: str,
+        key: str | None,
+        parameters: Mapping[str, Any],
+        read: Callable[[Reply], _T],
+    ) -> _T:
+        headers = {"Content-Type": media_type, "Idempotency-Key": key or _new_key()}
+        sent, encoding = squeezed(body)
+        query = query_of(parameters)
+        return self._until_settled(lambda: read(self._transport.send("POST", path, query, sent, headers | encoding)))
 
     def export(self, series: Names | None = None, **question: Unpack[ExportQuestion]) -> Iterator[Event]:
         """The raw events, of all series unless some are chosen: by series, then by time. They come in pages, each of

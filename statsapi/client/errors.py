@@ -16,6 +16,7 @@ What is wrong with the arguments is a TypeError or a ValueError, before anything
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 Outcome = Literal["not recorded", "unknown"]
@@ -30,7 +31,13 @@ class StatsapiWarning(RuntimeWarning):
 
 
 class _Answered(StatsapiError):
-    """`status` is that of HTTP, `problem` the decoded body (RFC 9457): {} where another server answered."""
+    """`status` is that of HTTP, `problem` the decoded body (RFC 9457): {} where another server answered.
+
+    headers and body: what was answered, as it came.
+    """
+
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: bytes = b""
 
     def __init__(self, message: str, *, status: int | None = None, problem: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)

@@ -116,7 +116,9 @@ class Transport:
             if not 200 <= response.status < 300:
                 said = response.data
                 response.release_conn()
-                raise refusal(self.url, response.status, response.headers, said)
+                error = refusal(self.url, response.status, response.headers, said)
+                error.headers, error.body = response.headers, said
+                raise error
         except HTTPError as error:
             raise _unanswered(self.url, error) from error
         return response

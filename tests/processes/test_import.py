@@ -122,6 +122,110 @@ def test_refused_rows_are_kept_beside(server: Server, tmp_path: Path) -> None:
     assert sum(values(server).values()) == 24_998
 
 
+def kept_of(file: Path | str) -> list[tuple[int, str]]:
+    """The line and the text of each row that was refused."""
+    kept = [json.loads(line) for line in Path(f"{file}.refused.ndjson").read_text().splitlines()]
+    assert all(each["reason"] for each in kept)
+    return [(each["line"], each["row"]) for each in kept]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_lines_that_are_refused_hold_up_no_others(server: Server, tmp_path: Path, zipped: bool) -> None:
+    """Line protocol of three pieces: a bad value in the first, none, a bad time in the third; and all of it again, from
+    the file and from standard input: no point twice, and the same end.
+    """
+    stamp_ns = time.time_ns() - 60 * 10**9
+    lines = [f"m,host=a cpu={number},mem={number}i {stamp_ns + number}" for number in range(45_000)]
+    lines[10], lines[11] = f"m v=bad {stamp_ns}", "# a comment"
+    lines[44_000] = "m v=1 yesterday"
+    file = tmp_path / ("data.lp.gz" if zipped else "data.lp")
+    content = "\n".join(lines).encode() + b"\n"
+    file.write_bytes(gzip.compress(content) if zipped else content)
+    events = 2 * (45_000 - 3)
+    for _ in range(2):
+        status, told, said = run(server, file)
+        assert (status, told) == (1, f"{file}: 45,000 rows: {events:,} recorded, 2 rejected\n"), said
+        assert said.count(f"{file}.refused.ndjson") == 1
+        assert kept_of(file) == [(11, lines[10]), (44_001, lines[44_000])]
+        assert "bad" in Path(f"{file}.refused.ndjson").read_text()
+    status, told, _ = run(server, "--form", "lines", "-", given=content, folder=tmp_path)
+    assert (status, told) == (1, f"-: 45,000 rows: {events:,} recorded, 2 rejected\n")
+    assert kept_of(tmp_path / "standard-input") == kept_of(file)
+    assert sum(values(server).values()) == events
+
+
+def test_lines_that_break_a_piece_are_found(server: Server, tmp_path: Path) -> None:
+    """A string that is never closed, and bytes that are no UTF-8, make all behind them unreadable: they alone are
+    refused, and a string over several lines stays whole, also where a tag holds a quote.
+    """
+    stamp_ns = time.time_ns() - 60 * 10**9
+    lines = [b"m v=%d %d" % (number, stamp_ns + number) for number in range(25_000)]
+    lines[5] = b'm v=1,text="one\ntwo\\"\nthree" %d' % stamp_ns
+    lines[6] = b'm,size=5" v=1 %d' % stamp_ns
+    lines[100] = b"m,host=\xff v=1 %d" % stamp_ns
+    lines[23_000] = b'm v=1,text="open %d' % stamp_ns
+    file = tmp_path / "data.lp"
+    file.write_bytes(b"\n".join(lines))
+    for _ in range(2):
+        status, told, said = run(server, file)
+        assert (status, told) == (1, f"{file}: 25,000 rows: 24,998 recorded, 2 rejected\n"), said
+        assert [line for line, _ in kept_of(file)] == [103, 23_003]
+    assert sum(values(server).values()) == 24_998
+
+
+def test_old_lines_are_told(server: Server, tmp_path: Path) -> None:
+    """As old rows of CSV are: with the setting that would keep them; and --dedup is heard."""
+    line = f"m v=1 {time.time_ns() - 4000 * 86_400 * 10**9}\nm v=1 {time.time_ns()}\n"
+    (tmp_path / "data.lp").write_text(line)
+    status, _, said = run(server, tmp_path / "data.lp")
+    assert status == 0
+    assert "STATSAPI_ROLLUP_RETENTION" in said
+    status, told, _ = run(server, "--dedup", tmp_path / "data.lp")
+    assert "1 duplicates" in told
+
+
+@pytest.mark.parametrize("bad", [100, 101, 20_000])
+def test_many_refused_lines_are_counted(server: Server, tmp_path: Path, bad: int) -> None:
+    """The first 100 of a piece are named, and how many more there are is told."""
+    file = tmp_path / "data.lp"
+    file.write_text("m v=bad\n" * bad + f"m v=1 {time.time_ns()}\n")
+    status, told, said = run(server, file)
+    assert (status, told) == (1, f"{file}: {bad + 1:,} rows: 1 recorded, {bad:,} rejected\n"), said
+    kept = [json.loads(line) for line in Path(f"{file}.refused.ndjson").read_text().splitlines()]
+    assert [each["line"] for each in kept[:100]] == list(range(1, 101))
+    assert sum("more rows of lines" in each["reason"] for each in kept[100:]) == (bad > 100)
+    assert sum(values(server).values()) == 1
+
+
+@pytest.mark.parametrize("name", ["data.lp", "data.csv", "data.ndjson"])
+def test_a_piece_of_too_many_events_goes_in_parts(server: Server, tmp_path: Path, name: str) -> None:
+    """Rows of six values: 20,000 of them are more events than a request may hold."""
+    columns = "abcdef"
+    row = dict.fromkeys(columns, 1)
+    if name == "data.lp":
+        text = "".join(f"m {','.join(f'{name}=1' for name in columns)} {time.time_ns()}\n" for _ in range(21_000))
+    elif name == "data.csv":
+        text = f"t,{','.join(columns)}\n" + f"{stamp()},1,1,1,1,1,1\n" * 21_000
+    else:
+        text = f"{json.dumps({'t': stamp()} | row)}\n" * 21_000
+    file = tmp_path / name
+    file.write_text(text)
+    options = [] if name == "data.lp" else ["--timestamp", "t", "--value", ",".join(columns)]
+    for _ in range(2):
+        status, told, said = run(server, *options, file)
+        assert (status, told) == (0, f"{file}: 21,000 rows: 126,000 recorded\n"), said
+    assert sum(values(server).values()) == 126_000
+
+
+def test_a_file_that_is_no_line_protocol_ends_soon(server: Server, tmp_path: Path) -> None:
+    """Latin-1: no line of it can be read."""
+    (tmp_path / "data.lp").write_bytes(b"m,ort=Z\xfcrich v=1\n" * 3_000)
+    status, _, said = run(server, tmp_path / "data.lp")
+    assert status == 1
+    assert "in UTF-8?" in said
+    assert not values(server)
+
+
 def test_rows_with_line_ends_within_quotes_stay_whole(server: Server, tmp_path: Path) -> None:
     """Where a piece ends as well."""
     rows = 45_000

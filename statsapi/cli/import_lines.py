@@ -1,0 +1,118 @@
+"""Line protocol for `statsapi import`: a file's points one by one, and what the service answers to a piece of them.
+
+Pieces go to the endpoint of InfluxDB 3, as its answer names each line that is refused in members of their own. It
+stores the others, and answers the same again under the same Idempotency-Key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from statsapi.cli import failures
+
+if TYPE_CHECKING:
+    from statsapi.client import Client
+
+_TYPE: Final = "text/plain"
+_STRING_BYTES: Final = 64 * 1024  # the longest event that the service takes
+_NAMED_MAX: Final = 100  # the service names this many refused lines
+
+_SERIES: Final = re.compile(rb"(?:\\.|[^ \t\\])*", re.DOTALL)
+_ESCAPED: Final = re.compile(rb"\\.", re.DOTALL)
+_OF_THE_PIECE: Final = re.compile(r"^Line \d+ of the body ")
+_MORE: Final = re.compile(r"\nand (\d+) more lines\Z")
+
+
+def points(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines, and those as one that a string spans. One whose string is never closed is its own fault alone."""
+    ahead: deque[bytes] = deque()
+    source = iter(lines)
+
+    def following() -> bytes:
+        return ahead.popleft() if ahead else next(source, b"")
+
+    while line := following():
+        if b'"' not in line or line.lstrip().startswith(b"#"):
+            yield line
+            continue
+        series = _SERIES.match(line)
+        is_open = _toggles(line[series.end() :] if series else line)
+        row, size = [line], len(line)
+        while is_open and size <= _STRING_BYTES and (more := following()):
+            row.append(more)
+            size += len(more)
+            is_open ^= _toggles(more)
+        if is_open:
+            ahead.extendleft(reversed(row[1:]))
+            row = row[:1]
+        yield b"".join(row)
+
+
+def _toggles(text: bytes) -> bool:
+    """Whether a string that is open before it is closed behind it, and the other way round."""
+    return b'"' in text and _ESCAPED.sub(b"", text).count(b'"') % 2 == 1
+
+
+def post(client: Client, body: bytes, key: str | None, dedup: dict[str, str]) -> dict[str, Any]:
+    """Record a piece. The answer is as that of POST /events: `stored`, `duplicates`, `rejected` and `errors`, by line.
+
+    Raises Refused with status 400 where the piece as a whole cannot be read, and with 413 where it is too much.
+    """
+    from statsapi.client import Refused
+
+    try:
+        reply = client.exchange(
+            "/api/v3/write_lp", body, _TYPE, idempotency_key=key, db="import", precision="ns", **dedup
+        )
+    except Refused as error:
+        told = _told(error.body)
+        if error.status != 400 or "data" not in told:
+            if "error" in told and error.status not in (400, 413):
+                raise failures.Failed(str(told["error"])) from None
+            raise
+        headers = error.headers
+        errors = [{"line": bad["line_number"], "reason": bad["error_message"]} for bad in told["data"]]
+        rejected = len({each["line"] for each in errors})
+        if rejected >= _NAMED_MAX:
+            rejected += _refused_besides(client, body)
+    else:
+        headers, errors, rejected = reply.headers, [], 0
+    return {
+        "stored": int(headers.get("X-Statsapi-Stored", 0)),
+        "duplicates": int(headers.get("X-Statsapi-Duplicates", 0)),
+        "rejected": rejected,
+        "errors": errors,
+        "message": headers.get("X-Statsapi-Message", ""),
+    }
+
+
+def reason_of(error: Exception) -> str:
+    """Why a piece that is one line cannot be read: the file has another number for it."""
+    said = _told(getattr(error, "body", b"")).get("error") or str(error)
+    return _OF_THE_PIECE.sub("", str(said))
+
+
+def _refused_besides(client: Client, body: bytes) -> int:
+    """How many lines are refused that an answer does not name. All or nothing is nothing for a piece that has such, so
+    this records nothing.
+    """
+    from statsapi.client import Refused
+
+    try:
+        client.exchange("/write", body, _TYPE, precision="ns", accept_partial="false")
+    except Refused as error:
+        if (more := _MORE.search(str(_told(error.body).get("error", "")))) is not None:
+            return int(more[1])
+    return 0
+
+
+def _told(body: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
