@@ -4,7 +4,8 @@ import { extent, linear, ticks, timeTicks } from "./scales.js";
 import * as format from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const LEFT = 64, RIGHT = 12, TOP = 10, BOTTOM = 24;
+// LEFT is the least room for the labels of the values, and WIDE about how wide a character of them is.
+const LEFT = 64, RIGHT = 12, TOP = 10, BOTTOM = 24, WIDE = 7.4;
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElementNS(SVG, name);
@@ -45,6 +46,7 @@ class Picture {
     this.read = read;
     this.pick = pick;
     this.at = null;
+    this.left = LEFT;
     this.svg = element("svg", { role: "img", tabindex: "0", "aria-label": label, height });
     box.replaceChildren(this.svg);
     this.svg.addEventListener("pointermove", (event) => this.point(event));
@@ -69,15 +71,19 @@ class Picture {
     if (this.at !== null) this.read(this.describe(this.at), this.at);
   }
 
+  /** The axis of values, with as many digits as tell its marks apart, and as much room as these need. */
   axis(low, high, from, to, label) {
     const marks = ticks(low, high, 4);
+    const digits = Math.ceil(Math.log10(Math.max(...marks.map(Math.abs)) / (marks[1] - marks[0]))) + 1;
+    const texts = marks.map((mark) => label(mark, Math.min(17, Math.max(4, digits || 4))));
+    this.left = Math.max(LEFT, 12 + WIDE * Math.max(...texts.map((text) => text.length)));
     const y = linear(marks[0], marks.at(-1), from, to);
     const drawn = element("g", { class: "axis" });
-    for (const mark of marks) {
+    for (const [n, mark] of marks.entries()) {
       const at = y(mark).toFixed(1);
       drawn.append(
-        element("line", { x1: LEFT, x2: this.width - RIGHT, y1: at, y2: at }),
-        element("text", { x: LEFT - 8, y: at, dy: "0.32em", "text-anchor": "end" }, label(mark)),
+        element("line", { x1: this.left, x2: this.width - RIGHT, y1: at, y2: at }),
+        element("text", { x: this.left - 8, y: at, dy: "0.32em", "text-anchor": "end" }, texts[n]),
       );
     }
     return { y, drawn };
@@ -92,7 +98,7 @@ class Picture {
 
   place(event) {
     const x = event.clientX - this.svg.getBoundingClientRect().left;
-    const share = (x - LEFT) / (this.width - LEFT - RIGHT);
+    const share = (x - this.left) / (this.width - this.left - RIGHT);
     return Math.min(this.length() - 1, Math.max(0, Math.floor(share * this.length())));
   }
 
@@ -150,7 +156,7 @@ class Picture {
   mark() {
     if (!this.cross) return;
     const length = this.length();
-    const x = linear(0, length, LEFT, this.width - RIGHT);
+    const x = linear(0, length, this.left, this.width - RIGHT);
     const drawn = [];
     if (this.dragged) {
       const [from, to] = [this.dragged.from, this.dragged.to].sort((a, b) => a - b);
@@ -179,7 +185,9 @@ export class Course extends Picture {
     const { steps, unit, utc } = this.data;
     const width = this.width, floor = this.height - BOTTOM, bars = Math.round(this.height * 0.2);
     const from = steps[0].from, to = steps.at(-1).to;
-    const x = linear(from, to, LEFT, width - RIGHT);
+    const range = extent(steps.flatMap((step) => [step.mean, step.low, step.high]));
+    const values = range && this.axis(...range, floor - bars - 10, TOP + 4, (mark, digits) => format.value(mark, unit, digits));
+    const x = linear(from, to, this.left, width - RIGHT);
     const middle = (step) => x((step.from + step.to) / 2);
     const painted = [];
 
@@ -193,9 +201,8 @@ export class Course extends Picture {
       counts.append(element("rect", { x: (x(step.from) + wide * 0.1).toFixed(1), width: Math.max(0.8, wide * 0.8).toFixed(1), y: (floor - size).toFixed(1), height: size.toFixed(1) }));
     }
 
-    const range = extent(steps.flatMap((step) => [step.mean, step.low, step.high]));
-    if (range) {
-      const { y, drawn } = this.axis(...range, floor - bars - 10, TOP + 4, (mark) => format.value(mark, unit));
+    if (values) {
+      const { y, drawn } = values;
       this.y = y;
       painted.push(drawn);
       const band = runs(steps, (step) => step.low !== null && step.high !== null).map((run) => {
@@ -215,8 +222,8 @@ export class Course extends Picture {
     painted.push(counts);
 
     const axis = element("g", { class: "axis" });
-    axis.append(element("text", { x: LEFT - 8, y: floor - bars + 8, "text-anchor": "end" }, format.count(most)));
-    const moments = timeTicks(from, to, Math.max(2, Math.floor((width - LEFT) / 90)), format.offsetMs(to, utc));
+    axis.append(element("text", { x: this.left - 8, y: floor - bars + 8, "text-anchor": "end" }, format.count(most)));
+    const moments = timeTicks(from, to, Math.max(2, Math.floor((width - this.left) / 90)), format.offsetMs(to, utc));
     const gap = moments.length > 1 ? moments[1] - moments[0] : to - from;
     for (const moment of moments) {
       const at = x(moment).toFixed(1);
@@ -239,7 +246,8 @@ export class Course extends Picture {
     const step = steps[at];
     const when = `${format.moment(step.from, utc)}, ${format.ago(step.to - step.from)}`;
     if (!step.count) return `${when}: no events`;
-    return `${when}: ${step.count} events, mean ${format.value(step.mean, unit)}, ${bandName} ${format.value(step.low, unit)} to ${format.value(step.high, unit)}`;
+    const about = step.bound && bandName.startsWith("p") ? "≈ " : "";
+    return `${when}: ${step.count} events, mean ${format.value(step.mean, unit)}, ${bandName} ${about}${format.value(step.low, unit)} to ${about}${format.value(step.high, unit)}`;
   }
 }
 
@@ -253,14 +261,14 @@ export class Histogram extends Picture {
     const { bins, unit } = this.data;
     const width = this.width, floor = this.height - BOTTOM;
     const most = Math.max(1, ...bins.map((bin) => bin.count));
-    const { y, drawn } = this.axis(0, most, floor, TOP + 4, (mark) => format.count(mark));
-    const x = linear(0, bins.length, LEFT, width - RIGHT);
+    const { y, drawn } = this.axis(0, most, floor, TOP + 4, (mark, digits) => format.count(mark, digits));
+    const x = linear(0, bins.length, this.left, width - RIGHT);
     const bars = element("g", { class: "bars" });
     bins.forEach((bin, at) => {
       if (bin.count) bars.append(element("rect", { x: (x(at) + 0.5).toFixed(1), width: Math.max(0.5, x(at + 1) - x(at) - 1).toFixed(1), y: y(bin.count).toFixed(1), height: Math.max(1, floor - y(bin.count)).toFixed(1) }));
     });
     const axis = element("g", { class: "axis" });
-    const every = Math.max(1, Math.ceil(bins.length / Math.max(1, Math.floor((width - LEFT) / 90))));
+    const every = Math.max(1, Math.ceil(bins.length / Math.max(1, Math.floor((width - this.left) / 90))));
     for (let at = 0; at <= bins.length; at += every) {
       const edge = at < bins.length ? bins[at].low : bins.at(-1).high;
       const anchor = at === bins.length ? "end" : "middle";

@@ -6,6 +6,8 @@ const BYTES = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "
 const IN_SECONDS = { s: 1, ms: 1e-3, us: 1e-6 };
 
 function short(value, digits = 4) {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e15)) return Number(value.toPrecision(digits)).toExponential().replace("+", "");
   return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits, useGrouping: false });
 }
 
@@ -28,8 +30,7 @@ export function value(number, unit = "", digits = 4) {
 export function count(number, digits = 4) {
   if (number === null || number === undefined) return "–";
   const size = Math.abs(number);
-  if (size !== 0 && (size < 1e-4 || size >= 1e15)) return number.toExponential(3);
-  return size >= 9999.5 ? scaled(number, SI, digits) : short(number, digits);
+  return size >= 9999.5 && size < 1e15 ? scaled(number, SI, digits) : short(number, digits);
 }
 
 /** How many: all digits below a million, in groups of three. */
@@ -87,8 +88,21 @@ export function tick(ms, stepMs, utc) {
   return stepMs >= 60000 ? minute : second;
 }
 
-/** 3 s, 5 min: how long ago. */
+/** 3 s, 1 min 38 s, 2 h 5 min: how long ago, in the largest unit and the next, rounded down. */
 export function ago(ms) {
-  const seconds = Math.max(0, ms / 1000);
-  return seconds < 1 ? "less than a second" : scaled(Math.floor(seconds), SECONDS.slice(0, 4));
+  const seconds = Math.floor(Math.max(0, ms / 1000));
+  if (seconds < 1) return "less than a second";
+  const at = SECONDS.findIndex(([length]) => length <= seconds);
+  const [length, name] = SECONDS[at];
+  const most = `${Math.floor(seconds / length)} ${name}`;
+  const [next, nextName] = SECONDS[at + 1];
+  const rest = next >= 1 ? Math.floor((seconds % length) / next) : 0;
+  return rest ? `${most} ${rest} ${nextName}` : most;
+}
+
+/** How exact percentiles are, as an answer says beside them: null where they are exact. */
+export function bound(answer) {
+  if (!answer?.method) return null;
+  const error = answer.relative_error;
+  return error === null || error === undefined ? "approximate, from roll-ups" : `approximate to ±${short(error * 100, 2)} %, from roll-ups`;
 }

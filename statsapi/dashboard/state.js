@@ -8,7 +8,6 @@ export function read(search) {
   for (const name of ["series", "match", "where"]) state[name] = given.getAll(name).filter(Boolean);
   for (const name of ["by", "window", "start", "end", "unit", "band", "order"]) state[name] = given.get(name) ?? DEFAULTS[name];
   state.utc = given.get("utc") === "1";
-  if (state.start === "") state.end = "";
   return state;
 }
 
@@ -18,7 +17,7 @@ export function write(state) {
     const held = state[name];
     if (Array.isArray(held)) held.forEach((item) => told.append(name, item));
     else if (held === true) told.set(name, "1");
-    else if (held !== usual && held !== "" && held !== false && !(name === "window" && state.start)) told.set(name, held);
+    else if (held !== usual && held !== "" && held !== false && !(name === "window" && ranged(state))) told.set(name, held);
   }
   const text = told.toString();
   return text ? `?${text}` : location.pathname;
@@ -33,22 +32,35 @@ export function selection(state) {
   return chosen;
 }
 
+/** Whether it is a range, whatever of it is given: the service says what it makes of that. */
+export function ranged(state) {
+  return state.start !== "" || state.end !== "";
+}
+
 /** The span: a window that ends now, or a range. */
 export function span(state) {
-  return state.start ? [["start", state.start], ["end", state.end]] : [["window", state.window]];
+  if (!ranged(state)) return [["window", state.window]];
+  return ["start", "end"].filter((name) => state[name] !== "").map((name) => [name, state[name]]);
 }
 
 /** The text of the search box as series and patterns. Names may hold commas, so only a line's items are apart: a blank
- *  on both sides of a plus. */
-export function choose(text) {
-  const items = text.split(" + ").map((item) => item.trim()).filter(Boolean);
-  return { series: items.filter((item) => !/[*?]/.test(item)), match: items.filter((item) => /[*?]/.test(item)) };
+ *  on both sides of a plus. `names` are those that were picked: they are names, whatever they hold. */
+export function choose(text, names) {
+  const known = names.toSorted((a, b) => b.length - a.length);
+  const series = [], match = [];
+  for (let rest = text.trim(); rest;) {
+    const name = known.find((one) => rest === one || rest.startsWith(`${one} + `));
+    const end = name === undefined ? rest.indexOf(" + ") : name.length;
+    const item = (end < 0 ? rest : rest.slice(0, end)).trim();
+    rest = end < 0 ? "" : rest.slice(end + 3).trim();
+    if (name !== undefined || !/[*?]/.test(item)) {
+      if (item) series.push(item);
+    } else match.push(item);
+  }
+  return { series: [...new Set(series)], match: [...new Set(match)] };
 }
 
-const UNITS = { s: 1e3, m: 6e4, h: 36e5, d: 864e5, w: 6048e5 };
-
-export function windowMs(state) {
-  if (state.start) return Date.parse(state.end) - Date.parse(state.start);
-  const match = /^(\d+)([smhdw])$/.exec(state.window);
-  return match ? Number(match[1]) * UNITS[match[2]] : 36e5;
+/** The text of the box of tags as its conditions: a value may hold blanks, so one ends where another key= begins. */
+export function conditions(text) {
+  return text.trim().split(/\s+(?=[^\s=]+=)/).filter(Boolean);
 }

@@ -1,6 +1,7 @@
 // Tables: text only, so a name is never markup.
 
-/** columns: [{name, key, numeric?, sort?}], rows: [{key: text or {text, title}}]. sorted: {key, descending}. */
+/** columns: [{name, key, numeric?, sort?}], rows: [{key: text or {text, title}}]; one that is `plain` leads
+ *  nowhere. sorted: {key, descending}. */
 export function fill(table, caption, columns, rows, { sorted = null, onSort = null, onRow = null } = {}) {
   const head = document.createElement("tr");
   for (const column of columns) {
@@ -29,7 +30,7 @@ export function fill(table, caption, columns, rows, { sorted = null, onSort = nu
       const text = typeof held === "object" && held !== null ? held.text : held;
       if (typeof held === "object" && held !== null && held.title) cell.title = held.title;
       if (column.numeric) cell.className = "number";
-      if (at === 0 && onRow) {
+      if (at === 0 && onRow && !row.plain) {
         const button = document.createElement("button");
         button.type = "button";
         button.textContent = text;

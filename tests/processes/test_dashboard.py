@@ -7,12 +7,14 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
 from statsapi.keys import new_key
 from tests.programs import nginx_with, require_binary
@@ -86,7 +88,7 @@ def watched(browser: Browser, server: Server) -> Iterator[Watched]:
 def test_what_is_recorded_while_the_page_is_open_appears(watched: Watched, server: Server) -> None:
     """Exact figures, without a reload; one question of a kind at a time."""
     page = watched.open("?series=live")
-    expect(page.locator("#notice h2")).to_have_text("No events in this window")
+    expect(page.locator("#notice h2")).to_have_text("No such series: live")
     values = [1.5, 2.25, 100.125]
     for n, value in enumerate(values, 1):
         _record(server, "live", [time.time()], [value])
@@ -213,6 +215,371 @@ def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser: Browser, tmp_path:
         expect(other.locator("#notice h2")).to_have_text("A key is needed")
         watched.check("status of 401", "status of 403")
         watched.context.close()
+
+
+def test_a_key_that_cannot_be_right(browser: Browser, tmp_path: Path) -> None:
+    """Characters that no header can carry, a key that may not read, one that is revoked: the page says so and asks for
+    another, after a reload too. A refusal is never saved as the table.
+    """
+    writing, write_held = new_key(["write"], "sensor")
+    reading, read_held = new_key(["read"], "page")
+    keys = tmp_path / "keys"
+    keys.write_text(f"{write_held.line()}\n{read_held.line()}\n")
+    with gunicorn_server(tmp_path, workers=1, env={"STATSAPI_API_KEYS_FILE": str(keys)}) as server:
+        watched = Watched(browser, server.target)
+        page = watched.open()
+        box = page.get_by_label("API key")
+        for key, reason in (("ключ…", "characters that no key has"), ("sk é", "characters"), (writing, "scope read")):
+            box.fill(key)
+            page.keyboard.press("Enter")
+            for _ in range(2):
+                expect(page.locator("#notice h2")).to_have_text("Another key is needed")
+                expect(page.locator("#notice p")).to_contain_text(reason)
+                expect(box).to_be_visible()
+                page.reload()
+        box.fill(reading)
+        page.keyboard.press("Enter")
+        expect(page.locator("#tile-count")).to_have_text("0")
+        expect(page.locator("#notice pre")).to_contain_text("Authorization: Bearer $STATSAPI_API_KEY")
+        page.get_by_label("Live").uncheck()
+        downloads: list[Any] = []
+        page.on("download", lambda one: downloads.append(one))
+        page.route("**/timeline?**", lambda route: route.fulfill(status=401, json={"detail": "This key is revoked."}))
+        page.get_by_role("link", name="Download CSV").click()
+        expect(page.locator("#notice p")).to_have_text("This key is revoked.")
+        expect(box).to_be_visible()
+        assert downloads == []
+        watched.check("status of 401", "status of 403")
+        watched.context.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"status": 429, "headers": {"Retry-After": "30"}, "json": {"detail": "Too many."}}, "Too many."),
+        ({"status": 503, "json": {"detail": "The journal is away."}}, "The journal is away."),
+        ({"status": 500, "body": "oops"}, "cannot answer now (500)"),
+        ({"status": 200, "content_type": "text/html", "body": "<html>Log in</html>"}, "Something else answers"),
+    ],
+)
+def test_what_passes_by_itself(watched: Watched, answer: Any, reason: str) -> None:
+    """Old figures stay, with their age; the question is put again, and no earlier than the answer says."""
+    page = watched.open("?match=web*")
+    expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+    asked: list[float] = []
+
+    def fulfill(route: Route) -> None:
+        asked.append(time.monotonic())
+        route.fulfill(**answer)
+
+    page.route("**/statistics?**", fulfill)
+    expect(page.locator("#status")).to_contain_text(reason, timeout=10_000)
+    expect(page.locator("#status")).to_contain_text(" old. Trying again")
+    expect(page.locator("#tile-count")).to_have_text("200")
+    expect(page.locator("#tile-count")).to_be_visible()
+    expect(page.locator("#notice")).to_be_hidden()
+    page.wait_for_timeout(4000)
+    assert len(asked) == (1 if answer["status"] == 429 else 2)
+    page.unroute("**/statistics?**")
+    if answer["status"] != 429:
+        expect(page.locator("#status")).to_contain_text("As of", timeout=10_000)
+        expect(page.locator("main")).not_to_have_class("old")
+    watched.said = [text for text in watched.said if "Failed to load resource" not in text]
+
+
+def test_figures_of_another_question_do_not_stay(watched: Watched) -> None:
+    """While the service is away, what is chosen anew is not shown the old choice's figures."""
+    page = watched.open("?match=web*")
+    expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+    page.route("**/statistics?**", lambda route: route.abort())
+    page.locator("#window").select_option("15m")
+    expect(page.locator("#notice h2")).to_have_text("The service is away")
+    expect(page.locator("#tiles")).to_be_hidden()
+    page.unroute("**/statistics?**")
+    expect(page.locator("#tile-count")).to_be_visible(timeout=10_000)
+    watched.said = [text for text in watched.said if "Failed to load resource" not in text]
+
+
+def test_a_window_of_all_that_is_kept(browser: Browser, tmp_path: Path) -> None:
+    """Its steps would begin before what is kept, were they between round moments: it is answered all the same. Longer
+    windows are not offered, and nothing is refused on the way to know that.
+    """
+    # Ten minutes after a quarter of an hour began: further than the five minutes of grace.
+    minutes = 24 * 60 + int((time.time() - 600) % 900) // 60
+    env = {"STATSAPI_ROLLUP_RETENTION": f"{minutes}m"}
+    with gunicorn_server(tmp_path, workers=1, env=env) as server:
+        now_s = time.time()
+        _record(server, "default", [now_s - 23 * 3600, now_s], [1.0, 2.0])
+        watched = Watched(browser, server.target)
+        page = watched.open(f"?window={minutes}m")
+        expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+        expect(page.locator("#tile-count")).to_have_text("2")
+        expect(page.locator("#chart .counts rect")).to_have_count(2)
+        expect(page.locator("#course-note")).to_be_empty()
+        options = page.locator("#window option:not([hidden])")
+        offered = options.evaluate_all("all => all.filter(one => !one.disabled).map(one => one.value)")
+        assert offered == ["5m", "15m", "1h", "6h", "24h", f"{minutes}m"]
+        assert "what is kept" in (page.locator("#window option[value='7d']").get_attribute("title") or "")
+        watched.check()
+        watched.context.close()
+
+
+def test_what_is_refused_of_a_part_hides_nothing_else(watched: Watched) -> None:
+    """A course or distribution that the service refuses is told in its own place."""
+    refusal = {"status": 422, "json": {"detail": "step: is too short"}}
+    for part in ("timeline", "histogram"):
+        watched.page.route(f"**/statistics/{part}?**", lambda route: route.fulfill(**refusal))
+    page = watched.open("?match=web*&by=route")
+    expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator("#tile-count")).to_have_text("200")
+    expect(page.locator("#course-note")).to_have_text("step: is too short")
+    expect(page.locator("#histogram-note")).to_have_text("step: is too short")
+    expect(page.locator("#group-rows tbody tr")).to_have_count(2)
+    expect(page.locator("#notice")).to_be_hidden()
+    watched.said = [text for text in watched.said if "422" not in text]
+
+
+def test_late_arrivals(watched: Watched, server: Server) -> None:
+    """An event whose minute has been rolled up counts in longer windows, and the page says so; one that is older than
+    everything kept counts nowhere.
+    """
+    now_s = time.time()
+    _record(server, "lateok", [now_s - 3 * 3600], [5.0])
+    server.request("POST", "/events", {"series": "lateok", "timestamp": [now_s - 30 * 3600], "value": [6.0]})
+    page = watched.open("?series=lateok&window=6h")
+    expect(page.locator("#tile-count")).to_have_text("1")
+    expect(page.locator("#late tbody tr").nth(0)).to_contain_text("in windows from 3 h")
+    expect(page.locator("#late tbody tr").nth(1)).to_contain_text("nowhere")
+    expect(page.locator("#late-note")).not_to_contain_text("nowhere")
+    page.locator("#window").select_option("1h")
+    expect(page.locator("#notice p")).to_contain_text("Its newest event is of")
+
+
+@pytest.mark.parametrize("window", ["1h", "24h", "1h30m", "PT15M", "5400"])
+@pytest.mark.parametrize("ahead_s", [0, -86_400, 3_600])
+def test_as_of(browser: Browser, server: Server, window: str, ahead_s: int) -> None:
+    """The moment of the figures by the service's clock: of any window, on a machine with any clock."""
+    watched = Watched(browser, server.target, timezone_id="UTC")
+    watched.context.add_init_script(
+        f"const Real = Date, ahead = {1000 * ahead_s};"
+        " globalThis.Date = class extends Real { constructor(...given) {"
+        " if (given.length) super(...given); else super(Real.now() + ahead); }"
+        " static now() { return Real.now() + ahead; } };"
+    )
+    page = watched.open(f"?series=web;route=/users&window={window}")
+    expect(page.locator("#tile-count")).to_be_visible()
+    expect(page.locator("#status")).to_contain_text("As of")
+    shown = re.search(r"As of (\S+ \S+) UTC", page.locator("#status").inner_text())
+    assert shown
+    told_s = datetime.strptime(shown[1], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    assert -4 < told_s - time.time() < 2
+    watched.check()
+    watched.context.close()
+
+
+def test_what_is_not_exact_is_marked(watched: Watched, server: Server) -> None:
+    """Percentiles of roll-ups carry a sign, and say in words how far they may be off, to screen readers too."""
+    now_s = time.time()
+    _record(server, "rolled", [now_s - 60 * n for n in range(300)], [float(n + 1) for n in range(300)])
+    page = watched.open("?series=rolled&window=6h&by=series")
+    expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator("#tile-50")).to_have_text(re.compile("^≈ 1"))
+    expect(page.locator("#tile-50")).to_have_attribute("title", re.compile(r"^1\d\d\.\d+, approximate to ±1 %"))
+    expect(page.locator("#tiles dt").nth(5)).to_contain_text("approximate to ±1 %")
+    expect(page.locator("#tile-mean")).to_have_text("150.5")
+    expect(page.locator("#course-bound")).to_contain_text("±1 %")
+    expect(page.locator("#groups-note")).to_contain_text("±1 %")
+    page.locator("#chart svg").focus()
+    page.keyboard.press("Home")
+    while "events, mean" not in page.locator("#reading").inner_text():
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#reading")).to_contain_text("p50 to p99: ≈ ")
+    page.locator("#window").select_option("15m")
+    expect(page.locator("#tile-50")).not_to_contain_text("≈")
+    expect(page.locator("#course-bound")).to_be_empty()
+
+
+def test_what_is_picked_is_a_name(watched: Watched, server: Server) -> None:
+    """Whatever it holds: wildcards, what stands between two series in the box, blanks in a tag's value."""
+    names = ["what?", "whatX", "st*r", "stair", "a + b", "a", "b"]
+    names += ["req;host=*", "req;host=b", "req;host=web 1", "req"]
+    now_s = time.time()
+    for n, name in enumerate(names):
+        _record(server, name, [now_s] * (n + 1), [1.0] * (n + 1))
+    page = watched.open()
+    box = page.get_by_role("combobox", name="Series or pattern")
+    for name in ("what?", "st*r", "a + b", "req;host=*"):
+        box.fill(name)
+        found = page.locator("#found [role=option]")
+        found.filter(has_text=re.compile(f"^{re.escape(name)}[0-9]+$")).click()
+        expect(page.locator("#tile-count")).to_have_text(str(names.index(name) + 1))
+        assert parse_qs(urlsplit(page.url).query) == {"series": [name]}
+        box.focus()
+        page.keyboard.press("Tab")
+        assert parse_qs(urlsplit(page.url).query) == {"series": [name]}
+    page.goto(f"{watched.base}/dashboard?series=a+%2B+b&series=what?&match=st*")
+    box.focus()
+    page.keyboard.press("End")
+    page.keyboard.type(" + req")
+    page.keyboard.press("Tab")
+    assert parse_qs(urlsplit(page.url).query) == {"series": ["a + b", "what?", "req"], "match": ["st*"]}
+
+    for value, count in (("*", 8), ("web 1", 10), ("b", 9)):
+        page.goto(f"{watched.base}/dashboard?match=req*&by=host")
+        page.locator("#group-rows").get_by_role("button", name=value, exact=True).click()
+        expect(page.locator("#tile-count")).to_have_text(str(count))
+    page.goto(f"{watched.base}/dashboard?match=req*&where=host%3Dweb 1")
+    page.locator("#where").press("End")
+    page.keyboard.type(" host=w*")
+    page.keyboard.press("Tab")
+    expect(page).to_have_url(re.compile("where=host%3Dweb\\+1&where=host%3Dw"))
+    expect(page.locator("#tile-count")).to_have_text("10")
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("start=now-1h", "200"),
+        ("start=now-2h&end=now-1h", "0"),
+        ("start={ago}", "200"),
+        ("start={ago}&end=now%2B1m", "200"),
+        ("start=garbage&end=x", "start: is not an ISO 8601 date"),
+        ("start=now-1h&end=now-2h", "end"),
+        ("end=now", "end: needs a start"),
+    ],
+)
+def test_links_with_a_range(watched: Watched, query: str, shown: str) -> None:
+    """Whatever the service takes: relative edges and open ends. What it does not take is told in its words."""
+    ago = datetime.fromtimestamp(time.time() - 3000, UTC).isoformat()[:19] + "Z"
+    page = watched.open(f"?match=web*&{query.format(ago=ago)}")
+    expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+    if shown.isdigit():
+        expect(page.locator("#tile-count")).to_have_text(shown)
+        expect(page.locator("#chart .counts rect")).to_have_count(0) if shown == "0" else expect(
+            page.locator("#chart .counts rect").first
+        ).to_be_visible()
+    else:
+        expect(page.locator("#notice h2")).to_have_text("The service refused this question")
+        expect(page.locator("#notice p")).to_contain_text(shown)
+    expect(page.locator("#window")).to_have_value("range")
+    page.get_by_role("button", name="Back to the window").click()
+    expect(page.locator("#tile-count")).to_have_text("200")
+    watched.said = [text for text in watched.said if "422" not in text]
+
+
+def test_one_question_at_a_time(watched: Watched, server: Server) -> None:
+    """At load and in every round, the dear ones too, the next question waits for the answer of the one before."""
+    flying: set[Request] = set()
+    most = 0
+
+    def begun(request: Request) -> None:
+        nonlocal most
+        if "/dashboard" not in request.url:
+            flying.add(request)
+            most = max(most, len(flying))
+
+    page = watched.page
+    page.on("request", begun)
+    page.on("requestfinished", lambda request: flying.discard(request))
+    page.on("requestfailed", lambda request: flying.discard(request))
+    page.clock.install()
+    watched.open("?series=paced&by=series")
+    expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+    dear = ("histogram", "by=series", "late=true")
+    for n in range(60):
+        _record(server, "paced", [time.time()], [float(n)])
+        page.clock.run_for(2000)
+        page.wait_for_timeout(50)
+        if all(sum(part in one.url for one in watched.asked) >= 3 for part in dear):
+            break
+    assert all(sum(part in one.url for one in watched.asked) >= 3 for part in dear)
+    assert most == 1
+
+
+def test_nothing_is_cut_off(browser: Browser, server: Server) -> None:
+    """Long numbers fit their tiles and axes, on a phone too."""
+    now_s = time.time()
+    _record(server, "vast", [now_s - 5, now_s - 400, now_s - 500], [9.007199254740993e15, -9.0071e299, -0.000212345])
+    _record(server, "narrow", [now_s - 5, now_s - 400], [1e15 + 1, 1e15 + 4])
+    for width in (320, 390, 1280):
+        watched = Watched(browser, server.target, viewport={"width": width, "height": 900})
+        for query in ("?series=vast", "?series=narrow", "?series=vast&unit=s&window=6h"):
+            page = watched.open(query)
+            expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
+            cut = page.evaluate(
+                "[...document.querySelectorAll('.figure')].filter(one => one.scrollWidth > one.clientWidth"
+                " || one.offsetHeight > 60).map(one => one.textContent)"
+            )
+            assert cut == []
+            assert (
+                page.evaluate(
+                    "[...document.querySelectorAll('#course svg text, #spread svg text')].filter(one => {"
+                    " const text = one.getBoundingClientRect(), all = one.ownerSVGElement.getBoundingClientRect();"
+                    " return text.left < all.left - 1 || text.right > all.right + 1; }).map(one => one.textContent)"
+                )
+                == []
+            )
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            labels = page.locator("#chart .axis").first.locator("text").all_text_contents()
+            assert len(set(labels)) == len(labels)
+        watched.check()
+        watched.context.close()
+
+
+def test_the_keyboard_goes_on(watched: Watched, server: Server) -> None:
+    """Tab leads from the search box to the next field, though a list is open; what leads nowhere is no button."""
+    long = "x" * 200
+    now_s = time.time()
+    for name in [long, "plain", "plain;kind=a", *(f"many{n}" for n in range(60))]:
+        _record(server, name, [now_s], [1.0])
+    page = watched.open("?match=*")
+    box = page.get_by_role("combobox", name="Series or pattern")
+    box.focus()
+    box.fill("many")
+    expect(page.locator("#found [role=option]")).to_have_count(50)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "where"
+    page.goto(f"{watched.base}/dashboard?match=plain*&by=kind")
+    expect(page.locator("#group-rows tbody tr")).to_have_count(2)
+    assert page.locator("#group-rows tbody button").all_inner_texts() == ["a"]
+    expect(page.locator("#group-rows tbody")).to_contain_text("(without)")
+    page.goto(f"{watched.base}/dashboard?series={long}")
+    box.focus()
+    expect(page.locator("#found [role=option]")).to_have_count(1)
+    box.fill("x" * 250)
+    expect(page.locator("#found")).to_be_hidden()
+    box.fill("x" * 199)
+    expect(page.locator("#found [role=option]")).to_have_count(1)
+
+
+def test_nothing_to_show(watched: Watched, server: Server) -> None:
+    """No such series is told from no events, with the names that may be meant; only what has a name can be recorded."""
+    now_s = time.time()
+    for name in ("lat;route=/u", "lat;route=/o", "latency"):
+        _record(server, name, [now_s], [1.0])
+    _record(server, "old", [now_s - 1800], [1.0])
+    page = watched.open("?series=old&window=5m")
+    heading, line, hints = page.locator("#notice h2"), page.locator("#notice pre"), page.locator("#hints button")
+    expect(heading).to_have_text("No events in this window")
+    expect(line).to_contain_text('"series":"old"')
+    page.goto(f"{watched.base}/dashboard?series=lat")
+    expect(heading).to_have_text("No such series: lat")
+    expect(hints).to_have_text(["lat;*", "lat;route=/o", "lat;route=/u"])
+    hints.first.click()
+    expect(page.locator("#tile-count")).to_have_text("2")
+    page.goto(f"{watched.base}/dashboard?series=laten")
+    expect(hints).to_have_text(["latency"])
+    hints.first.click()
+    expect(page.locator("#tile-count")).to_have_text("1")
+    page.goto(f"{watched.base}/dashboard?match=nobody*")
+    expect(heading).to_have_text("No such series")
+    expect(line).to_be_hidden()
+    page.goto(f"{watched.base}/dashboard?match=old*&window=5m")
+    expect(heading).to_have_text("No events in this window")
+    expect(line).to_be_hidden()
+    page.goto(f"{watched.base}/dashboard")
+    expect(heading).to_have_text(re.compile("^No events"))
+    expect(line).to_contain_text('"value":1}')
 
 
 def test_a_hidden_tab_asks_nothing(watched: Watched) -> None:
@@ -349,7 +716,16 @@ def test_numbers_are_readable(watched: Watched) -> None:
         ("count", 999_950): "1 M",
         ("whole", 89_980): "89\u202f980",
         ("count", 0): "0",
-        ("count", 1e-9): "1.000e-9",
+        ("count", 1e-9): "1e-9",
+        ("count", -9.0071e15): "-9.007e15",
+        ("value", 9.0071e15, "", 17): "9.0071e15",
+        ("value", -9.0071e299, "s"): "-1.042e295 d",
+        ("value", 1e-12, "s"): "0.001 ns",
+        ("ago", 98_400): "1 min 38 s",
+        ("ago", 7_860_000): "2 h 11 min",
+        ("ago", 60_000): "1 min",
+        ("ago", 400): "less than a second",
+        ("ago", 90_000_000): "1 d 1 h",
         ("value", 0.000431, "s"): "431 µs",
         ("value", 90, "s"): "1.5 min",
         ("value", 1500, "ms"): "1.5 s",
