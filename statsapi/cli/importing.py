@@ -40,7 +40,11 @@ _UNREADABLE_MAX: Final = 1_000  # lines that had to be found by halving; a file 
 _DOCUMENT_BYTES: Final = 16 << 20  # a JSON document goes as one: STATSAPI_MAX_BODY_BYTES unless it is raised
 _TOLD_EVERY_S: Final = 5.0
 _ADVICE: Final = re.compile(r"\((its times [^)]*)\)")
-_PROPOSED: Final = re.compile(r"POST '/events\?([^']*)'")
+_PROPOSED: Final = re.compile(r"as it is, this goes to POST ('/events\?[^']*'(?: or '/events\?[^']*')*)")
+_QUERY: Final = re.compile(r"'/events\?([^']*)'")
+_GROUPED: Final = re.compile(
+    r"\((\S+) is read as (\S+) then, with three decimals; where (\S+) is meant, (take [^)]*) first\)"
+)
 
 _TYPES: Final = {"csv": "text/csv", "ndjson": "application/x-ndjson", "json": "application/json", "lines": "text/plain"}
 _ENDINGS: Final = {
@@ -48,6 +52,16 @@ _ENDINGS: Final = {
     "ndjson": (".ndjson", ".jsonl"),
     "json": (".json",),
     "lines": (".lp", ".influx"),
+}
+
+
+# What of a proposal an option that was given stands in place of.
+_INSTEAD_OF: Final = {
+    "timestamp": ("date", "time"),
+    "date": ("timestamp",),
+    "time": ("timestamp",),
+    "series": ("into",),
+    "into": ("series",),
 }
 
 
@@ -228,20 +242,39 @@ class _Import:
             proposed = _PROPOSED.search(str(error))
             if proposed is None:
                 raise
+            self._choose(_QUERY.findall(proposed[1]), _GROUPED.search(str(error)))
             advice = _ADVICE.search(str(error))
-            self.query = urlencode(dict(parse_qsl(proposed[1])) | dict(parse_qsl(self.query)))
             seen = self._post(head, None, dry_run="true", partial="true")
             self._show_guess(seen, "" if advice is None else advice[1])
             if not yes:
                 self._ask()
         return seen
 
+    def _choose(self, proposed: list[str], grouped: re.Match[str] | None) -> None:
+        """The reading that is proposed, with what was given. Where there are two, nobody but the user can say which."""
+        readings = list(dict.fromkeys(map(self._with_given, proposed)))
+        if len(readings) > 1:
+            each = "; or ".join(map(_options, readings))
+            raise click.UsageError(f"{self._file}: has {len(readings)} readings, give the options of one: {each}")
+        if grouped is not None and "decimal" not in dict(parse_qsl(self.query)):
+            number, small, large, cure = grouped.groups()
+            mark = "," if "," in number else "."
+            raise click.UsageError(
+                f"{self._file}: {number} has two readings: for {small} give --decimal {mark}, for {large} {cure}"
+            )
+        self.query = readings[0]
+
+    def _with_given(self, proposed: str) -> str:
+        given = dict(parse_qsl(self.query))
+        found = dict(parse_qsl(proposed))
+        found.pop("partial", None)  # an import always keeps the good rows
+        for name, others in _INSTEAD_OF.items():
+            if name in given:
+                found = {other: value for other, value in found.items() if other not in others}
+        return urlencode(found | given)
+
     def _show_guess(self, seen: dict[str, Any], advice: str) -> None:
-        options = " ".join(
-            "--no-header" if name == "header" else f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
-            for name, value in parse_qsl(self.query)
-        )
-        failures.say(f"{self._file}: read with {options}")
+        failures.say(f"{self._file}: read with {_options(self.query)}")
         for each in seen["series"][:5]:
             failures.say(f"  {each['name']}: {each['events']:,} events, {each['first']} to {each['last']}")
         if advice:
@@ -328,6 +361,13 @@ class _Import:
             last = piece.first_line + piece.lines - 1
             more = f"{rejected - len(errors):,} more rows of lines {piece.first_line} to {last} are refused"
             self._refused.write(json.dumps({"reason": more}) + "\n")
+
+
+def _options(query: str) -> str:
+    return " ".join(
+        "--no-header" if name == "header" else f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
+        for name, value in parse_qsl(query)
+    )
 
 
 @contextlib.contextmanager

@@ -151,6 +151,77 @@ FOLLOWED: list[tuple[str, str, str, list[tuple[str, str, float]]]] = [
         [("default;host=a", "2025-11-20T07:45:00Z", 1), ("default;host=a", "2025-11-20T07:45:01Z", 2)],
     ),
     (
+        "AM and PM beside a date",
+        "date,time,v\n2025-11-20,06:45 AM,1\n2025-11-20,12:15 AM,2\n",
+        CSV,
+        [("default", "2025-11-20T06:45:00Z", 1), ("default", "2025-11-20T00:15:00Z", 2)],
+    ),
+    (
+        "AM and PM, American, without a blank",
+        "Day,Clock,v\n11/20/2025,6:45AM,1\n",
+        CSV,
+        [("default", "2025-11-20T06:45:00Z", 1)],
+    ),
+    (
+        "AM and PM in one column",
+        "when,v\n2025-11-20 06:45 AM,1\n",
+        CSV,
+        [("default", "2025-11-20T06:45:00Z", 1)],
+    ),
+    (
+        "hours beside a date",
+        "date,hour,v\n2025-11-20,6,1\n2025-11-20,7,2\n",
+        CSV,
+        [("default", "2025-11-20T06:00:00Z", 1), ("default", "2025-11-20T07:00:00Z", 2)],
+    ),
+    (
+        "digits beside a date",
+        "date,time,v\n2025-11-20,0645,1\n2025-11-20,0700,2\n",
+        CSV,
+        [("default", "2025-11-20T06:45:00Z", 1), ("default", "2025-11-20T07:00:00Z", 2)],
+    ),
+    (
+        "two columns of one name",
+        "\ntime,cpu,cpu\n2025-11-20 07:45,1,2\n2025-11-20 07:46,3,4\n",
+        CSV,
+        [
+            ("column.2", "2025-11-20T07:45:00Z", 1),
+            ("column.3", "2025-11-20T07:45:00Z", 2),
+            ("column.2", "2025-11-20T07:46:00Z", 3),
+            ("column.3", "2025-11-20T07:46:00Z", 4),
+        ],
+    ),
+    (
+        "an empty first cell",
+        "time,cpu\n2025-11-20 07:45,\n2025-11-20 07:46,1\n",
+        CSV,
+        [("default", "2025-11-20T07:46:00Z", 1)],
+    ),
+    (
+        "no value first",
+        "time,cpu\n2025-11-20 07:45,N/A\n2025-11-20 07:46,1\n",
+        CSV,
+        [("default", "2025-11-20T07:46:00Z", 1)],
+    ),
+    (
+        "no value in one of several",
+        "time,cpu,mem\n2025-11-20 07:45,N/A,3\n2025-11-20 07:46,1,\n",
+        CSV,
+        [("mem", "2025-11-20T07:45:00Z", 3), ("cpu", "2025-11-20T07:46:00Z", 1)],
+    ),
+    (
+        "a time of day that is empty",
+        "date,time,v\n2025-11-20,,1\n2025-11-20,07:46,2\n",
+        CSV,
+        [("default", "2025-11-20T07:46:00Z", 2)],
+    ),
+    (
+        "NDJSON with null",
+        '{"time": "2025-11-20T07:45:00Z", "cpu": null}\n{"time": "2025-11-20T07:46:00Z", "cpu": 1.052}\n',
+        NDJSON,
+        [("default", "2025-11-20T07:46:00Z", 1.052)],
+    ),
+    (
         "NDJSON, German",
         '{"zeit": "20.11.2025 07:45", "wert": "1,5", "deep": {"a": [1]}}\n',
         NDJSON,
@@ -242,6 +313,155 @@ def test_both_readings_are_shown_where_there_are_two(client: FlaskClient, body: 
     paths = shown(client, body)
     assert len(paths) == len(times)
     assert {send(client, body, path, dry_run="true").json["first"] for path in paths} == times
+
+
+# Each: a file, the number in it, what it is with decimals, and what with thousands.
+THOUSANDS = [
+    ("Zeit;Wert\n20.11.2025 07:45;1.052\n20.11.2025 07:46;900\n", "1.052", 1.052, "1052", "points"),
+    ("time\tvalue\n2025-11-20 07:45\t-21.500\n", "-21.500", -21.5, "-21500", "points"),
+    ("time;value\n2025-11-20 07:45;1,052\n", "1,052", 1.052, "1052", "commas"),
+    ('time,value\n2025-11-20 07:45,"1,052"\n2025-11-20 07:46,7\n', "1,052", 1.052, "1052", "commas"),
+]
+
+
+@pytest.mark.parametrize(("body", "number", "small", "large", "marks"), THOUSANDS)
+def test_thousands_are_told_where_they_may_be_decimals(
+    client: FlaskClient, body: str, number: str, small: float, large: str, marks: str
+) -> None:
+    """The query says which reading it is; with that decimal sign given, nothing is told any more."""
+    detail = send(client, body).json["detail"]
+    [path] = SHOWN.findall(detail)
+    assert f"{number} is read as {number.replace(',', '.')} then" in detail
+    assert f"where {large} is meant, take the {marks} out" in detail
+    sign = "." if marks == "points" else ","
+    assert f"decimal={sign}" in path
+    assert send(client, body, path).json["stored"] == body.count("\n") - 1
+    assert json.loads(client.get("/events?format=ndjson").text.splitlines()[0])["value"] == small
+    assert "is read as" not in send(client, body, decimal=sign).text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Zeit;Wert\n20.11.2025 07:45;1.052\n20.11.2025 07:46;0.5\n",
+        "Zeit;Wert\n20.11.2025 07:45;0.125\n",
+        "Zeit;Wert\n20.11.2025 07:45;1,052\n20.11.2025 07:46;1,5\n",
+        "when,a,b\n2025-11-20 07:45,1.052,2.125\n",
+    ],
+)
+def test_decimals_that_are_certain_are_not_told(client: FlaskClient, body: str) -> None:
+    """Another number shows what the mark is, or commas separate the columns."""
+    assert len(shown(client, body)) == 1
+    assert "is read as" not in send(client, body).json["detail"]
+
+
+NOT_AT_MIDNIGHT = [
+    "date,time,v\n2025-11-20,quarter past,1\n2025-11-20,noon,2\n",
+    "date,t,v\n2025-11-20,0.5,1\n",
+    "date,hour,v\n2025-11-20,24,1\n2025-11-20,8,1\n",
+    "Datum;Uhrzeit;v\n20.11.2025;7h45;1\n",
+    "date,time,v\n2025-11-20,42,1\n",
+]
+
+
+@pytest.mark.parametrize("body", NOT_AT_MIDNIGHT)
+@pytest.mark.parametrize("named", [False, True])
+def test_a_time_of_day_that_cannot_be_read_is_not_left_out(client: FlaskClient, body: str, named: bool) -> None:
+    """A query that takes the dates alone would record all at midnight: none is shown, whatever was named."""
+    date, time, _ = body.partition("\n")[0].replace(";", ",").split(",")
+    query = {"date": date, "time": time} if named else {}
+    if named and ";" in body:
+        query["delimiter"] = ";"
+    assert shown(client, body, **query) == []
+
+
+NAMED = [
+    ("t,cpu,mem\n2025-11-20 07:45,1,2\n2025-11-20 07:46,1,x\n", {"value": "cpu,mem"}, []),
+    ("time,cpu,mem\n2025-11-20 07:45,1,2\n2025-11-20 07:46,1,x\n", {"value": "cpu,mem"}, []),
+    ("t,cpu,mem\n2025-11-20 07:45,1,2\n", {"value": "mem"}, ["timestamp=t&value=mem"]),
+    ("t,cpu,id\n2025-11-20 07:45,1,2\n", {"value": "id"}, ["timestamp=t&value=id"]),
+    ("opened,closed,n\n2025-11-20 07:45,2025-11-20 07:50,1\n", {"timestamp": "closed"}, ["timestamp=closed&value=n"]),
+    ("t,sensor,v\n2025-11-20 07:45,a,1\n", {"into": "x"}, ["timestamp=t&value=v&tags=sensor&into=x"]),
+    ("t,code,v\n2025-11-20 07:45,200,1\n", {"tags": "code"}, ["timestamp=t&value=v&tags=code"]),
+    ("t,code,v\n2025-11-20 07:45,200,1\n", {"series": "code"}, ["timestamp=t&value=v&series=code"]),
+    ("t,cpu,mem\n2025-11-20 07:45,1,2\n", {"value": "cpu,memory"}, ["timestamp=t&value=cpu,mem"]),
+    ("date,hour,v\n2025-11-20,7,1\n", {"timestamp": "date", "value": "hour,w"}, ["timestamp=date&value=hour,v"]),
+]
+
+
+@pytest.mark.parametrize(("body", "query", "queries"), NAMED)
+def test_what_was_named_stays_what_it_is(
+    client: FlaskClient, body: str, query: dict[str, str], queries: list[str]
+) -> None:
+    """No value becomes a tag, no time another column; what is missing or misspelt is proposed beside it."""
+    assert [path.removeprefix("/events?") for path in shown(client, body, **query)] == queries
+
+
+def test_a_bad_value_of_a_named_column_is_told_by_line(client: FlaskClient) -> None:
+    """And nothing else is proposed for it."""
+    body = "time,cpu,mem\n2025-11-20 07:45,1,2\n2025-11-20 07:46,1,x\n"
+    problem = send(client, body, timestamp="time", value="cpu,mem").json
+    assert [(error["line"], error["field"]) for error in problem["errors"]] == [(3, "mem")]
+    assert "'x'" in problem["detail"]
+
+
+MENDED = [
+    ("time,cpu\n2025-11-20 07:45,5 ms\n2025-11-20 07:46,1\n", "line 2, cpu: is '5 ms', which carries a unit"),
+    ("time,cpu\n2025-11-20 07:45,1\n2025-11-20 07:46,5%\n2025-11-20 07:46,7 %\n", "line 3, cpu: is '5%'"),
+    ("time,cpu\n2025-11-20 07:45,€5\n", "line 2, cpu: is '€5'"),
+    ("time;cpu\n2025-11-20 07:45;1.052,46\n2025-11-20 07:46;900,5\n", "line 2, cpu: is '1.052,46'"),
+    (
+        "zeit;kWh\n20.11.2025 07:45;5,5 kWh\n",
+        "line 2, kWh: is '5,5 kWh', which carries a unit or sign: write 5,5 alone",
+    ),
+    ("time;cpu\n2025-11-20 07:45;1,052.46\n", "line 2, cpu: is '1,052.46'"),
+    ('time,cpu\n2025-11-20 07:45,"1,052,300"\n', "line 2, cpu: is '1,052,300'"),
+    ("time,cpu\n2025-11-20 07:45,x\n2025-11-20 07:46,1\n", "line 2, cpu: is 'x'"),
+    ("2025-11-20 07:45,5%\n2025-11-20 07:46,5%\n", "line 1, column 2: is '5%'"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), MENDED)
+def test_cells_that_have_to_be_mended_are_named(client: FlaskClient, body: str, said: str) -> None:
+    """With line, cure, and the query that takes the file then; it is not said that it goes in as it is."""
+    if body.startswith("time,cpu\n2025-11-20 07:45,1\n"):  # read without being asked: the row is named as ever
+        assert "is '5%'" in send(client, body).json["detail"]
+        return
+    detail = send(client, body).json["detail"]
+    assert said in detail
+    assert "as it is" not in detail
+    [path] = SHOWN.findall(detail)
+    cured = re.sub(r"(?<=\d) ?(?:ms|%|kWh)|€|(?<=,)x$", "", body, flags=re.MULTILINE).replace("1.052,46", "1052,46")
+    cured = cured.replace("1,052.46", "1052.46").replace("1,052,300", "1052300").replace("07:45,\n", "07:45,4\n")
+    assert send(client, cured, path).json["rejected"] == 0
+
+
+@pytest.mark.parametrize("cell", ["x", "", "N/A", "5 ms"])
+@pytest.mark.parametrize(
+    ("header", "query"),
+    [
+        ("timestamp,value", {}),
+        ("time,cpu", {}),
+        ("time,cpu", {"into": "x"}),
+        ("time,cpu", {"timestamp": "time", "value": "cpu"}),
+        ("time,cpu", {"timezone": "UTC"}),
+    ],
+)
+def test_a_fault_of_a_file_that_is_read_is_said_once(
+    client: FlaskClient, header: str, query: dict[str, str], cell: str
+) -> None:
+    """Another way to write the same reading is no cure."""
+    body = f"{header}\n2025-11-20 07:45,1\n2025-11-20 07:46,{cell}\n"
+    problem = assert_problem(send(client, body, **query), 422, "validation")
+    assert problem["errors"][0]["line"] == 3
+    assert "goes to POST" not in problem["detail"]
+
+
+def test_a_column_that_is_neither_values_nor_a_tag_is_told(client: FlaskClient) -> None:
+    """What is left out does not go unseen, and never becomes a series for each value."""
+    detail = send(client, "time,cpu,load\n2025-11-20 07:45,1,5%\n2025-11-20 07:46,2,6%\n").json["detail"]
+    assert SHOWN.findall(detail) == ["/events?timestamp=time&value=cpu"]
+    assert "'load' is left out, as line 2 holds '5%'" in detail
 
 
 def test_both_orders_are_shown_where_the_first_lines_do_not_tell(client: FlaskClient) -> None:

@@ -105,6 +105,43 @@ def test_what_was_guessed_is_shown_and_asked_for(server: Server, tmp_path: Path)
     assert sum(values(server, "default").values()) == 3
 
 
+@pytest.mark.parametrize(
+    ("header", "form", "rest", "options"),
+    [
+        ("Zeit;Wert", "%d.%m.%Y %H:%M", ";1.052", ["--decimal", "."]),
+        ("time,value", "%Y-%m-%d %H:%M", ',"1,052"', ["--decimal", ","]),
+        ("opened,closed,n", "%Y-%m-%d %H:%M", ",2026-11-20 07:45,1.052", ["--timestamp", "opened"]),
+    ],
+)
+@pytest.mark.parametrize("first", ["--yes", "--dry-run"])
+def test_nothing_is_chosen_between_two_readings(
+    server: Server, tmp_path: Path, header: str, form: str, rest: str, options: list[str], first: str
+) -> None:
+    """Not by --yes either: it says what to give, and that works."""
+    file = tmp_path / "data.csv"
+    file.write_text(f"{header}\n{stamp(60, form)}{rest}\n")
+    status, _, said = run(server, first, file)
+    assert (status, values(server)) == (2, Counter())
+    assert " ".join(options[:2]) in said.replace('"', "")
+    status, _, said = run(server, *options, "--yes", file)
+    assert (status, values(server)) == (0, Counter([("default", 1.052)])), said
+
+
+def test_gaps_in_the_first_rows_are_no_hindrance(server: Server, tmp_path: Path) -> None:
+    """Rows without a value are kept beside the file; what has to be mended is told, and nothing of it recorded."""
+    file = tmp_path / "data.csv"
+    file.write_text(f"time,cpu\n{stamp()},N/A\n{stamp()},1\n")
+    status, told, said = run(server, "--yes", file)
+    assert (status, told) == (1, f"{file}: 2 rows: 1 recorded, 1 rejected\n"), said
+    assert "--partial" not in said
+    assert [line for line, _ in kept_of(file)] == [2]
+    file.write_text(f"time,load\n{stamp()},5%\n{stamp()},6%\n")
+    status, _, said = run(server, "--yes", file)
+    assert status == 1
+    assert "line 2, load: is '5%'" in said
+    assert sum(values(server).values()) == 1
+
+
 def test_refused_rows_are_kept_beside(server: Server, tmp_path: Path) -> None:
     """With their number in the file and the reason, also behind the first piece; all others are recorded."""
     lines = [f"{stamp()},{number}" for number in range(25_000)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from math import isfinite
@@ -223,18 +224,34 @@ def proposed(body: bytes, media_type: str, mapping: ColumnMapping | None) -> str
     if form is None or form.read_mapped is None:
         return ""
 
-    def reads(sample: bytes, tried: ColumnMapping | None) -> bool:
+    def faults(sample: bytes, tried: ColumnMapping | None) -> list[dict[str, Any]] | None:
         decoded = decode(sample, media_type, max_events=_TRIED_MAX, mapping=tried)
-        return decoded.received > 0 and not decoded.rejected
+        return decoded.errors if decoded.received else None
 
-    found = proposals.propose(body, form is _CSV, mapping, reads)
+    found = proposals.propose(body, form is _CSV, mapping, faults)
     if not found:
         return ""
     shown = " or ".join(f"'/events?{proposal.query}'" for proposal in found)
     which = ", whichever is meant" if len(found) > 1 else ""
-    utc = any(proposal.as_utc for proposal in found)
-    utc_told = " (its times are UTC then; for local ones add &timezone=Europe/Berlin or the like)" if utc else ""
-    return f"; as it is, this goes to POST {shown}{which}{utc_told}"
+    first = found[0]
+    notes = []
+    if any(proposal.as_utc for proposal in found):
+        notes.append("its times are UTC then; for local ones add &timezone=Europe/Berlin or the like")
+    if first.grouped is not None:
+        number, sign = first.grouped, "commas" if "," in first.grouped else "points"
+        small, large = number.replace(",", "."), re.sub("[.,]", "", number)
+        notes.append(
+            f"{number} is read as {small} then, with three decimals; where {large} is meant, take the {sign} out of "
+            "the numbers first"
+        )
+    if first.left_out is not None:
+        notes.append(f"its column {first.left_out}")
+    told = "".join(f" ({note})" for note in notes)
+    if first.fault is None:
+        return f"; as it is, this goes to POST {shown}{which}{told}"
+    if first.mend:
+        return f"; {first.fault}; with all such cells mended this goes to POST {shown}{which}{told}"
+    return f"; as it is, this goes to POST {shown}{which}, without what is at fault ({first.fault}){told}"
 
 
 def with_query(messages: Any, body: bytes, media_type: str, mapping: ColumnMapping | None) -> Any:

@@ -7,6 +7,7 @@ value columns an empty field is no event, and is counted; a single one must not 
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,7 @@ from statsapi.service.admission import Accepted
 
 _FLOATS: Final = msgspec.json.Decoder(list[float])
 _VALUE: Final = FiniteFloat()
+_WITH_UNIT: Final = re.compile(r"([^\d\s.,+-]{1,8}\s*)?([+-]?\d+,\d+)(?(1)|\s*[^\d\s.,+-]\S{0,8})")
 _LACKING: Final = "is not in this item"
 
 
@@ -126,7 +128,7 @@ def _is_blank(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
-def _read_values(texts: list[Any], decimal: str) -> tuple[Values, Mask | None]:
+def _read_values(texts: list[Any], decimal: str | None) -> tuple[Values, Mask | None]:
     """What float() makes of each, NaN where nothing; and where a field is empty, bool[n], or None for nowhere."""
     numbers = _as_numbers(texts, decimal)
     if numbers is not None:
@@ -136,7 +138,7 @@ def _read_values(texts: list[Any], decimal: str) -> tuple[Values, Mask | None]:
     return found, blank
 
 
-def _as_numbers(texts: list[Any], decimal: str) -> Values | None:
+def _as_numbers(texts: list[Any], decimal: str | None) -> Values | None:
     """All at once, where all are written as JSON writes numbers: a third of float()'s time."""
     try:
         joined = "\n".join(texts)
@@ -163,7 +165,7 @@ def _as_numbers(texts: list[Any], decimal: str) -> Values | None:
     return numbers
 
 
-def _number(value: Any, decimal: str) -> float:
+def _number(value: Any, decimal: str | None) -> float:
     if isinstance(value, str):
         if decimal == ",":
             if "." in value:
@@ -270,12 +272,14 @@ def _why_no_time(table: Table, row: int, at: int) -> str:
     return f"is empty: give {what}, or leave the event out"
 
 
-def _why_no_value(value: Any, decimal: str) -> str:
+def _why_no_value(value: Any, decimal: str | None) -> str:
     if decimal == "," and isinstance(value, str):
         if "." in value:
             plain = without_separators(value.strip()) if len(value) <= ECHO_MAX else None
             cure = f"write {plain.replace('.', ',')}" if plain else "write it with a comma alone"
             return f"is {echo(value)!r}, which holds a point, but decimal=, was asked for: {cure}"
+        if unit := _WITH_UNIT.fullmatch(value.strip()[:ECHO_MAX]):
+            return f"is {echo(value)!r}, which carries a unit or sign: write {unit[2]} alone"
         if "," in value:
             if np.isinf(_number(value, decimal)):
                 value = value.replace(",", ".")

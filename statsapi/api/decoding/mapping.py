@@ -56,6 +56,7 @@ class ColumnMapping:
     values: none means the column `value`, or the only other one.
     series: a column. into: a series. With several values a series is named by its column, behind a point where there is
     a series too: cpu, or web.cpu.
+    decimal: None is a point that nobody asked for.
     """
 
     timestamp: str | None = None
@@ -66,7 +67,7 @@ class ColumnMapping:
     tags: tuple[str, ...] = ()
     into: str | None = None
     delimiter: str = ","
-    decimal: str = "."
+    decimal: str | None = None
     clock: Clock = field(default_factory=Clock)
     skip: int = 0
     header: bool = True
@@ -101,7 +102,7 @@ class ColumnMapping:
             tags,
             said.get("into"),
             delimiter,
-            said.get("decimal", "."),
+            said.get("decimal"),
             clock,
             said.get("skip", 0),
             said.get("header", True),
@@ -126,7 +127,7 @@ class ColumnMapping:
             "tags": _line(self.tags) if self.tags else None,
             "into": self.into,
             "delimiter": {",": None, "\t": "tab", " ": "space"}.get(self.delimiter, self.delimiter),
-            "decimal": "," if self.decimal == "," else None,
+            "decimal": self.decimal,
             "time_format": self.clock.time_format,
             "timezone": self.clock.zone_name,
             "fold": self.clock.fold,

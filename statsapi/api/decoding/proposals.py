@@ -1,8 +1,10 @@
 """The mapping that would take a file, found in its first lines: for a refusal to show, and nothing else.
 
 A proposal is tried on those lines before it is shown, so one that is followed to the letter works. Where a file has two
-readings (11/12/2026, two columns of times) both are proposed. Only one kind of file is read without being asked, as
-nothing else can be meant: a time under a usual name and one other column, of numbers (`understand`).
+readings (11/12/2026, two columns of times) both are proposed; where 1.052 may be 1052, that is told. What a person
+named stays what it was named for: a value is never proposed as a tag. Cells that hold no number (empty, `N/A`, `5 ms`)
+are named by line. Only one kind of file is read without being asked, as nothing else can be meant: a time under a usual
+name and one other column, of numbers (`understand`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from werkzeug.exceptions import HTTPException
 from statsapi.api.decoding.local_times import Clock
 from statsapi.api.decoding.mapping import COLUMN_PARAMETERS, TAGS_MAX, TIME_NAMES, ColumnMapping
 from statsapi.api.decoding.rows import BYTE_ORDER_MARK
+from statsapi.errors import echo
 from statsapi.times import has_offset, parse_timestamp_us
 
 # So much of a body is looked at: enough to tell days from months, and done in some milliseconds.
@@ -40,7 +43,27 @@ _TEXT_MAX: Final = 40  # no time is longer
 
 _NUMBER: Final = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
 _NUMBER_WITH_COMMA: Final = re.compile(r"\s*[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
-_CLOCK_TIME: Final = re.compile(r"\s*\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s*[AaPp][Mm])?\s*", re.ASCII)
+_CLOCK_TIME: Final = re.compile(
+    r"\s*(?:\d\d?:\d\d(?::\d\d(?:[.,]\d+)?)?(?:\s*[AaPp][Mm])?|\d\d?\s*[AaPp][Mm])\s*", re.ASCII
+)
+_HOUR: Final = re.compile(r"\s*(?:[01]?\d|2[0-4])\s*", re.ASCII)
+_CLOCK_DIGITS: Final = re.compile(r"\s*\d{4}(?:\d\d)?\s*", re.ASCII)
+
+# Numbers that are thousands to some readers and have three decimals to others.
+_ONE_GROUP: Final = re.compile(r"\s*[+-]?[1-9]\d{0,2}[.,]\d{3}\s*", re.ASCII)
+
+# Cells that a person would mend: no value, a number with a unit, one with separators. As units only what is known as
+# one: 4xx and web-1 are labels.
+_NO_VALUE: Final = re.compile(
+    r"\s*(?:#?n/?a|nan|null|none|nil|-+|\?|missing|undefined|unknown|unavailable)\s*", re.ASCII | re.IGNORECASE
+)
+_UNIT: Final = (
+    r"(?:[%‰°$€£¥₹]|°[CF]|[nµμum]?s|sec|min|h|[kKMGT]?i?B|[kKMG]?bps|[kMG]?Hz|[mkM]?(?:W|Wh|V|A)|[mck]?m|[mk]?g|m?[lL]|"
+    r"m?bar|h?Pa|kPa|ppm|ppb|lx|dBm?|rpm|m/s|km/h|/s|EUR|USD|GBP|CHF)"
+)
+_QUANTITY: Final = re.compile(rf"\s*(?:{_UNIT}\s*)?([+-]?[\d.,]*\d[\d.,]*(?:[eE][+-]?\d+)?)(?:\s*{_UNIT})?\s*")
+_SEPARATED: Final = re.compile(r"[+-]?\d{1,3}(?:([.,])\d{3})(?:\1\d{3})*(?:[.,]\d+)?", re.ASCII)
+_COMMA_IS_DECIMAL: Final = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+", re.ASCII)
 
 _TIME_WORDS: Final = {
     *TIME_NAMES,
@@ -48,7 +71,8 @@ _TIME_WORDS: Final = {
     *("epoch", "created", "created_at", "when", "at", "zeit", "zeitpunkt", "zeitstempel", "datum", "fecha", "heure"),
 }
 _DATE_WORDS: Final = ("date", "day", "datum", "tag", "fecha", "jour")
-_CLOCK_WORDS: Final = ("time", "clock", "uhrzeit", "zeit", "hora", "heure", "hour")
+_HOUR_WORDS: Final = ("hour", "hours", "hr", "hora", "heure", "stunde", "std")
+_CLOCK_WORDS: Final = ("time", "clock", "uhrzeit", "zeit", "t", "time_of_day", "tod", *_HOUR_WORDS)
 _SERIES_WORDS: Final = ("series", "name", "metric", "sensor")
 _NO_VALUES: Final = ("", "id", "index", "unnamed: 0", "row", "nr", "no")
 
@@ -58,7 +82,18 @@ _DATES: Final = [
     for first, second in (("%d", "%m"), ("%m", "%d"))
     for mark in "./-"
     for year in ("%Y", "%y")
-] + ["%Y.%m.%d", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%b %d %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y"]
+] + [
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%d %b %Y",
+    "%d %B %Y",
+    "%b %d, %Y",
+    "%b %d %Y",
+    "%B %d, %Y",
+    "%d-%b-%Y",
+    "%d-%b-%y",
+]
 _CLOCKS: Final = (
     "",
     "%H:%M",
@@ -67,32 +102,76 @@ _CLOCKS: Final = (
     "%H:%M:%S,%f",
     "%I:%M %p",
     "%I:%M:%S %p",
+    "%I:%M%p",
+    "%I:%M:%S%p",
+    "%H",
+    "%I %p",
+    "%I%p",
     "%H:%M:%S %z",
     "%H:%M %z",
 )
 
 
+# What a reading makes of some lines: {"line", "field", "reason"} for each fault; None where it reads none of them.
+TryOn = Callable[[bytes, ColumnMapping | None], list[dict[str, Any]] | None]
+
+
 class Proposal(NamedTuple):
-    """A query, and whether it would read times as UTC that may be local ones."""
+    """A query, and what a person has to know of it.
+
+    as_utc: it would read times as UTC that may be local ones. grouped: a number that it reads with decimals, and that
+    may have thousands instead. fault: the first in those lines, as "line 2, cpu: is empty". mend: whether cells have to
+    be mended first; else the query leaves out what is at fault. left_out: a cell of a column that is neither taken as
+    values nor as a tag.
+    """
 
     query: str
     as_utc: bool
+    grouped: str | None = None
+    fault: str | None = None
+    mend: bool = False
+    left_out: str | None = None
 
 
 class _Head(NamedTuple):
     """The first rows of a table: `names` of its columns (numbers where it has none) and a few rows of their width.
 
-    lines: how many lines they are, with those before them.
+    begins: the line at which each row begins. lines: how many lines they are, with those before them. floats: columns
+    of JSON's own numbers, whose point is no separator.
     """
 
     names: list[str]
     rows: list[list[str]]
+    begins: list[int]
     start: ColumnMapping
     lines: int
     looks: _Looks
+    floats: frozenset[int] = frozenset()
 
     def column(self, at: int) -> list[str]:
         return [row[at] for row in self.rows if row[at].strip()]
+
+    def where(self, names: Sequence[str | None]) -> list[int]:
+        """The places of those that are there once."""
+        return [self.names.index(name) for name in names if name is not None and self.names.count(name) == 1]
+
+    def where_other(self, at: int, decimal: str) -> str:
+        """`'load' (line 2 holds '5%')`: the first cell of a column that is no number."""
+        line, text = next(
+            (line, row[at])
+            for line, row in zip(self.begins, self.rows, strict=True)
+            if row[at].strip() and not _NO_VALUE.fullmatch(row[at]) and not _holds(row[at], decimal)
+        )
+        return f"{echo(self.names[at])!r} is left out, as line {line} holds {echo(text.strip())!r}"
+
+
+class _Columns(NamedTuple):
+    """What the columns of a head hold with one decimal sign: `numbers` nothing else but empty fields and words for no
+    value; `mixed` numbers with units, or numbers and something else.
+    """
+
+    numbers: list[int]
+    mixed: list[int]
 
 
 def understand(body: bytes) -> ColumnMapping | None:
@@ -119,16 +198,9 @@ def understand(body: bytes) -> ColumnMapping | None:
     return ColumnMapping(timestamp=names[times[0]], values=(names[other],))
 
 
-def propose(
-    body: bytes,
-    is_csv: bool,
-    asked: ColumnMapping | None,
-    try_on: Callable[[bytes, ColumnMapping | None], bool],
-) -> list[Proposal]:
-    """Queries that take the body as it is, at most three, which differ where it has several readings.
-
-    try_on: whether a body is read by a mapping, or without one, and has no fault. What was `asked` for is kept where it
-    names no columns.
+def propose(body: bytes, is_csv: bool, asked: ColumnMapping | None, try_on: TryOn) -> list[Proposal]:
+    """Queries that take the body as it is, at most three, which differ where it has several readings; or one that takes
+    it once some cells are mended. What was `asked` for is kept.
     """
     head = body[:_HEAD_BYTES].removeprefix(BYTE_ORDER_MARK)
     if len(body) > _HEAD_BYTES:
@@ -137,9 +209,10 @@ def propose(
         text = head.decode()
     except UnicodeDecodeError:
         return []
-    if _fits_mapping(try_on, head, asked):  # it was refused for something else
+    plain = _faults_of(try_on, head, asked)
+    if plain == []:  # it was refused for something else
         return []
-    asked = asked or ColumnMapping()
+    given, asked = asked, asked or ColumnMapping()
     looks = _Looks()
     heads = _csv_heads(text, asked, looks) if is_csv else _ndjson_heads(text, asked, looks)
     shown: list[Proposal] = []
@@ -147,31 +220,64 @@ def propose(
     with suppress(_Tired):
         for found in heads:
             sample = b"".join(head.splitlines(keepends=True)[: found.lines])
-            for mapping in _mappings(found):
+            for mapping, mixed, left_out in _mappings(found):
                 query = mapping.query()
-                if len(query) > _QUERY_MAX or query in tried or not query or mapping == asked:
+                if len(query) > _QUERY_MAX or query in tried or not query:
                     continue
                 tried.add(query)
                 if len(tried) > _TRIED_MAX:
                     raise _Tired
-                fits = _fits_mapping(try_on, sample, mapping)
-                if not fits and (mapping.tags or mapping.series):  # their texts may be no names
-                    mapping = replace(mapping, tags=(), series=None)
-                    fits = _fits_mapping(try_on, sample, mapping)
-                if fits:
-                    shown.append(Proposal(mapping.query(), _are_naive(found, mapping)))
+                faults = _faults_of(try_on, sample, mapping)
+                if not _are_of_cells(faults, found, mapping) and (mapping.tags, mapping.series) != (
+                    asked.tags,
+                    asked.series,
+                ):  # their texts may be no names
+                    mapping = replace(mapping, tags=asked.tags, series=asked.series)
+                    faults = _faults_of(try_on, sample, mapping)
+                if faults is None or not _are_of_cells(faults, found, mapping):
+                    continue
+                if plain and len(faults) >= len(_faults_of(try_on, sample, given) or faults):
+                    return []  # it is read no better than it was, and what is at fault has been named
+                query = mapping.query() + ("&partial=true" if faults and not mixed else "")
+                fault = "line {line}, {field}: {reason}".format_map(faults[0]) if faults else None
+                grouped = _grouped(found, mapping)
+                shown.append(Proposal(query, _are_naive(found, mapping), grouped, fault, mixed, left_out))
             if shown:
                 break
     return shown[:_PROPOSALS_MAX]
 
 
-def _fits_mapping(
-    try_on: Callable[[bytes, ColumnMapping | None], bool], sample: bytes, mapping: ColumnMapping | None
-) -> bool:
+def _faults_of(try_on: TryOn, sample: bytes, mapping: ColumnMapping | None) -> list[dict[str, Any]] | None:
     try:
         return try_on(sample, mapping)
     except (ValidationError, HTTPException):
+        return None
+
+
+def _are_of_cells(faults: list[dict[str, Any]] | None, head: _Head, mapping: ColumnMapping) -> bool:
+    """Whether all that is at fault are values, and empty times."""
+    if faults is None:
         return False
+    called = "" if mapping.header else "column "
+    values = {echo(called + name) for name in mapping.values}
+    return all(fault["field"] in values or fault["reason"].startswith("is empty") for fault in faults)
+
+
+def _grouped(head: _Head, mapping: ColumnMapping) -> str | None:
+    """A number that has two readings, where all that have a mark do, and nobody said which."""
+    if head.start.decimal is not None:
+        return None
+    mark = mapping.decimal or "."
+    places = [at for at in head.where(mapping.values) if at not in head.floats]
+    marked = [text.strip() for at in places for text in head.column(at) if mark in text]
+    if marked and all(map(_ONE_GROUP.fullmatch, marked)) and (mark == "," or _may_group_by_points(mapping)):
+        return marked[0]
+    return None
+
+
+def _may_group_by_points(mapping: ColumnMapping) -> bool:
+    """Columns that commas separate have numbers with decimal points, unless the dates are written as in German."""
+    return mapping.delimiter != "," or "%d.%m" in (mapping.clock.time_format or "")
 
 
 def _are_naive(head: _Head, mapping: ColumnMapping) -> bool:
@@ -195,47 +301,59 @@ def _csv_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_Head
         for skip in range(asked.skip, asked.skip + _SKIP_TRIED):
             if skip > asked.skip and _holds_time(lines[skip - 1], delimiter, looks):
                 break  # an event is not to be left out
-            rows, used = _rows(text, delimiter, skip, _HEAD_ROWS)
+            rows, begins, used = _rows(text, delimiter, skip, _HEAD_ROWS)
             widths = {len(row) for row in rows}
             if len(widths) == 1 and 1 < len(rows[0]) <= _COLUMNS_MAX and not rows[0][0].startswith(("#", "sep=")):
-                seen.append((skip, delimiter, rows, used))
+                seen.append((skip, delimiter, rows, begins, used))
                 break
             if skip >= len(lines):
                 break
-    for skip, delimiter, rows, used in sorted(seen, key=lambda way: way[0]):
+    for skip, delimiter, rows, begins, used in sorted(seen, key=lambda way: way[0]):
         start = replace(asked, delimiter=delimiter, skip=skip)
         names = [name.strip() for name in rows[0]]
+        numbers = [str(at) for at in range(1, len(names) + 1)]
         if not asked.header or any(_NUMBER.fullmatch(name) or looks.is_time(name) for name in names):
-            numbers = [str(at) for at in range(1, len(names) + 1)]
-            yield _Head(numbers, rows, replace(start, header=False), used, looks)
+            yield _Head(numbers, rows, begins, replace(start, header=False), used, looks)
         elif len(rows) > 1:
-            yield _Head(names, rows[1:], start, used, looks)
+            twice = [at for at, name in enumerate(names) if names.count(name) > 1]
+            if any(_holds(row[at], ".") or _holds(row[at], ",") for row in rows[1:] for at in twice):
+                by_number = replace(start, header=False, skip=begins[1] - 1)
+                by_number = replace(by_number, timestamp=None, date=None, time=None, values=(), series=None, tags=())
+                yield _Head(numbers, rows[1:], begins[1:], by_number, used, looks)
+            else:
+                yield _Head(names, rows[1:], begins[1:], start, used, looks)
 
 
 def _holds_time(line: str, delimiter: str, looks: _Looks) -> bool:
     return any(looks.is_time(field) for field in line.split(delimiter)[:_COLUMNS_MAX] if field.strip())
 
 
-def _rows(text: str, delimiter: str, skip: int, most: int) -> tuple[list[list[str]], int]:
-    """The first that are not blank, and at which line they end; none where the csv module cannot read them."""
+def _rows(text: str, delimiter: str, skip: int, most: int) -> tuple[list[list[str]], list[int], int]:
+    """The first that are not blank, the line at which each begins, and at which they end; none where the csv module
+    cannot read them.
+    """
     reader = csv.reader(text.splitlines(keepends=True)[skip:], strict=True, delimiter=delimiter)
     rows: list[list[str]] = []
-    used = 0
+    begins: list[int] = []
+    begin = used = 0
     try:
         for row in reader:
-            used = reader.line_num
+            begin, used = used, reader.line_num
             if row and (len(row) > 1 or row[0].strip()):
                 rows.append(row)
+                begins.append(skip + begin + 1)
                 if len(rows) == most:
                     break
     except csv.Error:
-        return [], skip
-    return rows, skip + used
+        return [], [], skip
+    return rows, begins, skip + used
 
 
 def _ndjson_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_Head]:
-    items = []
-    for line in itertools.islice(filter(str.strip, text.splitlines()), _HEAD_ROWS):
+    items, begins = [], []
+    written = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    for number, line in itertools.islice(written, _HEAD_ROWS):
+        begins.append(number)
         try:
             item = json.loads(line)
         except (ValueError, RecursionError):
@@ -249,7 +367,8 @@ def _ndjson_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_H
     if len(found) <= _COLUMNS_MAX:
         names = [name for name in found if not any(isinstance(item.get(name), (dict, list)) for item in items)]
         rows = [[_as_text(item.get(name)) for name in names] for item in items]
-        yield _Head(names, rows, asked, len(text), looks)  # all lines: blank ones are few
+        floats = frozenset(at for at, name in enumerate(names) if any(type(item.get(name)) is float for item in items))
+        yield _Head(names, rows, begins, asked, len(text), looks, floats)  # all lines: blank ones are few
 
 
 def _as_text(value: Any) -> str:
@@ -259,26 +378,102 @@ def _as_text(value: Any) -> str:
 # -- what the columns are ------------------------------------------------------------------------------------------
 
 
-def _mappings(head: _Head) -> Iterator[ColumnMapping]:
-    names, start = head.names, head.start
+def _mappings(head: _Head) -> Iterator[tuple[ColumnMapping, bool, str | None]]:
+    """Each with whether it needs cells mended, and the cell for which a column is left out."""
+    names, asked = head.names, head.start
     columns = {at: head.column(at) for at in range(len(names))}
     usable = [at for at in columns if columns[at] and names.count(names[at]) == 1]
-    pair = _date_and_time(head, columns, usable)
-    for decimal in (".", ",") if start.decimal == "." else (",",):
-        pattern = _NUMBER if decimal == "." else _NUMBER_WITH_COMMA
-        numbers = [at for at in usable if all(map(pattern.fullmatch, columns[at]))]
-        if decimal == "," and not any("," in text for at in numbers for text in columns[at]):
+    values_asked, named = head.where(asked.values), head.where((asked.series, *asked.tags))
+    free = [at for at in usable if at not in values_asked and at not in named]
+    pair = _date_and_time(head, columns, free)
+    pointed = False
+    for decimal in (".", ",") if asked.decimal is None else (asked.decimal,):
+        found = _columns(columns, sorted({*free, *values_asked}), decimal)
+        if decimal == "," and (
+            pointed or not any("," in text for at in found.numbers + found.mixed for text in columns[at])
+        ):
             continue
-        for places, clocks in [pair] if pair else _time_columns(head, columns, usable, numbers):
-            values = [at for at in numbers if at not in places]
-            some = [at for at in values if names[at].lower() not in _NO_VALUES] or values
-            if "value" in {names[at] for at in some}:
-                some = [at for at in some if names[at] == "value"]
-            texts = [at for at in usable if at not in places and at not in values and _is_label(columns[at])]
-            if not some:
+        for places, clocks in [pair] if pair else _time_columns(head, columns, free, found.numbers):
+            if len(places) == 1 and _is_half(head, columns, free, places[0]):
                 continue
+            values = [at for at in found.numbers if at not in places]
+            mixed = [at for at in found.mixed if at not in places]
+            some = [at for at in values if names[at].lower() not in _NO_VALUES] or values
+            if values_asked:
+                if not set(values_asked) <= set(values):
+                    continue
+                some = values_asked if len(values_asked) == len(asked.values) else some
+            elif "value" in {names[at] for at in some}:
+                some = [at for at in some if names[at] == "value"]
+            mend = not some
+            some = some or mixed
+            if not some or (mend and not _is_decimal_of(columns, some, decimal, asked.decimal)):
+                continue
+            left = [at for at in mixed if at not in some and not asked.values]
+            left_out = head.where_other(left[0], decimal) if left else None
+            texts = [at for at in free if at not in {*places, *values, *mixed} and _is_label(columns[at])]
+            texts = [at for at in texts if not any(map(head.looks.is_time, columns[at][:1]))]
+            texts = [at for at in texts if not all(map(_CLOCK_TIME.fullmatch, columns[at]))]
+            pointed = pointed or (decimal == "." and any("." in text for at in values for text in columns[at]))
             for clock in clocks:
-                yield _mapping(head, places, some, texts, replace(start, decimal=decimal, clock=clock))
+                mapping = _mapping(
+                    head, places, some, texts, replace(asked, decimal=_said(asked, decimal), clock=clock)
+                )
+                if asked.decimal is None and _grouped(head, mapping):
+                    mapping = replace(mapping, decimal=decimal)
+                yield mapping, mend, left_out
+
+
+def _said(asked: ColumnMapping, decimal: str) -> str | None:
+    return asked.decimal or (decimal if decimal == "," else None)
+
+
+def _columns(columns: dict[int, list[str]], usable: list[int], decimal: str) -> _Columns:
+    numbers, mixed = [], []
+    for at in usable:
+        told = [text for text in columns[at] if not _NO_VALUE.fullmatch(text)]
+        plain = sum(_holds(text, decimal) for text in told)
+        if told and plain == len(told):
+            numbers.append(at)
+        elif told and 2 * (plain + sum(not _holds(text, decimal) and _is_quantity(text) for text in told)) >= len(told):
+            mixed.append(at)
+    return _Columns(numbers, mixed)
+
+
+def _holds(text: str, decimal: str) -> bool:
+    """Whether it is a number."""
+    return bool((_NUMBER if decimal == "." else _NUMBER_WITH_COMMA).fullmatch(text))
+
+
+def _is_quantity(text: str) -> bool:
+    """Whether it is a number with a unit, with another decimal sign, or with separators."""
+    if (found := _QUANTITY.fullmatch(text)) is None:
+        return False
+    return any(pattern.fullmatch(found[1]) for pattern in (_NUMBER, _NUMBER_WITH_COMMA, _SEPARATED))
+
+
+def _is_decimal_of(columns: dict[int, list[str]], places: list[int], decimal: str, asked: str | None) -> bool:
+    """Whether that is the decimal sign of the numbers in cells that have to be mended. Those that the comma alone makes
+    numbers of need no mending.
+    """
+    if asked is not None:
+        return True
+    if decimal == "." and any(at in places for at in _columns(columns, places, ",").numbers):
+        return False
+    found = [each[1] for at in places for text in columns[at] if (each := _QUANTITY.fullmatch(text))]
+    with_comma = any(_COMMA_IS_DECIMAL.fullmatch(number) and not _ONE_GROUP.fullmatch(number) for number in found)
+    return with_comma == (decimal == ",")
+
+
+def _is_half(head: _Head, columns: dict[int, list[str]], free: list[int], at: int) -> bool:
+    """Whether a column holds dates alone beside one that seems to hold the time of day: all would be at midnight."""
+    if not any(
+        head.names[other].lower() in _CLOCK_WORDS or all(map(_CLOCK_TIME.fullmatch, columns[other]))
+        for other in free
+        if other != at
+    ):
+        return False
+    return not any(map(_NUMBER.fullmatch, columns[at])) and bool(_clocks(head, columns[at], alone=True))
 
 
 def _mapping(
@@ -288,34 +483,43 @@ def _mapping(
     said: dict[str, Any] = dict.fromkeys(COLUMN_PARAMETERS)
     del said["value"]
     said |= {"timestamp": names[0]} if len(names) == 1 else {"date": names[0], "time": names[1]}
-    said["tags"] = ()
-    if start.header:
-        called = [at for at in texts if head.names[at].lower() in _SERIES_WORDS]
-        said["series"] = head.names[called[0]] if called else None
+    said |= {"tags": start.tags, "series": start.series, "into": start.into}
+    if start.header and not (start.values or start.tags):
+        called = [at for at in texts if head.names[at].lower() in _SERIES_WORDS and not (start.series or start.into)]
+        if called:
+            said["series"] = head.names[called[0]]
         said["tags"] = tuple(head.names[at] for at in texts if at not in called[:1])[:TAGS_MAX]
-    elif len(values) > 1:
+    elif not start.header and len(values) > 1 and not (start.series or start.into):
         said["into"] = "column"
-    if start.into is not None and said["series"] is None:
-        said["into"] = start.into
     return replace(start, values=tuple(head.names[at] for at in values[:_VALUES_SHOWN]), **said)
 
 
 def _date_and_time(
-    head: _Head, columns: dict[int, list[str]], usable: list[int]
+    head: _Head, columns: dict[int, list[str]], free: list[int]
 ) -> tuple[tuple[int, ...], list[Clock]] | None:
     """A column of dates and one of times of day."""
-    times = [at for at in usable if all(map(_CLOCK_TIME.fullmatch, columns[at]))]
+    asked = head.start
+    if asked.timestamp is not None:
+        return None
+    times = head.where((asked.time,)) or [at for at in free if all(map(_CLOCK_TIME.fullmatch, columns[at]))]
+    for words, pattern in ((_HOUR_WORDS, _HOUR), (_CLOCK_WORDS, _CLOCK_DIGITS)):
+        times = times or [
+            at for at in free if head.names[at].lower() in words and all(map(pattern.fullmatch, columns[at]))
+        ]
     if not times:
         return None
-    dates = [at for at in usable if at not in times and _clocks(head, columns[at], alone=True)]
+    dates = head.where((asked.date,)) or [
+        at for at in free if at not in times and _clocks(head, columns[at], alone=True)
+    ]
     if len(times) > 1:
         times = [at for at in times if head.names[at].lower() in _CLOCK_WORDS]
     if len(dates) > 1:
         dates = [at for at in dates if head.names[at].lower() in _DATE_WORDS]
-    if len(times) != 1 or len(dates) != 1:
+    if len(times) != 1 or len(dates) != 1 or times == dates:
         return None
-    joined = [f"{row[dates[0]].strip()} {row[times[0]].strip()}" for row in head.rows if row[dates[0]].strip()]
-    clocks = _clocks(head, joined)
+    halves = [(row[dates[0]].strip(), row[times[0]].strip()) for row in head.rows]
+    joined = [" ".join(half) for half in halves if all(half)]
+    clocks = _clocks(head, joined) if joined else []
     return ((dates[0], times[0]), clocks) if clocks else None
 
 
@@ -324,8 +528,11 @@ def _time_columns(
 ) -> list[tuple[tuple[int, ...], list[Clock]]]:
     """Each column that may hold the time; the one with a usual name alone, where there is one."""
     found: list[tuple[tuple[int, ...], list[Clock]]] = []
-    for at in usable:
-        if at in numbers:
+    if head.start.date is not None and head.start.time is not None:
+        return []
+    asked = head.where((head.start.timestamp,))
+    for at in asked or usable:
+        if at in numbers and not asked:
             named = head.names[at].lower() in _TIME_WORDS or (
                 not head.start.header and all(map(head.looks.is_plain_time, columns[at]))
             )
@@ -387,6 +594,8 @@ class _Looks:
         if len(first) > _TEXT_MAX:
             return []
         candidates = _FORMATS.get(_marks_of(first), ()) if re.search(r"\d", first) else ()
+        if not re.search(r"[AaPp][Mm]\s*\Z", first):
+            candidates = [time_format for time_format in candidates if not time_format.endswith("%p")]
         return [time_format for time_format in candidates if all(self._fits(text, time_format) for text in texts)]
 
     def _fits(self, text: str, time_format: str) -> bool:
