@@ -89,6 +89,12 @@ class Picture {
     return { y, drawn };
   }
 
+  /** A label of the lower axis, around x as far as it fits. */
+  below(x, text) {
+    const half = (WIDE * text.length) / 2;
+    return element("text", { x: Math.max(half, Math.min(x, this.width - half)).toFixed(1), y: this.height - 6, "text-anchor": "middle" }, text);
+  }
+
   choose(at) {
     if (at === this.at) return;
     this.at = at;
@@ -227,10 +233,7 @@ export class Course extends Picture {
     const gap = moments.length > 1 ? moments[1] - moments[0] : to - from;
     for (const moment of moments) {
       const at = x(moment).toFixed(1);
-      axis.append(
-        element("line", { x1: at, x2: at, y1: floor, y2: floor + 4 }),
-        element("text", { x: at, y: this.height - 6, "text-anchor": "middle" }, format.tick(moment, gap, utc)),
-      );
+      axis.append(element("line", { x1: at, x2: at, y1: floor, y2: floor + 4 }), this.below(x(moment), format.tick(moment, gap, utc)));
     }
     painted.push(axis);
     return painted;
@@ -271,8 +274,7 @@ export class Histogram extends Picture {
     const every = Math.max(1, Math.ceil(bins.length / Math.max(1, Math.floor((width - this.left) / 90))));
     for (let at = 0; at <= bins.length; at += every) {
       const edge = at < bins.length ? bins[at].low : bins.at(-1).high;
-      const anchor = at === bins.length ? "end" : "middle";
-      axis.append(element("text", { x: x(at).toFixed(1), y: this.height - 6, "text-anchor": anchor }, format.value(edge, unit, 3)));
+      axis.append(this.below(x(at), format.value(edge, unit, 3)));
     }
     return [drawn, bars, axis];
   }

@@ -41,7 +41,7 @@ const course = new Course($("chart"), {
   pick: (from, to) => go({ start: new Date(steps[from].from).toISOString(), end: new Date(steps[to].to).toISOString() }),
 });
 const histogram = new Histogram($("histogram"), {
-  height: 220,
+  height: 250,
   label: "How the values are spread. Arrow keys read each bin.",
   read: (text) => { $("histogram-note").textContent = text ?? spreadNote; },
 });
@@ -698,12 +698,12 @@ function showEvents(held, late) {
   }));
   const columns = [{ name: "time", key: "at" }, { name: "age", key: "age" }, { name: "value", key: "value", numeric: true }, { name: "in the default window", key: "shows" }];
   const newest = rows(held);
-  fill($("events"), `${newest.length} of ${held.total_events} held`, columns, newest);
+  fill($("events"), newest.length ? `${newest.length} of ${held.total_events} held` : "", newest.length ? columns : [], newest);
   $("newest-note").textContent = newest.length ? "" : "None are held.";
   // Late is what came after its time as a raw event: it counts in roll-ups, where these reach back to it.
   const arrived = late.events.map((event, at) => {
     const ageMs = now - Date.parse(event.timestamp);
-    return { ...rows(late)[at], counts: keptMs === null ? "" : ageMs <= keptMs ? `in windows from ${format.ago(ageMs)}` : "nowhere: nothing is kept of then" };
+    return { ...rows(late)[at], counts: keptMs === null ? "" : ageMs <= keptMs ? "in longer windows" : "nowhere: nothing is kept of then" };
   });
   const lateColumns = [...columns.slice(0, 3), ...(keptMs === null ? [] : [{ name: "counts", key: "counts" }])];
   fill($("late"), arrived.length ? `${arrived.length} of ${late.total_events} remembered` : "", arrived.length ? lateColumns : [], arrived);

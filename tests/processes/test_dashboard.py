@@ -348,7 +348,7 @@ def test_late_arrivals(watched: Watched, server: Server) -> None:
     server.request("POST", "/events", {"series": "lateok", "timestamp": [now_s - 30 * 3600], "value": [6.0]})
     page = watched.open("?series=lateok&window=6h")
     expect(page.locator("#tile-count")).to_have_text("1")
-    expect(page.locator("#late tbody tr").nth(0)).to_contain_text("in windows from 3 h")
+    expect(page.locator("#late tbody tr").nth(0)).to_contain_text("in longer windows")
     expect(page.locator("#late tbody tr").nth(1)).to_contain_text("nowhere")
     expect(page.locator("#late-note")).not_to_contain_text("nowhere")
     page.locator("#window").select_option("1h")
