@@ -457,6 +457,19 @@ def test_a_fault_of_a_file_that_is_read_is_said_once(
     assert "goes to POST" not in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    ("body", "query"),
+    [
+        ('when,load,n\n2025-11-20 07:45,5 ms,1\n2025-11-20 07:46,"900,5",2\n', "timestamp=when&value=n"),
+        ("when,note,n\n2025-11-20 07:45,N/A,1\n2025-11-20 07:46,-,2\n", "timestamp=when&value=n"),
+        ("when,sunrise,n\n2025-11-20 07:45,07:10,1\n2025-11-20 07:46,07:11,2\n", "timestamp=when&value=n"),
+    ],
+)
+def test_columns_beside_make_no_second_reading(client: FlaskClient, body: str, query: str) -> None:
+    """A comma in cells that are left out, words for no value, and clock times, which are no tags."""
+    assert shown(client, body) == [f"/events?{query}"]
+
+
 def test_a_column_that_is_neither_values_nor_a_tag_is_told(client: FlaskClient) -> None:
     """What is left out does not go unseen, and never becomes a series for each value."""
     detail = send(client, "time,cpu,load\n2025-11-20 07:45,1,5%\n2025-11-20 07:46,2,6%\n").json["detail"]

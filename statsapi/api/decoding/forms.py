@@ -224,11 +224,11 @@ def proposed(body: bytes, media_type: str, mapping: ColumnMapping | None) -> str
     if form is None or form.read_mapped is None:
         return ""
 
-    def faults(sample: bytes, tried: ColumnMapping | None) -> list[dict[str, Any]] | None:
+    def try_on(sample: bytes, tried: ColumnMapping | None) -> proposals.Tried:
         decoded = decode(sample, media_type, max_events=_TRIED_MAX, mapping=tried)
-        return decoded.errors if decoded.received else None
+        return proposals.Tried(decoded.errors, len(decoded.batch))
 
-    found = proposals.propose(body, form is _CSV, mapping, faults)
+    found = proposals.propose(body, form is _CSV, mapping, try_on)
     if not found:
         return ""
     shown = " or ".join(f"'/events?{proposal.query}'" for proposal in found)

@@ -112,8 +112,14 @@ _CLOCKS: Final = (
 )
 
 
-# What a reading makes of some lines: {"line", "field", "reason"} for each fault; None where it reads none of them.
-TryOn = Callable[[bytes, ColumnMapping | None], list[dict[str, Any]] | None]
+class Tried(NamedTuple):
+    """What a reading makes of some lines: {"line", "field", "reason"} for each fault, and how many events are good."""
+
+    faults: list[dict[str, Any]]
+    good: int
+
+
+TryOn = Callable[[bytes, ColumnMapping | None], Tried]
 
 
 class Proposal(NamedTuple):
@@ -209,8 +215,8 @@ def propose(body: bytes, is_csv: bool, asked: ColumnMapping | None, try_on: TryO
         text = head.decode()
     except UnicodeDecodeError:
         return []
-    plain = _faults_of(try_on, head, asked)
-    if plain == []:  # it was refused for something else
+    plain = _try(try_on, head, asked)
+    if plain is not None and not plain.faults and plain.good:  # it was refused for something else
         return []
     given, asked = asked, asked or ColumnMapping()
     looks = _Looks()
@@ -227,40 +233,39 @@ def propose(body: bytes, is_csv: bool, asked: ColumnMapping | None, try_on: TryO
                 tried.add(query)
                 if len(tried) > _TRIED_MAX:
                     raise _Tired
-                faults = _faults_of(try_on, sample, mapping)
-                if not _are_of_cells(faults, found, mapping) and (mapping.tags, mapping.series) != (
-                    asked.tags,
-                    asked.series,
-                ):  # their texts may be no names
-                    mapping = replace(mapping, tags=asked.tags, series=asked.series)
-                    faults = _faults_of(try_on, sample, mapping)
-                if faults is None or not _are_of_cells(faults, found, mapping):
+                seen = _try(try_on, sample, mapping)
+                if not _are_of_cells(seen, mapping) and (mapping.tags, mapping.series) != (asked.tags, asked.series):
+                    mapping = replace(mapping, tags=asked.tags, series=asked.series)  # their texts may be no names
+                    seen = _try(try_on, sample, mapping)
+                if seen is None or not _are_of_cells(seen, mapping) or not (seen.good or mixed):
                     continue
-                if plain and len(faults) >= len(_faults_of(try_on, sample, given) or faults):
+                before = _try(try_on, sample, given) if plain and plain.faults and seen.faults else None
+                if before is not None and len(seen.faults) >= len(before.faults):
                     return []  # it is read no better than it was, and what is at fault has been named
-                query = mapping.query() + ("&partial=true" if faults and not mixed else "")
-                fault = "line {line}, {field}: {reason}".format_map(faults[0]) if faults else None
+                query = mapping.query() + ("&partial=true" if seen.faults and not mixed else "")
+                fault = "line {line}, {field}: {reason}".format_map(seen.faults[0]) if seen.faults else None
                 grouped = _grouped(found, mapping)
                 shown.append(Proposal(query, _are_naive(found, mapping), grouped, fault, mixed, left_out))
             if shown:
                 break
-    return shown[:_PROPOSALS_MAX]
+    return ([proposal for proposal in shown if not proposal.mend] or shown)[:_PROPOSALS_MAX]
 
 
-def _faults_of(try_on: TryOn, sample: bytes, mapping: ColumnMapping | None) -> list[dict[str, Any]] | None:
+def _try(try_on: TryOn, sample: bytes, mapping: ColumnMapping | None) -> Tried | None:
+    """None for what cannot be read at all."""
     try:
         return try_on(sample, mapping)
     except (ValidationError, HTTPException):
         return None
 
 
-def _are_of_cells(faults: list[dict[str, Any]] | None, head: _Head, mapping: ColumnMapping) -> bool:
+def _are_of_cells(seen: Tried | None, mapping: ColumnMapping) -> bool:
     """Whether all that is at fault are values, and empty times."""
-    if faults is None:
+    if seen is None:
         return False
     called = "" if mapping.header else "column "
     values = {echo(called + name) for name in mapping.values}
-    return all(fault["field"] in values or fault["reason"].startswith("is empty") for fault in faults)
+    return all(fault["field"] in values or fault["reason"].startswith("is empty") for fault in seen.faults)
 
 
 def _grouped(head: _Head, mapping: ColumnMapping) -> str | None:
@@ -390,7 +395,7 @@ def _mappings(head: _Head) -> Iterator[tuple[ColumnMapping, bool, str | None]]:
     for decimal in (".", ",") if asked.decimal is None else (asked.decimal,):
         found = _columns(columns, sorted({*free, *values_asked}), decimal)
         if decimal == "," and (
-            pointed or not any("," in text for at in found.numbers + found.mixed for text in columns[at])
+            pointed or not any("," in text for at in found.numbers or found.mixed for text in columns[at])
         ):
             continue
         for places, clocks in [pair] if pair else _time_columns(head, columns, free, found.numbers):
@@ -412,8 +417,7 @@ def _mappings(head: _Head) -> Iterator[tuple[ColumnMapping, bool, str | None]]:
             left = [at for at in mixed if at not in some and not asked.values]
             left_out = head.where_other(left[0], decimal) if left else None
             texts = [at for at in free if at not in {*places, *values, *mixed} and _is_label(columns[at])]
-            texts = [at for at in texts if not any(map(head.looks.is_time, columns[at][:1]))]
-            texts = [at for at in texts if not all(map(_CLOCK_TIME.fullmatch, columns[at]))]
+            texts = [at for at in texts if not head.looks.is_time(columns[at][0])]
             pointed = pointed or (decimal == "." and any("." in text for at in values for text in columns[at]))
             for clock in clocks:
                 mapping = _mapping(
@@ -531,7 +535,7 @@ def _time_columns(
     if head.start.date is not None and head.start.time is not None:
         return []
     asked = head.where((head.start.timestamp,))
-    for at in asked or usable:
+    for at in (at for at in asked or usable if columns[at]):
         if at in numbers and not asked:
             named = head.names[at].lower() in _TIME_WORDS or (
                 not head.start.header and all(map(head.looks.is_plain_time, columns[at]))
@@ -645,6 +649,8 @@ _FORMATS: Final = _formats_by_marks()
 
 
 def _is_label(texts: list[str]) -> bool:
-    """Whether texts repeat, as those of a tag do."""
+    """Whether texts repeat, as those of a tag do, and are neither words for no value nor times of day."""
+    if any(all(map(pattern.fullmatch, texts)) for pattern in (_NO_VALUE, _CLOCK_TIME)):
+        return False
     distinct = set(texts)
     return max(map(len, distinct)) <= 100 and len(distinct) <= max(4, len(texts) // 2)
