@@ -87,6 +87,7 @@ def post(client: Client, body: bytes, key: str | None, dedup: dict[str, str]) ->
         "rejected": rejected,
         "errors": errors,
         "message": headers.get("X-Statsapi-Message", ""),
+        "replayed": "Idempotent-Replayed" in headers,
     }
 
 

@@ -3,9 +3,9 @@
 The service reads the files: what it cannot read it refuses, and proposes the columns and forms that it can. That is
 asked for by a dry run of the file's beginning; no second guesser is here.
 
-A file goes in pieces that end where a row does. The Idempotency-Key of a piece is made of how it is read, its place and
-what it holds: so the same import again sends the same pieces under the same keys, and none counts twice for as long as
-the service remembers them (STATSAPI_IDEMPOTENCY_TTL, a day).
+A file goes in pieces (import_pieces.py). The Idempotency-Key of a piece is made of how it is read, its place and what
+it holds: so the same import again sends the same pieces under the same keys, and none counts twice for as long as the
+service remembers them (STATSAPI_IDEMPOTENCY_TTL, a day). Those that it knew are told apart.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
-import io
 import itertools
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 import click
 
-from statsapi.cli import failures, import_lines, output
+from statsapi.cli import failures, import_ends, import_lines, output
 from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.import_pieces import LINE_BYTES, PIECE_BYTES, PIECE_ROWS, Cutter, Piece, lines_of
 
 if TYPE_CHECKING:
     from statsapi.client import Client
 
-_PIECE_ROWS: Final = 20_000
-_PIECE_BYTES: Final = 2 << 20
 _HEAD_ROWS: Final = 1_000
 _UNREADABLE_MAX: Final = 1_000  # lines that had to be found by halving; a file of another kind has nothing else
-_DOCUMENT_BYTES: Final = 16 << 20  # a JSON document goes as one: STATSAPI_MAX_BODY_BYTES unless it is raised
 _TOLD_EVERY_S: Final = 5.0
 _ADVICE: Final = re.compile(r"\((its times [^)]*)\)")
 _PROPOSED: Final = re.compile(r"as it is, this goes to POST ('/events\?[^']*'(?: or '/events\?[^']*')*)")
 _QUERY: Final = re.compile(r"'/events\?([^']*)'")
 _GROUPED: Final = re.compile(
     r"\((\S+) is read as (\S+) then, with three decimals; where (\S+) is meant, (take [^)]*) first\)"
+)
+_PARAMETER: Final = re.compile(
+    r"[?&]?\b(timestamp|date|time|value|series|tags|into|delimiter|decimal|time_format|timezone|fold|skip|header)=(?=\S)"
 )
 
 _TYPES: Final = {"csv": "text/csv", "ndjson": "application/x-ndjson", "json": "application/json", "lines": "text/plain"}
@@ -65,41 +66,23 @@ _INSTEAD_OF: Final = {
 }
 
 
-class Piece(NamedTuple):
-    """The lines of a file from first_line on, 1 being its first. `header`: what each piece begins with, for CSV."""
-
-    first_line: int
-    rows: int
-    header: bytes
-    body: bytes
-
-    @property
-    def lines(self) -> int:
-        """How many of the file's."""
-        return self.body.count(b"\n") + (self.body[-1:] not in (b"", b"\n"))
-
-    def halves(self, form: str) -> list[Piece]:
-        """Of whole rows; none where it is a single one."""
-        lines = _points(io.BytesIO(self.body), form)
-        for most in (self.rows // 2, 1):
-            first = list(_rows(lines, form, max(1, most), len(self.body)))
-            if rest := list(lines):
-                one = Piece(self.first_line, len(first), self.header, b"".join(first))
-                return [one, Piece(self.first_line + one.lines, len(rest), self.header, b"".join(rest))]
-            lines = iter(first)
-        return []
-
-
 class Sums(NamedTuple):
     rows: int = 0
     stored: int = 0
     duplicates: int = 0
     expired: int = 0
     rejected: int = 0
+    known: int = 0  # rows of pieces that had been recorded before
 
     def plus(self, rows: int, answer: dict[str, Any]) -> Sums:
+        if answer.get("replayed"):
+            rejected = answer.get("rejected", 0)
+            return self._replace(
+                rows=self.rows + rows, rejected=self.rejected + rejected, known=self.known + rows - rejected
+            )
         names = ("stored", "duplicates", "expired", "rejected")
-        return Sums(self.rows + rows, *(getattr(self, name) + answer.get(name, 0) for name in names))
+        counts = {name: getattr(self, name) + answer.get(name, 0) for name in names}
+        return self._replace(rows=self.rows + rows, **counts)
 
 
 _MAPPING: Final = (
@@ -135,28 +118,41 @@ def _with_mapping(command: Any) -> Any:
 @click.option("--dry-run", is_flag=True, help="Read the beginning, say what would become of it, and record nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask whether a guess is right.")
 @click.option("--dedup", is_flag=True, help="Leave out events that are held already.")
+@click.option(
+    "--run", metavar="NAME", default="", help="Another name records again what an import has recorded before."
+)
 @_with_mapping
 @asks_service
 def import_files(service: Service, files: tuple[str, ...], no_header: bool, form: str | None, dry_run: bool, yes: bool,
-                 dedup: bool, **mapping: str | None) -> int:  # fmt: skip
+                 dedup: bool, run: str, **mapping: str | None) -> int:  # fmt: skip
     """Record the events of FILEs (gzipped or not), or of standard input.
 
     Columns, delimiter and forms that are not given are proposed by the service and shown; on a terminal it asks whether
-    they are right, else --yes is needed. An import that broke off is simply started again: what was recorded counts
-    once. Rows that are refused go into FILE.refused.ndjson, with the reason, and the exit status is 1.
+    they are right, else --yes is needed. An import that broke off, or whose file has grown, is simply started again:
+    what was recorded counts once. Rows that are refused go into FILE.refused.ndjson, with the reason, and the exit
+    status is 1.
     """
     given = {name: value for name, value in mapping.items() if value is not None}
     if no_header:
         given["header"] = "false"
     refused = 0
+    with service.client() as client:
+        client.ask("/")  # is anybody there? Later it is waited for
     with service.client(give_up_after_s=60.0) as client, failures.of_arguments():
         for file in files:
-            with _opened(file) as content:
-                one = _Import(client, file, content, form or _form_of(file), given, dedup=dedup)
-                sums = one.run(dry_run=dry_run, yes=yes)
+            sums, query = Sums(), ""
+            with _named(file), _opened(file) as content:
+                one = _Import(client, file, content, form or _form_of(file), given, dedup=dedup, run=run)
+                try:
+                    sums, query = one.run(dry_run=dry_run, yes=yes), one.query
+                except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                    raise failures.Failed(
+                        f"{_shown(file)}: is no whole gzip file: {error}; what came before was recorded, "
+                        f"{one.sums.stored:,} events"
+                    ) from None
             refused += sums.rejected
             if service.as_json:
-                output.show_json({"file": file, **sums._asdict(), "read_as": one.query})
+                output.show_json({"file": file, **sums._asdict(), "read_as": query})
             else:
                 _show_sums(file, sums, dry_run=dry_run)
     return failures.NOT_DONE if refused else 0
@@ -164,8 +160,35 @@ def import_files(service: Service, files: tuple[str, ...], no_header: bool, form
 
 def _show_sums(file: str, sums: Sums, *, dry_run: bool) -> None:
     told = [f"{sums.stored:,} {'would be recorded' if dry_run else 'recorded'}"]
-    told += [f"{count:,} {name}" for name, count in sums._asdict().items() if count and name not in ("rows", "stored")]
-    click.echo(f"{file}: {sums.rows:,} rows{' looked at' if dry_run else ''}: {', '.join(told)}")
+    names = ("duplicates", "expired", "rejected")
+    told += [f"{count:,} {name}" for name, count in sums._asdict().items() if count and name in names]
+    if sums.known:
+        told.append(f"{sums.known:,} had been recorded before (--run NAME records them again)")
+    click.echo(f"{_shown(file)}: {sums.rows:,} rows{' looked at' if dry_run else ''}: {', '.join(told)}")
+
+
+def _shown(file: str) -> str:
+    """A name may hold what a terminal obeys."""
+    return file if file.isprintable() else repr(file)
+
+
+@contextlib.contextmanager
+def _named(file: str) -> Iterator[None]:
+    """What the service refuses is told with the file's name, and with our options instead of its parameters."""
+    from statsapi.client import Refused
+
+    try:
+        yield
+    except Refused as error:
+        told = failures.told(error)
+        if told is None:
+            raise
+        line = told.lines[0].removeprefix("statsapi: ")
+        raise failures.Failed(f"{_shown(file)}: {_PARAMETER.sub(_option, line)}", told.status) from None
+
+
+def _option(found: re.Match[str]) -> str:
+    return "--no-header" if found[1] == "header" else f"--{found[1].replace('_', '-')} "
 
 
 def _form_of(file: str) -> str:
@@ -182,27 +205,27 @@ def _form_of(file: str) -> str:
 def _opened(file: str) -> Iterator[IO[bytes]]:
     if file != "-" and file.endswith(".zst"):
         raise click.UsageError(f"{file}: zstdcat {file} | statsapi import - --form …")
-    try:
-        with contextlib.ExitStack() as stack:
-            raw: Any = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
-            zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-            unzipped: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
-            yield unzipped
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise failures.Failed(f"{file}: is no whole gzip file: {error}") from None
+    with contextlib.ExitStack() as stack:
+        raw: Any = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
+        zipped = raw.peek(2)[:2] == b"\x1f\x8b"
+        unzipped: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
+        yield unzipped
 
 
 class _Import:
-    """One file into the service. `query` is how it is read."""
+    """One file into the service. `query` is how it is read, `sums` what became of it so far."""
 
     def __init__(
-        self, client: Client, file: str, content: IO[bytes], form: str, given: dict[str, str], *, dedup: bool
+        self, client: Client, file: str, content: IO[bytes], form: str, given: dict[str, str], *, dedup: bool, run: str
     ) -> None:
         if given and form not in ("csv", "ndjson"):
             raise click.UsageError(f"{file}: columns are for CSV and NDJSON, not for {form}")
         self._client = client
         self._file = file
+        self._name = _shown(file)
         self._form = form
+        self._run = run
+        self.sums = Sums()
         self._content = content
         self._dedup = {"dedup": "true"} if dedup else {}
         self.query = urlencode(given)
@@ -212,12 +235,16 @@ class _Import:
     def run(self, *, dry_run: bool, yes: bool) -> Sums:
         lines: Iterator[bytes] = iter(())
         if self._form == "json":
-            head = [self._content.read(_DOCUMENT_BYTES + 1)]
-            if len(head[0]) > _DOCUMENT_BYTES:
-                raise failures.Failed(f"{self._file}: more than 16 MiB of JSON: jq -c '.[]' makes NDJSON of an array")
+            head = [self._content.read(LINE_BYTES + 1)]
+            if len(head[0]) > LINE_BYTES:
+                raise failures.Failed(f"{self._name}: more than 16 MiB of JSON: jq -c '.[]' makes NDJSON of an array")
         else:
-            lines = _points(self._content, self._form)
-            head = list(_rows(lines, self._form, _HEAD_ROWS))
+            # Which delimiter it is, is not known yet. The file is cut once more when it is.
+            first = Cutter(self._form)
+            lines = first.points(lines_of(self._name, self._content))
+            head = []
+            for _ in first.rows(_noted(lines, head), _HEAD_ROWS):
+                pass
         if not b"".join(head).strip():
             return Sums()
         if self._form != "lines":
@@ -227,7 +254,7 @@ class _Import:
         elif dry_run:
             raise click.UsageError("--dry-run is for CSV, NDJSON and JSON")
         try:
-            return self._send(_pieces(itertools.chain(head, lines), self._form, dict(parse_qsl(self.query))))
+            return self._send(itertools.chain(head, lines))
         finally:
             if self._refused is not None:
                 self._refused.close()
@@ -255,18 +282,18 @@ class _Import:
         readings = list(dict.fromkeys(map(self._with_given, proposed)))
         if len(readings) > 1:
             each = "; or ".join(map(_options, readings))
-            raise click.UsageError(f"{self._file}: has {len(readings)} readings, give the options of one: {each}")
-        if grouped is not None and "decimal" not in dict(parse_qsl(self.query)):
+            raise click.UsageError(f"{self._name}: has {len(readings)} readings, give the options of one: {each}")
+        if grouped is not None and "decimal" not in dict(_pairs(self.query)):
             number, small, large, cure = grouped.groups()
             mark = "," if "," in number else "."
             raise click.UsageError(
-                f"{self._file}: {number} has two readings: for {small} give --decimal {mark}, for {large} {cure}"
+                f"{self._name}: {number} has two readings: for {small} give --decimal {mark}, for {large} {cure}"
             )
         self.query = readings[0]
 
     def _with_given(self, proposed: str) -> str:
-        given = dict(parse_qsl(self.query))
-        found = dict(parse_qsl(proposed))
+        given = dict(_pairs(self.query))
+        found = dict(_pairs(proposed))
         found.pop("partial", None)  # an import always keeps the good rows
         for name, others in _INSTEAD_OF.items():
             if name in given:
@@ -274,7 +301,7 @@ class _Import:
         return urlencode(found | given)
 
     def _show_guess(self, seen: dict[str, Any], advice: str) -> None:
-        failures.say(f"{self._file}: read with {_options(self.query)}")
+        failures.say(f"{self._name}: read with {_options(self.query)}")
         for each in seen["series"][:5]:
             failures.say(f"  {each['name']}: {each['events']:,} events, {each['first']} to {each['last']}")
         if advice:
@@ -282,25 +309,45 @@ class _Import:
 
     def _ask(self) -> None:
         if not sys.stdin.isatty():
-            raise click.UsageError(f"{self._file}: how it is read was guessed: add --yes, or the options above")
+            raise click.UsageError(f"{self._name}: how it is read was guessed: add --yes, or the options above")
         click.confirm("Is that right?", abort=True, err=True)
 
-    def _send(self, pieces: Iterator[Piece]) -> Sums:
-        sums, told_s, began_s = Sums(), time.monotonic(), time.monotonic()
-        told_expired = False
+    def _send(self, lines: Iterator[bytes]) -> Sums:
+        query = dict(_pairs(self.query))
+        delimiter = query.get("delimiter", ",")
+        self._cutter = Cutter(self._form, {"tab": "\t", "space": " "}.get(delimiter, delimiter))
+        headers = int(query.get("skip", 0)) + (query.get("header") != "false") if self._form == "csv" else 0
+        ends = import_ends.remembered(self._file) if self._file != "-" else []
+        pieces = self._remembered(self._cutter.pieces(lines, headers, ends))
+        told_s, began_s = time.monotonic(), time.monotonic()
+        told = set[str]()
         size = os.path.getsize(self._file) if self._file != "-" else 0
         with _progress(self._file, size) as advance:
             for piece, answer in itertools.chain.from_iterable(map(self._recorded, pieces)):
-                sums = sums.plus(piece.rows, answer)
+                sums = self.sums = self.sums.plus(piece.rows, answer)
                 self._keep_refused(piece, answer.get("errors", []), answer.get("rejected", 0))
-                if not told_expired and "(expired)" in (message := answer.get("message", "")):
-                    told_expired = True
-                    failures.say(f"{self._file}: {message}")
+                self._tell(answer.get("message", ""), told)
                 advance(self._content, sums.rows)
                 if time.monotonic() - told_s > _TOLD_EVERY_S and not sys.stderr.isatty():
                     told_s = time.monotonic()
-                    failures.say(f"{self._file}: {sums.rows:,} rows, {sums.rows / (told_s - began_s):,.0f} a second")
-        return sums
+                    failures.say(f"{self._name}: {sums.rows:,} rows, {sums.rows / (told_s - began_s):,.0f} a second")
+        return self.sums
+
+    def _remembered(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """The pieces, where the file ends now is remembered before they are sent."""
+        rows = 0
+        for piece in pieces:
+            rows += piece.rows
+            if self._file != "-" and self._form != "json" and piece.rows < PIECE_ROWS and len(piece.body) < PIECE_BYTES:
+                import_ends.remember(self._file, rows)
+            yield piece
+
+    def _tell(self, message: str, told: set[str]) -> None:
+        """What the service says of the events of a piece: once where they lie, and once that some expired."""
+        kind = "expired" if "(expired)" in message else "elsewhere"
+        if message and kind not in told:
+            told.add(kind)
+            failures.say(f"{self._name}: {_PARAMETER.sub(_option, message)}")
 
     def _recorded(self, piece: Piece) -> Iterator[tuple[Piece, dict[str, Any]]]:
         """The piece with what became of it. What is too much at once goes in halves, and so does line protocol that
@@ -312,7 +359,7 @@ class _Import:
             answer = self._post(piece.header + piece.body, self._key(piece), partial="true")
         except Refused as error:
             unreadable = self._form == "lines" and error.status == 400
-            halves = piece.halves(self._form) if unreadable or error.status == 413 else []
+            halves = piece.halves(self._cutter) if unreadable or error.status == 413 else []
             if not halves and not unreadable:
                 raise
             if not halves:
@@ -329,18 +376,22 @@ class _Import:
         self._unreadable += 1
         if self._unreadable > _UNREADABLE_MAX:
             raise failures.Failed(
-                f"{self._file}: more than {_UNREADABLE_MAX:,} lines up to line {piece.first_line:,} cannot be read: "
+                f"{self._name}: more than {_UNREADABLE_MAX:,} lines up to line {piece.first_line:,} cannot be read: "
                 "is it line protocol, in UTF-8?"
             )
 
     def _post(self, body: bytes, key: str | None, **query: str) -> dict[str, Any]:
+        from statsapi.client.http import decode
+
         if self._form == "lines":
             return import_lines.post(self._client, body, key, self._dedup)
-        asked = dict(parse_qsl(self.query)) | self._dedup | query
-        return self._client.post("/events", body, _TYPES[self._form], idempotency_key=key, **asked)
+        asked = dict(_pairs(self.query)) | self._dedup | query
+        reply = self._client.exchange("/events", body, _TYPES[self._form], idempotency_key=key, **asked)
+        return {**decode(self._client.url, reply), "replayed": "Idempotent-Replayed" in reply.headers}
 
     def _key(self, piece: Piece) -> str:
-        made = hashlib.sha256(f"{self._form}\0{self.query}\0{self._dedup}\0{piece.first_line}\0".encode())
+        run = f"{self._run}\0" if self._run else ""
+        made = hashlib.sha256(f"{run}{self._form}\0{self.query}\0{self._dedup}\0{piece.first_line}\0".encode())
         made.update(piece.header)
         made.update(piece.body)
         return f"import-{made.hexdigest()[:48]}"
@@ -351,7 +402,7 @@ class _Import:
         if self._refused is None:
             place = "standard-input" if self._file == "-" else self._file
             self._refused = open(f"{place}.refused.ndjson", "w")  # noqa: SIM115 (closed by `run`)
-            failures.say(f"{self._file}: rows are refused, see {place}.refused.ndjson")
+            failures.say(f"{self._name}: rows are refused, see {place}.refused.ndjson")
         rows = piece.body.split(b"\n")
         for error in errors:
             at = error.get("line", 1) - 1 - piece.header.count(b"\n")
@@ -366,7 +417,7 @@ class _Import:
 def _options(query: str) -> str:
     return " ".join(
         "--no-header" if name == "header" else f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
-        for name, value in parse_qsl(query)
+        for name, value in _pairs(query)
     )
 
 
@@ -395,34 +446,12 @@ def _progress(file: str, size: int) -> Iterator[Any]:
         yield advance
 
 
-def _rows(lines: Iterable[bytes], form: str, most: int, most_bytes: int = _PIECE_BYTES) -> Iterator[bytes]:
-    """Whole rows, up to so many or so many bytes: a line's end within quotes of CSV is no row's."""
-    rows, size, quotes = 0, 0, 0
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """A value may be empty: pandas writes an index without a name."""
+    return parse_qsl(query, keep_blank_values=True)
+
+
+def _noted(lines: Iterator[bytes], seen: list[bytes]) -> Iterator[bytes]:
     for line in lines:
+        seen.append(line)
         yield line
-        size += len(line)
-        quotes += line.count(b'"') if form == "csv" else 0
-        if quotes % 2 == 0:
-            rows += 1
-            if rows >= most or size >= most_bytes:
-                return
-        elif size > _DOCUMENT_BYTES:
-            raise failures.Failed(f"{line[:40]!r} and the 16 MiB before it hold a quote that is never closed")
-
-
-def _pieces(lines: Iterator[bytes], form: str, query: dict[str, str]) -> Iterator[Piece]:
-    """The file in pieces of whole rows, each with the header. Bounded memory, but for a JSON document."""
-    if form == "json":
-        yield Piece(1, 1, b"", b"".join(lines))
-        return
-    headers = int(query.get("skip", 0)) + (query.get("header") != "false") if form == "csv" else 0
-    header = b"".join(itertools.islice(lines, headers))
-    first_line = 1 + headers
-    while body := list(_rows(lines, form, _PIECE_ROWS)):
-        piece = Piece(first_line, len(body), header, b"".join(body))
-        yield piece
-        first_line += piece.lines
-
-
-def _points(lines: Iterable[bytes], form: str) -> Iterator[bytes]:
-    return import_lines.points(lines) if form == "lines" else iter(lines)

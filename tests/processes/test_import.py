@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 
 from statsapi.client import Client
 from tests.servers import ROOT, Server, gunicorn_server, wait_until
+
+STATE = tempfile.TemporaryDirectory()  # where the command remembers how files ended
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def command_of(server: Server, *arguments: str | Path) -> list[str]:
 
 
 def run(server: Server, *arguments: str | Path, given: bytes = b"", folder: Path = ROOT) -> tuple[int, str, str]:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(STATE.name)}
     done = subprocess.run(
         command_of(server, *arguments), cwd=folder, env=env, input=given, capture_output=True, timeout=120, check=False
     )
@@ -41,6 +44,9 @@ def run(server: Server, *arguments: str | Path, given: bytes = b"", folder: Path
 def values(server: Server, match: str = "*") -> Counter[tuple[str, float]]:
     with Client(server.target) as client:
         return Counter((event.series, event.value) for event in client.export(match=match))
+
+
+KNOWN = "had been recorded before (--run NAME records them again)"
 
 
 def stamp(seconds_ago: float = 60.0, form: str = "%Y-%m-%dT%H:%M:%SZ") -> str:
@@ -179,14 +185,15 @@ def test_lines_that_are_refused_hold_up_no_others(server: Server, tmp_path: Path
     content = "\n".join(lines).encode() + b"\n"
     file.write_bytes(gzip.compress(content) if zipped else content)
     events = 2 * (45_000 - 3)
-    for _ in range(2):
+    again = f"0 recorded, 2 rejected, 44,998 {KNOWN}"
+    for expected in (f"{events:,} recorded, 2 rejected", again):
         status, told, said = run(server, file)
-        assert (status, told) == (1, f"{file}: 45,000 rows: {events:,} recorded, 2 rejected\n"), said
+        assert (status, told) == (1, f"{file}: 45,000 rows: {expected}\n"), said
         assert said.count(f"{file}.refused.ndjson") == 1
         assert kept_of(file) == [(11, lines[10]), (44_001, lines[44_000])]
         assert "bad" in Path(f"{file}.refused.ndjson").read_text()
     status, told, _ = run(server, "--form", "lines", "-", given=content, folder=tmp_path)
-    assert (status, told) == (1, f"-: 45,000 rows: {events:,} recorded, 2 rejected\n")
+    assert (status, told) == (1, f"-: 45,000 rows: {again}\n")
     assert kept_of(tmp_path / "standard-input") == kept_of(file)
     assert sum(values(server).values()) == events
 
@@ -203,9 +210,9 @@ def test_lines_that_break_a_piece_are_found(server: Server, tmp_path: Path) -> N
     lines[23_000] = b'm v=1,text="open %d' % stamp_ns
     file = tmp_path / "data.lp"
     file.write_bytes(b"\n".join(lines))
-    for _ in range(2):
+    for expected in ("24,998 recorded, 2 rejected", f"0 recorded, 2 rejected, 24,998 {KNOWN}"):
         status, told, said = run(server, file)
-        assert (status, told) == (1, f"{file}: 25,000 rows: 24,998 recorded, 2 rejected\n"), said
+        assert (status, told) == (1, f"{file}: 25,000 rows: {expected}\n"), said
         assert [line for line, _ in kept_of(file)] == [103, 23_003]
     assert sum(values(server).values()) == 24_998
 
@@ -248,9 +255,9 @@ def test_a_piece_of_too_many_events_goes_in_parts(server: Server, tmp_path: Path
     file = tmp_path / name
     file.write_text(text)
     options = [] if name == "data.lp" else ["--timestamp", "t", "--value", ",".join(columns)]
-    for _ in range(2):
+    for expected in ("126,000 recorded", f"0 recorded, 21,000 {KNOWN}"):
         status, told, said = run(server, *options, file)
-        assert (status, told) == (0, f"{file}: 21,000 rows: 126,000 recorded\n"), said
+        assert (status, told) == (0, f"{file}: 21,000 rows: {expected}\n"), said
     assert sum(values(server).values()) == 126_000
 
 
@@ -321,7 +328,7 @@ def test_a_quote_that_is_never_closed_fills_no_memory(server: Server, tmp_path: 
     """It is told, and nothing is recorded; what stands before in other pieces stays."""
     file = tmp_path / "data.csv"
     file.write_text(
-        "timestamp,value,note\n" + f'{stamp()},1,5" pipe\n' + f"{stamp()},1,aaaaaaaaaaaaaaaaaaaaaaaaaaaa\n" * 400_000
+        "timestamp,value,note\n" + f'{stamp()},1,"5 pipe\n' + f"{stamp()},1,aaaaaaaaaaaaaaaaaaaaaaaaaaaa\n" * 400_000
     )
     status, _, said = run(server, "--timestamp", "timestamp", "--value", "value", file)
     assert status == 1
@@ -369,3 +376,109 @@ def test_an_export_comes_back(server: Server, tmp_path: Path, form: str) -> None
     assert refused.returncode == 1
     assert b"start" in refused.stderr
     assert file.read_bytes() == done.stdout
+
+
+@pytest.mark.parametrize("name", ["data.csv", "data.ndjson", "data.lp", "data.csv.gz"])
+def test_a_file_that_grows_counts_its_new_rows(server: Server, tmp_path: Path, name: str) -> None:
+    """By some rows, over a piece's end, by none: each row counts once, and the old ones are told."""
+    moment_ns = time.time_ns() - 60 * 10**9
+    row = {
+        "csv": f"{stamp()},%d\n",
+        "ndjson": f'{{"timestamp": "{stamp()}", "value": %d}}\n',
+        "lp": f"m v=%d {moment_ns}\n",
+    }[name.split(".")[1]]
+    file, before = tmp_path / name, 0
+    for rows in (10, 11, 11, 500, 19_990, 20_010, 45_000, 45_001):
+        text = ("timestamp,value\n" if "csv" in name else "") + "".join(row % number for number in range(rows))
+        file.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+        status, told, said = run(server, "--yes", file)
+        known = f", {before:,} {KNOWN}" if before else ""
+        assert (status, told) == (0, f"{file}: {rows:,} rows: {rows - before:,} recorded{known}\n"), said
+        before = rows
+    assert {value: count for (_, value), count in values(server).items()} == {float(at): 1 for at in range(45_001)}
+
+
+def test_rows_can_be_recorded_again(server: Server, tmp_path: Path) -> None:
+    """Equal files are one import; after a deletion, or on purpose, --run makes it another one."""
+    one, other = numbered(tmp_path / "a.csv", 3), numbered(tmp_path / "b.csv", 3)
+    other.write_bytes(one.read_bytes())
+    status, told, _ = run(server, one, other)
+    assert (status, told) == (0, f"{one}: 3 rows: 3 recorded\n{other}: 3 rows: 0 recorded, 3 {KNOWN}\n")
+    for _ in range(2):
+        assert run(server, "--run", "second", other)[0] == 0
+    assert set(values(server).values()) == {2}
+    (told_json,) = [json.loads(run(server, "--json", one)[1])]
+    assert (told_json["stored"], told_json["known"]) == (0, 3)
+
+
+def test_quotes_within_a_field_open_nothing(server: Server, tmp_path: Path) -> None:
+    """5" in a field without quotes, and a quoted field over lines with the delimiter in it; of many pieces."""
+    file = tmp_path / "disks.csv"
+    rows = [f'{stamp()};{number};5" disk' for number in range(45_000)]
+    rows[7] = f'{stamp()};7;"two\nlines; and ""quotes"""'
+    file.write_text("t;v;note\n" + "\n".join(rows) + "\n")
+    status, told, said = run(server, "--timestamp", "t", "--value", "v", "--delimiter", ";", file)
+    assert (status, told) == (0, f"{file}: 45,000 rows: 45,000 recorded\n"), said
+
+
+def test_old_line_ends_are_line_ends(server: Server, tmp_path: Path) -> None:
+    """Carriage returns alone, as old Macs wrote them."""
+    file = tmp_path / "mac.csv"
+    file.write_bytes(f"timestamp,value\r{stamp()},1\r{stamp()},2\r".encode())
+    assert run(server, file)[:2] == (0, f"{file}: 2 rows: 2 recorded\n")
+
+
+def test_an_index_without_a_name_is_a_column(server: Server, tmp_path: Path) -> None:
+    """As pandas writes it: guessed, and given."""
+    file = tmp_path / "frame.csv"
+    file.write_text(f",value\n{stamp()},1\n")
+    assert run(server, "--yes", file)[:2] == (0, f"{file}: 1 rows: 1 recorded\n")
+    assert run(server, "--timestamp", "", "--value", "value", "--run", "again", file)[0] == 0
+    assert list(values(server).values()) == [2]
+
+
+def test_damaged_gzip_is_told(server: Server, tmp_path: Path) -> None:
+    """Wherever it is damaged: with how much was recorded before."""
+    packed = bytearray(gzip.compress(numbered(tmp_path / "data.csv", 120_000).read_bytes()))
+    for at in (30, len(packed) // 2, len(packed) - 20):
+        damaged = packed.copy()
+        damaged[at : at + 30] = os.urandom(len(damaged[at : at + 30]))
+        file = tmp_path / "data.csv.gz"
+        file.write_bytes(damaged)
+        status, _, said = run(server, "--timestamp", "timestamp", "--value", "value", file)
+        assert status != 0
+        assert str(file) in said
+
+
+def test_a_line_without_an_end_fills_no_memory(server: Server, tmp_path: Path) -> None:
+    """It is told after 16 MiB."""
+    file = tmp_path / "data.ndjson"
+    file.write_bytes(b"x" * (40 << 20))
+    status, _, said = run(server, file)
+    assert status == 1
+    assert "longer than 16 MiB" in said
+
+
+def test_without_a_service_it_ends_at_once(tmp_path: Path) -> None:
+    """As other commands do: nothing was begun that it could wait for."""
+    file = numbered(tmp_path / "data.csv", 3)
+    command = [sys.executable, "-m", "statsapi", "import", "--url", "http://127.0.0.1:1", str(file)]
+    began_s = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (69, b"")
+    assert time.monotonic() - began_s < 15
+
+
+def test_refusals_name_the_file_and_the_option(server: Server, tmp_path: Path) -> None:
+    """Also among several files; what the service calls a parameter is an option here."""
+    file = tmp_path / "odd\nname.csv"
+    file.write_text("when,value\n2026-10-25 02:30,1\n")
+    options = ("--timestamp", "when", "--value", "value", "--timezone", "Europe/Berlin")
+    status, _, said = run(server, *options, file)
+    kept = json.loads(Path(f"{file}.refused.ndjson").read_text())
+    assert status == 1
+    assert "odd\\nname.csv" in said
+    assert "fold" in kept["reason"]
+    status, _, said = run(server, "--timestamp", "nowhere", "--value", "value", file)
+    assert status == 1
+    assert "odd\\nname.csv" in said
