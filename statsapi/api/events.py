@@ -141,16 +141,20 @@ def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
     query = load_query(_BATCH_QUERY)
     dedup, reject_expired = dedup_of(query, settings), query["expired"] == "reject"
     mapping = ColumnMapping.of_parameters(query)
+    shift_us = query["shift"]
+    accepted = recorder.accepted(reject_expired=reject_expired, dedup=dedup)
     try:
         decoded = decoding.decode(
             body,
             request.mimetype,
             max_events=settings.max_batch_events,
-            accepted=recorder.accepted(reject_expired=reject_expired, dedup=dedup),
+            accepted=accepted.before_shift(shift_us) if shift_us else accepted,
             mapping=mapping,
         )
     except ValidationError as error:
         raise ValidationError(decoding.with_query(error.messages, body, request.mimetype, mapping)) from None
+    if shift_us:
+        decoded = decoded.shifted(shift_us)
     if query["dry_run"]:
         recorded = recorder.foresee(decoded.batch, dedup=dedup, reject_expired=reject_expired)
         if decoded.errors:

@@ -20,7 +20,7 @@ from statsapi.naming.names import NAME_MAX, NAME_RULE, canonical_name, fold_tags
 from statsapi.service.reading import Position
 from statsapi.service.service import Service
 from statsapi.setting_kinds import Duration
-from statsapi.times import FromNow, parse_instant, parse_timestamp_us
+from statsapi.times import FromNow, parse_duration_us, parse_instant, parse_timestamp_us
 
 DEBUG_PAGE_MAX: Final = 10_000
 EXPORT_PAGE_MAX: Final = 10_000
@@ -320,6 +320,18 @@ class EventSchema(StrictSchema):
         return data
 
 
+class Shift(fields.String):
+    """A duration with a sign, in µs."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        text = super()._deserialize(value, attr, data, **kwargs).strip()
+        sign, length = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
+        try:
+            return sign * parse_duration_us(length)
+        except ValueError:
+            raise ValidationError("must be a duration such as 9d or -1h30m") from None
+
+
 class RecordQuery(StrictSchema):
     dedup = fields.Boolean(
         load_default=None,
@@ -351,6 +363,10 @@ class BatchQuery(RecordQuery):
     dry_run = fields.Boolean(
         load_default=False,
         metadata={"description": "read everything, record nothing, and answer with what would become of it"},
+    )
+    shift = Shift(
+        load_default=0,
+        metadata={"description": "add this to each timestamp: a duration such as `9d`, or `-1h30m`"},
     )
     timestamp = _of_mapping("the column that holds the time; by default `timestamp`, or the one with a usual name")
     date = _of_mapping("the column that holds the date, where `time` holds the time of day")

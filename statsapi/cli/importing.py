@@ -21,6 +21,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode
@@ -117,6 +118,7 @@ def _with_mapping(command: Any) -> Any:
 @click.option("--form", type=click.Choice(list(_TYPES)), help="Of the files; by their names unless given.")
 @click.option("--dry-run", is_flag=True, help="Read the beginning, say what would become of it, and record nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask whether a guess is right.")
+@click.option("--rebase", is_flag=True, help="Move all times alike, so that the last event is now.")
 @click.option("--dedup", is_flag=True, help="Leave out events that are held already.")
 @click.option(
     "--run", metavar="NAME", default="", help="Another name records again what an import has recorded before."
@@ -124,7 +126,7 @@ def _with_mapping(command: Any) -> Any:
 @_with_mapping
 @asks_service
 def import_files(service: Service, files: tuple[str, ...], no_header: bool, form: str | None, dry_run: bool, yes: bool,
-                 dedup: bool, run: str, **mapping: str | None) -> int:  # fmt: skip
+                 rebase: bool, dedup: bool, run: str, **mapping: str | None) -> int:  # fmt: skip
     """Record the events of FILEs (gzipped or not), or of standard input.
 
     Columns, delimiter and forms that are not given are proposed by the service and shown; on a terminal it asks whether
@@ -140,9 +142,15 @@ def import_files(service: Service, files: tuple[str, ...], no_header: bool, form
         client.ask("/")  # is anybody there? Later it is waited for
     with service.client(give_up_after_s=60.0) as client, failures.of_arguments():
         for file in files:
-            sums, query = Sums(), ""
+            sums, query, shift = Sums(), "", 0
+            if rebase:
+                with _named(file), _opened(file) as content:
+                    scout = _Import(client, file, content, form or _form_of(file), given, dedup=dedup, run=run)
+                    shift = scout.shift_to_now_us(yes=yes or dry_run)
             with _named(file), _opened(file) as content:
-                one = _Import(client, file, content, form or _form_of(file), given, dedup=dedup, run=run)
+                one = _Import(
+                    client, file, content, form or _form_of(file), given, dedup=dedup, run=run, shift_us=shift
+                )
                 try:
                     sums, query = one.run(dry_run=dry_run, yes=yes), one.query
                 except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -216,7 +224,16 @@ class _Import:
     """One file into the service. `query` is how it is read, `sums` what became of it so far."""
 
     def __init__(
-        self, client: Client, file: str, content: IO[bytes], form: str, given: dict[str, str], *, dedup: bool, run: str
+        self,
+        client: Client,
+        file: str,
+        content: IO[bytes],
+        form: str,
+        given: dict[str, str],
+        *,
+        dedup: bool,
+        run: str,
+        shift_us: int = 0,
     ) -> None:
         if given and form not in ("csv", "ndjson"):
             raise click.UsageError(f"{file}: columns are for CSV and NDJSON, not for {form}")
@@ -228,11 +245,39 @@ class _Import:
         self.sums = Sums()
         self._content = content
         self._dedup = {"dedup": "true"} if dedup else {}
+        if shift_us:
+            self._dedup["shift"] = f"{shift_us}us"
         self.query = urlencode(given)
         self._refused: IO[str] | None = None
         self._unreadable = 0
 
+    def shift_to_now_us(self, *, yes: bool) -> int:
+        """How far the file's last event is before now. The service reads all of it, and records nothing."""
+        if self._file == "-" or self._form == "lines":
+            raise click.UsageError("--rebase reads a file twice, and is for CSV, NDJSON and JSON")
+        now, last = datetime.now(UTC), ""
+        for piece in self._begin(yes=yes)[1]:
+            seen = self._post(piece.header + piece.body, None, dry_run="true", partial="true")
+            last = max(last, seen["last"] or "")
+        if not last:
+            return 0
+        shift_us = (now - datetime.fromisoformat(last)) // timedelta(microseconds=1)
+        return import_ends.moved_by_us(self._file, last, shift_us)
+
     def run(self, *, dry_run: bool, yes: bool) -> Sums:
+        """Record it, or with `dry_run` look at its beginning."""
+        if dry_run and self._form == "lines":
+            raise click.UsageError("--dry-run is for CSV, NDJSON and JSON")
+        seen, pieces = self._begin(yes=yes or dry_run)
+        if dry_run:
+            return Sums().plus(seen.get("rows", 0), seen)
+        try:
+            return self._send(pieces)
+        finally:
+            if self._refused is not None:
+                self._refused.close()
+
+    def _begin(self, *, yes: bool) -> tuple[dict[str, Any], Iterator[Piece]]:
         lines: Iterator[bytes] = iter(())
         if self._form == "json":
             head = [self._content.read(LINE_BYTES + 1)]
@@ -246,18 +291,16 @@ class _Import:
             for _ in first.rows(_noted(lines, head), _HEAD_ROWS):
                 pass
         if not b"".join(head).strip():
-            return Sums()
+            return {}, iter(())
+        seen: dict[str, Any] = {}
         if self._form != "lines":
-            seen = self._look(b"".join(head), yes=yes or dry_run)
-            if dry_run:
-                return Sums().plus(seen.get("rows", 0), seen)
-        elif dry_run:
-            raise click.UsageError("--dry-run is for CSV, NDJSON and JSON")
-        try:
-            return self._send(itertools.chain(head, lines))
-        finally:
-            if self._refused is not None:
-                self._refused.close()
+            seen = self._look(b"".join(head), yes=yes)
+        query = dict(_pairs(self.query))
+        delimiter = query.get("delimiter", ",")
+        self._cutter = Cutter(self._form, {"tab": "\t", "space": " "}.get(delimiter, delimiter))
+        headers = int(query.get("skip", 0)) + (query.get("header") != "false") if self._form == "csv" else 0
+        ends = import_ends.remembered(self._file) if self._file != "-" else []
+        return seen, self._cutter.pieces(itertools.chain(head, lines), headers, ends)
 
     def _look(self, head: bytes, *, yes: bool) -> dict[str, Any]:
         """A dry run of the beginning; where the service proposes how to read it, that is taken if the user agrees."""
@@ -312,13 +355,8 @@ class _Import:
             raise click.UsageError(f"{self._name}: how it is read was guessed: add --yes, or the options above")
         click.confirm("Is that right?", abort=True, err=True)
 
-    def _send(self, lines: Iterator[bytes]) -> Sums:
-        query = dict(_pairs(self.query))
-        delimiter = query.get("delimiter", ",")
-        self._cutter = Cutter(self._form, {"tab": "\t", "space": " "}.get(delimiter, delimiter))
-        headers = int(query.get("skip", 0)) + (query.get("header") != "false") if self._form == "csv" else 0
-        ends = import_ends.remembered(self._file) if self._file != "-" else []
-        pieces = self._remembered(self._cutter.pieces(lines, headers, ends))
+    def _send(self, pieces: Iterator[Piece]) -> Sums:
+        pieces = self._remembered(pieces)
         told_s, began_s = time.monotonic(), time.monotonic()
         told = set[str]()
         size = os.path.getsize(self._file) if self._file != "-" else 0

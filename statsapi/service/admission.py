@@ -64,6 +64,16 @@ class Accepted(NamedTuple):
         """Why that timestamp is refused; None where it is accepted."""
         return self.too_early if ts_us < self.first_us else self.too_late if ts_us > self.last_us else None
 
+    def before_shift(self, shift_us: int) -> Accepted:
+        """What of timestamps that will be moved by this."""
+        first_us, last_us = max(self.first_us, MIN_TS_US) - shift_us, min(self.last_us, MAX_TS_US) - shift_us
+        return Accepted(
+            max(first_us, MIN_TS_US),
+            min(last_us, MAX_TS_US),
+            self.too_early or "lies before the year 1 when it is shifted",
+            self.too_late or "lies after the year 9999 when it is shifted",
+        )
+
 
 ANY_TIME: Final = Accepted(MIN_TS_US, MAX_TS_US, "", "")
 

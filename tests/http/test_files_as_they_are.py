@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from flask import Flask
@@ -22,6 +22,7 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ECHO_MAX
 from statsapi.model import DAY_US
+from statsapi.times import format_timestamp, parse_duration_us, parse_timestamp_us
 from tests.calls import assert_problem
 from tests.fakes import NOW, FakeClock
 
@@ -747,3 +748,45 @@ def test_random_bytes_are_no_fault_of_the_service(client: FlaskClient) -> None:
             body = source.randbytes(size)
             for query in ({}, {"timestamp": "a", "value": "b"}, {"header": "false", "timestamp": "1", "value": "2"}):
                 assert send(client, body, media_type=media_type, **query).status_code in (200, 400, 413, 422)
+
+
+@pytest.mark.parametrize("shift", ["1h", "-1h", "+90s", "1d12h", "-PT15M", "0.000001s"])
+def test_events_can_be_moved(client: FlaskClient, clock: FakeClock, shift: str) -> None:
+    """By a duration with a sign, in every form, before anything is said of where they lie."""
+    sign = -1 if shift[0] == "-" else 1
+    moment_us = clock.now_us - 600 * 10**6
+    sent_us = moment_us - sign * parse_duration_us(shift.lstrip("+-"))
+    sent = format_timestamp(sent_us)
+    bodies = {
+        "application/json": json.dumps([{"timestamp": sent, "value": 1}]),
+        "application/x-ndjson": json.dumps({"timestamp": sent, "value": 2}),
+        "text/csv": f"timestamp,value\n{sent},3\n",
+    }
+    for media_type, body in bodies.items():
+        answer = client.post(f"/events?shift={quote(shift)}", data=body, content_type=media_type)
+        assert answer.json == {"status": "success", "stored": 1, "duplicates": 0, "expired": 0, "rejected": 0}
+    mapped = client.post(
+        f"/events?timestamp=t&value=v&shift={quote(shift)}", data=f"t,v\n{sent},4\n", content_type="text/csv"
+    )
+    assert mapped.json["stored"] == 1
+    events = client.get("/events").json["events"]
+    assert [(parse_timestamp_us(event["timestamp"]), event["value"]) for event in events] == [
+        (moment_us, float(number)) for number in (1, 2, 3, 4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shift", "timestamp", "said"),
+    [
+        ("soon", NOW, "must be a duration such as 9d or -1h30m"),
+        ("--1h", NOW, "must be a duration"),
+        ("3000000d", NOW, "after the year 9999"),
+        ("-3000000d", NOW, "before the year 1"),
+    ],
+)
+def test_moves_that_lead_nowhere_are_refused(client: FlaskClient, shift: str, timestamp: str, said: str) -> None:
+    """What is no duration, and what would leave all years."""
+    body = json.dumps([{"timestamp": timestamp, "value": 1}])
+    answer = client.post(f"/events?shift={shift}", data=body, content_type="application/json")
+    problem = assert_problem(answer, 422, "validation")
+    assert said in problem["errors"][0]["reason"]

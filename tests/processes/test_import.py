@@ -482,3 +482,23 @@ def test_refusals_name_the_file_and_the_option(server: Server, tmp_path: Path) -
     status, _, said = run(server, "--timestamp", "nowhere", "--value", "value", file)
     assert status == 1
     assert "odd\\nname.csv" in said
+
+
+def test_a_file_of_years_ago_is_moved_to_now(server: Server, tmp_path: Path) -> None:
+    """The last event is now, the others as far before it as they were; again it is the same import. Local times, rows
+    in any order and many pieces as well.
+    """
+    rows = [f"2019-03-05 {10 + at // 3600:02}:{at // 60 % 60:02}:{at % 60:02},{at}" for at in range(3_000)]
+    rows = rows[1_500:] + rows[:1_500]
+    file = tmp_path / "old.csv"
+    file.write_text("t,v\n" + "\n".join(rows * 9) + "\n")
+    options = ("--timestamp", "t", "--value", "v", "--timezone", "Europe/Berlin", "--rebase", "--into", "old")
+    before_s = time.time()
+    assert run(server, *options, file)[:2] == (0, f"{file}: 27,000 rows: 27,000 recorded\n")
+    after_s = time.time()
+    assert run(server, *options, file)[:2] == (0, f"{file}: 27,000 rows: 0 recorded, 27,000 {KNOWN}\n")
+    with Client(server.target) as client:
+        moments = {event.value: event.timestamp.timestamp() for event in client.export(series="old")}
+    assert before_s - 1 <= moments[2999.0] <= after_s
+    assert all(abs(moments[2999.0] - moment - (2999 - value)) < 1e-3 for value, moment in moments.items())
+    assert run(server, "--rebase", "--form", "csv", "-", given=b"timestamp,value\n1,1\n")[0] == 2

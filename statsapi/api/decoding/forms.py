@@ -108,6 +108,12 @@ class Decoded(NamedTuple):
     empty: int = 0  # fields of a table with several value columns that hold none; no part of `received`
     table_rows: int | None = None
 
+    def shifted(self, shift_us: int) -> Decoded:
+        """The same, each event later by that."""
+        parts = Parts.of(self.batch.parts)
+        moved = Parts(parts.names, parts.counts, parts.ts_us + shift_us, parts.values)
+        return self._replace(batch=EventBatch(moved), sent=self.sent._replace(ts_us=self.sent.ts_us + shift_us))
+
     @property
     def rows(self) -> int:
         """How many items or lines there were."""
