@@ -72,8 +72,8 @@ class Picture {
   }
 
   /** The axis of values, with as many digits as tell its marks apart, and as much room as these need. */
-  axis(low, high, from, to, label) {
-    const marks = ticks(low, high, 4);
+  axis(low, high, from, to, label, least = 0) {
+    const marks = ticks(low, high, 4, least);
     const digits = Math.ceil(Math.log10(Math.max(...marks.map(Math.abs)) / (marks[1] - marks[0]))) + 1;
     const texts = marks.map((mark) => label(mark, Math.min(17, Math.max(4, digits || 4))));
     this.left = Math.max(LEFT, 12 + WIDE * Math.max(...texts.map((text) => text.length)));
@@ -264,7 +264,7 @@ export class Histogram extends Picture {
     const { bins, unit } = this.data;
     const width = this.width, floor = this.height - BOTTOM;
     const most = Math.max(1, ...bins.map((bin) => bin.count));
-    const { y, drawn } = this.axis(0, most, floor, TOP + 4, (mark, digits) => format.count(mark, digits));
+    const { y, drawn } = this.axis(0, most, floor, TOP + 4, (mark, digits) => format.count(mark, digits), 1);
     const x = linear(0, bins.length, this.left, width - RIGHT);
     const bars = element("g", { class: "bars" });
     bins.forEach((bin, at) => {

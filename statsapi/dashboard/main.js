@@ -603,7 +603,7 @@ function showTiles(answer) {
     figure.textContent = (bound ? "≈ " : "") + (key === "count" ? format.whole(number) : key === "rate" ? format.count(number) : format.value(number, state.unit));
     figure.title = format.exact(number) + (bound ? `, ${bound}` : "");
     const length = figure.textContent.length;
-    if (length > 7) figure.classList.add(length > 10 ? "longer" : "long");
+    if (length > 8) figure.classList.add(length > 10 ? "longer" : "long");
     if (bound) term.append(told(`, ${bound}`));
     const then = numberOf(before, key);
     change.className = "before";
@@ -699,7 +699,7 @@ function showEvents(held, late) {
   const columns = [{ name: "time", key: "at" }, { name: "age", key: "age" }, { name: "value", key: "value", numeric: true }, { name: "in the default window", key: "shows" }];
   const newest = rows(held);
   fill($("events"), newest.length ? `${newest.length} of ${held.total_events} held` : "", newest.length ? columns : [], newest);
-  $("newest-note").textContent = newest.length ? "" : "None are held.";
+  $("newest-note").textContent = newest.length ? "" : "No raw events of this series are held.";
   // Late is what came after its time as a raw event: it counts in roll-ups, where these reach back to it.
   const arrived = late.events.map((event, at) => {
     const ageMs = now - Date.parse(event.timestamp);
@@ -709,7 +709,7 @@ function showEvents(held, late) {
   fill($("late"), arrived.length ? `${arrived.length} of ${late.total_events} remembered` : "", arrived.length ? lateColumns : [], arrived);
   $("late-note").textContent = arrived.length
     ? "These came late, when raw events of their time were no longer kept. Each counts in windows that reach back to it, while roll-ups of its time are kept."
-    : "No event of this series came late. An event that does not show lies outside the window, or in another series.";
+    : "No late event of this series is remembered. An event that does not show lies outside the window, or in another series.";
 }
 
 reflect();

@@ -18,14 +18,14 @@ export function extent(values) {
   return low <= high ? [low, high] : null;
 }
 
-/** About `count` round numbers that cover [low, high]: steps of 1, 2 or 5 times a power of ten. */
-export function ticks(low, high, count) {
+/** About `count` round numbers that cover [low, high]: steps of 1, 2 or 5 times a power of ten, of at least `least`. */
+export function ticks(low, high, count, least = 0) {
   if (!(high > low)) {
     const around = Math.abs(low) || 1;
     low -= around / 2;
     high += around / 2;
   }
-  const raw = (high - low) / Math.max(1, count);
+  const raw = Math.max((high - low) / Math.max(1, count), least);
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((n) => n * power).find((size) => size >= raw * 0.999999);
   if (!(step > 0) || !Number.isFinite(step)) return [low, high];

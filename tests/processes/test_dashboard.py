@@ -501,7 +501,7 @@ def test_nothing_is_cut_off(browser: Browser, server: Server) -> None:
     now_s = time.time()
     _record(server, "vast", [now_s - 5, now_s - 400, now_s - 500], [9.007199254740993e15, -9.0071e299, -0.000212345])
     _record(server, "narrow", [now_s - 5, now_s - 400], [1e15 + 1, 1e15 + 4])
-    for width in (320, 390, 1280):
+    for width in (320, 390, 769, 1240):
         watched = Watched(browser, server.target, viewport={"width": width, "height": 900})
         for query in ("?series=vast", "?series=narrow", "?series=vast&unit=s&window=6h"):
             page = watched.open(query)
@@ -692,6 +692,7 @@ def test_scales(watched: Watched) -> None:
         if low < high:
             assert ticks[0] <= low, (low, high, ticks)
             assert high <= ticks[-1], (low, high, ticks)
+    assert page.evaluate(SCALES, [["ticks", 0, 1, 4, 1], ["ticks", 0, 3, 4, 1]]) == [[0, 1], [0, 1, 2, 3]]
     hour, start = 3_600_000, 1_764_147_600_123
     moments, lone, steps = page.evaluate(
         SCALES, [["timeTicks", start, start + hour, 8, 0], ["extent", [None, 3, None]], ["stepSeconds", hour, 120]]
