@@ -5,16 +5,16 @@ const SECONDS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"], [1e-3, "ms"],
 const BYTES = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]];
 const IN_SECONDS = { s: 1, ms: 1e-3, us: 1e-6 };
 
-function short(value, digits = 4) {
+function short(value, digits = 4, most = 1e15) {
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e15)) return Number(value.toPrecision(digits)).toExponential().replace("+", "");
+  if (size !== 0 && (size < 1e-4 || size >= most * 0.99995)) return Number(value.toPrecision(digits)).toExponential().replace("+", "");
   return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits, useGrouping: false });
 }
 
 function scaled(value, scale, digits = 4) {
   const size = Math.abs(value);
   const [factor, name] = scale.find(([from]) => size >= from * 0.99995) ?? scale.at(-1);
-  return `${short(value / factor, digits)} ${name}`;
+  return `${short(value / factor, digits, 1e5)} ${name}`; // beyond the largest unit
 }
 
 /** A value of the series, in its unit ("", s, ms, us, B). */
