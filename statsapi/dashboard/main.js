@@ -31,6 +31,8 @@ let spanned = null, steps = [], stepMs = 1000, seen = "", shownFor = null, shown
 let freshAt = null, staleMs = 0, waiting = null, rounds = 0, failing = null, notBefore = 0, stale = false;
 // loading: the number of the newest load. busy: that of the load or round under way, of which there is one at a time.
 let loading = 0, busy = 0;
+// Whether the service refuses to show single events: it is asked again at the next load only.
+let eventsRefused = false;
 // What is kept, in ms: null while unknown. Longer windows are not offered.
 let keptMs = null, offered = false;
 
@@ -188,7 +190,7 @@ function take(at) {
 function submitSeries(picked = []) {
   openFound(false);
   searching += 1; // an answer that is still under way must not open it again
-  const chosen = states.choose($("series").value, [...picked, ...state.series]);
+  const chosen = states.choose($("series").value, [...picked, ...state.series], state.match);
   if (JSON.stringify(chosen) !== JSON.stringify({ series: state.series, match: state.match })) go(chosen);
 }
 
@@ -213,6 +215,8 @@ $("series").addEventListener("keydown", (event) => {
 
 // -- asking
 
+/** Whether one series is chosen by its name, or by saying nothing. */
+const isOne = () => !state.match.length && !state.where.length && state.series.length < 2;
 const figuresAsked = () => [...asked(), ...wanted("count,mean,min,max,rate")];
 
 class Superseded extends Error {}
@@ -230,6 +234,7 @@ async function load() {
   const number = busy = ++loading;
   clearTimeout(waiting);
   before = null;
+  eventsRefused = false;
   figures.setAttribute("aria-busy", "true");
   if (freshAt === null) say("Asking …");
   try {
@@ -247,7 +252,7 @@ async function load() {
     }
     fresh();
     await loadGroups(number);
-    await offerWindows(number);
+    await offerWindows(number).catch(onlyHere);
     await loadNewest(number);
     await loadTags(number);
   } catch (error) {
@@ -389,8 +394,8 @@ async function offerWindows(number) {
 }
 
 async function loadNewest(number) {
-  const one = !state.match.length && !state.where.length && state.series.length <= 1;
-  if (!one) {
+  if (eventsRefused) return;
+  if (!isOne()) {
     fill($("events"), "", [], []);
     fill($("late"), "", [], []);
     $("newest-note").textContent = "Choose one series to see its newest events.";
@@ -404,6 +409,7 @@ async function loadNewest(number) {
     showEvents(held, late);
   } catch (error) {
     const message = onlyHere(error);
+    eventsRefused = true;
     fill($("events"), "", [], []);
     fill($("late"), "", [], []);
     $("newest-note").textContent = error.status === 403 ? "This needs a key with the scope admin." : error.status === 404 ? "Single events are not shown here (STATSAPI_DEBUG_ENDPOINT is off)." : message;
@@ -515,7 +521,7 @@ function notice(kind, text = "", hints = []) {
   }));
   if (kind === null) return;
   const name = chosenName();
-  const one = !state.match.length && !state.where.length && state.series.length < 2;
+  const one = isOne();
   const [heading, body] = {
     empty: ["No events in this window", text],
     unknown: [!one ? "No such series" : state.series.length ? `No such series: ${name}` : "No events yet", text],
@@ -537,7 +543,7 @@ const chosenName = () => [...state.series, ...state.match, ...state.where].join(
 async function explainEmpty(number) {
   const series = (parameters) => question(number, "series", [...parameters, ["limit", "5"]]).then((page) => page.series);
   const chosen = states.selection(state);
-  const one = !state.match.length && !state.where.length && state.series.length < 2;
+  const one = isOne();
   try {
     const held = await series(chosen.length ? chosen : [["series", "default"]]);
     if (held.length) {

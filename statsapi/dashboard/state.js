@@ -44,16 +44,16 @@ export function span(state) {
 }
 
 /** The text of the search box as series and patterns. Names may hold commas, so only a line's items are apart: a blank
- *  on both sides of a plus. `names` are those that were picked: they are names, whatever they hold. */
-export function choose(text, names) {
-  const known = names.toSorted((a, b) => b.length - a.length);
+ *  on both sides of a plus. `names` and `patterns` are what was chosen before: they stay that, whatever they hold. */
+export function choose(text, names, patterns) {
+  const known = [...names, ...patterns].toSorted((a, b) => b.length - a.length);
   const series = [], match = [];
   for (let rest = text.trim(); rest;) {
     const name = known.find((one) => rest === one || rest.startsWith(`${one} + `));
     const end = name === undefined ? rest.indexOf(" + ") : name.length;
     const item = (end < 0 ? rest : rest.slice(0, end)).trim();
     rest = end < 0 ? "" : rest.slice(end + 3).trim();
-    if (name !== undefined || !/[*?]/.test(item)) {
+    if (names.includes(item) || !/[*?]/.test(item)) {
       if (item) series.push(item);
     } else match.push(item);
   }

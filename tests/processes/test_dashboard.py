@@ -424,6 +424,15 @@ def test_what_is_picked_is_a_name(watched: Watched, server: Server) -> None:
     page.keyboard.press("Tab")
     assert parse_qs(urlsplit(page.url).query) == {"series": ["a + b", "what?", "req"], "match": ["st*"]}
 
+    page.goto(f"{watched.base}/dashboard?match=a+%2B+*")
+    expect(page.locator("#tile-count")).to_have_text("5")
+    box.focus()
+    page.keyboard.press("Tab")
+    page.locator("#where").fill("x=y")
+    page.keyboard.press("Tab")
+    expect(page).to_have_url(re.compile("where"))
+    assert parse_qs(urlsplit(page.url).query) == {"match": ["a + *"], "where": ["x=y"]}
+
     for value, count in (("*", 8), ("web 1", 10), ("b", 9)):
         page.goto(f"{watched.base}/dashboard?match=req*&by=host")
         page.locator("#group-rows").get_by_role("button", name=value, exact=True).click()
