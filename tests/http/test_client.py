@@ -213,6 +213,7 @@ def test_timers(app: Flask, clock: FakeClock) -> None:
 # -- in the background -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spooled", [False, True])
 @given(faults=FAULTS, sizes=st.lists(st.integers(1, 7), max_size=8))
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -563,6 +564,7 @@ def test_a_sender_that_cannot_deliver_says_so_at_its_end(app: Flask, clock: Fake
         sender.record(2.0)
 
 
+@pytest.mark.slow
 def test_an_exporting_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
     """A stream that breaks off leaves the file that was there, and nothing beside it."""
     bodies = [b"timestamp,value,series\n" * 3, b"timestamp"]

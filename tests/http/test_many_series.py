@@ -455,6 +455,7 @@ def test_a_question_about_too_many_series(long_app: Flask, clock: FakeClock) -> 
     assert client.get("/statistics?match=s[0-4]*").json["matched"] == 0  # no brackets
 
 
+@pytest.mark.slow
 def test_what_would_be_too_much_is_refused(client: FlaskClient, app: Flask, clock: FakeClock) -> None:
     """Steps times series, and percentiles times groups, are bounded before anything is looked at."""
     app.extensions["statsapi"].record(

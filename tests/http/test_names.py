@@ -318,6 +318,7 @@ words = st.text(
 ).filter(lambda s: s == s.strip() and s[0] not in "=+-@" and unicodedata.normalize("NFC", s)[0] not in "=+-@")
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example("a", {"k": "v"}, None)
 @given(words, st.dictionaries(words, words | st.integers(-9, 999) | st.booleans(), max_size=4), st.randoms())

@@ -301,6 +301,7 @@ def test_a_histogram_counts_each_value_once(
         assert set(got.edges) == set(exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["spread", "few values", "rising", "late"])
 def test_spans_that_cut_every_chunk_select_among_what_they_keep(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut on the left, on the right, on both sides, again and again as a window slides; equal values, trends, late

@@ -711,6 +711,7 @@ def test_times_that_must_be_read_one_by_one_are_bounded() -> None:
         Clock("%M:%S %d %b %Y %H").read_us(texts)
 
 
+@pytest.mark.slow
 def test_days_that_are_looked_up_in_a_zone_are_bounded() -> None:
     """By the same limit: 45,000 days of 123 years."""
     texts = np.datetime_as_string(np.arange("1900-01-01", "2023-03-17", dtype="M8[D]").astype("M8[s]")).tolist()
