@@ -313,7 +313,7 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
                 if parse_duration_us(text) > kept_us
             ]
     if given.get("jwt_key") or given.get("jwt_jwks_file"):
-        if "" in (given.get("jwt_issuer", "faulty") or "", given.get("jwt_audience", "faulty") or ""):
+        if any(name in given and not given[name] for name in ("jwt_issuer", "jwt_audience")):
             faults.append(
                 f"{PREFIX}JWT_ISSUER and {PREFIX}JWT_AUDIENCE say of whom and for whom tokens must be: set both"
             )

@@ -137,9 +137,11 @@ def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
     if scope is OPEN:
         return None
     as_influx = rule.endpoint.startswith(INFLUX)
-    presented = _presented(asked.environ) or (
-        _presented_as_influx(asked) if as_influx else _password(asked) if rule.endpoint == "pushgateway.push" else ""
-    )
+    presented = _presented(asked.environ)
+    if not presented and as_influx:
+        presented = _presented_as_influx(asked)
+    elif not presented and rule.endpoint == "pushgateway.push":
+        presented = _password(asked)
     if not presented:
         if "is_beacon" in g:
             return None

@@ -1,8 +1,8 @@
 """How `statsapi import` cuts a file: pieces that end where a row does, the same ones whenever it is cut.
 
 The Idempotency-Key of a piece is made of what it holds. So a file must be cut alike each time, also when it has grown
-meanwhile: then there is a cut where it ended before (ends.py remembers that), and the rows before it go under the keys
-that they went under.
+meanwhile: then there is a cut where it ended before (import_ends.py remembers that), and the rows before it go under
+the keys that they went under.
 """
 
 from __future__ import annotations

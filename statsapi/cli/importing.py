@@ -22,6 +22,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode
@@ -142,25 +143,17 @@ def import_files(service: Service, files: tuple[str, ...], no_header: bool, form
         client.ask("/")  # is anybody there? Later it is waited for
     with service.client(give_up_after_s=60.0) as client, failures.of_arguments():
         for file in files:
-            sums, query, shift = Sums(), "", 0
+            make = partial(_Import, client, file, form=_form_of(file, form), given=given, dedup=dedup, run=run)
+            shift_us = 0
             if rebase:
                 with _named(file), _opened(file) as content:
-                    scout = _Import(client, file, content, form or _form_of(file), given, dedup=dedup, run=run)
-                    shift = scout.shift_to_now_us(yes=yes or dry_run)
+                    shift_us = make(content).shift_to_now_us(yes=yes or dry_run)
             with _named(file), _opened(file) as content:
-                one = _Import(
-                    client, file, content, form or _form_of(file), given, dedup=dedup, run=run, shift_us=shift
-                )
-                try:
-                    sums, query = one.run(dry_run=dry_run, yes=yes), one.query
-                except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                    raise failures.Failed(
-                        f"{_shown(file)}: is no whole gzip file: {error}; what came before was recorded, "
-                        f"{one.sums.stored:,} events"
-                    ) from None
+                one = make(content, shift_us=shift_us)
+                sums = one.run(dry_run=dry_run, yes=yes)
             refused += sums.rejected
             if service.as_json:
-                output.show_json({"file": file, **sums._asdict(), "read_as": query})
+                output.show_json({"file": file, **sums._asdict(), "read_as": one.query})
             else:
                 _show_sums(file, sums, dry_run=dry_run)
     return failures.NOT_DONE if refused else 0
@@ -199,7 +192,11 @@ def _option(found: re.Match[str]) -> str:
     return "--no-header" if found[1] == "header" else f"--{found[1].replace('_', '-')} "
 
 
-def _form_of(file: str) -> str:
+def _form_of(file: str, given: str | None) -> str:
+    if file != "-" and file.endswith(".zst"):
+        raise click.UsageError(f"{file}: zstdcat {file} | statsapi import - --form …")
+    if given is not None:
+        return given
     endings = [ending.lower() for ending in Path(file).suffixes]
     if endings and endings[-1] == ".gz":
         endings.pop()
@@ -211,8 +208,6 @@ def _form_of(file: str) -> str:
 
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[IO[bytes]]:
-    if file != "-" and file.endswith(".zst"):
-        raise click.UsageError(f"{file}: zstdcat {file} | statsapi import - --form …")
     with contextlib.ExitStack() as stack:
         raw: Any = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
         zipped = raw.peek(2)[:2] == b"\x1f\x8b"
@@ -228,9 +223,9 @@ class _Import:
         client: Client,
         file: str,
         content: IO[bytes],
+        *,
         form: str,
         given: dict[str, str],
-        *,
         dedup: bool,
         run: str,
         shift_us: int = 0,
@@ -244,9 +239,9 @@ class _Import:
         self._run = run
         self.sums = Sums()
         self._content = content
-        self._dedup = {"dedup": "true"} if dedup else {}
+        self._beside = {"dedup": "true"} if dedup else {}  # parameters that are no part of how it is read
         if shift_us:
-            self._dedup["shift"] = f"{shift_us}us"
+            self._beside["shift"] = f"{shift_us}us"
         self.query = urlencode(given)
         self._refused: IO[str] | None = None
         self._unreadable = 0
@@ -256,9 +251,10 @@ class _Import:
         if self._file == "-" or self._form == "lines":
             raise click.UsageError("--rebase reads a file twice, and is for CSV, NDJSON and JSON")
         now, last = datetime.now(UTC), ""
-        for piece in self._begin(yes=yes)[1]:
-            seen = self._post(piece.header + piece.body, None, dry_run="true", partial="true")
-            last = max(last, seen["last"] or "")
+        with self._whole():
+            for piece in self._begin(yes=yes)[1]:
+                seen = self._post(piece.header + piece.body, None, dry_run="true", partial="true")
+                last = max(last, seen["last"] or "")
         if not last:
             return 0
         shift_us = (now - datetime.fromisoformat(last)) // timedelta(microseconds=1)
@@ -268,14 +264,23 @@ class _Import:
         """Record it, or with `dry_run` look at its beginning."""
         if dry_run and self._form == "lines":
             raise click.UsageError("--dry-run is for CSV, NDJSON and JSON")
-        seen, pieces = self._begin(yes=yes or dry_run)
-        if dry_run:
-            return Sums().plus(seen.get("rows", 0), seen)
         try:
-            return self._send(pieces)
+            with self._whole():
+                seen, pieces = self._begin(yes=yes or dry_run)
+                return Sums().plus(seen.get("rows", 0), seen) if dry_run else self._send(pieces)
         finally:
             if self._refused is not None:
                 self._refused.close()
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise failures.Failed(
+                f"{self._name}: is no whole gzip file: {error}; what came before was recorded, "
+                f"{self.sums.stored:,} events"
+            ) from None
 
     def _begin(self, *, yes: bool) -> tuple[dict[str, Any], Iterator[Piece]]:
         lines: Iterator[bytes] = iter(())
@@ -422,14 +427,14 @@ class _Import:
         from statsapi.client.http import decode
 
         if self._form == "lines":
-            return import_lines.post(self._client, body, key, self._dedup)
-        asked = dict(_pairs(self.query)) | self._dedup | query
+            return import_lines.post(self._client, body, key, self._beside)
+        asked = dict(_pairs(self.query)) | self._beside | query
         reply = self._client.exchange("/events", body, _TYPES[self._form], idempotency_key=key, **asked)
         return {**decode(self._client.url, reply), "replayed": "Idempotent-Replayed" in reply.headers}
 
     def _key(self, piece: Piece) -> str:
         run = f"{self._run}\0" if self._run else ""
-        made = hashlib.sha256(f"{run}{self._form}\0{self.query}\0{self._dedup}\0{piece.first_line}\0".encode())
+        made = hashlib.sha256(f"{run}{self._form}\0{self.query}\0{self._beside}\0{piece.first_line}\0".encode())
         made.update(piece.header)
         made.update(piece.body)
         return f"import-{made.hexdigest()[:48]}"
