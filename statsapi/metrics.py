@@ -87,7 +87,7 @@ _SAMPLES_KEPT: Final = 16
 CELLS: Final = _SAMPLES + 2 * _SAMPLES_KEPT
 
 
-class Table:
+class CounterTable:
     """Rows in memory that is shared with every process forked later. A row is some 7 KB, taken when first used."""
 
     def __init__(self, slots: int) -> None:
@@ -118,10 +118,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # cells[at] += 1 is three steps
-        self._table: Table | None = None
+        self._table: CounterTable | None = None
         self._cells: memoryview[float] = memoryview(bytearray(8 * CELLS)).cast("d")
 
-    def share(self, table: Table, slot: int) -> None:
+    def share(self, table: CounterTable, slot: int) -> None:
         """Count in that slot from now on; scrapes show the totals of the table."""
         self._table, self._cells = table, table.row(slot)
 

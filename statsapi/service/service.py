@@ -25,6 +25,7 @@ from statsapi.service.admission import Accepted, Admission, Recorded
 from statsapi.service.following import DECIDE_WAIT_S, READ_WAIT_S, Follower
 from statsapi.service.housekeeping import Housekeeping
 from statsapi.service.reading import Reading
+from statsapi.service.scrape import view_state
 from statsapi.service.view import View
 from statsapi.times import format_nearest
 
@@ -289,7 +290,7 @@ class Service:
             store = self._follower.catch_up(SCRAPE_WAIT_S)
             journal = self.view().journal
             reading = Reading(store, self.view().now_us(store), self.settings, self._catalogue)
-            state = reading.state(journal.size_bytes(), journal.clock_skew_us)
+            state = view_state(reading, self.settings, journal.size_bytes(), journal.clock_skew_us)
         except StatsError:  # that is for a scrape to show, not to fail by
             state = None
         return expose(self.metrics, state, self._follower.monotonic_us(), accept)

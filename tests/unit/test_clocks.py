@@ -16,7 +16,7 @@ from statsapi.clocks import SETTLE_US, Sample, SettledClock
 from statsapi.config import GRACE_US, Settings
 from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
-from statsapi.metrics import Metrics, Table
+from statsapi.metrics import CounterTable, Metrics
 from statsapi.model import (
     DAY_US,
     HOUR_US,
@@ -114,7 +114,7 @@ class World:
         for service in self.services:
             reading = service.ask()
             store, now_us = reading.store, reading.now_us
-            for span in reading.spans(windows_us):
+            for span in reading.spans.meant(windows_us):
                 (answer,) = store.statistics("default", [span], now_us)
                 held = [value for ts_us, value in self.events if ts_us >= span.start_us]
                 assert answer.summary == oracles.summary(held), (
@@ -127,7 +127,7 @@ class World:
         service = self.services[worker]
         reading = service.ask()
         store, now_us = reading.store, reading.now_us
-        (span,) = reading.spans([])
+        (span,) = reading.spans.meant([])
         return store.statistics("default", [span], now_us)[0].summary.count
 
 
@@ -289,7 +289,7 @@ def test_after_a_wrong_belief_events_count_again(open_shared: Open) -> None:
     kept: list[dict[str, Any]] = [{}, {"rollup_retention_us": 0}]
     for options in kept:
         world = World(open_shared, **options)
-        world.services[0].delete("default", world.services[0].ask().spans()[0]._replace(start_us=MIN_TS_US))
+        world.services[0].delete("default", world.services[0].ask().spans.meant()[0]._replace(start_us=MIN_TS_US))
         fill(world)
         world.step(DAYS3_US)
         world.pass_time(HOUR_US)
@@ -551,7 +551,7 @@ def test_the_smallest_offset_of_ten_minutes_counts() -> None:
 
 def test_workers_share_what_they_saw(open_shared: Open) -> None:
     """A worker that takes a place later goes by what others of the machine have seen, and need not wait."""
-    table = Table(4)
+    table = CounterTable(4)
     clock = FakeClock(stood=False)
 
     def start(slot: int) -> Service:

@@ -47,7 +47,7 @@ def summarise(service: Service, series: str = "default") -> Summary:
     """The default window, as GET /statistics asks for it."""
     reading = service.ask()
     store, now_us = reading.store, reading.now_us
-    (span,) = reading.spans([])
+    (span,) = reading.spans.meant([])
     return store.statistics(series, [span], now_us)[0].summary
 
 
