@@ -216,7 +216,7 @@ def test_timers(app: Flask, clock: FakeClock) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spooled", [False, True])
 @given(faults=FAULTS, sizes=st.lists(st.integers(1, 7), max_size=8))
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_event_that_was_taken_counts_once(
     tmp_path_factory: pytest.TempPathFactory, spooled: bool, faults: list[Any], sizes: list[int]
 ) -> None:

@@ -30,7 +30,7 @@ CSV, NDJSON = "text/csv", "application/x-ndjson"
 
 SHOWN = re.compile(r"'(/events\?[^']*)'")
 
-http = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+http = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def send(client: FlaskClient, body: str | bytes, path: str = "/events", media_type: str = CSV, **query: str) -> Any:

@@ -149,7 +149,7 @@ _LABEL = st.from_regex(r"[a-z][a-z0-9]{0,5}", fullmatch=True)
 _VALUE = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters=";"), min_size=1, max_size=8)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     labels=st.dictionaries(_LABEL, _VALUE, max_size=3),
     group=st.dictionaries(_LABEL, _VALUE, max_size=3),

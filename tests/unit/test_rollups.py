@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.config import GRACE_US, Settings
@@ -80,7 +80,6 @@ def redis_url() -> str:
 # A block
 
 
-@settings(deadline=None)
 @given(st.lists(any_finite | any_magnitude, min_size=1, max_size=60))
 def test_a_block_holds_its_events(values: list[float]) -> None:
     """Summary and sketch come back out of the bytes as they are."""
@@ -89,7 +88,6 @@ def test_a_block_holds_its_events(values: list[float]) -> None:
     assert rollup.sketch([block]) == Sketch.of(np.array(values))
 
 
-@settings(deadline=None)
 @given(st.lists(any_magnitude, min_size=1, max_size=1500), st.randoms(use_true_random=False))
 def test_a_block_is_a_function_of_its_events(values: list[float], dice: random.Random) -> None:
     """Merged out of any parts in any order, the bytes are the same: of few values, of many, of more than fit."""

@@ -433,7 +433,7 @@ _steps = st.one_of(
 )
 
 
-@settings(max_examples=2 * settings.default.max_examples, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.lists(_steps, max_size=25), st.tuples(*[st.integers(-5, 5)] * 3))
 def test_every_view_agrees_with_a_list(steps: list[Any], skews_s: tuple[int, int, int]) -> None:
     """Three workers with clocks some seconds apart give the very answers of a list of all events, at every step."""

@@ -206,9 +206,7 @@ class TimelineMachine(RuleBasedStateMachine):
 
 
 TestTimelineMachine = TimelineMachine.TestCase
-TestTimelineMachine.settings = settings(
-    max_examples=settings.default.max_examples * 3 // 2, stateful_step_count=40, deadline=None
-)
+TestTimelineMachine.settings = settings(max_examples=settings.default.max_examples * 3 // 2, stateful_step_count=40)
 
 
 # -- a larger run, from a seed ----------------------------------------------------------------------------------------
