@@ -327,9 +327,12 @@ class Shift(fields.String):
         text = super()._deserialize(value, attr, data, **kwargs).strip()
         sign, length = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
         try:
-            return sign * parse_duration_us(length)
+            shift_us = sign * parse_duration_us(length)
         except ValueError:
             raise ValidationError("must be a duration such as 9d or -1h30m") from None
+        if abs(shift_us) > MAX_TS_US - MIN_TS_US:
+            raise ValidationError("moves every timestamp out of the years 1 to 9999")
+        return shift_us
 
 
 class RecordQuery(StrictSchema):
