@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from statsapi.api import check, decoding, influx, problems, questions, schemas
 from statsapi.api.decoding.exposition import PUSH_MAX_BYTES
+from statsapi.api.decoding.exposition_protobuf import MEDIA_TYPE as PROTOBUF
 from statsapi.api.incoming import STALE_WARNING
 from statsapi.api.openapi_shapes import EXAMPLE, EXAMPLE_MOMENT, NEXT, Json, list_of, object_of
 from statsapi.api.schemas import StrictSchema
@@ -211,8 +212,11 @@ def operations_of(converter: Any) -> dict[str, Operation]:
             _answers(None, "They are in the journal.", 404, *recorded, more=_text("text/plain", "")),
             parameters=(group, *recording),
             body={
-                "description": f"At most {PUSH_MAX_BYTES} bytes of Prometheus' text format: gauges, untyped samples.",
-                "content": _text("text/plain", "# TYPE rows gauge\nrows 4200\n"),
+                "description": f"At most {PUSH_MAX_BYTES} bytes of Prometheus' formats: gauges, untyped samples.",
+                "content": {
+                    **_text("text/plain", "# TYPE rows gauge\nrows 4200\n"),
+                    **content_of(PROTOBUF, {"type": "string", "format": "binary"}),
+                },
             },
         ),
         "pushgateway.forget": Operation(
