@@ -185,9 +185,11 @@ class SqliteJournal:
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
         records: list[bytes] = []
+        last = after.position
 
         def fetch(connection: sqlite3.Connection) -> bool:
             """Whether there is more."""
+            nonlocal last
             if _probe(connection, after) <= after.position:
                 return False
             # The rows must come from the snapshot in which the mark was checked: a prefix may go in between.
@@ -214,14 +216,22 @@ class SqliteJournal:
         try:
             more = self._reader.query(fetch)
             if not records:
-                return Segment(after, None, (), 0, more=False, now_us=now_us)
+                return Segment(after, None, (), 0, more=False, end=after.position, now_us=now_us)
             changes = decode_sealed(after.position, records)
         except TypeError as error:  # a flipped bit made it a number or a null
             raise JournalDamaged(
                 f"the journal's record {after.position + 1 + len(records)}", "it is not of its form"
             ) from error
         record_id, position, appended_us = seal_of(records[-1])
-        return Segment(Mark(position, record_id), appended_us, changes, len(records), more=more, now_us=now_us)
+        return Segment(
+            Mark(position, record_id),
+            appended_us,
+            changes,
+            len(records),
+            more=more,
+            end=max(last, position),
+            now_us=now_us,
+        )
 
     def read_checkpoint(self) -> Checkpoint | None:
         def look(connection: sqlite3.Connection) -> Checkpoint | None:

@@ -26,6 +26,17 @@ KEPT_BYTES: Final = 64 << 20
 SHM_BYTES: Final = (NET_BYTES // (PAGE_BYTES * 4096) + 2) * 32_768
 
 
+_RESERVE: Final = """
+import errno, os, sys
+try:
+    os.posix_fallocate(os.open(sys.argv[1], os.O_RDWR), 0, int(sys.argv[2]))
+except OSError as error:
+    sys.stderr.write(error.strerror)
+    sys.exit(3 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 4)
+"""
+_NO_SPACE: Final = 3
+
+
 def unlink(real: str) -> None:
     """Take both away."""
     for suffix in ("-wal", "-shm"):
@@ -65,12 +76,14 @@ def reserve_shm(real: str) -> None:
     """Reserve the whole -shm on such a disk, by another process: closing the -shm here would drop our locks."""
     if _small_blocks(real) is None:
         return
-    code = "import os, sys; f = os.open(sys.argv[1], os.O_RDWR); os.posix_fallocate(f, 0, int(sys.argv[2]))"
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-I", "-S", "-c", code, real + "-shm", str(SHM_BYTES)], capture_output=True, check=False
+        [sys.executable, "-I", "-S", "-c", _RESERVE, real + "-shm", str(SHM_BYTES)], capture_output=True, check=False
     )
-    if done.returncode:
+    if done.returncode == _NO_SPACE:
         raise JournalUnavailable(f"the disk that holds {real} is full: free some space")
+    if done.returncode:
+        why = done.stderr.decode("utf-8", "replace").strip() or f"status {done.returncode}"
+        raise JournalUnavailable(f"the disk that holds {real} fails: its -shm cannot be reserved ({why})")
 
 
 def _small_blocks(real: str) -> os.statvfs_result | None:

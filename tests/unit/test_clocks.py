@@ -33,7 +33,7 @@ from statsapi.service.admission import Recorded
 from statsapi.service.service import Service
 from statsapi.times import format_timestamp, parse_timestamp_us
 from tests import oracles
-from tests.fakes import FakeClock, Opening, Skewed
+from tests.fakes import FakeClock, Opening, SharedJournal, Skewed
 
 KEEP_US = HOUR_US + GRACE_US
 DAYS3_US = 3 * DAY_US
@@ -594,6 +594,28 @@ def test_what_was_late_by_a_wrong_clock_is_listed_once(clock: FakeClock) -> None
     clock.step(-DAYS3_US)
     assert client.get("/debug/events").json["total_events"] == 1
     assert client.get("/debug/events?late=true").json["total_events"] == 0
+
+
+def test_a_worker_that_came_after_the_step_tells_it_too() -> None:
+    """It has not seen the clock step, and knows from the others that it is ahead of the time that has stood."""
+    clock, table = FakeClock(), CounterTable(2)
+    journal = SharedJournal(clock_us=clock)
+    clients = []
+    for slot in (0, 1):
+        app = create_app(Settings(journal="memory://"), journal=lambda: journal, clock_us=clock, background=False)
+        service = app.extensions["statsapi"]
+        table.take(slot)
+        service.metrics.share(table, slot)
+        clients.append(app.test_client())
+        if slot == 0:
+            for _ in range(12):
+                clock.advance(MINUTE_US)
+                service.keep_house()
+            clock.step(DAYS3_US)
+            service.keep_house()
+    first, second = (client.get("/readyz").json["clock"] for client in clients)
+    assert (first["ahead_seconds"], first["settled"]) == (259_200.0, False)
+    assert second == {"ahead_seconds": 259_200.0, "settled": False}
 
 
 def test_what_happened_is_told(caplog: pytest.LogCaptureFixture) -> None:
