@@ -7,7 +7,8 @@ counted twice; that is tested against faults of the transport, and not yet again
         client.record(42.5, series="latency")
         client.statistics("latency", window="5m", stats=["count", "mean", "p95"])
 
-client.py: what is called. buffered.py: the sender in the background; spool.py: its events on disk. Below them
+client.py: what is called. buffered.py: the sender in the background; spool.py: its events on disk, in files
+(spool_file.py, spool_format.py) that some process owns (spool_owners.py). Below them
 recorder.py (timers), http.py (one request, its errors), events.py (events as text), frames.py (pandas) and errors.py.
 It imports nothing of the service, so neither Flask nor numpy need be there.
 """
