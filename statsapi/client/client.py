@@ -27,7 +27,8 @@ from statsapi.client.recorder import Recorder
 if TYPE_CHECKING:
     import pandas as pd
 
-    from statsapi.client.buffered import Buffered, Problem, WhenFull
+    from statsapi.client.buffered import Buffered, WhenFull
+    from statsapi.client.problems import Problem
 
 # The service takes 100,000 by default. 10,000 are some 0.6 MB, which nginx lets through unless it is told otherwise.
 BATCH_EVENTS: Final = 10_000

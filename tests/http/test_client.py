@@ -340,11 +340,12 @@ def test_a_wrong_key_or_path_loses_nothing(app: Flask, clock: FakeClock) -> None
 def test_an_outage_is_told_after_half_a_minute(app: Flask, clock: FakeClock) -> None:
     """A restart of the service is not worth a word."""
     problems: list[Problem] = []
-    sender = sender_of(InProcess(app, ["refused"] * 5), clock, on_problem=problems.append)
+    transport = InProcess(app, ["refused"] * 5)
+    sender = sender_of(transport, clock, on_problem=problems.append)
     sender.record(1.0)
     run(sender, clock)
     assert not problems
-    sender._transport.faults = ["refused"] * 20  # type: ignore[attr-defined]
+    transport.faults = ["refused"] * 20
     sender.record(2.0)
     run(sender, clock)
     assert [problem.kind for problem in problems] == ["unavailable"]
@@ -365,7 +366,7 @@ def test_an_unknown_outcome_is_not_sent_after_the_key_is_forgotten(
     clock.advance(1_000_000)
     assert sender.step() == 0.0
     if spooled:  # another process goes on
-        sender._box.close()
+        sender._backlog.box.close()
         sender = sender_of(transport, clock, on_problem=problems.append, key_lifetime_s=3600, spool=spool)
     clock.advance(60_000_000)
     assert sender.step() == 0.0
@@ -448,7 +449,7 @@ def test_without_a_callback_problems_are_warnings(
     sender.record(1.0)
     clock.advance(1_000_000)
     with pytest.warns(StatsapiWarning, match="1 events wait for the service"):
-        sender._tell("unavailable", 1, "1 events wait for the service")
+        sender._reporter.tell("unavailable", 1, "1 events wait for the service")
     sender.step()  # warnings are errors here
     assert "answered 401" in capsys.readouterr().err
     run(sender, clock)
@@ -458,11 +459,12 @@ def test_without_a_callback_problems_are_warnings(
 def test_a_fault_of_ours_ends_no_thread(app: Flask, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is raised, the batch is there for the next attempt."""
     problems: list[Problem] = []
-    sender = sender_of(InProcess(app), clock, on_problem=problems.append)
+    transport = InProcess(app)
+    sender = sender_of(transport, clock, on_problem=problems.append)
     sender.record(1.0)
     clock.advance(1_000_000)
     with monkeypatch.context() as patch:
-        patch.setattr(sender._transport, "send", lambda *args: 1 // 0)
+        patch.setattr(transport, "send", lambda *args: 1 // 0)
         sender.step()
     assert "ZeroDivisionError" in problems[0].message
     run(sender, clock)
