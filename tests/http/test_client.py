@@ -96,7 +96,7 @@ def test_retries_keep_to_what_is_asked_and_end(app: Flask, clock: FakeClock) -> 
     client = client_of(transport, clock, give_up_after_s=20)
     with pytest.raises(Unavailable, match="answered 502") as caught:
         client.record(1.0, idempotency_key="mine", timestamp=clock() / 1e6)
-    assert client._sleep.__self__.slept[0] == 7.0  # type: ignore[attr-defined]
+    assert client._calls._sleep.__self__.slept[0] == 7.0  # type: ignore[attr-defined]
     assert caught.value.outcome == "unknown"  # the second attempt's, though no later one was carried out
     assert {headers["Idempotency-Key"] for *_, headers in transport.requests} == {"mine"}
     transport.faults.clear()
@@ -157,11 +157,12 @@ def test_a_url_and_a_key_that_cannot_be(app: Flask) -> None:
 def test_an_export_is_paged(app: Flask, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """All events once, in order, though a page was lost on its way."""
     monkeypatch.setattr("statsapi.client.client.PAGE", 7)
-    client = client_of(InProcess(app), clock)
+    transport = InProcess(app)
+    client = client_of(transport, clock)
     client.record_many(
         [{"value": number, "timestamp": clock() / 1e6, "series": "ab"[number % 2]} for number in range(40)]
     )
-    client._transport.faults = [None, "lost", None, "502"]  # type: ignore[attr-defined]
+    transport.faults = [None, "lost", None, "502"]
     values = [event.value for event in client.export()]
     assert values == [*range(0, 40, 2), *range(1, 40, 2)]
     assert [each["name"] for each in client.series()] == ["a", "b"]
@@ -519,7 +520,7 @@ def test_tags_other_questions_and_files(app: Flask, clock: FakeClock, tmp_path: 
     assert list(client.tags("host", match="*=b*")) == [{"value": "b", "series": 1}]
     assert client.ask("/healthz") == {"status": "ok"}
     with pytest.raises(Unavailable, match="answered GET /healthz otherwise"):
-        client._ask("/healthz", {}, "series")
+        client._calls.ask("/healthz", {}, "series")
     with Client("http://x") as closing:
         assert repr(closing) == "Client('http://x')"
 
