@@ -31,7 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "top": ("asking:top", "Compare series, or the values of a tag."),
     "check": ("asking:check", "Test a condition on statistics: exit status 0 or 1."),
     "post": ("recording:post", "Record an event, or one for each line."),
-    "time": ("recording:time", "Run a command, and record how long it took."),
+    "time": ("timing:time", "Run a command, and record how long it took."),
     "tail": ("tailing:tail", "Show events as they come."),
     "import": ("importing:import_files", "Record files: CSV, NDJSON, JSON, line protocol."),
     "export": ("exporting:export", "Write the raw events to a file."),
