@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from statsapi.cli import failures, import_ends, import_lines, output
-from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.connection import Connection, asks_service
 from statsapi.cli.import_mapping import Mapping, takes_mapping, with_options
 from statsapi.cli.import_pieces import LINE_BYTES, PIECE_BYTES, PIECE_ROWS, Cutter, Piece, lines_of
 
@@ -81,8 +81,8 @@ class Sums(NamedTuple):
 )
 @takes_mapping
 @asks_service
-def import_files(service: Service, files: tuple[str, ...], no_header: bool, form: str | None, dry_run: bool, yes: bool,
-                 rebase: bool, dedup: bool, run: str, **mapping: str | None) -> int:  # fmt: skip
+def import_files(service: Connection, files: tuple[str, ...], no_header: bool, form: str | None, dry_run: bool,
+                 yes: bool, rebase: bool, dedup: bool, run: str, **mapping: str | None) -> int:  # fmt: skip
     """Record the events of FILEs (gzipped or not), or of standard input.
 
     Columns, delimiter and forms that are not given are proposed by the service and shown; on a terminal it asks whether

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from statsapi.cli import failures, output
-from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.connection import Connection, asks_service
 
 if TYPE_CHECKING:
     from statsapi.client import Client
@@ -75,7 +75,7 @@ def number(text: str) -> float | int:
 @retry_option
 @asks_service
 def post(
-    service: Service,
+    service: Connection,
     value: str,
     series: str | None,
     tags: dict[str, str],
@@ -116,7 +116,7 @@ class _Line(NamedTuple):
     timestamp: str | None
 
 
-def _post_lines(service: Service, series: str | None, tags: dict[str, str], retry_s: float) -> int:
+def _post_lines(service: Connection, series: str | None, tags: dict[str, str], retry_s: float) -> int:
     """In batches of what came meanwhile: `tail -f | statsapi post -` is recorded as it comes."""
     lines: queue.Queue[tuple[int, str] | None] = queue.Queue(2 * _BATCH_EVENTS)
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from statsapi.cli import failures
-from statsapi.cli.connection import Service, may_ask_service
+from statsapi.cli.connection import Connection, may_ask_service
 from statsapi.cli.recording import retry_option, tag_option
 
 
@@ -36,7 +36,7 @@ class _Time(click.Command):
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @may_ask_service
 def time(
-    find_service: Callable[..., Service], series: str, tags: dict[str, str], retry_s: float, command: tuple[str, ...]
+    find_service: Callable[..., Connection], series: str, tags: dict[str, str], retry_s: float, command: tuple[str, ...]
 ) -> int:
     """Run COMMAND and record its duration in seconds, with the tags `command` (its name) and `status`.
 
