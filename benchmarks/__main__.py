@@ -17,6 +17,7 @@ NAMES = (
     "pressure",
     "service",
     "machines",
+    "page",
 )
 
 for name in NAMES:

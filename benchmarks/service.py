@@ -32,17 +32,22 @@ from tests.servers import ROOT, gunicorn_server, wait_until
 MILLION = 1_000_000
 
 
+def preload(directory: Path, events: int) -> None:
+    """A journal of that many events of the last 50 minutes, in any order."""
+    directory.mkdir(parents=True)
+    journal = open_journal(f"sqlite:///{directory}/events.db")
+    now_us = time.time_ns() // 1000
+    rng = np.random.default_rng(1)
+    for _ in range(events // 10_000):
+        ts_us = now_us - rng.integers(0, 3_000_000_000, 10_000)
+        journal.append(Proposal(EventBatch((Part("default", ts_us, rng.lognormal(3, 1, 10_000)),))))
+    journal.close()
+
+
 @contextmanager
-def statsapi(directory: Path, preload: int = 0, env: dict[str, str] | None = None) -> Iterator[str]:
-    if preload:
-        directory.mkdir(parents=True)
-        journal = open_journal(f"sqlite:///{directory}/events.db")
-        now_us = time.time_ns() // 1000
-        rng = np.random.default_rng(1)
-        for _ in range(preload // 10_000):
-            ts_us = now_us - rng.integers(0, 3_000_000_000, 10_000)
-            journal.append(Proposal(EventBatch((Part("default", ts_us, rng.lognormal(3, 1, 10_000)),))))
-        journal.close()
+def statsapi(directory: Path, preloaded: int = 0, env: dict[str, str] | None = None) -> Iterator[str]:
+    if preloaded:
+        preload(directory, preloaded)
     with gunicorn_server(directory, workers=2, env=env) as server:
         server.wait_for_journals(2)
         yield server.target

@@ -10,10 +10,10 @@ import { fill } from "./table.js";
 const STEPS = 120, BINS = 30, GROUPS = 100, NEWEST = 20;
 const NAME_MAX = 200; // characters of a name, and of a pattern
 const NAMES_MAX = 50; // names in one address
-// Of the rounds, one every two seconds: how many to one look at the last steps of the course, at groups, distribution
-// and events, and at the span before. A round is one question with percentiles, 1.3 times a plain GET /statistics with
-// a million events; with the others' share 1.8 times while events come in.
-const COURSE_EVERY = 5, DEAR_EVERY = 15, COMPARE_EVERY = 30;
+// Of the rounds, one every two seconds: how many to one look at the last steps of the course (about one for each step),
+// at groups, distribution and events, and at the span before. A round is one question with percentiles, 1.9 times a plain
+// GET /statistics with a million events while events come in; with the others' share 2.2 times (5, 15 and 30: 2.6).
+const ROUND_MS = 2000, COURSE_EVERY = { least: 5, most: 15 }, DEAR_EVERY = 30, COMPARE_EVERY = 30;
 const PERCENTILES = ["50", "95", "99"];
 const TILES = [
   ["count", "events"], ["rate", "events a second"], ["mean", "mean"], ["min", "min"], ["max", "max"],
@@ -428,9 +428,11 @@ function schedule() {
   clearTimeout(waiting);
   if (!$("live").checked || document.hidden || !(failing || moves())) return;
   // What was refused will be again, unless somebody mends the service or its keys.
-  const paceMs = failing ? (failing instanceof Away ? failing.retryMs : 60000) : !spanned || spanMs() <= 6.1 * 36e5 ? 2000 : 10000;
+  const paceMs = failing ? (failing instanceof Away ? failing.retryMs : 60000) : !spanned || spanMs() <= 6.1 * 36e5 ? ROUND_MS : 5 * ROUND_MS;
   waiting = setTimeout(tick, Math.max(paceMs, notBefore - Date.now()));
 }
+
+const courseEvery = () => Math.min(Math.max(Math.round(stepMs / ROUND_MS), COURSE_EVERY.least), COURSE_EVERY.most);
 
 /** One small question; the rest only where the figures changed, and the dear parts only now and then. */
 async function tick() {
@@ -447,7 +449,7 @@ async function tick() {
     if (shownEmpty !== !answer.count) return void load();
     fresh();
     if (shownEmpty) return rounds % DEAR_EVERY ? undefined : void load();
-    if (stale && (rounds % COURSE_EVERY === 0 || steps.length < 2)) await loadTail(number);
+    if (stale && (rounds % courseEvery() === 0 || steps.length < 2)) await loadTail(number);
     if (stale && rounds % DEAR_EVERY === 0) {
       await loadSpread(number);
       await loadGroups(number);

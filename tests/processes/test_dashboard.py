@@ -495,7 +495,7 @@ def test_one_question_at_a_time(watched: Watched, server: Server) -> None:
     watched.open("?series=paced&by=series")
     expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
     dear = ("histogram", "by=series", "late=true")
-    for n in range(60):
+    for n in range(100):  # the dear ones are asked in every thirtieth
         _record(server, "paced", [time.time()], [float(n)])
         page.clock.run_for(2000)
         page.wait_for_timeout(50)
