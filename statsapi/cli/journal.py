@@ -1,4 +1,4 @@
-"""`statsapi journal backup FILE | info | check | salvage NEW`: the journal that STATSAPI_JOURNAL names."""
+"""`statsapi journal backup FILE | info | check | compact | salvage NEW`: the journal that STATSAPI_JOURNAL names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from statsapi.cli import failures, output
 from statsapi.config import Settings
 from statsapi.errors import JournalRefused
 from statsapi.journal import Journal, find_damage, open_journal
+from statsapi.journal import compact as compact_journal
 from statsapi.journal import salvage as salvage_journal
 from statsapi.times import format_timestamp
 
 
-@click.group(short_help="Back up, inspect, check or salvage the journal.")
+@click.group(short_help="Back up, inspect, check, compact or salvage the journal.")
 def journal() -> None:
-    """Back up, inspect, check or salvage the journal that STATSAPI_JOURNAL names."""
+    """Back up, inspect, check, compact or salvage the journal that STATSAPI_JOURNAL names."""
 
 
 def _open() -> contextlib.closing[Journal]:
@@ -114,6 +115,22 @@ def check(as_json: bool) -> int:
         f"{count:,} damaged: restore a backup, or save what is whole with `statsapi journal salvage NEW`",
     )
     return failures.NOT_DONE
+
+
+@journal.command(epilog="Example: statsapi journal compact")
+def compact() -> None:
+    """Give the space of what is no longer kept back to the disk.
+
+    The service uses that space again, so this is for a journal that was once far larger. Stop the service first. It
+    takes as much space again as the journal for a while.
+    """
+    url = Settings.from_env().journal
+    try:
+        with output.busy("writing the journal anew"):
+            before, after = compact_journal(url)
+    except JournalRefused as error:
+        raise failures.Failed(str(error)) from error
+    click.echo(f"{after:,} bytes, before {before:,}")
 
 
 @journal.command(epilog="Example: statsapi journal salvage /var/lib/statsapi/saved.db")

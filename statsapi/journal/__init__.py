@@ -63,6 +63,7 @@ __all__ = [
     "Mark",
     "Proposal",
     "Segment",
+    "compact",
     "decode_batch",
     "encode_batch",
     "engine_of",
@@ -135,6 +136,14 @@ def find_damage(url: str) -> Iterator[str]:
 def salvage(url: str, target: str) -> str:
     """Save all undamaged data of a journal to a new file, and say what was saved. JournalRefused where it cannot be."""
     return engine_of(url).salvage(url, target)
+
+
+def compact(url: str) -> tuple[int, int]:
+    """Give the space of what is no longer kept back to the disk: the journal's bytes before and after.
+
+    JournalRefused where somebody uses the journal, and of engines that do so by themselves.
+    """
+    return engine_of(url).compact(url)
 
 
 def put_away(url: str) -> None:

@@ -17,6 +17,7 @@ from statsapi.journal.columns import decode_sealed
 from statsapi.journal.format import VERSION, encode
 from statsapi.journal.protocol import (
     NO_PIECES,
+    NOTHING_TO_COMPACT,
     NOTHING_TO_SALVAGE,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
@@ -100,6 +101,10 @@ class MemoryJournal:
     @classmethod
     def salvage(cls, url: str, target: str) -> str:
         raise JournalRefused(NOTHING_TO_SALVAGE)
+
+    @classmethod
+    def compact(cls, url: str) -> tuple[int, int]:
+        raise JournalRefused(NOTHING_TO_COMPACT)
 
     @classmethod
     def put_away(cls, url: str) -> None:

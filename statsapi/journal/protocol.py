@@ -248,6 +248,10 @@ class Journal(Protocol):
         """See `statsapi.journal.salvage`."""
 
     @classmethod
+    def compact(cls, url: str) -> tuple[int, int]:
+        """See `statsapi.journal.compact`."""
+
+    @classmethod
     def put_away(cls, url: str) -> None:
         """After the last process that used it: leave it ready to be copied or replaced. Raises as `open` does."""
 
@@ -373,7 +377,10 @@ class Journal(Protocol):
         """Release everything. May be called twice."""
 
 
-# From an engine without salvage.
+# From an engine without compact, and one without salvage.
+NOTHING_TO_COMPACT: Final = (
+    "only a journal in a file (sqlite:///…) is compacted so: others give space back by themselves"
+)
 NOTHING_TO_SALVAGE: Final = "only a journal in a file (sqlite:///…) can be salvaged: Redis has tools of its own"
 
 

@@ -76,6 +76,7 @@ from statsapi.journal.columns import decode_records
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.protocol import (
     NO_PIECES,
+    NOTHING_TO_COMPACT,
     NOTHING_TO_SALVAGE,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
@@ -186,6 +187,10 @@ class RedisJournal:
     @classmethod
     def salvage(cls, url: str, target: str) -> str:
         raise JournalRefused(NOTHING_TO_SALVAGE)
+
+    @classmethod
+    def compact(cls, url: str) -> tuple[int, int]:
+        raise JournalRefused(NOTHING_TO_COMPACT)
 
     @classmethod
     def put_away(cls, url: str) -> None:

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused
-from statsapi.journal import sqlite_salvage
+from statsapi.journal import sqlite_compact, sqlite_salvage
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.checksums import check_sealed, missing, seal_of
 from statsapi.journal.columns import decode_sealed
@@ -149,6 +149,12 @@ class SqliteJournal:
         saved = sqlite_salvage.salvage(url.removeprefix(SCHEME), target)
         checkpoint = f"the checkpoint with {saved.pieces:,} pieces" if saved.checkpoint else "no checkpoint"
         return f"{saved.records:,} records, {checkpoint}, {saved.answers:,} answers kept under an Idempotency-Key"
+
+    @classmethod
+    def compact(cls, url: str) -> tuple[int, int]:
+        file = File(os.path.abspath(path_of(url)), WAIT_LIMIT_S)
+        prepare(file, create=False)
+        return sqlite_compact.compact(file)
 
     @classmethod
     def put_away(cls, url: str) -> None:

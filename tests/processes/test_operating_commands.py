@@ -9,10 +9,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from statsapi.journal import START, Checkpoint, Proposal
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.keys import Keys, new_key
+from statsapi.model import EventBatch, Part
 from tests.command_line import COMMAND, forget_surroundings, run
 from tests.servers import DEADLINE_S, ROOT, free_port, statsapi_serve, wait_until
 
@@ -148,3 +151,41 @@ def test_the_journal_as_json_and_on_a_terminal(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, b"everything is what was written\n")
     assert "reading the journal" in shown
     assert "Traceback" not in shown
+
+
+def test_compact_gives_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the service stopped the file is as small as what it holds, which is the same; beside it nothing is done."""
+    path = tmp_path / "events.db"
+    monkeypatch.setenv("STATSAPI_JOURNAL", f"sqlite:///{path}")
+    with closing(SqliteJournal(str(path))) as journal:
+        for at in range(200):
+            journal.append(
+                Proposal(EventBatch((Part("default", np.arange(1000), np.random.default_rng(at).random(1000)),)))
+            )
+        mark = journal.read(START, limit_records=150).mark
+        assert journal.replace_prefix(None, Checkpoint(bytes(16), mark, 1, b""))
+        journal.maintain()
+        held = journal.read(mark)
+        refused = run("journal", "compact")
+        assert refused.status == 1
+        assert "is in use: stop the service first" in refused.err
+    before = path.stat().st_size
+    done = run("journal", "compact")
+    after = path.stat().st_size
+    assert (done.status, done.out) == (0, f"{after:,} bytes, before {before:,}\n")
+    assert after < before / 3
+    with closing(SqliteJournal(str(path))) as journal:
+        assert journal.lost is None
+        found = journal.read(mark)
+        assert (found.mark, found.records) == (held.mark, held.records)
+        journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
+    assert run("journal", "check").status == 0
+
+
+def test_compact_of_what_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is refused in a line: no journal at that place, and an engine that gives space back by itself."""
+    for url, said in ((f"sqlite:///{tmp_path}/none.db", "there is no journal at"), ("memory://", "by itself")):
+        monkeypatch.setenv("STATSAPI_JOURNAL", url)
+        refused = run("journal", "compact")
+        assert refused.status == 1
+        assert said in refused.err
