@@ -184,7 +184,7 @@ def test_compact_gives_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_compact_of_what_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is refused in a line: no journal at that place, and an engine that gives space back by itself."""
-    for url, said in ((f"sqlite:///{tmp_path}/none.db", "there is no journal at"), ("memory://", "by itself")):
+    for url, said in ((f"sqlite:///{tmp_path}/none.db", "there is no journal at"), ("memory://", "by themselves")):
         monkeypatch.setenv("STATSAPI_JOURNAL", url)
         refused = run("journal", "compact")
         assert refused.status == 1
