@@ -217,6 +217,18 @@ FOLLOWED: list[tuple[str, str, str, list[tuple[str, str, float]]]] = [
         [("default", "2025-11-20T07:46:00Z", 2)],
     ),
     (
+        "points for colons",
+        "time,v\n2025-11-20 07.30,1\n2025-11-20 07.45,2\n",
+        CSV,
+        [("default", "2025-11-20T07:30:00Z", 1), ("default", "2025-11-20T07:45:00Z", 2)],
+    ),
+    (
+        "points for colons, German",
+        "Zeit;Wert\n20.11.2025 07.30.15;1,5\n",
+        CSV,
+        [("default", "2025-11-20T07:30:15Z", 1.5)],
+    ),
+    (
         "NDJSON with null",
         '{"time": "2025-11-20T07:45:00Z", "cpu": null}\n{"time": "2025-11-20T07:46:00Z", "cpu": 1.052}\n',
         NDJSON,
@@ -499,6 +511,42 @@ NOT_PROPOSED = [
     "time;value\n2026-11-20;1\nTotal;x\n",
     '2025-11-20,1\n"\n',
 ]
+
+
+# A date, a mark and digits: what Python's parser takes for a time, with an offset or a part of a second.
+QUIRKS = [
+    "host;1\r\n2026/11/25 08:52;95\r\n2026/11/25 09:02;28\r\n2026/11/27 03:40;-19,0206\r\n",
+    "1|a&b\r\n2026-11-27T04:42:00|-16,8154\r\n",
+    "2026-11-27 03:40;-5,1\n2026-11-27 03:41;-6,2\n",
+    "timestamp,value\n2026-11-27 07.5,1\n2026-11-27 7.25,1\n",
+]
+
+
+@pytest.mark.parametrize("body", QUIRKS)
+def test_no_query_reads_a_field_of_the_file_as_a_part_of_its_time(client: FlaskClient, body: str) -> None:
+    """Whatever is proposed keeps every row: none becomes a header to skip, none is read past its own time."""
+    for path in shown(client, body):
+        told = send(client, body, path, dry_run="true").json
+        assert (told["rejected"], told["stored"] + told["expired"]) == (0, body.count("2026"))
+        assert told["last"].startswith("2026-11-27T0")
+
+
+@pytest.mark.parametrize(
+    ("body", "query"),
+    [
+        ("date;time;v\n2026-11-27;07.30;1\n", {"date": "date", "time": "time", "value": "v", "delimiter": ";"}),
+        ("date;time;v\n2026-11-27;07,30;1\n", {"date": "date", "time": "time", "value": "v", "delimiter": ";"}),
+        ("time,v\n2026-11-27 07.30,1\n", {}),
+        ("timestamp,value\n2026-11-27 07.30,1\n", {}),
+        ("time,v\n2026-11-27 07.30,1\n", {"timestamp": "time", "value": "v", "timezone": "Europe/Berlin"}),
+    ],
+)
+def test_half_past_seven_with_a_point_has_two_readings(client: FlaskClient, body: str, query: dict[str, str]) -> None:
+    """07.30 may be 7.3 hours: refused in every form of a file, with the format that says it is not."""
+    problem = assert_problem(send(client, body, **query), 422, "validation")
+    reason = problem["errors"][0]["reason"]
+    assert "has two readings, 07:30 and 07" in reason
+    assert re.search(r"time_format=(%Y-%m-%d %H[.,]%M|%25Y-%25m-%25d%20%25H.%25M)", reason)
 
 
 @pytest.mark.parametrize("body", NOT_PROPOSED)

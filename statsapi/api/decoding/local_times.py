@@ -200,7 +200,10 @@ class Clock:
     def read_one_us(self, text: object) -> int:
         """One of them. Raises ValueError with what is wrong with it, and the cure."""
         if self.time_format is None:
-            ts_us = parse_timestamp_us(text)
+            try:
+                ts_us = parse_timestamp_us(text)
+            except ValueError as error:
+                raise ValueError(f"{error}{_by_points(text)}") from None
         elif not isinstance(text, str):
             raise ValueError(f"is not text, as time_format={self.time_format} would have it")
         else:
@@ -363,6 +366,17 @@ def _by_layout_us(rows: NDArray[np.uint8], layout: _Layout) -> tuple[TimestampsU
     for column, letter in layout.letters:
         good &= columns[column] == letter
     return ts_us, good
+
+
+_POINTS: Final = re.compile(r"\s*\d{4}-\d\d-\d\d([T ])\d\d?([.,])\d\d(\2\d\d)?\s*", re.ASCII)
+
+
+def _by_points(text: object) -> str:
+    """The other cure for a time like 07.30, which the format of a whole file can say."""
+    if not isinstance(text, str) or (found := _POINTS.fullmatch(text[:_TEXT_MAX])) is None:
+        return ""
+    joint, mark, seconds = found.groups()
+    return f", or add time_format=%Y-%m-%d{joint}%H{mark}%M" + (f"{mark}%S" if seconds else "")
 
 
 def _has_zone(time_format: str) -> bool:

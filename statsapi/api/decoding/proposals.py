@@ -94,12 +94,16 @@ _DATES: Final = [
     "%d-%b-%Y",
     "%d-%b-%y",
 ]
+# With all digits only: a spreadsheet makes 7.5 of 07.50.
+_BY_POINTS: Final = ("%H.%M", "%H.%M.%S")
+_POINTS: Final = re.compile(r"[T ]\d\d?(?:\.\d\d){1,2}\s*\Z", re.ASCII)
 _CLOCKS: Final = (
     "",
     "%H:%M",
     "%H:%M:%S",
     "%H:%M:%S.%f",
     "%H:%M:%S,%f",
+    *_BY_POINTS,
     "%I:%M %p",
     "%I:%M:%S %p",
     "%I:%M%p",
@@ -330,7 +334,9 @@ def _csv_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_Head
 
 
 def _holds_time(line: str, delimiter: str, looks: _Looks) -> bool:
-    return any(looks.is_time(field) for field in line.split(delimiter)[:_COLUMNS_MAX] if field.strip())
+    """Split at that delimiter, and at any."""
+    fields = (*line.split(delimiter)[:_COLUMNS_MAX], *re.split(r"[;,\t|]", line)[:_COLUMNS_MAX])
+    return any(looks.is_time(field) for field in dict.fromkeys(fields) if field.strip())
 
 
 def _rows(text: str, delimiter: str, skip: int, most: int) -> tuple[list[list[str]], list[int], int]:
@@ -600,6 +606,8 @@ class _Looks:
         candidates = _FORMATS.get(_marks_of(first), ()) if re.search(r"\d", first) else ()
         if not re.search(r"[AaPp][Mm]\s*\Z", first):
             candidates = [time_format for time_format in candidates if not time_format.endswith("%p")]
+        if not all(map(_POINTS.search, texts)):
+            candidates = [time_format for time_format in candidates if not time_format.endswith(_BY_POINTS)]
         return [time_format for time_format in candidates if all(self._fits(text, time_format) for text in texts)]
 
     def _fits(self, text: str, time_format: str) -> bool:
