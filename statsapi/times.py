@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -38,6 +38,7 @@ MICROSECONDS_BEYOND: Final = MILLISECONDS_BEYOND * 1000
 NANOSECONDS_BEYOND: Final = MICROSECONDS_BEYOND * 1000
 
 _EPOCH = datetime(1970, 1, 1)
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What the parsers are shown. By themselves they take any character between date and time and before an offset, read
 # 03.40 as three hours and a fraction of a second, 03-40 as an offset, and a year, a month or a week alone. The first
@@ -249,11 +250,14 @@ def _iso(text: str) -> datetime | None:
 
 
 def _since_1970_us(moment: datetime) -> int:
-    # Not astimezone(UTC): that overflows where year 1 or 9999 is crossed by the offset.
-    since = moment.replace(tzinfo=None) - _EPOCH
-    offset = moment.utcoffset()
-    if offset:
-        since -= offset
+    if moment.tzinfo is UTC:  # most; a third of what the others take
+        since = moment - _EPOCH_UTC
+    else:
+        # Not astimezone(UTC): that overflows where year 1 or 9999 is crossed by the offset.
+        since = moment.replace(tzinfo=None) - _EPOCH
+        offset = moment.utcoffset()
+        if offset:
+            since -= offset
     return _in_range((since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds)
 
 
