@@ -513,6 +513,63 @@ NOT_PROPOSED = [
 ]
 
 
+N = 1763625600
+CHANGES_WHAT_IS_SAID = [
+    # a number with a decimal comma, split
+    ("time,value\n2025-11-20 07:00,1,5\n", CSV, {}),
+    ("time,value\n2025-11-20 07:00,1,5\n2025-11-20 07:01,2,5\n", CSV, {"timestamp": "time", "value": "value"}),
+    ("time;value\n2025-11-20 07:00;1;5\n", CSV, {}),
+    ("time,value\n2025-11-20 07:00;1,5\n", CSV, {}),
+    # a named column that the rows lack
+    ("time,a,b\n2025-11-20 07:00,1\n", CSV, {"timestamp": "time", "value": "a,b"}),
+    ("Report\ntime,a,b\n2025-11-20 07:00,1\n", CSV, {}),
+    ("time|a|b\n2025-11-20 07:00|1\n", CSV, {}),
+    # the series, or the tags
+    (f"timestamp,value,series\n{N},1,web\n{N},2,db\n{N},3,=x\n", CSV, {}),
+    (f"time,cpu,name\n{N},1,web\n{N},2,db\n{N},3,=x\n", CSV, {}),
+    (f"time,cpu,tags\n{N},1,a\n{N},2,a\n{N},3,a;b\n", CSV, {}),
+    (
+        f'{{"timestamp": {N}, "value": 1, "series": "a", "tags": {{"h": "b"}}}}\n'
+        f'{{"timestamp": {N}, "value": 2, "series": ""}}\n',
+        NDJSON,
+        {},
+    ),
+    (
+        f'{{"timestamp": {N}, "value": 1, "series": "a"}}\n{{"timestamp": {N}, "value": 2, "series": "=x"}}\n',
+        NDJSON,
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "media_type", "query"), CHANGES_WHAT_IS_SAID)
+def test_no_query_is_shown_that_changes_what_the_file_says(
+    client: FlaskClient, body: str, media_type: str, query: dict[str, str]
+) -> None:
+    """None that splits a number, or leaves out a named column, the series or the tags."""
+    response = send(client, body, media_type=media_type, **query)
+    assert response.status_code == 422
+    assert "goes to POST" not in response.text
+
+
+def test_whole_numbers_side_by_side_may_be_one(client: FlaskClient) -> None:
+    """Without a header nothing tells two columns from a decimal comma: both readings are told."""
+    body = "2025-11-20 07:00,1,5\n2025-11-20 07:01,2,5\n"
+    [path] = shown(client, body)
+    reason = send(client, body).text
+    assert "value=2,3" in path
+    assert "1 and 5 are two values then; where 1,5 is one number, put it into quotes" in reason
+    assert "two values then" not in send(client, "2025-11-20 07:00,1.5,5\n").text
+
+
+def test_a_reason_is_said_once(client: FlaskClient) -> None:
+    """Also where the query that is shown takes the body once what is at fault is mended."""
+    body = f'{{"timestamp": {N}123, "value": true}}\n{{"timestamp": {N}123, "value": "1,5"}}\n'
+    for dry_run in ("true", "false"):
+        answer = send(client, body, media_type=NDJSON, dry_run=dry_run)
+        assert answer.json["errors"][0]["reason"].count("not true or false") == 1
+
+
 # A date, a mark and digits: what Python's parser takes for a time, with an offset or a part of a second.
 QUIRKS = [
     "host;1\r\n2026/11/25 08:52;95\r\n2026/11/25 09:02;28\r\n2026/11/27 03:40;-19,0206\r\n",

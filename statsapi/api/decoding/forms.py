@@ -238,8 +238,10 @@ def decode_one(body: bytes) -> dict[str, Any] | None:
     return None
 
 
-def proposed(body: bytes, media_type: str, mapping: ColumnMapping | None) -> str:
-    """The end of a sentence that refuses a body: the query that takes it as it is; nothing where none is known."""
+def proposed(body: bytes, media_type: str, mapping: ColumnMapping | None, said: str = "") -> str:
+    """The end of a sentence that refuses a body: the query that takes it as it is; nothing where none is known. What is
+    `said` before is not said again.
+    """
     form = FORMS.get(media_type.partition(";")[0].strip().lower())
     if form is None or form.read_mapped is None:
         return ""
@@ -264,12 +266,17 @@ def proposed(body: bytes, media_type: str, mapping: ColumnMapping | None) -> str
             f"{number} is read as {small} then, with three decimals; where {large} is meant, take the {sign} out of "
             "the numbers first"
         )
+    if first.split is not None:
+        one, other = first.split
+        notes.append(f"{one} and {other} are two values then; where {one},{other} is one number, put it into quotes")
     if first.left_out is not None:
         notes.append(f"its column {first.left_out}")
     told = "".join(f" ({note})" for note in notes)
     if first.fault is None:
         return f"; as it is, this goes to POST {shown}{which}{told}"
     if first.mend:
+        if said and first.fault.endswith(f": {said}"):
+            return f"; with all such cells mended this goes to POST {shown}{which}{told}"
         return f"; {first.fault}; with all such cells mended this goes to POST {shown}{which}{told}"
     return f"; as it is, this goes to POST {shown}{which}, without what is at fault ({first.fault}){told}"
 
