@@ -200,7 +200,8 @@ def _told(recorded: Recorded, decoded: decoding.Decoded, status: str) -> dict[st
 def _foreseen(recorded: Recorded, decoded: decoding.Decoded, partial: bool, settings: Settings) -> dict[str, Any]:
     """What recording would answer, and what is in the batch. Without ?partial=true a fault means that none is kept."""
     told = _told(recorded, decoded, "dry_run")
-    if decoded.rejected and not partial:
+    kept = partial or not decoded.rejected
+    if not kept:
         told["stored"] = told["duplicates"] = told["expired"] = 0
     parts = decoded.batch.parts
     told["rows"] = decoded.rows
@@ -218,7 +219,7 @@ def _foreseen(recorded: Recorded, decoded: decoding.Decoded, partial: bool, sett
     if len(parts) > SERIES_SHOWN_MAX:
         told["series_total"] = len(parts)
     told["errors"] = decoded.errors
-    return told | notes.batch_notes(recorded, decoded, settings)
+    return told | notes.batch_notes(recorded, decoded, settings) if kept else told
 
 
 def dedup_of(query: dict[str, Any], settings: Settings) -> bool:

@@ -7,7 +7,9 @@ import io
 import json
 import random
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -560,6 +562,42 @@ def test_whole_numbers_side_by_side_may_be_one(client: FlaskClient) -> None:
     assert "value=2,3" in path
     assert "1 and 5 are two values then; where 1,5 is one number, put it into quotes" in reason
     assert "two values then" not in send(client, "2025-11-20 07:00,1.5,5\n").text
+
+
+def test_a_dry_run_of_what_would_be_refused_tells_of_no_event_that_is_kept(client: FlaskClient) -> None:
+    """With a row at fault nothing is stored without partial=true: then there is no message of where events lie."""
+    body = "time,value\n2025-11-20 02:00,5\nTotal,5\n"
+    told = send(client, body, dry_run="true").json
+    assert (told["stored"], told["rejected"]) == (0, 1)
+    assert not told.keys() & {"message", "notes", "notes_by_kind"}
+    told = send(client, body, dry_run="true", partial="true").json
+    assert "kept" in told["message"]
+
+
+@pytest.mark.parametrize("body", ["time,value\n", "time,value", "\ufefftime,cpu\r\n", "when,who,what\n\n\n"])
+def test_a_header_alone_is_told_to_have_no_rows(client: FlaskClient, body: str) -> None:
+    """Beside what its columns are called, which with rows may be taken as it is."""
+    assert "there are no rows behind the first line" in send(client, body).json["errors"][0]["reason"]
+    assert "there are no rows" not in send(client, f"{body.rstrip()}\nx,y\n").text
+
+
+@pytest.mark.processes
+def test_the_pieces_of_a_large_file_go_in(client: FlaskClient, tmp_path: Path) -> None:
+    """As docs/from-csv.md splits it: each piece has the header, so that tags and several values go in, too."""
+    lines = [f"2025-11-20 07:{row:02},{row},{row * 2},a" for row in range(45)]
+    (tmp_path / "big.csv").write_text("\n".join(["time,cpu,mem,host", *lines]) + "\n")
+    docs = Path(__file__).parents[2] / "docs" / "from-csv.md"
+    [command] = re.findall(r"`(tail -n [^`]*)`", docs.read_text())
+    subprocess.run(["sh", "-c", command.replace("50000", "20")], cwd=tmp_path, check=True)
+    pieces = sorted(tmp_path.glob("piece-*"))
+    assert len(pieces) == 3
+    for piece in pieces:
+        answer = send(client, piece.read_text(), timestamp="time", value="cpu,mem", tags="host")
+        assert answer.status_code == 200
+    names = {each["name"]: each["count"] for each in client.get("/series?raw=true").json["series"]}
+    assert names == {"cpu;host=a": 45, "mem;host=a": 45}
+    refused = send(client, lines[0], timestamp="1", value="2", tags="4", header="false").json["errors"]
+    assert "put a line of names before the rows" in refused[0]["reason"]
 
 
 def test_a_reason_is_said_once(client: FlaskClient) -> None:

@@ -10,6 +10,7 @@ later of the two instants, as in JavaScript's Temporal.
 from __future__ import annotations
 
 import re
+import time
 import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _OFFSET_MAX_H: Final = 23
 _TEXT_MAX: Final = 100  # what is longer is no time, and is not looked at
 
 _EPOCH: Final = datetime(1970, 1, 1)
+_MONDAY: Final = datetime(2024, 1, 1)
 _EXAMPLE: Final = datetime(2025, 11, 21, 7, 45, tzinfo=timezone.utc)  # noqa: UP017
 
 # What strptime reads without asking the machine's locale or clock, and what people write for it by mistake.
@@ -403,6 +405,11 @@ def _strptime_us(text: str, time_format: str) -> int:
                 f"is {echo(text)!r}, which is not written as time_format={time_format} says: like {example}{finer}"
             ) from None
         raise ValueError(f"is {echo(text)!r}, no moment that exists: {said}") from None
+    if set(re.findall(r"%(.)", time_format)) & set("aAuw"):
+        said_day = time.strptime(text, time_format).tm_wday
+        if said_day != moment.weekday():
+            other = (_MONDAY + timedelta(days=said_day)).strftime("%A")
+            raise ValueError(f"contradicts itself: {moment.date()} is a {moment:%A}, not a {other}")
     since = moment.replace(tzinfo=None) - _EPOCH - (moment.utcoffset() or timedelta())
     ts_us = (since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds
     if not MIN_TS_US <= ts_us <= MAX_TS_US:

@@ -284,6 +284,11 @@ def _why_no_value(value: Any, decimal: str | None) -> str:
             if np.isinf(_number(value, decimal)):
                 value = value.replace(",", ".")
             else:
+                plain = without_separators(value.strip().replace(",", ".")) if len(value) <= ECHO_MAX else None
+                if plain:
+                    return (
+                        f"is {echo(value)!r}, which has separators between its digits: write {plain.replace('.', ',')}"
+                    )
                 return f"is {echo(value)!r}, which is no number such as 42,5"
     try:
         _VALUE.deserialize(value)
