@@ -104,6 +104,9 @@ BODIES: Final = (
     Hostile("array of events, one NaN at the end", joined(b'{"timestamp":1,"value":1}', N - 1, tail=b',{"timestamp":1,"value":NaN}]')),
     Hostile("array of 100,000 values given twice", numbered('{"value":null,"timestamp":1,"value":1,"series":"a%d"}', N)),
     Hostile("array of 100,000 values given twice, and none", joined(b'{"value":null,"timestamp":1,"value":"none"}', N)),
+    Hostile("array of 60,000 values given twice", joined(b'{"timestamp":1,"value":1,"value":1}', 60_000)),
+    Hostile("array of 100,000 names in escapes, with commas", joined(b'{"\\u0074imestamp":1,"value":1,"series":"\\u002c,"}', N)),
+    Hostile("array of 100,000 values with commas", joined(b'{"timestamp":1,"value":"1,5"}', N)),
     Hostile("array of 20,000 times with zones", numbered('{"timestamp":"2025-11-21T07:45:00.%06d+01:00[Europe/Paris]","value":1}', 20_000)),
     Hostile("array of 20,000 wrong times", numbered('{"timestamp":"2025-11-21T07:45:00.%06d at the latest","value":1}', 20_000)),
     # documents
@@ -127,6 +130,8 @@ BODIES: Final = (
     Hostile("NDJSON: 100,000 lines of 160 bytes", joined(b'{"timestamp":1,"value":{%s}}' % b",".join(b'"%02x":[]' % i for i in range(14)), N, head=b"", tail=b"", by=b"\n"), NDJSON),
     Hostile("NDJSON: many events in a line", joined(b"{%s}" % (b'"timestamp":1,"value":1}{' * 2000 + b'"timestamp":1,"value":1'), 300, head=b"", tail=b"", by=b"\n"), NDJSON),
     Hostile("NDJSON: a key 4,000 times in a line", joined(b'{%s"value":1}' % (b'"timestamp":1,' * 4000), 290, head=b"", tail=b"", by=b"\n"), NDJSON),
+    Hostile("NDJSON, mapped: 60,000 values given twice", joined(b'{"t":1,"v":1,"v":1}', 60_000, head=b"", tail=b"", by=b"\n"), NDJSON, path="/events?timestamp=t&value=v"),
+    Hostile("NDJSON, mapped: 100,000 lines of escapes", joined(b'{"t":1,"v":1,"x":"\\u00e4"}\n{"t":1,"v":1}', N // 2, head=b"", tail=b"", by=b"\n"), NDJSON, path="/events?timestamp=t&value=v"),
     # CSV
     Hostile("CSV: a row of 8 million columns", full(b"1,", head=b"timestamp,value\n"), CSV),
     Hostile("CSV: a header of 16 MiB", full(b"timestamp,"), CSV),

@@ -4,7 +4,8 @@ What has one reading is read; what has two, or none, is refused with a sentence 
 means the same wherever it stands: in JSON, NDJSON, CSV, columns and a query.
 
 A timestamp is
-- any ISO 8601 form that `datetime.fromisoformat` or dateutil's `isoparse` reads, with at least a full date;
+- ISO 8601 with at least a full date, as `datetime.fromisoformat` and dateutil's `isoparse` read it, but nothing that
+  only they take for it: between date and time stands a T or a blank, and a fraction is one of seconds;
 - Unix time, as a number or as text, in seconds, or beyond ±2e10 in milliseconds, 2e13 microseconds, 2e16 nanoseconds.
   As text, eight digits are a date and seven the day of a year, as in ISO 8601, and fourteen a date and a time;
 - RFC 2822 (`Fri, 20 Nov 2026 07:45:00 +0100`), as mail and HTTP have it;
@@ -21,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -37,14 +38,22 @@ MICROSECONDS_BEYOND: Final = MILLISECONDS_BEYOND * 1000
 NANOSECONDS_BEYOND: Final = MICROSECONDS_BEYOND * 1000
 
 _EPOCH = datetime(1970, 1, 1)
+_EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 
-# isoparse also reads a year, a month or a week alone; those name no instant that a person would mean. Any character may
-# separate date and time for fromisoformat, but 20251121.07 is a number first.
-_FULL_DATE = re.compile(r"\d{4}(-\d\d-\d\d|\d{4}|-?\d{3}|-?W\d\d-?\d)(?![\d.eE])", re.ASCII)
-_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d(?!\d)", re.ASCII)
-
-# Whatever isoparse may read. It takes 7 µs to say no.
-_ISOPARSED = re.compile(r"[\dW-]{7,10}(?:.[\d:.,+\-Zz]*)?", re.ASCII)
+# What the parsers are shown. By themselves they take any character between date and time and before an offset, read
+# 03.40 as three hours and a fraction of a second, 03-40 as an offset, and a year, a month or a week alone. The first
+# pattern is what nearly all write; 20251121.07 is a number.
+_COMMON_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?\Z", re.ASCII)
+_DATE = r"\d{4}(?:-\d\d-\d\d|\d{4}|-?\d{3}|-?W\d\d-?\d)"
+_OFFSET = r"(?:[Zz]|[+-]\d\d(?::\d\d(?::\d\d(?:\.\d{1,6})?)?|\d\d(?:\d\d)?)?)"
+_HOUR_OFFSET = r"(?:[Zz]|\+\d\d(?::?\d\d)?|-\d\d:\d\d)"  # 03-40 may be twenty to four
+_ISO = re.compile(
+    rf"{_DATE}(?:[Tt ]\d\d(?:(?::\d\d(?::\d\d(?:[.,]\d+)?)?|\d\d(?:\d\d(?:[.,]\d+)?)?){_OFFSET}?|{_HOUR_OFFSET})?)?\Z",
+    re.ASCII,
+)
+_OTHER_MARK = re.compile(rf"{_DATE}(.) ?\d\d(?::?\d\d|\Z)", re.ASCII)
+_PART_OF_HOUR = re.compile(rf"({_DATE})[Tt ] *(\d\d?)([.,])(\d+)(\3\d\d)?", re.ASCII)
+_PART_OF_MINUTE = re.compile(rf"({_DATE})[Tt ] *(\d\d?:?\d\d)([.,])(\d+)", re.ASCII)
 
 # A text that is a number: as JSON writes it, and with a plus or nothing behind the point.
 _NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*)(\.\d*)?([eE][+-]?\d{1,9})?", re.ASCII)
@@ -111,7 +120,7 @@ def parse_timestamp_us(value: object) -> int:
     that only `isoparse` reads, 4-12 µs for all others.
     """
     if isinstance(value, str):
-        if _FULL_DATE.match(value) and value.isprintable():
+        if _COMMON_ISO.match(value) or _ISO.match(value):
             try:
                 return _since_1970_us(datetime.fromisoformat(value))
             except ValueError:
@@ -124,7 +133,7 @@ def parse_timestamp_us(value: object) -> int:
 
 def read_iso_us(value: object) -> int | None:
     """What `parse_timestamp_us` makes of a text in its quickest way, 0.5 µs; None leaves it to that."""
-    if isinstance(value, str) and _FULL_DATE.match(value) and value.isprintable():
+    if isinstance(value, str) and (_COMMON_ISO.match(value) or _ISO.match(value)):
         with suppress(ValueError):
             return _since_1970_us(datetime.fromisoformat(value))
     return None
@@ -137,7 +146,7 @@ def has_offset(value: object) -> bool:
     """
     if not isinstance(value, str):
         return True
-    if _FULL_DATE.match(value):
+    if _COMMON_ISO.match(value) or _ISO.match(value):
         with suppress(ValueError):
             return datetime.fromisoformat(value).tzinfo is not None
     return _read_text(value)[1]
@@ -227,28 +236,28 @@ def _read_text(text: str) -> tuple[int, bool]:
 
 
 def _iso(text: str) -> datetime | None:
-    """As either parser reads it; None if neither does, or only as a year, a month or a week."""
-    if not _FULL_DATE.match(text) and not _ISO_DATE.match(text):
+    """As either parser reads it; None for what is no ISO 8601 with a full date, or names no moment."""
+    if not _ISO.match(text):
         return None
-    try:
+    with suppress(ValueError):
         return datetime.fromisoformat(text)
+    try:
+        return isoparse(text)
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999") from None
     except ValueError:
-        if not _ISOPARSED.fullmatch(text):
-            return None
-        try:
-            return isoparse(text)
-        except OverflowError:
-            raise ValueError("lies outside the years 1 to 9999") from None
-        except ValueError:
-            return None
+        return None
 
 
 def _since_1970_us(moment: datetime) -> int:
-    # Not astimezone(UTC): that overflows where year 1 or 9999 is crossed by the offset.
-    since = moment.replace(tzinfo=None) - _EPOCH
-    offset = moment.utcoffset()
-    if offset:
-        since -= offset
+    if moment.tzinfo is UTC:  # most; a third of what the others take
+        since = moment - _EPOCH_UTC
+    else:
+        # Not astimezone(UTC): that overflows where year 1 or 9999 is crossed by the offset.
+        since = moment.replace(tzinfo=None) - _EPOCH
+        offset = moment.utcoffset()
+        if offset:
+            since -= offset
     return _in_range((since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds)
 
 
@@ -356,13 +365,32 @@ def _why_unreadable(text: str, iso: str) -> str:
         return f"has {len(text)} digits, as {_TEXT_DATE_DIGITS[len(text)]} would, but names none that exists; {_HOW}"
     if re.fullmatch(r"\d{4}-\d\d|\d{4}-?W\d\d", text, re.ASCII):
         return f"is not a full date, as it names no day; {_HOW}"
-    if _FULL_DATE.match(iso):
+    if _ISO.match(iso):
         try:
             datetime.fromisoformat(iso)
         except ValueError as error:
             if "isoformat" not in str(error):
                 return f"is no moment that exists: {error}; {_HOW}"
-    return f"is not an ISO 8601 date and time; {_HOW}"
+    return _why_no_clock(iso) or f"is not an ISO 8601 date and time; {_HOW}"
+
+
+def _why_no_clock(text: str) -> str | None:
+    """What is wrong with the time behind a date; None where that is not known."""
+    if parts := _PART_OF_HOUR.match(text):
+        date, hour, mark, rest, seconds = parts.groups()
+        if seconds or len(rest) == 2:
+            clock = f"{date}T{hour:0>2}:{rest}" + (f":{seconds[1:]}" if seconds else "")
+            if seconds:
+                return f"has {mark!r} in its time where colons stand; write it like {clock}"
+            return f"has two readings, {clock[-5:]} and {hour}{mark}{rest} hours; for the first write {clock}"
+        return f"has a part of an hour, {hour}{mark}{rest}; write hours and minutes, like {date}T07:45"
+    if parts := _PART_OF_MINUTE.match(text):
+        date, clock, mark, rest = parts.groups()
+        cure = f"write the seconds with a colon, like {date}T07:45:{rest:0<2.2}"
+        return f"has a part of a minute or seconds behind {clock}{mark}; {cure}"
+    if (mark := _OTHER_MARK.match(text)) and mark[1] not in "Tt ":
+        return f"has {mark[1]!r} where a T or a blank stands between date and time; {_HOW}"
+    return None
 
 
 def _why_day_or_month_first(first: str, _: str, second: str, year: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import zlib
+from collections import Counter
 from typing import Any, Final, cast
 
 from flask import request
@@ -74,7 +75,7 @@ def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
     schema, whose refusal names the field.
     """
     try:
-        document = json.loads(body.decode("utf-8-sig"))
+        document = loads(body.decode("utf-8-sig"))
     except RecursionError:
         raise BadRequest("The JSON is nested too deeply.") from None
     except ValueError as error:
@@ -83,7 +84,45 @@ def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
         raise ValidationError("is an array: this takes a single event, POST /events takes many")
     if isinstance(document, dict) and isinstance(document.get("events", document.get("timestamp")), list):
         raise ValidationError("is many events: this takes a single one, POST /events takes many")
-    return cast(dict[str, Any], schema.load(document))
+    if found := what_is_twice(document):
+        field, reason = found
+        raise ValidationError({field: [reason]})
+    return cast(dict[str, Any], schema.load(cast(Any, document)))
+
+
+class Twice(dict[str, Any]):
+    """A JSON object in which some names stand twice; of each the last value holds."""
+
+    names: frozenset[str]
+
+
+def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    twice = Twice(found)
+    counts = Counter(name for name, _ in pairs)
+    twice.names = frozenset(name for name, count in counts.items() if count > 1)
+    return twice
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_of_pairs)
+
+
+def loads(text: str) -> object:
+    """json.loads, which keeps in mind what stands twice: see `what_is_twice`."""
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+    return cast(object, _DECODER.decode(text))
+
+
+def what_is_twice(item: object) -> tuple[str, str] | None:
+    """(field, reason) of an event in which a member or a tag is given twice, so that it has two readings; else None."""
+    if isinstance(item, Twice):
+        return min(item.names), "is given twice: keep one of them"
+    if isinstance(item, dict) and isinstance(tags := item.get("tags"), Twice):
+        return "tags", f"has {echo(min(tags.names))!r} twice: keep one of them"
+    return None
 
 
 def _malformed(body: bytes, error: ValueError) -> str:

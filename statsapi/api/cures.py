@@ -234,7 +234,11 @@ def header_faults(names: Sequence[str], body: bytes | None = None) -> dict[str, 
         return {name: [f"is missing from the first line, which names the columns: {_SHOWN}"] for name in COLUMNS[:2]}
     if fault := _line_fault(names, body or b""):
         return {"_schema": [fault]}
-    return _column_faults(names)
+    faults = _column_faults(names)
+    if body is not None and not re.search(rb"[\r\n]", body.strip()):
+        name = next(iter(faults))
+        faults[name] = [f"{faults[name][0]}; and there are no rows behind the first line"]
+    return faults
 
 
 def _line_fault(names: Sequence[str], body: bytes) -> str | None:

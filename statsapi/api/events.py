@@ -158,10 +158,10 @@ def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
     if query["dry_run"]:
         recorded = recorder.foresee(decoded.batch, dedup=dedup, reject_expired=reject_expired)
         if decoded.errors:
-            decoded.errors[0]["reason"] += decoding.proposed(body, request.mimetype, mapping)
+            _add_proposal(decoded, body, mapping)
         return Reply(_line(_foreseen(recorded, decoded, query["partial_"], settings)), replayed=False)
     if decoded.rejected and not query["partial_"]:
-        decoded.errors[0]["reason"] += decoding.proposed(body, request.mimetype, mapping)
+        _add_proposal(decoded, body, mapping)
         raise InvalidRequest(decoded.errors, rejected=decoded.rejected)
 
     def answer(recorded: Recorded) -> bytes:
@@ -174,6 +174,12 @@ def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
     if decoded.rejected and not reply.replayed:
         observing.reject(decoded.rejected)
     return reply
+
+
+def _add_proposal(decoded: decoding.Decoded, body: bytes, mapping: ColumnMapping | None) -> None:
+    """To the first fault, the query that takes the body as it is, where there is one."""
+    first = decoded.errors[0]
+    first["reason"] += decoding.proposed(body, request.mimetype, mapping, first["reason"])
 
 
 def _told(recorded: Recorded, decoded: decoding.Decoded, status: str) -> dict[str, Any]:
@@ -194,7 +200,8 @@ def _told(recorded: Recorded, decoded: decoding.Decoded, status: str) -> dict[st
 def _foreseen(recorded: Recorded, decoded: decoding.Decoded, partial: bool, settings: Settings) -> dict[str, Any]:
     """What recording would answer, and what is in the batch. Without ?partial=true a fault means that none is kept."""
     told = _told(recorded, decoded, "dry_run")
-    if decoded.rejected and not partial:
+    kept = partial or not decoded.rejected
+    if not kept:
         told["stored"] = told["duplicates"] = told["expired"] = 0
     parts = decoded.batch.parts
     told["rows"] = decoded.rows
@@ -212,7 +219,7 @@ def _foreseen(recorded: Recorded, decoded: decoding.Decoded, partial: bool, sett
     if len(parts) > SERIES_SHOWN_MAX:
         told["series_total"] = len(parts)
     told["errors"] = decoded.errors
-    return told | notes.batch_notes(recorded, decoded, settings)
+    return told | notes.batch_notes(recorded, decoded, settings) if kept else told
 
 
 def dedup_of(query: dict[str, Any], settings: Settings) -> bool:

@@ -16,7 +16,7 @@ from marshmallow import ValidationError, fields, validate
 
 from statsapi import __version__
 from statsapi.api import decoding, notes, observing, problems
-from statsapi.api.decoding.line_protocol import PRECISIONS_US, Refused
+from statsapi.api.decoding.line_protocol import PRECISIONS_US, Refused, number_of, precision_meant
 from statsapi.api.events import dedup_of, recording
 from statsapi.api.incoming import load_query, service
 from statsapi.api.schemas import RecordQuery
@@ -217,6 +217,8 @@ def _write(door: str, body: bytes, key: IdempotencyKey | None) -> Reply:
 
     def answer(recorded: Recorded) -> bytes:
         noted = notes.batch_notes(recorded, decoded, settings).get("message", "")
+        if noted and (meant := _precision_meant(decoded, unit_us)):
+            noted = f"{noted.partition('; ')[0]}; they look like {meant}, so write with precision={meant}."
         outcome = _Outcome(recorded.stored, recorded.duplicates, decoded.rejected, lines.strings, noted, lines.refused)
         return msgspec.json.encode(outcome)
 
@@ -227,6 +229,13 @@ def _write(door: str, body: bytes, key: IdempotencyKey | None) -> Reply:
         if lines.strings:
             recorder.metrics.ignored(lines.strings)
     return reply
+
+
+def _precision_meant(decoded: decoding.Decoded, unit_us: int) -> str | None:
+    """The precision in which the first and the last of the events lie in this century, where they do not as read."""
+    times = decoded.sent.ts_us[decoded.sent.good]
+    first, last = (precision_meant(number_of(int(ts_us), unit_us), unit_us) for ts_us in (times.min(), times.max()))
+    return first if first == last else None
 
 
 @recording(alone=0, answer=lambda reply: _answer("write_v1", reply))

@@ -25,6 +25,9 @@ from statsapi.model import Span
 from statsapi.service.spans import Cut, SpanAnswer
 from statsapi.times import format_duration, format_timestamp
 
+# Of a timeline as CSV with ?align=true: the step that there is, as `step` says in JSON.
+STEP_HEADER: Final = "X-Statsapi-Step"
+
 _PLAIN: Final = PlainStatisticsQuery()
 _QUERY: Final = StatisticsQuery()
 _PLAIN_TIMELINE: Final = PlainTimelineQuery()
@@ -158,7 +161,10 @@ def _many_steps(query: Json) -> Json | Response:
 
     if tables.is_asked(query):
         columns = [*tables.head_of(by, choice.series), "from", "to", *_columns(shown)]
-        return tables.answer(columns, (tables.flat(row) for row in _rows(choice, by, found, dump)))
+        table = tables.answer(columns, (tables.flat(row) for row in _rows(choice, by, found, dump)))
+        if query["align"]:
+            table.headers[STEP_HEADER] = format_duration(cut.step_us)
+        return table
     return {
         **choice.head(found.matched),
         **_dump_cut(cut, query),

@@ -97,6 +97,9 @@ def test_a_step_may_be_made_longer(filled: FlaskClient, step: str, used: str) ->
     aligned = filled.get(f"/statistics/timeline?window=23h&step={step}&align=true&stats=count,mean").json
     assert aligned.pop("step") == used
     assert aligned == plain
+    table = filled.get(f"/statistics/timeline?window=23h&step={step}&align=true&format=csv")
+    assert table.headers["X-Statsapi-Step"] == used
+    assert "X-Statsapi-Step" not in filled.get(f"/statistics/timeline?window=23h&step={used}&format=csv").headers
     many = filled.get(f"/statistics/timeline?match=*&window=23h&step={step}&align=true&stats=count,mean").json
     assert (many["step"], many["steps"]) == (used, plain["steps"])
 

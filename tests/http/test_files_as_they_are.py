@@ -7,7 +7,9 @@ import io
 import json
 import random
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -215,6 +217,18 @@ FOLLOWED: list[tuple[str, str, str, list[tuple[str, str, float]]]] = [
         "date,time,v\n2025-11-20,,1\n2025-11-20,07:46,2\n",
         CSV,
         [("default", "2025-11-20T07:46:00Z", 2)],
+    ),
+    (
+        "points for colons",
+        "time,v\n2025-11-20 07.30,1\n2025-11-20 07.45,2\n",
+        CSV,
+        [("default", "2025-11-20T07:30:00Z", 1), ("default", "2025-11-20T07:45:00Z", 2)],
+    ),
+    (
+        "points for colons, German",
+        "Zeit;Wert\n20.11.2025 07.30.15;1,5\n",
+        CSV,
+        [("default", "2025-11-20T07:30:15Z", 1.5)],
     ),
     (
         "NDJSON with null",
@@ -499,6 +513,135 @@ NOT_PROPOSED = [
     "time;value\n2026-11-20;1\nTotal;x\n",
     '2025-11-20,1\n"\n',
 ]
+
+
+N = 1763625600
+CHANGES_WHAT_IS_SAID = [
+    # a number with a decimal comma, split
+    ("time,value\n2025-11-20 07:00,1,5\n", CSV, {}),
+    ("time,value\n2025-11-20 07:00,1,5\n2025-11-20 07:01,2,5\n", CSV, {"timestamp": "time", "value": "value"}),
+    ("time;value\n2025-11-20 07:00;1;5\n", CSV, {}),
+    ("time,value\n2025-11-20 07:00;1,5\n", CSV, {}),
+    # a named column that the rows lack
+    ("time,a,b\n2025-11-20 07:00,1\n", CSV, {"timestamp": "time", "value": "a,b"}),
+    ("Report\ntime,a,b\n2025-11-20 07:00,1\n", CSV, {}),
+    ("time|a|b\n2025-11-20 07:00|1\n", CSV, {}),
+    # the series, or the tags
+    (f"timestamp,value,series\n{N},1,web\n{N},2,db\n{N},3,=x\n", CSV, {}),
+    (f"time,cpu,name\n{N},1,web\n{N},2,db\n{N},3,=x\n", CSV, {}),
+    (f"time,cpu,tags\n{N},1,a\n{N},2,a\n{N},3,a;b\n", CSV, {}),
+    (
+        f'{{"timestamp": {N}, "value": 1, "series": "a", "tags": {{"h": "b"}}}}\n'
+        f'{{"timestamp": {N}, "value": 2, "series": ""}}\n',
+        NDJSON,
+        {},
+    ),
+    (
+        f'{{"timestamp": {N}, "value": 1, "series": "a"}}\n{{"timestamp": {N}, "value": 2, "series": "=x"}}\n',
+        NDJSON,
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "media_type", "query"), CHANGES_WHAT_IS_SAID)
+def test_no_query_is_shown_that_changes_what_the_file_says(
+    client: FlaskClient, body: str, media_type: str, query: dict[str, str]
+) -> None:
+    """None that splits a number, or leaves out a named column, the series or the tags."""
+    response = send(client, body, media_type=media_type, **query)
+    assert response.status_code == 422
+    assert "goes to POST" not in response.text
+
+
+def test_whole_numbers_side_by_side_may_be_one(client: FlaskClient) -> None:
+    """Without a header nothing tells two columns from a decimal comma: both readings are told."""
+    body = "2025-11-20 07:00,1,5\n2025-11-20 07:01,2,5\n"
+    [path] = shown(client, body)
+    reason = send(client, body).text
+    assert "value=2,3" in path
+    assert "1 and 5 are two values then; where 1,5 is one number, put it into quotes" in reason
+    assert "two values then" not in send(client, "2025-11-20 07:00,1.5,5\n").text
+
+
+def test_a_dry_run_of_what_would_be_refused_tells_of_no_event_that_is_kept(client: FlaskClient) -> None:
+    """With a row at fault nothing is stored without partial=true: then there is no message of where events lie."""
+    body = "time,value\n2025-11-20 02:00,5\nTotal,5\n"
+    told = send(client, body, dry_run="true").json
+    assert (told["stored"], told["rejected"]) == (0, 1)
+    assert not told.keys() & {"message", "notes", "notes_by_kind"}
+    told = send(client, body, dry_run="true", partial="true").json
+    assert "kept" in told["message"]
+
+
+@pytest.mark.parametrize("body", ["time,value\n", "time,value", "\ufefftime,cpu\r\n", "when,who,what\n\n\n"])
+def test_a_header_alone_is_told_to_have_no_rows(client: FlaskClient, body: str) -> None:
+    """Beside what its columns are called, which with rows may be taken as it is."""
+    assert "there are no rows behind the first line" in send(client, body).json["errors"][0]["reason"]
+    assert "there are no rows" not in send(client, f"{body.rstrip()}\nx,y\n").text
+
+
+@pytest.mark.processes
+def test_the_pieces_of_a_large_file_go_in(client: FlaskClient, tmp_path: Path) -> None:
+    """As docs/from-csv.md splits it: each piece has the header, so that tags and several values go in, too."""
+    lines = [f"2025-11-20 07:{row:02},{row},{row * 2},a" for row in range(45)]
+    (tmp_path / "big.csv").write_text("\n".join(["time,cpu,mem,host", *lines]) + "\n")
+    docs = Path(__file__).parents[2] / "docs" / "from-csv.md"
+    [command] = re.findall(r"`(tail -n [^`]*)`", docs.read_text())
+    subprocess.run(["sh", "-c", command.replace("50000", "20")], cwd=tmp_path, check=True)
+    pieces = sorted(tmp_path.glob("piece-*"))
+    assert len(pieces) == 3
+    for piece in pieces:
+        answer = send(client, piece.read_text(), timestamp="time", value="cpu,mem", tags="host")
+        assert answer.status_code == 200
+    names = {each["name"]: each["count"] for each in client.get("/series?raw=true").json["series"]}
+    assert names == {"cpu;host=a": 45, "mem;host=a": 45}
+    refused = send(client, lines[0], timestamp="1", value="2", tags="4", header="false").json["errors"]
+    assert "put a line of names before the rows" in refused[0]["reason"]
+
+
+def test_a_reason_is_said_once(client: FlaskClient) -> None:
+    """Also where the query that is shown takes the body once what is at fault is mended."""
+    body = f'{{"timestamp": {N}123, "value": true}}\n{{"timestamp": {N}123, "value": "1,5"}}\n'
+    for dry_run in ("true", "false"):
+        answer = send(client, body, media_type=NDJSON, dry_run=dry_run)
+        assert answer.json["errors"][0]["reason"].count("not true or false") == 1
+
+
+# A date, a mark and digits: what Python's parser takes for a time, with an offset or a part of a second.
+QUIRKS = [
+    "host;1\r\n2026/11/25 08:52;95\r\n2026/11/25 09:02;28\r\n2026/11/27 03:40;-19,0206\r\n",
+    "1|a&b\r\n2026-11-27T04:42:00|-16,8154\r\n",
+    "2026-11-27 03:40;-5,1\n2026-11-27 03:41;-6,2\n",
+    "timestamp,value\n2026-11-27 07.5,1\n2026-11-27 7.25,1\n",
+]
+
+
+@pytest.mark.parametrize("body", QUIRKS)
+def test_no_query_reads_a_field_of_the_file_as_a_part_of_its_time(client: FlaskClient, body: str) -> None:
+    """Whatever is proposed keeps every row: none becomes a header to skip, none is read past its own time."""
+    for path in shown(client, body):
+        told = send(client, body, path, dry_run="true").json
+        assert (told["rejected"], told["stored"] + told["expired"]) == (0, body.count("2026"))
+        assert told["last"].startswith("2026-11-27T0")
+
+
+@pytest.mark.parametrize(
+    ("body", "query"),
+    [
+        ("date;time;v\n2026-11-27;07.30;1\n", {"date": "date", "time": "time", "value": "v", "delimiter": ";"}),
+        ("date;time;v\n2026-11-27;07,30;1\n", {"date": "date", "time": "time", "value": "v", "delimiter": ";"}),
+        ("time,v\n2026-11-27 07.30,1\n", {}),
+        ("timestamp,value\n2026-11-27 07.30,1\n", {}),
+        ("time,v\n2026-11-27 07.30,1\n", {"timestamp": "time", "value": "v", "timezone": "Europe/Berlin"}),
+    ],
+)
+def test_half_past_seven_with_a_point_has_two_readings(client: FlaskClient, body: str, query: dict[str, str]) -> None:
+    """07.30 may be 7.3 hours: refused in every form of a file, with the format that says it is not."""
+    problem = assert_problem(send(client, body, **query), 422, "validation")
+    reason = problem["errors"][0]["reason"]
+    assert "has two readings, 07:30 and 07" in reason
+    assert re.search(r"time_format=(%Y-%m-%d %H[.,]%M|%25Y-%25m-%25d%20%25H.%25M)", reason)
 
 
 @pytest.mark.parametrize("body", NOT_PROPOSED)

@@ -125,6 +125,28 @@ def test_precision_says_what_a_timestamp_counts(client: FlaskClient, door: str, 
     assert error_of(door, answer) == "precision: must be ns, us, ms, s, m, h or auto"
 
 
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@pytest.mark.parametrize("door", ["/write", "/api/v2/write", "/api/v3/write_lp"])
+@pytest.mark.parametrize("written", UNITS)
+@pytest.mark.parametrize("asked", UNITS)
+def test_a_time_in_another_unit_is_told_with_its_precision(
+    client: FlaskClient, door: str, written: str, asked: str
+) -> None:
+    """pandas' times in microseconds read as nanoseconds lie in 1970: the cure is precision=us, and no retention."""
+    number = NOW_US * UNITS[written] // 10**6
+    answer = client.post(f"{door}?precision={asked}", data=f"m f=1 {number}\nm f=2 {number + 1}")
+    told = answer.headers.get("X-Statsapi-Message", "") if answer.status_code == 204 else error_of(door, answer)
+    if written == asked:
+        assert "precision" not in told
+    else:
+        assert f"write with precision={written}" in told
+        assert "RETENTION" not in told
+    old = client.post(f"{door}?precision={asked}", data=f"m f=1 {(NOW_US // 10**6 - 10**8) * UNITS[asked]}")
+    assert "precision=" not in old.headers["X-Statsapi-Message"]
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_what_clients_send_beside_is_taken(client: FlaskClient, door: str) -> None:
     """Databases and the like mean nothing; what nobody knows is refused."""

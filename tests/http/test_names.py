@@ -8,6 +8,8 @@ import io
 import json
 import unicodedata
 from collections import Counter
+from datetime import datetime
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -91,8 +93,10 @@ def forms(series: Any, tags: Any = None) -> list[tuple[str, str, str]]:
         ("NDJSON", json.dumps(event) + "\n", "application/x-ndjson"),
         ("NDJSON of two lines", "\n" + json.dumps(event) + "\r\n", "application/x-ndjson"),
         (
-            "odd item",
-            json.dumps([event | {"value": "1"}]).replace('"value"', '"value": NaN, "value"'),
+            "item read by itself",
+            json.dumps([event | {"timestamp": format_datetime(datetime.fromisoformat(NOW))}]).replace(
+                '"value"', r'"\u0076alue"'
+            ),
             "application/json",
         ),
     ]

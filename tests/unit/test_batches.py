@@ -13,6 +13,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 from statsapi.api.bodies import EVENT_MAX_BYTES, unpack
 from statsapi.api.decoding import Decoded, decode, decode_one, rows
 from statsapi.api.decoding import timestamps as timestamps_module
+from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.api.schemas import EventSchema, Instant
 from statsapi.times import format_timestamp
@@ -46,6 +48,21 @@ class Unreadable(str):
     """In place of an item: the reason why there is none."""
 
 
+class Doubled(str):
+    """In place of an item: a name that stands twice in it."""
+
+
+def of_pairs(pairs: list[tuple[str, Any]]) -> Any:
+    names = [name for name, _ in pairs]
+    doubled = sorted(name for name in set(names) if names.count(name) > 1)
+    return Doubled(doubled[0]) if doubled else dict(pairs)
+
+
+def load(text: str) -> Any:
+    """The standard parser, but for objects in which a name stands twice."""
+    return json.loads(text, object_pairs_hook=of_pairs)
+
+
 def twin(items: Iterable[tuple[dict[str, int], Any]]) -> tuple[Any, ...]:
     """What the schema makes of (place, item), one by one: columns by series, counts, and the first errors."""
     columns: dict[str, tuple[list[int], list[float]]] = {}
@@ -58,6 +75,8 @@ def twin(items: Iterable[tuple[dict[str, int], Any]]) -> tuple[Any, ...]:
         except ValidationError as error:
             rejected += 1
             messages = {"": [str(item)]} if isinstance(item, Unreadable) else error.messages_dict
+            if isinstance(item, Doubled):
+                messages = {str(item): ["is given twice: keep one of them"]}
             for field, reasons in messages.items():
                 errors += [{**place, "field": printable(field), "reason": why} for why in reasons]
         else:
@@ -105,7 +124,7 @@ def check_equal(body: bytes, media_type: str, expected: tuple[Any, ...]) -> None
 def check_json(texts: list[str]) -> None:
     """An array, the same inside `events`, and NDJSON, of items written as JSON."""
     array = f"[{', '.join(texts)}]"
-    expected = twin(({"index": index}, item) for index, item in enumerate(json.loads(array)))
+    expected = twin(({"index": index}, item) for index, item in enumerate(load(array)))
     check_equal(array.encode(), JSON, expected)
     check_equal(f'{{"events": {array}}}'.encode(), JSON, expected)
     lines = "".join(text + "\n" for text in texts)
@@ -119,7 +138,7 @@ def check_one(text: str) -> None:
     """A single event: what is read the fast way is what the schema loads; what is left to the schema is no matter."""
     fast = decode_one(text.encode())
     if fast is not None:
-        loaded = EventSchema().load(json.loads(text))
+        loaded = EventSchema().load(load(text))
         assert fast == loaded
         assert math.copysign(1.0, fast["value"]) == math.copysign(1.0, loaded["value"])
 
@@ -584,7 +603,7 @@ def test_ndjson_lines_stand_alone(texts: list[str], newline: str, end: str, mark
         if len(text) > EVENT_MAX_BYTES:
             return Unreadable("is longer than 65536 bytes, the most that an event may have")
         try:
-            return json.loads(text)
+            return load(text)
         except RecursionError:
             return Unreadable("is nested too deeply")
         except json.JSONDecodeError as error:
@@ -1063,7 +1082,8 @@ def test_a_hostile_body_is_refused_before_it_costs(
         return json.JSONDecoder().decode(text)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("statsapi.api.decoding.json_reader.json.loads", loads)
+        patch.setattr(json, "loads", loads)
+        patch.setattr("statsapi.api.bodies._DECODER", SimpleNamespace(decode=loads))
         tracemalloc.start()
         try:
             response = client.post("/events", data=body, content_type=media_type)
@@ -1096,30 +1116,163 @@ def test_timestamps_in_rare_forms_are_bounded() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["[{}]", '{{"events":[{}]}}'])
 def test_items_that_are_read_one_by_one_are_bounded(form: str) -> None:
-    """So many events with a field given twice are taken; with one more the request is too large, in every form."""
+    """So many events with a field given twice are refused by name; with one more the request is too large."""
     most = rows._ODD_MAX
     twice = '{"value":null,"timestamp":1763711100,"value":1}'
     for separator, whole, media_type in ((",", form, JSON), ("\n", "{}", NDJSON)):
         taken = whole.format(separator.join([twice] * most)).encode()
-        assert len(decode(taken, media_type, max_events=N).batch) == most
+        assert decode(taken, media_type, max_events=N).rejected == most
         with pytest.raises(RequestEntityTooLarge, match=r"More than 60,000 items.*send fewer"):
             decode(whole.format(separator.join([twice] * (most + 1))).encode(), media_type, max_events=N)
 
 
-@pytest.mark.parametrize("first", ["null", "NaN", '"soon"', "[]", "{}", "1e999"])
-def test_of_equal_keys_the_last_holds(client: FlaskClient, first: str) -> None:
-    """An event that only the standard parser takes is taken among many that nobody does, and told about."""
-    good = f'{{"value": {first}, "timestamp": "2025-11-20T07:45:00", "value": 1, "series": "s"}}'
-    texts = ["{}"] * 120 + [good] * 3 + ['{"timestamp": 1}'] * 120
-    check_json(texts)
-    answer = client.post("/events?partial=true", data="[" + ",".join(texts) + "]", content_type=JSON)
-    assert (answer.status_code, json.loads(answer.data)["stored"]) == (200, 3)
+ALONE = '"timestamp": "2025-11-20T07:45:00", "value": 1'
+TWICE = [
+    *[
+        (f'{{"value": {first}, "timestamp": "2025-11-20T07:45:00", "value": 1, "series": "s"}}', "value")
+        for first in ("1", "2.5", "null", "NaN", '"soon"', "[]", "{}", "1e999")
+    ],
+    (f'{{{ALONE}, "timestamp": 1}}', "timestamp"),
+    (f'{{{ALONE}, "timesta\\u006dp": 1}}', "timestamp"),
+    (f'{{"series": "a", {ALONE}, "series": "b"}}', "series"),
+    (f'{{"series": "default", {ALONE}, "series": "default"}}', "series"),
+    (f'{{"series": "a, b", {ALONE}, "s\\u0065ries": "a\\u002c"}}', "series"),
+    (f'{{{ALONE} ,"value" :2}}', "value"),
+    (f'{{{ALONE}, "tags": {{"a": 1}}, "tags": {{"b": 2}}}}', "tags"),
+    (f'{{{ALONE}, "tags": {{"a": 1, "a": 2}}}}', "tags"),
+    (f'{{{ALONE}, "tags": {{"a": "x", "b": "1,2", "\\u0061": "x"}}}}', "tags"),
+    (f'{{{ALONE}, "series": "s", "tags": {{"a,": 1, "b": 2, "b": 2}}}}', "tags"),
+]
+# Beside it: events that have as many commas, and whatever else may hide one more.
+BESIDE = [
+    [f"{{{ALONE}}}"],
+    [f'{{{ALONE}, "series": "s"}}'],
+    [f'{{{ALONE}, "series": "default"}}', f"{{{ALONE}}}"],
+    [f'{{{ALONE}, "series": "a,b"}}', f"{{{ALONE}}}"],
+    [f'{{{ALONE}, "series": "a\\u002cb"}}', '{"timestamp": "Fri, 21 Nov 2025 07:45:00 +0000", "value": 1}'],
+    [f'{{{ALONE}, "series": "value"}}', f'{{{ALONE}, "series": "timestamp"}}'],
+    [f'{{{ALONE}, "tags": {{"value": 1, "b": "c"}}}}', f"{{{ALONE}}}"],
+    ["{}", '{"timestamp": 1}', "null"],
+]
+
+
+@pytest.mark.parametrize(("text", "field"), TWICE)
+def test_a_member_given_twice_is_refused_by_name(client: FlaskClient, text: str, field: str) -> None:
+    """It has two readings: alone, in an array, in `events` and in NDJSON, whatever and how much stands beside it."""
+    problem = assert_problem(client.post("/event", data=text, content_type=JSON), 422, "validation")
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert "twice: keep one of them" in problem["errors"][0]["reason"]
+    assert decode_one(text.encode()) is None
+    for beside in BESIDE:
+        for times in (0, 1, 40, 130):
+            texts = [*beside * times, text, *beside[::-1] * times]
+            at = len(beside) * times
+            array = ",".join(texts)
+            for body, media_type, place in (
+                (f"[{array}]", JSON, {"index": at}),
+                (f'{{"events": [{array}]}}', JSON, {"index": at}),
+                (f'{{"next": null, "events": [{array}]}}', JSON, {"index": at}),
+                ("\n".join(texts), NDJSON, {"line": at + 1}),
+            ):
+                decoded = decode(body.encode(), media_type, max_events=N)
+                bad = 0 if beside[0] != "{}" else 2 * times * len(beside)
+                assert (decoded.received, decoded.rejected) == (len(texts), bad + 1)
+                if not bad:
+                    assert decoded.errors[0] | place | {"field": field} == decoded.errors[0]
+                    assert "twice: keep one of them" in decoded.errors[0]["reason"]
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from(
+                [
+                    *('"timestamp": 1', '"timestamp": "Fri, 21 Nov 2025 07:45:00 +0000"', '"value": 1', '"value":2'),
+                    *('"series": "a"', '"series": "default"', '"series":"a,b"', '"value" : 3'),
+                    *('"s\\u0065ries": "a\\u002c"', '"tags": {}', '"tags": {"a": 1, "b": 2}'),
+                    *('"tags": {"a": 1, "a": 1}', '"tags": {"a": "1,2"}'),
+                ]
+            ),
+            min_size=2,
+            max_size=4,
+        ).map(lambda members: "{" + ", ".join(members) + "}"),
+        max_size=6,
+    )
+)
+def test_members_are_counted_as_a_parser_counts_them(texts: list[str]) -> None:
+    """Of any events the good ones are those that have each member once, in every form."""
+    loaded = [load(text) for text in texts]
+    good = [
+        isinstance(item, dict) and {"timestamp", "value"} <= item.keys() and not isinstance(item.get("tags"), Doubled)
+        for item in loaded
+    ]
+    expected = [at for at, is_good in enumerate(good) if not is_good]
+    for text, is_good in zip(texts, good, strict=True):
+        assert is_good or decode_one(text.encode()) is None
+    array = ",".join(texts)
+    for body, media_type in ((f"[{array}]", JSON), (f'{{"events":[{array}]}}', JSON), ("\n".join(texts), NDJSON)):
+        decoded = decode(body.encode(), media_type, max_events=N)
+        assert (decoded.received, decoded.rejected) == (len(texts), len(expected))
+        found = {error["line"] - 1 if "line" in error else error["index"] for error in decoded.errors}
+        assert sorted(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"events": [], "events": [EVENT]}', "events"),
+        ('{"events": [EVENT], "events": [EVENT]}', "events"),
+        ('{"next": null, "events": [EVENT], "next": null}', "next"),
+        ('{"series": "a", "series": "b", "timestamp": [1], "value": [1]}', "series"),
+        ('{"series": "a", "timestamp": [1], "series": "a", "value": [1]}', "series"),
+        ('{"timestamp": [1], "value": [1], "timestamp": [2]}', "timestamp"),
+        ('{"timestamp": [1, 2], "value": [1], "value": [1, 2]}', "value"),
+        ('{"timestamp": [1], "value": [1], "value": [2], "series": "a,b"}', "value"),
+        ('{"timestamp": [1], "value": [], "value": [2]}', "value"),
+        ('{"timestamp": [1], "value": [1], "tags": {"a": 1}, "tags": {"a": 1}}', "tags"),
+        ('{"timestamp": [1], "value": [1], "tags": {"a": 1, "a": 2}}', "tags"),
+        ('{"timestamp": ["a]"], "value": [1], "series": "]", "s\\u0065ries": "["}', "series"),
+    ],
+)
+def test_a_member_of_the_whole_body_given_twice_is_refused_by_name(client: FlaskClient, body: str, field: str) -> None:
+    """`events` and columns have two readings then, too."""
+    problem = assert_problem(
+        client.post("/events", data=body.replace("EVENT", EVENT), content_type=JSON), 422, "validation"
+    )
+    assert problem["errors"][0]["field"] == field
+    assert "twice: keep one of them" in problem["errors"][0]["reason"]
+
+
+@pytest.mark.parametrize("times", [1, 200])
+@pytest.mark.parametrize(
+    ("good", "twice", "field"),
+    [
+        ('{"t": 1, "v": 2}', '{"t": 1, "v": 2, "v": 3}', "v"),
+        ('{"t": 1, "v": 2}', '{"t": 1, "v": 2, "t": 1}', "t"),
+        ('{"t": 1, "v": 2, "x": "v"}', '{"t": 1, "v": 2, "v": 3, "x": 1}', "v"),
+        ('{"t": 1, "v": 2, "x": 1}', '{"t": 1, "v": 2, "\\u0076": 3, "x": 1}', "v"),
+        ('{"t": 1, "v": 2}\n{"t": 1, "v": 2, "x": "a, b"}', '{"t": 1, "v": 2, "v": null}', "v"),
+        ('{"t": 1, "v": 2, "s": "a"}\n{"t": 1, "v": 2}', '{"t": 1, "v": 2, "s": "a", "s": "b"}', "s"),
+        ('{"t": 1, "v": 2, "s": "a"}\n{"t": 1, "v": 2, "s": null}', '{"t": 1, "v": 2, "s": "a", "s": null}', "s"),
+    ],
+)
+def test_a_named_member_given_twice_is_refused(good: str, twice: str, field: str, times: int) -> None:
+    """In NDJSON with other names, too; one that is not looked at may be there as often as it likes."""
+    mapping = ColumnMapping(timestamp="t", values=("v",), series="s")
+    lines = [*good.split("\n") * times, twice, *good.split("\n") * times]
+    decoded = decode("\n".join(lines).encode(), NDJSON, max_events=N, mapping=mapping)
+    assert (decoded.received, decoded.rejected) == (len(lines), 1)
+    place = {"line": 1 + len(lines) // 2, "field": field, "reason": "is given twice: keep one of them"}
+    assert decoded.errors == [place]
+    lines = ['{"t": 1, "v": 2, "x": 1, "x": 2}'] * times + ['{"t": 1, "v": 2, "x": {"a": 1, "a": 1}}']
+    decoded = decode("\n".join(lines).encode(), NDJSON, max_events=N, mapping=mapping)
+    assert (decoded.received, decoded.rejected) == (len(lines), 0)
 
 
 @pytest.mark.slow
 def test_many_series_of_odd_items_take_linear_time() -> None:
-    """Names of series in items that the schema's own parser has to read are numbered, not searched for."""
-    body = numbered('{"value": null, "timestamp": 1, "value": 1, "series": "s%d"}', 30_000)
+    """Names of series in items that have to be read one by one are numbered, not searched for."""
+    body = numbered('{"\\u0076alue": 1, "timestamp": 1, "series": "s%d"}', 30_000)[:-1] + b',{"\\u0076alue": NaN}]'
     decoded = decode(body, JSON, max_events=N)
     assert [part.series for part in decoded.batch.parts[:3]] == ["s0", "s1", "s2"]
     assert len(decoded.batch.parts) == 30_000

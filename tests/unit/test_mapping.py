@@ -520,12 +520,26 @@ BAD_ROWS = [
     ("t,v\n20.11.2026 07:45,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "not written as time_format=%d.%m.%Y says"),
     ("t,v\n31.02.2026,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "no moment that exists"),
     ("t,v\n,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "is empty"),
+    (
+        "t,v\n2026-11-27 07.30,1\n",
+        {},
+        (2, "t"),
+        "for the first write 2026-11-27T07:30, or add time_format=%Y-%m-%d %H.%M",
+    ),
+    ('t,v\n"2026-11-27 07,30",1\n', {}, (2, "t"), "or add time_format=%Y-%m-%d %H,%M"),
+    ("t,v\n2026-11-27T7.30.15,1\n", {}, (2, "t"), "or add time_format=%Y-%m-%dT%H.%M.%S"),
+    ('t,v\n"2026-11-27 03:40,-05",1\n', {}, (2, "t"), "is not an ISO 8601"),
     ("t,v\n2026-10-25 02:30,1\n", {"timezone": "Europe/Berlin"}, (2, "t"), "fold=earlier for 2026-10-25T00:30:00Z"),
     ("t,v\n2026-03-29 02:30,1\n", {"timezone": "Europe/Berlin"}, (2, "t"), "never happened in Europe/Berlin"),
     ("t,v\n2026-11-20,1.5\n", {"decimal": ","}, (2, "v"), "decimal=,"),
     ('t,v\n2026-11-20,"1.052,46"\n', {"decimal": ","}, (2, "v"), "write 1052,46"),
     ("t,v\n7:45,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "like 21.11.2025"),
     ('t,v\n2026-11-20,"1,2,3"\n', {"decimal": ","}, (2, "v"), "42,5"),
+    ('t,v\n2026-11-20,"1 000,5"\n', {"decimal": ","}, (2, "v"), "has separators between its digits: write 1000,5"),
+    ('t,v\n2026-11-20,"-1\u202f234\u202f567,5"\n', {"decimal": ","}, (2, "v"), "write -1234567,5"),
+    ('t,v\n2026-11-20,"1\'000,5"\n', {"decimal": ","}, (2, "v"), "has separators between its digits: write 1000,5"),
+    ('t,v\n2026-11-20,"1,000,000"\n', {"decimal": ","}, (2, "v"), "has separators between its digits: write 1000000"),
+    ("t,v\n2026-11-20,1 000\n", {"decimal": ","}, (2, "v"), "has separators between its digits: write 1000"),
     ('t,v\n2026-11-20,"1,5"\n', {}, (2, "v"), "decimal comma"),
     ("t,v\n2026-11-20,NaN\n", {}, (2, "v"), "must be finite"),
     ("t,v\n2026-11-20,1e999\n", {}, (2, "v"), "must be finite"),
@@ -546,6 +560,25 @@ def test_a_row_at_fault_is_named(body: str, query: dict[str, str], where: tuple[
     assert len(decoded.batch) == 1
     assert (decoded.errors[0]["line"], decoded.errors[0]["field"]) == where
     assert said in decoded.errors[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("time_format", "right", "wrong", "said"),
+    [
+        ("%A %d %B %Y", "Friday 27 November 2026", "Monday 27 November 2026", "2026-11-27 is a Friday, not a Monday"),
+        ("%a, %d.%m.%Y %H:%M", "Fri, 27.11.2026 07:45", "Sun, 27.11.2026 07:45", "is a Friday, not a Sunday"),
+        ("%Y-%m-%d %w", "2026-11-27 5", "2026-11-27 0", "is a Friday, not a Sunday"),
+        ("%u %Y-%j", "5 2026-331", "1 2026-331", "is a Friday, not a Monday"),
+    ],
+)
+def test_a_weekday_that_the_day_is_not_is_refused(time_format: str, right: str, wrong: str, said: str) -> None:
+    """A time that contradicts itself has two readings, alone and in a column; of a week's number it is a part."""
+    clock = Clock(time_format)
+    assert clock.read_one_us(right) // 86_400_000_000 == 20_784
+    with pytest.raises(ValueError, match=f"contradicts itself: .*{said}"):
+        clock.read_one_us(wrong)
+    assert clock.read_us([right, wrong] * 70)[1].tolist() == [True, False] * 70
+    assert Clock("%G-W%V-%a").read_one_us("2026-W48-Fri") // 86_400_000_000 == 20_784
 
 
 @pytest.mark.parametrize("digits", ["1234567", "123456789"])

@@ -7,10 +7,10 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from dateutil.parser import isoparse
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from statsapi.api.decoding.timestamps import read_timestamps_us
 from statsapi.model import MAX_TS_US, MIN_TS_US
 from statsapi.times import (
     FromNow,
@@ -196,22 +196,175 @@ def test_timestamp_is_what_datetime_means(moment: datetime) -> None:
             parse_timestamp_us(moment.isoformat())
 
 
-@given(st.text(alphabet="0123456789-:T.+WZ ,", max_size=26))
-def test_timestamp_accepts_what_either_parser_reads(text: str) -> None:
-    """Whatever one of the two parsers reads, with at least a full date, is read as one of them does."""
-    readings = set()
-    for parser in (datetime.fromisoformat, isoparse):
-        try:
-            moment = parser(text)
-            naive = moment.replace(tzinfo=UTC) - EPOCH - (moment.utcoffset() or timedelta())
-            readings.add(naive // timedelta(microseconds=1))
-            if not MIN_TS_US <= max(readings) <= MAX_TS_US:
-                return
-        except (ValueError, OverflowError):
-            pass
-    if not readings or not re.match(r"\d{4}-?(\d\d-?\d\d|\d{3}|W\d\d-?\d)(?![\d.])", text):
-        return
-    assert parse_timestamp_us(text) in readings
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        *[(f"2026-11-27{mark}03:40", f"has {re.escape(repr(mark))} where a T or a blank") for mark in "x;|,_/+é-"],
+        ("2026-11-27+01:00", "where a T or a blank"),
+        *[
+            (f"2026-11-27 03:40{mark}{offset}", "is not an ISO 8601")
+            for mark in (",", ";", "x", "/", "|", "_", ".")
+            for offset in ("-05", "+05", "-05:30", "+01:00", "-19,0206")
+        ],
+        *[
+            (f"{day}{joint}{clock}{end}", "two readings, 07:30 and 0?7[.,]30 hours; for the first write .*T07:30")
+            for day in ("2026-11-27", "20261127", "2026-W48-5", "2026-331")
+            for joint in (" ", "T", "t")
+            for clock in ("07.30", "07,30")
+            for end in ("", "Z", "+01:00")
+        ],
+        ("2026/11/27 7.30", "two readings, 07:30 and 7.30 hours"),
+        ("2026-11-27 07.30 UTC", "two readings"),
+        ("2026-11-27T07.5", "part of an hour, 07.5"),
+        ("2026-11-27 07.30.15", "like 2026-11-27T07:30:15"),
+        ("2026-11-27 03:40,5", "part of a minute or seconds .*like 2026-11-27T07:45:50"),
+        ("2026-11-27 03:40.30", "part of a minute or seconds .*like 2026-11-27T07:45:30"),
+        ("20261127T0340.5", "part of a minute or seconds"),
+        ("2026-11-27 03:40,5 +01:00", "part of a minute or seconds"),
+        ("2026-11-27 03-40", "is not an ISO 8601"),
+        ("2026-11-27 03-05", "is not an ISO 8601"),
+        ("2026-11-27 03-0530", "is not an ISO 8601"),
+        ("2026-11-27T03:40\N{ARABIC-INDIC DIGIT ZERO}", "is not an ISO 8601"),
+    ],
+)
+def test_what_parsers_alone_would_read_is_refused(written: str, reason: str) -> None:
+    """Python's parser takes any mark between date, time and offset, and a part of an hour as one of a second."""
+    with pytest.raises(ValueError, match=reason):
+        parse_timestamp_us(written)
+    with pytest.raises(ValueError, match=reason):
+        parse_instant(written)
+    assert not read_timestamps_us([*[written] * 100, "2026-11-27T03:40:00Z"])[1][:100].any()
+
+
+def read_strictly(text: str) -> int | None:
+    """ISO 8601 read letter by letter: microseconds, None for what is no such text. Nothing of the parsers is in it."""
+
+    def digits(part: str, count: int) -> int:
+        if len(part) != count or not part or part.strip("0123456789"):
+            raise ValueError(part)
+        return int(part)
+
+    def clock(part: str) -> timedelta:
+        fields = part.split(":") if ":" in part else [part[at : at + 2] for at in range(0, len(part), 2)]
+        if not 1 <= len(fields) <= 3 or (len(fields) < 2 and ":" in part):
+            raise ValueError(part)
+        hours, minutes, seconds = [digits(field, 2) for field in fields] + [0] * (3 - len(fields))
+        if hours > 24 or minutes > 59 or seconds > 59 or (hours == 24 and minutes + seconds):
+            raise ValueError(part)
+        return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+    try:
+        joint = next((at for at, letter in enumerate(text) if letter in "Tt "), len(text))
+        day, time = text[:joint], text[joint + 1 :]
+        if joint < len(text) and not time:
+            return None
+        year = digits(day[:4], 4)
+        rest = day[4:]
+        if "W" in rest:
+            week, _, weekday = (
+                rest.replace("-W", "W", 1)[1:].partition("-")
+                if "-" in rest[2:]
+                else (rest.strip("-")[1:3], "", rest[-1])
+            )
+            if len(rest.replace("-", "")) != 4:
+                return None
+            date = datetime.fromisocalendar(year, digits(week, 2), digits(weekday, 1))
+        elif len(rest.replace("-", "")) == 3 and rest.count("-") <= 1 and rest.find("-") <= 0:
+            date = datetime(year, 1, 1) + timedelta(days=digits(rest.replace("-", ""), 3) - 1)
+            if date.year != year:
+                return None
+        elif len(rest) == 6 and rest[0] == rest[3] == "-":
+            date = datetime(year, digits(rest[1:3], 2), digits(rest[4:], 2))
+        else:
+            date = datetime(year, digits(rest[:2], 2), digits(rest[2:], 2))
+        offset = timedelta()
+        if time[-1:] in ("Z", "z"):
+            time = time[:-1]
+            if not time:
+                return None
+        elif (sign := max(time.find("+"), time.find("-"))) >= 0:
+            if sign == 2 and (time.count(":") > 1 or (time[sign] == "-" and ":" not in time[sign:])):
+                return None
+            offset = clock(time[sign + 1 :]) * (-1 if time[sign] == "-" else 1)
+            if abs(offset) >= timedelta(days=1):
+                return None
+            time = time[:sign]
+            if not time:
+                return None
+        mark = max(time.find("."), time.find(","))
+        part = 0
+        if mark >= 0:
+            if len(time[:mark].replace(":", "")) != 6 or time[mark + 1 :].strip("0123456789") or not time[mark + 1 :]:
+                return None
+            part = int(time[mark + 1 :][:6].ljust(6, "0"))
+            time = time[:mark]
+            if time.startswith("24") and part:
+                return None
+        moment = date + (clock(time) if time else timedelta()) - offset
+    except (ValueError, OverflowError):
+        return None
+    return (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1) + part
+
+
+mark = st.sampled_from(["", "", "", ":", ":", ".", ",", "-", "+", " ", ";", "x", "/", "_", "|"])
+
+
+@pytest.mark.parametrize(
+    ("written", "us"),
+    [
+        ("2026-11-27T7:45:00Z", 1_795_765_500_000_000),
+        ("2026-11-27 07:45:0Z", None),
+        ("2026-11-27T07:45:000", None),
+        ("2026-11-27T07:45:00+1", None),
+    ],
+)
+def test_a_column_of_times_with_a_digit_too_few_or_too_many(written: str, us: int | None) -> None:
+    """Each is read, or refused, as it is alone, whatever form its width is that of."""
+    ts_us, known = read_timestamps_us([written] * 70)
+    assert known.tolist() == [us is not None] * 70
+    if us is None:
+        with pytest.raises(ValueError, match="is not an ISO 8601"):
+            parse_timestamp_us(written)
+    else:
+        assert set(ts_us.tolist()) == {us, parse_timestamp_us(written)}
+
+
+two = st.integers(0, 61).map("{:02}".format)
+iso_like = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["2026-11-27", "20261127", "2026-W48-5", "2026W485", "2026-331", "2024366", "2026-11"]),
+        st.sampled_from(["T", " ", "t", "", "x", ";", ",", "_", "+", "-"]),
+        st.integers(0, 25).map("{:02}".format) | st.just(""),
+        *[mark, two | st.just("")] * 2,
+        st.sampled_from(["", "", "", ".5", ",123", ".1234567", "."]),
+        st.sampled_from(["", "", "Z", "z", "+01:00", "-0530", "+01", "-05", ",-05", " +01:00", ";+05", "Q"]),
+    ),
+)
+
+
+@settings(max_examples=2000)
+@given(iso_like)
+@example("2026-11-27 03.40")
+@example("2026-11-27 03:40,-19")
+@example("2026-11-27T03-05:00")
+@example("2026-11-27T03:40:00-05:30:15")
+def test_timestamp_is_read_as_strictly_as_letter_by_letter(text: str) -> None:
+    """What a strict reader takes is read so, alone and in a column; nothing else that begins with a date is read, but
+    for the forms of other programs, which have a blank before the offset.
+    """
+    expected = read_strictly(text.strip())
+    try:
+        found = parse_timestamp_us(text)
+    except ValueError:
+        found = None
+    if expected is None and found is not None:
+        assert re.search(r"\d  |\d +([+-]|Z\Z)|:?60|^\d{14}|^\d+\Z|^\d+\.\d*\Z", text), (text, found)
+    elif not text.isdigit() and not re.match(r"\d+[.,]", text):
+        assert found == expected, text
+    ts_us, known = read_timestamps_us([text] * 70)
+    assert known.all() == (found is not None)
+    assert found is None or (ts_us == found).all()
 
 
 @pytest.mark.parametrize(

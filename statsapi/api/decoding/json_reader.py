@@ -8,16 +8,15 @@ integers through to the schema, whose refusal names the field.
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 import msgspec
 from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest
 
-from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_json, why_not_utf8
+from statsapi.api.bodies import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json, why_not_utf8
 from statsapi.api.decoding.elements import TooDeep, TooMany, Unclosed, find_elements
 from statsapi.api.decoding.rows import (
     AT_ONCE_BYTES,
@@ -28,12 +27,16 @@ from statsapi.api.decoding.rows import (
     TAGGED_EVENTS,
     TOO_LONG,
     Event,
+    Fault,
     OddItems,
     Rows,
     TaggedEvent,
+    commas_within,
     count,
+    count_commas,
     decode_event,
     has_tags,
+    is_once,
     parse_tags,
     require_within,
     separators_fit,
@@ -89,7 +92,7 @@ def read(body: bytes, max_events: int) -> Rows:
         return _read_slowly(body, max_events)
     try:
         if body[:64].lstrip()[:1] != b"{":
-            return _of_list(EVENTS.decode(body), max_events)
+            return _of_list(EVENTS.decode(body), body, max_events) or _read_slowly(body, max_events)
         document = _DOCUMENT.decode(body)
     except (ValueError, RecursionError) as error:
         tagged = _read_tagged(body, max_events) if has_tags(error) else None
@@ -97,11 +100,17 @@ def read(body: bytes, max_events: int) -> Rows:
     if isinstance(document.events, list) and document.timestamp is document.value is msgspec.UNSET:
         # `series` beside `events` is refused below, and cannot be told from its default here.
         if document.series is DEFAULT_SERIES and document.tags is msgspec.UNSET:
-            return _of_list(document.events, max_events)
+            rows = _of_list(document.events, body, max_events, other_commas=document.next is not None)
+            return rows or _read_slowly(body, max_events)
     elif isinstance(document.timestamp, list) and isinstance(document.value, list):
         timestamps, values = document.timestamp, document.value
         series = _name_of(document)
-        if document.events is msgspec.UNSET and len(timestamps) == len(values) and series is not None:
+        if (
+            document.events is msgspec.UNSET
+            and len(timestamps) == len(values)
+            and series is not None
+            and _are_once(body, document)
+        ):
             require_within(len(timestamps), max_events)
             return Rows(timestamps, values, series, "index", range(len(timestamps)))
     return _read_slowly(body, max_events)
@@ -115,27 +124,56 @@ def _name_of(columns: _Document) -> str | None:
     try:
         if columns.tags is not msgspec.UNSET:
             named["tags"] = parse_tags(bytes(columns.tags))
+            if what_is_twice(named):
+                return None
         return cast(str, _NAME_SCHEMA.load(named)["series"])
     except (ValidationError, ValueError, RecursionError):
         return None
+
+
+def _are_once(body: bytes, columns: _Document) -> bool:
+    """Whether beyond doubt no member of these columns is given twice."""
+    timestamps = cast(list[str | int | float], columns.timestamp)
+    least = 1 + (columns.series is not DEFAULT_SERIES)
+    if columns.tags is not msgspec.UNSET:
+        least += 1 + bytes(columns.tags).count(b",")
+    first = body.find(b"[")
+    second = body.find(b"[", first + 1)
+    if body.find(b"[", second + 1) < 0:  # no other array is there: what is left without these two is small
+        left = body[:first], body[body.rfind(b"]", first, second) : second], body[body.rfind(b"]") :]
+        if sum(each.count(b",") for each in left) == least:
+            return True
+    # As Rows.of_text does.
+    least += 2 * max(len(timestamps) - 1, 0)
+    commas = count_commas(body)
+    return commas == least or (
+        b"\\" not in body and commas == least + columns.series.count(",") + commas_within(timestamps)
+    )
 
 
 def _read_tagged(body: bytes, max_events: int) -> Rows | None:
     """An array of events that have tags, or `{"events": […]}`; None for all else."""
     if why_not_utf8(body):  # the text of tags is not looked at
         return None
+    other_commas = False
     try:
-        is_array = body[:64].lstrip()[:1] != b"{"
-        events = TAGGED_EVENTS.decode(body) if is_array else _TAGGED_DOCUMENT.decode(body).events
+        if body[:64].lstrip()[:1] != b"{":
+            events = TAGGED_EVENTS.decode(body)
+        else:
+            document = _TAGGED_DOCUMENT.decode(body)
+            events, other_commas = document.events, document.next is not None
     except (ValueError, RecursionError):
         return None
-    require_within(len(events), max_events)
-    return Rows.of_events(events, "index", range(len(events)), tagged=True)
+    return _of_list(events, body, max_events, tagged=True, other_commas=other_commas)
 
 
-def _of_list(events: list[Event], max_events: int) -> Rows:
+def _of_list(
+    events: Sequence[Event], body: bytes, max_events: int, *, tagged: bool = False, other_commas: bool = False
+) -> Rows | None:
+    """None where one of them may have a member twice. other_commas: whether the document needs one beside theirs."""
     require_within(len(events), max_events)
-    return Rows.of_events(events, "index", range(len(events)))
+    around = max(len(events) - 1, 0) + other_commas
+    return Rows.of_text(body, events, "index", range(len(events)), commas_around=around, tagged=tagged)
 
 
 def _read_slowly(body: bytes, max_events: int) -> Rows:
@@ -196,13 +234,17 @@ def _rows_of_items(items: Iterable[bytes]) -> Rows:
             if max(map(len, group)) > EVENT_MAX_BYTES:
                 raise ValueError  # noqa: TRY301 (each alone, as for any other fault)
             text = b"[%s]" % b",".join(group)
+            tags = False
             try:
-                events += EVENTS.decode(text)
+                found: Sequence[Event] = EVENTS.decode(text)
             except msgspec.ValidationError as error:
                 if not has_tags(error):
                     raise
-                events += TAGGED_EVENTS.decode(text)
-                tagged = True
+                found = TAGGED_EVENTS.decode(text)
+                tagged = tags = True
+            if not Rows.of_text(text, found, "index", (), commas_around=len(found) - 1, tagged=tags):
+                raise ValueError  # noqa: TRY301 (each alone)
+            events += found
         except (ValueError, RecursionError):
             tagged = True
             for item in group:
@@ -211,7 +253,10 @@ def _rows_of_items(items: Iterable[bytes]) -> Rows:
                     events.append(events[-1])
                     continue
                 try:
-                    events.append(decode_event(item))
+                    event = decode_event(item)
+                    if not is_once(item, event):
+                        raise ValueError  # noqa: TRY301
+                    events.append(event)
                 except (ValueError, RecursionError):
                     odd.add(len(events) - 1, item)
                     events.append(events[-1])
@@ -222,9 +267,11 @@ def _rows_of_items(items: Iterable[bytes]) -> Rows:
 
 
 def parse_item(text: bytes, index: int) -> object:
-    """An odd item of a JSON array. BadRequest where it is no JSON, as the body is none then."""
+    """An odd item of a JSON array, or its fault. BadRequest where it is no JSON, as the body is none then."""
     try:
-        return _load(text)
+        item = _load(text)
+        twice = what_is_twice(item)
+        return item if twice is None else Fault(twice[1], twice[0])
     except BadRequest as error:
         said = str(error.description).removeprefix("The body ").removesuffix(".")
         raise BadRequest(f"The body {said}, in the item of index {index}.") from None
@@ -232,7 +279,7 @@ def parse_item(text: bytes, index: int) -> object:
 
 def _load(text: bytes) -> object:
     try:
-        return cast(object, json.loads(text.decode()))
+        return loads(text.decode())
     except RecursionError:
         raise BadRequest("The JSON is nested too deeply.") from None
     except ValueError as error:
@@ -274,7 +321,9 @@ def _rows_of_document(body: bytes, at: int, max_events: int) -> Rows:
             faults[name] = ["must be an array, one entry for each event; POST /event takes a single event"]
     series = load("series") if "series" in members else DEFAULT_SERIES
     tags = load("tags") if "tags" in members else {}
-    if isinstance(tags, dict) and any(isinstance(value, list) for value in tags.values()):
+    if isinstance(tags, Twice):
+        faults["tags"] = [cast(tuple[str, str], what_is_twice({"tags": tags}))[1]]
+    elif isinstance(tags, dict) and any(isinstance(value, list) for value in tags.values()):
         faults["tags"] = [_ONE_TAG_FOR_ALL]
     else:
         try:
@@ -295,12 +344,15 @@ def _rows_of_document(body: bytes, at: int, max_events: int) -> Rows:
 
 
 def _members_of(body: bytes, at: int) -> dict[str, tuple[int, int]]:
-    """Where in the body the values of the object at body[at] lie, by key; the last of equal keys holds."""
-    members = {}
+    """Where in the body the values of the object at body[at] lie, by key. ValidationError where one is given twice."""
+    members: dict[str, tuple[int, int]] = {}
     for start, end in _elements(body, at, len(body), _MEMBERS_MAX):
         member = _MEMBER.match(body[start : min(end, start + _KEY_MAX_BYTES)])
         if member is None:
             _load(b"{" + body[start : min(end, start + _KEY_MAX_BYTES)] + b"}")  # refuses what is no JSON
             raise ValidationError(f"has a field whose name is longer than {_KEY_MAX_BYTES} bytes; the body {_SHAPES}")
-        members[cast(str, _load(member[1]))] = (start + member.end(), end)
+        name = cast(str, _load(member[1]))
+        if name in members:
+            raise ValidationError({name: ["is given twice: keep one of them"]})
+        members[name] = (start + member.end(), end)
     return members

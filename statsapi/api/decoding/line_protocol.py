@@ -643,8 +643,28 @@ _TWICE: Final = "is there twice in this point: keep one of the two"
 def _checked_us(number: int, unit_us: int) -> int:
     ts_us = to_us(number, unit_us)
     if not MIN_TS_US <= ts_us <= MAX_TS_US:
-        raise _Fault("timestamp", f"is {number}, which lies outside the years 1 to 9999: is precision= right?")
+        meant = precision_meant(number, unit_us)
+        cure = f"it looks like {meant}, so write with precision={meant}" if meant else "is precision= right?"
+        raise _Fault("timestamp", f"is {number}, which lies outside the years 1 to 9999: {cure}")
     return ts_us
+
+
+def precision_meant(number: int, unit_us: int) -> str | None:
+    """The precision with which a time lies in the years 2000 to 2100, where it does not with the one that was given."""
+    found = {
+        us: word
+        for word, us in (("s", 1_000_000), ("ms", 1000), ("us", 1), ("ns", _NANOSECONDS))
+        if _SENSIBLE_US[0] <= to_us(number, us) < _SENSIBLE_US[1]
+    }
+    return None if unit_us in found or unit_us == _BY_MAGNITUDE else next(iter(found.values()), None)
+
+
+_SENSIBLE_US: Final = (946_684_800_000_000, 4_102_444_800_000_000)
+
+
+def number_of(ts_us: int, unit_us: int) -> int:
+    """What a time of that unit was written as, but for nanoseconds that were cut off."""
+    return ts_us * 1000 if unit_us == _NANOSECONDS else ts_us // abs(unit_us)
 
 
 def _by_series(point: _Point) -> dict[str, float]:

@@ -10,6 +10,7 @@ later of the two instants, as in JavaScript's Temporal.
 from __future__ import annotations
 
 import re
+import time
 import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _OFFSET_MAX_H: Final = 23
 _TEXT_MAX: Final = 100  # what is longer is no time, and is not looked at
 
 _EPOCH: Final = datetime(1970, 1, 1)
+_MONDAY: Final = datetime(2024, 1, 1)
 _EXAMPLE: Final = datetime(2025, 11, 21, 7, 45, tzinfo=timezone.utc)  # noqa: UP017
 
 # What strptime reads without asking the machine's locale or clock, and what people write for it by mistake.
@@ -200,7 +202,10 @@ class Clock:
     def read_one_us(self, text: object) -> int:
         """One of them. Raises ValueError with what is wrong with it, and the cure."""
         if self.time_format is None:
-            ts_us = parse_timestamp_us(text)
+            try:
+                ts_us = parse_timestamp_us(text)
+            except ValueError as error:
+                raise ValueError(f"{error}{_by_points(text)}") from None
         elif not isinstance(text, str):
             raise ValueError(f"is not text, as time_format={self.time_format} would have it")
         else:
@@ -365,6 +370,17 @@ def _by_layout_us(rows: NDArray[np.uint8], layout: _Layout) -> tuple[TimestampsU
     return ts_us, good
 
 
+_POINTS: Final = re.compile(r"\s*\d{4}-\d\d-\d\d([T ])\d\d?([.,])\d\d(\2\d\d)?\s*", re.ASCII)
+
+
+def _by_points(text: object) -> str:
+    """The other cure for a time like 07.30, which the format of a whole file can say."""
+    if not isinstance(text, str) or (found := _POINTS.fullmatch(text[:_TEXT_MAX])) is None:
+        return ""
+    joint, mark, seconds = found.groups()
+    return f", or add time_format=%Y-%m-%d{joint}%H{mark}%M" + (f"{mark}%S" if seconds else "")
+
+
 def _has_zone(time_format: str) -> bool:
     return "z" in re.findall(r"%(.)", time_format)
 
@@ -389,6 +405,11 @@ def _strptime_us(text: str, time_format: str) -> int:
                 f"is {echo(text)!r}, which is not written as time_format={time_format} says: like {example}{finer}"
             ) from None
         raise ValueError(f"is {echo(text)!r}, no moment that exists: {said}") from None
+    if set(re.findall(r"%(.)", time_format)) & set("aAuw"):
+        said_day = time.strptime(text, time_format).tm_wday
+        if said_day != moment.weekday():
+            other = (_MONDAY + timedelta(days=said_day)).strftime("%A")
+            raise ValueError(f"contradicts itself: {moment.date()} is a {moment:%A}, not a {other}")
     since = moment.replace(tzinfo=None) - _EPOCH - (moment.utcoffset() or timedelta())
     ts_us = (since.days * 86_400 + since.seconds) * SECOND_US + since.microseconds
     if not MIN_TS_US <= ts_us <= MAX_TS_US:

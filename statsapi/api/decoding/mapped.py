@@ -236,7 +236,7 @@ def _name_of(chosen: Chosen, values: Sequence[Any], column: int) -> str:
 def _faults(table: Table, row: int, time: Any, accepted: Accepted, empty: Mask, finite: Mask) -> list[tuple[str, str]]:
     """What is wrong with a row, as (column, reason), in the order time, values, series."""
     if row in table.odd:
-        return [("", table.odd[row].reason)]
+        return [(echo(table.odd[row].field), table.odd[row].reason)]
     chosen = table.chosen
     faults = []
     blank = [at for at in chosen.times if _is_blank(table.columns[at][row])]
@@ -284,6 +284,11 @@ def _why_no_value(value: Any, decimal: str | None) -> str:
             if np.isinf(_number(value, decimal)):
                 value = value.replace(",", ".")
             else:
+                plain = without_separators(value.strip().replace(",", ".")) if len(value) <= ECHO_MAX else None
+                if plain:
+                    return (
+                        f"is {echo(value)!r}, which has separators between its digits: write {plain.replace('.', ',')}"
+                    )
                 return f"is {echo(value)!r}, which is no number such as 42,5"
     try:
         _VALUE.deserialize(value)

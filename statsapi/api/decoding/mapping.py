@@ -307,7 +307,9 @@ def _check_columns(
                 faults["tags"] = [f"names {echo(name)!r}, which cannot be a tag: it {error}"]
     if not said.get("header", True):
         if tags:
-            faults["tags"] = ["needs names: with header=false columns have none"]
+            faults["tags"] = [
+                "needs names, and with header=false columns have none: put a line of names before the rows"
+            ]
         for name in ("timestamp", "value"):
             if name not in said and not (name == "timestamp" and apart):
                 faults.setdefault(name, ["is missing: with header=false give the column's number, from 1"])

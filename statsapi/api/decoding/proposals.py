@@ -94,12 +94,16 @@ _DATES: Final = [
     "%d-%b-%Y",
     "%d-%b-%y",
 ]
+# With all digits only: a spreadsheet makes 7.5 of 07.50.
+_BY_POINTS: Final = ("%H.%M", "%H.%M.%S")
+_POINTS: Final = re.compile(r"[T ]\d\d?(?:\.\d\d){1,2}\s*\Z", re.ASCII)
 _CLOCKS: Final = (
     "",
     "%H:%M",
     "%H:%M:%S",
     "%H:%M:%S.%f",
     "%H:%M:%S,%f",
+    *_BY_POINTS,
     "%I:%M %p",
     "%I:%M:%S %p",
     "%I:%M%p",
@@ -128,7 +132,7 @@ class Proposal(NamedTuple):
     as_utc: it would read times as UTC that may be local ones. grouped: a number that it reads with decimals, and that
     may have thousands instead. fault: the first in those lines, as "line 2, cpu: is empty". mend: whether cells have to
     be mended first; else the query leaves out what is at fault. left_out: a cell of a column that is neither taken as
-    values nor as a tag.
+    values nor as a tag. split: two fields that may be one number with a decimal comma.
     """
 
     query: str
@@ -137,6 +141,7 @@ class Proposal(NamedTuple):
     fault: str | None = None
     mend: bool = False
     left_out: str | None = None
+    split: tuple[str, str] | None = None
 
 
 class _Head(NamedTuple):
@@ -234,8 +239,9 @@ def propose(body: bytes, is_csv: bool, asked: ColumnMapping | None, try_on: TryO
                 if len(tried) > _TRIED_MAX:
                     raise _Tired
                 seen = _try(try_on, sample, mapping)
-                if not _are_of_cells(seen, mapping) and (mapping.tags, mapping.series) != (asked.tags, asked.series):
-                    mapping = replace(mapping, tags=asked.tags, series=asked.series)  # their texts may be no names
+                if not _are_of_cells(seen, mapping) and mapping.tags != asked.tags and "tags" not in found.names:
+                    # Their texts may be no names. What is called the series, or tags, is not left out for that.
+                    mapping = replace(mapping, tags=asked.tags)
                     seen = _try(try_on, sample, mapping)
                 if seen is None or not _are_of_cells(seen, mapping) or not (seen.good or mixed):
                     continue
@@ -244,8 +250,8 @@ def propose(body: bytes, is_csv: bool, asked: ColumnMapping | None, try_on: TryO
                     return []  # it is read no better than it was, and what is at fault has been named
                 query = mapping.query() + ("&partial=true" if seen.faults and not mixed else "")
                 fault = "line {line}, {field}: {reason}".format_map(seen.faults[0]) if seen.faults else None
-                grouped = _grouped(found, mapping)
-                shown.append(Proposal(query, _are_naive(found, mapping), grouped, fault, mixed, left_out))
+                grouped, split = _grouped(found, mapping), _split(found, mapping)
+                shown.append(Proposal(query, _are_naive(found, mapping), grouped, fault, mixed, left_out, split))
             if shown:
                 break
     return ([proposal for proposal in shown if not proposal.mend] or shown)[:_PROPOSALS_MAX]
@@ -277,6 +283,17 @@ def _grouped(head: _Head, mapping: ColumnMapping) -> str | None:
     marked = [text.strip() for at in places for text in head.column(at) if mark in text]
     if marked and all(map(_ONE_GROUP.fullmatch, marked)) and (mark == "," or _may_group_by_points(mapping)):
         return marked[0]
+    return None
+
+
+def _split(head: _Head, mapping: ColumnMapping) -> tuple[str, str] | None:
+    """Whole numbers beside each other where nothing says how many columns there are: 1,5 may be one number."""
+    if mapping.header or mapping.delimiter != "," or head.start.values:
+        return None
+    places = head.where(mapping.values)
+    for at in places:
+        if at + 1 in places and all(re.fullmatch(r"[+-]?\d+\|\d+", f"{row[at]}|{row[at + 1]}") for row in head.rows):
+            return head.rows[0][at], head.rows[0][at + 1]
     return None
 
 
@@ -318,6 +335,8 @@ def _csv_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_Head
         names = [name.strip() for name in rows[0]]
         numbers = [str(at) for at in range(1, len(names) + 1)]
         if not asked.header or any(_NUMBER.fullmatch(name) or looks.is_time(name) for name in names):
+            if any(_may_name_columns(line) for line in lines[asked.skip : skip]):
+                continue  # of another width than the rows: a number may be split there, or a name dropped
             yield _Head(numbers, rows, begins, replace(start, header=False), used, looks)
         elif len(rows) > 1:
             twice = [at for at, name in enumerate(names) if names.count(name) > 1]
@@ -329,8 +348,14 @@ def _csv_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_Head
                 yield _Head(names, rows[1:], begins[1:], start, used, looks)
 
 
+def _may_name_columns(line: str) -> bool:
+    return sum(bool(field.strip()) for field in re.split(r"[;,\t|]", line)) > 1
+
+
 def _holds_time(line: str, delimiter: str, looks: _Looks) -> bool:
-    return any(looks.is_time(field) for field in line.split(delimiter)[:_COLUMNS_MAX] if field.strip())
+    """Split at that delimiter, and at any."""
+    fields = (*line.split(delimiter)[:_COLUMNS_MAX], *re.split(r"[;,\t|]", line)[:_COLUMNS_MAX])
+    return any(looks.is_time(field) for field in dict.fromkeys(fields) if field.strip())
 
 
 def _rows(text: str, delimiter: str, skip: int, most: int) -> tuple[list[list[str]], list[int], int]:
@@ -368,6 +393,8 @@ def _ndjson_heads(text: str, asked: ColumnMapping, looks: _Looks) -> Iterator[_H
         items.append(item)
     if not items:
         return
+    if any(isinstance(item.get("tags"), (dict, list)) for item in items):
+        return  # no query has these
     found = dict.fromkeys(name for item in items for name in item)
     if len(found) <= _COLUMNS_MAX:
         names = [name for name in found if not any(isinstance(item.get(name), (dict, list)) for item in items)]
@@ -600,6 +627,8 @@ class _Looks:
         candidates = _FORMATS.get(_marks_of(first), ()) if re.search(r"\d", first) else ()
         if not re.search(r"[AaPp][Mm]\s*\Z", first):
             candidates = [time_format for time_format in candidates if not time_format.endswith("%p")]
+        if not all(map(_POINTS.search, texts)):
+            candidates = [time_format for time_format in candidates if not time_format.endswith(_BY_POINTS)]
         return [time_format for time_format in candidates if all(self._fits(text, time_format) for text in texts)]
 
     def _fits(self, text: str, time_format: str) -> bool:

@@ -210,7 +210,7 @@ def fixed_width_us(rows: NDArray[np.uint8]) -> tuple[TimestampsUs, Mask]:
     sample = rows[0].tobytes()
     zone = 1 if sample.endswith(b"Z") else 6 if width >= 25 and sample[-6:-5] in (b"+", b"-") else 0
     fraction = max(0, width - 19 - zone - 1)  # digits after the point
-    if fraction > 9 or width == 19 + zone + 1 or sample[10:11] not in (b"T", b" "):
+    if fraction > 9 or width < 19 + zone or width == 19 + zone + 1 or sample[10:11] not in (b"T", b" "):
         return unknown
 
     # The least and the most that each byte may be. Between + and - there is also a comma.
