@@ -22,6 +22,7 @@ from gunicorn.workers import gthread
 
 from statsapi.api import problems
 from statsapi.metrics import CounterTable
+from statsapi.server import response
 from statsapi.server.board import Board
 from statsapi.service.service import Service
 
@@ -248,3 +249,4 @@ def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
 
 
 gunicorn.util.write_error = _write_problem
+response.install()

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import gunicorn.glogging
+import gunicorn.http.wsgi
 import gunicorn.systemd
 import gunicorn.util
 import pytest
@@ -570,7 +571,8 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
         ],
         gthread.PollableMethodQueue: ["defer"],
         Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],
-        gunicorn.util: ["write_error", "write_nonblock", "is_ipv6"],
+        gunicorn.util: ["write_error", "write_nonblock", "is_ipv6", "http_date"],
+        gunicorn.http.wsgi.Response: [*("process_headers", "default_headers", "write", "_emit_body", "should_close")],
         gunicorn.systemd: ["listen_fds"],
         gunicorn.glogging.Logger: ["setup"],
         WSGIApplication: ["load_default_config", "do_load_config", "load_config", "chdir"],
