@@ -109,8 +109,11 @@ def read(body: bytes, max_events: int) -> Rows:
 
 def _name_of(columns: _Document) -> str | None:
     """The canonical name of the series that all events of these columns are of; None where the schema refuses it."""
-    if PLAIN_NAME.match(columns.series) and columns.tags is msgspec.UNSET:
-        return columns.series
+    if columns.tags is msgspec.UNSET:
+        if PLAIN_NAME.match(columns.series):
+            return columns.series
+    elif len(memoryview(columns.tags)) > EVENT_MAX_BYTES:  # not to be parsed: 200,000 tags take 18 times their text
+        return None
     named: dict[str, object] = {"series": columns.series}
     try:
         if columns.tags is not msgspec.UNSET:
@@ -121,7 +124,7 @@ def _name_of(columns: _Document) -> str | None:
 
 
 def _read_tagged(body: bytes, max_events: int) -> Rows | None:
-    """An array of events that have tags, or `{"events": […]}`; None for all else."""
+    """An array of events that have tags, or `{"events": […]}`; None for all else, and where one event is too long."""
     if why_not_utf8(body):  # the text of tags is not looked at
         return None
     try:
@@ -130,7 +133,8 @@ def _read_tagged(body: bytes, max_events: int) -> Rows | None:
     except (ValueError, RecursionError):
         return None
     require_within(len(events), max_events)
-    return Rows.of_events(events, "index", range(len(events)), tagged=True)
+    rows = Rows.of_events(events, "index", range(len(events)), tagged=True)
+    return None if max(map(len, rows.tags or [b""])) > EVENT_MAX_BYTES else rows
 
 
 def _of_list(events: list[Event], max_events: int) -> Rows:
