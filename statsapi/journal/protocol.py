@@ -234,6 +234,10 @@ class Journal(Protocol):
         """See `open_journal`."""
 
     @classmethod
+    def check_url(cls, url: str) -> None:
+        """ConfigError where no journal could ever be opened by it. Nothing is opened or asked."""
+
+    @classmethod
     def shares_limits(cls, url: str) -> LimitStorage | None:
         """Where all processes that share this journal can count requests; None where the engine has no such place."""
 

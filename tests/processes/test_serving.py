@@ -410,13 +410,14 @@ def test_memory_journal_refuses_a_second_worker(tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_all_named_at_start(tmp_path: Path) -> None:
     """Each fault is a line of its own, the journal's and the number of workers among them; nothing is served."""
     env = {"STATSAPI_WINDOW": "soon", "STATSAPI_FSYNC": "perhaps", "STATSAPI_JOURNAL": "bogus://x"}
+    env |= {"STATSAPI_PATH_PREFIX": "/metrics"}
     server = start_gunicorn(tmp_path, env=env, workers=0)
     try:
         assert server.process.wait(30) == os.EX_CONFIG
     finally:
         stop(server)
     lines = [line for line in server.log.splitlines() if "Refusing to start" in line]
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert "Traceback" not in server.log
 
 
