@@ -83,13 +83,15 @@ class Lost(NamedTuple):
     """Acknowledged records that are no longer in the journal.
 
     records   at least this many; None where that cannot be known
-    since_us  `appended_us` of the last record before them; None where that cannot be known
+    since_us  `appended_us` of the last record before them; None where that cannot be known, or there is none
     how       a clause for people: "the file was replaced by an older one"
+    all       whether there is none: nothing is left of what was before
     """
 
     records: int | None
     since_us: int | None
     how: str
+    all: bool = False
 
 
 class HistoryChanged(StatsError):
