@@ -567,7 +567,7 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
         gthread: ["_DEFER"],
         gthread.ThreadWorker: [
             *("accept", "enqueue_req", "finish_request", "handle_exit", "init_signals", "notify"),
-            *("set_accept_enabled", "wait_for_and_dispatch_events", "_cap_keepalive"),
+            *("set_accept_enabled", "wait_for_and_dispatch_events", "_cap_keepalive", "_keepalive_after"),
         ],
         gthread.PollableMethodQueue: ["defer"],
         Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],
