@@ -9,7 +9,7 @@ from typing import Final
 
 from statsapi.errors import JournalDamaged
 from statsapi.journal import sqlite_tables as tables
-from statsapi.journal.checksums import MISMATCH, missing
+from statsapi.journal.checksums import MISMATCH, missing, seal_of
 from statsapi.journal.format import record_name
 from statsapi.journal.highwater import Noted
 from statsapi.journal.sqlite_rows import Rows, record_rows
@@ -81,13 +81,12 @@ def _damaged_records(connection: sqlite3.Connection, noted: Noted | None) -> Ite
         base = 0 if head is None else head.position
     rows = record_rows(connection, None if base is None else base + 1, None if noted is None else noted.position)
     wrong = []
-    for position, _ in rows:
+    for position, row in rows:
+        # Whether a search finds the row too, the integrity check has looked.
         if position is not None and position > (base or 0):
-            with contextlib.suppress(sqlite3.Error):
-                try:
-                    tables.read_record(connection, position)
-                except JournalDamaged as error:
-                    wrong.append((position, error))
+            seal = seal_of(row[3])
+            if (position, seal.record_id, seal.appended_us) != row[:3]:
+                wrong.append((position, JournalDamaged(record_name(position), tables.NOT_BESIDE_SEAL)))
     found = rows.proven
     if base is None:
         first_found = found.first

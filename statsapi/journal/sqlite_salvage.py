@@ -7,7 +7,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -20,7 +19,7 @@ from statsapi.journal.sqlite_check import find_all, read_all_the_same
 from statsapi.journal.sqlite_rows import piece_rows, record_rows
 
 _STEP_ROWS: Final = 2048
-_SOME_RECORDS: Final = "SELECT seq, id, appended_us, record FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
+_NEXT_RECORD: Final = "SELECT seq, id, appended_us, record FROM records WHERE seq > ? ORDER BY seq LIMIT 1"
 
 
 class Saved(NamedTuple):
@@ -115,13 +114,16 @@ class _Salvage:
         return Saved(records, pieces, answers, head is not None)
 
     def _save(self, writes: Iterator[Callable[[], None]]) -> int:
-        """Carry them out, in transactions of _STEP_ROWS."""
+        """Carry them out one by one, as each may be large, in transactions of _STEP_ROWS."""
         count = 0
-        while some := list(islice(writes, _STEP_ROWS)):
-            with tables.transaction(self._copy):
-                for write in some:
-                    write()
-            count += len(some)
+        self._copy.execute("BEGIN IMMEDIATE")
+        for write in writes:
+            write()
+            count += 1
+            if count % _STEP_ROWS == 0:
+                self._copy.execute("COMMIT")
+                self._copy.execute("BEGIN IMMEDIATE")
+        self._copy.execute("COMMIT")
         return count
 
     def _pieces(self) -> Iterator[Callable[[], None]]:
@@ -157,13 +159,16 @@ class _Salvage:
         lowest, highest, count = self._copy.execute("SELECT min(seq), max(seq), count(*) FROM records").fetchone()
         if not count or (lowest, highest) == (number, number + count - 1):
             return
+        self._save(self._renumbered(number))
+
+    def _renumbered(self, number: int) -> Iterator[Callable[[], None]]:
         done = 0
-        while rows := self._copy.execute(_SOME_RECORDS, (done, _STEP_ROWS)).fetchall():
-            with tables.transaction(self._copy):
-                for done, record_id, appended_us, record in rows:
-                    if number != done:
-                        sealed = seal(number, record_id, appended_us, record[:-SEAL_BYTES])
-                        self._copy.execute(
-                            "UPDATE records SET seq = ?, record = ? WHERE seq = ?", (number, sealed, done)
-                        )
-                    number += 1
+        while (row := self._copy.execute(_NEXT_RECORD, (done,)).fetchone()) is not None:
+            done, record_id, appended_us, record = row
+            if number != done:
+                sealed = seal(number, record_id, appended_us, record[:-SEAL_BYTES])
+                yield partial(self._renumber, done, number, sealed)
+            number += 1
+
+    def _renumber(self, old: int, new: int, sealed: bytes) -> None:
+        self._copy.execute("UPDATE records SET seq = ?, record = ? WHERE seq = ?", (new, sealed, old))

@@ -44,7 +44,7 @@ HEARTBEAT_S: Final = 0.25
 # say `Connection: close`: Gunicorn leaves out that header of an application's.
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 32 << 20
-_LINGER_STEP_BYTES: Final = 256 * 1024
+_LINGER_STEP_BYTES: Final = 64 * 1024
 
 # How a thread of Gunicorn's tells the poll loop that a connection has not sent anything yet.
 _NO_DATA_YET: Final[Future[object]] = Future()
@@ -183,13 +183,12 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 def _linger(sock: socket.socket) -> None:
     """Say that no more will come, and take what the client sends until it closes as well."""
     deadline = time.monotonic() + LINGER_S
-    thrown = memoryview(bytearray(_LINGER_STEP_BYTES))
     left = LINGER_BYTES
     with suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
         while left > 0 and (patience := deadline - time.monotonic()) > 0:
             sock.settimeout(patience)
-            received = sock.recv_into(thrown)
+            received = len(sock.recv(_LINGER_STEP_BYTES))
             if not received:
                 break
             left -= received
