@@ -29,6 +29,7 @@ MOST: Final = 16 * MIB
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 
 EVENT: Final = b'{"timestamp":"2025-11-21T07:45:00Z","value":1.5}'
+TAGS: Final = b'{%%s,"tags":{%s}}' % b",".join(b'"k%d":"v"' % i for i in range(200_000))
 
 
 class Hostile(NamedTuple):
@@ -92,6 +93,9 @@ BODIES: Final = (
     Hostile("array of 100,000 different wrong times", numbered('{"timestamp":"%06d o\'clock on 2025-11-21","value":1}', N)),
     Hostile("array of 100,000 different RFC 2822 times", numbered('{"timestamp":"Fri, 21 Nov 2025 07:45:00 +0%03d","value":1}', N)),
     Hostile("array of 100,000 different times with zones", numbered('{"timestamp":"2025-11-21T07:45:00.%06d+01:00[Europe/Paris]","value":1}', N)),
+    Hostile("array of 99,000 times as Go prints them", numbered('{"timestamp":"2025-11-21 07:45:00.%09d +0100 CET m=+0.1","value":"  1_1"}', 99_000)),
+    Hostile("array of 99,000 of Go's times, the same", numbered('{"timestamp":"2025-11-21 07:45:00.111111111 +0100 CET m=+0.1","value":"  1_%d"}', 99_000)),
+    Hostile("array of 99,000 new series beyond ASCII", numbered('{"timestamp":1,"value":1,"series":"n%06d' + "\\u00e9" * 15 + '"}', 99_000)),
     Hostile("array of 100,000 times as text of digits", numbered('{"timestamp":"17637111%05d","value":1}', N)),
     Hostile("array of values of 16,000 digits", joined(b'{"timestamp":1,"value":"%s"}' % (b"1" * 16_000), 1040)),
     Hostile("array of 100,000 values in words", joined(b'{"timestamp":1,"value":"a value of one hundred and twenty letters, which is not a number, however long one looks at it, it is not"}', N)),
@@ -120,6 +124,17 @@ BODIES: Final = (
     Hostile("columns of nested lists", lambda: b'{"timestamp":[%s],"value":[1]}' % (b"[" * 90 + b"]" * 90)),
     Hostile("columns, one list of 16 MiB in them", full(b"[],", head=b'{"value":[1],"timestamp":[[', tail=b"1]]}")),
     Hostile("columns with a series of 60 KiB", lambda: b'{"timestamp":[%s],"value":[%s],"series":"%s"}' % (b",".join([b"[]"] * N), b",".join([b"1"] * N), b"s" * 60_000)),
+    Hostile("columns of 200,000 tags", lambda: TAGS % b'"timestamp":[1],"value":[1]'),
+    Hostile("columns of 16 MiB of tags", full(b"k", head=b'{"timestamp":[1],"value":[1],"tags":{"a":"', tail=b'"}}')),
+    Hostile("tags: one event of 200,000", lambda: TAGS % b'"timestamp":1,"value":1', path="/event"),
+    Hostile("tags: array, one event of 200,000", lambda: b"[%s]" % (TAGS % b'"timestamp":1,"value":1')),
+    Hostile("tags: array, one event of 200,000 among others", lambda: b"[%s,%s]" % (EVENT, TAGS % b'"timestamp":1,"value":1')),
+    Hostile("tags: array, 280 events of 64 KiB", joined(b'{"timestamp":1,"value":1,"tags":{%s}}' % b",".join(b'"%x":1' % i for i in range(6_800)), 280)),
+    Hostile("tags: events, one of 200,000", lambda: b'{"events":[%s]}' % (TAGS % b'"timestamp":1,"value":1')),
+    Hostile("tags: NDJSON, one line of 200,000", lambda: TAGS % b'"timestamp":1,"value":1' + b"\n", NDJSON),
+    Hostile("tags: NDJSON, 280 lines of 64 KiB", joined(b'{"timestamp":1,"value":1,"tags":{%s}}' % b",".join(b'"%x":1' % i for i in range(6_800)), 280, head=b"", tail=b"", by=b"\n"), NDJSON),
+    Hostile("tags: mapped NDJSON, one line of 200,000", lambda: TAGS % b'"t":1,"v":1' + b"\n", NDJSON, path="/events?timestamp=t&value=v&tags=tags"),
+    Hostile("tags: mapped NDJSON, 280 lines of 64 KiB", joined(b'{"t":1,"v":1,"tags":{%s}}' % b",".join(b'"%x":1' % i for i in range(6_800)), 280, head=b"", tail=b"", by=b"\n"), NDJSON, path="/events?timestamp=t&value=v&tags=tags"),
     Hostile("depth", full(b'{"a":')),
     # NDJSON
     Hostile("NDJSON: one line of empty lists", full(b"[],", head=b"[", tail=b"1]"), NDJSON),
@@ -146,6 +161,7 @@ BODIES: Final = (
     Hostile("CSV: a row of digits", full(b"1", head=b"timestamp,value\n1,"), CSV),
     Hostile("CSV: 100,000 short rows", joined(b"1,2", N, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
     Hostile("CSV: 100,000 ragged rows", joined(b"1,2,3" * 20, N, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
+    Hostile("CSV: 99,999 series of 16 tags", lambda: b"timestamp,value,series\n" + b"".join(b"1,1,m;z=%d;y=%d;b=3;a=4;c=5;d=6;e=7;f=8;g=9;h=10;i=11;j=12;k=13;l=14;n=15\n" % (i, i) for i in range(99_999)), CSV),
     Hostile("CSV: 256 rows of 30,000 columns", joined(b"1," * 30_000, 270, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
     Hostile("CSV: 256 quoted rows of 30,000 columns", joined(b'"1",' * 15_000, 270, head=b"timestamp,value\n", tail=b"", by=b"\n"), CSV),
     Hostile("CSV: 100,000 rows beyond ASCII", joined(b"1,2," + "\U0001f600".encode() + b"a" * 150, N, head=b"timestamp,value,series\n", tail=b"", by=b"\n"), CSV),

@@ -312,6 +312,13 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
                 for text in metrics_windows
                 if parse_duration_us(text) > kept_us
             ]
+    if "jwt_key" in given and "jwt_jwks_file" in given and not (given["jwt_key"] or given["jwt_jwks_file"]):
+        faults += [
+            f"{PREFIX}{name.upper()} does nothing without a key to check tokens with: set {PREFIX}JWT_KEY or "
+            f"{PREFIX}JWT_JWKS_FILE as well, or unset it"
+            for name in ("jwt_issuer", "jwt_audience")
+            if given.get(name)
+        ][:1]
     if given.get("jwt_key") or given.get("jwt_jwks_file"):
         if any(name in given and not given[name] for name in ("jwt_issuer", "jwt_audience")):
             faults.append(

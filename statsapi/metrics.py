@@ -34,6 +34,7 @@ from prometheus_client.core import (
 
 from statsapi.clocks import Sample
 from statsapi.engine.placement import Placed
+from statsapi.journal import Lost
 from statsapi.model import MINUTE_US
 from statsapi.routes import ROUTES
 
@@ -78,6 +79,7 @@ _CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the jour
 _BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
 _LOST: Final = _BROKEN + 1  # how many records, at least; since when; when that was noticed (µs since 1970, 0: never)
 _STEPS: Final = _LOST + 3  # of the clock, forward or back
+_ALL_US: Final = -1  # in place of since when: nothing is left of what was before
 _UNLIMITED: Final = _STEPS + 1  # requests that no rate limit counted, as where they are counted is away
 _IGNORED: Final = _UNLIMITED + 1  # string fields of line protocol
 _CLOCK: Final = _IGNORED + 1  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
@@ -176,19 +178,24 @@ class Metrics:
         with self._lock:
             self._cells[_BROKEN] += 1.0
 
-    def lost(self, records: int | None, since_us: int | None, noticed_us: int) -> None:
+    def lost(self, lost: Lost, noticed_us: int) -> None:
         """Acknowledged records are gone. Each worker notices that by itself; a scrape shows the largest count."""
         with self._lock:
             cells = self._cells
-            cells[_LOST] += records or 1
-            cells[_LOST + 1] = since_us or 0
+            cells[_LOST] += lost.records or 1
+            cells[_LOST + 1] = _ALL_US if lost.all else lost.since_us or 0
             cells[_LOST + 2] = noticed_us
 
-    def last_lost(self) -> tuple[int, int | None, int] | None:
-        """The loss that any worker noticed so far: how many records, since when, and when it was last noticed."""
+    def last_lost(self) -> tuple[int, int | None, bool, int] | None:
+        """The loss that any worker noticed so far: how many records, since when or whether all that there were, and
+        when it was last noticed.
+        """
         rows = self._rows_now()[:, _LOST : _LOST + 3]
         records, since_us, noticed_us = rows[rows[:, 2].argmax()].tolist()
-        return (int(rows[:, 0].max()), int(since_us) or None, int(noticed_us)) if records else None
+        if not records:
+            return None
+        known_us = None if since_us in (0, _ALL_US) else int(since_us)
+        return int(rows[:, 0].max()), known_us, since_us == _ALL_US, int(noticed_us)
 
     def clock_stepped(self) -> None:
         """The engine's clock jumped. Each worker sees that by itself; a scrape shows the largest count."""

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import re
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from marshmallow import ValidationError, fields, validate
 
-from statsapi.journal.redis_url import is_host
+from statsapi.journal.redis_url import DATABASE_MAX, is_host, why_no_certificates
 from statsapi.model import DAY_US
 from statsapi.naming.names import canonical_name
 from statsapi.naming.patterns import Glob, is_pattern
@@ -113,6 +113,10 @@ def valid_rate_limit_storage(value: str) -> None:
     match = _RATE_LIMIT_REDIS.fullmatch(place)
     if scheme in ("redis", "rediss") and (match is None or not is_host(match[1])):
         raise ValidationError("is not an address: write redis://host:port/db, where db is the database's number")
+    if match is not None and int((match[3] or "/").strip("/") or 0) > DATABASE_MAX:
+        raise ValidationError(f"names a database beyond the last possible one, {DATABASE_MAX}")
+    if scheme == "rediss" and (why := why_no_certificates(dict(parse_qsl(urlsplit(value).query)))):
+        raise ValidationError(why)
     if scheme == "redis+unix" and not re.fullmatch(r"([^/\s]*@)?/[^/].*", place):
         raise ValidationError("does not name a socket: write redis+unix:///path/to/socket")
 
@@ -171,9 +175,11 @@ _ITEMS_MAX: Final = 1000
 
 def _split(value: object) -> tuple[str, ...]:
     """The items between the commas, at least one, each once."""
-    items = tuple(dict.fromkeys(item.strip() for item in str(value).split(",") if item.strip()))
-    if not items:
+    items = tuple(dict.fromkeys(item.strip() for item in str(value).split(",")))
+    if not any(items):
         raise ValidationError("contains nothing but commas: write a,b,c, or leave it unset")
+    if not all(items):
+        raise ValidationError("has nothing before, after or between two commas: write a,b,c")
     if len(items) > _ITEMS_MAX:
         raise ValidationError(f"takes at most {_ITEMS_MAX:,}, not {len(items):,}")
     return items

@@ -289,7 +289,10 @@ SCHEMAS: Final[dict[str, Json]] = {
         optional=("clock", "lost", "proxy"),
         status={"const": "ready"},
         clock={"type": "object", "description": "The clock jumped lately: by how much, and whether it has settled."},
-        lost={"type": "object", "description": "Acknowledged records that are gone: how many, since when."},
+        lost={
+            "type": "object",
+            "description": "Acknowledged records that are gone: at least how many, since when, or that it is all.",
+        },
         proxy={"type": "string", "description": "Why X-Forwarded-For and STATSAPI_TRUSTED_PROXIES do not fit."},
     ),
     "InfluxHealth": object_of(

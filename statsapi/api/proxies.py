@@ -24,11 +24,7 @@ _FIRST_SEGMENTS: Final = frozenset(route.rule.split("/")[1] for route in ROUTES)
 def register(app: Flask, settings: Settings) -> None:
     """Believe as many proxies as the settings say. ConfigError for a prefix that is the path of an endpoint."""
     configured = settings.path_prefix or ""
-    if _is_ours(configured):
-        raise ConfigError(
-            f"STATSAPI_PATH_PREFIX {configured} begins as an endpoint does: a request for one could be a "
-            "request for the other, so choose another"
-        )
+    require_prefix(configured)
     trusted = settings.trusted_proxies
     if trusted or configured:
         app.wsgi_app = _below(app.wsgi_app, configured)  # type: ignore[assignment,method-assign]
@@ -36,6 +32,15 @@ def register(app: Flask, settings: Settings) -> None:
         # The prefix is one proxy's word, however many there are: each replaces it, and adds nothing to a list.
         believed = ProxyFix(app.wsgi_app, x_for=trusted, x_proto=trusted, x_prefix=1)
         app.wsgi_app = _with_prefixes_only(believed)  # type: ignore[assignment,method-assign]
+
+
+def require_prefix(configured: str) -> None:
+    """ConfigError for a prefix that is the path of an endpoint."""
+    if _is_ours(configured):
+        raise ConfigError(
+            f"STATSAPI_PATH_PREFIX {configured} begins as an endpoint does: a request for one could be a "
+            "request for the other, so choose another"
+        )
 
 
 def _below(answer: WSGIApplication, configured: str) -> WSGIApplication:

@@ -21,8 +21,10 @@ def config(service: Connection, changed: bool) -> int:
 
     Secrets are left out. Exit status 78: a setting is wrong; the line says which and why.
     """
+    from statsapi.api.proxies import require_prefix
     from statsapi.config import Settings, effective, unknown_names
     from statsapi.errors import ConfigError
+    from statsapi.journal import engine_of
     from statsapi.keys import Keys
     from statsapi.tokens import Tokens
 
@@ -45,6 +47,8 @@ def config(service: Connection, changed: bool) -> int:
             Keys(settings.api_keys_file, settings.api_keys)
         if settings.jwt_key or settings.jwt_jwks_file:
             Tokens(settings)
+        require_prefix(settings.path_prefix or "")
+        engine_of(settings.journal).check_url(settings.journal)
         faults: tuple[str, ...] = ()
     except ConfigError as error:
         faults = error.faults

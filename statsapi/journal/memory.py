@@ -86,9 +86,13 @@ class MemoryJournal:
 
     @classmethod
     def open(cls, url: str, options: Options) -> Journal:
+        cls.check_url(url)
+        return cls(clock_us=options.clock_us)
+
+    @classmethod
+    def check_url(cls, url: str) -> None:
         if url != "memory://":
             raise ConfigError("memory:// takes nothing behind the slashes")
-        return cls(clock_us=options.clock_us)
 
     @classmethod
     def shares_limits(cls, url: str) -> LimitStorage | None:

@@ -83,13 +83,15 @@ class Lost(NamedTuple):
     """Acknowledged records that are no longer in the journal.
 
     records   at least this many; None where that cannot be known
-    since_us  `appended_us` of the last record before them; None where that cannot be known
+    since_us  `appended_us` of the last record before them; None where that cannot be known, or there is none
     how       a clause for people: "the file was replaced by an older one"
+    all       whether there is none: nothing is left of what was before
     """
 
     records: int | None
     since_us: int | None
     how: str
+    all: bool = False
 
 
 class HistoryChanged(StatsError):
@@ -234,6 +236,10 @@ class Journal(Protocol):
     @classmethod
     def open(cls, url: str, options: Options) -> Journal:
         """See `open_journal`."""
+
+    @classmethod
+    def check_url(cls, url: str) -> None:
+        """ConfigError where no journal could ever be opened by it. Nothing is opened or asked."""
 
     @classmethod
     def shares_limits(cls, url: str) -> LimitStorage | None:

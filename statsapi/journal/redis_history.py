@@ -100,9 +100,8 @@ class History:
         if not noticed_us or not news:
             return None
         noticed = datetime.fromtimestamp(noticed_us // 1_000_000, UTC).isoformat()
-        return Lost(
-            losing.more, since_us or None, f"{self._server.address} no longer has them, which was noticed at {noticed}"
-        )
+        how = f"{self._server.address} no longer has them, which was noticed at {noticed}"
+        return Lost(losing.more, since_us if since_us > 0 else None, how, all=since_us < 0)
 
     def learn_append(self, known: Known, born: bytes, appended: Iterable[tuple[Request, Any]], now_us: int) -> None:
         """Take note of an append; `known` is what was known before it."""

@@ -162,6 +162,9 @@ class Primary:
             raise JournalRefused(f"{self._address} refuses the login: {error}") from error
         except (exceptions.RedisError, OSError) as error:
             self._look_again(node)
+            if str(error).startswith("DB index is out of range"):
+                number = self._address.db
+                raise JournalRefused(f"{self._address} has no database {number}: its `databases` are fewer") from error
             raise Unanswered(f"{self._address} cannot be reached", error) from error
         whole = False  # whether the connection can be used again
         begun = then is None  # whether what is being sent changes anything

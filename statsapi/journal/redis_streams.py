@@ -105,7 +105,7 @@ from statsapi.journal.redis_primary import Call
 from statsapi.journal.redis_scripts import SCHEMA_VERSION
 from statsapi.journal.redis_server import Server
 from statsapi.journal.redis_settings import check_exists, check_server
-from statsapi.journal.redis_url import DEFAULT_STREAM, Address
+from statsapi.journal.redis_url import DEFAULT_STREAM, Address, require_certificates
 from statsapi.model import IdempotencyKey
 
 # A reader that was this close to the end at its last read reads by XRANGE: 0.5 µs a record and 0.1 ms for 160 KB. One
@@ -167,7 +167,12 @@ class RedisJournal:
 
     @classmethod
     def open(cls, url: str, options: Options) -> Journal:
+        cls.check_url(url)
         return cls(Address.parse(url), **options._asdict())
+
+    @classmethod
+    def check_url(cls, url: str) -> None:
+        require_certificates(Address.parse(url))
 
     @classmethod
     def shares_limits(cls, url: str) -> LimitStorage | None:

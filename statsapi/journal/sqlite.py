@@ -135,6 +135,10 @@ class SqliteJournal:
             raise JournalRefused(f"the SQLite journal {shortened(url)!r} cannot be used: {error.strerror}") from error
 
     @classmethod
+    def check_url(cls, url: str) -> None:
+        path_of(url)
+
+    @classmethod
     def shares_limits(cls, url: str) -> LimitStorage | None:
         """A small file of its own beside the journal (api/limit_storage.py)."""
         return LimitStorage(f"sqlite+limits:///{url.removeprefix(SCHEME)}.limits")

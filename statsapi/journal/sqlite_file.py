@@ -159,6 +159,7 @@ class File:
             noted.position - position if noted.position > position else None,
             None if last is None else last[2],
             self._how(noted, position),
+            all=last is None,
         )
 
     def _how(self, noted: Noted, position: int) -> str:

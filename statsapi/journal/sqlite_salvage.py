@@ -6,20 +6,20 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_upgrade
-from statsapi.journal.checksums import SEAL_BYTES, check_sealed, missing, piece_checksum, seal
-from statsapi.journal.highwater import Noted, find_noted
-from statsapi.journal.sqlite_check import find_all
+from statsapi.journal.checksums import SEAL_BYTES, seal, seal_of
+from statsapi.journal.highwater import find_noted
+from statsapi.journal.sqlite_check import find_all, read_all_the_same
+from statsapi.journal.sqlite_rows import piece_rows, record_rows
 
-# Rows are read by ranges of this many, and where SQLite itself fails by halves of them.
-_RANGE_ROWS: Final = 4096
 _STEP_ROWS: Final = 2048
-_REACH: Final = 1 << 20
+_NEXT_RECORD: Final = "SELECT seq, id, appended_us, record FROM records WHERE seq > ? ORDER BY seq LIMIT 1"
 
 
 class Saved(NamedTuple):
@@ -42,24 +42,15 @@ def damages(path: str) -> Iterator[JournalDamaged]:
                 raise JournalRefused(f"{path} is empty")
             if sqlite_upgrade.is_old(connection):
                 raise JournalRefused(f"{path} is of an older version, without checksums: start this one on it first")
-        except sqlite3.Error as error:
-            yield JournalDamaged(path, str(error))
-            return
+        except sqlite3.Error:
+            read_all_the_same(connection)  # find_all says what it is
         noted = find_noted(os.path.realpath(path))  # before the snapshot: a record is committed before it is noted
         with tables.snapshot(connection):
-            yield from find_all(connection, path)
-            if noted is not None:
-                yield from _lost_end(connection, noted)
-
-
-def _lost_end(connection: sqlite3.Connection, noted: Noted) -> Iterator[JournalDamaged]:
-    """What was acknowledged and is gone without a trace in the file, unless a start has told it already."""
-    with contextlib.suppress(JournalDamaged, sqlite3.Error):  # given by find_all
-        if not tables.holds(connection, noted.position, noted.record_id):
-            last = tables.read_last(connection, None)
-            first = 1 if last is None else last[0] + 1
-            what = missing(min(first, noted.position), noted.position).what
-            yield JournalDamaged(what, "acknowledged, and no longer at the end of the file and its -wal")
+            said = set()
+            for damage in find_all(connection, path, noted):
+                if str(damage) not in said:
+                    said.add(str(damage))
+                    yield damage
 
 
 def salvage(path: str, target: str) -> Saved:
@@ -68,14 +59,16 @@ def salvage(path: str, target: str) -> Saved:
         raise JournalRefused(f"{target} is there already: name another file")
     try:
         with _open(path) as source:
+            read_all_the_same(source)
             # Not tables.is_new: it refuses a journal with one damaged bit in its header.
             if not tables.has_any(source):
                 raise JournalRefused(f"{path} holds none of a journal's tables: there is nothing to save")
             with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
                 tables.make(copy)
                 copy.execute("PRAGMA synchronous=NORMAL")
+                noted = find_noted(os.path.realpath(path))
                 with tables.snapshot(source):
-                    saved = _Salvage(source, copy).run()
+                    saved = _Salvage(source, copy, None if noted is None else noted.position).run()
                 copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
         for suffix in ("", "-wal", "-shm"):
@@ -96,100 +89,86 @@ def _open(path: str) -> Iterator[sqlite3.Connection]:
 
 
 class _Salvage:
-    def __init__(self, source: sqlite3.Connection, copy: sqlite3.Connection) -> None:
+    def __init__(self, source: sqlite3.Connection, copy: sqlite3.Connection, noted: int | None) -> None:
         self._source = source
         self._copy = copy
+        self._noted = noted
 
     def run(self) -> Saved:
-        head, state = self._checkpoint()
-        base = 0 if head is None else head.position
+        head, state = None, b""
+        first: int | None = 1
+        try:
+            head = tables.read_head(self._source)
+            if head is not None:
+                state = tables.read_state(self._source, head)
+                first = head.position + 1
+        except (JournalDamaged, sqlite3.Error):
+            head, first = None, None
         pieces = self._save(self._pieces()) if head is not None else 0
         answers = self._save(self._answers())
-        position = base
-        records = 0
-        for _, record_id, appended_us, payload in self._records(base):
-            if records % _STEP_ROWS == 0:
-                self._begin_anew()
-            position += 1
-            records += 1
-            sealed = seal(position, record_id, appended_us, payload)
-            self._copy.execute(tables.INSERT_RECORD, (position, record_id, appended_us, sealed))
-        self._begin_anew()
+        records = self._save(self._records(first))
+        self._close_gaps(1 if first is None else first)
         if head is not None:
-            tables.write_checkpoint(self._copy, *head[:4], state)
-        self._copy.execute("COMMIT")
+            with tables.transaction(self._copy):
+                tables.write_checkpoint(self._copy, *head[:4], state)
         return Saved(records, pieces, answers, head is not None)
 
-    def _begin_anew(self) -> None:
-        if self._copy.in_transaction:
-            self._copy.execute("COMMIT")
-        self._copy.execute("BEGIN IMMEDIATE")
-
     def _save(self, writes: Iterator[Callable[[], None]]) -> int:
+        """Carry them out one by one, as each may be large, in transactions of _STEP_ROWS."""
         count = 0
-        self._begin_anew()
+        self._copy.execute("BEGIN IMMEDIATE")
         for write in writes:
             write()
             count += 1
+            if count % _STEP_ROWS == 0:
+                self._copy.execute("COMMIT")
+                self._copy.execute("BEGIN IMMEDIATE")
         self._copy.execute("COMMIT")
         return count
 
-    def _checkpoint(self) -> tuple[tables.Head | None, bytes]:
-        try:
-            head = tables.read_head(self._source)
-            return head, b"" if head is None else tables.read_state(self._source, head)
-        except (JournalDamaged, sqlite3.Error):
-            return None, b""
-
     def _pieces(self) -> Iterator[Callable[[], None]]:
-        for key, expected, piece in self._rows("pieces", "key", "key, checksum, piece", None):
-            if isinstance(piece, bytes) and piece_checksum(key, piece) == expected:
-                yield lambda key=key, piece=piece: tables.write_pieces(self._copy, [(key, piece)])  # type: ignore[misc]
+        for key, row in piece_rows(self._source):
+            if key is not None:
+                yield partial(tables.write_pieces, self._copy, [(key, row[2])])
 
     def _answers(self) -> Iterator[Callable[[], None]]:
-        with contextlib.suppress(sqlite3.Error):
-            for row in self._source.execute("SELECT name, digest, answer, expires_us, checksum FROM keys"):
-                if tables.is_answer(row):
-                    yield lambda row=row: tables.write_answer(self._copy, *row[:4])  # type: ignore[misc]
-
-    def _records(self, after: int) -> Iterator[tuple[int, bytes, int, bytes]]:
-        for position, record in self._rows("records", "seq", "seq, record", after):
-            try:
-                sealed = check_sealed(position, record)
-            except (JournalDamaged, TypeError):
-                continue
-            yield position, sealed.record_id, sealed.appended_us, record[:-SEAL_BYTES]
-
-    def _rows(self, table: str, key: str, columns: str, after: int | None) -> Iterator[Any]:
-        """The rows that SQLite can read, by rising key."""
-        bounds = []
+        """From both ends, as far as SQLite can read."""
+        saved = set()
         for order in ("", "DESC"):
-            try:
-                row = self._source.execute(f"SELECT {key} FROM {table} ORDER BY {key} {order} LIMIT 1").fetchone()  # noqa: S608
-            except sqlite3.Error:
-                row = None
-            bounds.append(None if row is None else row[0])
-        known = [bound for bound in bounds if bound is not None]
-        if not known:
-            return
-        # An end that cannot be found is searched for no further than this.
-        first = known[0] if bounds[0] is not None else known[0] - _REACH
-        last = known[-1] if bounds[1] is not None else known[0] + _REACH
-        if after is not None:
-            first = max(first, after + 1)
-        statement = f"SELECT {columns} FROM {table} WHERE {key} >= ? AND {key} < ? ORDER BY {key}"  # noqa: S608
-        for low in range(first, last + 1, _RANGE_ROWS):
-            yield from self._range(statement, low, min(low + _RANGE_ROWS, last + 1))
+            with contextlib.suppress(sqlite3.Error):
+                for row in self._source.execute(
+                    f"SELECT name, digest, answer, expires_us, checksum FROM keys ORDER BY name {order}"  # noqa: S608
+                ):
+                    if row[0] in saved:
+                        break
+                    if tables.is_answer(row):
+                        yield partial(tables.write_answer, self._copy, *row[:4])
+                    saved.add(row[0])
 
-    def _range(self, statement: str, low: int, high: int) -> Iterator[Any]:
-        rows = []
-        try:
-            for row in self._source.execute(statement, (low, high)):
-                rows.append(row)
-        except sqlite3.Error:
-            if high - low > 1:
-                middle = (low + high) // 2
-                yield from self._range(statement, low, middle)
-                yield from self._range(statement, middle, high)
+    def _records(self, first: int | None) -> Iterator[Callable[[], None]]:
+        for position, row in record_rows(self._source, first, self._noted):
+            if position is not None and position >= (first or 1):
+                yield partial(self._insert, position, row[3])
+
+    def _insert(self, position: int, record: bytes) -> None:
+        sealed = seal_of(record)
+        self._copy.execute(tables.INSERT_RECORD, (position, sealed.record_id, sealed.appended_us, record))
+
+    def _close_gaps(self, number: int) -> None:
+        """Number the records anew from `number` on: they stand without a gap."""
+        lowest, highest, count = self._copy.execute("SELECT min(seq), max(seq), count(*) FROM records").fetchone()
+        if not count or (lowest, highest) == (number, number + count - 1):
             return
-        yield from rows
+        self._save(self._renumbered(number))
+
+    def _renumbered(self, number: int) -> Iterator[Callable[[], None]]:
+        done = 0
+        while (row := self._copy.execute(_NEXT_RECORD, (done,)).fetchone()) is not None:
+            done, record_id, appended_us, record = row
+            if number != done:
+                sealed = seal(number, record_id, appended_us, record[:-SEAL_BYTES])
+                yield partial(self._renumber, done, number, sealed)
+            number += 1
+
+    def _renumber(self, old: int, new: int, sealed: bytes) -> None:
+        self._copy.execute("UPDATE records SET seq = ?, record = ? WHERE seq = ?", (new, sealed, old))

@@ -86,6 +86,7 @@ SELECT * FROM (SELECT name, digest, answer, expires_us, checksum FROM keys WHERE
 
 ANSWERS: Final = "an answer that is kept under an Idempotency-Key"
 CHECKPOINT: Final = "the journal's checkpoint"
+NOT_BESIDE_SEAL: Final = "its number, id or time is not the one in its seal"
 
 
 # Position, id and appended_us of the last record ever appended.
@@ -141,7 +142,7 @@ def read_record(connection: sqlite3.Connection, position: int) -> Sealed | None:
     with _of_its_form(f"the journal's record {position}"):
         sealed = check_sealed(position, row[2])
         if (sealed.record_id, sealed.appended_us) != row[:2]:
-            raise JournalDamaged(f"the journal's record {position}", "its id or time is not the one in its seal")
+            raise JournalDamaged(f"the journal's record {position}", NOT_BESIDE_SEAL)
     return sealed
 
 

@@ -28,6 +28,7 @@ from gunicorn.http.errors import ParseException
 import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
 from statsapi import tokens
 from statsapi.api import problems
+from statsapi.api.proxies import require_prefix
 from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import engine_of, open_journal, put_away
@@ -85,7 +86,7 @@ def on_starting(server: Any) -> None:
         faults += error.faults
     except JournalUnavailable as error:
         server.log.warning("Starting without the journal: %s", error)
-    for load in (_load_keys, _load_token_keys):
+    for load in (_load_keys, _load_token_keys, _check_prefix):
         try:
             load()
         except ConfigError as error:
@@ -153,6 +154,10 @@ def _load_token_keys() -> None:
         tokens.read_key(key)
     if key_set := read_one("jwt_jwks_file"):
         tokens.load(key_set)
+
+
+def _check_prefix() -> None:
+    require_prefix(read_one("path_prefix") or "")
 
 
 def pre_fork(server: Any, worker: Any) -> None:

@@ -10,10 +10,13 @@ import ctypes
 import os
 import select
 import signal
+import socket
+import ssl
 import sys
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -36,6 +39,13 @@ PATIENCE_S: Final = 0.030
 # second is far inside any sensible `timeout`, and saves the system calls.
 HEARTBEAT_S: Final = 0.25
 
+
+# A connection that closes while its client still sends: closed at once, the system would take back the answer, and the
+# client would see a broken pipe in place of a 413. So what comes is thrown away, up to these bounds. The answer cannot
+# say `Connection: close`: Gunicorn leaves out that header of an application's.
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 32 << 20
+_LINGER_STEP_BYTES: Final = 64 * 1024
 
 # How a thread of Gunicorn's tells the poll loop that a connection has not sent anything yet.
 _NO_DATA_YET: Final[Future[object]] = Future()
@@ -134,6 +144,17 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         self.cfg.set("graceful_timeout", ORPHAN_FINISHES_S)
         self.handle_exit(signal.SIGTERM, None)
 
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        """Whether the connection can be used again. Where it cannot, the client is waited for here, in a thread:
+        Gunicorn does so in its poll loop, where one client that does not close stops all others for 2 s.
+        """
+        finished = conn.parser.finish_body(deadline=time.monotonic() + LINGER_S)  # up to 64 KiB of it
+        if keepalive and finished:
+            return True
+        if not isinstance(conn.sock, ssl.SSLSocket):
+            _linger(conn.sock)
+        return False
+
     def _cap_keepalive(self, deadline: float) -> None:
         """Called once when the worker stops: silent connections end with the idle ones, not at graceful_timeout."""
         super()._cap_keepalive(deadline)
@@ -158,6 +179,22 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
             self._stuck = freer
         self._waiting_since = None
         return False
+
+
+def _linger(sock: socket.socket) -> None:
+    """Say that no more will come, and take what the client sends until it closes as well."""
+    deadline = time.monotonic() + LINGER_S
+    left = LINGER_BYTES
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        while left > 0 and (patience := deadline - time.monotonic()) > 0:
+            sock.settimeout(patience)
+            received = len(sock.recv(_LINGER_STEP_BYTES))
+            if not received:
+                break
+            left -= received
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)  # so that Gunicorn, which closes it, need not wait any more
 
 
 # Signals that stop a worker. Between the fork and init_signals a worker has the arbiter's handlers, which swallow them,

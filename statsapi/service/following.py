@@ -142,7 +142,9 @@ class Follower:
     def _tell_lost(self, lost: Lost) -> None:
         """Acknowledged records are gone: say so in the log, in the metrics and on /readyz."""
         records = "an unknown number of" if lost.records is None else f"at least {lost.records:,}"
-        since = "" if lost.since_us is None else f", recorded after {format_nearest(lost.since_us)}"
+        since = ", all that there were" if lost.all else ""
+        if lost.since_us is not None:
+            since = f", recorded after {format_nearest(lost.since_us)}"
         logger.error(
             "LOST: %s acknowledged records are no longer in the journal%s: %s. Answers are of what is left; "
             "restore the newest copy if there is one",
@@ -152,7 +154,7 @@ class Follower:
         )
         view = self._view
         engine_us = None if view is None else view.clock.engine_us()
-        self._metrics.lost(lost.records, lost.since_us, self._clock_us() if engine_us is None else engine_us)
+        self._metrics.lost(lost, self._clock_us() if engine_us is None else engine_us)
 
     def now_us(self) -> int:
         """The engine's time; the last record's where that is a little ahead: what was recorded has happened."""

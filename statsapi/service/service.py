@@ -154,12 +154,12 @@ class Service:
         if (clock := self._housekeeping.clock_notice()) is not None:
             told["clock"] = clock
         if (lost := self.metrics.last_lost()) is not None:
-            records, since_us, noticed_us = lost
+            records, since_us, all_gone, noticed_us = lost
             told["lost"] = {
                 "records": records,
                 "since": None if since_us is None else format_nearest(since_us),
                 "noticed": format_nearest(noticed_us),
-            }
+            } | ({"all": True} if all_gone else {})
         return told
 
     # -- recording

@@ -181,8 +181,10 @@ class View:
         lost = left.lost
         if lost is None:
             missing = left.mark.position - self._mark.position
-            since_us = self._store.appended_us if missing > 0 and self._store.appended_us > MIN_TS_US else None
-            lost = Lost(max(1, missing), since_us, "the journal is an older copy or another one")
+            some_left = self._store.appended_us > MIN_TS_US
+            since_us = self._store.appended_us if missing > 0 and some_left else None
+            how = "the journal is an older copy or another one"
+            lost = Lost(max(1, missing), since_us, how, all=not some_left)
         self.observe_lost(lost)
 
     def compact(self) -> bool:

@@ -108,8 +108,8 @@ def test_an_older_copy_that_has_grown_is_told(clock: FakeClock, caplog: pytest.L
     assert len(errors(caplog)) == 1
 
 
-def test_an_emptied_journal_is_told(clock: FakeClock) -> None:
-    """Everything is gone, as after FLUSHALL."""
+def test_an_emptied_journal_is_told(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Everything is gone, as after FLUSHALL: since when is no question then."""
     journal = Replaceable(clock_us=clock)
     app = app_on(journal, clock)
     nothing = journal.kept()
@@ -117,8 +117,9 @@ def test_an_emptied_journal_is_told(clock: FakeClock) -> None:
     assert count(app) == 5
     journal.become(nothing)
     assert count(app) == 0
-    assert told(app)["records"] == 5
-    assert told(app)["since"] is None
+    assert told(app) == {"records": 5, "since": None, "all": True, "noticed": format_timestamp(clock())}
+    (line,) = errors(caplog)
+    assert "LOST: at least 5 acknowledged records are no longer in the journal, all that there were: " in line
 
 
 def test_a_compaction_is_no_loss(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -190,11 +191,11 @@ def test_a_loss_stays_told_when_its_worker_is_replaced() -> None:
         table.take(slot)
         worker.share(table, slot)
     assert workers[0].last_lost() is None
-    workers[0].lost(5, 100, 1_000)
-    workers[1].lost(6, None, 2_000)
+    workers[0].lost(Lost(5, 100, "gone"), 1_000)
+    workers[1].lost(Lost(6, None, "gone", all=True), 2_000)
     table.leave(0)
     table.take(0)
     for worker in workers:
-        assert worker.last_lost() == (6, None, 2_000)
+        assert worker.last_lost() == (6, None, True, 2_000)
     (family,) = (f for f in workers[2].families(0) if f.name == "statsapi_journal_lost_records")
     assert family.samples[0].value == 6

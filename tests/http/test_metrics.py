@@ -253,7 +253,7 @@ def test_windows_beyond_the_retention_are_refused() -> None:
     samples = scrape(app.test_client())
     assert value(samples, "statsapi_window_events", series="default", window="5m") == 0
     assert value(samples, "statsapi_window_events", series="default", window="1h") is None
-    assert Settings.from_env({"STATSAPI_METRICS_SERIES": "a, b,,a"}).metrics_series == ("a", "b")
+    assert Settings.from_env({"STATSAPI_METRICS_SERIES": "a, b,a"}).metrics_series == ("a", "b")
 
 
 def test_patterns_of_series(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

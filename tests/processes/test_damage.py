@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -292,6 +293,119 @@ def test_salvage_reads_around_what_sqlite_cannot(sample: Sample, tmp_path: Path)
             contents(journal)
     assert not any("\n" in line for line in said)
     assert saved > 40
+
+
+def pages_of_records(data: bytes, root: int) -> dict[int, set[int]]:
+    """By SQLite's file format: which pages lead to each row of the table at `root`, and hold it."""
+
+    def varint(at: int) -> tuple[int, int]:
+        value = 0
+        while True:
+            value = value << 7 | data[at] & 0x7F
+            at += 1
+            if data[at - 1] < 0x80:
+                return value, at
+
+    def u16(at: int) -> int:
+        return int.from_bytes(data[at : at + 2], "big")
+
+    def u32(at: int) -> int:
+        return int.from_bytes(data[at : at + 4], "big")
+
+    found: dict[int, set[int]] = {}
+    path = [(root, frozenset[int]())]
+    while path:
+        page, above = path.pop()
+        start, pages = (page - 1) * 4096, above | {page}
+        if data[start] == 5:
+            cells = [start + u16(start + 12 + 2 * number) for number in range(u16(start + 3))]
+            path += [(u32(at), pages) for at in (*cells, start + 8)]
+            continue
+        assert data[start] == 13
+        for number in range(u16(start + 3)):
+            size, at = varint(start + u16(start + 8 + 2 * number))
+            key, at = varint(at)
+            mine = set(pages)
+            if size > 4061:
+                least = (4096 - 12) * 32 // 255 - 23
+                local = least + (size - least) % 4092
+                more = u32(at + (local if local <= 4061 else least))
+                while more:
+                    mine.add(more)
+                    more = u32((more - 1) * 4096)
+            found[key] = mine
+    return found
+
+
+def told_missing(lines: list[str]) -> list[int]:
+    """The positions that `journal check` names."""
+    found: list[int] = []
+    for line in lines:
+        if named := re.match(r"the journal's records? (\d+)(?: to (\d+))?: ", line):
+            found.extend(range(int(named[1]), int(named[2] or named[1]) + 1))
+    return found
+
+
+def records_of(path: Path) -> dict[int, tuple[bytes, bytes]]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT seq, id, record FROM records ORDER BY seq").fetchall()
+    return {seq: (record_id, record[:-SEAL_BYTES]) for seq, record_id, record in rows}
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["with its mark", "without its mark"])
+def test_salvage_saves_every_record_whose_pages_are_whole(tmp_path: Path, marked: bool) -> None:
+    """Cut files and zeroed pages: all others are in the new file, and exactly what is not is named."""
+    path, new = tmp_path / "events.db", tmp_path / "new.db"
+    subprocess.run([sys.executable, "-m", "tests.journal_sample", str(path), "0"], check=True, cwd=ROOT)
+    whole = path.read_bytes()
+    if not marked:
+        (tmp_path / "events.db-mark").unlink()
+    held = records_of(path)
+    with closing(sqlite3.connect(path)) as connection:
+        ((root,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'records'").fetchall()
+    pages = pages_of_records(whole, root)
+    assert pages.keys() == held.keys()
+    last_page = len(whole) // 4096
+    leaves = sorted({page for each in pages.values() for page in each if page != root})
+    some = [*leaves[:2], *Random(9).sample(leaves[2:-2], 20), *leaves[-2:]]
+    damages = [(number, {page}) for number, page in enumerate(some)]
+    for seed in range(24):
+        random = Random(seed)
+        if seed % 2:
+            first = random.randrange(min(leaves), last_page + 1)  # the small tables stand before
+            damages.append((-seed, set(range(first, last_page + 1))))
+        else:
+            damages.append((seed + 1000, set(random.sample(leaves, 3))))
+    for seed, gone in damages:
+        data = bytearray(whole)
+        if seed < 0:  # in the middle of the first page that is gone, or before it
+            del data[(min(gone) - 1) * 4096 + (Random(seed).randrange(4096) if seed % 3 else 0) :]
+        else:
+            for page in gone:
+                data[(page - 1) * 4096 : page * 4096] = bytes(4096)
+        path.write_bytes(data)
+        began = time.monotonic()
+        salvage(f"sqlite:///{path}", str(new))
+        assert time.monotonic() - began < 5
+        assert path.read_bytes() == data
+        saved = list(records_of(new).values())
+        expected = [held[seq] for seq in held if not pages[seq] & gone]
+        if seed < 0:  # the page that is cut in its middle may still hold some
+            assert [each for each in saved if each in set(expected)] == expected
+            assert [each for each in held.values() if each in set(saved)] == saved
+        else:
+            assert saved == expected
+        assert list(find_damage(f"sqlite:///{new}")) == []
+        new.unlink()
+        lines = list(find_damage(f"sqlite:///{path}"))
+        missing = [seq for seq, each in held.items() if each not in set(saved)]
+        told = told_missing(lines)
+        if marked or max(held) not in missing:
+            assert told == missing
+        else:  # how far it went is known to nobody
+            assert told == [seq for seq in missing if seq <= max(told, default=0)]
+            assert told == missing or any("how many is not known" in line for line in lines)
+        assert len(lines) == len(set(lines))
 
 
 @pytest.mark.parametrize("kind", ["empty", "another program's"])

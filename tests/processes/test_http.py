@@ -120,3 +120,60 @@ def test_a_worker_rests_when_nothing_comes(tmp_path: Path) -> None:
         before, started = server.cpu_seconds(), time.monotonic()
         time.sleep(1.0)  # there is no clock to pass: what is measured is what happens in a second of real time
         assert server.cpu_seconds() - before < 0.5 * (time.monotonic() - started)
+
+
+# A body that nobody reads
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "closed"])
+@pytest.mark.parametrize("path", ["/events", "/event", "/metrics/job/j", "/nowhere"])
+def test_a_client_that_sends_all_of_a_refused_body_sees_why(server: Server, path: str, keep: bool) -> None:
+    """16 MB to a door that takes less: they are thrown away, and the answer arrives."""
+    body = b" " * 16_000_000
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    head += "\r\n" if keep else "Connection: close\r\n\r\n"
+    for _ in range(5):
+        with server.connect() as sock:
+            sock.sendall(head.encode() + body)
+            response = http.client.HTTPResponse(sock)
+            response.begin()
+            assert response.status == (404 if path == "/nowhere" else 413)
+            assert json.loads(response.read())["detail"]
+            assert not sock.recv(1)  # closed, and nothing of the body was taken for a request
+
+
+def test_a_client_that_never_ends_is_left(server: Server) -> None:
+    """After two seconds, or 32 MiB, and nobody else waits for that."""
+    head = b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
+    with server.connect() as sock:
+        sock.sendall(head + b" " * 70_000)
+        began = time.monotonic()
+        longest_s = 0.0
+        with pytest.raises(OSError):  # noqa: PT011, PT012 (reset or broken pipe, as it comes)
+            while time.monotonic() - began < 10:
+                sock.sendall(b" ")
+                time.sleep(0.05)
+                asked = time.monotonic()
+                assert server.request("GET", "/healthz")[0] == 200
+                longest_s = max(longest_s, time.monotonic() - asked)
+        assert 1.5 < time.monotonic() - began < 6
+        assert longest_s < 1
+    with server.connect() as sock, pytest.raises(OSError):  # noqa: PT011, PT012
+        sock.sendall(head)
+        for _ in range(1000):
+            sock.sendall(b" " * 1_000_000)
+    assert server.request("GET", "/healthz")[0] == 200
+
+
+def test_a_client_that_does_not_close_keeps_nobody_waiting(server: Server) -> None:
+    """It asked for `Connection: close`, got its answer and leaves its end open: others are answered meanwhile."""
+    with ExitStack() as connections:
+        for _ in range(3):
+            sock = connections.enter_context(server.connect())
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert sock.recv(65_536)
+            began = time.monotonic()
+            assert server.request("GET", "/healthz")[0] == 200
+            assert time.monotonic() - began < 1

@@ -103,6 +103,12 @@ def test_a_password_is_never_told(server: RedisServer, stream: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_database_that_is_not_there_is_refused(server: RedisServer, stream: str) -> None:
+    """Redis has 16 unless told otherwise, and waiting makes no more of them."""
+    with pytest.raises(JournalRefused, match="has no database 99"):
+        open_journal(server.journal_url(stream).replace("/0?", "/99?"))
+
+
 def test_replicas_are_for_redis_only() -> None:
     """Another engine has none to wait for."""
     with pytest.raises(ConfigError, match="STATSAPI_REDIS_WAIT_REPLICAS"):

@@ -251,6 +251,16 @@ def test_config_names_what_is_wrong() -> None:
     assert (done.status, done.err.count("\n")) == (78, 1)
     assert "STATSAPI_JWT_KEY is too short" in done.err
     assert "STATSAPI_JWT_ISSUER" in run("config", env={"STATSAPI_JWT_KEY": "s" * 32}).err
+    for name, value, said in (
+        ("PATH_PREFIX", "/events", "begins as an endpoint does"),
+        ("JOURNAL", "rediss://h?ssl_ca_certs=/nope", "ssl_ca_certs=/nope is not a file of certificates"),
+        ("JOURNAL", "redis://h/99999999999999999999", "the last database that there can be is"),
+        ("JWT_AUDIENCE", "x", "does nothing without a key"),
+        ("METRICS_SERIES", "a,,b", "has nothing before, after or between two commas"),
+    ):
+        done = run("config", env={f"STATSAPI_{name}": value})
+        assert (done.status, done.err.count("\n")) == (78, 1)
+        assert said in done.err
 
 
 # tail

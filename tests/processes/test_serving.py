@@ -411,13 +411,14 @@ def test_memory_journal_refuses_a_second_worker(tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_all_named_at_start(tmp_path: Path) -> None:
     """Each fault is a line of its own, the journal's and the number of workers among them; nothing is served."""
     env = {"STATSAPI_WINDOW": "soon", "STATSAPI_FSYNC": "perhaps", "STATSAPI_JOURNAL": "bogus://x"}
+    env |= {"STATSAPI_PATH_PREFIX": "/metrics"}
     server = start_gunicorn(tmp_path, env=env, workers=0)
     try:
         assert server.process.wait(30) == os.EX_CONFIG
     finally:
         stop(server)
     lines = [line for line in server.log.splitlines() if "Refusing to start" in line]
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert "Traceback" not in server.log
 
 
@@ -567,7 +568,7 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
         gthread: ["_DEFER"],
         gthread.ThreadWorker: [
             *("accept", "enqueue_req", "finish_request", "handle_exit", "init_signals", "notify"),
-            *("set_accept_enabled", "wait_for_and_dispatch_events", "_cap_keepalive"),
+            *("set_accept_enabled", "wait_for_and_dispatch_events", "_cap_keepalive", "_keepalive_after"),
         ],
         gthread.PollableMethodQueue: ["defer"],
         Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],

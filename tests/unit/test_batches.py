@@ -1038,7 +1038,14 @@ def numbered(form: str, count: int = N) -> bytes:
     return ("[" + ",".join(form % i for i in range(count)) + "]").encode()
 
 
+MANY_TAGS = b'"tags":{%s},' % b",".join(b'"k%d":"v"' % i for i in range(200_000))
+
 HOSTILE: list[tuple[bytes, str, int]] = [
+    (b"{" + MANY_TAGS + b'"timestamp":[1],"value":[1]}', JSON, 422),
+    (b"[{" + MANY_TAGS + b'"timestamp":1,"value":1}]', JSON, 422),
+    (b'[{"timestamp":1,"value":1},{' + MANY_TAGS + b'"timestamp":1,"value":1}]', JSON, 422),
+    (b'{"events":[{' + MANY_TAGS + b'"timestamp":1,"value":1}]}', JSON, 422),
+    (b"{" + MANY_TAGS + b'"timestamp":1,"value":1}\n', NDJSON, 422),
     (b"[" + b"[]," * (4 * MIB // 3) + b"1]", JSON, 413),
     (b"[" + b"{}," * (4 * MIB // 3) + b"1]", JSON, 413),
     (b"[" + b"," * 4 * MIB + b"]", JSON, 413),
@@ -1094,6 +1101,27 @@ def test_a_hostile_body_is_refused_before_it_costs(
     assert len(response.data) < 100_000
     assert max(seen_bytes, default=0) <= EVENT_MAX_BYTES
     assert peak < 8 * len(body)
+
+
+TAGGED_NAMES = [f"m;z={i};y={i};" + ";".join(f"t{j}=1" for j in range(11)) for i in range(20_000)]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "media_type"),
+    [
+        ("/events", "timestamp,value,series\n" + "".join(f"1,1,{name}\n" for name in TAGGED_NAMES), CSV),
+        ("/events?timestamp=t&series=s&value=v", "t,v,s\n" + "".join(f"1,1,{name}\n" for name in TAGGED_NAMES), CSV),
+        ("/events", json.dumps([{"timestamp": 1, "value": 1, "series": name} for name in TAGGED_NAMES]), JSON),
+    ],
+    ids=["CSV", "mapped CSV", "JSON"],
+)
+def test_tags_within_names_count_as_those_beside_them(
+    client: FlaskClient, path: str, body: str, media_type: str
+) -> None:
+    """A body of different series with more than 200,000 tags together is refused, wherever the tags are written."""
+    response = client.post(path, data=body, content_type=media_type)
+    assert response.status_code == 413
+    assert re.search(r"have 2[68]0,000 tags together", response.get_json()["detail"])
 
 
 @pytest.mark.slow

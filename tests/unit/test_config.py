@@ -95,14 +95,17 @@ NO_LIMITS = ["0/minute", "0/second,5/minute", "5/0 minute", "5 per 0 day", "-5/m
 NO_STORAGES = ["redis", "redis://", "redis:///0", "redis://host:port/0", "redis://host:99999/0", "redis://host/zero",
                "redis://a b:6379/0", "redis+unix://", "redis+unix://socket", "http://host", "memcached://host",
                "host:6379", "memory://", "redis+cluster://host", "mongodb://host", "://", "redis:/host",
-               "rediss://:6379/0", "redis://[::1/0", "redis://host:6379/0/1"]
+               "rediss://:6379/0", "redis://[::1/0", "redis://host:6379/0/1", "redis://host/99999999999999999999",
+               "rediss://host/0?ssl_ca_certs=/nope"]
 NO_SERIES = [",", ", ,", "-a", "=a", "@a", "a\tb", "a;b", "a;k=", "a;=v", "a;k=1;k=2", "a;k", ";k=v", "a;;b=c",
-             "a ;k=v", "a\u200db", "a\ud800", "a" * 201, "default,+", ",".join(f"s{at}" for at in range(1001))]
+             "a ;k=v", "a\u200db", "a\ud800", "a" * 201, "default,+", "a,,b", "a,", ",a", "a, ,b",
+             ",".join(f"s{at}" for at in range(1001))]
 NO_WINDOWS = [",", ",,", "5m,300s", "1h,PT1H", "60m,1h", "5,5s", "0", "0s", "-5m", "5m,0s", "soon", "5m;1h", "5m,soon",
-              "36501d", "5m 1h", "25h", "2d,1h", "9" * 18 + "w", "[5m]", "5m,*"]
+              "36501d", "5m 1h", "25h", "2d,1h", "5m,,1h", "5m,", "9" * 18 + "w", "[5m]", "5m,*"]
 NO_ORIGINS = [",", "example.com", "https://", "https://a/", "https://a/path", "https://a:0", "https://a:99999",
               "https://a:443", "http://a:80", "https://a,b", "https://.*", "ftp://a", "null", "https://*.a",
-              "https://a b", "https://u:p@a", "https://a?x", "https://a#x", "HTTPS//a", "https://[::1"]
+              "https://a b", "https://u:p@a", "https://a?x", "https://a#x", "https://a,,https://b", "https://a,",
+              "HTTPS//a", "https://[::1"]
 NO_JOURNALS = ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite://", "sqlite:", "sqlite:////",
                "sqlite:///a/", "sqlite:///x.db?mode=ro", "sqlite:///file:x.db", "sqlite:///file:x.db?mode=memory",
                "sqlite:///~/x.db", "sqlite:///$HOME/x.db", "sqlite:///x\n.db", "sqlite:///.", "sqlite:///..",
@@ -110,7 +113,10 @@ NO_JOURNALS = ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite:
                "sqlite:///" + "a" * 300, "sqlite:////" + "d/" * 3000 + "x", "sqlite:///" + "\u00e9" * 120,
                "sqlite:////tmp/" + "/".join(["b" * 99] * 5), "sqlite:///\udc80.db", "memory:", "memory://x", "memory:///",
                "memory", "data/events.db", "postgres://h/db", "redis://", "redis:///0", "redis://h:99999", "redis://h/x",
-               f"redis://{'h' * 64}/0", "'memory://'"]
+               f"redis://{'h' * 64}/0", "'memory://'", f"redis://h/{2**31}", f"redis://h/{'9' * 20}",
+               "rediss://h/0?ssl_ca_certs=/nope", "rediss://h/0?ssl_ca_certs=/tmp", "rediss://h/0?ssl_ca_path=/nope",
+               "rediss://h/0?ssl_certfile=/nope", "rediss://h/0?ssl_keyfile=/nope", "rediss://h/0?ssl_cert_reqs=maybe",
+               f"rediss://h/0?ssl_ca_certs={__file__}", f"rediss+cluster://h?ssl_certfile={__file__}"]
 # fmt: on
 
 SILLY = {
@@ -180,6 +186,15 @@ def test_every_setting_has_values_that_mean_nothing() -> None:
     """
     elsewhere = {"JOURNAL", "API_KEYS", "API_KEYS_FILE", "JWT_KEY", "JWT_JWKS_FILE", "JWT_ISSUER", "JWT_AUDIENCE"}
     assert {f"STATSAPI_{name}" for name in {*SILLY, *elsewhere}} == set(env_names().values())
+
+
+@pytest.mark.parametrize("names", [("JWT_ISSUER",), ("JWT_AUDIENCE",), ("JWT_ISSUER", "JWT_AUDIENCE")])
+def test_whom_tokens_are_of_means_nothing_without_a_key(names: tuple[str, ...]) -> None:
+    """Somebody who sets it thinks that tokens are asked for: one fault says what is missing."""
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_env({f"STATSAPI_{name}": "x" for name in names})
+    (fault,) = caught.value.faults
+    assert f"STATSAPI_{names[0]} does nothing without a key" in fault
 
 
 def test_sensible_values_are_taken() -> None:

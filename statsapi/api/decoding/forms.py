@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from math import isfinite
+from operator import methodcaller
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -387,6 +388,9 @@ def _fold_text(series: str, text: bytes) -> str:
     return fold_tags(series, tags)
 
 
+_SEMICOLONS: Final = methodcaller("count", ";")  # each begins a tag within a name
+
+
 def _name_series(rows: Rows) -> tuple[list[str], NDArray[np.uint32], Mask | None]:
     """The distinct canonical names, the code of each row's, and the rows that have none: bool[n], or None for no row.
 
@@ -405,7 +409,7 @@ def _name_series(rows: Rows) -> tuple[list[str], NDArray[np.uint32], Mask | None
         series = [rows.series] * received if isinstance(rows.series, str) else rows.series
         pairs, codes = _factorize(list(zip(series, rows.tags, strict=True)), received)
         written, texts = [name for name, _ in pairs], [text for _, text in pairs]
-        require_tags_within(sum(text.count(b":") for text in texts))
+    require_tags_within(sum(map(_SEMICOLONS, written)) + sum(text.count(b":") for text in texts))
     code_of: dict[str, int] = {}
     recoded = np.zeros(len(written), np.uint32)
     bad = np.zeros(len(written), np.bool_)

@@ -118,8 +118,11 @@ def read(body: bytes, max_events: int) -> Rows:
 
 def _name_of(columns: _Document) -> str | None:
     """The canonical name of the series that all events of these columns are of; None where the schema refuses it."""
-    if PLAIN_NAME.match(columns.series) and columns.tags is msgspec.UNSET:
-        return columns.series
+    if columns.tags is msgspec.UNSET:
+        if PLAIN_NAME.match(columns.series):
+            return columns.series
+    elif len(memoryview(columns.tags)) > EVENT_MAX_BYTES:  # not to be parsed: 200,000 tags take 18 times their text
+        return None
     named: dict[str, object] = {"series": columns.series}
     try:
         if columns.tags is not msgspec.UNSET:
@@ -152,7 +155,7 @@ def _are_once(body: bytes, columns: _Document) -> bool:
 
 
 def _read_tagged(body: bytes, max_events: int) -> Rows | None:
-    """An array of events that have tags, or `{"events": […]}`; None for all else."""
+    """An array of events that have tags, or `{"events": […]}`; None for all else, and where one event is too long."""
     if why_not_utf8(body):  # the text of tags is not looked at
         return None
     other_commas = False
@@ -164,7 +167,10 @@ def _read_tagged(body: bytes, max_events: int) -> Rows | None:
             events, other_commas = document.events, document.next is not None
     except (ValueError, RecursionError):
         return None
-    return _of_list(events, body, max_events, tagged=True, other_commas=other_commas)
+    rows = _of_list(events, body, max_events, tagged=True, other_commas=other_commas)
+    if rows is not None and max(map(len, rows.tags or [b""])) > EVENT_MAX_BYTES:
+        return None
+    return rows
 
 
 def _of_list(

@@ -194,7 +194,8 @@ def _name(table: Table) -> tuple[list[str], NDArray[np.int64], Mask]:
         )
         found = np.fromiter(map(code_of.__getitem__, keys), np.uint32, rows)
         sets = [(key,) if isinstance(key, str) else tuple(value for _, value in key) for key in code_of]
-    require_tags_within(len(sets) * len(columns) * wide)
+    within = 0 if chosen.series is None else sum(str(values[0]).count(";") for values in sets)
+    require_tags_within((len(sets) * len(columns) + within) * wide)
     names: dict[str, int] = {}
     codes = np.full((len(sets), wide), -1, np.int64)
     for at, values in enumerate(sets):

@@ -50,6 +50,7 @@ if position < last then
     missing = missing + last - position
     position = last
 end
+if since == 0 then since = -1 end -- nothing is left of what was before them
 note(records, since, began)
 redis.call('HSET', meta, 'lost_born', ARGV[1], 'lost_first', string.format('%.0f', from + 1),
            'lost_last', string.format('%.0f', last), 'position', string.format('%.0f', position),
