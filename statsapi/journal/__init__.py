@@ -75,6 +75,7 @@ __all__ = [
 ]
 
 _REDIS: Final = "redis_streams:RedisJournal"
+_POSTGRES: Final = "postgres:PostgresJournal"
 
 # The engine of each URL scheme, as module:class. It is imported when it is asked for: SQLite needs no Redis client.
 ENGINES: Final = {
@@ -86,6 +87,8 @@ ENGINES: Final = {
     "rediss+sentinel": _REDIS,
     "redis+cluster": _REDIS,
     "rediss+cluster": _REDIS,
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
 }
 
 
@@ -97,7 +100,12 @@ def engine_of(url: str) -> type[Journal]:
         file = "" if separator else f"; a file is named sqlite:///{'/' if url.startswith('/') else ''}… with its path"
         raise ConfigError(f"no journal engine for {scheme.partition(':')[0]!r}: the known ones are {known}{file}")
     module, _, name = ENGINES[scheme].partition(":")
-    engine: type[Journal] = getattr(import_module(f"statsapi.journal.{module}"), name)
+    try:
+        engine: type[Journal] = getattr(import_module(f"statsapi.journal.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise ConfigError("a journal in PostgreSQL needs psycopg: pip install 'statsapi[postgresql]'") from error
     return engine
 
 
