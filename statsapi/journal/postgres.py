@@ -35,7 +35,7 @@ from statsapi.journal.postgres_appends import Appends
 from statsapi.journal.postgres_checkpoint import Checkpoints
 from statsapi.journal.postgres_history import History
 from statsapi.journal.postgres_rows import rows_of, state_of
-from statsapi.journal.postgres_server import APPEND_TIMEOUT_S, Server, Standby, Statement, long_of
+from statsapi.journal.postgres_server import LOCK_WAIT_S, Server, Standby, Statement, long_of
 from statsapi.journal.postgres_settings import choose
 from statsapi.journal.postgres_tables import SCHEMA_VERSION, Tables
 from statsapi.journal.postgres_url import Address
@@ -63,7 +63,7 @@ from statsapi.model import IdempotencyKey
 
 # How many records are asked for at least; otherwise as many as fit the limit in bytes, by the size of those before.
 READ_LEAST: Final = 16
-READ_TIMEOUT_S: Final = 10.0
+INFO_S: Final = 10.0  # to count all records
 
 # One step of maintain removes so many records or keys; a call takes at most this many steps.
 STEP_ROWS: Final = 5000
@@ -213,7 +213,7 @@ class PostgresJournal:
         count = min(max(1, limit_records), max(READ_LEAST, int(limit_bytes / self._record_bytes) + 1))
         server = self._server
         asked = server.clock.asked()
-        result = server.run(self._read, [after.position, known.position, count], READ_TIMEOUT_S)
+        result = server.run(self._read, [after.position, known.position, count])
         state = state_of(server, result)
         server.clock.answered(asked, state.clock_us)
         self._history.check(after, known, state)  # first: of a prefix that was compacted, records are missing rightly
@@ -283,7 +283,7 @@ class PostgresJournal:
         all that vacuum has yet to remove.
         """
         with self._server.session() as session:
-            row = session.run(self._trim, [self._trimmed, STEP_ROWS], APPEND_TIMEOUT_S)
+            row = session.run(self._trim, [self._trimmed, STEP_ROWS], LOCK_WAIT_S)
         removed, upto = long_of(row.get_value(0, 0)), long_of(row.get_value(0, 1))
         self._trimmed = max(self._trimmed, upto)
         return removed == STEP_ROWS
@@ -291,7 +291,7 @@ class PostgresJournal:
     def _drop_expired_keys(self) -> bool:
         """One step; gives whether there may be more."""
         with self._server.session() as session:
-            row = session.run(self._forget, [self.settled_us(), STEP_ROWS], APPEND_TIMEOUT_S)
+            row = session.run(self._forget, [self.settled_us(), STEP_ROWS], LOCK_WAIT_S)
         return long_of(row.get_value(0, 0)) == STEP_ROWS
 
     def check_writable(self, wait_s: float = 1.0) -> None:
@@ -302,7 +302,7 @@ class PostgresJournal:
         return long_of(self._server.run(self._size).get_value(0, 0))
 
     def info(self) -> Info:
-        result = self._server.run(self._info, timeout_s=READ_TIMEOUT_S)
+        result = self._server.run(self._info, longer_s=INFO_S)
         found = [result.get_value(0, at) for at in range(6)]
         records, first, last, appended_us, at, at_us = (None if value is None else long_of(value) for value in found)
         return Info(

@@ -26,7 +26,7 @@ from statsapi.journal.group_commit import GroupCommit, Outcome, Request, held_up
 from statsapi.journal.postgres_history import History
 from statsapi.journal.postgres_rows import ID_BYTES, content_check
 from statsapi.journal.postgres_server import (
-    APPEND_TIMEOUT_S,
+    LOCK_WAIT_S,
     Failed,
     Parameter,
     Server,
@@ -124,7 +124,7 @@ class Appends:
         deadline_s = time.monotonic() + wait_s
         with self.group.held(wait_s), self._server.session() as session:
             session.run(self._begin)
-            while not long_of(session.run(self._try_hold, timeout_s=max(wait_s, 0.1)).get_value(0, 0)):
+            while not long_of(session.run(self._try_hold).get_value(0, 0)):
                 if time.monotonic() >= deadline_s:
                     raise held_up()
                 time.sleep(min(0.005, wait_s))
@@ -175,8 +175,7 @@ class Appends:
         began_s = time.perf_counter()
         session.warned = ""
         size = sum(len(request.payload or b"") for request in group)
-        timeout_s = APPEND_TIMEOUT_S + size / _BYTES_PER_S
-        result = session.run(self._append, self._parameters(group), timeout_s)
+        result = session.run(self._append, self._parameters(group), LOCK_WAIT_S + size / _BYTES_PER_S)
         self._check_warned(session)
         if self._observe_fsync is not None:
             self._observe_fsync(time.perf_counter() - began_s)
@@ -262,7 +261,7 @@ class Appends:
     def _decide(self, decide: Decide, key: IdempotencyKey | None, deadline_s: float) -> Outcome:
         with self._server.session() as session:
             session.run(self._begin)
-            session.run(self._hold, timeout_s=APPEND_TIMEOUT_S)
+            session.run(self._hold, longer_s=LOCK_WAIT_S)
             if key is not None:
                 result = session.run(self._answer, [key.name])
                 if result.ntuples:
@@ -275,11 +274,11 @@ class Appends:
                 raise held_up()
             known_position = self._history.known.position
             result = session.run(
-                self._append, self._parameters([request]), APPEND_TIMEOUT_S + len(request.payload or b"") / _BYTES_PER_S
+                self._append, self._parameters([request]), LOCK_WAIT_S + len(request.payload or b"") / _BYTES_PER_S
             )
             session.warned = ""
             try:
-                session.run(self._commit, timeout_s=APPEND_TIMEOUT_S)
+                session.run(self._commit, longer_s=LOCK_WAIT_S)
             except Unanswered as error:
                 session.close()
                 failure = self._server.unanswered(error, outcome_unknown=True)
@@ -300,7 +299,7 @@ class Appends:
         """Write something: its COMMIT waits for the standby that everything before it has to be on."""
         session.warned = ""
         session.run(self._touch)
-        session.run(self._commit, timeout_s=APPEND_TIMEOUT_S)
+        session.run(self._commit, longer_s=LOCK_WAIT_S)
         self._check_warned(session)
 
     # After a lost answer
@@ -315,7 +314,7 @@ class Appends:
                 with self._server.session() as session:
                     session.run(self._begin)
                     gone = not long_of(session.run(self._alive, [pid]).get_value(0, 0))
-                    session.run(self._hold, timeout_s=APPEND_TIMEOUT_S)
+                    session.run(self._hold, longer_s=LOCK_WAIT_S)
                     outcomes = self._find(session, group, after)
                     if outcomes is not None:
                         self._touch_and_commit(session)
@@ -331,7 +330,7 @@ class Appends:
 
     def _find(self, session: Session, group: Sequence[Request], after: int) -> list[Outcome] | None:
         ids = [request.record_id for request in group if request.payload is not None]
-        result = session.run(self._found, [after, byteas(ids)], APPEND_TIMEOUT_S)
+        result = session.run(self._found, [after, byteas(ids)], LOCK_WAIT_S)
         found = {
             result.get_value(row, 1): (long_of(result.get_value(row, 0)), long_of(result.get_value(row, 2)))
             for row in range(result.ntuples)

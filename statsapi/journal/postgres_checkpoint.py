@@ -16,7 +16,7 @@ from statsapi.journal.protocol import NO_PIECES, Checkpoint, HistoryChanged, Mar
 
 # Pieces, mostly of a few KB, go so many at once. The whole transaction may take long: it holds up no append.
 PIECES_AT_ONCE: Final = 256
-TIMEOUT_S: Final = 30.0
+LONGER_S: Final = 30.0
 
 # Checkpoints are made one after the other; appends have a lock of their own.
 _HOLD = "SELECT pg_advisory_xact_lock(1937006965, '{schema}.meta'::regclass::oid::integer)"
@@ -87,7 +87,7 @@ class Checkpoints:
                 if current is None or current[0].id != checkpoint_id:
                     raise self._server.damaged(_WHAT, "it is missing")
                 self._index = index = (checkpoint_id, self._checked_list(session, current[1]))
-            result = session.run(self._pieces, [checkpoint_id, first, last], TIMEOUT_S)
+            result = session.run(self._pieces, [checkpoint_id, first, last], LONGER_S)
             session.run(self._commit)
         found = [(long_of(result.get_value(row, 0)), result.get_value(row, 2) or b"") for row in range(result.ntuples)]
         if [key for key, _ in found] != [key for key in index[1] if first <= key < last]:
@@ -107,7 +107,7 @@ class Checkpoints:
     ) -> bool:
         with self._server.session() as session:
             session.run(self._begin)
-            session.run(self._hold, timeout_s=TIMEOUT_S)
+            session.run(self._hold, longer_s=LONGER_S)
             current = self._current(session)
             if previous_id != (None if current is None else current[0].id):
                 return False
@@ -116,9 +116,9 @@ class Checkpoints:
             appended_us = self._time_of(session, checkpoint.mark, None if current is None else current[0])
             gone = [key for key, piece in pieces.items() if piece is None]
             if gone:
-                session.run(self._drop, [longs(gone)], TIMEOUT_S)
+                session.run(self._drop, [longs(gone)], LONGER_S)
             if drop_pieces_before is not None:
-                session.run(self._drop_before, [drop_pieces_before], TIMEOUT_S)
+                session.run(self._drop_before, [drop_pieces_before], LONGER_S)
             new = (
                 (key, piece)
                 for key, piece in pieces.items()
@@ -127,7 +127,7 @@ class Checkpoints:
             while some := list(islice(new, PIECES_AT_ONCE)):
                 keys = [key for key, _ in some]
                 checksums = [piece_checksum(key, piece) for key, piece in some]
-                session.run(self._put, [longs(keys), longs(checksums), byteas([piece for _, piece in some])], TIMEOUT_S)
+                session.run(self._put, [longs(keys), longs(checksums), byteas([piece for _, piece in some])], LONGER_S)
             listed = self._listed(session)
             head = (
                 checkpoint.id,
@@ -137,9 +137,9 @@ class Checkpoints:
                 crc32(checkpoint.state),
                 pieces_checksum(list(listed), list(listed.values())),
             )
-            session.run(self._set, [*head, checkpoint_checksum(*head), checkpoint.state], TIMEOUT_S)
+            session.run(self._set, [*head, checkpoint_checksum(*head), checkpoint.state], LONGER_S)
             session.run(self._name, [checkpoint.id])
-            session.run(self._commit, timeout_s=TIMEOUT_S)
+            session.run(self._commit, longer_s=LONGER_S)
         return True
 
     def _time_of(self, session: Session, mark: Mark, current: Checkpoint | None) -> int:
@@ -157,7 +157,7 @@ class Checkpoints:
 
     def _current(self, session: Session) -> tuple[Checkpoint, int] | None:
         """The current checkpoint, checked, and the checksum of the list of its pieces."""
-        row = session.run(self._head, timeout_s=TIMEOUT_S)
+        row = session.run(self._head, longer_s=LONGER_S)
         if row.ntuples != 1:
             raise self._server.damaged("the journal's table meta", "its row is missing")
         get = row.get_value
@@ -180,7 +180,7 @@ class Checkpoints:
         return Checkpoint(found, Mark(head[1], head[2]), head[3], state), head[5]
 
     def _listed(self, session: Session) -> dict[int, int]:
-        result = session.run(self._list, timeout_s=TIMEOUT_S)
+        result = session.run(self._list, longer_s=LONGER_S)
         return dict(_pairs(result))
 
     def _checked_list(self, session: Session, expected: int) -> dict[int, int]:

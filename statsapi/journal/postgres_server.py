@@ -4,8 +4,8 @@ psycopg connects (several hosts, TLS, passwords, as libpq does it). Statements g
 them: its cursors wait for an answer without a limit. (They cost next to nothing: 14 µs a statement, and these 12.) Its
 pool connects again in the background and hides why it cannot, and we have to say so: the few sessions are kept here.
 
-Every wait has a limit: connecting (2 s a host), each answer (TIMEOUT_S), locks (LOCK_WAIT_S, by the server). A session
-with an answer outstanding is thrown away.
+Every wait has a limit: connecting (2 s a host), silence while an answer is due (TIMEOUT_S), locks (LOCK_WAIT_S, by the
+server). A session with an answer outstanding is thrown away.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import contextlib
 import select
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -32,12 +31,11 @@ DAMAGE_ADVICE: Final = (
 )
 
 # How long the server waits for the write lock; a decision in another process may hold it.
-LOCK_WAIT_S: Final = 3.0
-# A server that takes longer for an answer counts as away. An append may wait for the lock first.
-TIMEOUT_S: Final = 2.0
-APPEND_TIMEOUT_S: Final = LOCK_WAIT_S + TIMEOUT_S
+LOCK_WAIT_S: Final = 2.0
+# A server that is silent for longer, where an answer is due, counts as away. An append may wait for the lock first.
+TIMEOUT_S = 2.0
 # Who holds the write lock and says nothing for so long has died or was stopped: the server takes it away.
-IDLE_LOCK_S: Final = 8
+IDLE_LOCK_S: Final = 5
 
 # Sessions of a process at one time. A view reads one at a time, appends queue, and housekeeping has one.
 SESSIONS: Final = 8
@@ -108,9 +106,14 @@ class Unanswered(Exception):
 
 
 class Session:
-    """One connection, for one thread at a time. `warned`: the server said WARNING since it was last set to False."""
+    """One connection, for one thread at a time.
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    warned  the last WARNING that the server gave since this was last set to ""
+    era     which one of the server's it was made in: see Server.drop_idle
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], era: int) -> None:
+        self.era = era
         self._connection = connection
         self._pg = pg = connection.pgconn
         self._poll = select.poll()
@@ -145,40 +148,38 @@ class Session:
                 return False
         return pg.status == pq.ConnStatus.OK
 
-    def run(
-        self, statement: Statement, parameters: Sequence[Parameter] = (), timeout_s: float = TIMEOUT_S
-    ) -> pq.abc.PGresult:
-        """Its result, in binary. Raises Failed and Unanswered."""
+    def run(self, statement: Statement, parameters: Sequence[Parameter] = (), longer_s: float = 0.0) -> pq.abc.PGresult:
+        """Its result, in binary. `longer_s`: what it may take beyond TIMEOUT_S. Raises Failed and Unanswered."""
         pg = self._pg
-        deadline_s = time.monotonic() + timeout_s
+        patience_s = TIMEOUT_S + longer_s
         packed = [_LONG.pack(each) if isinstance(each, int) else each for each in parameters]
         try:
             if statement.name not in self._prepared:
                 pg.send_prepare(statement.name, statement.text)
-                self._results(deadline_s)
+                self._results(patience_s)
                 self._prepared.add(statement.name)
             pg.send_query_prepared(statement.name, packed, [1] * len(packed), 1)
-            return self._results(deadline_s)[-1]
+            return self._results(patience_s)[-1]
         except psycopg.Error as error:
             raise Unanswered(str(error).strip()) from error
 
-    def simple(self, text: str, timeout_s: float = TIMEOUT_S) -> pq.abc.PGresult:
+    def simple(self, text: str, longer_s: float = 0.0) -> pq.abc.PGresult:
         """The last result, as text, of statements without parameters. Raises as `run` does."""
         try:
             self._pg.send_query(text.encode())
-            return self._results(time.monotonic() + timeout_s)[-1]
+            return self._results(TIMEOUT_S + longer_s)[-1]
         except psycopg.Error as error:
             raise Unanswered(str(error).strip()) from error
 
-    def _results(self, deadline_s: float) -> list[pq.abc.PGresult]:
+    def _results(self, patience_s: float) -> list[pq.abc.PGresult]:
         pg = self._pg
         while pg.flush():
-            self._wait(deadline_s, select.POLLIN | select.POLLOUT)
+            self._wait(patience_s, select.POLLIN | select.POLLOUT)
         results: list[pq.abc.PGresult] = []
         failed: pq.abc.PGresult | None = None
         while True:
             while pg.is_busy():
-                self._wait(deadline_s, select.POLLIN)
+                self._wait(patience_s, select.POLLIN)
             result = pg.get_result()
             if result is None:
                 break
@@ -188,19 +189,18 @@ class Session:
         if failed is not None:
             said = failed.get_error_message("utf-8").strip()
             state = failed.error_field(pq.DiagnosticField.SQLSTATE)
-            if state is None or pg.status != pq.ConnStatus.OK:
-                # Whoever is told to stop in the middle of COMMIT may have committed.
-                raise Unanswered(said)
+            severity = failed.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
+            if state is None or severity != b"ERROR" or pg.status != pq.ConnStatus.OK:
+                raise Unanswered(said)  # who was told to end in the middle of COMMIT may have committed
             primary = failed.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
             raise Failed(state.decode(), primary.decode("utf-8", "replace"))
         return results
 
-    def _wait(self, deadline_s: float, events: int) -> None:
-        left_s = deadline_s - time.monotonic()
+    def _wait(self, patience_s: float, events: int) -> None:
         if events & select.POLLOUT:
             self._poll.modify(self._pg.socket, events)
         try:
-            ready = self._poll.poll(max(0, int(1000 * left_s)))
+            ready = self._poll.poll(int(1000 * patience_s))
         finally:
             if events & select.POLLOUT:
                 self._poll.modify(self._pg.socket, select.POLLIN)
@@ -238,6 +238,7 @@ class Server:
         self._prepared = False
         self._preparing = threading.Lock()
         self._idle: list[Session] = []
+        self._era = 0
         self._slots = threading.BoundedSemaphore(SESSIONS)
         self._closed = False
 
@@ -253,7 +254,7 @@ class Server:
         change nothing, or may not be carried out. JournalRefused where waiting will not help.
         """
         self.check_open()
-        if not self._slots.acquire(timeout=APPEND_TIMEOUT_S):
+        if not self._slots.acquire(timeout=LOCK_WAIT_S + TIMEOUT_S):
             raise JournalUnavailable(f"all {SESSIONS} sessions with {self.address} were busy for too long")
         session = None
         try:
@@ -268,14 +269,12 @@ class Server:
                 self._give_back(session)
             self._slots.release()
 
-    def run(
-        self, statement: Statement, parameters: Sequence[Parameter] = (), timeout_s: float = TIMEOUT_S
-    ) -> pq.abc.PGresult:
+    def run(self, statement: Statement, parameters: Sequence[Parameter] = (), longer_s: float = 0.0) -> pq.abc.PGresult:
         """The result of a statement that changes nothing. It is asked again on another connection where one broke."""
         for last in (False, True):
             with self.session() as session:
                 try:
-                    return session.run(statement, parameters, timeout_s)
+                    return session.run(statement, parameters, longer_s)
                 except Unanswered as error:
                     if last or error.timed_out:
                         raise
@@ -301,20 +300,24 @@ class Server:
         if session.is_in_transaction:
             with contextlib.suppress(Failed, Unanswered):
                 session.simple("ROLLBACK")
-        if session.is_free and not self._closed:
+        if session.is_free and not self._closed and session.era == self._era:
             self._idle.append(session)
         else:
             session.close()
 
     def drop_idle(self) -> None:
-        """The server may have died, or another one may be the primary: whoever comes next connects anew."""
+        """The server may have died, or another one may be the primary: whoever comes next connects anew. Sessions that
+        are in use are closed when they are given back.
+        """
+        self._era += 1
         while self._idle:
             with contextlib.suppress(IndexError):
                 self._idle.pop().close()
 
     def _connect(self) -> Session:
         try:
-            session = Session(psycopg.Connection.connect(self.address.conninfo, autocommit=True))
+            era = self._era
+            session = Session(psycopg.Connection.connect(self.address.conninfo, autocommit=True), era)
         except psycopg.Error as error:
             raise self._unreachable(error) from error
         try:

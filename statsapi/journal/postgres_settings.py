@@ -49,13 +49,6 @@ def choose(server: Server, fsync: Fsync) -> str:
     if syncs == "off":
         return kept + "the server's own end loses nothing, but a power cut there may (fsync = off)"
     if not standbys or level == "local":
-        return (
-            kept
-            + f"a 2xx is on the server's disk (synchronous_commit = {level})"
-            + (
-                f", and does not wait for {standbys}"
-                if standbys
-                else "; a failover loses what its standbys do not have"
-            )
-        )
+        without = f"does not wait for {standbys}" if standbys else "a failover loses what its standbys do not have"
+        return kept + f"a 2xx is on the server's disk (synchronous_commit = {level}), and {without}"
     return kept + f"a 2xx is on the server's disk and with its standbys {standbys} (synchronous_commit = {level})"

@@ -16,7 +16,7 @@ from statsapi.journal.protocol import CLOCKS_DIFFER_US
 SCHEMA_VERSION: Final = 1
 
 # Others who start at the same time wait until the tables are there.
-MAKE_TIMEOUT_S: Final = 30.0
+MAKE_S: Final = 30.0
 
 _LOOK: Final = """
 SELECT n.oid IS NOT NULL, to_regclass({meta}) IS NOT NULL,
@@ -112,19 +112,17 @@ class Tables:
     def _make(self, session: Session) -> None:
         text = self._fill(files("statsapi.journal").joinpath("sql/postgres.sql").read_text())
         text = text.replace("{clocks_differ_us}", str(CLOCKS_DIFFER_US))
-        limit = f"SET LOCAL lock_timeout = {int(MAKE_TIMEOUT_S * 1000)}"
-        session.simple(f"BEGIN; {limit}; SELECT pg_advisory_xact_lock(1937006964, 0)", MAKE_TIMEOUT_S)
+        limit = f"SET LOCAL lock_timeout = {int(MAKE_S * 1000)}"
+        session.simple(f"BEGIN; {limit}; SELECT pg_advisory_xact_lock(1937006964, 0)", MAKE_S)
         try:
             exists, ours, *_ = self._look(session)
             if not ours:  # nobody else has made them meanwhile
                 if not exists:
                     session.simple(f"CREATE SCHEMA {self._schema}")
-                session.simple(text, MAKE_TIMEOUT_S)
+                session.simple(text, MAKE_S)
                 born = f"'\\x{secrets.token_hex(16)}'"
-                session.simple(
-                    "SET LOCAL synchronous_commit = on; " + self._fill(_BORN).format(version=SCHEMA_VERSION, born=born)
-                )
-            session.simple("COMMIT", MAKE_TIMEOUT_S)
+                session.simple(self._fill(_BORN).format(version=SCHEMA_VERSION, born=born))
+            session.simple("COMMIT", MAKE_S)
         finally:
             if session.is_in_transaction:
                 session.simple("ROLLBACK")
