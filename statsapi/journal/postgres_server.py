@@ -139,14 +139,11 @@ class Session:
         return self._pg.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
 
     def still_there(self) -> bool:
-        """Whether it is still connected, as far as this side can tell. Costs a system call."""
-        pg = self._pg
-        if self._poll.poll(0):  # the server closed it, or sent a notice
-            try:
-                pg.consume_input()
-            except psycopg.Error:
-                return False
-        return pg.status == pq.ConnStatus.OK
+        """Whether it is still connected, as far as this side can tell. Costs a system call.
+
+        Anything to read before a question was sent means that the server has ended the session, or is about to.
+        """
+        return not self._poll.poll(0)
 
     def run(self, statement: Statement, parameters: Sequence[Parameter] = (), longer_s: float = 0.0) -> pq.abc.PGresult:
         """Its result, in binary. `longer_s`: what it may take beyond TIMEOUT_S. Raises Failed and Unanswered."""

@@ -318,7 +318,6 @@ def test_settings_that_lose_are_told(caplog: pytest.LogCaptureFixture) -> None:
             journal = open_journal(server.journal_url("s"))
         assert "set fsync = on" in caplog.text
         assert "set full_page_writes = on" in caplog.text
-        assert "does not wait for ANY 1 (a, b)" in journal.promise
         journal.close()
 
 
@@ -329,9 +328,14 @@ def test_a_read_with_nothing_new_is_one_round_trip(journal: Journal, monkeypatch
     """One statement, however often it is asked; so is an append."""
     mark = mark_of(journal.append(event()))
     journal.read(mark)
-    sent = []
+    sent: list[int] = []
     run = Session.run
-    monkeypatch.setattr(Session, "run", lambda self, *rest: sent.append(1) or run(self, *rest))
+
+    def counted(self: Session, *rest: Any) -> Any:
+        sent.append(1)
+        return run(self, *rest)
+
+    monkeypatch.setattr(Session, "run", counted)
     for _ in range(5):
         assert journal.read(mark).records == 0
     assert len(sent) == 5
@@ -386,9 +390,14 @@ def test_decisions_come_through_against_busy_appenders(opened: Callable[..., Jou
     for thread in threads:
         thread.start()
     runs = []
+
+    def decide() -> Proposal:
+        runs.append(1)
+        return event()
+
     try:
         for _ in range(30):
-            deciding.append(lambda: runs.append(1) or event())  # type: ignore[func-returns-value]
+            deciding.append(decide)
     finally:
         done.set()
         for thread in threads:
