@@ -2,8 +2,9 @@
 
 protocol.py says what every engine promises and how it is asked. Below it: format.py, checksums.py and columns.py (the
 bytes of records), group_commit.py (appends of several threads at once), and the engines, which import none of this
-file. Durability is decided where an engine commits: sqlite_link.py and sqlite_keeper.py, redis_appends.py. Answers kept
-under an Idempotency-Key are written with their records: sqlite_tables.py, redis_answers.py.
+file. Durability is decided where an engine commits: sqlite_link.py and sqlite_keeper.py, redis_appends.py,
+postgres_settings.py and postgres_appends.py. Answers kept under an Idempotency-Key are written with their records:
+sqlite_tables.py, redis_answers.py, sql/postgres.sql.
 HTTP, settings and the state that records add up to stay out.
 
 A new engine is one module with the Journal protocol and one line in ENGINES; tests/unit/test_journal.py is its suite.
@@ -119,7 +120,7 @@ def open_journal(
 ) -> Journal:
     """Open the journal that `url` names, creating it when it is not there (unless `create` is off: JournalRefused).
 
-    `clock_us` is the engine's clock; Redis has its own, and uses this one only where it is another than the default.
+    `clock_us` is the engine's clock; a server has its own, and uses this one only where it is another than the default.
     `wait_replicas`: an append to Redis returns when this many replicas have it. ConfigError for settings that cannot
     work, JournalRefused for a journal that is there but cannot be used, JournalUnavailable for one that is away.
     """

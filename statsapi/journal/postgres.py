@@ -72,18 +72,19 @@ STEP_PAUSE_S: Final = 1e-3
 
 _CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _ZEROS = "'\\x" + "00" * 16 + "'::bytea"
+# The mark's own record comes along without its payload. The record that this process knows ({known}) is asked for
+# only where it is a later one. With the journal's end, and both of these looked up each time, it took 45 µs, not 25.
 _READ = f"""
-SELECT int8send({_CLOCK})
-       || int8send(coalesce((SELECT position FROM {{schema}}.records ORDER BY position DESC LIMIT 1), 0))
-       || int8send(coalesce(c.position, -1)) || int8send(coalesce(c.appended_us, 0)) || m.born
-       || coalesce(c.record_id, {_ZEROS})
-       || coalesce((SELECT id FROM {{schema}}.records WHERE position = $1::bigint), {_ZEROS})
-       || coalesce((SELECT id FROM {{schema}}.records WHERE position = $2::bigint), {_ZEROS}), NULL::bytea
+SELECT int8send({_CLOCK}) || int8send(coalesce(c.position, -1)) || m.born || coalesce(c.record_id, {_ZEROS})
+       || {{known}}, NULL::bytea
 FROM {{schema}}.meta m LEFT JOIN {{schema}}.checkpoint c ON true
 UNION ALL
-(SELECT int8send(appended_us) || int8send(position) || id || int8send("check"), payload
- FROM {{schema}}.records WHERE position > $1::bigint ORDER BY position LIMIT $3::bigint)
+(SELECT int8send(appended_us) || int8send(position) || id || int8send("check"),
+        CASE WHEN position > $1::bigint THEN payload END
+ FROM {{schema}}.records WHERE position >= $1::bigint ORDER BY position LIMIT $2::bigint)
 """  # noqa: S608 - what is put in are constants
+_NOT_KNOWN = "''::bytea"
+_KNOWN = f"coalesce((SELECT id FROM {{schema}}.records WHERE position = $3::bigint), {_ZEROS})"  # noqa: S608
 _SIZE = """
 SELECT sum(pg_total_relation_size(c.oid))::bigint FROM pg_class c
 WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = '{schema}.meta'::regclass) AND c.relkind = 'r'
@@ -141,8 +142,10 @@ class PostgresJournal:
         self._history = History(server)
         self._checkpoints = Checkpoints(server)
         schema = address.schema
-        self._read, self._size, self._info, self._trim, self._forget = (
-            Statement(text, schema) for text in (_READ, _SIZE, _INFO, _TRIM, _FORGET)
+        self._read = Statement(_READ.replace("{known}", _NOT_KNOWN), schema)
+        self._read_known = Statement(_READ.replace("{known}", _KNOWN), schema)
+        self._size, self._info, self._trim, self._forget = (
+            Statement(text, schema) for text in (_SIZE, _INFO, _TRIM, _FORGET)
         )
         self._keeping = threading.Lock()
         self._trimmed = 0
@@ -213,21 +216,23 @@ class PostgresJournal:
         count = min(max(1, limit_records), max(READ_LEAST, int(limit_bytes / self._record_bytes) + 1))
         server = self._server
         asked = server.clock.asked()
-        result = server.run(self._read, [after.position, known.position, count])
-        state = state_of(server, result)
+        wanted = [after.position, count + 2]  # the mark's record, and one that says that there is more
+        if known.position > after.position:
+            result = server.run(self._read_known, [*wanted, known.position])
+        else:
+            result = server.run(self._read, wanted)
+        state = state_of(server, result, after, known.position)
         server.clock.answered(asked, state.clock_us)
         self._history.check(after, known, state)  # first: of a prefix that was compacted, records are missing rightly
-        rows = rows_of(server, result, after.position)
+        rows = rows_of(server, result, state.first_row, after.position)
         now_us = state.clock_us if server.test_clock_us is None else server.test_clock_us()
         if not rows.heads:
-            if state.last > after.position:
-                raise server.damaged(f"the journal's record {after.position + 1}", "it is missing")
             return Segment(after, None, (), 0, more=False, now_us=now_us)
         stamps, payloads = rows.stamps_us, rows.payloads
-        count = len(stamps)
+        count = min(count, len(stamps))
         ended = False  # whether the journal ends here, for this call
         if until_us is not None:
-            for at, stamp in enumerate(stamps):
+            for at, stamp in enumerate(stamps[:count]):
                 if stamp > until_us and (wrong_after_us is None or stamp <= wrong_after_us):
                     count, ended = at, True
                     break
@@ -244,7 +249,7 @@ class PostgresJournal:
         mark = Mark(last, rows.id(count - 1))
         self._history.learn_read(known, mark, stamps[count - 1], state.born)
         changes = decode_records(range(after.position + 1, last + 1), stamps[:count], payloads[:count])
-        more = not ended and last < state.last
+        more = not ended and count < len(stamps)
         return Segment(mark, stamps[count - 1], changes, count, more=more, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:

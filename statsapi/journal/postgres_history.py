@@ -11,7 +11,7 @@ import threading
 from typing import NamedTuple
 
 from statsapi.journal.postgres_rows import State
-from statsapi.journal.postgres_server import Server
+from statsapi.journal.postgres_server import Server, Statement, long_of
 from statsapi.journal.protocol import HistoryChanged, Lost, Mark
 
 
@@ -30,6 +30,7 @@ class History:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.known = Known()
+        self._end = Statement("SELECT coalesce(max(position), 0) FROM {schema}.records", server.address.schema)
         self._lock = threading.Lock()
 
     def check(self, after: Mark, known: Known, state: State) -> None:
@@ -43,8 +44,8 @@ class History:
             with self._lock:
                 mine = self.known.born == known.born  # told once
                 self.known = Known()
-            if mine:
-                ends = state.position
+            if mine:  # how many is known where nothing came after the loss
+                ends = max(state.checkpoint, long_of(self._server.run(self._end).get_value(0, 0)))
                 how = f"{self._server.address} is " + ("another journal" if other else "an older copy")
                 lost = Lost(known.position - ends if known.position > ends and not other else None, None, how)
                 raise HistoryChanged("the last record known here is no longer in the journal", lost)

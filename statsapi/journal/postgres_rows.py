@@ -1,8 +1,8 @@
 """What a read of a PostgreSQL journal brings: its state, and records whose heads and payloads fit each other.
 
-    state  clock i64 | last position i64 | checkpoint's position i64 (-1: none) | its time i64 | history's id 16
-           | checkpoint's record id 16 | id at the mark 16 | id at the known record 16       zeros where there is none
-    head   appended_us i64 | position i64 | record id 16 | check i64                         big-endian, as libpq sends
+    state  clock i64 | checkpoint's position i64 (-1: none) | history's id 16 | checkpoint's record id 16
+           | id of the record at the known position 16, where it was asked for            zeros where there is none
+    head   appended_us i64 | position i64 | record id 16 | check i64                      big-endian, as libpq sends
 
 The server gives position and time, and has no CRC before version 18. So a record's check is a sum: of appended_us, of
 position, and of a checksum of payload and id that the sender makes.
@@ -24,28 +24,22 @@ from statsapi.journal.protocol import START, Mark
 
 ID_BYTES: Final = 16
 NO_ID: Final = bytes(ID_BYTES)
-_STATE: Final = struct.Struct(">qqqq16s16s16s16s")
+_STATE: Final = struct.Struct(">qq16s16s")
 _HEAD: Final = struct.Struct(">qq16sq")
 _WORDS: Final = struct.Struct("<IIII")
 _HEADS: Final = np.dtype([("us", ">i8"), ("position", ">i8"), ("id", "<u4", 4), ("check", ">i8")])
 
 
 class State(NamedTuple):
-    """The journal as one statement saw it."""
+    """The journal as one statement saw it. `first_row`: of the result, after the mark's own."""
 
     clock_us: int
-    last: int
     checkpoint: int
-    checkpoint_us: int
     born: bytes
     checkpoint_record: bytes
-    at_mark: bytes
     at_known: bytes
-
-    @property
-    def position(self) -> int:
-        """Of the last record ever appended."""
-        return max(self.last, self.checkpoint, 0)
+    at_mark: bytes
+    first_row: int
 
     def stands(self, mark: Mark) -> bool:
         """Whether the mark's record is in the journal, or is where its checkpoint ends."""
@@ -72,24 +66,31 @@ def content_check(record_id: bytes, payload: bytes) -> int:
     return crc32(payload) ^ one ^ two ^ three ^ four  # type: ignore[no-any-return]
 
 
-def state_of(server: Server, result: pq.abc.PGresult) -> State:
-    """The first row of a read. JournalDamaged where it cannot be one."""
+def state_of(server: Server, result: pq.abc.PGresult, after: Mark, known: int) -> State:
+    """What a read says beside records. JournalDamaged where it cannot be that."""
     packed = result.get_value(0, 0) if result.ntuples else None
-    if packed is None or len(packed) != _STATE.size:
+    if packed is None or len(packed) not in (_STATE.size, _STATE.size + ID_BYTES):
         raise server.damaged("the journal's table meta or checkpoint", "it is missing or not of its form")
-    return State(*_STATE.unpack(packed))
+    at_mark, first_row = NO_ID, 1
+    if result.ntuples > 1:
+        head = result.get_value(1, 0) or b""
+        if len(head) == _HEAD.size and _HEAD.unpack(head)[1] == after.position:
+            at_mark, first_row = head[16:32], 2
+    at_known = packed[_STATE.size :] or (at_mark if known == after.position else NO_ID)
+    clock_us, checkpoint, born, record_id = _STATE.unpack_from(packed)
+    return State(clock_us, checkpoint, born, record_id, at_known, at_mark, first_row)
 
 
-def rows_of(server: Server, result: pq.abc.PGresult, after: int) -> Rows:
+def rows_of(server: Server, result: pq.abc.PGresult, first_row: int, after: int) -> Rows:
     """The records of a read, for a mark at position `after` that stands. JournalDamaged where one is missing, or is not
     what was written. 0.2 µs a record.
     """
     get = result.get_value
     count = result.ntuples
-    if count == 1:
+    if count == first_row:
         return Rows([], [], [])
-    heads = [get(row, 0) or b"" for row in range(1, count)]
-    payloads = [get(row, 1) or b"" for row in range(1, count)]
+    heads = [get(row, 0) or b"" for row in range(first_row, count)]
+    payloads = [get(row, 1) or b"" for row in range(first_row, count)]
     first = after + 1
     for at, head in enumerate(heads) if set(map(len, heads)) != {_HEAD.size} else ():
         if len(head) != _HEAD.size:
