@@ -6,15 +6,16 @@ postgres_rows.py. What a COMMIT waits for: postgres_settings.py.
 Order and time.  An append is one statement: a function takes an advisory lock, looks at the last record, gives
 positions and time, and writes. The lock is given back when COMMIT is done, also where that waits for a disk or a
 standby. So positions rise in the order of commits, without holes, and a reader that sees one sees all before it. Group
-commit (group_commit.py) makes up for the wait. The lock is advisory, as locking a row would leave a dead version of it
-each time. `appended_us` is `time_after` of the server's clock, which each read brings along: it is the reader's *now*.
-A clock other than the wall clock (tests) is sent along and used instead.
+commit (group_commit.py) makes up for the wait. The lock is advisory: locking a row was as fast (0.88 to 1.03), but
+dirties its page each time. `appended_us` is `time_after` of the server's clock, which each read brings along: it is the
+reader's *now*. A clock other than the wall clock (tests) is sent along and used instead.
 
 Reading is one statement, so one snapshot: what stands at the mark, where the journal ends, its checkpoint, and the
 records. LISTEN and NOTIFY are not used: a question has to know that nothing is new, which only the server can say.
 
 Compaction deletes rows in order of position, as the pages they fill; autovacuum (set to it in sql/postgres.sql) gives
-the pages back to new ones.
+the pages back to new ones. Partitions that are dropped were 1.05 to 1.08 as fast, but only a table's owner may make
+them, and each needs a lock for which all appends and reads wait while somebody dumps the table.
 
 Damage, history and loss: postgres_rows.py, postgres_history.py. What a lost answer means: postgres_appends.py.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import random
 import secrets
 import socket
@@ -503,6 +504,11 @@ def test_the_command_tells_damage(server: PostgresServer, stream: str, journal: 
         journal.append(event())
     url = server.journal_url(stream)
     assert list(find_damage(url)) == []
+    environment = {**os.environ, "STATSAPI_JOURNAL": url}
+    for command, told in (("info", "records:        3"), ("check", "whole")):
+        line = [sys.executable, "-m", "statsapi", "journal", command]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, told in done.stdout) == (0, True), done.stdout + done.stderr
     server.ask(f"UPDATE {stream}.records SET appended_us = 5 WHERE position = 2")
     (said,) = find_damage(url)
     assert "record 2 " in said

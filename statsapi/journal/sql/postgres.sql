@@ -7,7 +7,7 @@
 -- meta        exactly one row. born: the history's id; touched: written by whoever wants to know that a write is safe
 --
 -- Rows go in the order of their positions (records) or of their expiry (keys), so whole pages become free and are used
--- again. What is stored is bytes of numbers: pglz took a fifth of an append to find that it cannot make them smaller.
+-- again. Payloads are not compressed: with pglz, an append of 10,000 events took 6 to 9 times as long.
 CREATE TABLE {schema}.records (
     position bigint PRIMARY KEY, id bytea NOT NULL, appended_us bigint NOT NULL, "check" bigint NOT NULL,
     payload bytea NOT NULL
