@@ -23,7 +23,7 @@ from psycopg import pq
 from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
 from statsapi.journal.checksums import MISMATCH, answer_checksum
 from statsapi.journal.group_commit import GroupCommit, Outcome, Request, held_up
-from statsapi.journal.postgres_history import History
+from statsapi.journal.postgres_history import History, Known
 from statsapi.journal.postgres_rows import ID_BYTES, content_check
 from statsapi.journal.postgres_server import (
     LOCK_WAIT_S,
@@ -66,7 +66,12 @@ SELECT coalesce((SELECT appended_us FROM {schema}.records ORDER BY position DESC
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 """
 _ALIVE = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::bigint"
-_FOUND = "SELECT position, id, appended_us FROM {schema}.records WHERE position > $1::bigint AND id = ANY ($2::bytea[])"
+# After the known record, where that stands: another history may have given lower positions since.
+_FOUND = """
+SELECT position, id, appended_us FROM {schema}.records
+WHERE position > coalesce((SELECT position FROM {schema}.records WHERE position = $1::bigint AND id = $2::bytea), 0)
+      AND id = ANY ($3::bytea[])
+"""
 _ANSWER = 'SELECT digest, answer, expires_us, "check" FROM {schema}.keys WHERE name = $1::bytea'
 _TOUCH = "UPDATE {schema}.meta SET touched = touched + 1"
 
@@ -150,7 +155,7 @@ class Appends:
                     self.group.take(group, GROUP_RECORDS, GROUP_BYTES)
                 if time.monotonic() >= deadline_s:
                     raise held_up()
-                known = self._history.known
+                since = self._history.known
                 try:
                     return self._appended(group, self._send(session, group))
                 except Failed as error:
@@ -163,7 +168,7 @@ class Appends:
                     failure = self._server.unanswered(error, outcome_unknown=True)
             # The session is closed, its place is free for the one that looks.
             if failure.outcome_unknown if isinstance(failure, JournalUnavailable) else False:
-                outcomes = self._look_up(group, session.pid, known.position, failure)
+                outcomes = self._look_up(group, session.pid, since, failure)
                 if outcomes is not None:
                     return outcomes
                 if last:
@@ -272,7 +277,7 @@ class Appends:
             request = self.group.request(decide(), key)
             if time.monotonic() >= deadline_s:
                 raise held_up()
-            known_position = self._history.known.position
+            since = self._history.known
             result = session.run(
                 self._append, self._parameters([request]), LOCK_WAIT_S + len(request.payload or b"") / _BYTES_PER_S
             )
@@ -285,7 +290,7 @@ class Appends:
             else:
                 self._check_warned(session)
                 return self._appended([request], result)[0]
-        outcomes = self._look_up([request], session.pid, known_position, failure)
+        outcomes = self._look_up([request], session.pid, since, failure)
         if outcomes is None:
             raise JournalUnavailable(str(failure)) from failure  # surely not, and the decision may be another now
         return outcomes[0]
@@ -305,9 +310,12 @@ class Appends:
     # After a lost answer
 
     def _look_up(
-        self, group: Sequence[Request], pid: int, after: int, failure: JournalUnavailable | JournalRefused
+        self, group: Sequence[Request], pid: int, since: Known, failure: JournalUnavailable | JournalRefused
     ) -> list[Outcome] | None:
-        """The outcomes where the group is in the journal; None where it surely is not. Raises `failure` otherwise."""
+        """The outcomes where the group is in the journal; None where it surely is not. Raises `failure` otherwise.
+
+        pid: of the process that it was sent to. since: what was known before.
+        """
         ends_s = time.monotonic() + LOOK_FOR_S
         while True:
             try:
@@ -315,7 +323,7 @@ class Appends:
                     session.run(self._begin)
                     gone = not long_of(session.run(self._alive, [pid]).get_value(0, 0))
                     session.run(self._hold, longer_s=LOCK_WAIT_S)
-                    outcomes = self._find(session, group, after)
+                    outcomes = self._find(session, group, since)
                     if outcomes is not None:
                         self._touch_and_commit(session)
                         return outcomes
@@ -328,9 +336,9 @@ class Appends:
                 raise failure
             time.sleep(LOOK_AGAIN_S)
 
-    def _find(self, session: Session, group: Sequence[Request], after: int) -> list[Outcome] | None:
+    def _find(self, session: Session, group: Sequence[Request], since: Known) -> list[Outcome] | None:
         ids = [request.record_id for request in group if request.payload is not None]
-        result = session.run(self._found, [after, byteas(ids)], LOCK_WAIT_S)
+        result = session.run(self._found, [since.position, since.id, byteas(ids)], LOCK_WAIT_S)
         found = {
             result.get_value(row, 1): (long_of(result.get_value(row, 0)), long_of(result.get_value(row, 2)))
             for row in range(result.ntuples)

@@ -54,7 +54,7 @@ SET enable_bitmapscan = off;
 SET max_parallel_workers_per_gather = 0;
 SET jit = off;
 SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean, current_database(), current_user,
-       current_setting('server_version');
+       current_setting('server_version'), pg_backend_pid();
 """
 
 # SQLSTATEs, or their classes, of a server that does nothing for us now. It may be another one tomorrow.
@@ -110,6 +110,7 @@ class Session:
 
     warned  the last WARNING that the server gave since this was last set to ""
     era     which one of the server's it was made in: see Server.drop_idle
+    pid     of the server's process
     """
 
     def __init__(self, connection: psycopg.Connection[Any], era: int) -> None:
@@ -119,7 +120,7 @@ class Session:
         self._poll = select.poll()
         self._poll.register(pg.socket, select.POLLIN)
         self._prepared: set[bytes] = set()
-        self.pid = pg.backend_pid
+        self.pid = 0
         self.warned = ""
         pg.notice_handler = self._note
 
@@ -320,6 +321,7 @@ class Server:
         try:
             row = session.simple(self.settings + _SETUP)
             read_only, *told = (_text(row, at) for at in range(4))
+            session.pid = int(_text(row, 4))  # libpq's may be a proxy's
             if read_only == "t":
                 self._refuse_standby()
             if not self._prepared:

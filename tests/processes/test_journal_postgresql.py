@@ -505,7 +505,7 @@ def test_the_command_tells_damage(server: PostgresServer, stream: str, journal: 
     url = server.journal_url(stream)
     assert list(find_damage(url)) == []
     environment = {**os.environ, "STATSAPI_JOURNAL": url}
-    for command, told in (("info", "records:        3"), ("check", "whole")):
+    for command, told in (("info", "records:        3"), ("check", "everything is what was written")):
         line = [sys.executable, "-m", "statsapi", "journal", command]
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, told in done.stdout) == (0, True), done.stdout + done.stderr

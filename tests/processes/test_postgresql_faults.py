@@ -501,3 +501,30 @@ def test_a_standby_alone_is_refused() -> None:
         journal = open_journal(f"postgresql://postgres@{hosts}/postgres?stream=s")
         journal.append(event())
         journal.close()
+
+
+def test_a_lost_answer_is_looked_up_in_the_history_that_is_there_now(line: Line, stream: str) -> None:
+    """After an older copy took over, positions begin again lower: what was appended there is found all the same."""
+    server = shared_postgres(postgres_binaries())
+    journal = open_journal(url_through(line, stream))
+    for number in range(10):
+        journal.append(event(float(number)))
+    server.ask(f"DELETE FROM {stream}.records WHERE position > 3")
+    run = Session.run
+    losing = [True]
+
+    def through(self: Session, statement: Any, *rest: Any, **named: Any) -> Any:
+        if losing and b"append(" in statement.text:
+            losing.clear()
+            line.swallow()
+            threading.Timer(0.3, line.mend).start()
+        return run(self, statement, *rest, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "run", through)
+        done = journal.append(event(100.0))
+    assert mark_of(done).position == 4
+    other = open_journal(server.journal_url(stream))
+    assert values(other) == {"default": [0.0, 1.0, 2.0, 100.0]}
+    other.close()
+    journal.close()
