@@ -6,6 +6,7 @@
     │       └── JournalDamaged  something in it is not what was written: a flipped bit, a lost sector, a missing record
     ├── InvalidRequest         it breaks a rule which needs the clock or the state; nothing was recorded
     ├── JournalUnavailable     the journal failed now: nothing was recorded, or (`outcome_unknown`) it may have been
+    ├── OutOfMemory            this worker has too little memory for the request
     ├── ShuttingDown           this worker takes no new work
     ├── ViewNotReady           the replay has not caught up in the time a reader waits
     │   └── ViewBroken         something was raised in the middle of applying a record: the view starts afresh
@@ -89,6 +90,14 @@ class JournalDamaged(JournalRefused):
         self.why = why
         self.advice = advice
         self.outcome_unknown = outcome_unknown
+
+
+class OutOfMemory(StatsError):
+    """This worker has too little memory for the request. Whether it recorded anything is unknown."""
+
+    code = "out-of-memory"
+    retry_after_s = 1
+    outcome_unknown = True
 
 
 class InvalidRequest(StatsError):

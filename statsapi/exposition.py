@@ -14,7 +14,7 @@ from statsapi.engine.summary import Summary
 from statsapi.metrics import Metrics, gauge
 
 
-class State(NamedTuple):
+class ViewState(NamedTuple):
     """What a caught-up view holds: the same on every worker. windows: (series, window as written, its summary).
 
     left_out: how many series match STATSAPI_METRICS_SERIES and are not in `windows`, as these would be too many.
@@ -34,7 +34,7 @@ class State(NamedTuple):
 _WINDOW_NAMES: Final = {"count": "events", "sum": "sum_of_values"}
 
 
-def _state_families(state: State | None) -> Iterator[Metric]:
+def _state_families(state: ViewState | None) -> Iterator[Metric]:
     yield gauge(
         "statsapi_view_ready",
         "1 when this scrape has the store and the windows; 0 when the journal or the replay kept it from them.",
@@ -81,7 +81,7 @@ class _Scrape(Collector):
         return self._families
 
 
-def expose(metrics: Metrics, state: State | None, monotonic_us: int, accept: str) -> tuple[bytes, str]:
+def expose(metrics: Metrics, state: ViewState | None, monotonic_us: int, accept: str) -> tuple[bytes, str]:
     """A scrape's body and its media type, in the form that `accept` asks for (text, or OpenMetrics)."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape([*metrics.families(monotonic_us), *_state_families(state)]))

@@ -87,7 +87,7 @@ _SAMPLES_KEPT: Final = 16
 CELLS: Final = _SAMPLES + 2 * _SAMPLES_KEPT
 
 
-class Table:
+class CounterTable:
     """Rows in memory that is shared with every process forked later. A row is some 7 KB, taken when first used."""
 
     def __init__(self, slots: int) -> None:
@@ -118,10 +118,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # cells[at] += 1 is three steps
-        self._table: Table | None = None
+        self._table: CounterTable | None = None
         self._cells: memoryview[float] = memoryview(bytearray(8 * CELLS)).cast("d")
 
-    def share(self, table: Table, slot: int) -> None:
+    def share(self, table: CounterTable, slot: int) -> None:
         """Count in that slot from now on; scrapes show the totals of the table."""
         self._table, self._cells = table, table.row(slot)
 
@@ -230,94 +230,108 @@ class Metrics:
     def _rows_now(self) -> NDArray[np.float64]:
         return np.array(self._cells).reshape(1, CELLS) if self._table is None else self._table.rows()
 
-    def _totals(self) -> tuple[NDArray[np.float64], float]:
-        """The rows added up, and the oldest of the times when a living worker's view was level (0: none)."""
-        rows = np.asarray(self._cells).reshape(1, CELLS) if self._table is None else self._table.rows()
-        caught_up_s = rows[:, _CAUGHT_UP_S]
-        return rows.sum(axis=0), float(min(caught_up_s[caught_up_s > 0], default=0.0))
+    def lag_s(self, monotonic_us: int) -> float | None:
+        """How long ago the view that is furthest behind, of this machine's workers, was level with the journal; None
+        where there is none. 10 µs.
+        """
+        caught_up_s = self._rows_now()[:, _CAUGHT_UP_S]
+        known = caught_up_s[caught_up_s > 0]
+        return max(0.0, monotonic_us / 1e6 - float(known.min())) if len(known) else None
 
     def families(self, monotonic_us: int) -> Iterator[Metric]:
         """Everything counted, by all workers."""
-        cells, caught_up_s = self._totals()
-        requests = CounterMetricFamily(
-            "statsapi_http_requests", "Requests answered.", labels=("method", "route", "status")
-        )
-        seconds = HistogramMetricFamily(
-            "statsapi_http_request_duration_seconds",
-            "Requests, from their head until the answer's.",
-            labels=("method", "route"),
-        )
-        for route, names in enumerate(_ROUTE_NAMES):
-            first = _REQUESTS + route * len(_STATUS_NAMES)
-            for status, count in zip(_STATUS_NAMES, cells[first : first + len(_STATUS_NAMES)].tolist(), strict=True):
-                if count:
-                    requests.add_metric((*names, status), count)
-            _add_histogram(seconds, names, cells, _SECONDS + route * _HISTOGRAM)
-        yield requests
-        yield seconds
-        placed = CounterMetricFamily("statsapi_events_accepted", _ACCEPTED, labels=("placement",))
-        counts = Placed(*cells[_PLACES_AT : _PLACES_AT + len(Placed._fields)].tolist())
-        for name, count in counts._asdict().items():
-            placed.add_metric((name,), count)
-        yield placed
-        yield _counter("stored", "Events recorded that count.", counts.recent + counts.older + counts.ahead)
-        yield _counter("expired", "Events that were older than everything kept when they came.", counts.expired)
-        for at, (what, meaning) in enumerate(_EVENTS, _EVENTS_AT):
-            yield _counter(what, meaning, float(cells[at]))
-        for at, (what, meaning) in enumerate(_TIMINGS):
-            timing = HistogramMetricFamily(f"statsapi_{what}_duration_seconds", meaning, labels=())
-            _add_histogram(timing, (), cells, _TIMINGS_AT + at * _HISTOGRAM, always=True)
-            yield timing
-        yield SummaryMetricFamily(
-            "statsapi_replay_duration_seconds",
-            "From a worker's start until its view was level with the journal.",
-            count_value=int(cells[_REPLAYS]),
-            sum_value=float(cells[_REPLAYS + 1]),
-        )
-        yield CounterMetricFamily(
-            "statsapi_view_broken",
-            "How often something was raised in the middle of a change to a worker's view, which then started afresh.",
-            value=float(cells[_BROKEN]),
-        )
         rows = self._rows_now()
-        yield CounterMetricFamily(
-            "statsapi_journal_lost_records",
-            "Acknowledged records that turned out to be gone from the journal, at least.",
-            value=float(rows[:, _LOST].max()),
-        )
-        yield CounterMetricFamily(
-            "statsapi_clock_steps",
-            "How often the clock jumped by more than a second, forward or back.",
-            value=float(rows[:, _STEPS].max()),
-        )
-        yield CounterMetricFamily(
-            "statsapi_rate_limit_uncounted",
-            "Requests that passed without being limited, as they could not be counted.",
-            value=float(cells[_UNLIMITED]),
-        )
-        yield CounterMetricFamily(
-            "statsapi_influx_ignored_strings",
-            "String fields of Influx line protocol that were left out of points with numbers.",
-            value=float(cells[_IGNORED]),
-        )
-        if (known := rows[:, _CLOCK] > 0).any():
-            yield gauge(
-                "statsapi_clock_settled",
-                "1 when the clock has stood for ten minutes on every worker; 0: what expires is judged by the time "
-                "that has stood.",
-                float((rows[known, _CLOCK] == 1.0).all()),
-            )
-            yield gauge(
-                "statsapi_clock_step_seconds",
-                "How far the clock is ahead of the time that has stood, after a step forward.",
-                float(rows[known, _CLOCK + 1].max()),
-            )
-        if caught_up_s:
+        cells = rows.sum(axis=0)
+        yield from _request_families(cells)
+        yield from _event_families(cells)
+        yield from _trouble_families(cells, rows)
+        if (lag_s := self.lag_s(monotonic_us)) is not None:
             yield gauge(
                 "statsapi_view_lag_seconds",
                 "How long ago the view that is furthest behind was level with the journal (about 1 when idle).",
-                max(0.0, monotonic_us / 1e6 - caught_up_s),
+                lag_s,
             )
+
+
+def _request_families(cells: NDArray[np.float64]) -> Iterator[Metric]:
+    requests = CounterMetricFamily("statsapi_http_requests", "Requests answered.", labels=("method", "route", "status"))
+    seconds = HistogramMetricFamily(
+        "statsapi_http_request_duration_seconds",
+        "Requests, from their head until the answer's.",
+        labels=("method", "route"),
+    )
+    for route, names in enumerate(_ROUTE_NAMES):
+        first = _REQUESTS + route * len(_STATUS_NAMES)
+        for status, count in zip(_STATUS_NAMES, cells[first : first + len(_STATUS_NAMES)].tolist(), strict=True):
+            if count:
+                requests.add_metric((*names, status), count)
+        _add_histogram(seconds, names, cells, _SECONDS + route * _HISTOGRAM)
+    yield requests
+    yield seconds
+
+
+def _event_families(cells: NDArray[np.float64]) -> Iterator[Metric]:
+    """What was recorded, how long it took, and replays."""
+    placed = CounterMetricFamily("statsapi_events_accepted", _ACCEPTED, labels=("placement",))
+    counts = Placed(*cells[_PLACES_AT : _PLACES_AT + len(Placed._fields)].tolist())
+    for name, count in counts._asdict().items():
+        placed.add_metric((name,), count)
+    yield placed
+    yield _counter("stored", "Events recorded that count.", counts.recent + counts.older + counts.ahead)
+    yield _counter("expired", "Events that were older than everything kept when they came.", counts.expired)
+    for at, (what, meaning) in enumerate(_EVENTS, _EVENTS_AT):
+        yield _counter(what, meaning, float(cells[at]))
+    for at, (what, meaning) in enumerate(_TIMINGS):
+        timing = HistogramMetricFamily(f"statsapi_{what}_duration_seconds", meaning, labels=())
+        _add_histogram(timing, (), cells, _TIMINGS_AT + at * _HISTOGRAM, always=True)
+        yield timing
+    yield SummaryMetricFamily(
+        "statsapi_replay_duration_seconds",
+        "From a worker's start until its view was level with the journal.",
+        count_value=int(cells[_REPLAYS]),
+        sum_value=float(cells[_REPLAYS + 1]),
+    )
+
+
+def _trouble_families(cells: NDArray[np.float64], rows: NDArray[np.float64]) -> Iterator[Metric]:
+    """What should not happen, and what the clock did. cells: the totals; rows: each worker's."""
+    yield CounterMetricFamily(
+        "statsapi_view_broken",
+        "How often something was raised in the middle of a change to a worker's view, which then started afresh.",
+        value=float(cells[_BROKEN]),
+    )
+    yield CounterMetricFamily(
+        "statsapi_journal_lost_records",
+        "Acknowledged records that turned out to be gone from the journal, at least.",
+        value=float(rows[:, _LOST].max()),
+    )
+    yield CounterMetricFamily(
+        "statsapi_clock_steps",
+        "How often the clock jumped by more than a second, forward or back.",
+        value=float(rows[:, _STEPS].max()),
+    )
+    yield CounterMetricFamily(
+        "statsapi_rate_limit_uncounted",
+        "Requests that passed without being limited, as they could not be counted.",
+        value=float(cells[_UNLIMITED]),
+    )
+    yield CounterMetricFamily(
+        "statsapi_influx_ignored_strings",
+        "String fields of Influx line protocol that were left out of points with numbers.",
+        value=float(cells[_IGNORED]),
+    )
+    if (known := rows[:, _CLOCK] > 0).any():
+        yield gauge(
+            "statsapi_clock_settled",
+            "1 when the clock has stood for ten minutes on every worker; 0: what expires is judged by the time "
+            "that has stood.",
+            float((rows[known, _CLOCK] == 1.0).all()),
+        )
+        yield gauge(
+            "statsapi_clock_step_seconds",
+            "How far the clock is ahead of the time that has stood, after a step forward.",
+            float(rows[known, _CLOCK + 1].max()),
+        )
 
 
 def _add_histogram(

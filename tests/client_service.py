@@ -68,7 +68,7 @@ def client_of(transport: InProcess, clock: FakeClock, **options: Any) -> Client:
     """A client whose time is the service's."""
     time = Timeline(clock)
     client = Client("http://stats.test", clock_s=time, sleep=time.sleep, now_us=clock, **options)
-    client._transport = transport
+    client._calls.transport = transport
     return client
 
 

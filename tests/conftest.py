@@ -18,7 +18,10 @@ from statsapi.config import Settings
 from tests.fakes import FakeClock
 
 # make test-quick: a tenth of the usual hundred examples. A test that wants more than usual asks for a multiple.
-settings.register_profile("quick", max_examples=10, derandomize=True)
+# No example is timed: a busy machine is no fault of the code. What Hypothesis itself sets in CI stays.
+settings.register_profile("whole", settings.default, deadline=None)
+settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
+settings.load_profile("whole")
 
 PROCESSES = Path(__file__).parent / "processes"
 PROGRAMS = ("redis", "postgresql", "nginx")

@@ -636,7 +636,7 @@ class Simulation:
         ]
         for question in questions:
             try:
-                spans = reading.spans(*question)
+                spans = reading.spans.meant(*question)
             except InvalidRequest:
                 continue  # it reaches past what is kept
             (answer,) = store.statistics(series, spans, now_us, PERCENTILES)

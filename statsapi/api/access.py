@@ -105,17 +105,19 @@ def _refuse_other_sites(known: frozenset[str]) -> Response | None:
     """403 for what a page of another site has its visitors' browsers send here, where no key is asked.
 
     A browser asks first (CORS) before it sends JSON across origins. Text and forms it sends at once, and line protocol
-    and pushes are text. Clients that are no browsers send no Origin.
+    and pushes are text; so it does with a body of no type, which counts as JSON. Clients that are no browsers send no
+    Origin.
     """
     environ = request.environ
     origin = environ.get("HTTP_ORIGIN")
+    media_type = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if (
         origin is None
         or origin in known
         or environ["REQUEST_METHOD"] != "POST"
         or request.url_rule is None
-        or not request.url_rule.endpoint.startswith(_TEXT_DOORS)
-        or environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() not in _SENT_UNASKED
+        or media_type not in _SENT_UNASKED
+        or not (media_type == "" or request.url_rule.endpoint.startswith(_TEXT_DOORS))
         or origin.partition("://")[2].lower() == request.host.lower()
     ):
         return None

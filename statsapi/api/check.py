@@ -30,7 +30,8 @@ from statsapi.api.statistics import dump_edges
 from statsapi.engine.groups import Grouping
 from statsapi.errors import echo
 from statsapi.model import Percent
-from statsapi.service.reading import Answer, Groups
+from statsapi.service.over import Groups
+from statsapi.service.spans import SpanAnswer
 
 CODE: Final = "check-failed"
 CONDITIONS_MAX: Final = 50
@@ -157,7 +158,7 @@ def get_check() -> dict[str, Any] | Response:
     return problem(503, CODE, "A condition does not hold", f"{detail}{more}", **told)
 
 
-def _holds(condition: Condition, answer: Answer, percents: Sequence[Percent], now_us: int) -> bool:
+def _holds(condition: Condition, answer: SpanAnswer, percents: Sequence[Percent], now_us: int) -> bool:
     value = value_of(condition.figure, answer.statistics, percents, answer.span, now_us)
     return value is not None and condition.holds(value, condition.bound)
 
@@ -174,7 +175,7 @@ def _said(conditions: Sequence[dict[str, Any]]) -> str:
 
 
 def _dump(
-    conditions: Sequence[Condition], answer: Answer, percents: Sequence[Percent], now_us: int
+    conditions: Sequence[Condition], answer: SpanAnswer, percents: Sequence[Percent], now_us: int
 ) -> list[dict[str, Any]]:
     """Each condition, its figure, and whether it holds. A percentile out of roll-ups says how near it is."""
     told = []

@@ -22,7 +22,7 @@ from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, Percent, Span
 from statsapi.naming.names import canonical_key, tag_value
 from statsapi.naming.patterns import PATTERN_MAX, Glob, Selection, Where
-from statsapi.service.reading import Groups
+from statsapi.service.over import Groups
 
 GROUPS_MAX: Final = 10_000
 GROUPS_SHOWN: Final = 100

@@ -227,19 +227,25 @@ def header_faults(names: Sequence[str], body: bytes | None = None) -> dict[str, 
         return {}
     if len(names) > _COLUMNS_NAMED_MAX:
         return {"_schema": [f"the first line names {len(names)} columns: {_SHOWN} is what it may name"]}
-    times = Counter(names)
-    line = ",".join(names)
     if body is not None and not body.strip(b"\xef\xbb\xbf\r\n "):
         reason = f"is missing, as the body is empty: send a line that names the columns, {_SHOWN}, and then the events"
         return {name: [reason] for name in COLUMNS[:2]}
     if not any(names):
         return {name: [f"is missing from the first line, which names the columns: {_SHOWN}"] for name in COLUMNS[:2]}
+    if fault := _line_fault(names, body or b""):
+        return {"_schema": [fault]}
+    return _column_faults(names)
+
+
+def _line_fault(names: Sequence[str], body: bytes) -> str | None:
+    """What is wrong with the first line as a whole: it is no list of names, or not one with commas between."""
+    line = ",".join(names)
     if re.match(rf"{_COLUMN}(?:,{_COLUMN})+(?=[\d\"'+-])", line):
-        return {"_schema": [f"the first line is both the names of columns and data: {_EAT_LINE_ENDS}"]}
+        return f"the first line is both the names of columns and data: {_EAT_LINE_ENDS}"
     if names[0].startswith("sep="):
-        return {"_schema": [f"the first line, {echo(line)!r}, is for Excel alone: take it out"]}
+        return f"the first line, {echo(line)!r}, is for Excel alone: take it out"
     if names[0].startswith("#") and not _meant(names[0]):
-        return {"_schema": [f"the first line, {echo(line)!r}, {_COMMENT}"]}
+        return f"the first line, {echo(line)!r}, {_COMMENT}"
     for delimiter, called in _DELIMITERS.items():
         split = line.split(delimiter) if delimiter != " " else line.split()
         if delimiter == " " and not {"timestamp", "value"} <= {name.strip('"') for name in split}:
@@ -250,16 +256,21 @@ def header_faults(names: Sequence[str], body: bytes | None = None) -> dict[str, 
                 reason += f", and put a line before it that names them, {_SHOWN}"
             elif unknown := [name for name in split if name.strip(' "') not in COLUMNS]:
                 reason += f", name them {_SHOWN} (not {', '.join(map(echo, unknown[:5]))})"
-            rest = (body or b"")[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[2]
+            rest = body[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[2]
             if comma := re.search(r"\d{1,3}(?:\.\d{3})+,\d{1,20}|\d{1,20},\d{1,20}", rest):
                 plain = without_separators(comma[0]) or comma[0].replace(",", ".")
                 reason += f"; numbers take a point: {plain}, not {comma[0]}"
             if day := re.search(r"\b(\d\d?)\.(\d\d?)\.(\d{4})\b", rest):
                 reason += f"; dates go from year to day: {day[3]}-{day[2]:0>2}-{day[1]:0>2}, not {day[0]}"
-            return {"_schema": [reason]}
+            return reason
     if any(map(_is_moment, names)) and not set(names) & set(COLUMNS):
-        reason = f"the first line, {echo(line)!r}, is an event: put a line before it that names the columns, {_SHOWN}"
-        return {"_schema": [reason]}
+        return f"the first line, {echo(line)!r}, is an event: put a line before it that names the columns, {_SHOWN}"
+    return None
+
+
+def _column_faults(names: Sequence[str]) -> dict[str, list[str]]:
+    """What is wrong with the single names."""
+    times = Counter(names)
     faults: dict[str, list[str]] = {}
     apart = {"date", "time"} <= {name.lower() for name in names}
     for place, name in enumerate(names, 1):

@@ -235,7 +235,7 @@ def get_events() -> Response:
     selection = selection_of(query)
     form = query.get("format") or _accepted_form()
     reading = ask()
-    span = reading.raw_span(*span_edges(query, reading.now_us))
+    span = reading.spans.of_raw_events(*span_edges(query, reading.now_us))
     cursor = query.get("cursor")
     if form == "json":
         if cursor and not selection.matches(cursor.series):

@@ -32,6 +32,7 @@ _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
     errors.JournalRefused: (503, "The journal cannot be used"),
     errors.JournalDamaged: (503, "The journal is damaged"),
     errors.ShuttingDown: (503, "Shutting down"),
+    errors.OutOfMemory: (503, "Out of memory"),
     errors.ViewNotReady: (503, "Not ready yet"),
     errors.StatsError: (500, "Internal error"),
 }
@@ -104,6 +105,7 @@ def unreadable(error: Exception) -> Response:
 def register(app: Flask) -> None:
     app.register_error_handler(ValidationError, _validation)
     app.register_error_handler(errors.StatsError, _refused)
+    app.register_error_handler(MemoryError, _out_of_memory)
     app.register_error_handler(HTTPException, _http)
 
 
@@ -148,9 +150,17 @@ def _refused(error: errors.StatsError) -> Response:
     headers, members = {}, {}
     if hasattr(error, "retry_after_s"):
         headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, errors.JournalUnavailable | errors.JournalDamaged):
+    recording = not isinstance(error, errors.OutOfMemory) or request.method not in ("GET", "HEAD")
+    if recording and isinstance(error, errors.JournalUnavailable | errors.JournalDamaged | errors.OutOfMemory):
         members["outcome"] = "unknown" if error.outcome_unknown else "not recorded"
     return problem(status, error.code, title, str(error), headers=headers, **members)
+
+
+def _out_of_memory(error: MemoryError) -> Response:
+    """A line without a traceback: where the limit is too low there may be one for each request."""
+    current_app.logger.error("out of memory in %s %s", request.method, request.path)
+    detail = "This worker has too little memory for the request: send less at once, or give the service more."
+    return _refused(errors.OutOfMemory(detail))
 
 
 def _http(error: HTTPException) -> Response:
@@ -167,7 +177,7 @@ def _http(error: HTTPException) -> Response:
         detail = f"The body may have at most {limit} bytes (STATSAPI_MAX_BODY_BYTES)."
     members = {}
     if status == 500 and request.method in ("POST", "DELETE"):
-        # The fault may have come after the append: a MemoryError, say.
+        # The fault may have come after the append.
         members["outcome"] = "unknown"
         detail += " Whether this request was recorded is unknown: send it again with the same Idempotency-Key."
     return problem(status, code_of(title), title, detail, headers=headers, **members)

@@ -14,7 +14,8 @@ from flask import Response, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import UnsupportedMediaType
 
-from statsapi.api.decoding.exposition import PUSH_MAX_BYTES, decode_push
+from statsapi.api.decoding.exposition import OPENMETRICS, PUSH_MAX_BYTES, decode_push
+from statsapi.api.decoding.exposition_protobuf import MEDIA_TYPE as PROTOBUF
 from statsapi.api.events import recording
 from statsapi.api.incoming import load_query, require_utf8, service
 from statsapi.api.schemas import StrictSchema
@@ -22,8 +23,7 @@ from statsapi.errors import echo
 from statsapi.model import IdempotencyKey
 from statsapi.service.service import Reply
 
-_OPENMETRICS = "application/openmetrics-text"
-_TEXT_TYPES = ("text/plain", _OPENMETRICS, "application/x-www-form-urlencoded", "")
+_TEXT_TYPES = ("text/plain", OPENMETRICS, "application/x-www-form-urlencoded", "")
 _QUERY = StrictSchema()
 
 
@@ -38,15 +38,18 @@ def push(body: bytes, key: IdempotencyKey | None, group: str) -> Reply:
     load_query(_QUERY)
     require_utf8("path")
     labels = read_group(group)
-    if request.mimetype not in _TEXT_TYPES:
+    media_type = request.mimetype
+    delimited = request.mimetype_params.get("encoding", "delimited") == "delimited"
+    if media_type not in _TEXT_TYPES and not (media_type == PROTOBUF and delimited):
         raise UnsupportedMediaType(
-            f"Push Prometheus' text format (text/plain; version=0.0.4), not {echo(request.mimetype)}."
+            "Push Prometheus' text format (text/plain; version=0.0.4), or its protobuf with encoding=delimited, not "
+            f"{echo(request.content_type)}."
         )
     recorder = service()
     batch = decode_push(
         body,
         labels,
-        is_openmetrics=request.mimetype == _OPENMETRICS,
+        media_type,
         now_us=recorder.now_us(),
         max_events=recorder.settings.max_batch_events,
     )

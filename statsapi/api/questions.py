@@ -22,7 +22,7 @@ from statsapi.api.schemas import (
     WindowQuery,
     align_field,
 )
-from statsapi.service.reading import PREVIOUS
+from statsapi.service.spans import PREVIOUS
 from statsapi.setting_kinds import Duration
 
 BINS_MAX: Final = 1000

@@ -17,7 +17,7 @@ from statsapi.api.figures import NAMES, STATS, Figure, parse_figures, parse_perc
 from statsapi.errors import echo, said_twice
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.naming.names import NAME_MAX, NAME_RULE, canonical_name, fold_tags
-from statsapi.service.reading import Position
+from statsapi.service.reading import PagePosition
 from statsapi.service.service import Service
 from statsapi.setting_kinds import Duration
 from statsapi.times import FromNow, parse_duration_us, parse_instant, parse_timestamp_us
@@ -253,18 +253,18 @@ class Tags(fields.Field[dict[str, Any]]):
         return value
 
 
-class Cursor(fields.Field[Position | None]):
+class Cursor(fields.Field[PagePosition | None]):
     """Where an export goes on: what `dump_cursor` wrote. Nothing is the beginning."""
 
     json_schema: ClassVar = {"type": "string", "description": "`next` of the page before"}
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Position | None:
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> PagePosition | None:
         if not value:
             return None
-        position: Position | None = None
+        position: PagePosition | None = None
         try:
             ts_us, shown, series = base64.b64decode(value, altchars=b"-_", validate=True).decode().split(" ", 2)
-            position = Position(series, int(ts_us), int(shown))
+            position = PagePosition(series, int(ts_us), int(shown))
         except ValueError:  # binascii.Error is one
             pass
         if (
@@ -277,7 +277,7 @@ class Cursor(fields.Field[Position | None]):
         return position
 
 
-def dump_cursor(position: Position) -> str:
+def dump_cursor(position: PagePosition) -> str:
     return base64.urlsafe_b64encode(f"{position.ts_us} {position.shown} {position.series}".encode()).decode()
 
 
@@ -327,9 +327,12 @@ class Shift(fields.String):
         text = super()._deserialize(value, attr, data, **kwargs).strip()
         sign, length = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
         try:
-            return sign * parse_duration_us(length)
+            shift_us = sign * parse_duration_us(length)
         except ValueError:
             raise ValidationError("must be a duration such as 9d or -1h30m") from None
+        if abs(shift_us) > MAX_TS_US - MIN_TS_US:
+            raise ValidationError("moves every timestamp out of the years 1 to 9999")
+        return shift_us
 
 
 class RecordQuery(StrictSchema):

@@ -22,7 +22,7 @@ from statsapi.engine import groups
 from statsapi.engine.answers import Statistics
 from statsapi.engine.histogram import Bins
 from statsapi.model import Span
-from statsapi.service.reading import Answer, Cut
+from statsapi.service.spans import Cut, SpanAnswer
 from statsapi.times import format_duration, format_timestamp
 
 _PLAIN: Final = PlainStatisticsQuery()
@@ -94,7 +94,7 @@ def _many_statistics(query: Json) -> Json | Response:
     is_csv = tables.is_asked(query)
     with_edges = is_csv or not {"window", "windows", "start", "compare"}.isdisjoint(query)
 
-    def dump(answers: list[Answer]) -> list[Json]:
+    def dump(answers: list[SpanAnswer]) -> list[Json]:
         return [_dump_answer(answer, shown, reading.now_us, with_edges, compare_us is not None) for answer in answers]
 
     if is_csv:
@@ -104,7 +104,7 @@ def _many_statistics(query: Json) -> Json | Response:
             columns += [f"previous.{name}" for name in earlier] + [f"change.{name}" for name in _numbers(shown)]
         return tables.answer(columns, (tables.flat(row) for row in _rows(choice, by, found, dump)))
 
-    def joined(answers: list[Answer]) -> Json:
+    def joined(answers: list[SpanAnswer]) -> Json:
         told = dump(answers)
         return {"windows": told} if "windows" in query else told[0]
 
@@ -229,7 +229,7 @@ def _columns(shown: Shown) -> list[str]:
     return _numbers(shown) + (["method", "relative_error"] if shown.percents else [])
 
 
-def _dump_answer(answer: Answer, shown: Shown, now_us: int, with_edges: bool, compared: bool) -> Json:
+def _dump_answer(answer: SpanAnswer, shown: Shown, now_us: int, with_edges: bool, compared: bool) -> Json:
     told = dump_edges(answer) if with_edges else {}
     told |= shown.dump(answer.statistics, answer.span, now_us)
     if not compared:
@@ -247,7 +247,7 @@ def _dump_answer(answer: Answer, shown: Shown, now_us: int, with_edges: bool, co
     return told | {"reasons": reasons} if reasons else told
 
 
-def dump_edges(answer: Answer) -> Json:
+def dump_edges(answer: SpanAnswer) -> Json:
     """The span that was answered."""
     return _dump_span(answer.span) | _dump_resolution(answer.resolution_us)
 

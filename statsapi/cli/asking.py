@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from statsapi.cli import failures, output
-from statsapi.cli.choosing import chooses_series, chooses_span
-from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.connection import Connection, asks_service
+from statsapi.cli.question_options import chooses_series, chooses_span
 
 if TYPE_CHECKING:
     from statsapi.client import Client
@@ -35,7 +35,7 @@ _STEPS: Final = 40  # bars of the sparkline
 )
 @asks_service
 def stats(
-    service: Service,
+    service: Connection,
     series: tuple[str, ...],
     chosen: dict[str, Any],
     span: dict[str, Any],
@@ -185,7 +185,7 @@ def _watch_on_terminal(
 )
 @asks_service
 def top(
-    service: Service, chosen: dict[str, Any], span: dict[str, Any], by: str, order: str, limit: int, wanted: str
+    service: Connection, chosen: dict[str, Any], span: dict[str, Any], by: str, order: str, limit: int, wanted: str
 ) -> None:
     """Compare groups: a row for each series, or each value of a tag, in order of a statistic."""
     names = wanted.replace(" ", "").split(",")
@@ -220,7 +220,7 @@ def top(
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing when all holds.")
 @asks_service
 def check(
-    service: Service,
+    service: Connection,
     conditions: tuple[str, ...],
     series: tuple[str, ...],
     chosen: dict[str, Any],

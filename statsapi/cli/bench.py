@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from statsapi.cli import failures, output
-from statsapi.cli.connection import Service, may_ask_service
+from statsapi.cli.connection import Connection, may_ask_service
 
 SERIES: Final = "statsapi-bench"
 _BATCH: Final = 1_000
@@ -65,7 +65,7 @@ class Phase(NamedTuple):
 @click.option("--series", metavar="NAME", default=SERIES, help=f"Where the events go ({SERIES}).")
 @may_ask_service
 def bench(
-    find_service: Callable[..., Service], address: str | None, seconds: float, connections: int, series: str
+    find_service: Callable[..., Connection], address: str | None, seconds: float, connections: int, series: str
 ) -> int:
     """Measure the service at URL (--url unless given): single events, batches of 1,000, and reads, some seconds each.
 

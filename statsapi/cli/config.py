@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from statsapi.cli import connection, failures, output
-from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.connection import Connection, asks_service
 
 
 @click.command(
@@ -16,7 +16,7 @@ from statsapi.cli.connection import Service, asks_service
 )
 @click.option("--changed", is_flag=True, help="Only what is not the default.")
 @asks_service
-def config(service: Service, changed: bool) -> int:
+def config(service: Connection, changed: bool) -> int:
     """Show which service commands ask, and the settings that `statsapi serve` would start with here.
 
     Secrets are left out. Exit status 78: a setting is wrong; the line says which and why.

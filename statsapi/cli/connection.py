@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Service:
+class Connection:
     """The service that a command was told to speak to, and how to answer: `as_json` says that of the user."""
 
     url: str
@@ -89,10 +89,10 @@ class Service:
 
 
 def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command --url, --key, --ca-file, --timeout and --json, and calls it with a `Service` before its own."""
+    """Gives a command --url, --key, --ca-file, --timeout and --json, and a `Connection` before its own arguments."""
 
     @may_ask_service
-    def run(find: Callable[..., Service], **own: Any) -> Any:
+    def run(find: Callable[..., Connection], **own: Any) -> Any:
         return command(find(), **own)
 
     return update_wrapper(run, command)
@@ -100,14 +100,14 @@ def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def may_ask_service(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for a command that goes on where its settings are wrong, or has a URL of its own: it is given what finds
-    the `Service` (of that `url`).
+    the `Connection` (of that `url`).
     """
 
     def run(**given: Any) -> Any:
         asked = {name: given.pop(f"service_{name}") for name in _KINDS}
         as_json = given.pop("as_json")
 
-        def find(url: str | None = None) -> Service:
+        def find(url: str | None = None) -> Connection:
             return service_of({**asked, **({} if url is None else {"url": url})}, as_json=as_json)
 
         return command(find, **given)
@@ -145,10 +145,10 @@ _OPTIONS: Final = (
 )
 
 
-def service_of(given: Mapping[str, Any], *, as_json: bool = False) -> Service:
+def service_of(given: Mapping[str, Any], *, as_json: bool = False) -> Connection:
     """From what the command line gave, else the variables, else the file, else the defaults."""
     found = settings_of(given)
-    return Service(
+    return Connection(
         found["url"].value,
         found["key"].value,
         found["ca_file"].value,

@@ -18,7 +18,7 @@ import click
 
 from statsapi import __version__
 from statsapi.cli import failures, output
-from statsapi.cli.connection import Service, may_ask_service
+from statsapi.cli.connection import Connection, may_ask_service
 
 if TYPE_CHECKING:
     from statsapi.client import Client
@@ -40,7 +40,7 @@ class Finding(NamedTuple):
 )
 @click.argument("address", metavar="[URL]", required=False)
 @may_ask_service
-def doctor(find_service: Callable[..., Service], address: str | None) -> int:
+def doctor(find_service: Callable[..., Connection], address: str | None) -> int:
     """Look at the service at URL (--url unless given): address and TLS, version, clock, journal, key, proxies.
 
     Exit status: 0 nothing is wrong, 1 something is.
@@ -61,7 +61,7 @@ def doctor(find_service: Callable[..., Service], address: str | None) -> int:
     return failures.NOT_DONE if faults else 0
 
 
-def examine(service: Service) -> Iterator[Finding]:
+def examine(service: Connection) -> Iterator[Finding]:
     """The findings, as they are made. After an address that does not lead to statsapi there is nothing to look at."""
     from statsapi.client import StatsapiError
 
@@ -97,7 +97,7 @@ def _of_address(error: Exception) -> Finding:
     return Finding("address", "fault", said, cure or "check that it is running, and --url")
 
 
-def _of_way(service: Service) -> Finding:
+def _of_way(service: Connection) -> Finding:
     parts = urlsplit(service.url)
     if parts.scheme == "https":
         return Finding("address", "ok", f"{service.url} answers, and its certificate is trusted")
@@ -197,7 +197,7 @@ def _of_readiness(client: Client) -> Iterator[Finding]:
 _SCOPES: Final = (("read", "/series", {"limit": 1}), ("admin", "/debug/events", {"limit": 1}))
 
 
-def _of_key(client: Client, service: Service) -> Iterator[Finding]:
+def _of_key(client: Client, service: Connection) -> Iterator[Finding]:
     """What the key may do. Nothing is recorded to find that out, so `write` shows only where no key is asked."""
     from statsapi.client import Refused, StatsapiError, Unauthorized
 
@@ -228,7 +228,7 @@ def _of_key(client: Client, service: Service) -> Iterator[Finding]:
         yield Finding("key", "note", "it is known, and may not read: it is one for recording")
 
 
-def _asks_no_key(service: Service) -> bool:
+def _asks_no_key(service: Connection) -> bool:
     """Whether it answers without the key as well."""
     from statsapi.client import StatsapiError
 
@@ -240,7 +240,7 @@ def _asks_no_key(service: Service) -> bool:
     return True
 
 
-def _of_unknown_key(service: Service, said: str) -> Finding:
+def _of_unknown_key(service: Connection, said: str) -> Finding:
     source = service.sources["key"]
     if service.key is None:
         cure = "give one by --key, STATSAPI_API_KEY or the configuration file"

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import click
 
 from statsapi.cli import failures, output
-from statsapi.cli.choosing import chooses_range, chooses_series
-from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.connection import Connection, asks_service
+from statsapi.cli.question_options import chooses_range, chooses_series
 
 
 @click.command(
@@ -26,7 +26,7 @@ from statsapi.cli.connection import Service, asks_service
 @chooses_range
 @asks_service
 def export(
-    service: Service,
+    service: Connection,
     series: tuple[str, ...],
     target: Path | None,
     form: Literal["csv", "ndjson", "influx"],

@@ -1,11 +1,9 @@
 """`statsapi import`: files of events, as they are, and each row once.
 
-The service reads the files: what it cannot read it refuses, and proposes the columns and forms that it can. That is
-asked for by a dry run of the file's beginning; no second guesser is here.
-
-A file goes in pieces (import_pieces.py). The Idempotency-Key of a piece is made of how it is read, its place and what
-it holds: so the same import again sends the same pieces under the same keys, and none counts twice for as long as the
-service remembers them (STATSAPI_IDEMPOTENCY_TTL, a day). Those that it knew are told apart.
+How a file is read is asked for by a dry run of its beginning (import_mapping.py). It goes in pieces (import_pieces.py).
+The Idempotency-Key of a piece is made of how it is read, its place and what it holds: so the same import again sends
+the same pieces under the same keys, and none counts twice for as long as the service remembers them
+(STATSAPI_IDEMPOTENCY_TTL, a day). Those that it knew are told apart.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import sys
 import time
 import zlib
@@ -25,12 +22,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import parse_qsl, urlencode
 
 import click
 
 from statsapi.cli import failures, import_ends, import_lines, output
-from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.connection import Connection, asks_service
+from statsapi.cli.import_mapping import Mapping, takes_mapping, with_options
 from statsapi.cli.import_pieces import LINE_BYTES, PIECE_BYTES, PIECE_ROWS, Cutter, Piece, lines_of
 
 if TYPE_CHECKING:
@@ -39,15 +36,6 @@ if TYPE_CHECKING:
 _HEAD_ROWS: Final = 1_000
 _UNREADABLE_MAX: Final = 1_000  # lines that had to be found by halving; a file of another kind has nothing else
 _TOLD_EVERY_S: Final = 5.0
-_ADVICE: Final = re.compile(r"\((its times [^)]*)\)")
-_PROPOSED: Final = re.compile(r"as it is, this goes to POST ('/events\?[^']*'(?: or '/events\?[^']*')*)")
-_QUERY: Final = re.compile(r"'/events\?([^']*)'")
-_GROUPED: Final = re.compile(
-    r"\((\S+) is read as (\S+) then, with three decimals; where (\S+) is meant, (take [^)]*) first\)"
-)
-_PARAMETER: Final = re.compile(
-    r"[?&]?\b(timestamp|date|time|value|series|tags|into|delimiter|decimal|time_format|timezone|fold|skip|header)=(?=\S)"
-)
 
 _TYPES: Final = {"csv": "text/csv", "ndjson": "application/x-ndjson", "json": "application/json", "lines": "text/plain"}
 _ENDINGS: Final = {
@@ -55,16 +43,6 @@ _ENDINGS: Final = {
     "ndjson": (".ndjson", ".jsonl"),
     "json": (".json",),
     "lines": (".lp", ".influx"),
-}
-
-
-# What of a proposal an option that was given stands in place of.
-_INSTEAD_OF: Final = {
-    "timestamp": ("date", "time"),
-    "date": ("timestamp",),
-    "time": ("timestamp",),
-    "series": ("into",),
-    "into": ("series",),
 }
 
 
@@ -87,29 +65,6 @@ class Sums(NamedTuple):
         return self._replace(rows=self.rows + rows, **counts)
 
 
-_MAPPING: Final = (
-    ("timestamp", "COLUMN", "Where the times are."),
-    ("date", "COLUMN", "Where the dates are, with --time."),
-    ("time", "COLUMN", "Where the times of day are."),
-    ("value", "COLUMN,…", "Where the values are; several make several series."),
-    ("series", "COLUMN", "Where the names of series are."),
-    ("tags", "COLUMN,…", "Columns that become tags."),
-    ("into", "NAME", "The series."),
-    ("delimiter", "SIGN", "What separates columns."),
-    ("decimal", "SIGN", "The decimal sign."),
-    ("time_format", "FORMAT", "As strptime has it: %d.%m.%Y %H:%M"),
-    ("timezone", "ZONE", "Of times without one: Europe/Berlin"),
-    ("fold", "WHICH", "earlier or later: of an hour that is there twice."),
-    ("skip", "N", "Lines before the header."),
-)
-
-
-def _with_mapping(command: Any) -> Any:
-    for name, shown, text in reversed(_MAPPING):
-        command = click.option(f"--{name.replace('_', '-')}", name, metavar=shown, help=text)(command)
-    return click.option("--no-header", is_flag=True, help="The first line is a row; columns go by number.")(command)
-
-
 @click.command(
     "import",
     short_help="Record files: CSV, NDJSON, JSON, line protocol.",
@@ -124,10 +79,10 @@ def _with_mapping(command: Any) -> Any:
 @click.option(
     "--run", metavar="NAME", default="", help="Another name records again what an import has recorded before."
 )
-@_with_mapping
+@takes_mapping
 @asks_service
-def import_files(service: Service, files: tuple[str, ...], no_header: bool, form: str | None, dry_run: bool, yes: bool,
-                 rebase: bool, dedup: bool, run: str, **mapping: str | None) -> int:  # fmt: skip
+def import_files(service: Connection, files: tuple[str, ...], no_header: bool, form: str | None, dry_run: bool,
+                 yes: bool, rebase: bool, dedup: bool, run: str, **mapping: str | None) -> int:  # fmt: skip
     """Record the events of FILEs (gzipped or not), or of standard input.
 
     Columns, delimiter and forms that are not given are proposed by the service and shown; on a terminal it asks whether
@@ -153,7 +108,7 @@ def import_files(service: Service, files: tuple[str, ...], no_header: bool, form
                 sums = one.run(dry_run=dry_run, yes=yes)
             refused += sums.rejected
             if service.as_json:
-                output.show_json({"file": file, **sums._asdict(), "read_as": one.query})
+                output.show_json({"file": file, **sums._asdict(), "read_as": one.mapping.query})
             else:
                 _show_sums(file, sums, dry_run=dry_run)
     return failures.NOT_DONE if refused else 0
@@ -185,11 +140,7 @@ def _named(file: str) -> Iterator[None]:
         if told is None:
             raise
         line = told.lines[0].removeprefix("statsapi: ")
-        raise failures.Failed(f"{_shown(file)}: {_PARAMETER.sub(_option, line)}", told.status) from None
-
-
-def _option(found: re.Match[str]) -> str:
-    return "--no-header" if found[1] == "header" else f"--{found[1].replace('_', '-')} "
+        raise failures.Failed(f"{_shown(file)}: {with_options(line)}", told.status) from None
 
 
 def _form_of(file: str, given: str | None) -> str:
@@ -216,7 +167,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
 
 
 class _Import:
-    """One file into the service. `query` is how it is read, `sums` what became of it so far."""
+    """One file into the service. `mapping` is how it is read, `sums` what became of it so far."""
 
     def __init__(
         self,
@@ -242,7 +193,7 @@ class _Import:
         self._beside = {"dedup": "true"} if dedup else {}  # parameters that are no part of how it is read
         if shift_us:
             self._beside["shift"] = f"{shift_us}us"
-        self.query = urlencode(given)
+        self.mapping = Mapping(self._name, given)
         self._refused: IO[str] | None = None
         self._unreadable = 0
 
@@ -300,7 +251,7 @@ class _Import:
         seen: dict[str, Any] = {}
         if self._form != "lines":
             seen = self._look(b"".join(head), yes=yes)
-        query = dict(_pairs(self.query))
+        query = self.mapping.parameters()
         delimiter = query.get("delimiter", ",")
         self._cutter = Cutter(self._form, {"tab": "\t", "space": " "}.get(delimiter, delimiter))
         headers = int(query.get("skip", 0)) + (query.get("header") != "false") if self._form == "csv" else 0
@@ -314,48 +265,23 @@ class _Import:
         try:
             seen = self._post(head, None, dry_run="true", partial="true")
         except Refused as error:
-            proposed = _PROPOSED.search(str(error))
-            if proposed is None:
+            advice = self.mapping.complete(str(error))
+            if advice is None:
                 raise
-            self._choose(_QUERY.findall(proposed[1]), _GROUPED.search(str(error)))
-            advice = _ADVICE.search(str(error))
             seen = self._post(head, None, dry_run="true", partial="true")
-            self._show_guess(seen, "" if advice is None else advice[1])
+            self._show_guess(seen, advice)
             if not yes:
-                self._ask()
+                self._confirm()
         return seen
 
-    def _choose(self, proposed: list[str], grouped: re.Match[str] | None) -> None:
-        """The reading that is proposed, with what was given. Where there are two, nobody but the user can say which."""
-        readings = list(dict.fromkeys(map(self._with_given, proposed)))
-        if len(readings) > 1:
-            each = "; or ".join(map(_options, readings))
-            raise click.UsageError(f"{self._name}: has {len(readings)} readings, give the options of one: {each}")
-        if grouped is not None and "decimal" not in dict(_pairs(self.query)):
-            number, small, large, cure = grouped.groups()
-            mark = "," if "," in number else "."
-            raise click.UsageError(
-                f"{self._name}: {number} has two readings: for {small} give --decimal {mark}, for {large} {cure}"
-            )
-        self.query = readings[0]
-
-    def _with_given(self, proposed: str) -> str:
-        given = dict(_pairs(self.query))
-        found = dict(_pairs(proposed))
-        found.pop("partial", None)  # an import always keeps the good rows
-        for name, others in _INSTEAD_OF.items():
-            if name in given:
-                found = {other: value for other, value in found.items() if other not in others}
-        return urlencode(found | given)
-
     def _show_guess(self, seen: dict[str, Any], advice: str) -> None:
-        failures.say(f"{self._name}: read with {_options(self.query)}")
+        failures.say(f"{self._name}: read with {self.mapping.options()}")
         for each in seen["series"][:5]:
             failures.say(f"  {each['name']}: {each['events']:,} events, {each['first']} to {each['last']}")
         if advice:
             failures.say(f"  {advice.replace('&timezone=', '--timezone ')}")
 
-    def _ask(self) -> None:
+    def _confirm(self) -> None:
         if not sys.stdin.isatty():
             raise click.UsageError(f"{self._name}: how it is read was guessed: add --yes, or the options above")
         click.confirm("Is that right?", abort=True, err=True)
@@ -390,7 +316,7 @@ class _Import:
         kind = "expired" if "(expired)" in message else "elsewhere"
         if message and kind not in told:
             told.add(kind)
-            failures.say(f"{self._name}: {_PARAMETER.sub(_option, message)}")
+            failures.say(f"{self._name}: {with_options(message)}")
 
     def _recorded(self, piece: Piece) -> Iterator[tuple[Piece, dict[str, Any]]]:
         """The piece with what became of it. What is too much at once goes in halves, and so does line protocol that
@@ -428,13 +354,13 @@ class _Import:
 
         if self._form == "lines":
             return import_lines.post(self._client, body, key, self._beside)
-        asked = dict(_pairs(self.query)) | self._beside | query
+        asked = self.mapping.parameters() | self._beside | query
         reply = self._client.exchange("/events", body, _TYPES[self._form], idempotency_key=key, **asked)
         return {**decode(self._client.url, reply), "replayed": "Idempotent-Replayed" in reply.headers}
 
     def _key(self, piece: Piece) -> str:
         run = f"{self._run}\0" if self._run else ""
-        made = hashlib.sha256(f"{run}{self._form}\0{self.query}\0{self._beside}\0{piece.first_line}\0".encode())
+        made = hashlib.sha256(f"{run}{self._form}\0{self.mapping.query}\0{self._beside}\0{piece.first_line}\0".encode())
         made.update(piece.header)
         made.update(piece.body)
         return f"import-{made.hexdigest()[:48]}"
@@ -455,13 +381,6 @@ class _Import:
             last = piece.first_line + piece.lines - 1
             more = f"{rejected - len(errors):,} more rows of lines {piece.first_line} to {last} are refused"
             self._refused.write(json.dumps({"reason": more}) + "\n")
-
-
-def _options(query: str) -> str:
-    return " ".join(
-        "--no-header" if name == "header" else f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
-        for name, value in _pairs(query)
-    )
 
 
 @contextlib.contextmanager
@@ -487,11 +406,6 @@ def _progress(file: str, size: int) -> Iterator[Any]:
             bar.update(task, completed=raw.tell(), rows=rows)
 
         yield advance
-
-
-def _pairs(query: str) -> list[tuple[str, str]]:
-    """A value may be empty: pandas writes an index without a name."""
-    return parse_qsl(query, keep_blank_values=True)
 
 
 def _noted(lines: Iterator[bytes], seen: list[bytes]) -> Iterator[bytes]:

@@ -1,25 +1,21 @@
-"""`statsapi post` and `statsapi time`: events from the shell, and from cron."""
+"""`statsapi post`: events from the shell."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
-import time as clock
-from collections.abc import Callable, Iterator, Mapping
+import time
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
 from statsapi.cli import failures, output
-from statsapi.cli.connection import Service, asks_service, may_ask_service
+from statsapi.cli.connection import Connection, asks_service
 
 if TYPE_CHECKING:
     from statsapi.client import Client
@@ -39,10 +35,10 @@ def _tags(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -
     return tags
 
 
-_tag_option = click.option(
+tag_option = click.option(
     "--tag", "tags", multiple=True, callback=_tags, metavar="KEY=VALUE", help="A tag; can be given again."
 )
-_retry_option = click.option(
+retry_option = click.option(
     "--retry",
     "retry_s",
     type=click.FloatRange(0, 86_400),
@@ -74,12 +70,12 @@ def number(text: str) -> float | int:
 )
 @click.argument("value")
 @click.option("--series", metavar="NAME", help="Of this series (`default`).")
-@_tag_option
+@tag_option
 @click.option("--timestamp", metavar="TIME", help="When it was: ISO 8601 or Unix time (now).")
-@_retry_option
+@retry_option
 @asks_service
 def post(
-    service: Service,
+    service: Connection,
     value: str,
     series: str | None,
     tags: dict[str, str],
@@ -120,7 +116,7 @@ class _Line(NamedTuple):
     timestamp: str | None
 
 
-def _post_lines(service: Service, series: str | None, tags: dict[str, str], retry_s: float) -> int:
+def _post_lines(service: Connection, series: str | None, tags: dict[str, str], retry_s: float) -> int:
     """In batches of what came meanwhile: `tail -f | statsapi post -` is recorded as it comes."""
     lines: queue.Queue[tuple[int, str] | None] = queue.Queue(2 * _BATCH_EVENTS)
 
@@ -182,17 +178,17 @@ class _Interrupt:
 def _batch(lines: queue.Queue[tuple[int, str] | None]) -> tuple[list[tuple[int, str]], bool]:
     """The lines that came, but blank ones, and whether more may come. ^C ends it with what is there."""
     batch: list[tuple[int, str]] = []
-    end_s = clock.monotonic() + _FLUSH_S
+    end_s = time.monotonic() + _FLUSH_S
     try:
         while len(batch) < _BATCH_EVENTS:
             try:
-                line = lines.get(timeout=max(0.0, end_s - clock.monotonic()) if batch else None)
+                line = lines.get(timeout=max(0.0, end_s - time.monotonic()) if batch else None)
             except queue.Empty:
                 return batch, True
             if line is None:
                 return batch, False
             if not batch:
-                end_s = clock.monotonic() + _FLUSH_S
+                end_s = time.monotonic() + _FLUSH_S
             if line[1].strip():
                 batch.append(line)
     except KeyboardInterrupt:
@@ -229,94 +225,3 @@ def _record(client: Client, events: list[_Line], series: str | None, tags: dict[
             failures.say(f"statsapi: {message}")
         return len(events)
     return 0
-
-
-class _Time(click.Command):
-    """What follows the first word that is no option is the command, with or without `--` before it."""
-
-    allow_interspersed_args = False
-
-
-@click.command(
-    cls=_Time,
-    short_help="Run a command, and record how long it took.",
-    epilog="Example: statsapi time --series backup -- rsync -a /home /backups",
-)
-@click.option("--series", metavar="NAME", default="commands", help="Of this series (`commands`).")
-@_tag_option
-@_retry_option
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@may_ask_service
-def time(
-    find_service: Callable[..., Service], series: str, tags: dict[str, str], retry_s: float, command: tuple[str, ...]
-) -> int:
-    """Run COMMAND and record its duration in seconds, with the tags `command` (its name) and `status`.
-
-    The exit status is the command's: 128+N where signal N ended it, 127 where it is not there, 126 where it cannot be
-    run. Whatever is wrong with the service or its settings is a warning and changes nothing of that.
-    """
-    began_s = clock.monotonic()
-    status = _run(command)
-    took_s = clock.monotonic() - began_s
-    found = {"command": os.path.basename(command[0]) or command[0], "status": str(status), **tags}
-    try:
-        service = find_service()
-        with service.client(give_up_after_s=retry_s) as client:
-            answer = client.record(took_s, None, series, found)
-        if service.as_json:
-            click.echo(json.dumps({"seconds": took_s, "status": status, **answer}), err=True)
-    except KeyboardInterrupt:
-        failures.say("statsapi: warning: not recorded: interrupted")
-    except Exception as error:  # noqa: BLE001 - the command's status matters more than any of our faults
-        told = failures.told(error)
-        said = told.lines[0].removeprefix("statsapi: ") if told else f"{type(error).__name__}: {error}"
-        failures.say(f"statsapi: warning: {took_s:.3f} s of {found['command']} not recorded: {said}")
-    return status
-
-
-def _run(command: tuple[str, ...]) -> int:
-    """The status as shells tell it. What we are told by signals goes on to the command; ^C reaches it by itself."""
-    child: subprocess.Popen[bytes] | None = None
-    early: list[int] = []  # before the child was there
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if child is None:
-            early.append(number)
-        elif child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, number)
-
-    def leave_alone(number: int, frame: FrameType | None) -> None: ...
-
-    with _handling(
-        {
-            **dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2), pass_on),
-            **dict.fromkeys((signal.SIGINT, signal.SIGQUIT), leave_alone if os.isatty(0) else pass_on),
-        }
-    ):
-        try:
-            child = subprocess.Popen(command)  # noqa: S603 - it is what the user typed
-        except FileNotFoundError as error:
-            failures.say(f"statsapi: {failures.of_os(error)}")
-            return 127
-        except (OSError, ValueError) as error:  # ValueError: a name with a NUL
-            failures.say(f"statsapi: {failures.of_os(error) if isinstance(error, OSError) else error}")
-            return 126
-        for number in early:
-            pass_on(number, None)
-        status = child.wait()
-    return status if status >= 0 else 128 - status
-
-
-@contextlib.contextmanager
-def _handling(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
-    """Those that are ignored stay so, as under nohup: the command inherits that."""
-    before: dict[signal.Signals, Any] = {}
-    try:
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, handler)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

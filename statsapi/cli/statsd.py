@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from statsapi.cli import failures, statsd_lines
-from statsapi.cli.connection import Service, may_ask_service
+from statsapi.cli.connection import Connection, may_ask_service
 
 if TYPE_CHECKING:
     from statsapi.client import Problem
@@ -57,7 +57,7 @@ def _address(ctx: click.Context, option: click.Parameter, text: str) -> tuple[st
 )
 @may_ask_service
 def statsd(
-    find_service: Callable[..., Service],
+    find_service: Callable[..., Connection],
     listen: tuple[str, int],
     to: str | None,
     counters: str,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from statsapi.cli import failures, output
-from statsapi.cli.choosing import chooses_series
-from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.connection import Connection, asks_service
+from statsapi.cli.question_options import chooses_series
 
 if TYPE_CHECKING:
     from statsapi.client import Client
@@ -43,7 +43,7 @@ _LONGEST: Final = timedelta(days=4000)  # raw events are looked for this far bac
 )
 @asks_service
 def tail(
-    service: Service, series: tuple[str, ...], chosen: dict[str, Any], last: int, late: int, interval: float
+    service: Connection, series: tuple[str, ...], chosen: dict[str, Any], last: int, late: int, interval: float
 ) -> None:
     """Show the events of SERIES (of all unless given or chosen) as they come, each once, until Ctrl-C.
 

@@ -1,4 +1,4 @@
-"""The client: each method is one question or one recording, asked until it is settled or its time is up.
+"""The client, as programs call it: each method is a question or a recording. calls.py tries it until it is settled.
 
 Every recording carries an Idempotency-Key of its own, so that a retry counts once. Methods return what the service
 answered, as dicts; docs/api.md describes them. Any number of threads may share a client, and it survives a fork.
@@ -6,40 +6,35 @@ answered, as dicts; docs/api.md describes them. Any number of threads may share 
 
 from __future__ import annotations
 
-import random
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, TypedDict, Unpack, cast, overload
 from urllib.parse import quote
 
-from urllib3.exceptions import HTTPError
-
-from statsapi.client.errors import Unavailable
+from statsapi.client.calls import Answer, Calls, new_key
 from statsapi.client.events import Number, Tags, Timestamp, encode_event, line_of, query_of
-from statsapi.client.http import JSON, NDJSON, Reply, Transport, decode, pause_s, recorded, squeezed
+from statsapi.client.http import JSON, NDJSON, Reply, Transport
 from statsapi.client.recorder import Recorder
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from statsapi.client.buffered import Buffered, Problem, WhenFull
+    from statsapi.client.buffered import Buffered, WhenFull
+    from statsapi.client.problems import Problem
 
 # The service takes 100,000 by default. 10,000 are some 0.6 MB, which nginx lets through unless it is told otherwise.
 BATCH_EVENTS: Final = 10_000
 PAGE: Final = 10_000  # the longest page the service gives
 
-Answer = dict[str, Any]
 Names = str | Iterable[str]
 Where = Mapping[str, str] | Iterable[str] | str
 Words = str | Iterable[str]
 Percentiles = str | float | Iterable[str | float]
 Duration = str | timedelta | float
-_T = TypeVar("_T")
 
 
 class ExportQuestion(TypedDict, total=False):
@@ -126,15 +121,13 @@ class Client(Recorder):
         sleep: Callable[[float], None] = time.sleep,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        self._transport = Transport(url, key, timeout_s=timeout_s, ca_file=ca_file, connections=connections)
-        self._give_up_after_s = give_up_after_s
-        self._clock_s = clock_s
-        self._sleep = sleep
+        transport = Transport(url, key, timeout_s=timeout_s, ca_file=ca_file, connections=connections)
+        self._calls = Calls(transport, give_up_after_s=give_up_after_s, clock_s=clock_s, sleep=sleep)
         self._now_us = now_us
 
     @property
     def url(self) -> str:
-        return self._transport.url
+        return self._calls.transport.url
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"
@@ -149,7 +142,7 @@ class Client(Recorder):
 
     def close(self) -> None:
         """Close its connections. A buffered sender is closed by itself."""
-        self._transport.close()
+        self._calls.transport.close()
 
     # -- recording ---------------------------------------------------------------------------------------------------
 
@@ -169,7 +162,7 @@ class Client(Recorder):
         """
         now_us = self._now_us() if idempotency_key is None else None
         body = encode_event(value, timestamp, series, tags, now_us).encode()
-        return self._record("/event", JSON, body, idempotency_key or _new_key())
+        return self._calls.record("/event", JSON, body, idempotency_key or new_key())
 
     def record_many(
         self,
@@ -187,7 +180,7 @@ class Client(Recorder):
         "rejected"}, with "messages": what the service said about them, such as that some show in no window. An error
         says in a note how many were stored before it; the same call with the same `idempotency_key` counts none twice.
         """
-        key = idempotency_key or _new_key()
+        key = idempotency_key or new_key()
         clock_us = self._now_us if idempotency_key is None else _no_clock
         told: Answer = {"stored": 0, "duplicates": 0, "expired": 0, "rejected": 0, "messages": []}
         lines = (line_of(event, series, tags, clock_us()) for event in events)
@@ -195,7 +188,7 @@ class Client(Recorder):
         try:
             while batch := list(islice(lines, batch_events)):
                 body = ("\n".join(batch) + "\n").encode()
-                answer = self._record("/events", NDJSON, body, f"{key}/{number}")
+                answer = self._calls.record("/events", NDJSON, body, f"{key}/{number}")
                 for name in ("stored", "duplicates", "expired", "rejected"):
                     told[name] += answer[name]
                 if "message" in answer:
@@ -232,7 +225,7 @@ class Client(Recorder):
         """A sender in the background. Its options and their defaults: `Buffered`."""
         from statsapi.client.buffered import Buffered
 
-        return Buffered(self._transport, **options)
+        return Buffered(self._calls.transport, **options)
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
@@ -253,7 +246,7 @@ class Client(Recorder):
 
         With `as_frame` a pandas DataFrame: a row for each group and window, a column for each statistic (`p99.9`).
         """
-        return _framed(self._ask("/statistics", {"series": series, **question}), as_frame)
+        return _framed(self._calls.ask("/statistics", {"series": series, **question}), as_frame)
 
     @overload
     def timeline(
@@ -284,7 +277,7 @@ class Client(Recorder):
         **question: Unpack[TimelineQuestion],
     ) -> Answer | pd.DataFrame:
         """The same step by step, for charts: `TimelineQuestion`; with `as_frame` a row for each group and step."""
-        return _framed(self._ask("/statistics/timeline", {"series": series, "step": step, **question}), as_frame)
+        return _framed(self._calls.ask("/statistics/timeline", {"series": series, "step": step, **question}), as_frame)
 
     @overload
     def histogram(
@@ -303,7 +296,7 @@ class Client(Recorder):
 
         With `as_frame` a row for each group and bin (`low`, `high`, `count`), and for what lies below and above them.
         """
-        return _framed(self._ask("/statistics/histogram", {"series": series, **question}), as_frame)
+        return _framed(self._calls.ask("/statistics/histogram", {"series": series, **question}), as_frame)
 
     def series(self, prefix: str | None = None, *, raw: bool | None = None, **narrowing: Any) -> Iterator[Answer]:
         """The series there are, by name, page by page as they are read: {"name", "count", "first", "last", …}.
@@ -313,7 +306,7 @@ class Client(Recorder):
         after = None
         while True:
             question = {"prefix": prefix, "raw": raw, "after": after, "limit": PAGE, **narrowing}
-            page = self._ask("/series", question, "series", "next")
+            page = self._calls.ask("/series", question, "series", "next")
             yield from page["series"]
             after = page["next"]
             if after is None:
@@ -327,7 +320,7 @@ class Client(Recorder):
         path, rows = ("/tags", "tags") if key is None else (f"/tags/{quote(key, safe='')}", "values")
         after = None
         while True:
-            page = self._ask(path, {"after": after, "limit": PAGE, **narrowing}, rows, "next")
+            page = self._calls.ask(path, {"after": after, "limit": PAGE, **narrowing}, rows, "next")
             yield from page[rows]
             after = page["next"]
             if after is None:
@@ -335,7 +328,7 @@ class Client(Recorder):
 
     def ask(self, path: str, **question: Any) -> Answer:
         """The answer to GET `path` with any parameters: what has no method of its own. None is left out."""
-        return self._ask(path, question)
+        return self._calls.ask(path, question)
 
     def post(
         self, path: str, body: bytes, media_type: str, *, idempotency_key: str | None = None, **parameters: Any
@@ -344,13 +337,7 @@ class Client(Recorder):
         key; without one of yours what it records may be recorded again by another call.
         """
 
-        def read(reply: Reply) -> Answer:
-            answer = decode(self.url, reply) if reply.body else {}
-            if not isinstance(answer, dict):
-                raise Unavailable(f"{self.url} answered POST {path} otherwise, so this is not statsapi", status=200)
-            return answer
-
-        return self._post(path, body, media_type, idempotency_key, parameters, read)
+        return self._calls.post(path, body, media_type, idempotency_key, parameters)
 
     def exchange(
         self, path: str, body: bytes, media_type: str, *, idempotency_key: str | None = None, **parameters: Any
@@ -358,21 +345,7 @@ class Client(Recorder):
         """The same, and the answer as it came, for an endpoint that says in its headers what it did. A refusal is
         raised, and has its headers and body too.
         """
-        return self._post(path, body, media_type, idempotency_key, parameters, lambda reply: reply)
-
-    def _post(
-        self,
-        path: str,
-        body: bytes,
-        media_type: str,
-        key: str | None,
-        parameters: Mapping[str, Any],
-        read: Callable[[Reply], _T],
-    ) -> _T:
-        headers = {"Content-Type": media_type, "Idempotency-Key": key or _new_key()}
-        sent, encoding = squeezed(body)
-        query = query_of(parameters)
-        return self._until_settled(lambda: read(self._transport.send("POST", path, query, sent, headers | encoding)))
+        return self._calls.exchange(path, body, media_type, idempotency_key, parameters)
 
     def export(self, series: Names | None = None, **question: Unpack[ExportQuestion]) -> Iterator[Event]:
         """The raw events, of all series unless some are chosen: by series, then by time. They come in pages, each of
@@ -381,7 +354,7 @@ class Client(Recorder):
         cursor = None
         while True:
             asked = {"series": series, **question, "limit": PAGE, "cursor": cursor}
-            page = self._ask("/events", asked, "events", "next")
+            page = self._calls.ask("/events", asked, "events", "next")
             for event in page["events"]:
                 yield Event(datetime.fromisoformat(event["timestamp"]), event["value"], event["series"])
             cursor = page["next"]
@@ -402,72 +375,16 @@ class Client(Recorder):
         """
         query = query_of({"series": series, **question, "format": form})
         if not isinstance(file, str | Path):
-            return self._export(query, file)
+            return self._calls.export(query, file)
         target = Path(file)
-        partial = target.with_name(f".{target.name}.{_new_key()}")
+        partial = target.with_name(f".{target.name}.{new_key()}")
         try:
             with partial.open("xb") as out:
-                written = self._export(query, out)
+                written = self._calls.export(query, out)
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
         return written
-
-    def _export(self, query: str, out: BinaryIO) -> int:
-        response = self._until_settled(lambda: self._transport.open("GET", "/events", query))
-        written = 0
-        try:
-            for piece in response.stream(1 << 16):
-                written += out.write(piece)
-        except HTTPError as error:
-            raise Unavailable(f"the export broke off after {written} bytes: {error}") from error
-        finally:
-            response.release_conn()
-        return written
-
-    # -- how they are asked ------------------------------------------------------------------------------------------
-
-    def _ask(self, path: str, question: Mapping[str, Any], *holds: str) -> Answer:
-        """The answer, which `holds` these names; what does not is another server's."""
-        query = query_of(question)
-        answer = self._until_settled(lambda: decode(self.url, self._transport.send("GET", path, query)))
-        if not isinstance(answer, dict) or not answer.keys() >= set(holds):
-            raise Unavailable(f"{self.url} answered GET {path} otherwise, so this is not statsapi", status=200)
-        return answer
-
-    def _record(self, path: str, media_type: str, body: bytes, key: str) -> Answer:
-        headers = {"Content-Type": media_type, "Idempotency-Key": key}
-
-        def attempt() -> Answer:
-            return recorded(self.url, self._transport.send("POST", path, "", body, headers))
-
-        try:
-            return self._until_settled(attempt)
-        except Unavailable as error:
-            error.idempotency_key = key
-            raise
-
-    def _until_settled(self, attempt: Callable[[], _T]) -> _T:
-        """Its result, or the last error. An outcome that was unknown once stays so: a later refusal to take the request
-        says nothing of the first.
-        """
-        end_s = self._clock_s() + self._give_up_after_s
-        failures, unknown = 0, False
-        while True:
-            try:
-                return attempt()
-            except Unavailable as error:
-                unknown = unknown or error.outcome == "unknown"
-                failures += 1
-                pause = pause_s(failures, error.retry_after_s, random.random())  # noqa: S311 - no secret
-                if self._clock_s() + pause >= end_s:
-                    error.outcome = "unknown" if unknown else "not recorded"
-                    raise
-            self._sleep(pause)
-
-
-def _new_key() -> str:
-    return uuid.uuid4().hex
 
 
 def _no_clock() -> None:

@@ -252,7 +252,7 @@ def stddev(count: int, total: int, squares: int) -> float | None:
     return _rounded_root(*_variance_ratio(count, total, squares))
 
 
-class Position(NamedTuple):
+class RankPosition(NamedTuple):
     """Where a percentile lies among sorted values: part / of of the way from rank `lower` to the next one.
 
     Ranks count from 0; 0 <= part < of, and a part of 0 needs no next one.
@@ -263,7 +263,7 @@ class Position(NamedTuple):
     of: int
 
 
-def percentile_position(p: Percent, n: int) -> Position:
+def percentile_position(p: Percent, n: int) -> RankPosition:
     """The position h = p · (n - 1) / 100 among n values, which is the one definition of a percentile here: linear
     interpolation between closest ranks, type 7 of Hyndman & Fan, "Sample quantiles in statistical packages" (1996).
 
@@ -272,7 +272,7 @@ def percentile_position(p: Percent, n: int) -> Position:
     numerator, denominator = p.as_integer_ratio()
     of = 100 * denominator
     lower, part = divmod((n - 1) * numerator, of)
-    return Position(lower, part, of)
+    return RankPosition(lower, part, of)
 
 
 def interpolate(low: float, high: float, part: int, of: int) -> float:

@@ -30,9 +30,9 @@ from statsapi.engine.guard import Guard
 from statsapi.engine.holdings import Holdings
 from statsapi.engine.rollup import Rolled
 from statsapi.engine.sizes import Sizes
+from statsapi.engine.step_details import step_details
 from statsapi.engine.summary import combine
 from statsapi.engine.sweep import PAUSE_S, SLICE_S, Sweep
-from statsapi.engine.timeline import step_details
 from statsapi.engine.union import Bounds, Question
 from statsapi.model import (
     HOUR_US,

@@ -11,10 +11,11 @@ import numpy as np
 from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import OldSpan, Statistics
 from statsapi.engine.chunks import Columns
+from statsapi.engine.held_events import Frozen
 from statsapi.engine.rollup import Rolled, Rollups
 from statsapi.engine.rollup import summarise as summarise_rolled
 from statsapi.engine.summary import IDENTITY, Summary, combine
-from statsapi.engine.timeline import Frozen, Timeline
+from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import NOTHING, Bounds, SpanPart, Spans, unite_span
 from statsapi.model import Percent, Span, Values
 

@@ -62,6 +62,9 @@ class _Head(NamedTuple):
     boot: bytes
 
 
+_FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in its place must hold nobody
+
+
 class HighWater:
     """For the holder of the writer's lock; `compare` and `note_wal` are for the process that alone opens the file.
 
@@ -142,7 +145,7 @@ class HighWater:
             return
         self.close()
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._file = os.open(path, os.O_RDWR | _FLAGS)
         except FileNotFoundError:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             if os.geteuid() == 0:  # the journal's own user must be able to use it later
@@ -194,7 +197,7 @@ class HighWater:
 def is_left_over(wal: str, journal: str) -> bool:
     """Whether that -wal belongs to the file whose place `journal` took."""
     try:
-        with open(journal + "-mark", "rb") as mark:
+        with os.fdopen(os.open(journal + "-mark", os.O_RDONLY | _FLAGS), "rb") as mark:
             head, own_inode = _head_of(mark.read(_SLOT_BYTES)), os.fstat(mark.fileno()).st_ino
         file = os.stat(journal)
     except OSError:
@@ -210,7 +213,7 @@ def is_left_over(wal: str, journal: str) -> bool:
 def find_noted(journal: str) -> Noted | None:
     """The furthest note beside `journal`, for who only reads: nothing is made, locked or written."""
     try:
-        inode, mark = os.stat(journal).st_ino, os.open(journal + "-mark", os.O_RDONLY | os.O_CLOEXEC)
+        inode, mark = os.stat(journal).st_ino, os.open(journal + "-mark", os.O_RDONLY | _FLAGS)
     except OSError:
         return None
     try:

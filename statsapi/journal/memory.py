@@ -154,6 +154,7 @@ class MemoryJournal:
             first = after.position - self._base
             now_us = self._clock_us()
             held = len(self._records)
+            last = self._base + held
             records = self._records[first : min(held, first + max(1, limit_records))]
         if until_us is not None:
             for count, record in enumerate(records):
@@ -168,12 +169,12 @@ class MemoryJournal:
                 del records[count:]
                 break
         if not records:
-            return Segment(after, None, (), 0, more=False, now_us=now_us)
+            return Segment(after, None, (), 0, more=False, end=after.position, now_us=now_us)
         end = after.position + len(records)
         changes = decode_sealed(after.position, [record.sealed for record in records])
         mark = Mark(end, records[-1].id)
         more = first + len(records) < held
-        return Segment(mark, records[-1].appended_us, changes, len(records), more=more, now_us=now_us)
+        return Segment(mark, records[-1].appended_us, changes, len(records), more=more, end=last, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:
         with self._lock:

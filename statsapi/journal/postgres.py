@@ -228,8 +228,11 @@ class PostgresJournal:
         rows = rows_of(server, result, state.first_row, after.position)
         now_us = state.clock_us if server.test_clock_us is None else server.test_clock_us()
         if not rows.heads:
-            return Segment(after, None, (), 0, more=False, now_us=now_us)
+            return Segment(after, None, (), 0, more=False, end=after.position, now_us=now_us)
         stamps, payloads = rows.stamps_us, rows.payloads
+        end = after.position + len(stamps)
+        if len(stamps) > count:  # far behind: where the journal ends is worth a question
+            end = max(end, self._history.end())
         count = min(count, len(stamps))
         ended = False  # whether the journal ends here, for this call
         if until_us is not None:
@@ -244,14 +247,14 @@ class PostgresJournal:
                 count, ended = at + 1, False
                 break
         if count == 0:
-            return Segment(after, None, (), 0, more=False, now_us=now_us)
+            return Segment(after, None, (), 0, more=False, end=end, now_us=now_us)
         self._record_bytes = max(1.0, size / count)
         last = after.position + count
         mark = Mark(last, rows.id(count - 1))
         self._history.learn_read(known, mark, stamps[count - 1], state.born)
         changes = decode_records(range(after.position + 1, last + 1), stamps[:count], payloads[:count])
         more = not ended and count < len(stamps)
-        return Segment(mark, stamps[count - 1], changes, count, more=more, now_us=now_us)
+        return Segment(mark, stamps[count - 1], changes, count, more=more, end=end, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:
         return self._checkpoints.read()

@@ -45,12 +45,16 @@ class History:
                 mine = self.known.born == known.born  # told once
                 self.known = Known()
             if mine:  # how many is known where nothing came after the loss
-                ends = max(state.checkpoint, long_of(self._server.run(self._end).get_value(0, 0)))
+                ends = max(state.checkpoint, self.end())
                 how = f"{self._server.address} is " + ("another journal" if other else "an older copy")
                 lost = Lost(known.position - ends if known.position > ends and not other else None, None, how)
                 raise HistoryChanged("the last record known here is no longer in the journal", lost)
         if not state.stands(after):
             raise HistoryChanged("the record this view stands on is no longer in the journal")
+
+    def end(self) -> int:
+        """The position of the last record that is there; 0 without one. A round trip."""
+        return long_of(self._server.run(self._end).get_value(0, 0))
 
     def learn_append(self, mark: Mark, us: int, born: bytes) -> None:
         """A position that is not after the known one, or another history, is for the next read to find out."""

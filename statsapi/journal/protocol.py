@@ -152,6 +152,7 @@ class Segment:
                  small records of events become one Events per series, in order of arrival; may be walked repeatedly
     records      the number of records (ticks count)
     more         the limits left out further records: read on
+    end          the last position of the journal at some moment of this read, at which the mark may lie already
     now_us       the engine's clock at some moment of this read
     """
 
@@ -160,6 +161,7 @@ class Segment:
     changes: Iterable[Change]
     records: int
     more: bool
+    end: int
     now_us: int
 
 

@@ -280,7 +280,7 @@ class RedisJournal:
                 break
         if count == 0:
             self._behind_records = state.position - after.position
-            return Segment(after, None, (), 0, more=False, now_us=now_us)
+            return Segment(after, None, (), 0, more=False, end=state.position, now_us=now_us)
         self._record_bytes = max(1.0, sum(map(len, payloads)) / len(payloads))
         # One after the other, but where somebody else has taken some out.
         positions = rows.positions[:count]
@@ -288,7 +288,7 @@ class RedisJournal:
         changes = decode_records(positions, stamps[:count], payloads[:count])
         mark = mark_of(positions[-1], rows.id(count - 1), state.epoch)
         more = not ended and positions[-1] < state.position
-        return Segment(mark, stamps[count - 1], changes, count, more=more, now_us=now_us)
+        return Segment(mark, stamps[count - 1], changes, count, more=more, end=state.position, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:
         return self._checkpoints.read()

@@ -1,6 +1,7 @@
 """The embedded journal: one SQLite file in WAL mode, shared by all workers of one machine.
 
-Its tables: sqlite_tables.py. Its file, and how that may be replaced: sqlite_file.py. Its connections: sqlite_link.py.
+Its tables: sqlite_tables.py. Its file, and how that may be replaced: sqlite_file.py; made by
+sqlite_start.py. Its connections: sqlite_link.py.
 
 A position is seq: the last row's plus one, or the checkpoint's plus one when everything was compacted, taken inside the
 write transaction. Rows go only from the front and only up to the checkpoint, so no position is given twice.
@@ -59,6 +60,7 @@ from statsapi.journal.sqlite_backup import Backup
 from statsapi.journal.sqlite_file import File
 from statsapi.journal.sqlite_keeper import Keeper
 from statsapi.journal.sqlite_link import Link
+from statsapi.journal.sqlite_start import prepare
 from statsapi.journal.sqlite_tables import SCHEMA_VERSION, Last
 from statsapi.journal.sqlite_url import SCHEME, path_of, shortened
 from statsapi.model import IdempotencyKey
@@ -116,7 +118,7 @@ class SqliteJournal:
         self._keeping = Link(file, "PRAGMA synchronous=NORMAL", "PRAGMA busy_timeout=0")
         self._keeper = Keeper(self._keeping, file, wait_limit_s, flushes=fsync != "always")
         self._pieces: tables.Pieces | None = None
-        file.prepare(create=create)
+        prepare(file, create=create)
         try:
             for link in (self._writer, self._reader, self._keeping):
                 link.connection()
@@ -183,9 +185,11 @@ class SqliteJournal:
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
         records: list[bytes] = []
+        last = after.position
 
         def fetch(connection: sqlite3.Connection) -> bool:
             """Whether there is more."""
+            nonlocal last
             if _probe(connection, after) <= after.position:
                 return False
             # The rows must come from the snapshot in which the mark was checked: a prefix may go in between.
@@ -212,14 +216,22 @@ class SqliteJournal:
         try:
             more = self._reader.query(fetch)
             if not records:
-                return Segment(after, None, (), 0, more=False, now_us=now_us)
+                return Segment(after, None, (), 0, more=False, end=after.position, now_us=now_us)
             changes = decode_sealed(after.position, records)
         except TypeError as error:  # a flipped bit made it a number or a null
             raise JournalDamaged(
                 f"the journal's record {after.position + 1 + len(records)}", "it is not of its form"
             ) from error
         record_id, position, appended_us = seal_of(records[-1])
-        return Segment(Mark(position, record_id), appended_us, changes, len(records), more=more, now_us=now_us)
+        return Segment(
+            Mark(position, record_id),
+            appended_us,
+            changes,
+            len(records),
+            more=more,
+            end=max(last, position),
+            now_us=now_us,
+        )
 
     def read_checkpoint(self) -> Checkpoint | None:
         def look(connection: sqlite3.Connection) -> Checkpoint | None:

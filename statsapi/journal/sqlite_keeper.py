@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from statsapi.journal import sqlite_tables as tables
+from statsapi.journal import sqlite_wal
 from statsapi.journal.protocol import Clock
-from statsapi.journal.sqlite_file import WAL_RESTART_BYTES, File
+from statsapi.journal.sqlite_file import File
 from statsapi.journal.sqlite_link import Link
 from statsapi.journal.sqlite_tables import PAGE_BYTES
 
@@ -46,7 +47,7 @@ class Keeper:
             busy, wal_bytes = self._flush(observe_fsync)
             if busy:
                 return  # another worker is at it
-            for _ in range(WAL_RESTART_TRIES if wal_bytes > WAL_RESTART_BYTES else 0):
+            for _ in range(WAL_RESTART_TRIES if wal_bytes > sqlite_wal.RESTART_BYTES else 0):
                 busy, _, _ = self._move_wal("RESTART")
                 if not busy:
                     break
@@ -73,7 +74,7 @@ class Keeper:
             flushed = not busy and moved >= frames
         finally:
             if not flushed and self._flushes:
-                self._file.flush_wal()
+                sqlite_wal.flush(self._file.real)
         if self._flushes:
             observe_fsync(time.perf_counter() - began_s)
         return busy, frames * PAGE_BYTES

@@ -23,7 +23,6 @@ import time
 from typing import Any
 
 from flask import Flask
-from gunicorn.arbiter import Arbiter
 from gunicorn.http.errors import ParseException
 
 import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
@@ -195,12 +194,7 @@ def post_worker_init(worker: Any) -> None:
             service.metrics.share(counters, worker.slot)
     if isinstance(service, Service):
         service.share_memory(worker.shares)
-    try:
-        service.start()
-    except ConfigError as error:  # the journal refused: say so without a traceback, and stop the server
-        for fault in error.faults:
-            worker.log.error("Refusing to start: %s", fault)  # noqa: TRY400 (the fault says it all)
-        sys.exit(Arbiter.WORKER_BOOT_ERROR)
+    service.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

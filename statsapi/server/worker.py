@@ -21,7 +21,7 @@ import gunicorn.util
 from gunicorn.workers import gthread
 
 from statsapi.api import problems
-from statsapi.metrics import Table
+from statsapi.metrics import CounterTable
 from statsapi.server.board import Board
 from statsapi.service.service import Service
 
@@ -42,7 +42,7 @@ _NO_DATA_YET.set_result(gthread._DEFER)
 
 # Made at import: the arbiter loads this module before it forks, so all workers share them.
 board = Board()
-counters = Table(Board.SLOTS)
+counters = CounterTable(Board.SLOTS)
 
 
 class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types

@@ -19,7 +19,7 @@ from statsapi.errors import InvalidRequest, StoreFull, ViewNotReady
 from statsapi.machine import default_max_events
 from statsapi.model import MAX_TS_US, MIN_TS_US, MINUTE_US, EventBatch, Part, TimestampsUs, Values
 from statsapi.service.following import DECIDE_WAIT_S, Follower
-from statsapi.service.reading import describe_kept
+from statsapi.service.spans import describe_kept
 from statsapi.times import format_duration, format_timestamp, spell_duration
 
 # Limits are checked against the last caught-up view, at most LIMIT_AGE_S old (housekeeping catches up once a second

@@ -48,6 +48,14 @@ FOLLOW_SOON_S: Final = 0.05
 FOLLOW_IDLE_S: Final = 0.25
 FOLLOW_AGAIN_S: Final = 1.0
 
+# A worker that records nothing has a view to keep level as well. Where it gets too little of its core for that, who
+# asks it waits for the whole of what it lacks. So from PACE_LAG_S on posters of batches pause before they are answered,
+# which leaves it the core too; a worker that has lagged for longer than PACE_GIVES_UP_S is stopped or stuck, and is not
+# waited for.
+PACE_LAG_S: Final = 0.3
+PACE_PAUSE_S: Final = 0.2
+PACE_GIVES_UP_S: Final = 10.0
+
 # A circuit breaker: when a catch-up took longer than AWAY_SLOW_S to fail, questions are answered from the last level
 # state for AWAY_HOLDS_S. In that time only one of them, and housekeeping, waits for the journal. A journal that fails
 # at once is asked each time.
@@ -142,7 +150,9 @@ class Follower:
             since,
             lost.how,
         )
-        self._metrics.lost(lost.records, lost.since_us, self._clock_us())
+        view = self._view
+        engine_us = None if view is None else view.clock.engine_us()
+        self._metrics.lost(lost.records, lost.since_us, self._clock_us() if engine_us is None else engine_us)
 
     def now_us(self) -> int:
         """The engine's time; the last record's where that is a little ahead: what was recorded has happened."""
@@ -221,6 +231,9 @@ class Follower:
         if self.view().age_s() < math.inf:
             with contextlib.suppress(StatsError, MemoryError):
                 self.catch_up(PACE_WAIT_S)
+            lag_s = self._metrics.lag_s(self.monotonic_us()) or 0.0
+            if PACE_LAG_S < lag_s < PACE_GIVES_UP_S:
+                time.sleep(min(lag_s / 2, PACE_PAUSE_S))
 
     def follow(self) -> None:
         """Catch up, then wait until there may be something to apply again. For a thread of its own."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from statsapi.clocks import SettledClock, Step
+from statsapi.clocks import STEP_US, SettledClock, Step
 from statsapi.engine.store import Store
 from statsapi.errors import StatsError
 from statsapi.journal import CLOCKS_DIFFER_US, Proposal
@@ -77,6 +77,8 @@ class Housekeeping:
         view = self._follower.opened()
         if view is not None and (step := view.clock.last_step()) is not None:
             return _describe_step(step, view.clock)
+        if view is not None and view.clock.unbelieved_us >= STEP_US:  # before this worker was there
+            return _describe_clock(view.clock)
         return {"last_record_ahead": True} if view is not None and self._said_ahead else None
 
     def _maintain_journal(self) -> None:
@@ -147,6 +149,9 @@ def _describe_step(step: Step, clock: SettledClock) -> dict[str, Any]:
     return {
         "jumped_seconds": step.by_us / SECOND_US,
         "at": format_nearest(step.to_us),
-        "ahead_seconds": clock.unbelieved_us / SECOND_US,
-        "settled": clock.settled,
+        **_describe_clock(clock),
     }
+
+
+def _describe_clock(clock: SettledClock) -> dict[str, Any]:
+    return {"ahead_seconds": clock.unbelieved_us / SECOND_US, "settled": clock.settled}

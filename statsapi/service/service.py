@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from statsapi.config import Settings
 from statsapi.engine.placement import NONE
-from statsapi.errors import JournalUnavailable, ShuttingDown, StatsError
+from statsapi.errors import JournalRefused, JournalUnavailable, ShuttingDown, StatsError
 from statsapi.exposition import expose
 from statsapi.journal import Decide, Journal, Proposal
 from statsapi.metrics import Metrics
@@ -25,6 +25,7 @@ from statsapi.service.admission import Accepted, Admission, Recorded
 from statsapi.service.following import DECIDE_WAIT_S, READ_WAIT_S, Follower
 from statsapi.service.housekeeping import Housekeeping
 from statsapi.service.reading import Reading
+from statsapi.service.scrape import view_state
 from statsapi.service.view import View
 from statsapi.times import format_nearest
 
@@ -87,9 +88,11 @@ class Service:
     # -- from start to end
 
     def start(self) -> None:
-        """Open the journal and begin the replay in the background. Safe to call twice; raises JournalRefused.
+        """Open the journal and begin the replay in the background. Safe to call twice.
 
-        A journal that is not available now is not waited for: it is tried again once a second and by each request.
+        A journal that is not available now, or that cannot be used, is not waited for: it is tried again once a second
+        and by each request, which gets the reason. The server has checked it before this worker was forked. So what is
+        wrong now came later, and other workers may still answer: they must not end with this one.
         """
         self._housekeeping.begin()
         logger.info("at most %s raw events are held at one time (STATSAPI_MAX_EVENTS)", f"{self.max_events:,}")
@@ -97,6 +100,8 @@ class Service:
             self.view()
         except JournalUnavailable as error:
             logger.warning("starting without the journal: %s", error)
+        except JournalRefused as error:
+            logger.error("starting without the journal: %s", error)  # noqa: TRY400 (the text says it all)
 
     def leave(self) -> None:
         """From now on this worker is not ready; what reaches it all the same is still served until `close`."""
@@ -289,7 +294,7 @@ class Service:
             store = self._follower.catch_up(SCRAPE_WAIT_S)
             journal = self.view().journal
             reading = Reading(store, self.view().now_us(store), self.settings, self._catalogue)
-            state = reading.state(journal.size_bytes(), journal.clock_skew_us)
+            state = view_state(reading, self.settings, journal.size_bytes(), journal.clock_skew_us)
         except StatsError:  # that is for a scrape to show, not to fail by
             state = None
         return expose(self.metrics, state, self._follower.monotonic_us(), accept)

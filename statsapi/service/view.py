@@ -57,6 +57,7 @@ class View:
         self._changing = False  # whether store and mark may not belong together
         self._left: _Left | None = None
         self._mark: Mark = START
+        self._end = 0  # the journal's last position, as of the last read
         self._store = Store(retention)
         if journal.local_clock_us is not None:
             self.clock.observe(journal.local_clock_us())
@@ -64,7 +65,8 @@ class View:
     def catch_up(self, *, wait_s: float | None = None) -> Store:
         """The store, holding everything that was committed before this call.
 
-        With nothing new it costs what the journal takes to say so (SQLite: a few µs). Raises ViewNotReady when a replay
+        What comes in meanwhile is left to others: where it comes as fast as it is applied there is no end of it. With
+        nothing new it costs what the journal takes to say so (SQLite: a few µs). Raises ViewNotReady when a replay
         takes longer than `wait_s` (None waits for its end); what was replayed is kept and the next call goes on. Do not
         keep the store: another takes its place when history changed. JournalUnavailable where the journal fails, also
         when it failed another caller while this one waited: no use that each finds out by a timeout of its own. What is
@@ -81,7 +83,14 @@ class View:
                 return self._store  # somebody else's catching up began after this call did, and so does for both
             began_s = time.monotonic()
             try:
+                end: int | None = None  # of the journal, when it was first read for this call
                 while self._step_or_start_afresh():
+                    if not self._stands:
+                        end = None  # another history, with positions of its own
+                    elif end is None:
+                        end = self._end
+                    if end is not None and self._mark.position >= end:
+                        break
                     if deadline_s is not None and time.monotonic() > deadline_s:
                         raise ViewNotReady(wait_s or 0)
             except JournalUnavailable as error:
@@ -134,6 +143,7 @@ class View:
                 self._left = _Left(self._mark, changed.lost)
             self._stands = False
             return True
+        self._end = segment.end
         self.clock.observe(segment.now_us)
         if segment.appended_us is not None:
             self._store.settle(self.clock.settled_us())

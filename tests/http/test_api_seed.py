@@ -325,11 +325,14 @@ def test_unforeseen_faults_are_problems_too(app: Flask, client: FlaskClient) -> 
     assert "outcome" not in problem
 
 
-@pytest.mark.parametrize("fault", [ZeroDivisionError("secret"), MemoryError()])
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [(ZeroDivisionError("secret"), 500, "internal-server-error"), (MemoryError(), 503, "out-of-memory")],
+)
 def test_a_fault_while_recording_leaves_the_outcome_unknown(
-    app: Flask, client: FlaskClient, fault: Exception, monkeypatch: pytest.MonkeyPatch
+    app: Flask, client: FlaskClient, fault: Exception, status: int, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The record may be in the journal already, so a 500 says so; the retry under the same key counts once."""
+    """The record may be in the journal already, which the answer says; the retry under the same key counts once."""
     service = app.extensions["statsapi"]
     journal = service.view().journal
     append = journal.append
@@ -346,11 +349,28 @@ def test_a_fault_while_recording_leaves_the_outcome_unknown(
     for call in calls:
         with monkeypatch.context() as patch:
             patch.setattr(journal, "append", broken)
-            problem = assert_problem(call(), 500, "internal-server-error")
+            problem = assert_problem(call(), status, code)
             assert problem["outcome"] == "unknown"
-            assert "Idempotency-Key" in problem["detail"]
+            assert ("Idempotency-Key" in problem["detail"]) == (status == 500)
         assert call().status_code == 200
     assert client.get("/statistics").json["count"] == len(calls)
+
+
+def test_a_question_for_which_memory_is_too_little(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Is no fault of the service: 503 and one line, without a traceback and without an outcome."""
+
+    def broken() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(app.extensions["statsapi"], "ask", broken)
+    response = client.get("/statistics")
+    problem = assert_problem(response, 503, "out-of-memory")
+    assert "outcome" not in problem
+    assert response.headers["Retry-After"] == "1"
+    (record,) = caplog.records
+    assert (record.getMessage(), record.exc_info) == ("out of memory in GET /statistics", None)
 
 
 def test_max_future_skew(clock: FakeClock) -> None:

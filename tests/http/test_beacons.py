@@ -12,6 +12,8 @@ from flask.testing import FlaskClient
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.keys import new_key
+from statsapi.times import format_timestamp
+from tests.calls import assert_problem
 
 ORIGIN = "https://shop.example"
 
@@ -129,6 +131,27 @@ def test_pages_of_other_sites_cannot_record_where_no_key_is_asked(path: str, bod
             answer = client.post(path, data=body, headers={**allowed, "Content-Type": media_type})
             assert answer.status_code in (200, 204), (media_type, allowed)
     assert client.get("/statistics?match=*").json["count"] == 12
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/event", '{{"timestamp":"{now}","value":1}}'),
+        ("/events", '[{{"timestamp":"{now}","value":1}}]'),
+    ],
+)
+def test_nor_can_they_with_a_body_of_no_type(path: str, body: str) -> None:
+    """It counts as JSON, and a browser sends it without asking first; what is no browser may send it."""
+    client = create_app(Settings(journal="memory://"), background=False).test_client()
+    body = body.format(now=format_timestamp(time.time_ns() // 1000))
+    for origin in ("http://evil.example", "null"):
+        refused = client.post(path, data=body, headers={"Origin": origin})
+        assert_problem(refused, 403, "forbidden")
+        text = client.post(path, data=body, headers={"Origin": origin, "Content-Type": "text/plain"})
+        assert text.status_code in (403, 415)
+    assert client.post(path, data=body).status_code == 200
+    assert client.post(path, data=body, headers={"Origin": "http://localhost"}).status_code == 200
+    assert client.get("/statistics").json["count"] == 2
 
 
 def test_with_keys_the_key_alone_counts(key_line: tuple[str, str]) -> None:

@@ -96,7 +96,7 @@ def test_retries_keep_to_what_is_asked_and_end(app: Flask, clock: FakeClock) -> 
     client = client_of(transport, clock, give_up_after_s=20)
     with pytest.raises(Unavailable, match="answered 502") as caught:
         client.record(1.0, idempotency_key="mine", timestamp=clock() / 1e6)
-    assert client._sleep.__self__.slept[0] == 7.0  # type: ignore[attr-defined]
+    assert client._calls._sleep.__self__.slept[0] == 7.0  # type: ignore[attr-defined]
     assert caught.value.outcome == "unknown"  # the second attempt's, though no later one was carried out
     assert {headers["Idempotency-Key"] for *_, headers in transport.requests} == {"mine"}
     transport.faults.clear()
@@ -157,11 +157,12 @@ def test_a_url_and_a_key_that_cannot_be(app: Flask) -> None:
 def test_an_export_is_paged(app: Flask, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """All events once, in order, though a page was lost on its way."""
     monkeypatch.setattr("statsapi.client.client.PAGE", 7)
-    client = client_of(InProcess(app), clock)
+    transport = InProcess(app)
+    client = client_of(transport, clock)
     client.record_many(
         [{"value": number, "timestamp": clock() / 1e6, "series": "ab"[number % 2]} for number in range(40)]
     )
-    client._transport.faults = [None, "lost", None, "502"]  # type: ignore[attr-defined]
+    transport.faults = [None, "lost", None, "502"]
     values = [event.value for event in client.export()]
     assert values == [*range(0, 40, 2), *range(1, 40, 2)]
     assert [each["name"] for each in client.series()] == ["a", "b"]
@@ -216,7 +217,7 @@ def test_timers(app: Flask, clock: FakeClock) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spooled", [False, True])
 @given(faults=FAULTS, sizes=st.lists(st.integers(1, 7), max_size=8))
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_event_that_was_taken_counts_once(
     tmp_path_factory: pytest.TempPathFactory, spooled: bool, faults: list[Any], sizes: list[int]
 ) -> None:
@@ -340,11 +341,12 @@ def test_a_wrong_key_or_path_loses_nothing(app: Flask, clock: FakeClock) -> None
 def test_an_outage_is_told_after_half_a_minute(app: Flask, clock: FakeClock) -> None:
     """A restart of the service is not worth a word."""
     problems: list[Problem] = []
-    sender = sender_of(InProcess(app, ["refused"] * 5), clock, on_problem=problems.append)
+    transport = InProcess(app, ["refused"] * 5)
+    sender = sender_of(transport, clock, on_problem=problems.append)
     sender.record(1.0)
     run(sender, clock)
     assert not problems
-    sender._transport.faults = ["refused"] * 20  # type: ignore[attr-defined]
+    transport.faults = ["refused"] * 20
     sender.record(2.0)
     run(sender, clock)
     assert [problem.kind for problem in problems] == ["unavailable"]
@@ -365,7 +367,7 @@ def test_an_unknown_outcome_is_not_sent_after_the_key_is_forgotten(
     clock.advance(1_000_000)
     assert sender.step() == 0.0
     if spooled:  # another process goes on
-        sender._box.close()
+        sender._backlog.box.close()
         sender = sender_of(transport, clock, on_problem=problems.append, key_lifetime_s=3600, spool=spool)
     clock.advance(60_000_000)
     assert sender.step() == 0.0
@@ -448,7 +450,7 @@ def test_without_a_callback_problems_are_warnings(
     sender.record(1.0)
     clock.advance(1_000_000)
     with pytest.warns(StatsapiWarning, match="1 events wait for the service"):
-        sender._tell("unavailable", 1, "1 events wait for the service")
+        sender._reporter.tell("unavailable", 1, "1 events wait for the service")
     sender.step()  # warnings are errors here
     assert "answered 401" in capsys.readouterr().err
     run(sender, clock)
@@ -458,11 +460,12 @@ def test_without_a_callback_problems_are_warnings(
 def test_a_fault_of_ours_ends_no_thread(app: Flask, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is raised, the batch is there for the next attempt."""
     problems: list[Problem] = []
-    sender = sender_of(InProcess(app), clock, on_problem=problems.append)
+    transport = InProcess(app)
+    sender = sender_of(transport, clock, on_problem=problems.append)
     sender.record(1.0)
     clock.advance(1_000_000)
     with monkeypatch.context() as patch:
-        patch.setattr(sender._transport, "send", lambda *args: 1 // 0)
+        patch.setattr(transport, "send", lambda *args: 1 // 0)
         sender.step()
     assert "ZeroDivisionError" in problems[0].message
     run(sender, clock)
@@ -517,7 +520,7 @@ def test_tags_other_questions_and_files(app: Flask, clock: FakeClock, tmp_path: 
     assert list(client.tags("host", match="*=b*")) == [{"value": "b", "series": 1}]
     assert client.ask("/healthz") == {"status": "ok"}
     with pytest.raises(Unavailable, match="answered GET /healthz otherwise"):
-        client._ask("/healthz", {}, "series")
+        client._calls.ask("/healthz", {}, "series")
     with Client("http://x") as closing:
         assert repr(closing) == "Client('http://x')"
 

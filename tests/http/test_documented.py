@@ -11,7 +11,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from statsapi import errors
-from statsapi.exposition import State, expose
+from statsapi.exposition import ViewState, expose
 from statsapi.keys import ADMIN, READ, WRITE
 from statsapi.metrics import Metrics
 from statsapi.routes import OPEN, ROUTES
@@ -85,7 +85,7 @@ def test_every_status_is_documented(client: FlaskClient) -> None:
 
 def test_every_metric_is_documented() -> None:
     """docs/monitoring.md names all that a scrape may hold, and nothing else: Redis' clock and the windows among it."""
-    state = State(0, 0, 0, 0, 0, [], clock_skew_us=0)
+    state = ViewState(0, 0, 0, 0, 0, [], clock_skew_us=0)
     counted = Metrics()
     counted.clock(True, 0)
     counted.caught_up(1)

@@ -335,7 +335,7 @@ def fuzzed() -> FlaskClient:
     ),
     encoding=st.sampled_from([None, None, None, "gzip", "identity", "x"]),
 )
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_whatever_is_sent_is_no_fault_of_ours(
     fuzzed: FlaskClient, door: str, body: bytes, query: dict[str, str], encoding: str | None
 ) -> None:
@@ -358,7 +358,6 @@ NAMES = st.tuples(
     values=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
     at_us=st.integers(0, 3_000_000_000),
 )
-@settings(deadline=None)
 def test_an_export_as_line_protocol_is_read_back(
     names: list[tuple[str, dict[str, str]]], values: list[float], at_us: int
 ) -> None:

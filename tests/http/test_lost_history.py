@@ -15,7 +15,7 @@ from statsapi.app import create_app
 from statsapi.config import GRACE_US, Settings
 from statsapi.journal import HistoryChanged, Lost, open_journal
 from statsapi.journal.memory import MemoryJournal
-from statsapi.metrics import Metrics, Table
+from statsapi.metrics import CounterTable, Metrics
 from statsapi.model import HOUR_US, MINUTE_US, SECOND_US
 from statsapi.times import format_timestamp
 from tests.fakes import FakeClock
@@ -184,7 +184,7 @@ def test_a_restored_file_is_told(clock: FakeClock, tmp_path: Path) -> None:
 
 def test_a_loss_stays_told_when_its_worker_is_replaced() -> None:
     """Whoever answers tells what any worker noticed; each notices by itself, so the largest count is shown."""
-    table = Table(4)
+    table = CounterTable(4)
     workers = [Metrics() for _ in range(3)]
     for slot, worker in enumerate(workers):
         table.take(slot)

@@ -17,7 +17,7 @@ from statsapi.config import Settings
 from statsapi.engine.placement import Placed
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import Journal, Proposal, open_journal
-from statsapi.metrics import BUCKETS, Metrics, Table
+from statsapi.metrics import BUCKETS, CounterTable, Metrics
 from statsapi.model import HOUR_US, MINUTE_US, EventBatch
 from tests.calls import Samples, scrape, value
 from tests.fakes import NOW, FakeClock
@@ -218,7 +218,7 @@ def test_no_count_is_lost_between_threads() -> None:
 
 def test_a_slot_goes_on_counting_for_its_next_worker() -> None:
     """What a dead worker counted stays in the total, what it showed of itself goes; other slots are not touched."""
-    table = Table(4)
+    table = CounterTable(4)
 
     def worker(slot: int) -> Metrics:
         table.take(slot)
@@ -270,7 +270,7 @@ def test_patterns_of_series(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -
     assert shown() == ["none", "web.a", "web.b", "web.c", "x"]
     assert value(scrape(client), "statsapi_window_mean", series="web.c", window="5m") == 2.5
     post(client, 2.5, series="web.d")
-    monkeypatch.setattr("statsapi.service.reading.METRICS_MATCHED_MAX", 2)
+    monkeypatch.setattr("statsapi.service.scrape.METRICS_MATCHED_MAX", 2)
     assert shown() == ["none", "web.a", "web.b", "web.c"]
     assert value(scrape(client), "statsapi_window_series_left_out") == 2
     assert Settings.from_env({"STATSAPI_METRICS_SERIES": "web.**,a"}).metrics_series == ("web.*", "a")

@@ -319,7 +319,7 @@ words = st.text(
 
 
 @pytest.mark.slow
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example("a", {"k": "v"}, None)
 @given(words, st.dictionaries(words, words | st.integers(-9, 999) | st.booleans(), max_size=4), st.randoms())
 def test_a_set_of_tags_is_one_series(base: str, tags: dict[str, Any], dice: Any) -> None:
@@ -366,7 +366,6 @@ def pages(client: FlaskClient, path: str, of: str) -> list[Any]:
     return rows
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["web", "web.a", "Länge", "GET /users"]).flatmap(

@@ -54,7 +54,7 @@ api = schemathesis.openapi.from_wsgi("/openapi.json", described_app())
 
 @pytest.mark.slow
 @api.parametrize()
-@settings(max_examples=settings.default.max_examples * 3 // 5, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings.default.max_examples * 3 // 5, suppress_health_check=list(HealthCheck))
 def test_the_service_is_as_described(case: Any) -> None:
     """Whatever the description allows, and whatever it does not, is answered as the description says."""
     # With ?partial=true a batch with bad events in it is a 200 that names them.

@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.app import create_app
@@ -25,7 +25,6 @@ EVENT = st.tuples(
 LOOK = st.tuples(st.just("look"), st.sampled_from([0, 1, 3, 7]), st.integers(0, 5), st.booleans())
 
 
-@settings(deadline=None)  # each example starts a service
 @given(steps=st.lists(st.one_of(EVENT, LOOK), max_size=40))
 def test_each_event_is_given_once(steps: list[tuple[str, int, int, object]]) -> None:
     """Whatever is late, equal, ahead of the clock, or asked for in vain: as many as were recorded, no more, no less."""
@@ -62,7 +61,6 @@ def test_each_event_is_given_once(steps: list[tuple[str, int, int, object]]) -> 
         app.extensions["statsapi"].close()
 
 
-@settings(deadline=None)
 @given(ages_s=st.lists(st.integers(0, 3_900), max_size=30), most=st.integers(1, 12))
 def test_the_last_events_are_shown_however_old(ages_s: list[int], most: int) -> None:
     """What came before the span that is followed: the newest of it, as far as events are held raw."""

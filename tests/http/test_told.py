@@ -230,7 +230,7 @@ retentions = st.sampled_from(
 
 
 @given(moments_us, retentions)
-@settings(deadline=None, max_examples=settings.default.max_examples * 3 // 2)
+@settings(max_examples=settings.default.max_examples * 3 // 2)
 def test_what_is_said_of_an_event_holds(ts_us: int, options: dict[str, Any]) -> None:
     """It shows where it is said to, and only there: in the default window, in the window named, or in none."""
     client = client_of(**options)
@@ -470,9 +470,7 @@ def as_written(ts_us: int, how: str) -> Any:
 hows = st.sampled_from(["naive", "space", "Z", "-05:30", "number"])
 good_rows = st.builds(lambda ts_us, how, value: Row(as_written(ts_us, how), value), moments_us, hows, st.just(1.0))
 bad_rows = st.builds(lambda row: Row(row.timestamp, "many"), good_rows)
-quickly = settings(
-    deadline=None, max_examples=settings.default.max_examples * 2 // 5, suppress_health_check=[HealthCheck.too_slow]
-)
+quickly = settings(max_examples=settings.default.max_examples * 2 // 5, suppress_health_check=[HealthCheck.too_slow])
 
 
 @every_form

@@ -147,7 +147,7 @@ def journal(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps, st.sampled_from(CHOICES), st.sampled_from([60, 240, 1500]), st.sampled_from(["series", "host"]))
 def test_a_union_is_that_of_the_list(
     journal: str,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -399,6 +400,45 @@ def test_a_mark_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
 
 
 # The whole service
+
+
+@pytest.mark.parametrize("start", [bytes(4096), b"%PDF-1.7\n" + bytes(4000)], ids=["zeroed", "another file"])
+def test_a_file_that_cannot_be_opened_any_more_ends_no_worker(start: bytes, tmp_path: Path) -> None:
+    """A worker that starts then says so to everybody who asks it; the others answer as before, and the server stays."""
+    path = tmp_path / "events.db"
+    with gunicorn_server(tmp_path, workers=2, env={"STATSAPI_JOURNAL": f"sqlite:///{path}"}) as server:
+        for value in range(20):
+            assert server.request("POST", "/event", {"timestamp": time.time(), "value": value})[0] == 200
+        server.wait_for_journals(2)
+        before = server.workers()
+        for _ in range(20):
+            assert server.request("GET", "/statistics")[1]["count"] == 20
+        with path.open("r+b") as file:
+            file.write(start)
+        os.kill(min(before), signal.SIGKILL)
+        server.wait_for_log("starting without the journal")
+        seen = set()
+
+        def both_answer() -> bool:
+            status, told = server.request("GET", "/statistics")
+            assert told["count"] == 20 if status == 200 else "journal" in told["type"]
+            seen.add(status)
+            return seen == {200, 503}
+
+        server.wait_until(both_answer, "an answer of each worker")
+        assert len(server.workers()) == 2
+        assert "Traceback" not in server.log
+        assert "failed to boot" not in server.log
+
+
+def test_a_pipe_in_the_marks_place_holds_nobody(tmp_path: Path) -> None:
+    """Nothing is compared and nothing noted, and the journal works."""
+    path = tmp_path / "events.db"
+    os.mkfifo(f"{path}-mark")
+    journal = SqliteJournal(str(path))
+    journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
+    assert journal.lost is None
+    journal.close()
 
 
 def test_a_server_says_what_is_damaged(tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ from statsapi.journal import (
     Proposal,
     open_journal,
     sqlite_check,
-    sqlite_file,
     sqlite_keeper,
     sqlite_salvage,
     sqlite_upgrade,
+    sqlite_wal,
 )
 from statsapi.journal import sqlite as engine
 from statsapi.journal.format import encode
@@ -221,8 +221,8 @@ def test_maintain_moves_everything_into_the_file(journal: SqliteJournal, path: s
 
 def test_files_stay_bounded_under_load(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under steady load with regular compaction neither the WAL nor the file grows with what went through."""
-    monkeypatch.setattr(sqlite_keeper, "WAL_RESTART_BYTES", 1 << 20)
-    monkeypatch.setattr(sqlite_file, "WAL_KEPT_BYTES", 1 << 20)
+    monkeypatch.setattr(sqlite_wal, "RESTART_BYTES", 1 << 20)
+    monkeypatch.setattr(sqlite_wal, "KEPT_BYTES", 1 << 20)
     each = 1500
     ahead = threading.Semaphore(200)  # how far the writers may be ahead of compaction, on a machine of any speed
     with closing(SqliteJournal(path)) as one, closing(SqliteJournal(path)) as other:

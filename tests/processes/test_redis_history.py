@@ -373,7 +373,7 @@ def test_a_machine_whose_clock_is_wrong_answers_as_the_others(
         service.keep_house()
         reading = service.ask()
         store, asked_us = reading.store, reading.now_us
-        (answer,) = store.statistics("default", reading.spans([]), asked_us)
+        (answer,) = store.statistics("default", reading.spans.meant([]), asked_us)
         assert answer.summary.count == 60
     warnings = [record.message for record in caplog.records if "the clock of this machine" in record.message]
     assert len(warnings) == 1

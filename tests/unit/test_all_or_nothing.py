@@ -110,7 +110,7 @@ class World:
         reading = service.ask()
         held, now_us = reading.store, reading.now_us
         for series in "ab":
-            for span in reading.spans([HOUR_US, 5 * MINUTE_US, DAY_US]):
+            for span in reading.spans.meant([HOUR_US, 5 * MINUTE_US, DAY_US]):
                 self.check(held, series, span, now_us)
         held.check_invariants()
 
@@ -217,7 +217,7 @@ def test_a_question_that_fails_at_any_line(caplog: pytest.LogCaptureFixture) -> 
     def question(service: Service) -> None:
         reading = service.ask()
         held, now_us = reading.store, reading.now_us
-        held.statistics("a", reading.spans([HOUR_US, DAY_US]), now_us, [50], ends=True)
+        held.statistics("a", reading.spans.meant([HOUR_US, DAY_US]), now_us, [50], ends=True)
         held.steps("a", Span(now_us - HOUR_US), 7 * MINUTE_US, 9, now_us, [50])
 
     for at in each_line(lines_of(lambda: question(world.start()))):

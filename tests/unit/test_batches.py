@@ -36,9 +36,7 @@ from tests.written_times import FORMS, OTHER_FORMS, REFUSED, REFUSED_FORMS, mome
 SCHEMA = EventSchema()
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 
-slow = settings(
-    max_examples=settings.default.max_examples * 3 // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+slow = settings(max_examples=settings.default.max_examples * 3 // 2, suppress_health_check=[HealthCheck.too_slow])
 
 
 # -- the naive twin ------------------------------------------------------------------------------------------------

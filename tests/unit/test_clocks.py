@@ -16,7 +16,7 @@ from statsapi.clocks import SETTLE_US, Sample, SettledClock
 from statsapi.config import GRACE_US, Settings
 from statsapi.journal import Journal, Proposal, open_journal
 from statsapi.journal.memory import MemoryJournal
-from statsapi.metrics import Metrics, Table
+from statsapi.metrics import CounterTable, Metrics
 from statsapi.model import (
     DAY_US,
     HOUR_US,
@@ -33,7 +33,7 @@ from statsapi.service.admission import Recorded
 from statsapi.service.service import Service
 from statsapi.times import format_timestamp, parse_timestamp_us
 from tests import oracles
-from tests.fakes import FakeClock, Opening, Skewed
+from tests.fakes import FakeClock, Opening, SharedJournal, Skewed
 
 KEEP_US = HOUR_US + GRACE_US
 DAYS3_US = 3 * DAY_US
@@ -114,7 +114,7 @@ class World:
         for service in self.services:
             reading = service.ask()
             store, now_us = reading.store, reading.now_us
-            for span in reading.spans(windows_us):
+            for span in reading.spans.meant(windows_us):
                 (answer,) = store.statistics("default", [span], now_us)
                 held = [value for ts_us, value in self.events if ts_us >= span.start_us]
                 assert answer.summary == oracles.summary(held), (
@@ -127,7 +127,7 @@ class World:
         service = self.services[worker]
         reading = service.ask()
         store, now_us = reading.store, reading.now_us
-        (span,) = reading.spans([])
+        (span,) = reading.spans.meant([])
         return store.statistics("default", [span], now_us)[0].summary.count
 
 
@@ -289,7 +289,7 @@ def test_after_a_wrong_belief_events_count_again(open_shared: Open) -> None:
     kept: list[dict[str, Any]] = [{}, {"rollup_retention_us": 0}]
     for options in kept:
         world = World(open_shared, **options)
-        world.services[0].delete("default", world.services[0].ask().spans()[0]._replace(start_us=MIN_TS_US))
+        world.services[0].delete("default", world.services[0].ask().spans.meant()[0]._replace(start_us=MIN_TS_US))
         fill(world)
         world.step(DAYS3_US)
         world.pass_time(HOUR_US)
@@ -551,7 +551,7 @@ def test_the_smallest_offset_of_ten_minutes_counts() -> None:
 
 def test_workers_share_what_they_saw(open_shared: Open) -> None:
     """A worker that takes a place later goes by what others of the machine have seen, and need not wait."""
-    table = Table(4)
+    table = CounterTable(4)
     clock = FakeClock(stood=False)
 
     def start(slot: int) -> Service:
@@ -594,6 +594,28 @@ def test_what_was_late_by_a_wrong_clock_is_listed_once(clock: FakeClock) -> None
     clock.step(-DAYS3_US)
     assert client.get("/debug/events").json["total_events"] == 1
     assert client.get("/debug/events?late=true").json["total_events"] == 0
+
+
+def test_a_worker_that_came_after_the_step_tells_it_too() -> None:
+    """It has not seen the clock step, and knows from the others that it is ahead of the time that has stood."""
+    clock, table = FakeClock(), CounterTable(2)
+    journal = SharedJournal(clock_us=clock)
+    clients = []
+    for slot in (0, 1):
+        app = create_app(Settings(journal="memory://"), journal=lambda: journal, clock_us=clock, background=False)
+        service = app.extensions["statsapi"]
+        table.take(slot)
+        service.metrics.share(table, slot)
+        clients.append(app.test_client())
+        if slot == 0:
+            for _ in range(12):
+                clock.advance(MINUTE_US)
+                service.keep_house()
+            clock.step(DAYS3_US)
+            service.keep_house()
+    first, second = (client.get("/readyz").json["clock"] for client in clients)
+    assert (first["ahead_seconds"], first["settled"]) == (259_200.0, False)
+    assert second == {"ahead_seconds": 259_200.0, "settled": False}
 
 
 def test_what_happened_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.api.decoding import elements
@@ -47,7 +47,6 @@ documents = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(documents, max_size=6), st.sampled_from([1, 2, 3, 7, 64]), st.booleans())
 def test_elements_of_any_array(items: list[Any], step: int, spaced: bool) -> None:
     """Each element, parsed alone, is the array's item, wherever the steps of the search end."""
@@ -59,7 +58,6 @@ def test_elements_of_any_array(items: list[Any], step: int, spaced: bool) -> Non
     assert [json.loads((b" " + text)[slice(*span)]) for span in found.spans] == items
 
 
-@settings(deadline=None)
 @given(st.text(alphabet='[]{},"a ', max_size=40), st.sampled_from([1, 2, 3, 7, 64]))
 def test_what_is_no_json_is_split_alike(text: str, step: int) -> None:
     """Brackets that do not fit and strings that do not end are read as one letter after the other would be."""

@@ -144,7 +144,7 @@ spans = st.tuples(st.integers(-25, 1), st.none() | st.integers(-25, 2))
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=4 * settings.default.max_examples)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(st.lists(changes, max_size=14), st.lists(spans, min_size=1, max_size=2), st.frozensets(series), st.booleans())
 def test_a_union_is_one_series_with_all_the_events(
     steps: list[Insert | Delete | Pass], edges: list[tuple[int, int | None]], names: frozenset[str], ask_between: bool
@@ -192,7 +192,7 @@ def test_a_union_is_one_series_with_all_the_events(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=settings.default.max_examples)
+@settings(max_examples=settings.default.max_examples)
 @given(st.lists(changes, max_size=12), st.booleans(), st.sampled_from(["name", "mean", "p50"]), st.integers(1, 5))
 def test_groups_are_unions_of_their_own(
     steps: list[Insert | Delete | Pass], descending: bool, order: str, limit: int
@@ -237,7 +237,7 @@ def test_groups_are_unions_of_their_own(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=settings.default.max_examples * 3 // 2)
+@settings(max_examples=settings.default.max_examples * 3 // 2)
 @given(st.lists(changes, max_size=12), st.integers(-25, 0), st.integers(1, 6), st.integers(1, 9), st.booleans())
 def test_each_step_of_a_chart_is_a_span_of_its_own(
     steps: list[Insert | Delete | Pass], first: int, length: int, n_steps: int, ends: bool
@@ -255,7 +255,7 @@ def test_each_step_of_a_chart_is_a_span_of_its_own(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=settings.default.max_examples * 3 // 2)
+@settings(max_examples=settings.default.max_examples * 3 // 2)
 @given(
     st.lists(changes, max_size=12),
     st.integers(-25, 1),

@@ -268,7 +268,6 @@ def _plain(changes: Iterable[Events | Deletion]) -> list[object]:
 
 @settings(
     max_examples=settings.default.max_examples * 3 // 5,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(drafts=_drafts, alone_from_bytes=st.sampled_from([ALONE_FROM_BYTES, 64, 0]))

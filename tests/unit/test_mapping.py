@@ -30,7 +30,7 @@ from statsapi.times import parse_timestamp_us
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-slow = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+slow = settings(suppress_health_check=[HealthCheck.too_slow])
 
 # -- the naive twin ------------------------------------------------------------------------------------------------
 

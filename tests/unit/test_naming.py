@@ -103,14 +103,13 @@ def test_a_refusal_names_the_fault(name: str, fault: str) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=5 * settings.default.max_examples)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(st.from_regex(FIRST_NAMES, fullmatch=True))
 def test_every_name_there_was_is_still_one(name: str) -> None:
     """What the first rule took stays the same string: journals hold such names."""
     assert canonical_name(name) == name
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_what_is_canonical_stays_so(text: str) -> None:
     """Bringing a name into its form once is enough; it is printable, NFC, and no spreadsheet runs it."""
@@ -124,7 +123,6 @@ def test_what_is_canonical_stays_so(text: str) -> None:
     assert name[0] not in "=+-@"
 
 
-@settings(deadline=None)
 @given(bases, tag_sets, st.randoms(use_true_random=False))
 def test_tags_fold_into_the_name_and_out_of_it(base: str, tags: dict[str, str], dice) -> None:  # type: ignore[no-untyped-def]
     """In any order, in the name or beside it, a set of tags is one series; and it can be read back."""
@@ -180,7 +178,7 @@ def naive_glob(pattern: str, text: str) -> bool:
     return bool(text) and pattern[0] in ("?", text[0]) and naive_glob(pattern[1:], text[1:])
 
 
-@settings(deadline=None, max_examples=10 * settings.default.max_examples)
+@settings(max_examples=10 * settings.default.max_examples)
 @given(st.text("ab.*?", min_size=1, max_size=8), st.text("ab.", max_size=10))
 def test_a_glob_means_what_it_says(pattern: str, text: str) -> None:
     """As the definition by one character at a time."""
@@ -241,7 +239,6 @@ globs = st.sampled_from(["web.*", "w*", "*", "lat*5*", "latency;*", "??fault", "
 wheres = st.sampled_from(["status=5*", "route=/users", "status=*", "region=e?", "none=*"]).map(Where.parse)
 
 
-@settings(deadline=None)
 @given(st.frozensets(names), st.lists(globs, max_size=3), st.lists(wheres, max_size=2), st.integers(1, 5))
 def test_a_selection_is_names_and_patterns_narrowed_by_tags(
     chosen: frozenset[str], some: list[Glob], where: list[Where], slice_names: int

@@ -203,7 +203,7 @@ class Life:
             for service in (self.service, fresh):
                 reading = service.ask()
                 store, now_us = reading.store, reading.now_us
-                (span,) = reading.spans([6 * HOUR_US])
+                (span,) = reading.spans.meant([6 * HOUR_US])
                 summary = store.statistics("default", [span], now_us)[0].summary
                 sums.append((summary.count, summary.sum_scaled, summary.sum_squares_scaled))
                 total = summary.sum_scaled >> 1074

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.config import GRACE_US, Settings
@@ -80,7 +80,6 @@ def redis_url() -> str:
 # A block
 
 
-@settings(deadline=None)
 @given(st.lists(any_finite | any_magnitude, min_size=1, max_size=60))
 def test_a_block_holds_its_events(values: list[float]) -> None:
     """Summary and sketch come back out of the bytes as they are."""
@@ -89,7 +88,6 @@ def test_a_block_holds_its_events(values: list[float]) -> None:
     assert rollup.sketch([block]) == Sketch.of(np.array(values))
 
 
-@settings(deadline=None)
 @given(st.lists(any_magnitude, min_size=1, max_size=1500), st.randoms(use_true_random=False))
 def test_a_block_is_a_function_of_its_events(values: list[float], dice: random.Random) -> None:
     """Merged out of any parts in any order, the bytes are the same: of few values, of many, of more than fit."""
@@ -242,7 +240,7 @@ def compare(dice: random.Random, workers: list[Service], twin: Twin, series: str
         reading = worker.ask()
         store, worker_now_us = reading.store, reading.now_us
         assert worker_now_us == now_us
-        (span,) = reading.spans(**asked)
+        (span,) = reading.spans.meant(**asked)
         (answer,) = store.statistics(series, [span], now_us, PS, ends=True)
         answers.append((span, answer))
     assert answers.count(answers[0]) == len(workers)
@@ -356,7 +354,7 @@ def test_many_events_in_a_minute_agree_after_a_collapse() -> None:
     for worker in workers:
         reading = worker.ask()
         store, now_us = reading.store, reading.now_us
-        answers += store.statistics("default", reading.spans([DAY_US]), now_us, PS)
+        answers += store.statistics("default", reading.spans.meant([DAY_US]), now_us, PS)
     assert answers.count(answers[0]) == 3
     assert answers[0].summary == oracles.summary([*values, 1.0])
     assert min(error for error in answers[0].relative_errors if error is not None) > 0.01
@@ -440,7 +438,7 @@ def check(service: Service, twin: Twin) -> None:
     reading = service.ask()
     store, now_us = reading.store, reading.now_us
     for hours in (1, 4, 6, 24):
-        (span,) = reading.spans([hours * HOUR_US])
+        (span,) = reading.spans.meant([hours * HOUR_US])
         for series in "ab":
             (answer,) = store.statistics(series, [span], now_us)
             assert answer.summary == oracles.summary(twin.values(series, *span)), (hours, series)
@@ -548,7 +546,7 @@ def test_anybody_compacts_while_others_record_ask_and_start(url: str) -> None:
     def count(service: Service) -> int:
         reading = service.ask()
         store, now_us = reading.store, reading.now_us
-        (span,) = reading.spans([DAY_US])
+        (span,) = reading.spans.meant([DAY_US])
         return store.statistics("default", [span], now_us)[0].summary.count
 
     def has_more_than(seen: int) -> bool:

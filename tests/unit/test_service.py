@@ -16,8 +16,9 @@ from statsapi.app import create_app
 from statsapi.config import GRACE_US, Settings
 from statsapi.engine.summary import Summary
 from statsapi.errors import JournalUnavailable, ViewNotReady
-from statsapi.journal import START, HistoryChanged, Proposal, time_after
+from statsapi.journal import START, HistoryChanged, Mark, Proposal, Segment, time_after
 from statsapi.journal.memory import MemoryJournal
+from statsapi.metrics import CounterTable, Metrics
 from statsapi.model import (
     HOUR_US,
     MIN_TS_US,
@@ -30,7 +31,7 @@ from statsapi.model import (
     Span,
     floor_us,
 )
-from statsapi.service.following import PACE_EVENTS
+from statsapi.service.following import PACE_EVENTS, PACE_PAUSE_S
 from statsapi.service.service import Service
 from statsapi.service.view import View
 from tests.fakes import FakeClock, Opening, SharedJournal, Skewed
@@ -47,7 +48,7 @@ def summarise(service: Service, series: str = "default") -> Summary:
     """The default window, as GET /statistics asks for it."""
     reading = service.ask()
     store, now_us = reading.store, reading.now_us
-    (span,) = reading.spans([])
+    (span,) = reading.spans.meant([])
     return store.statistics(series, [span], now_us)[0].summary
 
 
@@ -104,6 +105,48 @@ def test_single_events_and_replays_do_not_pay(clock: FakeClock) -> None:
     for _ in range(10):
         service.record(event(clock.now_us))
     assert service.view().last_caught_up().sizes.event_count() == PACE_EVENTS
+
+
+def test_a_question_does_not_wait_for_what_comes_after_it(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where records come as fast as they are applied, catching up ends with what was there when it began."""
+    journal = SharedJournal(clock_us=clock)
+    service, other = service_on(journal, clock), service_on(journal, clock)
+    service.ask()
+    for _ in range(5):
+        other.record(event(clock.now_us))
+    read = journal.read
+
+    def read_one_while_two_come(after: Mark, **limits: Any) -> Segment:
+        segment = read(after, limit_records=1, **limits)
+        for _ in range(2):
+            other.record(event(clock.now_us))
+        return segment
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "read", read_one_while_two_come)
+        assert service.view().catch_up(wait_s=10.0).sizes.event_count() == 5
+        patched.setattr(journal, "read", read)
+        assert service.view().catch_up().sizes.event_count() == 15
+
+
+def test_who_records_much_gives_way_to_a_view_that_lags(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poster of batches pauses while another worker's view is behind, and waits for none that is stuck."""
+    service, table = service_on(SharedJournal(clock_us=clock), clock), CounterTable(2)
+    pauses: list[float] = []
+    for slot in (0, 1):
+        table.take(slot)
+    service.metrics.share(table, 0)
+    other = Metrics()
+    other.share(table, 1)
+    service.ask()
+    monkeypatch.setattr("statsapi.service.following.time.sleep", pauses.append)
+    for lag_s, pause in ((0.2, []), (0.36, [0.18]), (1.0, [PACE_PAUSE_S]), (60.0, [])):
+        other.caught_up(clock.monotonic_us() - int(lag_s * 1e6))
+        service.record(many(clock.now_us, PACE_EVENTS))
+        assert pauses == pytest.approx(pause), lag_s
+        service.record(event(clock.now_us))  # never for single events
+        assert len(pauses) == len(pause)
+        pauses.clear()
 
 
 def test_a_worker_that_records_nothing_follows(clock: FakeClock) -> None:
@@ -433,7 +476,7 @@ _steps = st.one_of(
 )
 
 
-@settings(max_examples=2 * settings.default.max_examples, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.lists(_steps, max_size=25), st.tuples(*[st.integers(-5, 5)] * 3))
 def test_every_view_agrees_with_a_list(steps: list[Any], skews_s: tuple[int, int, int]) -> None:
     """Three workers with clocks some seconds apart give the very answers of a list of all events, at every step."""

@@ -11,7 +11,7 @@ import pytest
 from ddsketch.ddsketch import BaseDDSketch
 from ddsketch.mapping import LogarithmicMapping
 from ddsketch.store import DenseStore
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from statsapi.engine.sketch import EMPTY, MAX_BUCKETS, Sketch, count_values, keys_of, merge
@@ -21,7 +21,6 @@ LEAST_NORMAL = 2.0**-1022
 EDGES = [0.0, -0.0, 5e-324, -5e-324, LEAST_NORMAL, -LEAST_NORMAL, 2.3e-308, 1.7e308, -1.7e308, 1.0, -1.0]
 
 
-@settings(deadline=None)
 @given(any_finite)
 @example(1.0)
 @example(math.nextafter(1.0, 0.0))
@@ -59,7 +58,6 @@ def test_keys_rise_with_values_over_every_boundary() -> None:
         assert set(range(min(found) + (min(found) == 0), max(found) + 1)) <= set(found)
 
 
-@settings(deadline=None)
 @given(
     st.lists(any_finite | any_magnitude | st.sampled_from(EDGES), min_size=1, max_size=300),
     st.lists(st.decimals(0, 100, places=5).map(Fraction), max_size=5),
@@ -117,7 +115,6 @@ def test_the_error_holds_after_a_collapse(count: int) -> None:
     assert max(levels) > 1
 
 
-@settings(deadline=None)
 @given(st.lists(any_magnitude, max_size=1500), st.randoms(use_true_random=False))
 def test_order_and_grouping_do_not_matter(values: list[float], dice: random.Random) -> None:
     """Shuffled, split and bounded on the way or not: the same sketch."""
@@ -147,7 +144,6 @@ def test_counts_add_up(buckets: int) -> None:
     assert (merged.counts() == counts).all()
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(1e-3, 1e6) | st.floats(-1e6, -1e-3) | st.just(0.0), min_size=1, max_size=400))
 def test_as_ddsketch_answers(values: list[float]) -> None:
     """The buckets and answers are those of the authors' package with the same base; but for values on a boundary."""

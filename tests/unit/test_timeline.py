@@ -25,8 +25,9 @@ from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.chunks import Columns
 from statsapi.engine.sketch import Sketch, count_values, merge
+from statsapi.engine.step_details import step_details
 from statsapi.engine.summary import IDENTITY, Summary
-from statsapi.engine.timeline import Timeline, step_details
+from statsapi.engine.timeline import Timeline
 from statsapi.model import MAX_TS_US, MIN_TS_US, Percent
 from tests import oracles
 
@@ -205,9 +206,7 @@ class TimelineMachine(RuleBasedStateMachine):
 
 
 TestTimelineMachine = TimelineMachine.TestCase
-TestTimelineMachine.settings = settings(
-    max_examples=settings.default.max_examples * 3 // 2, stateful_step_count=40, deadline=None
-)
+TestTimelineMachine.settings = settings(max_examples=settings.default.max_examples * 3 // 2, stateful_step_count=40)
 
 
 # -- a larger run, from a seed ----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Prometheus' text format, as batch jobs push it: each gauge or untyped sample is an event of now.
+"""Prometheus' formats, as batch jobs push them: each gauge or untyped sample is an event of now.
 
-Read by prometheus_client's own parser. Counters, histograms and summaries hold the sum of events that nobody kept
-apart, so no event can be made of them: they are refused by name.
+The text formats are read by prometheus_client's own parsers, protobuf by exposition_protobuf.py. Counters, histograms
+and summaries hold the sum of events that nobody kept apart, so no event can be made of them: they are refused by name.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from statsapi.api.decoding import exposition_protobuf
+from statsapi.api.decoding.exposition_protobuf import UnreadableError
 from statsapi.errors import InvalidRequest, echo
 from statsapi.model import EventBatch, Parts
 from statsapi.naming.names import fold_tags
+
+OPENMETRICS: Final = "application/openmetrics-text"
 
 # A push is read in Python, 8 to 15 µs a sample. So one of SAMPLES_MAX takes less than a second, and gives way to others
 # meanwhile. The parser takes the square of a line's length, 20 s for a megabyte. No line needs LINE_MAX_BYTES: a name
@@ -38,21 +42,20 @@ _WHY_NOT: Final = {
 }
 
 
-def decode_push(
-    body: bytes, group: Mapping[str, str], *, is_openmetrics: bool, now_us: int, max_events: int
-) -> EventBatch:
+def decode_push(body: bytes, group: Mapping[str, str], media_type: str, *, now_us: int, max_events: int) -> EventBatch:
     """One event of now for each sample of a gauge, in the series `name;label=value`, labels and group sorted together.
 
     group: the labels of the push's path, `job` among them; they take the place of a sample's own, as in a Pushgateway.
     Raises InvalidRequest that names each sample at fault, or the line that cannot be read, and RequestEntityTooLarge.
     """
-    lines = _lines(body)
-    parse = _parse_openmetrics if is_openmetrics else text_string_to_metric_families
     events: dict[str, float] = {}
     faults: list[dict[str, Any]] = []
     samples = refused = 0
+    counters: set[str] = set()
     try:
-        for family in parse("\n".join(lines)):
+        for family in _families(body, media_type):
+            if family.type == "counter":
+                counters.add(family.name)
             if family.type not in _KINDS and family.samples:
                 samples += len(family.samples)
                 refused += len(family.samples)
@@ -60,6 +63,10 @@ def decode_push(
                 continue
             for sample in family.samples:
                 samples += 1
+                if sample.name.removesuffix("_total") in counters:  # declared by the name without
+                    refused += 1
+                    faults.append({"field": echo(sample.name), "reason": _why_not("counter")})
+                    continue
                 labels = {name: value for name, value in {**sample.labels, **group}.items() if value}
                 try:
                     series = fold_tags(sample.name, labels)
@@ -70,8 +77,8 @@ def decode_push(
                     faults.append({"field": echo(sample.name), "reason": str(error)})
                 else:
                     events[series] = value
-    except _PARSER_ERRORS as error:
-        raise InvalidRequest([_unreadable(lines, error, is_openmetrics)], rejected=1) from None
+    except UnreadableError as error:
+        raise InvalidRequest([{"field": "", "reason": str(error)}], rejected=1) from None
     if samples > max_events:
         reason = f"holds {samples:,} samples; at most {max_events:,} are taken at once (STATSAPI_MAX_BATCH_EVENTS)"
         raise InvalidRequest([{"field": "", "reason": reason}], rejected=samples)
@@ -80,6 +87,18 @@ def decode_push(
     count = len(events)
     stamps_us = np.full(count, now_us, np.int64)
     return EventBatch(Parts(list(events), np.ones(count, np.int64), stamps_us, np.array(list(events.values()), float)))
+
+
+def _families(body: bytes, media_type: str) -> Iterator[Metric]:
+    if media_type == exposition_protobuf.MEDIA_TYPE:
+        yield from exposition_protobuf.families_of(body, SAMPLES_MAX, LINE_MAX_BYTES)
+        return
+    lines = _lines(body)
+    is_openmetrics = media_type == OPENMETRICS
+    try:
+        yield from (_parse_openmetrics if is_openmetrics else text_string_to_metric_families)("\n".join(lines))
+    except _PARSER_ERRORS as error:
+        raise InvalidRequest([_unreadable(lines, error, is_openmetrics)], rejected=1) from None
 
 
 _PARSER_ERRORS: Final = (ValueError, KeyError, IndexError, TypeError, OverflowError)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import quote
@@ -163,58 +163,21 @@ class Chosen(NamedTuple):
 
 def choose(mapping: ColumnMapping, names: Sequence[str]) -> Chosen:
     """Where the mapping's columns stand among those names. ValidationError names the parameter at fault."""
-    faults: dict[str, list[str]] = {}
-
-    def place(parameter: str, name: str) -> int:
-        found = [at for at, known in enumerate(names) if known == name]
-        if len(found) == 1:
-            return found[0]
-        if not mapping.header:
-            faults.setdefault(parameter, []).append(
-                f"is {echo(name)!r}: with header=false a column is a number from 1 to {len(names)}"
-            )
-        elif found:
-            at = " and ".join(str(at + 1) for at in found[:5])
-            faults.setdefault(parameter, []).append(
-                f"names {echo(name)!r}, which columns {at} are called: give numbers with header=false and "
-                f"skip={mapping.skip + 1}"
-            )
-        else:
-            faults.setdefault(parameter, []).append(f"names {echo(name)!r}, which is no column here: {_listed(names)}")
-        return 0
-
-    taken = {name for name in (mapping.series, *mapping.tags) if name is not None}
-    if mapping.date is not None and mapping.time is not None:
-        times: tuple[int, ...] = place("date", mapping.date), place("time", mapping.time)
-        taken |= {mapping.date, mapping.time}
-    else:
-        time = mapping.timestamp
-        if time is None and mapping.header:
-            usual = [name for name in names if name.lower() in TIME_NAMES]
-            time = "timestamp" if "timestamp" in usual else usual[0] if len(usual) == 1 else None
-        if time is None:
-            faults["timestamp"] = [f"is missing: name the column that holds the time; {_listed(names)}"]
-            times = (0,)
-        else:
-            times = (place("timestamp", time),)
-            taken.add(time)
-    values = mapping.values
-    if not values and mapping.header:
-        others = [name for name in names if name not in taken]
-        values = ("value",) if "value" in others else tuple(others) if len(others) == 1 else ()
-    if not values and not faults:
-        faults["value"] = [f"is missing: name the columns that hold values, with commas between; {_listed(names)}"]
+    places = _Places(mapping, names)
+    times = places.of_times()
+    values = places.values(() if places.faults else [names[at] for at in times])
     series = mapping.series
     if not mapping.names_columns and "series" in names:
         series = "series"
     chosen = Chosen(
         times,
-        tuple(place("value", name) for name in values),
-        None if series is None else place("series", series),
-        tuple(place("tags", name) for name in mapping.tags),
+        tuple(places.of("value", name) for name in values),
+        None if series is None else places.of("series", series),
+        tuple(places.of("tags", name) for name in mapping.tags),
         names if mapping.header else [f"column {name}" for name in names],
         mapping,
     )
+    faults = places.faults
     if not mapping.names_columns and mapping.header and not faults:
         known = {names[at] for at in chosen.places}
         if unknown := [name for name in names if name not in known]:
@@ -228,6 +191,62 @@ def choose(mapping: ColumnMapping, names: Sequence[str]) -> Chosen:
     if faults:
         raise ValidationError(cast(dict[str, Any], faults))
     return chosen
+
+
+class _Places:
+    """Looks the columns of a mapping up. faults: by parameter, those that are not there or not given."""
+
+    def __init__(self, mapping: ColumnMapping, names: Sequence[str]) -> None:
+        self._mapping = mapping
+        self._names = names
+        self.faults: dict[str, list[str]] = {}
+
+    def of(self, parameter: str, name: str) -> int:
+        """Where that column stands; 0, and a fault, where there is not one of that name."""
+        names = self._names
+        found = [at for at, known in enumerate(names) if known == name]
+        if len(found) == 1:
+            return found[0]
+        if not self._mapping.header:
+            fault = f"is {echo(name)!r}: with header=false a column is a number from 1 to {len(names)}"
+        elif found:
+            at = " and ".join(str(at + 1) for at in found[:5])
+            fault = (
+                f"names {echo(name)!r}, which columns {at} are called: give numbers with header=false and "
+                f"skip={self._mapping.skip + 1}"
+            )
+        else:
+            fault = f"names {echo(name)!r}, which is no column here: {_listed(names)}"
+        self.faults.setdefault(parameter, []).append(fault)
+        return 0
+
+    def of_times(self) -> tuple[int, ...]:
+        """Of the time, or of date and time."""
+        mapping = self._mapping
+        if mapping.date is not None and mapping.time is not None:
+            return self.of("date", mapping.date), self.of("time", mapping.time)
+        time = mapping.timestamp
+        if time is None and mapping.header:
+            usual = [name for name in self._names if name.lower() in TIME_NAMES]
+            time = "timestamp" if "timestamp" in usual else usual[0] if len(usual) == 1 else None
+        if time is None:
+            self.faults["timestamp"] = [f"is missing: name the column that holds the time; {_listed(self._names)}"]
+            return (0,)
+        return (self.of("timestamp", time),)
+
+    def values(self, times: Iterable[str]) -> tuple[str, ...]:
+        """The columns of values, by name: those that are given, or the only one that is nothing else."""
+        mapping = self._mapping
+        values = mapping.values
+        if not values and mapping.header:
+            taken = {*times, mapping.series, *mapping.tags}
+            others = [name for name in self._names if name not in taken]
+            values = ("value",) if "value" in others else tuple(others) if len(others) == 1 else ()
+        if not values and not self.faults:
+            self.faults["value"] = [
+                f"is missing: name the columns that hold values, with commas between; {_listed(self._names)}"
+            ]
+        return values
 
 
 def name_event(mapping: ColumnMapping, value: str | None, series: str, tags: Mapping[str, Any]) -> str:

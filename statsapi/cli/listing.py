@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from statsapi.cli.connection import Service, asks_service
+from statsapi.cli.connection import Connection, asks_service
 from statsapi.cli.output import show_json, show_table
 
 
@@ -15,7 +15,7 @@ from statsapi.cli.output import show_json, show_table
 @click.option("--match", multiple=True, metavar="GLOB", help="Only names that fit (* and ?); can be given again.")
 @click.option("--where", multiple=True, metavar="TAG=GLOB", help="Only those with this tag; all given must hold.")
 @asks_service
-def series(service: Service, prefix: str | None, match: tuple[str, ...], where: tuple[str, ...]) -> None:
+def series(service: Connection, prefix: str | None, match: tuple[str, ...], where: tuple[str, ...]) -> None:
     """List the series there are, those that begin with PREFIX, with how many events are kept and from when to when.
 
     Exit status: 0, also where there is none.
@@ -37,7 +37,7 @@ def series(service: Service, prefix: str | None, match: tuple[str, ...], where: 
 @click.argument("key", required=False)
 @click.option("--match", multiple=True, metavar="GLOB", help="Only of series that fit (* and ?); can be given again.")
 @asks_service
-def tags(service: Service, key: str | None, match: tuple[str, ...]) -> None:
+def tags(service: Connection, key: str | None, match: tuple[str, ...]) -> None:
     """List the tags that series carry, or the values of the tag KEY, with how many series carry each."""
     with service.client() as client:
         rows = client.tags(key, match=match or None)

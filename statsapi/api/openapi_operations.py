@@ -1,0 +1,257 @@
+"""What each endpoint takes and answers in the API's description, beyond what the table of routes says of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from statsapi.api import check, decoding, influx, problems, questions, schemas
+from statsapi.api.decoding.exposition import PUSH_MAX_BYTES
+from statsapi.api.decoding.exposition_protobuf import MEDIA_TYPE as PROTOBUF
+from statsapi.api.incoming import STALE_WARNING
+from statsapi.api.openapi_shapes import EXAMPLE, EXAMPLE_MOMENT, NEXT, Json, list_of, object_of
+from statsapi.api.schemas import StrictSchema
+
+JSON: Final = "application/json"
+
+# The problems that every operation may answer, and those of operations with a body.
+_ALWAYS: Final = (401, 403, 422, 429, 500, 503)
+_WITH_BODY: Final = (400, 413, 415)
+_IDEMPOTENCY_KEY: Final[Json] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The request counts once under this key; a retry gets the first answer again.",
+    "schema": {"type": "string", "description": "1 to 255 printable ASCII characters, quoted or not"},
+}
+_CONTENT_ENCODING: Final[Json] = {
+    "name": "Content-Encoding",
+    "in": "header",
+    "description": "The body may be gzipped; the limits hold for what it unpacks to.",
+    "schema": {"type": "string", "examples": ["gzip"]},
+}
+_REQUEST_ID: Final[Json] = {
+    "X-Request-ID": {"schema": {"type": "string"}, "description": "the request's, or a new one"}
+}
+_REPLAYED: Final[Json] = {"Idempotent-Replayed": {"schema": {"const": "true"}, "description": "a retry's answer"}}
+_STALE: Final[Json] = {
+    "Age": {
+        "schema": {"type": "integer", "minimum": 0},
+        "description": "only while the journal is away (STATSAPI_STALE_READS): seconds since the answer was up to date",
+    },
+    "Warning": {"schema": {"const": STALE_WARNING}, "description": "beside Age: what was recorded since is missing"},
+}
+
+
+def ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def content_of(media_type: str, schema: Json, **more: Any) -> Json:
+    return {media_type: {"schema": schema, **more}}
+
+
+def _text(media_type: str, example: str) -> Json:
+    return content_of(media_type, {"type": "string"}, example=example)
+
+
+def _answers(
+    schema: str | None, description: str, *others: int, headers: Json | None = None, more: Json | None = None
+) -> Json:
+    content = {} if schema is None else content_of(JSON, ref(schema))
+    ok: Json = {"description": description, "content": content | (more or {})}
+    ok["headers"] = _REQUEST_ID | (headers or {})
+    return {"200": ok} | {str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS, *others)}
+
+
+def _event_body() -> Json:
+    return {
+        "description": "At most 64 KiB, packed and unpacked.",
+        "required": True,
+        "content": content_of(JSON, ref("Event"), example=EXAMPLE),
+    }
+
+
+def _batch_body() -> Json:
+    columns = object_of(
+        optional=("series", "tags"),
+        series={"type": "string"},
+        tags={"$ref": "#/components/schemas/Event/properties/tags"},
+        timestamp=list_of({"$ref": "#/components/schemas/Event/properties/timestamp"}),
+        value=list_of({"$ref": "#/components/schemas/Event/properties/value"}),
+    )
+    events = list_of(ref("Event"))
+    wrapped = object_of(optional=("next",), events=events, next=NEXT)
+    return {
+        "description": "At most STATSAPI_MAX_BODY_BYTES, packed and unpacked, and STATSAPI_MAX_BATCH_EVENTS events. An "
+        "event (an item of JSON, a line of NDJSON, a row of CSV) has at most 64 KiB; a longer one is named.",
+        "required": True,
+        "content": {
+            **content_of(JSON, {"anyOf": [events, wrapped, columns]}, example=[EXAMPLE]),
+            **_text(decoding.NDJSON_TYPES[0], f'{{"timestamp":"{EXAMPLE_MOMENT}","value":42.5}}\n'),
+            **_text(decoding.CSV_TYPE, f"timestamp,value,series\n{EXAMPLE_MOMENT},42.5,cpu\n"),
+        },
+    }
+
+
+def _line_body(moment: str) -> Json:
+    return {
+        "description": "At most STATSAPI_MAX_BODY_BYTES, packed and unpacked, STATSAPI_MAX_BATCH_EVENTS numeric "
+        "fields, and 64 KiB a line.",
+        "required": True,
+        "content": _text("text/plain", f"cpu,host=a usage=12.5 {moment}\n"),
+    }
+
+
+# Kept short, and once for the three: clients fetch the description as a whole.
+INFLUX_WRITTEN: Final[Json] = {
+    "description": "They are in the journal.",
+    "headers": _REQUEST_ID
+    | _REPLAYED
+    | {
+        influx.STORED_HEADER: {"schema": {"type": "string"}, "description": "how many events were stored"},
+        influx.DUPLICATES_HEADER: {"schema": {"type": "string"}, "description": "how many duplicates were left out"},
+        influx.STRINGS_HEADER: {"schema": {"type": "string"}, "description": "how many fields were left out as text"},
+        influx.MESSAGE_HEADER: {"schema": {"type": "string"}, "description": "of events that do not show"},
+    },
+}
+
+
+def _influx_answers(schema: str) -> Json:
+    """204, and every problem in the form of that version of InfluxDB."""
+    answers: Json = {"204": {"$ref": "#/components/responses/204"}}
+    for status in sorted({*_ALWAYS, *_WITH_BODY, 507}):
+        description = problems.usual(status)[1]
+        if status == 400:
+            description = f"What is at fault; {influx.STORED_HEADER}: how many events of the good lines were stored."
+        answers[str(status)] = {"description": description, "content": content_of(JSON, ref(schema))}
+    return answers
+
+
+class Operation(NamedTuple):
+    """What the table of routes does not say of an endpoint. The parameters of `query` are described by its schema."""
+
+    responses: Json
+    query: type[StrictSchema] | None = None
+    parameters: tuple[Json, ...] = ()
+    body: Json | None = None
+
+
+def operations_of(converter: Any) -> dict[str, Operation]:
+    """By endpoint. A listed one that is missing here is in no description, which a test finds."""
+    recording = (_IDEMPOTENCY_KEY, _CONTENT_ENCODING)
+    recorded = (*_WITH_BODY, 507)
+    streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "") | _text("text/plain", "")
+    table = _text(decoding.CSV_TYPE, "")
+    by_accept: Json = {"Vary": {"schema": {"const": "Accept"}}}
+    exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
+    name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(schemas.SeriesName())}
+    name["schema"].pop("default")
+    group = {
+        "name": "group",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^job/[^/]+(/[^/]+/[^/]+)*$", "examples": ["job/backup"]},
+    }
+    key = {"name": "key", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    return {
+        "events.post_event": Operation(
+            _answers("Recorded", "It is in the journal.", *recorded, headers=_REPLAYED),
+            schemas.RecordQuery,
+            recording,
+            _event_body(),
+        ),
+        "events.post_events": Operation(
+            _answers("BatchRecorded", "They are in the journal.", *recorded, headers=_REPLAYED),
+            schemas.BatchQuery,
+            recording,
+            _batch_body(),
+        ),
+        "events.get_events": Operation(
+            _answers("Events", "A page of them, or all.", 406, more=streams, headers=by_accept | _STALE),
+            questions.ExportQuery,
+        ),
+        "statistics.get_statistics": Operation(
+            _answers(
+                "Statistics",
+                "Everything acknowledged before the request is in it.",
+                more=table,
+                headers=by_accept | _STALE,
+            ),
+            questions.StatisticsQuery,
+        ),
+        "statistics.get_timeline": Operation(
+            _answers("Timeline", "Empty steps included.", more=table, headers=by_accept | _STALE),
+            questions.TimelineQuery,
+        ),
+        "statistics.get_histogram": Operation(
+            _answers("Histogram", "Counts and edges.", more=table, headers=by_accept | _STALE), questions.HistogramQuery
+        ),
+        "check.get_check": Operation(
+            _answers(
+                "Check", "Every condition holds. One that does not is a 503, with the same members.", headers=_STALE
+            ),
+            check.CheckQuery,
+        ),
+        "series.get_series": Operation(_answers("Series", "By name.", headers=_STALE), questions.SeriesQuery),
+        "series.get_tags": Operation(_answers("Tags", "By key.", headers=_STALE), questions.ListQuery),
+        "series.get_tag_values": Operation(
+            _answers("TagValues", "By value.", 404, headers=_STALE), questions.ListQuery, (key,)
+        ),
+        "series.delete_series": Operation(
+            _answers("Deleted", "Forgotten on every worker and in every replay.", 404), schemas.DeleteQuery, (name,)
+        ),
+        "series.delete_named_series": Operation(
+            _answers("Deleted", "Forgotten on every worker and in every replay."), schemas.DeleteNamedQuery
+        ),
+        "events.debug_events": Operation(
+            _answers("DebugEvents", "Why an event does not show.", headers=_STALE), schemas.DebugQuery
+        ),
+        "ops.healthz": Operation(_answers("Health", "It answers.")),
+        "ops.readyz": Operation(_answers("Ready", "It can record and answer.")),
+        "ops.metrics": Operation(_answers(None, "Of all workers.", more=exposition)),
+        "pushgateway.push": Operation(
+            _answers(None, "They are in the journal.", 404, *recorded, more=_text("text/plain", "")),
+            parameters=(group, *recording),
+            body={
+                "description": f"At most {PUSH_MAX_BYTES} bytes of Prometheus' formats: gauges, untyped samples.",
+                "content": {
+                    **_text("text/plain", "# TYPE rows gauge\nrows 4200\n"),
+                    **content_of(PROTOBUF, {"type": "string", "format": "binary"}),
+                },
+            },
+        ),
+        "pushgateway.forget": Operation(
+            {
+                "202": {
+                    "description": "Nothing was deleted.",
+                    "headers": _REQUEST_ID,
+                    "content": _text("text/plain", ""),
+                },
+                **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS, 404)},
+            },
+            parameters=(group,),
+        ),
+        "influx.write_v1": Operation(
+            _influx_answers("InfluxErrorV1"), influx.WriteQuery, recording, _line_body("1763711100000000000")
+        ),
+        "influx.write_v2": Operation(
+            _influx_answers("InfluxErrorV2"), influx.WriteQuery, recording, _line_body("1763711100000000000")
+        ),
+        "influx.write_v3": Operation(
+            _influx_answers("InfluxErrorV3"), influx.WriteQueryV3, recording, _line_body("1763711100")
+        ),
+        "influx.ping": Operation(
+            {
+                "204": {
+                    "description": "It answers.",
+                    "headers": _REQUEST_ID
+                    | {name: {"schema": {"type": "string"}} for name in ("X-Influxdb-Version", "X-Influxdb-Build")},
+                },
+                **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (429, 500)},
+            }
+        ),
+        "influx.health": Operation(
+            _answers("InfluxHealth", "It can record and answer.")
+            | {"503": {"description": "It cannot.", "content": content_of(JSON, ref("InfluxHealth"))}}
+        ),
+        "ops.index": Operation(_answers("Index", "The endpoints.")),
+    }

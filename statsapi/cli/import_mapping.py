@@ -1,0 +1,128 @@
+"""How `statsapi import` reads the columns of a file: as its options say, and for the rest as the service proposes.
+
+The service reads the files: what it cannot read it refuses, and proposes the columns and forms that it can. No second
+guesser is here. The options are parameters of POST /events, and what the service says of those is told as options.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
+
+import click
+
+_ADVICE: Final = re.compile(r"\((its times [^)]*)\)")
+_PROPOSED: Final = re.compile(r"as it is, this goes to POST ('/events\?[^']*'(?: or '/events\?[^']*')*)")
+_QUERY: Final = re.compile(r"'/events\?([^']*)'")
+_GROUPED: Final = re.compile(
+    r"\((\S+) is read as (\S+) then, with three decimals; where (\S+) is meant, (take [^)]*) first\)"
+)
+_PARAMETER: Final = re.compile(
+    r"[?&]?\b(timestamp|date|time|value|series|tags|into|delimiter|decimal|time_format|timezone|fold|skip|header)=(?=\S)"
+)
+
+# What of a proposal an option that was given stands in place of.
+_INSTEAD_OF: Final = {
+    "timestamp": ("date", "time"),
+    "date": ("timestamp",),
+    "time": ("timestamp",),
+    "series": ("into",),
+    "into": ("series",),
+}
+
+_MAPPING: Final = (
+    ("timestamp", "COLUMN", "Where the times are."),
+    ("date", "COLUMN", "Where the dates are, with --time."),
+    ("time", "COLUMN", "Where the times of day are."),
+    ("value", "COLUMN,…", "Where the values are; several make several series."),
+    ("series", "COLUMN", "Where the names of series are."),
+    ("tags", "COLUMN,…", "Columns that become tags."),
+    ("into", "NAME", "The series."),
+    ("delimiter", "SIGN", "What separates columns."),
+    ("decimal", "SIGN", "The decimal sign."),
+    ("time_format", "FORMAT", "As strptime has it: %d.%m.%Y %H:%M"),
+    ("timezone", "ZONE", "Of times without one: Europe/Berlin"),
+    ("fold", "WHICH", "earlier or later: of an hour that is there twice."),
+    ("skip", "N", "Lines before the header."),
+)
+
+
+def takes_mapping(command: Any) -> Any:
+    """The options that say how a file is read."""
+    for name, shown, text in reversed(_MAPPING):
+        command = click.option(f"--{name.replace('_', '-')}", name, metavar=shown, help=text)(command)
+    return click.option("--no-header", is_flag=True, help="The first line is a row; columns go by number.")(command)
+
+
+class Mapping:
+    """How one file is read. `query` has the parameters, as text that stays the same for the same reading: keys are made
+    of it.
+    """
+
+    def __init__(self, file: str, given: dict[str, str]) -> None:
+        self._file = file  # as messages name it
+        self.query = urlencode(given)
+
+    def parameters(self) -> dict[str, str]:
+        return dict(_pairs(self.query))
+
+    def options(self) -> str:
+        """As they are typed."""
+        return _options(self.query)
+
+    def complete(self, refusal: str) -> str | None:
+        """Take the reading that the service proposes in a refusal; None where it proposes none. Gives the service's
+        advice about times, if any.
+        """
+        proposed = _PROPOSED.search(refusal)
+        if proposed is None:
+            return None
+        self._choose(_QUERY.findall(proposed[1]), _GROUPED.search(refusal))
+        advice = _ADVICE.search(refusal)
+        return "" if advice is None else advice[1]
+
+    def _choose(self, proposed: list[str], grouped: re.Match[str] | None) -> None:
+        """The reading that is proposed, with what was given. Where there are two, nobody but the user can say which."""
+        readings = list(dict.fromkeys(map(self._with_given, proposed)))
+        if len(readings) > 1:
+            each = "; or ".join(map(_options, readings))
+            raise click.UsageError(f"{self._file}: has {len(readings)} readings, give the options of one: {each}")
+        if grouped is not None and "decimal" not in self.parameters():
+            number, small, large, cure = grouped.groups()
+            mark = "," if "," in number else "."
+            raise click.UsageError(
+                f"{self._file}: {number} has two readings: for {small} give --decimal {mark}, for {large} {cure}"
+            )
+        self.query = readings[0]
+
+    def _with_given(self, proposed: str) -> str:
+        given = self.parameters()
+        found = dict(_pairs(proposed))
+        found.pop("partial", None)  # an import always keeps the good rows
+        for name, others in _INSTEAD_OF.items():
+            if name in given:
+                found = {other: value for other, value in found.items() if other not in others}
+        return urlencode(found | given)
+
+
+def with_options(said: str) -> str:
+    """What the service said, with our options instead of its parameters."""
+    return _PARAMETER.sub(_option, said)
+
+
+def _option(found: re.Match[str]) -> str:
+    return "--no-header" if found[1] == "header" else f"--{found[1].replace('_', '-')} "
+
+
+def _options(query: str) -> str:
+    return " ".join(
+        "--no-header" if name == "header" else f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
+        for name, value in _pairs(query)
+    )
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """A value may be empty: pandas writes an index without a name."""
+    return parse_qsl(query, keep_blank_values=True)

@@ -1,0 +1,224 @@
+"""Questions about the union of several series, and about groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
+
+from statsapi.engine import groups
+from statsapi.engine.answers import Statistics
+from statsapi.engine.groups import Grouping
+from statsapi.engine.histogram import Bins, Histogram
+from statsapi.engine.store import Store
+from statsapi.engine.union import Question
+from statsapi.engine.union import Spans as SpansQuestion
+from statsapi.engine.union_both import Both
+from statsapi.engine.union_steps import Steps as StepsQuestion
+from statsapi.errors import InvalidRequest
+from statsapi.model import Percent, Span
+from statsapi.naming.catalogue import Catalogue
+from statsapi.naming.patterns import Selection
+from statsapi.service.spans import Cut, SpanAnswer, Spans
+
+# Over several series: spans or steps times series, which is what a question holds while it is answered (300 bytes
+# each); and of all groups that are shown, the numbers of percentiles, and of spans or steps (5 µs each).
+PARTS_MAX: Final = 1_000_000
+GROUP_PERCENTILES_MAX: Final = 1_000_000
+GROUP_ROWS_MAX: Final = 200_000
+
+AnswerT = TypeVar("AnswerT")
+OtherT = TypeVar("OtherT")
+
+
+class ManySteps(NamedTuple):
+    """The same over several series, and in groups of them."""
+
+    cut: Cut
+    answer: groups.Answer[list[Statistics]]
+
+
+class ManyBins(NamedTuple):
+    """How values are spread over a span."""
+
+    span: Span
+    resolution_us: int
+    answer: groups.Answer[Bins]
+
+
+class Groups(NamedTuple):
+    """Which groups are shown beside the total, and what their order looks at, beyond summaries: those percentiles, and
+    with `ends` the first and last event.
+    """
+
+    grouping: Grouping
+    percents: tuple[Percent, ...] = ()
+    ends: bool = False
+
+
+class _Chooser(NamedTuple):
+    """Chooses the series of a question, those also that are named and not held. check: refuses too many."""
+
+    selection: Selection
+    catalogue: Catalogue
+    check: Callable[[int], None]
+
+    def matches(self, name: str) -> bool:
+        return self.selection.matches(name)
+
+    def chosen(self, held: Sequence[str]) -> Sequence[str]:
+        names: Sequence[str] = self.catalogue.chosen(held, self.selection)
+        if self.selection.names:
+            named = {name for name in self.selection.names if self.selection.matches(name)}
+            if not named.issubset(names):
+                names = sorted(named.union(names))
+        self.check(len(names))
+        return names
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """What a reading answers about the union of several series, and about groups of them.
+
+    Each method is answered from one instant (engine/groups.py), as if all the events were of one series. Raises
+    InvalidRequest where more series are chosen than STATSAPI_MAX_QUERY_SERIES, or where these make too much to hold.
+    """
+
+    _store: Store
+    _spans: Spans
+    _catalogue: Catalogue
+    _selection: Selection
+    _max_series: int
+
+    def statistics(
+        self,
+        windows_us: Sequence[int] = (),
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        percentiles: Sequence[Percent] = (),
+        ends: bool = False,
+        field: str = "window",
+        compare_us: int | None = None,
+        by: Groups | None = None,
+    ) -> groups.Answer[list[SpanAnswer]]:
+        """As `Reading.statistics`. With `compare_us` (or PREVIOUS) each span is compared with an earlier one.
+
+        What `by` looks at is part of what is asked, in that order.
+        """
+        spans = self._spans.meant(windows_us, start_us, end_us, field=field)
+        earlier = [(None, "")] * len(spans) if compare_us is None else self._spans.compared(spans, compare_us)
+        asked = [*spans, *(span for span, _ in earlier if span is not None)]
+        resolutions_us = [self._spans.resolution_us(span) for span in asked]
+        question = SpansQuestion(tuple(asked), tuple(percentiles), ends)
+
+        def dump(found: list[Statistics]) -> list[SpanAnswer]:
+            answers = [SpanAnswer(*each) for each in zip(asked, resolutions_us, found, strict=True)]
+            if compare_us is None:
+                return answers
+            rest = iter(answers[len(spans) :])
+            return [
+                answer._replace(previous=next(rest) if span else None, missing=why)
+                for answer, (span, why) in zip(answers, earlier, strict=False)
+            ]
+
+        answer = self._ask(question, len(asked), len(percentiles), "windows", by)
+        return _map(dump, answer)
+
+    def steps(
+        self,
+        step_us: int,
+        window_us: int | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        percentiles: Sequence[Percent] = (),
+        ends: bool = False,
+        align: bool = False,
+        by: Groups | None = None,
+    ) -> ManySteps:
+        """As `Reading.steps`. Groups are put in order by the statistics of the whole span."""
+        cut = self._spans.cut(step_us, window_us, start_us, end_us, len(percentiles), align=align)
+        steps = StepsQuestion(cut.span, cut.step_us, len(cut.spans), tuple(percentiles), ends)
+        answer = self._ask_in_order(cut.span, steps, len(cut.spans), len(percentiles), "step", by)
+        return ManySteps(cut, answer)
+
+    def histogram(
+        self,
+        window_us: int | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        bins: int = 20,
+        edges: Sequence[float] = (),
+        log: bool = False,
+        by: Groups | None = None,
+    ) -> ManyBins:
+        """How the values of a window or range are spread. InvalidRequest for `log` with values that have none."""
+        (span,) = self._spans.meant([] if window_us is None else [window_us], start_us, end_us)
+        histogram = Histogram(span, bins, tuple(edges), log)
+        try:
+            answer = self._ask_in_order(span, histogram, 1, max(bins, len(edges)), "limit", by)
+        except ValueError as error:
+            raise InvalidRequest([{"field": "scale", "reason": str(error)}]) from None
+        return ManyBins(span, self._spans.resolution_us(span), answer)
+
+    def _ask_in_order(
+        self,
+        span: Span,
+        question: Question[Any, AnswerT],
+        n_parts: int,
+        n_percentiles: int,
+        field: str,
+        by: Groups | None,
+    ) -> groups.Answer[AnswerT]:
+        """Groups in order of their statistics over the whole span, which the question itself need not know."""
+        if by is None or by.grouping.value is None:
+            return self._ask(question, n_parts, n_percentiles, field, by)
+        both = Both(SpansQuestion((span,), by.percents, by.ends), question)
+        return _map(lambda found: found[1], self._ask(both, n_parts, n_percentiles, field, by))
+
+    def _ask(
+        self,
+        question: Question[Any, AnswerT],
+        n_parts: int,
+        n_percentiles: int,
+        field: str,
+        by: Groups | None,
+    ) -> groups.Answer[AnswerT]:
+        grouping = None if by is None else by.grouping
+
+        def check(n_series: int) -> None:
+            most = self._max_series
+            if n_series > most:
+                chosen_by = "match" if self._selection.globs else "where" if self._selection.where else "series"
+                reason = (
+                    f"chooses {n_series:,} series, and one question may be about {most:,} (STATSAPI_MAX_QUERY_SERIES): "
+                    "narrow it with match or where"
+                )
+                raise InvalidRequest([{"field": chosen_by, "reason": reason}])
+            if n_series * n_parts > PARTS_MAX:
+                reason = (
+                    f"makes {n_parts:,} spans of each of {n_series:,} series; at most {PARTS_MAX:,} in all are answered"
+                )
+                raise InvalidRequest([{"field": field, "reason": reason}])
+            shown = min(n_series, grouping.limit) if grouping else 0
+            if shown * n_parts > GROUP_ROWS_MAX:
+                rows = f"up to {shown * n_parts:,} spans in {shown:,} groups"
+                reason = f"shows {rows}; at most {GROUP_ROWS_MAX:,} are answered"
+                raise InvalidRequest([{"field": "limit", "reason": reason}])
+            if shown * n_parts * n_percentiles > GROUP_PERCENTILES_MAX:
+                reason = (
+                    f"shows up to {shown * n_parts * n_percentiles:,} percentiles or bins in {shown:,} groups; at most "
+                    f"{GROUP_PERCENTILES_MAX:,} are answered"
+                )
+                raise InvalidRequest([{"field": "limit", "reason": reason}])
+
+        chooser = _Chooser(self._selection, self._catalogue, check)
+        return groups.ask(self._store, chooser, question, self._spans.now_us, grouping)
+
+
+def _map(change: Callable[[AnswerT], OtherT], answer: groups.Answer[AnswerT]) -> groups.Answer[OtherT]:
+    """With what it says of the series in another form."""
+    shown = [groups.Group(key, series, change(found)) for key, series, found in answer.groups]
+    return groups.Answer(answer.matched, change(answer.total), shown, answer.groups_total)
