@@ -1,11 +1,12 @@
 # Built in two steps, so that the image holds no pip cache and no build tools; runs as a user of its own.
 FROM python:3.13-slim AS build
 WORKDIR /build
-COPY requirements.txt .
+COPY requirements.txt requirements-dev.txt ./
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -r requirements.txt
 COPY pyproject.toml README.md ./
 COPY statsapi statsapi
-RUN /venv/bin/pip install --no-cache-dir --no-deps .
+# The extra is pinned where the tests have it from.
+RUN /venv/bin/pip install --no-cache-dir -c requirements-dev.txt '.[postgresql]'
 
 FROM python:3.13-slim
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent statsapi \

@@ -17,6 +17,7 @@ NAMES = (
     "pressure",
     "service",
     "machines",
+    "postgresql",
     "page",
 )
 

@@ -14,7 +14,7 @@ keys            API keys
 config          every setting
 setting_kinds   the kinds of values that settings have
 engine/         numbers and state: exact sums, summaries, sketches, timelines, the store behind its one lock
-journal/        the durable order of records: the truth;  SQLite, Redis, memory
+journal/        the durable order of records: the truth;  SQLite, Redis, PostgreSQL, memory
 clocks          which time to believe
 times           timestamps and durations as people write them
 naming/         names of series, their tags, and patterns that choose some

@@ -69,9 +69,9 @@ class Settings:
         fields.String,
         "sqlite:///data/events.db",
         "where events are kept: `sqlite:///relative/path`, `sqlite:////absolute/path`, `memory://` (one worker, "
-        "nothing survives a restart), or `redis://host:port/db?stream=NAME` for several machines "
-        "(docs/several-machines.md)",
-        shown=False,  # a Redis URL may hold a password
+        "nothing survives a restart), or for several machines `redis://host:port/db?stream=NAME` "
+        "(docs/several-machines.md) or `postgresql://user@host/db?stream=NAME` (docs/postgresql.md)",
+        shown=False,  # a server's URL may hold a password
     )
     fsync: str = _setting(
         fields.String,
@@ -91,8 +91,8 @@ class Settings:
     stale_reads: str = _setting(
         fields.String,
         "serve",
-        "while a Redis journal is away: `serve` answers reads from what the worker holds and says how old that is "
-        "(`Age`, `Warning: 110`), `refuse` answers 503",
+        "while a journal in Redis or PostgreSQL is away: `serve` answers reads from what the worker holds and says how "
+        "old that is (`Age`, `Warning: 110`), `refuse` answers 503",
         validate=validate.OneOf(("serve", "refuse")),
     )
     window_us: int = _setting(Duration, HOUR_US, "the window of a question that names none")
@@ -335,7 +335,7 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
     counts = given.get("rate_limit") and given.get("rate_limit_storage", "faulty") is None
     if counts and engine is not None and engine.shares_limits(given["journal"]) is None:
         faults.append(
-            f"{PREFIX}RATE_LIMIT cannot count behind Sentinel or in a Cluster: name a single Redis for it with "
+            f"{PREFIX}RATE_LIMIT cannot count in PostgreSQL, behind Sentinel or in a Cluster: name a single Redis with "
             f"{PREFIX}RATE_LIMIT_STORAGE=redis://host:port/db"
         )
     return faults

@@ -24,12 +24,12 @@ settings.register_profile("quick", max_examples=10, derandomize=True, deadline=N
 settings.load_profile("whole")
 
 PROCESSES = Path(__file__).parent / "processes"
-PROGRAMS = ("redis", "nginx")
+PROGRAMS = ("redis", "postgresql", "nginx")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks by place: `processes` is all of tests/processes; `redis` and `nginx` whatever has the program's name in its
-    module, its parameters or its fixtures, which is what starts that program.
+    """Marks by place: `processes` is all of tests/processes; `redis`, `postgresql` and `nginx` whatever has the
+    program's name in its module, its parameters or its fixtures, which is what starts that program.
     """
     for item in items:
         assert isinstance(item, pytest.Function)

@@ -24,8 +24,8 @@ from statsapi.journal import (
     wall_clock_us,
 )
 from statsapi.model import Deletion, EventBatch
-from tests.programs import redis_binary
-from tests.servers import RedisServer, wait_until
+from tests.programs import postgres_binaries, redis_binary
+from tests.servers import PostgresServer, RedisServer, wait_until
 
 
 class Engine:
@@ -100,12 +100,34 @@ def redis_cluster(folder: Path) -> Iterator[Engine]:
     yield Engine(f"redis+cluster://127.0.0.1:{server.port}?stream={secrets.token_hex(4)}", "interval")
 
 
+@functools.cache
+def shared_postgres(binaries: Path) -> PostgresServer:
+    """One server for all tests of this process: each has a schema of its own. It ends with the process."""
+    directory = PostgresServer.folder()
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    server = PostgresServer(binaries, directory, max_connections=400)
+    atexit.register(server.kill)
+    return server.initialise().start()
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[Engine]:
+    yield Engine(shared_postgres(postgres_binaries()).journal_url(secrets.token_hex(4)), "interval")
+
+
+@contextmanager
+def postgresql_always(folder: Path) -> Iterator[Engine]:
+    yield Engine(shared_postgres(postgres_binaries()).journal_url(secrets.token_hex(4)), "always")
+
+
 ENGINES = {
     "memory": memory,
     "sqlite": sqlite,
     "sqlite-always": sqlite_always,
     "redis": redis,
     "redis-cluster": redis_cluster,
+    "postgresql": postgresql,
+    "postgresql-always": postgresql_always,
 }
 
 

@@ -31,6 +31,18 @@ def redis_binary() -> str:
     return require_binary("redis-server", "valkey-server")
 
 
+def postgres_binaries() -> Path:
+    """The folder of PostgreSQL's programs: Debian keeps those of the server off PATH."""
+    if (initdb := shutil.which("initdb")) is not None:
+        return Path(initdb).resolve().parent
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    if found:
+        return found[-1].parent
+    if os.environ.get("CI"):
+        pytest.fail("CI must have postgresql installed")
+    pytest.skip("postgresql is not installed")
+
+
 MAIN = """
 daemon off;
 pid {dir}/nginx.pid;

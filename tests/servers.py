@@ -13,10 +13,12 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,6 +26,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
+
+import psycopg
 
 from statsapi.times import format_timestamp
 
@@ -392,6 +396,147 @@ def redis_server(binary: str, directory: Path, **options: Any) -> Iterator[Redis
         yield server.start()
     finally:
         server.kill()
+
+
+class PostgresServer:
+    """A PostgreSQL server on 127.0.0.1 with its data in `directory`; made, and not yet started.
+
+    It refuses to run as root, so then it runs as the user `postgres`, and its folder is not under pytest's, which that
+    user may not enter. `options` are those of its configuration. It may be killed, paused and started again.
+    """
+
+    def __init__(self, binaries: Path, directory: Path, port: int | None = None, **options: Any) -> None:
+        self.port = port or free_port()
+        self.directory = directory
+        self.data = directory / "data"
+        self.binaries = binaries
+        self.options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(directory),
+            "shared_buffers": "32MB",
+            "logging_collector": "off",
+            "lc_messages": "C",
+        } | options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def folder() -> Path:
+        """A new folder that the server's user may enter."""
+        directory = Path(tempfile.mkdtemp(prefix="statsapi-pg-", dir="/tmp"))
+        if os.geteuid() == 0:
+            shutil.chown(directory, "postgres")
+        return directory
+
+    def journal_url(
+        self, stream: str = "statsapi", *, port: int | None = None, user: str = "postgres", rest: str = ""
+    ) -> str:
+        return f"postgresql://{user}@127.0.0.1:{port or self.port}/postgres?stream={stream}{rest}"
+
+    def command(self, program: str, *arguments: str) -> list[str]:
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+        return [*as_user, str(self.binaries / program), *arguments]
+
+    def run(self, program: str, *arguments: str) -> str:
+        """One of its programs, to its end; its output. Fails where it does."""
+        done = subprocess.run(
+            self.command(program, *arguments),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def initialise(self) -> PostgresServer:
+        self.run(
+            "initdb", "-D", str(self.data), "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"
+        )
+        return self
+
+    def copy_to(self, directory: Path, **options: Any) -> PostgresServer:
+        """A standby of this server, streaming from it; not yet started."""
+        standby = PostgresServer(
+            self.binaries, directory, **(self.options | {"unix_socket_directories": str(directory)} | options)
+        )
+        name = options.get("cluster_name", "standby")
+        source = f"host=127.0.0.1 port={self.port} user=postgres application_name={name}"
+        self.run("pg_basebackup", "-d", source, "-D", str(standby.data), "-R", "-X", "stream", "-c", "fast")
+        return standby
+
+    def start(self, *, wait: bool = True) -> PostgresServer:
+        with (self.directory / "log").open("ab") as log:
+            settings = [f"-c{name}={value}" for name, value in self.options.items()]
+            command = self.command("postgres", "-D", str(self.data), f"-p{self.port}", *settings)
+            self.process = subprocess.Popen(command, cwd=self.directory, stdout=log, stderr=log, start_new_session=True)
+        if wait:
+            wait_until(self.answers, f"PostgreSQL on port {self.port} to answer")
+        return self
+
+    def answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log
+        try:
+            self.ask("SELECT 1")
+        except psycopg.Error:
+            return False
+        return True
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "log").read_text(errors="replace")
+
+    def ask(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives, each time on a connection of its own."""
+        target = f"host={self.directory} port={self.port} user=postgres dbname=postgres connect_timeout=2"
+        with psycopg.connect(target, autocommit=True) as connection:
+            cursor = connection.execute(statement, parameters or None)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def signal_all(self, number: int) -> None:
+        """To the server with all its processes, each of which has a group of its own."""
+        assert self.process is not None
+        for pid in [self.process.pid, *self.children()]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def children(self) -> list[int]:
+        assert self.process is not None
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == self.process.pid:
+                    found.append(int(stat.parent.name))
+        return found
+
+    def stop(self) -> None:
+        """A fast stop (SIGINT): sessions are ended, everything is written."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(DEADLINE_S)
+
+    def kill(self) -> None:
+        """SIGKILL to the postmaster and its children, also when they are paused, or have ended."""
+        if self.process is not None and self.process.poll() is None:
+            children = self.children()
+            self.process.kill()
+            for pid in children:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@contextmanager
+def postgres_server(binaries: Path, **options: Any) -> Iterator[PostgresServer]:
+    """A PostgresServer that runs; killed at the end, also while it is paused, and its folder removed."""
+    directory = PostgresServer.folder()
+    server = PostgresServer(binaries, directory, **options)
+    try:
+        yield server.initialise().start()
+    finally:
+        server.kill()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Line:

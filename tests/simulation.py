@@ -293,8 +293,8 @@ class SqliteEngine:
         return mend
 
 
-class RedisEngine:
-    """A stream in a real Redis server. Its time is one clock for all workers, as a server's is."""
+class ServerEngine:
+    """A journal in a real server (Redis, PostgreSQL). Its time is one clock for all workers, as a server's is."""
 
     survives_copies = False
 

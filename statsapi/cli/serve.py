@@ -86,8 +86,9 @@ class _Serve(click.Command):
 @click.option(
     "--journal",
     metavar="URL",
-    help="Where events are kept: sqlite:///relative/path, sqlite:////absolute/path, memory://, or "
-    "redis://host:port/db?stream=NAME (default STATSAPI_JOURNAL, or sqlite:///data/events.db).",
+    help="Where events are kept: sqlite:///relative/path, sqlite:////absolute/path, memory://, "
+    "redis://host:port/db?stream=NAME, or postgresql://user@host/db?stream=NAME (default STATSAPI_JOURNAL, or "
+    "sqlite:///data/events.db).",
 )
 @click.pass_obj
 def serve(

@@ -2,8 +2,9 @@
 
 protocol.py says what every engine promises and how it is asked. Below it: format.py, checksums.py and columns.py (the
 bytes of records), group_commit.py (appends of several threads at once), and the engines, which import none of this
-file. Durability is decided where an engine commits: sqlite_link.py and sqlite_keeper.py, redis_appends.py. Answers kept
-under an Idempotency-Key are written with their records: sqlite_tables.py, redis_answers.py.
+file. Durability is decided where an engine commits: sqlite_link.py and sqlite_keeper.py, redis_appends.py,
+postgres_settings.py and postgres_appends.py. Answers kept under an Idempotency-Key are written with their records:
+sqlite_tables.py, redis_answers.py, sql/postgres.sql.
 HTTP, settings and the state that records add up to stay out.
 
 A new engine is one module with the Journal protocol and one line in ENGINES; tests/unit/test_journal.py is its suite.
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 _REDIS: Final = "redis_streams:RedisJournal"
+_POSTGRES: Final = "postgres:PostgresJournal"
 
 # The engine of each URL scheme, as module:class. It is imported when it is asked for: SQLite needs no Redis client.
 ENGINES: Final = {
@@ -87,6 +89,8 @@ ENGINES: Final = {
     "rediss+sentinel": _REDIS,
     "redis+cluster": _REDIS,
     "rediss+cluster": _REDIS,
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
 }
 
 
@@ -98,7 +102,12 @@ def engine_of(url: str) -> type[Journal]:
         file = "" if separator else f"; a file is named sqlite:///{'/' if url.startswith('/') else ''}… with its path"
         raise ConfigError(f"no journal engine for {scheme.partition(':')[0]!r}: the known ones are {known}{file}")
     module, _, name = ENGINES[scheme].partition(":")
-    engine: type[Journal] = getattr(import_module(f"statsapi.journal.{module}"), name)
+    try:
+        engine: type[Journal] = getattr(import_module(f"statsapi.journal.{module}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise ConfigError("a journal in PostgreSQL needs psycopg: pip install 'statsapi[postgresql]'") from error
     return engine
 
 
@@ -112,7 +121,7 @@ def open_journal(
 ) -> Journal:
     """Open the journal that `url` names, creating it when it is not there (unless `create` is off: JournalRefused).
 
-    `clock_us` is the engine's clock; Redis has its own, and uses this one only where it is another than the default.
+    `clock_us` is the engine's clock; a server has its own, and uses this one only where it is another than the default.
     `wait_replicas`: an append to Redis returns when this many replicas have it. ConfigError for settings that cannot
     work, JournalRefused for a journal that is there but cannot be used, JournalUnavailable for one that is away.
     """

@@ -11,9 +11,9 @@ from typing import Any
 
 from statsapi.errors import JournalDamaged
 from statsapi.journal.protocol import Clock, wall_clock_us
-from statsapi.journal.redis_clock import ServerClock
 from statsapi.journal.redis_primary import DAMAGE_ADVICE, Call, Primary, Script
 from statsapi.journal.redis_url import Address
+from statsapi.journal.server_clock import ServerClock
 from statsapi.model import IdempotencyKey
 
 

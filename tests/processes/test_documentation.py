@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests import examples
-from tests.programs import redis_binary, require_binary
+from tests.journal_engines import shared_postgres
+from tests.programs import postgres_binaries, redis_binary, require_binary
 from tests.servers import ROOT, redis_server
 
 NOT_EXAMPLES = ("text", "nginx", "html")
@@ -26,6 +27,9 @@ def test_the_examples_run(page: str, tmp_path: Path) -> None:
     require_binary("curl")
     with contextlib.ExitStack() as stack:
         elsewhere = {}
+        if "@db.internal" in examples.read(page):
+            port = shared_postgres(postgres_binaries()).port
+            elsewhere["statsapi@db.internal/metrics"] = f"postgres@127.0.0.1:{port}/postgres"
         if "redis.internal" in examples.read(page):
             redis = stack.enter_context(redis_server(redis_binary(), tmp_path / "redis"))
             elsewhere[":PASSWORD@redis.internal:6379"] = f"127.0.0.1:{redis.port}"

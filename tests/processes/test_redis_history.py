@@ -16,9 +16,9 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import JournalDamaged
 from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Lost, Mark, open_journal, wall_clock_us
-from statsapi.journal.redis_clock import ServerClock
 from statsapi.journal.redis_streams import RedisJournal
 from statsapi.journal.redis_url import Address
+from statsapi.journal.server_clock import ServerClock
 from statsapi.model import EventBatch
 from statsapi.service.service import Service
 from statsapi.times import format_timestamp
@@ -391,7 +391,7 @@ def test_the_skew_is_logged_once_for_each_change(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a second, with its sign, not for what a slow answer may explain; and when it is over."""
-    monkeypatch.setattr("statsapi.journal.redis_clock.SKEW_INTERVAL_S", 0.0)
+    monkeypatch.setattr("statsapi.journal.server_clock.SKEW_INTERVAL_S", 0.0)
     machine_us = [0]
     clock = ServerClock("redis://there", lambda: machine_us[0])
     server_us = 1_764_000_000_000_000

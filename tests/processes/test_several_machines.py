@@ -1,4 +1,4 @@
-"""deploy/nginx-machines.conf, nginx-shards.conf and docker-compose.machines.yml, those very files."""
+"""deploy/nginx-machines.conf, nginx-shards.conf and the compose files, those very files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from statsapi.times import format_timestamp
 from tests.journal_engines import shared_redis
 from tests.programs import nginx_with, redis_binary, require_binary
 from tests.servers import ROOT, Server, free_port, gunicorn_server
-
-COMPOSE = ROOT / "docker-compose.machines.yml"
 
 
 def site(name: str, port: int, addresses: dict[str, str]) -> str:
@@ -123,9 +121,21 @@ def test_nginx_routes_on_the_series(tmp_path: Path) -> None:
             assert (status, problem["type"]) == (400, "urn:statsapi:problem:bad-request")
 
 
-def test_the_compose_file_fits_the_rest() -> None:
-    """Its settings are settings, nginx knows its machines, and nginx's file is made as the tests above make it."""
-    compose = yaml.safe_load(COMPOSE.read_text())
+@pytest.mark.parametrize(
+    ("file", "journal", "server", "wants"),
+    [
+        (
+            "docker-compose.machines.yml",
+            "redis://valkey:6379/",
+            "valkey",
+            ("--appendonly yes", "--maxmemory-policy noeviction"),
+        ),
+        ("docker-compose.postgresql.yml", "postgresql://statsapi@postgres/statsapi?", "postgres", ()),
+    ],
+)
+def test_the_compose_files_fit_the_rest(file: str, journal: str, server: str, wants: tuple[str, ...]) -> None:
+    """Their settings are settings, nginx knows their machines, and its file is made as the tests above make it."""
+    compose = yaml.safe_load((ROOT / file).read_text())
     services = compose["services"]
     upstream = (ROOT / "deploy" / "nginx-machines.conf").read_text()
     machines_there = re.findall(r"server (\S+):8000", upstream)
@@ -133,12 +143,13 @@ def test_the_compose_file_fits_the_rest() -> None:
     for name in machines_there:
         settings = [key for key in services[name]["environment"] if key.startswith("STATSAPI_")]
         assert set(settings) <= set(env_names().values())
-        assert services[name]["environment"]["STATSAPI_JOURNAL"].startswith("redis://valkey:6379/")
+        assert services[name]["environment"]["STATSAPI_JOURNAL"].startswith(journal)
         assert services[name]["environment"]["WEB_CONCURRENCY"] is None  # "" would end Gunicorn
+        assert set(services[name]["depends_on"]) == {server}
     assert set(machines_there) == set(services["nginx"]["depends_on"])
     assert "sed '/^upstream statsapi {/,/^}/d' nginx.conf" in services["nginx"]["command"][-1]
-    command = " ".join(services["valkey"]["command"])
-    for setting in ("--appendonly yes", "--maxmemory-policy noeviction"):
+    command = " ".join(services[server].get("command", []))
+    for setting in wants:
         assert setting in command
 
 

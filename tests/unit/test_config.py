@@ -112,7 +112,7 @@ NO_JOURNALS = ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite:
                "sqlite:////tmp", "sqlite:////dev/null", "sqlite:////etc/passwd/x.db", "sqlite:////proc/x.db",
                "sqlite:///" + "a" * 300, "sqlite:////" + "d/" * 3000 + "x", "sqlite:///" + "\u00e9" * 120,
                "sqlite:////tmp/" + "/".join(["b" * 99] * 5), "sqlite:///\udc80.db", "memory:", "memory://x", "memory:///",
-               "memory", "data/events.db", "postgres://h/db", "redis://", "redis:///0", "redis://h:99999", "redis://h/x",
+               "memory", "data/events.db", "mysql://h/db", "redis://", "redis:///0", "redis://h:99999", "redis://h/x",
                f"redis://{'h' * 64}/0", "'memory://'", f"redis://h/{2**31}", f"redis://h/{'9' * 20}",
                "rediss://h/0?ssl_ca_certs=/nope", "rediss://h/0?ssl_ca_certs=/tmp", "rediss://h/0?ssl_ca_path=/nope",
                "rediss://h/0?ssl_certfile=/nope", "rediss://h/0?ssl_keyfile=/nope", "rediss://h/0?ssl_cert_reqs=maybe",

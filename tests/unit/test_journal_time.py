@@ -15,7 +15,7 @@ from tests.journal_engines import ENGINES, Engine, checkpoint_at, event, events_
 NOW_US = 1_764_000_000 * SECOND_US
 
 
-@pytest.fixture(params=("memory", "sqlite", "redis"))
+@pytest.fixture(params=("memory", "sqlite", "redis", "postgresql"))
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     with ENGINES[request.param](tmp_path) as engine:
         yield engine

@@ -103,7 +103,7 @@ def test_the_code_cites_pages_that_exist() -> None:
         *(ROOT / name for name in ("Dockerfile", "Makefile", "docker-compose.yml", "gunicorn.conf.py", "wsgi.py")),
     ]
     for file in files:
-        if file.suffix in ("", ".py", ".conf", ".yml", ".service", ".socket", ".lua") and file.is_file():
+        if file.suffix in ("", ".py", ".conf", ".yml", ".service", ".socket", ".lua", ".sql") and file.is_file():
             for cited in re.findall(r"[\w/-]+\.md\b", file.read_text()):
                 assert (ROOT / cited).exists() or (ROOT / "docs" / cited).exists(), f"{file} cites {cited}"
 

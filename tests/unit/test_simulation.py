@@ -13,27 +13,29 @@ from typing import Any
 import pytest
 
 from tests.fakes import FakeClock
-from tests.journal_engines import shared_redis
-from tests.programs import redis_binary
-from tests.simulation import REQUIRED, MemoryEngine, RedisEngine, Simulation, SqliteEngine
+from tests.journal_engines import shared_postgres, shared_redis
+from tests.programs import postgres_binaries, redis_binary
+from tests.servers import PostgresServer, RedisServer
+from tests.simulation import REQUIRED, MemoryEngine, ServerEngine, Simulation, SqliteEngine
 
 SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))
 MINUTES = float(os.environ.get("STATSAPI_STRESS_MINUTES", "0"))
 STEPS = 400
-ENGINES = 3
+ENGINES = 4
 
 Engine = Callable[[FakeClock], Any]
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "postgresql"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Engine, int, frozenset[str]]:
     """An engine for each run, how many runs there are, and what must have happened in them."""
     if request.param == "memory":
         return lambda clock: MemoryEngine(tmp_path, clock), 12, REQUIRED
     if request.param == "sqlite":
         return lambda clock: SqliteEngine(tmp_path, clock), 8, REQUIRED | {"restored", "damage refused"}
-    server = shared_redis(redis_binary())
-    return lambda clock: RedisEngine(server.journal_url(secrets.token_hex(4)), clock), 6, REQUIRED
+    server: RedisServer | PostgresServer
+    server = shared_redis(redis_binary()) if request.param == "redis" else shared_postgres(postgres_binaries())
+    return lambda clock: ServerEngine(server.journal_url(secrets.token_hex(4)), clock), 6, REQUIRED
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The clock of a Redis server, as it is known between two answers."""
+"""The clock of a server that keeps a journal (Redis, PostgreSQL), as it is known between two answers."""
 
 from __future__ import annotations
 

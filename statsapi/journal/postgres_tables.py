@@ -1,0 +1,133 @@
+"""The tables of a PostgreSQL journal: made at the first start, looked at by every start. sql/postgres.sql draws them.
+
+A journal is a schema of its own. Tables in it that are not ours are never touched.
+"""
+
+from __future__ import annotations
+
+import secrets
+from importlib.resources import files
+from typing import Final
+
+from statsapi.errors import JournalRefused
+from statsapi.journal.postgres_server import OLDEST_VERSION, Failed, Server, Session, Told
+from statsapi.journal.protocol import CLOCKS_DIFFER_US
+
+SCHEMA_VERSION: Final = 1
+
+# Others who start at the same time wait until the tables are there.
+MAKE_S: Final = 30.0
+
+_LOOK: Final = """
+SELECT n.oid IS NOT NULL, to_regclass({meta}) IS NOT NULL,
+       (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid),
+       coalesce(has_schema_privilege(n.oid, 'USAGE'), false), coalesce(has_schema_privilege(n.oid, 'CREATE'), false),
+       has_database_privilege(current_database(), 'CREATE')
+FROM (SELECT 1) AS one LEFT JOIN pg_namespace n ON n.nspname = {name}
+"""
+_TABLES: Final = "SELECT schema_version, octet_length(born) FROM {schema}.meta"
+_BORN: Final = "INSERT INTO {schema}.meta (schema_version, born, checkpoint_id) VALUES ({version}, {born}, '')"
+_RIGHTS: Final = """
+SELECT bool_and(has_table_privilege(c.oid, wanted))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS wanted
+WHERE n.nspname = {name} AND c.relkind = 'r'
+"""
+
+
+class Tables:
+    """`create`: whether to make what is not there."""
+
+    def __init__(self, server: Server, *, create: bool) -> None:
+        self._server = server
+        self._create = create
+        stream, self._schema = server.address.stream, server.address.schema
+        self._words = {"{schema}": self._schema, "{name}": f"'{stream}'", "{meta}": f"'{self._schema}.meta'"}
+
+    def prepare(self, session: Session, told: Told) -> None:
+        """Make the tables unless they are there. JournalRefused where they cannot be used, with what to do."""
+        place = self._server.address
+        major = int(told.version.partition(".")[0].split("beta")[0].split("rc")[0].split("devel")[0])
+        if major < OLDEST_VERSION:
+            raise JournalRefused(f"{place} is PostgreSQL {told.version}; it takes {OLDEST_VERSION} or newer")
+        try:
+            self._prepare(session, told)
+        except Failed as error:
+            if error.state == "42501":
+                raise self._without_rights(told, error.said) from error
+            raise
+
+    def _prepare(self, session: Session, told: Told) -> None:
+        exists, ours, things, usage, create, create_schema = self._look(session)
+        place = self._server.address
+        if exists and not usage:
+            raise self._without_rights(told, f"it may not use the schema {self._schema}")
+        if not ours and things:
+            raise JournalRefused(
+                f"{place}: the schema {self._schema} holds tables of another program: name another by ?stream=NAME"
+            )
+        if not ours:
+            if not self._create:
+                raise JournalRefused(f"no journal at {place}: nothing was ever recorded there")
+            if not exists and not create_schema:
+                raise JournalRefused(
+                    f"{place}: the role {told.role!r} may not make a schema in {told.database!r}: let its owner run "
+                    f'CREATE SCHEMA {self._schema} AUTHORIZATION "{told.role}";'
+                )
+            if exists and not create:
+                raise JournalRefused(
+                    f"{place}: the role {told.role!r} may not make tables in the schema {self._schema}: let its owner "
+                    f'run GRANT USAGE, CREATE ON SCHEMA {self._schema} TO "{told.role}";'
+                )
+            self._make(session)
+        try:
+            row = session.simple(self._fill(_TABLES))
+        except Failed as error:
+            if error.state in ("42703", "42P01"):
+                raise JournalRefused(
+                    f"{place}: the table {self._schema}.meta is another program's: name another by ?stream=NAME"
+                ) from error
+            raise
+        if row.ntuples != 1 or (row.get_value(0, 1) or b"") != b"16":
+            raise self._server.damaged("the journal's table meta", "its row is missing or not what was written")
+        version = int(row.get_value(0, 0) or b"0")
+        if version > SCHEMA_VERSION:
+            raise JournalRefused(f"the journal at {place} has schema {version}: use a newer statsapi")
+        if (session.simple(self._fill(_RIGHTS)).get_value(0, 0) or b"") != b"t":
+            raise self._without_rights(told, "it may not read and write all its tables")
+
+    def _without_rights(self, told: Told, said: str) -> JournalRefused:
+        return JournalRefused(
+            f"{self._server.address}: the role {told.role!r} lacks rights ({said}): let the schema's owner run "
+            f'GRANT USAGE ON SCHEMA {self._schema} TO "{told.role}"; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL '
+            f'TABLES IN SCHEMA {self._schema} TO "{told.role}";'
+        )
+
+    def _look(self, session: Session) -> tuple[bool, bool, int, bool, bool, bool]:
+        row = session.simple(self._fill(_LOOK))
+        values = [(row.get_value(0, at) or b"f").decode() for at in range(6)]
+        flags = [value == "t" for value in values]
+        return flags[0], flags[1], int(values[2]), flags[3], flags[4], flags[5]
+
+    def _make(self, session: Session) -> None:
+        text = self._fill(files("statsapi.journal").joinpath("sql/postgres.sql").read_text())
+        text = text.replace("{clocks_differ_us}", str(CLOCKS_DIFFER_US))
+        limit = f"SET LOCAL lock_timeout = {int(MAKE_S * 1000)}"
+        session.simple(f"BEGIN; {limit}; SELECT pg_advisory_xact_lock(1937006964, 0)", MAKE_S)
+        try:
+            exists, ours, *_ = self._look(session)
+            if not ours:  # nobody else has made them meanwhile
+                if not exists:
+                    session.simple(f"CREATE SCHEMA {self._schema}")
+                session.simple(text, MAKE_S)
+                born = f"'\\x{secrets.token_hex(16)}'"
+                session.simple(self._fill(_BORN).format(version=SCHEMA_VERSION, born=born))
+            session.simple("COMMIT", MAKE_S)
+        finally:
+            if session.is_in_transaction:
+                session.simple("ROLLBACK")
+
+    def _fill(self, text: str) -> str:
+        for word, value in self._words.items():
+            text = text.replace(word, value)
+        return text

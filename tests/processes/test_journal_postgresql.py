@@ -1,0 +1,617 @@
+"""What is PostgreSQL's own in its journal: the URL, rights and refusals, damage, round trips, the lock, the tables."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from statsapi.config import Settings
+from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
+from statsapi.journal import (
+    START,
+    HistoryChanged,
+    IdempotencyKey,
+    Journal,
+    Mark,
+    Proposal,
+    engine_of,
+    find_damage,
+    open_journal,
+    salvage,
+)
+from statsapi.journal.postgres_server import Session
+from statsapi.journal.postgres_url import Address
+from statsapi.model import EventBatch, Part
+from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, values
+from tests.programs import postgres_binaries
+from tests.servers import PostgresServer, free_port, postgres_server, serve_environment
+
+HOUR_US = 3_600_000_000
+
+
+@pytest.fixture
+def server() -> PostgresServer:
+    return shared_postgres(postgres_binaries())
+
+
+@pytest.fixture
+def stream() -> str:
+    return f"s{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def opened(server: PostgresServer, stream: str) -> Iterator[Callable[..., Journal]]:
+    journals = []
+
+    def make(**options: Any) -> Journal:
+        journals.append(open_journal(server.journal_url(stream), **options))
+        return journals[-1]
+
+    yield make
+    for journal in journals:
+        journal.close()
+
+
+@pytest.fixture
+def journal(opened: Callable[..., Journal]) -> Journal:
+    return opened()
+
+
+# The URL
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "holds"),
+    [
+        ("postgresql://me:secret@db/x", "postgresql://db/x?stream=statsapi", ("user=me", "password=secret", "host=db")),
+        ("postgres://db:5433/x?stream=a.b", "postgresql://db:5433/x?stream=a.b", ("port=5433", "dbname=x")),
+        (
+            "postgresql://me@a:1,b:2/x?sslmode=require&stream=s",
+            "postgresql://a:1,b:2/x?stream=s",
+            ("host=a,b", "port=1,2", "sslmode=require", "target_session_attrs=read-write"),
+        ),
+        ("postgresql://a,b/x?target_session_attrs=any", "postgresql://a,b/x?stream=statsapi", ("attrs=any",)),
+        ("postgresql:///x?host=/run/pg", "postgresql:///x?stream=statsapi", ("host=/run/pg", "connect_timeout=2")),
+        ("postgresql://[::1]:9/x?connect_timeout=7", "postgresql://[::1]:9/x?stream=statsapi", ("connect_timeout=7",)),
+    ],
+)
+def test_urls_are_read(url: str, shown: str, holds: tuple[str, ...]) -> None:
+    """stream= is ours; all else is given to libpq as it is; what is shown has no login and no options."""
+    address = Address.parse(url)
+    assert str(address) == shown
+    for each in holds:
+        assert each in address.conninfo
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://u:secret@h/db?stream=public", "neither public"),
+        ("postgresql://u:secret@h/db?stream=pg_x", "neither public"),
+        ("postgresql://u:secret@h/db?stream=a b", "63 of the characters"),
+        (f"postgresql://u:secret@h/db?stream={'x' * 64}", "63 of the characters"),
+        ("postgresql://u:secret@h/db?nosuch=1", "'nosuch' is no option"),
+        ("postgresql://u:secret@[::1/db", "%-codes"),
+    ],
+)
+def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None:
+    """A ConfigError names the fault, and never the URL, which may hold a password."""
+    with pytest.raises(ConfigError, match=said) as refused:
+        open_journal(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_what_the_engine_says_before_it_is_open() -> None:
+    """Its kind and abilities; rate limits are not counted there, and are asked for another place."""
+    for url in ("postgresql://u:p@h/d", "postgres://h/d?stream=s"):
+        engine = engine_of(url)
+        assert (engine.kind, engine.single_process, engine.is_remote, engine.has_replicas) == (
+            "postgresql",
+            False,
+            True,
+            False,
+        )
+        assert engine.shares_limits(url) is None
+    with pytest.raises(ConfigError, match=r"RATE_LIMIT_STORAGE=redis://"):
+        Settings.from_env({"STATSAPI_JOURNAL": "postgresql://h/d", "STATSAPI_RATE_LIMIT": "10/minute"})
+
+
+def test_a_missing_driver_is_told() -> None:
+    """Without psycopg every other journal works, and this one says what to install."""
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from statsapi.journal import open_journal\n"
+        "open_journal('memory://').close()\n"
+        "try: open_journal('postgresql://h/d')\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("ConfigError"), done.stdout
+    assert "statsapi[postgresql]" in done.stdout
+
+
+# Refusals
+
+
+@pytest.fixture
+def role(server: PostgresServer) -> str:
+    """A role without any rights, on a database of its own."""
+    name = f"r{secrets.token_hex(4)}"
+    server.ask(f"CREATE ROLE {name} LOGIN")
+    server.ask(f"CREATE DATABASE {name}")
+    return name
+
+
+def url_of(server: PostgresServer, role: str, stream: str = "statsapi") -> str:
+    return f"postgresql://{role}@127.0.0.1:{server.port}/{role}?stream={stream}"
+
+
+def run_sql(server: PostgresServer, database: str, sql: str) -> None:
+    server.run(
+        "psql", "-h", str(server.directory), "-p", str(server.port), "-U", "postgres", "-d", database, "-qc", sql
+    )
+
+
+def test_a_role_without_rights_is_told_what_to_run(server: PostgresServer, role: str) -> None:
+    """The refusal holds the SQL; once that has been run, it works, with no other right."""
+    with pytest.raises(JournalRefused, match="may not make a schema") as refused:
+        open_journal(url_of(server, role))
+    sql = str(refused.value).partition(" run ")[2]
+    assert sql == f'CREATE SCHEMA "statsapi" AUTHORIZATION "{role}";'
+    run_sql(server, role, sql)
+    journal = open_journal(url_of(server, role))
+    journal.append(event(7.0))
+    assert values(journal) == {"default": [7.0]}
+    journal.maintain()
+    journal.close()
+
+
+def test_a_second_role_is_told_what_to_run(server: PostgresServer, role: str) -> None:
+    """Of a journal that another role owns, the rights to grant are named, and are enough."""
+    open_journal(f"postgresql://postgres@127.0.0.1:{server.port}/{role}").close()
+    with pytest.raises(JournalRefused, match="lacks rights") as refused:
+        open_journal(url_of(server, role))
+    run_sql(server, role, str(refused.value).partition(" run ")[2])
+    journal = open_journal(url_of(server, role))
+    journal.append(event())
+    assert journal.replace_prefix(None, checkpoint_at(journal.read(START).mark), {1: b"x"})
+    journal.maintain()
+    assert journal.size_bytes() > 0
+    journal.close()
+
+
+def test_a_schema_in_which_it_may_not_make_tables(server: PostgresServer, role: str) -> None:
+    """An empty schema of somebody else's: the grant to run is named."""
+    run_sql(server, role, f"CREATE SCHEMA statsapi; GRANT USAGE ON SCHEMA statsapi TO {role}")
+    with pytest.raises(JournalRefused, match="may not make tables") as refused:
+        open_journal(url_of(server, role))
+    run_sql(server, role, str(refused.value).partition(" run ")[2])
+    open_journal(url_of(server, role)).close()
+
+
+@pytest.mark.parametrize("table", ["meta", "orders"])
+def test_another_programs_schema_is_not_touched(server: PostgresServer, stream: str, table: str) -> None:
+    """Tables that are not ours, also one of the same name, are refused, and left as they are."""
+    server.ask(f"CREATE SCHEMA {stream}")
+    server.ask(f"CREATE TABLE {stream}.{table} (x int)")
+    with pytest.raises(JournalRefused, match="another program"):
+        open_journal(server.journal_url(stream))
+    assert server.ask(f"SELECT count(*) FROM pg_class WHERE relnamespace = '{stream}'::regnamespace") == [(1,)]
+
+
+def test_a_newer_schema_is_refused(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """A journal that a later version has changed is left to that version."""
+    server.ask(f"UPDATE {stream}.meta SET schema_version = 2")
+    with pytest.raises(JournalRefused, match="has schema 2: use a newer"):
+        open_journal(server.journal_url(stream))
+
+
+def test_a_login_that_is_refused(server: PostgresServer, stream: str) -> None:
+    """A role or a database that is not there is a refusal, as waiting does not help; no password is told."""
+    for place in ("nobody:secret@127.0.0.1:{}/postgres", "postgres:secret@127.0.0.1:{}/nowhere"):
+        with pytest.raises(JournalRefused, match="refuses the login") as refused:
+            open_journal("postgresql://" + place.format(server.port))
+        assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_is_away_is_not_a_refusal() -> None:
+    """Nobody listens: JournalUnavailable, so that the service starts and waits for it."""
+    with pytest.raises(JournalUnavailable, match="cannot be reached") as error:
+        open_journal(f"postgresql://u:secret@127.0.0.1:{free_port()}/db")
+    assert not error.value.outcome_unknown
+    assert "secret" not in str(error.value)
+
+
+def test_create_off_wants_a_journal_that_is_there(server: PostgresServer, stream: str) -> None:
+    """`statsapi journal` never makes tables where there are none."""
+    with pytest.raises(JournalRefused, match="no journal at"):
+        open_journal(server.journal_url(stream), create=False)
+    assert server.ask(f"SELECT to_regnamespace('{stream}')") == [(None,)]
+    open_journal(server.journal_url(stream)).close()
+    open_journal(server.journal_url(stream), create=False).close()
+
+
+def test_an_old_server_is_refused(server: PostgresServer, stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below version 13 the refusal says so."""
+    monkeypatch.setattr("statsapi.journal.postgres_tables.OLDEST_VERSION", 99)
+    with pytest.raises(JournalRefused, match=r"is PostgreSQL \d+.*; it takes 99 or newer"):
+        open_journal(server.journal_url(stream))
+
+
+def test_a_refusal_ends_serve_with_78(server: PostgresServer, role: str, tmp_path: Path) -> None:
+    """`statsapi serve` says the one line, and its exit status is that of wrong settings."""
+    done = subprocess.run(
+        [sys.executable, "-m", "statsapi", "serve", "--port", str(free_port()), "--journal", url_of(server, role)],
+        cwd=tmp_path,
+        env=serve_environment(tmp_path, {"WEB_CONCURRENCY": "1"}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 78, done.stderr
+    assert "CREATE SCHEMA" in done.stdout + done.stderr
+
+
+def test_many_may_start_at_once(server: PostgresServer, stream: str) -> None:
+    """Of processes that start on an empty database one makes the tables, and all use them."""
+    journals: list[Journal] = []
+    errors: list[Exception] = []
+    barrier = threading.Barrier(6)
+
+    def start() -> None:
+        barrier.wait()
+        try:
+            journals.append(open_journal(server.journal_url(stream)))
+        except Exception as error:  # noqa: BLE001 - the test looks at what was raised
+            errors.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    for at, each in enumerate(journals):
+        each.append(event(float(at)))
+    assert {tuple(values(each)["default"]) for each in journals} == {(0.0, 1.0, 2.0, 3.0, 4.0, 5.0)}
+    for each in journals:
+        each.close()
+
+
+# What a 2xx is worth
+
+
+def test_what_a_2xx_is_worth_is_said(server: PostgresServer, opened: Callable[..., Journal]) -> None:
+    """The promise names what a COMMIT waits for, and each session is set so."""
+    level = "SHOW synchronous_commit"
+    for fsync, said, commit in (
+        ("interval", "wal_writer_delay (200ms)", b"off"),
+        ("always", "on the server's disk (synchronous_commit = on)", b"on"),
+    ):
+        journal = opened(fsync=fsync)
+        assert said in journal.promise
+        with journal._server.session() as session:  # type: ignore[attr-defined]
+            assert session.simple(level).get_value(0, 0) == commit
+
+
+def test_settings_that_lose_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """fsync = off is a warning, and a refusal with STATSAPI_FSYNC=always; a quorum that is asked for is waited for."""
+    options = {"fsync": "off", "full_page_writes": "off", "synchronous_standby_names": "ANY 1 (a, b)"}
+    with postgres_server(postgres_binaries(), **options, synchronous_commit="local") as server:
+        with pytest.raises(JournalRefused, match="needs fsync = on"):
+            open_journal(server.journal_url("s"), fsync="always")
+        with caplog.at_level(logging.WARNING, "statsapi"):
+            journal = open_journal(server.journal_url("s"))
+        assert "set fsync = on" in caplog.text
+        assert "set full_page_writes = on" in caplog.text
+        journal.close()
+
+
+# Reading and appending
+
+
+def test_a_read_with_nothing_new_is_one_round_trip(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One statement, however often it is asked; so is an append."""
+    mark = mark_of(journal.append(event()))
+    journal.read(mark)
+    sent: list[int] = []
+    run = Session.run
+
+    def counted(self: Session, *rest: Any) -> Any:
+        sent.append(1)
+        return run(self, *rest)
+
+    monkeypatch.setattr(Session, "run", counted)
+    for _ in range(5):
+        assert journal.read(mark).records == 0
+    assert len(sent) == 5
+    journal.append(event())
+    assert len(sent) == 6
+
+
+def test_two_services_read_their_own_writes(opened: Callable[..., Journal]) -> None:
+    """Of 10,000 alternating appends and reads over two openings none misses what was acknowledged before."""
+    journals = [opened(), opened()]
+    marks = [START, START]
+    seen = [0, 0]
+    for number in range(1, 5001):
+        journals[number % 2].append(event(float(number)))
+        for at in (0, 1):
+            segment = journals[at].read(marks[at])
+            marks[at] = segment.mark
+            seen[at] += segment.records
+            assert seen[at] == number
+
+
+def test_large_and_small_records_stand_in_the_same_order(opened: Callable[..., Journal]) -> None:
+    """Batches and single events of several threads come back whole and in the order of each thread."""
+    journals = [opened(), opened()]
+
+    def write(journal: Journal, series: str) -> None:
+        for number in range(40):
+            rows = 5000 if number % 4 == 0 else 1
+            column = np.full(rows, float(number))
+            journal.append(Proposal(EventBatch((Part(series, np.arange(rows, dtype=np.int64), column),))))
+
+    threads = [threading.Thread(target=write, args=(journals[at % 2], f"w{at}")) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = list(itertools.chain.from_iterable([float(n)] * (5000 if n % 4 == 0 else 1) for n in range(40)))
+    for journal in journals:
+        assert values(journal, limit_bytes=300_000) == {f"w{at}": expected for at in range(4)}
+
+
+def test_decisions_come_through_against_busy_appenders(opened: Callable[..., Journal]) -> None:
+    """A decision takes the lock as everybody does, and is run once."""
+    deciding, busy = opened(), [opened(), opened()]
+    done = threading.Event()
+
+    def append(journal: Journal) -> None:
+        while not done.is_set():
+            journal.append(TICK)
+
+    threads = [threading.Thread(target=append, args=(each,)) for each in busy]
+    for thread in threads:
+        thread.start()
+    runs = []
+
+    def decide() -> Proposal:
+        runs.append(1)
+        return event()
+
+    try:
+        for _ in range(30):
+            deciding.append(decide)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert len(runs) == 30
+
+
+def test_a_lock_whose_holder_was_stopped_is_taken_away(
+    server: PostgresServer, opened: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends a decision that says nothing for too long; it recorded nothing, and the others go on."""
+    monkeypatch.setattr(
+        "statsapi.journal.postgres_server._SETUP",
+        __import__("statsapi.journal.postgres_server", fromlist=["_SETUP"])._SETUP.replace("= 5000;", "= 300;"),
+    )
+    stopped, other = opened(), opened()
+
+    def decide() -> Proposal:
+        time.sleep(1.0)
+        return event(9.0)
+
+    with pytest.raises(JournalUnavailable) as error:
+        stopped.append(decide)
+    assert not error.value.outcome_unknown
+    other.append(event(1.0))
+    assert values(other) == {"default": [1.0]}
+    stopped.append(event(2.0))
+    assert values(stopped) == {"default": [1.0, 2.0]}
+
+
+# Damage
+
+
+def test_damage_is_refused_wherever_it_is_read(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal]
+) -> None:
+    """A changed value in any column of any table is told by whoever reads it, and never counted."""
+    journal = opened()
+    for number in range(20):
+        journal.append(event(float(number)))
+    key = IdempotencyKey(b"k", b"d", HOUR_US)
+    journal.append(event()._replace(answer=b"first"), key=key)
+    journal.replace_prefix(
+        None, checkpoint_at(Mark(3, id_at(server, stream, 3)), state=b"state"), {1: b"one", 2: b"two"}
+    )
+    dice = random.Random(5)
+    cases = [
+        ("records", "payload", "position = 12"),
+        ("records", "id", "position = 12"),
+        ("records", "appended_us", "position = 12"),
+        ("records", '"check"', "position = 12"),
+        ("checkpoint", "state", "true"),
+        ("checkpoint", "appended_us", "true"),
+        ("checkpoint", "pieces_checksum", "true"),
+        ("pieces", "piece", "key = 2"),
+        ("pieces", "checksum", "key = 2"),
+        ("keys", "answer", "true"),
+        ("keys", "digest", "true"),
+        ("keys", '"check"', "true"),
+    ]
+    for table, column, where in cases:
+        ((right,),) = server.ask(f"SELECT {column} FROM {stream}.{table} WHERE {where}")
+        if isinstance(right, int):
+            wrong: Any = right ^ 1 << dice.randrange(40)
+        else:
+            broken = bytearray(right)
+            broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
+            wrong = bytes(broken)
+        server.ask(f"UPDATE {stream}.{table} SET {column} = %s WHERE {where}", wrong)
+        fresh = opened()
+        with pytest.raises(JournalDamaged, match="restore a backup of the database"):
+            read_all(fresh, key)
+        server.ask(f"UPDATE {stream}.{table} SET {column} = %s WHERE {where}", right)
+        read_all(fresh, key)
+    for table, where in (("records", "position = 12"), ("pieces", "key = 1"), ("checkpoint", "true"), ("meta", "true")):
+        server.ask(f"CREATE TABLE {stream}.kept AS SELECT * FROM {stream}.{table} WHERE {where}")
+        fresh = opened()
+        server.ask(f"DELETE FROM {stream}.{table} WHERE {where}")
+        with pytest.raises((JournalDamaged, HistoryChanged)):
+            read_all(fresh, key)
+        server.ask(f"INSERT INTO {stream}.{table} SELECT * FROM {stream}.kept")
+        server.ask(f"DROP TABLE {stream}.kept")
+        read_all(fresh, key)
+
+
+def id_at(server: PostgresServer, stream: str, position: int) -> bytes:
+    ((found,),) = server.ask(f"SELECT id FROM {stream}.records WHERE position = {position}")
+    return bytes(found)
+
+
+def read_all(journal: Journal, key: IdempotencyKey) -> None:
+    checkpoint = journal.read_checkpoint()
+    if checkpoint is None:
+        raise HistoryChanged("there was a checkpoint")
+    assert journal.read_pieces(checkpoint.id, 0, 9) == [(1, b"one"), (2, b"two")]
+    assert len(values(journal, checkpoint.mark)["default"]) == 18
+    assert journal.find_answer(key) == b"first"
+
+
+def test_the_command_tells_damage(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """`statsapi journal check` reads all; there is nothing to salvage or to back up from here."""
+    for _ in range(3):
+        journal.append(event())
+    url = server.journal_url(stream)
+    assert list(find_damage(url)) == []
+    environment = {**os.environ, "STATSAPI_JOURNAL": url}
+    for command, told in (("info", "records:        3"), ("check", "everything is what was written")):
+        line = [sys.executable, "-m", "statsapi", "journal", command]
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, told in done.stdout) == (0, True), done.stdout + done.stderr
+    server.ask(f"UPDATE {stream}.records SET appended_us = 5 WHERE position = 2")
+    (said,) = find_damage(url)
+    assert "record 2 " in said
+    with pytest.raises(JournalRefused, match="tools of its own"):
+        salvage(url, "x.db")
+
+
+# History
+
+
+def test_an_older_copy_is_noticed_by_all(server: PostgresServer, stream: str, opened: Callable[..., Journal]) -> None:
+    """Who read, or appended, a record that is gone is told so once, also where its view stands before it."""
+    appender, reader = opened(), opened()
+    marks = [mark_of(appender.append(event(float(number)))) for number in range(6)]
+    assert reader.read(marks[1]).records == 4
+    behind = appender.read(START, limit_records=2).mark  # its view has not read what it appended
+    server.ask(f"DELETE FROM {stream}.records WHERE position > 4")
+    with pytest.raises(HistoryChanged) as changed:
+        reader.read(marks[5])
+    assert changed.value.lost is not None
+    assert changed.value.lost.records == 2
+    with pytest.raises(HistoryChanged) as changed:
+        appender.read(behind)
+    assert changed.value.lost is not None
+    assert (changed.value.lost.records, "older copy" in changed.value.lost.how) == (2, True)
+    assert len(values(appender)["default"]) == 4
+    for each in (appender, reader):
+        each.append(event(9.0))
+        assert values(each)["default"][:4] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_an_older_copy_that_grew_again_is_noticed(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal]
+) -> None:
+    """Another record at the position that a process appended at is another history."""
+    one, other = opened(), opened()
+    for number in range(4):
+        one.append(event(float(number)))
+    mark = one.read(START, limit_records=2).mark
+    server.ask(f"DELETE FROM {stream}.records WHERE position > 2")
+    for number in range(5):
+        other.append(event(10.0 + number))
+    with pytest.raises(HistoryChanged):
+        one.read(mark)
+    assert values(one)["default"] == [0.0, 1.0, 10.0, 11.0, 12.0, 13.0, 14.0]
+
+
+def test_a_journal_that_was_dropped_is_made_again(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal]
+) -> None:
+    """Whoever comes next makes the tables; every view is told that its history is another one."""
+    one, other = opened(), opened()
+    mark = mark_of(one.append(event(1.0)))
+    other.read(START)
+    server.ask(f"DROP SCHEMA {stream} CASCADE")
+    with pytest.raises(JournalUnavailable, match="are gone"):
+        one.append(event(2.0))
+    one.append(event(3.0))
+    for journal, at in ((one, mark), (other, mark)):
+        with pytest.raises((HistoryChanged, JournalUnavailable)):
+            journal.read(at)
+        assert values(journal) == {"default": [3.0]}
+
+
+def test_compaction_is_no_loss(opened: Callable[..., Journal]) -> None:
+    """A view whose last record was compacted starts afresh, and nothing is told as lost."""
+    one, other = opened(), opened()
+    marks = [mark_of(one.append(event(float(number)))) for number in range(6)]
+    other.read(START)
+    assert one.replace_prefix(None, checkpoint_at(marks[4]))
+    one.maintain()
+    with pytest.raises(HistoryChanged) as changed:
+        one.read(marks[2])
+    assert changed.value.lost is None
+    assert other.read(marks[5]).records == 0
+
+
+# The tables
+
+
+def test_dead_records_and_keys_leave_the_disk(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """Housekeeping deletes in order of position, goes on where it stopped, and vacuum can use the space again."""
+    previous = None
+    for number in range(3):
+        key = IdempotencyKey(b"k%d" % number, b"d", 1)
+        last = [journal.append(event(float(each)), key=key if each == 0 else None) for each in range(200)][-1]
+        offer = checkpoint_at(mark_of(last), last.appended_us)
+        assert journal.replace_prefix(previous, offer)
+        previous = offer.id
+        journal.maintain()
+        assert server.ask(f"SELECT count(*) FROM {stream}.records") == [(0,)]
+    journal.read(mark_of(last))
+    journal.maintain()
+    assert server.ask(f"SELECT count(*) FROM {stream}.keys") == [(0,)]
+    assert mark_of(journal.append(event())).position == 601
+    options = server.ask(f"SELECT reloptions FROM pg_class WHERE oid = '{stream}.records'::regclass")
+    assert any("autovacuum_vacuum_scale_factor=0" in each for each in options[0][0])
+
+
+def test_a_firewall_that_swallows_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that never answers costs the time to connect, not a hang."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(JournalUnavailable, match="cannot be reached"):
+            open_journal(f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/db")
+        assert time.monotonic() - began < 10
