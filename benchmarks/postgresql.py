@@ -1,4 +1,4 @@
-"""The PostgreSQL journal beside SQLite's and beside a mere table: `python -m benchmarks.postgresql [--rounds 4]`.
+"""The PostgreSQL journal beside SQLite's, Redis's and a mere table: `python -m benchmarks.postgresql [--rounds 4]`.
 
 One PostgreSQL server on the machine that is measured. Servers take turns, round after round, and the best of each
 counts; believe the ratios. STATSAPI_FSYNC=interval and synchronous_commit=off for all, unless --fsync always.
@@ -29,12 +29,13 @@ from statsapi.config import Settings
 from statsapi.journal import START, Checkpoint, Proposal, open_journal
 from statsapi.model import EventBatch, Part
 from statsapi.service.view import View
-from tests.programs import postgres_binaries
-from tests.servers import PostgresServer, gunicorn_server, postgres_server
+from tests.programs import postgres_binaries, redis_binary
+from tests.servers import PostgresServer, gunicorn_server, postgres_server, redis_server
 
 RETENTION = Settings().retention()
 
 MILLION = 1_000_000
+REDIS_SYNC = {"interval": "everysec", "always": "always"}
 
 
 @contextmanager
@@ -60,8 +61,9 @@ def rates(targets: dict[str, str], make: Any, rounds: int, seconds: float) -> di
 
 def http(server: PostgresServer, rounds: int, seconds: float, fsync: str) -> None:
     print(f"Over HTTP, two workers each, 16 keep-alive connections, STATSAPI_FSYNC={fsync}\n")
-    print("| | SQLite | PostgreSQL | ratio (goal POST 0.6, GET 0.7) | a mere table | ratio (goal POST 0.8) |")
-    print("|---|---|---|---|---|---|")
+    goals = "of SQLite (goal POST 0.6, GET 0.7) | Redis | of Redis | a mere table | of it (goal POST 0.8)"
+    print(f"| | SQLite | PostgreSQL | {goals} |")
+    print("|---|---|---|---|---|---|---|---|")
     server.ask(TABLE)
     peer = {
         "PEER_DATABASE": f"postgresql://postgres@127.0.0.1:{server.port}/postgres",
@@ -69,7 +71,11 @@ def http(server: PostgresServer, rounds: int, seconds: float, fsync: str) -> Non
     }
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         targets = {}
-        for name, url in (("SQLite", None), ("PostgreSQL", server.journal_url(stream()))):
+        redis = stack.enter_context(
+            redis_server(redis_binary(), Path(scratch), appendonly="yes", appendfsync=REDIS_SYNC[fsync])
+        )
+        urls = {"SQLite": None, "PostgreSQL": server.journal_url(stream()), "Redis": redis.journal_url(stream())}
+        for name, url in urls.items():
             env = {"STATSAPI_FSYNC": fsync} | ({"STATSAPI_JOURNAL": url} if url else {})
             gunicorn = stack.enter_context(gunicorn_server(Path(scratch) / name, workers=2, env=env))
             gunicorn.wait_for_journals(2)
@@ -82,6 +88,7 @@ def http(server: PostgresServer, rounds: int, seconds: float, fsync: str) -> Non
             ours = best["PostgreSQL"].rate
             print(
                 f"| {what} | {shown['SQLite']} | {shown['PostgreSQL']} | {ours / best['SQLite'].rate:.2f} "
+                f"| {shown['Redis']} | {ours / best['Redis'].rate:.2f} "
                 f"| {shown['table']} | {ours / best['table'].rate:.2f} |",
                 flush=True,
             )
@@ -90,18 +97,31 @@ def http(server: PostgresServer, rounds: int, seconds: float, fsync: str) -> Non
 
 def batches(server: PostgresServer, rounds: int) -> None:
     print("Batches of 10,000 over HTTP, two workers, two connections, M events/s (goal: 0.5)\n")
-    print("| | SQLite | PostgreSQL | ratio |\n|---|---|---|---|")
-    for form, encode in (("JSON array", as_json), ("columns", as_columns)):
-        every = bodies(encode, 100)
-        best = {"SQLite": 0.0, "PostgreSQL": 0.0}
-        for _ in range(rounds):
-            best["SQLite"] = max(best["SQLite"], ingest(2, 2, every, TYPES["json"]))
-            name = stream()
-            env = {"STATSAPI_JOURNAL": server.journal_url(name)}
-            best["PostgreSQL"] = max(best["PostgreSQL"], ingest(2, 2, every, TYPES["json"], env))
-            server.ask(f"DROP SCHEMA {name} CASCADE")
-        sqlite, postgres = best.values()
-        print(f"| {form} | {sqlite / 1e6:.2f} | {postgres / 1e6:.2f} | {postgres / sqlite:.2f} |", flush=True)
+    print("| | SQLite | PostgreSQL | ratio | Redis | ratio |\n|---|---|---|---|---|---|")
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        redis_server(redis_binary(), Path(scratch), appendonly="yes", appendfsync="everysec") as redis,
+    ):
+        for form, encode in (("JSON array", as_json), ("columns", as_columns)):
+            every = bodies(encode, 100)
+            best = {"SQLite": 0.0, "PostgreSQL": 0.0, "Redis": 0.0}
+            for _ in range(rounds):
+                name = stream()
+                for engine, url in (
+                    ("SQLite", None),
+                    ("PostgreSQL", server.journal_url(name)),
+                    ("Redis", redis.journal_url(name)),
+                ):
+                    env = {"STATSAPI_JOURNAL": url} if url else {}
+                    best[engine] = max(best[engine], ingest(2, 2, every, TYPES["json"], env))
+                server.ask(f"DROP SCHEMA {name} CASCADE")
+                redis.send("FLUSHALL")
+            sqlite, postgres, shared = best.values()
+            print(
+                f"| {form} | {sqlite / 1e6:.2f} | {postgres / 1e6:.2f} | {postgres / sqlite:.2f} "
+                f"| {shared / 1e6:.2f} | {postgres / shared:.2f} |",
+                flush=True,
+            )
     print()
 
 
