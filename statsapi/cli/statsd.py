@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -26,7 +27,11 @@ _LOOK_EVERY_S: Final = 0.25  # so soon a signal to stop is heard
 _DATAGRAM_BYTES: Final = 65_535
 # What the kernel keeps while this process is busy; it may grant less (net.core.rmem_max).
 _RECEIVE_BYTES: Final = 8 << 20
-_DRAIN_S: Final = 1.0  # clients may send faster than it is taken
+# With a spool one fsync is for all of them. So many are in memory alone meanwhile, as they were in the kernel's.
+_AT_ONCE: Final = 2_000
+_EVENTS_AT_ONCE: Final = 5_000  # as many as the sender keeps as one
+_DRAIN_S: Final = 3.0
+_COUNT_S: Final = 1.0
 _SEND_LAST_S: Final = 10.0
 
 
@@ -91,7 +96,7 @@ def _socket(address: tuple[str, int]) -> socket.socket:
     try:
         taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         taking.bind(place)
-        taking.settimeout(_LOOK_EVERY_S)
+        taking.setblocking(False)
     except OSError as error:
         taking.close()
         raise failures.Failed(f"{host}:{port} cannot be listened at: {error.strerror}", failures.CONFIG) from None
@@ -99,7 +104,10 @@ def _socket(address: tuple[str, int]) -> socket.socket:
 
 
 def _say_problem(problem: Problem) -> None:
-    failures.say(f"statsapi: {problem.message}")
+    message = problem.message
+    if problem.kind == "dropped":
+        message = "the buffer is full: events are dropped, and counted in what is told here; --max-events N keeps more"
+    failures.say(f"statsapi: {message}")
 
 
 class Gateway:
@@ -111,6 +119,7 @@ class Gateway:
         self._counters = counters
         self._stopping = False
         self._datagrams = 0
+        self._unread = 0
         self._refused = Counter[str]()
         self._told: set[str] = set()
         self._told_at_s = time.monotonic()
@@ -120,26 +129,41 @@ class Gateway:
 
     def run(self) -> None:
         """Until `stop`."""
+        waiting = select.poll()
+        waiting.register(self._taking, select.POLLIN)
         while not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                self.take(self._taking.recv(_DATAGRAM_BYTES))
+            if waiting.poll(_LOOK_EVERY_S * 1000):
+                self.take(self.received())
             if time.monotonic() - self._told_at_s >= REPORT_EVERY_S:
                 self.report()
 
-    def take(self, datagram: bytes) -> None:
-        """Record what it measured. Waits for nothing but, with a spool, the disk."""
+    def received(self) -> list[bytes]:
+        """The datagrams that wait, some of them where they are many. Waits for none."""
+        datagrams: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while len(datagrams) < _AT_ONCE:
+                datagrams.append(self._taking.recv(_DATAGRAM_BYTES))
+        return datagrams
+
+    def take(self, datagrams: list[bytes]) -> None:
+        """Record what they measured. Waits for nothing but, with a spool, the disk: once for all of them."""
+        self._datagrams += len(datagrams)
+        events: list[dict[str, Any]] = []
+        for datagram in datagrams:
+            for line in statsd_lines.read(datagram, counters=self._counters):
+                if isinstance(line, statsd_lines.Refused):
+                    self._refuse(line.reason, line.detail)
+                else:
+                    told = {"timestamp": line.timestamp, "series": line.series}
+                    events += [{"value": value, **told} for value in line.values]
+        for begin in range(0, len(events), _EVENTS_AT_ONCE):
+            self._record(events[begin : begin + _EVENTS_AT_ONCE])
+
+    def _record(self, events: list[dict[str, Any]]) -> None:
         from statsapi.client import SpoolError
 
-        self._datagrams += 1
-        events: list[dict[str, Any]] = []
-        for line in statsd_lines.read(datagram, counters=self._counters):
-            if isinstance(line, statsd_lines.Refused):
-                self._refuse(line.reason, line.detail)
-            else:
-                told = {"timestamp": line.timestamp, "series": line.series}
-                events += [{"value": value, **told} for value in line.values]
         try:
-            self._sender.record_many(events)  # with a spool one fsync
+            self._sender.record_many(events)
         except SpoolError as error:
             self._refuse("not kept, as the spool cannot be written", str(error), len(events))
 
@@ -148,6 +172,15 @@ class Gateway:
         if reason not in self._told:  # the first of a kind says it all; the rest is counted
             self._told.add(reason)
             failures.say(f"statsapi: refused: {detail}")
+
+    def _end_receiving(self) -> None:
+        """Clients may send faster than it is taken. From now on they meet a port that is closed: the kernel passes on
+        to a socket with a peer what the peer sends, here itself. What waits already stays.
+        """
+        host, port, *rest = self._taking.getsockname()
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
+        with contextlib.suppress(OSError):
+            self._taking.connect((host, port, *rest))
 
     def report(self) -> None:
         """Tell the sums since the start."""
@@ -162,17 +195,20 @@ class Gateway:
             + (f"; {stats.expired:,} recorded ones count in no window, as they are too old" if stats.expired else "")
             + f"; {stats.refused:,} refused by the service; {stats.dropped:,} dropped as the buffer was full"
             + ("" if lost is None else f"; {lost:,} datagrams lost by the kernel")
+            + (f"; {self._unread:,} datagrams were left, as there was no time to take them" if self._unread else "")
         )
 
     def close(self) -> int:
-        """Take what the kernel has, for a moment, send it, and tell the sums; the exit status."""
+        """Take what the kernel has, send it, and tell the sums; the exit status."""
         from statsapi.client import Undelivered
 
-        self._taking.setblocking(False)
+        self._end_receiving()
         end_s = time.monotonic() + _DRAIN_S
-        with contextlib.suppress(BlockingIOError):
-            while time.monotonic() < end_s:
-                self.take(self._taking.recv(_DATAGRAM_BYTES))
+        while time.monotonic() < end_s and (datagrams := self.received()):
+            self.take(datagrams)
+        end_s = time.monotonic() + _COUNT_S
+        while time.monotonic() < end_s and (datagrams := self.received()):
+            self._unread += len(datagrams)
         try:
             self._sender.close(_SEND_LAST_S)
         except Undelivered as error:

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from statsapi.cli.statsd import Gateway as TakingGateway
 from statsapi.client import Client
 from tests.servers import ROOT, free_port, gunicorn_server, start_gunicorn, stop, wait_until
 
@@ -146,6 +148,8 @@ def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
         status, (_, taken, recorded, waiting, _) = between.stop()
         assert (status, taken, recorded, waiting) == (75, 10, 0, 10)
         assert "15 dropped as the buffer was full" in between.log
+        assert "--max-events N keeps more" in between.log
+        assert "stats()" not in between.log
         assert "10 events were not acknowledged in time, they are lost" in between.log
 
 
@@ -162,6 +166,43 @@ def test_it_ends_though_clients_go_on_sending(tmp_path: Path) -> None:
                 client.wait()
         assert (status, waiting) == (0, 0)
         assert taken == recorded == sum(values(server.target, "a").values())
+
+
+def test_what_the_kernel_holds_at_the_end_is_taken(tmp_path: Path) -> None:
+    """SIGTERM with thousands of datagrams unread and a spool: each is recorded, or told as lost by the kernel."""
+    sent = 9_000
+    options = ("--spool", str(tmp_path / "spool"))
+    with gunicorn_server(tmp_path) as server, gateway(tmp_path, server.target, *options) as between:
+        between.process.send_signal(signal.SIGSTOP)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            for number in range(sent):
+                sending.sendto(b"a:%d|ms" % number, ("127.0.0.1", between.port))
+        between.process.send_signal(signal.SIGTERM)
+        between.process.send_signal(signal.SIGCONT)
+        status, taken = between.process.wait(60), SUMS.findall(between.log)[-1]
+        lost = re.search(r"([\d,]+) datagrams lost by the kernel", between.log)
+        left = re.search(r"([\d,]+) datagrams were left", between.log)
+        counted = [int(each.replace(",", "")) for each in (taken[0], *(found[1] for found in (lost, left) if found))]
+        assert (status, sum(counted)) == (0, sent), between.log
+        assert len(values(server.target, "a")) == counted[0]
+
+
+def test_datagrams_that_wait_share_one_fsync() -> None:
+    """All that wait go to the sender at once, in their order, and each value is there once."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taking,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s,
+    ):
+        taking.bind(("127.0.0.1", 0))
+        taking.setblocking(False)
+        sender = Mock()
+        between = TakingGateway(taking, sender, counters=False)
+        for number in range(50):
+            s.sendto(b"a:%d|ms\nb:1|c" % number, taking.getsockname())
+        between.take(between.received())
+        ((events,),) = [call.args for call in sender.record_many.call_args_list]
+        assert [event["value"] for event in events] == list(range(50))
+        assert between.received() == []
 
 
 @pytest.mark.parametrize(
