@@ -10,6 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +57,12 @@ def _address(ctx: click.Context, option: click.Parameter, text: str) -> tuple[st
     default="refuse",
     help="A counter (c) adds up events before it is sent. `events` records each count as an event of that value.",
 )
+@click.option(
+    "--gauges",
+    type=click.Choice(["changes", "values"]),
+    default="changes",
+    help="A gauge with a sign (-7) is a change of it, or from DogStatsD's clients the value itself.",
+)
 @click.option("--spool", metavar="FOLDER", type=click.Path(path_type=Path), help="Keep there what is not recorded yet.")
 @click.option(
     "--max-events", type=click.IntRange(1), default=1_000_000, metavar="N", help="Keep at most that many (1,000,000)."
@@ -66,6 +73,7 @@ def statsd(
     listen: tuple[str, int],
     to: str | None,
     counters: str,
+    gauges: str,
     spool: Path | None,
     max_events: int,
 ) -> int:
@@ -77,7 +85,7 @@ def statsd(
     client = find_service(to).client()
     with _socket(listen) as taking, contextlib.ExitStack() as stack:
         sender = client.buffered(when_full="drop", max_events=max_events, spool=spool, on_problem=_say_problem)
-        gateway = Gateway(taking, sender, counters=counters == "events")
+        gateway = Gateway(taking, sender, counters=counters == "events", gauges=gauges == "values")
         for number in (signal.SIGTERM, signal.SIGINT):
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: gateway.stop()))
         host, port = taking.getsockname()[:2]
@@ -113,10 +121,10 @@ def _say_problem(problem: Problem) -> None:
 class Gateway:
     """From one socket to one sender. For one thread; `stop` may come from a signal."""
 
-    def __init__(self, taking: socket.socket, sender: Buffered, *, counters: bool) -> None:
+    def __init__(self, taking: socket.socket, sender: Buffered, *, counters: bool, gauges: bool = False) -> None:
         self._taking = taking
         self._sender = sender
-        self._counters = counters
+        self._read = partial(statsd_lines.read, counters=counters, gauges=gauges)
         self._stopping = False
         self._datagrams = 0
         self._unread = 0
@@ -150,7 +158,7 @@ class Gateway:
         self._datagrams += len(datagrams)
         events: list[dict[str, Any]] = []
         for datagram in datagrams:
-            for line in statsd_lines.read(datagram, counters=self._counters):
+            for line in self._read(datagram):
                 if isinstance(line, statsd_lines.Refused):
                     self._refuse(line.reason, line.detail)
                 else:

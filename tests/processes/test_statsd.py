@@ -83,12 +83,13 @@ def test_the_clients_as_shipped(tmp_path: Path) -> None:
         tagged.histogram("latency", 1.5, tags=["route:/users", "status:200"])
         tagged.distribution("latency", 2.5, tags=["status:200"])
         tagged.timing("latency", 3.5)
+        tagged.gauge("frost", -7, tags=["place:yard"])
         tagged.increment("hits")
         tagged.set("users", "ada")
         tagged.event("title", "text")
         plain.close()
         tagged.close_socket()
-        wait_until(lambda: sum(values(server.target, "*").values()) >= 7, "the events")
+        wait_until(lambda: sum(values(server.target, "*").values()) >= 8, "the events")
         assert values(server.target, "*") == Counter(
             [
                 ("shop.checkout", 231.0),
@@ -98,13 +99,26 @@ def test_the_clients_as_shipped(tmp_path: Path) -> None:
                 ("latency;route=/users;status=200", 1.5),
                 ("latency;status=200", 2.5),
                 ("latency", 3.5),
+                ("frost;place=yard", -7.0),
             ]
         )
         status, (_, taken, recorded, waiting, refused) = between.stop()
-        assert (status, taken, recorded, waiting, refused) == (0, 7, 7, 0, 4)
+        assert (status, taken, recorded, waiting, refused) == (0, 8, 8, 0, 4)
         assert "4 refused (2 counter, 1 event, 1 set)" in between.log
         assert between.log.count("--counters=events") == 1  # told once, then counted
         assert "Traceback" not in between.log
+
+
+def test_gauges_of_dogstatsd_without_tags(tmp_path: Path) -> None:
+    """With --gauges=values what is below zero is a value as well."""
+    datadog: Any = pytest.importorskip("datadog.dogstatsd")
+    with gunicorn_server(tmp_path) as server, gateway(tmp_path, server.target, "--gauges", "values") as between:
+        client = datadog.DogStatsd(host="127.0.0.1", port=between.port, disable_telemetry=True, disable_buffering=True)
+        client.gauge("frost", 0)
+        client.gauge("frost", -7)
+        client.close_socket()
+        wait_until(lambda: len(values(server.target, "frost")) == 2, "the events")
+        assert values(server.target, "*") == Counter([("frost", 0.0), ("frost", -7.0)])
 
 
 @pytest.mark.parametrize("spooled", [False, True])
