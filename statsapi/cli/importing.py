@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _HEAD_ROWS: Final = 1_000
 _UNREADABLE_MAX: Final = 1_000  # lines that had to be found by halving; a file of another kind has nothing else
 _TOLD_EVERY_S: Final = 5.0
+_REASONS_SHOWN: Final = 5  # of a dry run
 
 _TYPES: Final = {"csv": "text/csv", "ndjson": "application/x-ndjson", "json": "application/json", "lines": "text/plain"}
 _ENDINGS: Final = {
@@ -103,14 +104,13 @@ def import_files(service: Connection, files: tuple[str, ...], no_header: bool, f
     given = {name: value for name, value in mapping.items() if value is not None}
     if no_header:
         given["header"] = "false"
-    refused = 0
     with service.client() as client:
         client.ask("/")  # is anybody there? Later it is waited for
-    with service.client(give_up_after_s=60.0) as client, failures.of_arguments():
-        for file in files:
-            make = partial(
-                _Import, client, file, form=_form_of(file, form), given=given, dedup=dedup, growing=growing, run=run
-            )
+    with service.client(give_up_after_s=60.0) as client:
+
+        def import_one(file: str) -> int:
+            make = partial(_Import, client, file, form=_form_of(file, form), given=given, dedup=dedup,
+                           growing=growing, run=run)  # fmt: skip
             shift_us = 0
             if rebase:
                 with _named(file), _opened(file) as content:
@@ -118,16 +118,42 @@ def import_files(service: Connection, files: tuple[str, ...], no_header: bool, f
             with _named(file), _opened(file) as content:
                 one = make(content, shift_us=shift_us)
                 sums = one.run(dry_run=dry_run, yes=yes)
-            refused += sums.rejected
             if service.as_json:
                 output.show_json({"file": file, **sums._asdict(), "read_as": one.mapping.query})
             else:
                 _show_sums(file, sums, dry_run=dry_run)
-    return failures.NOT_DONE if refused else 0
+            return failures.NOT_DONE if sums.rejected else 0
+
+        return import_one(files[0]) if len(files) == 1 else _each(files, import_one)
+
+
+def _each(files: tuple[str, ...], import_one: Callable[[str], int]) -> int:
+    """What is wrong with one file is told, and the others go on. What would be wrong with all ends it: with the names
+    of those that were not tried.
+    """
+    status = 0
+    for number, file in enumerate(files, 1):
+        try:
+            found = import_one(file)
+        except BaseException as error:
+            if isinstance(error, click.UsageError) and error.ctx is None:
+                error.ctx = click.get_current_context()
+            told = failures.told(error) if isinstance(error, Exception) else None
+            if isinstance(error, OSError) and error.filename == file:
+                told = failures.Told(failures.NOT_DONE, [f"statsapi: {failures.of_os(error)}"])
+            if told is None or told.status not in (failures.NOT_DONE, failures.USAGE):
+                if left := files[number:]:
+                    failures.say(f"statsapi: not tried: {', '.join(map(_shown, left))}")
+                raise
+            for line in told.lines:
+                failures.say(line)
+            found = told.status
+        status = status or found
+    return status
 
 
 def _show_sums(file: str, sums: Sums, *, dry_run: bool) -> None:
-    told = [f"{sums.stored:,} {'would be recorded' if dry_run else 'recorded'}"]
+    told = [f"{sums.stored:,} {'would be recorded, less what had been before' if dry_run else 'recorded'}"]
     names = ("duplicates", "expired", "rejected")
     told += [f"{count:,} {name}" for name, count in sums._asdict().items() if count and name in names]
     if sums.known:
@@ -146,7 +172,8 @@ def _named(file: str) -> Iterator[None]:
     from statsapi.client import Refused
 
     try:
-        yield
+        with failures.of_arguments():
+            yield
     except Refused as error:
         told = failures.told(error)
         if told is None:
@@ -156,6 +183,8 @@ def _named(file: str) -> Iterator[None]:
 
 
 def _form_of(file: str, given: str | None) -> str:
+    if os.path.isdir(file):
+        raise click.UsageError(f"{file}: is a folder: name its files, as {os.path.join(file, '*.csv')}")
     if file != "-" and file.endswith(".zst"):
         raise click.UsageError(f"{file}: zstdcat {file} | statsapi import - --form …")
     if given is not None:
@@ -245,10 +274,21 @@ class _Import:
         try:
             with self._whole():
                 seen, pieces = self._begin(yes=yes or dry_run)
-                return Sums().plus(seen.get("rows", 0), seen) if dry_run else self._send(pieces)
+                if dry_run:
+                    for error in seen.get("errors", [])[:_REASONS_SHOWN]:
+                        failures.say(f"{self._name}: {_place(error)}{with_options(error['reason'])}")
+                    return Sums().plus(seen.get("rows", 0), seen)
+                sums = self._send(pieces)
+                if self._refused is None:  # what an earlier import has left there is no longer so
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._refused_place())
+                return sums
         finally:
             if self._refused is not None:
                 self._refused.close()
+
+    def _refused_place(self) -> str:
+        return f"{'standard-input' if self._file == '-' else self._file}.refused.ndjson"
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
@@ -296,16 +336,20 @@ class _Import:
         """A dry run of the beginning; where the service proposes how to read it, that is taken if the user agrees."""
         from statsapi.client import Refused
 
+        refused: Refused | None = None
         try:
             seen = self._post(head, None, dry_run="true", partial="true")
+            refusal = _why_none_is_read(seen)
         except Refused as error:
-            advice = self.mapping.complete(str(error))
-            if advice is None:
-                raise
+            refused, refusal = error, str(error)
+        advice = self.mapping.complete(refusal)
+        if advice is not None:
             seen = self._post(head, None, dry_run="true", partial="true")
             self._show_guess(seen, advice)
             if not yes:
                 self._confirm()
+        elif refused is not None:
+            raise refused
         return seen
 
     def _show_guess(self, seen: dict[str, Any], advice: str) -> None:
@@ -443,9 +487,9 @@ class _Import:
         if not rejected:
             return
         if self._refused is None:
-            place = "standard-input" if self._file == "-" else self._file
-            self._refused = open(f"{place}.refused.ndjson", "w")  # noqa: SIM115 (closed by `run`)
-            failures.say(f"{self._name}: rows are refused, see {place}.refused.ndjson")
+            place = self._refused_place()
+            self._refused = open(place, "w")  # noqa: SIM115 (closed by `run`)
+            failures.say(f"{self._name}: rows are refused, see {place}")
         rows = piece.body.split(b"\n")
         for error in errors:
             at = error.get("line", 1) - 1 - piece.header.count(b"\n")
@@ -455,6 +499,19 @@ class _Import:
             last = piece.first_line + piece.lines - 1
             more = f"{rejected - len(errors):,} more rows of lines {piece.first_line} to {last} are refused"
             self._refused.write(json.dumps({"reason": more}) + "\n")
+
+
+def _why_none_is_read(seen: dict[str, Any]) -> str:
+    """Of a dry run: what the service says of rows that are all refused."""
+    if not seen["rejected"] or seen["rejected"] < seen["rows"]:
+        return ""
+    return "; ".join(f"{_place(error)}{error['reason']}" for error in seen["errors"])
+
+
+def _place(error: dict[str, Any]) -> str:
+    """Where the service found fault."""
+    line = f"line {error['line']}, " if "line" in error else f"item {error['index']}, " if "index" in error else ""
+    return f"{line}{error['field']}: " if error.get("field") else line
 
 
 @contextlib.contextmanager

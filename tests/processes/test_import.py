@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -101,7 +104,7 @@ def test_what_was_guessed_is_shown_and_asked_for(server: Server, tmp_path: Path)
     assert "--timezone Europe/Berlin" in said
     assert not values(server)
     status, told, said = run(server, "--dry-run", file)
-    assert (status, told) == (0, f"{file}: 3 rows looked at: 3 would be recorded\n")
+    assert (status, told) == (0, f"{file}: 3 rows looked at: 3 would be recorded, less what had been before\n")
     assert not values(server)
     named = ["--timestamp", "Zeit", "--value", "Wert", "--delimiter", ";", "--decimal", ",", "--into", "hall"]
     status, told, said = run(server, *named, "--time-format", "%d.%m.%Y %H:%M:%S", "--timezone", "UTC", file)
@@ -310,6 +313,8 @@ def test_the_other_forms(server: Server, tmp_path: Path, name: str) -> None:
         ("data.csv", b"timestamp,value\n", ["--timezone", "Mars/Base"], 1, "timezone"),
         ("data.csv", b"timestamp,value\n", ["--skip", "x"], 1, "skip"),
         ("data.lp", b"cpu value=1\n", ["--dry-run"], 2, "--dry-run is for"),
+        ("data.txt", b"cpu value=1\n", [], 1, "looks like InfluxDB's line protocol: give --form lines"),
+        (".", None, [], 2, "is a folder: name its files, as"),
     ],
 )
 def test_files_that_cannot_be_read(
@@ -646,3 +651,76 @@ def test_rows_that_expired_are_no_recorded_ones(server: Server, tmp_path: Path) 
     file.write_text(f"timestamp,value\n2001-01-01,1\n2001-01-01,2\n{stamp()},3\n")
     assert run(server, file)[1] == f"{file}: 3 rows: 1 recorded, 2 expired\n"
     assert run(server, file)[1] == f"{file}: 3 rows: 0 recorded, 2 expired, 1 {KNOWN}\n"
+
+
+@pytest.mark.parametrize("names", ["Zeit;Größe", "the time;$HOME `id` \\"])
+def test_options_that_are_shown_can_be_pasted(server: Server, tmp_path: Path, names: str) -> None:
+    """As a shell takes them, whatever the columns are called: of a refusal, and of one that asks to mend cells."""
+    file = tmp_path / "data.csv"
+    form = "%d.%m.%Y %H:%M:%S"
+    file.write_text(f"{names}\n{stamp(60, form)};1,5\n")
+    _, _, said = run(server, "--value", "Nope", "--yes", file)
+    assert "'/events" not in said
+    (shown,) = re.findall(r"as it is, this goes with (.*) \(its times are UTC then", said)
+    shell = subprocess.run(["sh", "-c", f"printf '%s\\n' {shown}"], capture_output=True, text=True, check=True)
+    assert shell.stdout.splitlines() == shlex.split(shown)
+    status, told, said = run(server, *shell.stdout.splitlines(), "--timezone", "UTC", file)
+    assert (status, told) == (0, f"{file}: 1 rows: 1 recorded\n"), said
+    file.write_text("time,load\n" + f"{stamp()},5%\n" * 5)
+    _, _, said = run(server, "--yes", file)
+    assert 'with all such cells mended this goes with --timestamp "time" --value "load"' in said
+
+
+@pytest.mark.parametrize("given", [(), ("--timestamp", "time"), ("--timestamp", "time", "--value", "cpu")])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_both_readings_of_a_date_are_named(
+    server: Server, tmp_path: Path, given: tuple[str, ...], dry: tuple[str, ...]
+) -> None:
+    """Also where the columns are clear, and no other than the dates' form is open: no row is refused for it."""
+    file = tmp_path / "us.csv"
+    file.write_text("time,cpu\n11/12/2026 10:00,1\n11/11/2026 10:00,2\n")
+    status, told, said = run(server, "--yes", *given, *dry, file)
+    assert (status, told) == (2, "")
+    assert all(f'--time-format "{form} %H:%M"' in said for form in ("%d/%m/%Y", "%m/%d/%Y"))
+    assert not Path(f"{file}.refused.ndjson").exists()
+    _, told, _ = run(server, *given, "--time-format", "%m/%d/%Y %H:%M", "--yes", file)
+    assert "rejected" not in told
+
+
+def test_a_dry_run_tells_the_reasons(server: Server, tmp_path: Path) -> None:
+    """Of the first rows that would be refused; it leaves no file."""
+    file = tmp_path / "data.csv"
+    file.write_text(f"timestamp,value\n{stamp()},x\n{stamp()},1\n")
+    status, _, said = run(server, "--dry-run", file)
+    assert (status, f"{file}: line 2, value: is 'x'" in said) == (1, True), said
+    assert list(tmp_path.glob("*.refused.ndjson")) == []
+
+
+def test_rows_that_are_no_longer_refused_are_not_kept(server: Server, tmp_path: Path) -> None:
+    """What an earlier import has left beside the file goes when all of it is recorded."""
+    file = tmp_path / "data.csv"
+    beside = Path(f"{file}.refused.ndjson")
+    for text, status in ((f"{stamp()},x\n", 1), (f"{stamp()},1\n", 0)):
+        file.write_text(f"timestamp,value\n{text}")
+        assert run(server, "--dry-run", file)[0] == status
+        assert beside.exists() == (status == 0)
+        assert run(server, file)[0] == status
+        assert beside.exists() == (status == 1)
+
+
+def test_each_file_is_tried(server: Server, tmp_path: Path) -> None:
+    """One that cannot be read holds up no other; what would be wrong with all ends it, and says what is left."""
+    one, two = numbered(tmp_path / "one.csv", 1), numbered(tmp_path / "two.csv", 2)
+    status, told, said = run(server, one, tmp_path / "no.csv", tmp_path, two)
+    assert (status, told) == (1, f"{one}: 1 rows: 1 recorded\n{two}: 2 rows: 2 recorded\n")
+    assert f"statsapi: {tmp_path}/no.csv: No such file or directory" in said
+    assert f"{tmp_path}: is a folder" in said
+    os.mkfifo(tmp_path / "pipe.csv")
+    process = subprocess.Popen(
+        command_of(server, tmp_path / "pipe.csv", one, two), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with (tmp_path / "pipe.csv").open("wb"):  # it reads there now
+        process.send_signal(signal.SIGINT)
+        _, said_bytes = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"not tried: {one}, {two}" in said_bytes.decode()
