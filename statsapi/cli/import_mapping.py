@@ -6,8 +6,8 @@ guesser is here. The options are parameters of POST /events, and what the servic
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,10 +15,12 @@ import click
 
 _ADVICE: Final = re.compile(r"\((its times [^)]*)\)")
 _PROPOSED: Final = re.compile(r"as it is, this goes to POST ('/events\?[^']*'(?: or '/events\?[^']*')*)")
+_SHOWN: Final = re.compile(r"to POST ('/events\?[^']*'(?: or '/events\?[^']*')*)")
 _QUERY: Final = re.compile(r"'/events\?([^']*)'")
 _GROUPED: Final = re.compile(
     r"\((\S+) is read as (\S+) then, with three decimals; where (\S+) is meant, (take [^)]*) first\)"
 )
+_EXPANDED: Final = re.compile(r'["$`!\\]')  # within double quotes
 _PARAMETER: Final = re.compile(
     r"[?&]?\b(timestamp|date|time|value|series|tags|into|delimiter|decimal|time_format|timezone|fold|skip|header)=(?=\S)"
 )
@@ -108,8 +110,14 @@ class Mapping:
 
 
 def with_options(said: str) -> str:
-    """What the service said, with our options instead of its parameters."""
-    return _PARAMETER.sub(_option, said)
+    """What the service said, with our options instead of its queries and parameters."""
+    said = said.replace("send it to POST /write", "give --form lines")
+    told, at = "", 0
+    for shown in _SHOWN.finditer(said):
+        told += _PARAMETER.sub(_option, said[at : shown.start()])
+        told += f"with {' or '.join(map(_options, _QUERY.findall(shown[1])))}"
+        at = shown.end()
+    return told + _PARAMETER.sub(_option, said[at:])
 
 
 def _option(found: re.Match[str]) -> str:
@@ -118,9 +126,23 @@ def _option(found: re.Match[str]) -> str:
 
 def _options(query: str) -> str:
     return " ".join(
-        "--no-header" if name == "header" else f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
+        "--no-header" if name == "header" else f"--{name.replace('_', '-')} {_quoted(value)}"
         for name, value in _pairs(query)
+        if name != "partial"  # an import always keeps the good rows
     )
+
+
+def _quoted(value: str) -> str:
+    """For a shell."""
+    if not value.isprintable():
+        return "$'" + "".join(_escaped(sign) for sign in value) + "'"
+    return shlex.quote(value) if _EXPANDED.search(value) else f'"{value}"'
+
+
+def _escaped(sign: str) -> str:
+    if sign in "'\\":
+        return f"\\{sign}"
+    return sign if sign.isprintable() else f"\\U{ord(sign):08x}"
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
