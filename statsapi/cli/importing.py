@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import importlib
+import io
 import itertools
 import json
 import os
+import shlex
 import sys
 import time
 import zlib
@@ -185,12 +188,10 @@ def _named(file: str) -> Iterator[None]:
 def _form_of(file: str, given: str | None) -> str:
     if os.path.isdir(file):
         raise click.UsageError(f"{file}: is a folder: name its files, as {os.path.join(file, '*.csv')}")
-    if file != "-" and file.endswith(".zst"):
-        raise click.UsageError(f"{file}: zstdcat {file} | statsapi import - --form …")
     if given is not None:
         return given
     endings = [ending.lower() for ending in Path(file).suffixes]
-    if endings and endings[-1] == ".gz":
+    if endings and endings[-1] in (".gz", ".zst"):
         endings.pop()
     for form, known in _ENDINGS.items():
         if file != "-" and endings and endings[-1] in known:
@@ -202,9 +203,34 @@ def _form_of(file: str, given: str | None) -> str:
 def _opened(file: str) -> Iterator[IO[bytes]]:
     with contextlib.ExitStack() as stack:
         raw: Any = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
-        zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-        unzipped: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
-        yield unzipped
+        head = raw.peek(4)
+        unpacked: Any = raw
+        if head.startswith(b"\x1f\x8b"):
+            unpacked = gzip.GzipFile(fileobj=raw)
+        elif head.startswith(b"\x28\xb5\x2f\xfd"):
+            unpacked = io.BufferedReader(_zstd(file).ZstdFile(raw))
+        yield unpacked
+
+
+_ZSTD: Final = ("compression.zstd", "backports.zstd")  # Python's own from 3.14 on
+
+
+def _zstd(file: str) -> Any:
+    """The library for Zstandard."""
+    for name in _ZSTD:
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    shown = shlex.quote(file)
+    raise click.UsageError(
+        f"{file}: is packed with Zstandard, which takes the package backports.zstd (pip install 'statsapi[zstd]'); or "
+        f"unpack it before: zstdcat {shown} | statsapi import - --form csv (or ndjson, json, lines)"
+    )
+
+
+def _packing_errors() -> tuple[type[Exception], ...]:
+    """What the libraries raise that were loaded."""
+    loaded = [sys.modules[name] for name in _ZSTD if name in sys.modules]
+    return (gzip.BadGzipFile, EOFError, zlib.error, *(library.ZstdError for library in loaded))
 
 
 class _Import:
@@ -294,9 +320,10 @@ class _Import:
     def _whole(self) -> Iterator[None]:
         try:
             yield
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except _packing_errors() as error:
+            kind = "zstd" if isinstance(self._content, io.BufferedReader) else "gzip"
             raise failures.Failed(
-                f"{self._name}: is no whole gzip file: {error}; what came before was recorded, "
+                f"{self._name}: is no whole {kind} file: {error}; what came before was recorded, "
                 f"{self.sums.stored:,} events"
             ) from None
 

@@ -16,8 +16,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from backports import zstd
 
+from statsapi.cli import importing
 from statsapi.client import Client
 from tests.servers import ROOT, Server, gunicorn_server, wait_until
 
@@ -306,7 +309,6 @@ def test_the_other_forms(server: Server, tmp_path: Path, name: str) -> None:
         ("data.xlsx", b"", [], 2, "give --form csv, ndjson, json or lines"),
         ("missing.csv", None, [], 1, "No such file or directory"),
         ("cut.csv.gz", gzip.compress(b"timestamp,value\n" * 9000)[:-20], [], 1, "no whole gzip file"),
-        ("data.csv.zst", b"", [], 2, "zstdcat"),
         ("data.csv", "timestamp,value\n".encode("utf-16"), [], 1, "iconv -f UTF-16"),
         ("data.json", b"[{]", [], 1, "JSON"),
         ("data.json", b"[]", ["--value", "x"], 2, "columns are for CSV and NDJSON"),
@@ -454,6 +456,33 @@ def test_damaged_gzip_is_told(server: Server, tmp_path: Path) -> None:
             status, _, said = run(server, "--timestamp", "timestamp", "--value", "value", *options, file)
             assert status == 1
             assert f"{file}: is no whole gzip file" in said
+
+
+def test_zstandard(server: Server, tmp_path: Path) -> None:
+    """A packed file is read as the same one unpacked; where it is cut, that is told."""
+    content = numbered(tmp_path / "data.csv", 30_000).read_bytes()
+    file = tmp_path / "data.csv.zst"
+    file.write_bytes(zstd.compress(content))
+    asked = "--timestamp", "timestamp", "--value", "value"
+    assert run(server, *asked, file)[:2] == (0, f"{file}: 30,000 rows: 30,000 recorded\n")
+    assert run(server, *asked, tmp_path / "data.csv")[0] == 0
+    assert sum(values(server).values()) == 30_000, "the same rows count once"
+    file.write_bytes(zstd.compress(content)[:-100])
+    status, _, said = run(server, *asked, "--run", "cut", file)
+    assert status == 1
+    assert f"{file}: is no whole zstd file" in said
+
+
+def test_zstandard_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says what to install, or how to unpack it."""
+    file = tmp_path / "my data.csv.zst"
+    file.write_bytes(zstd.compress(b"timestamp,value\n"))
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(click.UsageError, match="zstd") as refused, importing._opened(str(file)):
+        pass
+    assert "pip install 'statsapi[zstd]'" in refused.value.message
+    assert f"zstdcat '{file}' | statsapi import -" in refused.value.message
 
 
 def test_a_line_without_an_end_fills_no_memory(server: Server, tmp_path: Path) -> None:
