@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,9 @@ def test_urls_are_read(url: str, shown: str, holds: tuple[str, ...]) -> None:
         (f"postgresql://u:secret@h/db?stream={'x' * 64}", "63 of the characters"),
         ("postgresql://u:secret@h/db?nosuch=1", "'nosuch' is no option"),
         ("postgresql://u:secret@[::1/db", "%-codes"),
+        ("postgresql://u:sec/ret@h/db", "%2F"),
+        ("postgresql://u:sec@ret@h/db", "%40"),
+        ("postgresql://u:secret/x@h:5/db?stream=s", "%2F"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None:
@@ -113,6 +118,7 @@ def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None
     with pytest.raises(ConfigError, match=said) as refused:
         open_journal(url)
     assert "secret" not in str(refused.value)
+    assert "ret" not in str(refused.value).replace("@ in user", "").replace("write", "")
 
 
 def test_what_the_engine_says_before_it_is_open() -> None:
@@ -234,6 +240,89 @@ def test_a_server_that_is_away_is_not_a_refusal() -> None:
         open_journal(f"postgresql://u:secret@127.0.0.1:{free_port()}/db")
     assert not error.value.outcome_unknown
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("folder", ["password-db", "certificates", "authentication"])
+def test_a_name_that_sounds_like_a_refusal(tmp_path: Path, folder: str) -> None:
+    """What libpq tells of a host that is away is no refusal, whatever that is called."""
+    (tmp_path / folder).mkdir()
+    with pytest.raises(JournalUnavailable, match="cannot be reached"):
+        open_journal(f"postgresql://u@/db?host={tmp_path}/{folder}&port=15999")
+
+
+@pytest.mark.parametrize("options", ["port=99999", "sslmode=wrong", "service=nosuch", "sslmode=require"])
+def test_settings_with_which_it_can_never_be_reached(server: PostgresServer, options: str) -> None:
+    """Are a refusal: nobody would look at a service that waits for ever."""
+    place = "" if options.startswith("port") else f":{server.port}"
+    with pytest.raises(JournalRefused, match="as it is named"):
+        open_journal(f"postgresql://postgres@127.0.0.1{place}/postgres?{options}")
+
+
+def test_a_renamed_schema_is_another_journal(server: PostgresServer, stream: str) -> None:
+    """Old and new one record for themselves: the function that appends names its schema, and is made again."""
+    with closing(open_journal(server.journal_url(stream))) as journal:
+        journal.append(event(1.0))
+    server.ask(f"ALTER SCHEMA {stream} RENAME TO {stream}_old")
+    with closing(open_journal(server.journal_url(stream))) as new:
+        new.append(event(2.0))
+        with closing(open_journal(server.journal_url(f"{stream}_old"))) as old:
+            old.append(event(3.0))
+            assert (values(old), values(new)) == ({"default": [1.0, 3.0]}, {"default": [2.0]})
+
+
+def test_a_function_that_was_dropped_is_made_again(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """Also under a running service; nothing of the journal is lost."""
+    journal.append(event(1.0))
+    ours = f"SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = '{stream}'::regnamespace"
+    server.ask(f"DROP FUNCTION {server.ask(ours)[0][0]}")
+    with contextlib.suppress(JournalUnavailable):
+        journal.append(event(2.0))
+    journal.append(event(3.0))
+    assert values(journal)["default"] in ([1.0, 3.0], [1.0, 2.0, 3.0])
+    with closing(open_journal(server.journal_url(stream))) as other:
+        assert values(other) == values(journal)
+
+
+def test_a_table_that_was_dropped_is_told(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """At the start and by a running service: which one, and what to do."""
+    journal.append(event(1.0))
+    server.ask(f"DROP TABLE {stream}.records")
+    for _ in range(2):
+        with pytest.raises((JournalRefused, JournalUnavailable)):
+            journal.append(event(2.0))
+    with pytest.raises(JournalRefused, match=r"records is gone: restore a backup.*DROP SCHEMA"):
+        journal.append(event(2.0))
+    with pytest.raises(JournalRefused, match="records is gone"):
+        open_journal(server.journal_url(stream))
+
+
+def test_a_role_that_may_not_call_functions(server: PostgresServer, role: str) -> None:
+    """Where functions are nobody's by default, the grant to run holds that as well."""
+    owner = f"postgresql://postgres@127.0.0.1:{server.port}/{role}"
+    open_journal(owner).close()
+    run_sql(server, role, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA statsapi FROM PUBLIC")
+    run_sql(server, role, f"GRANT USAGE ON SCHEMA statsapi TO {role}")
+    run_sql(server, role, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA statsapi TO {role}")
+    with pytest.raises(JournalRefused, match="may not call") as refused:
+        open_journal(url_of(server, role))
+    run_sql(server, role, str(refused.value).partition(" run ")[2])
+    with closing(open_journal(url_of(server, role))) as journal:
+        journal.append(event())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["search_path = evil, pg_catalog", "standard_conforming_strings = off", "default_tablespace = 'nosuch'"],
+)
+def test_a_roles_own_settings_do_not_count(server: PostgresServer, role: str, setting: str) -> None:
+    """Each session sets what it relies on."""
+    run_sql(server, role, f"CREATE SCHEMA statsapi AUTHORIZATION {role}")
+    evil = r"CREATE FUNCTION evil.int8send(bigint) RETURNS bytea LANGUAGE sql AS 'SELECT ''\x00''::bytea'"
+    run_sql(server, role, f"CREATE SCHEMA evil; {evil}; GRANT USAGE ON SCHEMA evil TO {role}")
+    run_sql(server, role, f"ALTER ROLE {role} SET {setting}")
+    with closing(open_journal(url_of(server, role))) as journal:
+        journal.append(event(4.0))
+        assert values(journal) == {"default": [4.0]}
 
 
 def test_create_off_wants_a_journal_that_is_there(server: PostgresServer, stream: str) -> None:
