@@ -35,8 +35,16 @@ _BORN: Final = "INSERT INTO {schema}.meta (schema_version, born, checkpoint_id) 
 _WHOLE: Final = """
 SELECT coalesce((SELECT string_agg(t, ', ') FROM unnest(ARRAY['records', 'checkpoint', 'pieces', 'keys']) t
                  WHERE to_regclass('{schema}.' || t) IS NULL), ''),
-       (SELECT p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+       (SELECT string_agg(p.prosrc, '') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
         WHERE n.nspname = {name} AND p.proname = 'append')
+"""
+# With other parameters it would stand beside the old one.
+_DROP: Final = """
+DO $do$ DECLARE old text; BEGIN
+    FOR old IN SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+               WHERE n.nspname = {name} AND p.proname = 'append'
+    LOOP EXECUTE 'DROP FUNCTION ' || old; END LOOP;
+END $do$
 """
 _RIGHTS: Final = """
 SELECT bool_and(has_table_privilege(c.oid, wanted))
@@ -45,7 +53,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
 WHERE n.nspname = {name} AND c.relkind = 'r'
 """
 _MAY_APPEND: Final = """
-SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = {name} AND p.proname = 'append'
 """
 
@@ -128,6 +136,7 @@ class Tables:
             return
         try:
             with self._alone(session):
+                session.simple(self._fill(_DROP), MAKE_S)
                 session.simple(self._function(), MAKE_S)
         except Failed as error:
             if error.state != "42501":

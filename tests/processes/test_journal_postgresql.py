@@ -645,6 +645,28 @@ def test_an_older_copy_that_grew_again_is_noticed(
     assert values(one)["default"] == [0.0, 1.0, 10.0, 11.0, 12.0, 13.0, 14.0]
 
 
+@pytest.mark.parametrize(("others", "ours"), [(0, 1), (0, 3), (0, 4), (1, 0), (1, 1), (3, 1), (4, 1), (4, 9)])
+def test_a_lost_end_is_noticed_however_much_came_after_it(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal], others: int, ours: int
+) -> None:
+    """Also by a process that has appended beyond the lost positions before it reads again."""
+    one, other = opened(), opened()
+    mark = [one.append(event(1.0)).mark for _ in range(3)][-1]
+    one.read(START)
+    other.read(START)
+    for _ in range(3):
+        one.append(event(9.0))
+    server.ask(f"DELETE FROM {stream}.records WHERE position > 3")  # as in a standby that had not got them
+    for _ in range(others):
+        other.append(event(2.0))
+    for _ in range(ours):
+        one.append(event(2.0))
+    with pytest.raises(HistoryChanged) as changed:
+        one.read(mark)
+    assert changed.value.lost is not None
+    assert values(one)["default"] == [1.0] * 3 + [2.0] * (others + ours)
+
+
 def test_a_journal_that_was_dropped_is_made_again(
     server: PostgresServer, stream: str, opened: Callable[..., Journal]
 ) -> None:

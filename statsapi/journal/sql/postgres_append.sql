@@ -2,13 +2,14 @@
 --
 -- clock_us: the time, NULL for the server's. settled_us: keys that expired by then are unknown. names and the four
 -- arrays beside it are NULL where no record has a key; otherwise they have an element for each record, NULL where it
--- has none. payload: NULL for an answer without a record.
+-- has none. payload: NULL for an answer without a record. known_at, known_id: a record that the caller knows, 0 for none;
+-- stands: whether it is there still, or was compacted.
 -- Gives for each record its position (NULL: nothing was recorded) and, for a known key, what is kept under it. Known
 -- keys only: `meta` is touched, so that COMMIT waits until a standby has what stands under them.
 CREATE OR REPLACE FUNCTION {schema}.append(
     given_us bigint, settled_us bigint, ids bytea[], contents bigint[], payloads bytea[], names bytea[],
-    digests bytea[], answers bytea[], lives_us bigint[], checks bigint[],
-    OUT at bigint, OUT now_us bigint, OUT history bytea, OUT kept_digest bytea, OUT kept_answer bytea,
+    digests bytea[], answers bytea[], lives_us bigint[], checks bigint[], known_at bigint, known_id bytea,
+    OUT at bigint, OUT now_us bigint, OUT history bytea, OUT stands boolean, OUT kept_digest bytea, OUT kept_answer bytea,
     OUT kept_us bigint, OUT kept_check bigint
 ) RETURNS SETOF record LANGUAGE plpgsql AS $$
 DECLARE
@@ -26,6 +27,8 @@ BEGIN
         last_us := coalesce(last_us, 0);
     END IF;
     SELECT m.born INTO STRICT history FROM {schema}.meta m;
+    stands := known_at = 0 OR EXISTS (SELECT 1 FROM {schema}.records r WHERE r.position = known_at AND r.id = known_id)
+        OR EXISTS (SELECT 1 FROM {schema}.checkpoint c WHERE c.position >= known_at);
     clock_us := coalesce(given_us, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
     now_us := CASE WHEN last_us > clock_us AND last_us <= clock_us + {clocks_differ_us} THEN last_us ELSE clock_us END;
     before := last_at;
