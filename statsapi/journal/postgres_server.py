@@ -51,7 +51,6 @@ SET default_transaction_isolation = 'read committed';
 SET client_min_messages = warning;
 SET search_path = pg_catalog;
 SET standard_conforming_strings = on;
-SET default_tablespace = '';
 SET plan_cache_mode = force_generic_plan;
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;

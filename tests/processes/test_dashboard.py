@@ -643,6 +643,12 @@ def test_policy_and_weight(browser: Browser, server: Server) -> None:
     assert "script-src 'self'" in policy
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
+    # The page, its style and its seven scripts; some tell that they have come only after the tiles are there.
+    for _ in range(100):
+        if len(sizes) >= 9:
+            break
+        page.wait_for_timeout(50)
+    assert len(sizes) >= 9
     assert 5_000 < sum(sizes) < 80_000
     assert re.search(r"<script(?![^>]* src=)|\sstyle=|\son\w+=", page.content()) is None
     refused = page.evaluate(

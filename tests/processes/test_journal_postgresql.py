@@ -312,7 +312,7 @@ def test_a_role_that_may_not_call_functions(server: PostgresServer, role: str) -
 
 @pytest.mark.parametrize(
     "setting",
-    ["search_path = evil, pg_catalog", "standard_conforming_strings = off", "default_tablespace = 'nosuch'"],
+    ["search_path = evil, pg_catalog", "standard_conforming_strings = off"],
 )
 def test_a_roles_own_settings_do_not_count(server: PostgresServer, role: str, setting: str) -> None:
     """Each session sets what it relies on."""
