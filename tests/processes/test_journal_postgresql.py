@@ -37,7 +37,7 @@ from statsapi.journal import (
 )
 from statsapi.journal.postgres_server import Session
 from statsapi.journal.postgres_url import Address
-from statsapi.model import EventBatch, Part
+from statsapi.model import EventBatch, Events, Part
 from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, values
 from tests.programs import postgres_binaries
 from tests.servers import PostgresServer, free_port, postgres_server, serve_environment
@@ -431,6 +431,40 @@ def test_a_read_with_nothing_new_is_one_round_trip(journal: Journal, monkeypatch
     assert len(sent) == 5
     journal.append(event())
     assert len(sent) == 6
+
+
+def test_a_read_takes_no_more_bytes_than_it_may(
+    opened: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was read before: small records, or nothing; and everything is read in the end, in order."""
+    writer, sent = opened(), []
+    sizes = [1] * 300 + [20_000] * 12 + [1] * 50 + [20_000] * 3
+    for number, size in enumerate(sizes):
+        writer.append(
+            Proposal(EventBatch((Part("a", np.full(size, number), np.random.default_rng(number).random(size)),)))
+        )
+    reader = opened()
+    results = Session._results
+
+    def measured(self: Session, patience_s: float) -> Any:
+        found = results(self, patience_s)
+        sent.append(
+            sum(len(each.get_value(row, 1) or b"") for each in found for row in range(each.ntuples) if each.nfields > 1)
+        )
+        return found
+
+    monkeypatch.setattr(Session, "_results", measured)
+    mark, numbers = START, list[int]()
+    while True:
+        segment = reader.read(mark, limit_bytes=400_000)
+        for change in segment.changes:
+            assert isinstance(change, Events)
+            numbers += dict.fromkeys(change.ts_us.tolist())
+        mark = segment.mark
+        if not segment.more:
+            break
+    assert numbers == list(range(len(sizes)))
+    assert max(sent) < 400_000 + 320_000  # and the record that goes beyond
 
 
 def test_two_services_read_their_own_writes(opened: Callable[..., Journal]) -> None:
