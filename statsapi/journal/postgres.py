@@ -176,7 +176,7 @@ class PostgresJournal:
         self._keeping = threading.Lock()
         self._trimmed = 0
         self._is_near = False  # whether the last read met the end
-        self._record_bytes = float(READ_LIMIT_BYTES)  # average size of the records of the last read
+        self._record_bytes = 1.0  # average size of the records of the last read
         try:
             self.promise = choose(server, fsync)
         except Standby as error:
