@@ -109,9 +109,22 @@ class Mapping:
         return urlencode(found | given)
 
 
+# What has no option of the same name.
+_OURS: Final = tuple(
+    (re.compile(theirs), ours)
+    for theirs, ours in (
+        (r"send it to POST /write", "give --form lines"),
+        (r"\bheader=false\b", "--no-header"),
+        (r"\?window=(\w+) shows", r"`statsapi stats SERIES --window \1` shows"),
+        (r"seconds to each timestamp would", "seconds to each timestamp, as --rebase does, would"),
+    )
+)
+
+
 def with_options(said: str) -> str:
     """What the service said, with our options instead of its queries and parameters."""
-    said = said.replace("send it to POST /write", "give --form lines")
+    for theirs, ours in _OURS:
+        said = theirs.sub(ours, said)
     told, at = "", 0
     for shown in _SHOWN.finditer(said):
         told += _PARAMETER.sub(_option, said[at : shown.start()])

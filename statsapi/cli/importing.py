@@ -401,7 +401,7 @@ class _Import:
             ):
                 sums = self.sums = self.sums.plus(self._rows_of(piece, answer), answer)
                 self._keep_refused(piece, answer.get("errors", []), answer.get("rejected", 0))
-                self._tell(answer.get("message", ""), told)
+                self._tell(answer.get("message", ""), told, sums.rows - piece.rows, sums.rows)
                 advance(self._content, sums.rows)
                 if time.monotonic() - told_s > _TOLD_EVERY_S and not sys.stderr.isatty():
                     told_s = time.monotonic()
@@ -427,12 +427,12 @@ class _Import:
         names = ("stored", "duplicates", "expired", "rejected")
         return piece.rows if self._form != "json" else sum(answer.get(name, 0) for name in names)
 
-    def _tell(self, message: str, told: set[str]) -> None:
+    def _tell(self, message: str, told: set[str], before: int, rows: int) -> None:
         """What the service says of the events of a piece: once where they lie, and once that some expired."""
         kind = "expired" if "(expired)" in message else "elsewhere"
         if message and kind not in told:
             told.add(kind)
-            failures.say(f"{self._name}: {with_options(message)}")
+            failures.say(f"{self._name}: rows {before + 1:,} to {rows:,}: {with_options(message)}")
 
     def _taken(self, row: int, piece: Piece) -> Iterator[tuple[Piece, dict[str, Any]]]:
         """The piece with what became of it; `row` is the number of its last one. A row that was recorded before its end
@@ -516,9 +516,13 @@ class _Import:
         if self._refused is None:
             place = self._refused_place()
             self._refused = open(place, "w")  # noqa: SIM115 (closed by `run`)
-            failures.say(f"{self._name}: rows are refused, see {place}")
+            columns = f"; jq -c '.[]' {shlex.quote(self._file)} makes NDJSON, whose columns can be named by options"
+            failures.say(f"{self._name}: rows are refused, see {place}{columns if self._form == 'json' else ''}")
         rows = piece.body.split(b"\n")
         for error in errors:
+            if self._form == "json":  # one document: its items have no lines
+                self._refused.write(json.dumps(error) + "\n")
+                continue
             at = error.get("line", 1) - 1 - piece.header.count(b"\n")
             row = rows[at].decode(errors="replace").rstrip("\r") if 0 <= at < len(rows) else ""
             self._refused.write(json.dumps({**error, "line": piece.first_line + at, "row": row}) + "\n")

@@ -14,13 +14,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 import pytest
 from backports import zstd
 
-from statsapi.cli import importing
+from statsapi.cli import import_ends, importing
 from statsapi.client import Client
 from tests.servers import ROOT, Server, gunicorn_server, wait_until
 
@@ -456,6 +457,39 @@ def test_damaged_gzip_is_told(server: Server, tmp_path: Path) -> None:
             status, _, said = run(server, "--timestamp", "timestamp", "--value", "value", *options, file)
             assert status == 1
             assert f"{file}: is no whole gzip file" in said
+
+
+def test_what_is_remembered_of_many_files_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports of other files, however many, and of the same file take nothing from each other."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    files = [str(tmp_path / f"{number}.csv") for number in range(1200)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda file: import_ends.remember(file, 7), files))
+        list(pool.map(lambda rows: import_ends.remember(files[0], rows), range(100, 200)))
+    assert import_ends.remembered(files[0]) == [7, *range(100, 200)]
+    assert all(import_ends.remembered(file) == [7] for file in files[1:])
+
+
+def test_what_cannot_be_remembered_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The import goes on; what it costs is told, once for each file."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nope")
+    for rows in (1, 2):
+        import_ends.remember(str(tmp_path / "a.csv"), rows)
+    said = capsys.readouterr().err
+    assert said.count("cannot be written") == 1
+    assert "will count twice" in said
+
+
+def test_pandas_records(server: Server, tmp_path: Path) -> None:
+    """A JSON array with columns of other names: its refusals are short, and NDJSON is named as the way."""
+    file = tmp_path / "records.json"
+    file.write_text(json.dumps([{"Zeit": 1_795_766_400_000 + row, "Wert": row} for row in range(2500)]))
+    status, _, said = run(server, file, folder=tmp_path)
+    assert status == 1
+    assert f"jq -c '.[]' {file} makes NDJSON" in said
+    assert (tmp_path / "records.json.refused.ndjson").stat().st_size < 50_000
 
 
 def test_zstandard(server: Server, tmp_path: Path) -> None:
