@@ -230,10 +230,10 @@ def check(
 ) -> int:
     """Require conditions of statistics, such as 'p95<500' (in quotes: < is the shell's), for monitors, cron and CI.
 
-    Exit status: 0 all hold, 1 one does not; 69, 75, 77 nothing can be said, as nobody answers or the key may not ask. A
-    figure that is null, without events, holds never.
+    Exit status: 0 all hold, 1 one does not; 2 a condition is not understood; 69, 75, 77 nothing can be said, as nobody
+    answers or the key may not ask. A figure that is null, without events, holds never.
     """
-    from statsapi.client import Unavailable
+    from statsapi.client import Refused, Unavailable
 
     question = {"require": ",".join(conditions), "series": series or None, **chosen, **span, "by": by}
     with service.client() as client:
@@ -243,6 +243,10 @@ def check(
             if error.code != "check-failed":
                 raise
             answer, status = error.problem, failures.NOT_DONE
+        except Refused as error:
+            if error.status != 422:
+                raise
+            raise failures.Failed(str(error), failures.USAGE) from error  # not "does not hold": it is not understood
     if quiet and not status:
         return status
     if service.as_json:
@@ -258,5 +262,6 @@ def check(
             click.echo(f"{f'{name}: ' if name else ''}{each['require']} {words}: it is {found}")
     if "groups_total" in answer:
         failed, total = answer["groups_failed"], answer["groups_total"]
-        click.echo(f"{failed:,} of {total:,} groups do not hold" if failed else f"all {total:,} groups hold")
+        held = f"all {total:,} groups hold" if total else "there is no such group"
+        click.echo(f"{failed:,} of {total:,} groups do not hold" if failed else held)
     return status

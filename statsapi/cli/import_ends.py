@@ -1,81 +1,149 @@
 """Where files ended when they were imported: `statsapi import` cuts there again, so that a file that has grown since is
-cut as it was, and its old rows go under their old keys. And by how much a file was moved to now.
+cut as it was, and its old rows go under their old keys. By how much a file was moved to now. And which row was recorded
+before its line end was there.
 
-    ~/.local/state/statsapi/imports.json    {"/data/measured.csv": [10, 45000], …}      in rows, or in µs
+    ~/.local/state/statsapi/imports/6f1d….json    {"file": "/data/measured.csv", "ends": [10, 45000], …}
 
-It is a help, not a truth: without it a repeated import of a grown file counts the rows of its last piece twice, and one
-of a file that was moved to now counts all of them twice.
+in rows, or in µs: one for each imported file, so that any number of imports may run at once; two of the same file take
+turns. It is a help, not a truth: without it a repeated import of a grown file counts the rows of its last piece twice,
+and one of a file that was moved to now counts all of them twice.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from statsapi.cli import failures
 
-_FILES_MAX: Final = 1_000
-_ENDS_MAX: Final = 1_000  # of a file that is imported each minute: a day's; older keys are forgotten by then
+_ENDS_MAX: Final = 3_000  # two for each minute of a day; older keys are forgotten by then
+_KEPT_S: Final = 30 * 86_400  # of a file that nobody imports any more
+
+_said: set[str] = set()
 
 
-def place() -> Path:
+def folder() -> Path:
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(state) / "statsapi" / "imports.json"
+    return Path(state) / "statsapi" / "imports"
+
+
+def _place(file: str) -> Path:
+    return folder() / f"{hashlib.sha256(os.path.abspath(file).encode()).hexdigest()[:32]}.json"
 
 
 def remembered(file: str) -> list[int]:
     """After how many rows that file ended, by rising number."""
-    return _read().get(os.path.abspath(file), [])
+    return _read(file).get("ends", [])
 
 
 def remember(file: str, rows: int) -> None:
     """To be called before these rows are sent. Where it cannot be kept, that is said."""
-    known = _read()
-    name = os.path.abspath(file)
-    known[name] = sorted({*known.pop(name, []), rows})[-_ENDS_MAX:]  # the newest last
-    _write(file, known)
+    _change(file, lambda known: known | {"ends": sorted({*known.get("ends", []), rows})[-_ENDS_MAX:]})
 
 
-def moved_by_us(file: str, last: str, shift_us: int) -> int:
-    """By how much the file whose last event is at `last` was moved to now; remembers `shift_us` where it was not."""
-    known = _read()
-    name = f"{os.path.abspath(file)} to {last}"
-    if found := known.get(name):
-        return found[0]
-    known[name] = [shift_us]
-    _write(file, known)
-    return shift_us
+def moved_by_us(file: str, which: str) -> int | None:
+    """By how much the file was moved to now when it was imported first. `which` import of it that is, and what is the
+    same as long as the file only grows.
+    """
+    found = _read(file).get(_named("moved", which))
+    return None if found is None else found[0]
 
 
-def _write(file: str, known: dict[str, list[int]]) -> None:
-    kept = dict(list(known.items())[-_FILES_MAX:])
-    path = place()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def remember_move(file: str, which: str, shift_us: int) -> None:
+    _change(file, lambda known: known | {_named("moved", which): [shift_us]})
+
+
+class UnfinishedRows:
+    """The rows of a file that one import of it recorded without their line end: each was the file's last one then."""
+
+    def __init__(self, file: str, which: str) -> None:
+        self._file = file
+        self._name = _named("unfinished", which)
+        numbers = _read(file).get(self._name, [])
+        # By its number in the file: how long it was, and what it was.
+        self._rows: dict[int, tuple[int, int]] = {
+            row: (size, digest) for row, size, digest in zip(*[iter(numbers)] * 3, strict=False)
+        }
+
+    def have_begun(self, number: int, row: bytes) -> bool:
+        """Whether that row is one of those, and goes on since."""
+        size, digest = self._rows.get(number, (0, 0))
+        row = row.rstrip(b"\r\n")
+        return 0 < size < len(row) and _digest(row[:size]) == digest
+
+    def add(self, number: int, row: bytes) -> None:
+        """To be called before it is sent."""
+        row = row.rstrip(b"\r\n")
+        self._rows[number] = len(row), _digest(row)
+        self._keep()
+
+    def remove(self, number: int) -> None:
+        """It was not recorded."""
+        del self._rows[number]
+        self._keep()
+
+    def _keep(self) -> None:
+        kept = list(self._rows.items())[-_ENDS_MAX:]
+        numbers = [number for row, what in kept for number in (row, *what)]
+        _change(self._file, lambda known: known | {self._name: numbers})
+
+
+def _named(what: str, which: str) -> str:
+    return f"{what} {hashlib.sha256(which.encode()).hexdigest()[:16]}"
+
+
+def _digest(row: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(row).digest()[:6])
+
+
+def _change(file: str, change: Callable[[dict[str, list[int]]], dict[str, list[int]]]) -> None:
+    """Change what is known of the file; others who want to wait. Where it cannot be kept, that is said once."""
+    path = _place(file)
+    partial = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(kept))
-        partial.replace(path)
+        _forget_old(path.parent)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            kept = {name: numbers for name, numbers in change(_read(file)).items() if numbers}
+            partial.write_text(json.dumps({"file": os.path.abspath(file), **kept}))
+            partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        failures.say(
-            f"{file}: {path} cannot be written ({error.strerror}): if this file grows or is moved to now, and is "
-            "imported again, rows of today will count twice"
-        )
+        if file not in _said:
+            _said.add(file)
+            failures.say(
+                f"{file}: {path} cannot be written ({error.strerror}): if this file grows or is moved to now, and is "
+                "imported again, rows of today will count twice"
+            )
 
 
-def _read() -> dict[str, list[int]]:
+def _forget_old(place: Path) -> None:
+    before_s = time.time() - _KEPT_S
+    with os.scandir(place) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.stat().st_mtime < before_s:
+                    os.unlink(entry.path)
+
+
+def _read(file: str) -> dict[str, list[int]]:
     try:
-        known = json.loads(place().read_text())
+        known: Any = json.loads(_place(file).read_text())
     except (OSError, ValueError):
         return {}
     if not isinstance(known, dict):
         return {}
     return {
-        name: ends
-        for name, ends in known.items()
-        if isinstance(ends, list) and ends and all(type(end) is int for end in ends)
+        name: numbers
+        for name, numbers in known.items()
+        if isinstance(numbers, list) and numbers and all(type(number) is int for number in numbers)
     }

@@ -27,6 +27,10 @@ _OF_THE_PIECE: Final = re.compile(r"^Line \d+ of the body ")
 _MORE: Final = re.compile(r"\nand (\d+) more lines\Z")
 
 
+class Open(bytes):
+    """A row whose string or quote is still open where the file ends: more may come."""
+
+
 def points(lines: Iterable[bytes]) -> Iterator[bytes]:
     """The lines, and those as one that a string spans. One whose string is never closed is its own fault alone."""
     ahead: deque[bytes] = deque()
@@ -48,8 +52,9 @@ def points(lines: Iterable[bytes]) -> Iterator[bytes]:
             is_open ^= _toggles(more)
         if is_open:
             ahead.extendleft(reversed(row[1:]))
-            row = row[:1]
-        yield b"".join(row)
+            yield line if size > _STRING_BYTES else Open(line)
+        else:
+            yield b"".join(row)
 
 
 def _toggles(text: bytes) -> bool:

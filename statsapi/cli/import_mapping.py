@@ -6,8 +6,8 @@ guesser is here. The options are parameters of POST /events, and what the servic
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,10 +15,12 @@ import click
 
 _ADVICE: Final = re.compile(r"\((its times [^)]*)\)")
 _PROPOSED: Final = re.compile(r"as it is, this goes to POST ('/events\?[^']*'(?: or '/events\?[^']*')*)")
+_SHOWN: Final = re.compile(r"to POST ('/events\?[^']*'(?: or '/events\?[^']*')*)")
 _QUERY: Final = re.compile(r"'/events\?([^']*)'")
 _GROUPED: Final = re.compile(
     r"\((\S+) is read as (\S+) then, with three decimals; where (\S+) is meant, (take [^)]*) first\)"
 )
+_EXPANDED: Final = re.compile(r'["$`!\\]')  # within double quotes
 _PARAMETER: Final = re.compile(
     r"[?&]?\b(timestamp|date|time|value|series|tags|into|delimiter|decimal|time_format|timezone|fold|skip|header)=(?=\S)"
 )
@@ -107,9 +109,28 @@ class Mapping:
         return urlencode(found | given)
 
 
+# What has no option of the same name.
+_OURS: Final = tuple(
+    (re.compile(theirs), ours)
+    for theirs, ours in (
+        (r"send it to POST /write", "give --form lines"),
+        (r"\bheader=false\b", "--no-header"),
+        (r"\?window=(\w+) shows", r"`statsapi stats SERIES --window \1` shows"),
+        (r"seconds to each timestamp would", "seconds to each timestamp, as --rebase does, would"),
+    )
+)
+
+
 def with_options(said: str) -> str:
-    """What the service said, with our options instead of its parameters."""
-    return _PARAMETER.sub(_option, said)
+    """What the service said, with our options instead of its queries and parameters."""
+    for theirs, ours in _OURS:
+        said = theirs.sub(ours, said)
+    told, at = "", 0
+    for shown in _SHOWN.finditer(said):
+        told += _PARAMETER.sub(_option, said[at : shown.start()])
+        told += f"with {' or '.join(map(_options, _QUERY.findall(shown[1])))}"
+        at = shown.end()
+    return told + _PARAMETER.sub(_option, said[at:])
 
 
 def _option(found: re.Match[str]) -> str:
@@ -118,9 +139,23 @@ def _option(found: re.Match[str]) -> str:
 
 def _options(query: str) -> str:
     return " ".join(
-        "--no-header" if name == "header" else f"--{name.replace('_', '-')} {json.dumps(value, ensure_ascii=False)}"
+        "--no-header" if name == "header" else f"--{name.replace('_', '-')} {_quoted(value)}"
         for name, value in _pairs(query)
+        if name != "partial"  # an import always keeps the good rows
     )
+
+
+def _quoted(value: str) -> str:
+    """For a shell."""
+    if not value.isprintable():
+        return "$'" + "".join(_escaped(sign) for sign in value) + "'"
+    return shlex.quote(value) if _EXPANDED.search(value) else f'"{value}"'
+
+
+def _escaped(sign: str) -> str:
+    if sign in "'\\":
+        return f"\\{sign}"
+    return sign if sign.isprintable() else f"\\U{ord(sign):08x}"
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:

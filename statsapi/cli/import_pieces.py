@@ -3,6 +3,10 @@
 The Idempotency-Key of a piece is made of what it holds. So a file must be cut alike each time, also when it has grown
 meanwhile: then there is a cut where it ended before (import_ends.py remembers that), and the rows before it go under
 the keys that they went under.
+
+A last row that is not finished, as no line end is there or its quote is open, may be another one when the file has
+grown. So it is a piece of its own. And each piece ends with a line feed, whatever the file has there: the row is the
+same one when its line end has come.
 """
 
 from __future__ import annotations
@@ -22,12 +26,15 @@ _CHUNK_BYTES: Final = 1 << 16
 
 
 class Piece(NamedTuple):
-    """The lines of a file from first_line on, 1 being its first. `header`: what each piece begins with, for CSV."""
+    """The lines of a file from first_line on, 1 being its first. `header`: what each piece begins with, for CSV.
+    `is_finished`: whether the end of its last row was there.
+    """
 
     first_line: int
     rows: int
     header: bytes
     body: bytes
+    is_finished: bool = True
 
     @property
     def lines(self) -> int:
@@ -75,7 +82,7 @@ class Cutter:
             elif size > LINE_BYTES:
                 raise failures.Failed(f"{line[:40]!r} and the 16 MiB before it hold a quote that is never closed")
         if row:
-            yield b"".join(row)
+            yield import_lines.Open(b"".join(row))
 
     def _open_behind(self, line: bytes, is_open: bool) -> bool:
         """Whether a quoted field goes on behind this line's end."""
@@ -97,7 +104,7 @@ class Cutter:
         Bounded memory, but for a JSON document.
         """
         if self._form == "json":
-            yield Piece(1, 1, b"", b"".join(lines))
+            yield Piece(1, 1, b"", b"".join(lines).rstrip())
             return
         header = b"".join(itertools.islice(lines, headers))
         first_line, done = 1 + headers, 0
@@ -109,10 +116,33 @@ class Cutter:
             most = PIECE_ROWS if cut is None else min(PIECE_ROWS, cut - done)
             if not (body := list(self.rows(lines, most))):
                 return
-            piece = Piece(first_line, len(body), header, b"".join(body))
-            yield piece
-            first_line += piece.lines
+            for finished, rows in _parts(body):
+                piece = Piece(first_line, len(rows), header, _ended(b"".join(rows)), finished)
+                yield piece
+                first_line += piece.lines
             done += len(body)
+
+
+def is_finished(row: bytes) -> bool:
+    """Whether its end is there."""
+    return row.endswith(b"\n") and not isinstance(row, import_lines.Open)
+
+
+def _parts(rows: list[bytes]) -> Iterator[tuple[bool, list[bytes]]]:
+    """The rows that are finished together, each other one for itself."""
+    begin = 0
+    for at, row in enumerate(rows):
+        if not is_finished(row):
+            if begin < at:
+                yield True, rows[begin:at]
+            yield False, [row]
+            begin = at + 1
+    if begin < len(rows):
+        yield True, rows[begin:]
+
+
+def _ended(body: bytes) -> bytes:
+    return body.removesuffix(b"\n").removesuffix(b"\r") + b"\n"
 
 
 def lines_of(file: str, content: IO[bytes]) -> Iterator[bytes]:

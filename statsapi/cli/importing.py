@@ -11,13 +11,16 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import importlib
+import io
 import itertools
 import json
 import os
+import shlex
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -28,7 +31,7 @@ import click
 from statsapi.cli import failures, import_ends, import_lines, output
 from statsapi.cli.connection import Connection, asks_service
 from statsapi.cli.import_mapping import Mapping, takes_mapping, with_options
-from statsapi.cli.import_pieces import LINE_BYTES, PIECE_BYTES, PIECE_ROWS, Cutter, Piece, lines_of
+from statsapi.cli.import_pieces import LINE_BYTES, PIECE_BYTES, PIECE_ROWS, Cutter, Piece, is_finished, lines_of
 
 if TYPE_CHECKING:
     from statsapi.client import Client
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 _HEAD_ROWS: Final = 1_000
 _UNREADABLE_MAX: Final = 1_000  # lines that had to be found by halving; a file of another kind has nothing else
 _TOLD_EVERY_S: Final = 5.0
+_REASONS_SHOWN: Final = 5  # of a dry run
 
 _TYPES: Final = {"csv": "text/csv", "ndjson": "application/x-ndjson", "json": "application/json", "lines": "text/plain"}
 _ENDINGS: Final = {
@@ -57,8 +61,16 @@ class Sums(NamedTuple):
     def plus(self, rows: int, answer: dict[str, Any]) -> Sums:
         if answer.get("replayed"):
             rejected = answer.get("rejected", 0)
+            expired = answer.get("expired", 0)
+            kept = answer.get("stored", 0) + answer.get("duplicates", 0)
+            known = rows - rejected  # in rows, which may hold several events each
+            if expired:
+                known = known * kept // (kept + expired)
             return self._replace(
-                rows=self.rows + rows, rejected=self.rejected + rejected, known=self.known + rows - rejected
+                rows=self.rows + rows,
+                rejected=self.rejected + rejected,
+                expired=self.expired + expired,
+                known=self.known + known,
             )
         names = ("stored", "duplicates", "expired", "rejected")
         counts = {name: getattr(self, name) + answer.get(name, 0) for name in names}
@@ -75,6 +87,7 @@ class Sums(NamedTuple):
 @click.option("--dry-run", is_flag=True, help="Read the beginning, say what would become of it, and record nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask whether a guess is right.")
 @click.option("--rebase", is_flag=True, help="Move all times alike, so that the last event is now.")
+@click.option("--growing", is_flag=True, help="Leave a last line that has no end yet for the next import.")
 @click.option("--dedup", is_flag=True, help="Leave out events that are held already.")
 @click.option(
     "--run", metavar="NAME", default="", help="Another name records again what an import has recorded before."
@@ -82,7 +95,8 @@ class Sums(NamedTuple):
 @takes_mapping
 @asks_service
 def import_files(service: Connection, files: tuple[str, ...], no_header: bool, form: str | None, dry_run: bool,
-                 yes: bool, rebase: bool, dedup: bool, run: str, **mapping: str | None) -> int:  # fmt: skip
+                 yes: bool, rebase: bool, growing: bool, dedup: bool, run: str,
+                 **mapping: str | None) -> int:  # fmt: skip
     """Record the events of FILEs (gzipped or not), or of standard input.
 
     Columns, delimiter and forms that are not given are proposed by the service and shown; on a terminal it asks whether
@@ -93,29 +107,56 @@ def import_files(service: Connection, files: tuple[str, ...], no_header: bool, f
     given = {name: value for name, value in mapping.items() if value is not None}
     if no_header:
         given["header"] = "false"
-    refused = 0
     with service.client() as client:
         client.ask("/")  # is anybody there? Later it is waited for
-    with service.client(give_up_after_s=60.0) as client, failures.of_arguments():
-        for file in files:
-            make = partial(_Import, client, file, form=_form_of(file, form), given=given, dedup=dedup, run=run)
+    with service.client(give_up_after_s=60.0) as client:
+
+        def import_one(file: str) -> int:
+            make = partial(_Import, client, file, form=_form_of(file, form), given=given, dedup=dedup,
+                           growing=growing, run=run)  # fmt: skip
             shift_us = 0
             if rebase:
                 with _named(file), _opened(file) as content:
-                    shift_us = make(content).shift_to_now_us(yes=yes or dry_run)
+                    shift_us = make(content).shift_to_now_us(yes=yes, dry_run=dry_run)
             with _named(file), _opened(file) as content:
                 one = make(content, shift_us=shift_us)
                 sums = one.run(dry_run=dry_run, yes=yes)
-            refused += sums.rejected
             if service.as_json:
                 output.show_json({"file": file, **sums._asdict(), "read_as": one.mapping.query})
             else:
                 _show_sums(file, sums, dry_run=dry_run)
-    return failures.NOT_DONE if refused else 0
+            return failures.NOT_DONE if sums.rejected else 0
+
+        return import_one(files[0]) if len(files) == 1 else _each(files, import_one)
+
+
+def _each(files: tuple[str, ...], import_one: Callable[[str], int]) -> int:
+    """What is wrong with one file is told, and the others go on. What would be wrong with all ends it: with the names
+    of those that were not tried.
+    """
+    status = 0
+    for number, file in enumerate(files, 1):
+        try:
+            found = import_one(file)
+        except BaseException as error:
+            if isinstance(error, click.UsageError) and error.ctx is None:
+                error.ctx = click.get_current_context()
+            told = failures.told(error) if isinstance(error, Exception) else None
+            if isinstance(error, OSError) and error.filename == file:
+                told = failures.Told(failures.NOT_DONE, [f"statsapi: {failures.of_os(error)}"])
+            if told is None or told.status not in (failures.NOT_DONE, failures.USAGE):
+                if left := files[number:]:
+                    failures.say(f"statsapi: not tried: {', '.join(map(_shown, left))}")
+                raise
+            for line in told.lines:
+                failures.say(line)
+            found = told.status
+        status = status or found
+    return status
 
 
 def _show_sums(file: str, sums: Sums, *, dry_run: bool) -> None:
-    told = [f"{sums.stored:,} {'would be recorded' if dry_run else 'recorded'}"]
+    told = [f"{sums.stored:,} {'would be recorded, less what had been before' if dry_run else 'recorded'}"]
     names = ("duplicates", "expired", "rejected")
     told += [f"{count:,} {name}" for name, count in sums._asdict().items() if count and name in names]
     if sums.known:
@@ -134,7 +175,8 @@ def _named(file: str) -> Iterator[None]:
     from statsapi.client import Refused
 
     try:
-        yield
+        with failures.of_arguments():
+            yield
     except Refused as error:
         told = failures.told(error)
         if told is None:
@@ -144,12 +186,12 @@ def _named(file: str) -> Iterator[None]:
 
 
 def _form_of(file: str, given: str | None) -> str:
-    if file != "-" and file.endswith(".zst"):
-        raise click.UsageError(f"{file}: zstdcat {file} | statsapi import - --form …")
+    if os.path.isdir(file):
+        raise click.UsageError(f"{file}: is a folder: name its files, as {os.path.join(file, '*.csv')}")
     if given is not None:
         return given
     endings = [ending.lower() for ending in Path(file).suffixes]
-    if endings and endings[-1] == ".gz":
+    if endings and endings[-1] in (".gz", ".zst"):
         endings.pop()
     for form, known in _ENDINGS.items():
         if file != "-" and endings and endings[-1] in known:
@@ -161,9 +203,34 @@ def _form_of(file: str, given: str | None) -> str:
 def _opened(file: str) -> Iterator[IO[bytes]]:
     with contextlib.ExitStack() as stack:
         raw: Any = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
-        zipped = raw.peek(2)[:2] == b"\x1f\x8b"
-        unzipped: Any = gzip.GzipFile(fileobj=raw) if zipped else raw
-        yield unzipped
+        head = raw.peek(4)
+        unpacked: Any = raw
+        if head.startswith(b"\x1f\x8b"):
+            unpacked = gzip.GzipFile(fileobj=raw)
+        elif head.startswith(b"\x28\xb5\x2f\xfd"):
+            unpacked = io.BufferedReader(_zstd(file).ZstdFile(raw))
+        yield unpacked
+
+
+_ZSTD: Final = ("compression.zstd", "backports.zstd")  # Python's own from 3.14 on
+
+
+def _zstd(file: str) -> Any:
+    """The library for Zstandard."""
+    for name in _ZSTD:
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name)
+    shown = shlex.quote(file)
+    raise click.UsageError(
+        f"{file}: is packed with Zstandard, which takes the package backports.zstd (pip install 'statsapi[zstd]'); or "
+        f"unpack it before: zstdcat {shown} | statsapi import - --form csv (or ndjson, json, lines)"
+    )
+
+
+def _packing_errors() -> tuple[type[Exception], ...]:
+    """What the libraries raise that were loaded."""
+    loaded = [sys.modules[name] for name in _ZSTD if name in sys.modules]
+    return (gzip.BadGzipFile, EOFError, zlib.error, *(library.ZstdError for library in loaded))
 
 
 class _Import:
@@ -177,6 +244,7 @@ class _Import:
         *,
         form: str,
         given: dict[str, str],
+        growing: bool,
         dedup: bool,
         run: str,
         shift_us: int = 0,
@@ -188,6 +256,8 @@ class _Import:
         self._name = _shown(file)
         self._form = form
         self._run = run
+        self._is_growing = growing
+        self._remembers = file != "-" and form != "json"
         self.sums = Sums()
         self._content = content
         self._beside = {"dedup": "true"} if dedup else {}  # parameters that are no part of how it is read
@@ -197,19 +267,31 @@ class _Import:
         self._refused: IO[str] | None = None
         self._unreadable = 0
 
-    def shift_to_now_us(self, *, yes: bool) -> int:
-        """How far the file's last event is before now. The service reads all of it, and records nothing."""
+    def shift_to_now_us(self, *, yes: bool, dry_run: bool) -> int:
+        """How far the file's last event is before now, or was when it was imported first. The service reads all of it,
+        and records nothing.
+        """
         if self._file == "-" or self._form == "lines":
             raise click.UsageError("--rebase reads a file twice, and is for CSV, NDJSON and JSON")
-        now, last = datetime.now(UTC), ""
+        now, last, begin = datetime.now(UTC), "", b""
         with self._whole():
-            for piece in self._begin(yes=yes)[1]:
+            for piece in self._begin(yes=yes or dry_run)[1]:
+                if not begin:
+                    begin = piece.header + (
+                        piece.body if self._form == "json" else piece.body.split(b"\n", 1)[0].rstrip(b"\r")
+                    )
+                    which = f"{self._which()}\0{hashlib.sha256(begin).hexdigest()}"
+                    if (shift_us := import_ends.moved_by_us(self._file, which)) is not None:
+                        failures.say(f"{self._name}: its times are moved as at its first import (--run NAME: to now)")
+                        return shift_us
                 seen = self._post(piece.header + piece.body, None, dry_run="true", partial="true")
                 last = max(last, seen["last"] or "")
         if not last:
             return 0
         shift_us = (now - datetime.fromisoformat(last)) // timedelta(microseconds=1)
-        return import_ends.moved_by_us(self._file, last, shift_us)
+        if not dry_run:
+            import_ends.remember_move(self._file, which, shift_us)
+        return shift_us
 
     def run(self, *, dry_run: bool, yes: bool) -> Sums:
         """Record it, or with `dry_run` look at its beginning."""
@@ -218,25 +300,37 @@ class _Import:
         try:
             with self._whole():
                 seen, pieces = self._begin(yes=yes or dry_run)
-                return Sums().plus(seen.get("rows", 0), seen) if dry_run else self._send(pieces)
+                if dry_run:
+                    for error in seen.get("errors", [])[:_REASONS_SHOWN]:
+                        failures.say(f"{self._name}: {_place(error)}{with_options(error['reason'])}")
+                    return Sums().plus(seen.get("rows", 0), seen)
+                sums = self._send(pieces)
+                if self._refused is None:  # what an earlier import has left there is no longer so
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._refused_place())
+                return sums
         finally:
             if self._refused is not None:
                 self._refused.close()
+
+    def _refused_place(self) -> str:
+        return f"{'standard-input' if self._file == '-' else self._file}.refused.ndjson"
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
         try:
             yield
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except _packing_errors() as error:
+            kind = "zstd" if isinstance(self._content, io.BufferedReader) else "gzip"
             raise failures.Failed(
-                f"{self._name}: is no whole gzip file: {error}; what came before was recorded, "
+                f"{self._name}: is no whole {kind} file: {error}; what came before was recorded, "
                 f"{self.sums.stored:,} events"
             ) from None
 
     def _begin(self, *, yes: bool) -> tuple[dict[str, Any], Iterator[Piece]]:
         lines: Iterator[bytes] = iter(())
         if self._form == "json":
-            head = [self._content.read(LINE_BYTES + 1)]
+            head = rows = [self._content.read(LINE_BYTES + 1)]
             if len(head[0]) > LINE_BYTES:
                 raise failures.Failed(f"{self._name}: more than 16 MiB of JSON: jq -c '.[]' makes NDJSON of an array")
         else:
@@ -244,34 +338,45 @@ class _Import:
             first = Cutter(self._form)
             lines = first.points(lines_of(self._name, self._content))
             head = []
-            for _ in first.rows(_noted(lines, head), _HEAD_ROWS):
-                pass
-        if not b"".join(head).strip():
+            rows = list(first.rows(_noted(lines, head), _HEAD_ROWS))
+            if (
+                rows
+                and not is_finished(rows[-1])
+                and (self._is_growing or (rows[-1].endswith(b"\n") and len(rows) > 2))
+            ):
+                rows.pop()  # it is looked at when its turn has come
+        begin = b"".join(rows)
+        if not begin.strip():
             return {}, iter(())
         seen: dict[str, Any] = {}
         if self._form != "lines":
-            seen = self._look(b"".join(head), yes=yes)
+            seen = self._look(begin, yes=yes)
         query = self.mapping.parameters()
         delimiter = query.get("delimiter", ",")
         self._cutter = Cutter(self._form, {"tab": "\t", "space": " "}.get(delimiter, delimiter))
         headers = int(query.get("skip", 0)) + (query.get("header") != "false") if self._form == "csv" else 0
-        ends = import_ends.remembered(self._file) if self._file != "-" else []
+        self._unfinished = import_ends.UnfinishedRows(self._file, f"{self._which()}\0{self._beside}")
+        ends = import_ends.remembered(self._file) if self._remembers else []
         return seen, self._cutter.pieces(itertools.chain(head, lines), headers, ends)
 
     def _look(self, head: bytes, *, yes: bool) -> dict[str, Any]:
         """A dry run of the beginning; where the service proposes how to read it, that is taken if the user agrees."""
         from statsapi.client import Refused
 
+        refused: Refused | None = None
         try:
             seen = self._post(head, None, dry_run="true", partial="true")
+            refusal = _why_none_is_read(seen)
         except Refused as error:
-            advice = self.mapping.complete(str(error))
-            if advice is None:
-                raise
+            refused, refusal = error, str(error)
+        advice = self.mapping.complete(refusal)
+        if advice is not None:
             seen = self._post(head, None, dry_run="true", partial="true")
             self._show_guess(seen, advice)
             if not yes:
                 self._confirm()
+        elif refused is not None:
+            raise refused
         return seen
 
     def _show_guess(self, seen: dict[str, Any], advice: str) -> None:
@@ -287,36 +392,68 @@ class _Import:
         click.confirm("Is that right?", abort=True, err=True)
 
     def _send(self, pieces: Iterator[Piece]) -> Sums:
-        pieces = self._remembered(pieces)
         told_s, began_s = time.monotonic(), time.monotonic()
         told = set[str]()
         size = os.path.getsize(self._file) if self._file != "-" else 0
         with _progress(self._file, size) as advance:
-            for piece, answer in itertools.chain.from_iterable(map(self._recorded, pieces)):
-                sums = self.sums = self.sums.plus(piece.rows, answer)
+            for piece, answer in itertools.chain.from_iterable(
+                itertools.starmap(self._taken, self._remembered(pieces))
+            ):
+                sums = self.sums = self.sums.plus(self._rows_of(piece, answer), answer)
                 self._keep_refused(piece, answer.get("errors", []), answer.get("rejected", 0))
-                self._tell(answer.get("message", ""), told)
+                self._tell(answer.get("message", ""), told, sums.rows - piece.rows, sums.rows)
                 advance(self._content, sums.rows)
                 if time.monotonic() - told_s > _TOLD_EVERY_S and not sys.stderr.isatty():
                     told_s = time.monotonic()
                     failures.say(f"{self._name}: {sums.rows:,} rows, {sums.rows / (told_s - began_s):,.0f} a second")
         return self.sums
 
-    def _remembered(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        """The pieces, where the file ends now is remembered before they are sent."""
+    def _remembered(self, pieces: Iterator[Piece]) -> Iterator[tuple[int, Piece]]:
+        """The pieces, each with the number of rows up to its end. Where the file ends now is remembered before they are
+        sent.
+        """
         rows = 0
         for piece in pieces:
+            if self._is_growing and not piece.is_finished:
+                failures.say(f"{self._name}: line {piece.first_line:,} is not finished, and left for the next time")
+                return
             rows += piece.rows
-            if self._file != "-" and self._form != "json" and piece.rows < PIECE_ROWS and len(piece.body) < PIECE_BYTES:
+            if self._remembers and piece.rows < PIECE_ROWS and len(piece.body) < PIECE_BYTES:
                 import_ends.remember(self._file, rows)
-            yield piece
+            yield rows, piece
 
-    def _tell(self, message: str, told: set[str]) -> None:
+    def _rows_of(self, piece: Piece, answer: dict[str, Any]) -> int:
+        """Of JSON the service knows how many events it holds."""
+        names = ("stored", "duplicates", "expired", "rejected")
+        return piece.rows if self._form != "json" else sum(answer.get(name, 0) for name in names)
+
+    def _tell(self, message: str, told: set[str], before: int, rows: int) -> None:
         """What the service says of the events of a piece: once where they lie, and once that some expired."""
         kind = "expired" if "(expired)" in message else "elsewhere"
         if message and kind not in told:
             told.add(kind)
-            failures.say(f"{self._name}: {with_options(message)}")
+            failures.say(f"{self._name}: rows {before + 1:,} to {rows:,}: {with_options(message)}")
+
+    def _taken(self, row: int, piece: Piece) -> Iterator[tuple[Piece, dict[str, Any]]]:
+        """The piece with what became of it; `row` is the number of its last one. A row that was recorded before its end
+        was there, and goes on since, is told and not recorded once more.
+        """
+        if piece.rows == 1 and self._remembers and self._unfinished.have_begun(row, piece.body):
+            reason = (
+                "was recorded as it was when an import found it without a line end, and has become longer: it is not "
+                "recorded once more. --growing leaves such a line for the next import; to have this one right, delete "
+                "the series and import the file with --run NAME"
+            )
+            yield piece, {"rejected": 1, "errors": [{"line": 1 + piece.header.count(b"\n"), "reason": reason}]}
+            return
+        if piece.is_finished or not self._remembers:
+            yield from self._recorded(piece)
+            return
+        self._unfinished.add(row, piece.body)
+        for part, answer in self._recorded(piece):
+            if not answer.get("stored") and not answer.get("duplicates"):
+                self._unfinished.remove(row)
+            yield part, answer
 
     def _recorded(self, piece: Piece) -> Iterator[tuple[Piece, dict[str, Any]]]:
         """The piece with what became of it. What is too much at once goes in halves, and so does line protocol that
@@ -329,6 +466,10 @@ class _Import:
         except Refused as error:
             unreadable = self._form == "lines" and error.status == 400
             halves = piece.halves(self._cutter) if unreadable or error.status == 413 else []
+            if self._form == "csv" and not piece.is_finished and error.status in (400, 422):
+                reason = "has a quote that is never closed"
+                yield piece, {"rejected": 1, "errors": [{"line": 1 + piece.header.count(b"\n"), "reason": reason}]}
+                return
             if not halves and not unreadable:
                 raise
             if not halves:
@@ -358,9 +499,13 @@ class _Import:
         reply = self._client.exchange("/events", body, _TYPES[self._form], idempotency_key=key, **asked)
         return {**decode(self._client.url, reply), "replayed": "Idempotent-Replayed" in reply.headers}
 
-    def _key(self, piece: Piece) -> str:
+    def _which(self) -> str:
+        """What makes it another import of the same file."""
         run = f"{self._run}\0" if self._run else ""
-        made = hashlib.sha256(f"{run}{self._form}\0{self.mapping.query}\0{self._beside}\0{piece.first_line}\0".encode())
+        return f"{run}{self._form}\0{self.mapping.query}"
+
+    def _key(self, piece: Piece) -> str:
+        made = hashlib.sha256(f"{self._which()}\0{self._beside}\0{piece.first_line}\0".encode())
         made.update(piece.header)
         made.update(piece.body)
         return f"import-{made.hexdigest()[:48]}"
@@ -369,11 +514,15 @@ class _Import:
         if not rejected:
             return
         if self._refused is None:
-            place = "standard-input" if self._file == "-" else self._file
-            self._refused = open(f"{place}.refused.ndjson", "w")  # noqa: SIM115 (closed by `run`)
-            failures.say(f"{self._name}: rows are refused, see {place}.refused.ndjson")
+            place = self._refused_place()
+            self._refused = open(place, "w")  # noqa: SIM115 (closed by `run`)
+            columns = f"; jq -c '.[]' {shlex.quote(self._file)} makes NDJSON, whose columns can be named by options"
+            failures.say(f"{self._name}: rows are refused, see {place}{columns if self._form == 'json' else ''}")
         rows = piece.body.split(b"\n")
         for error in errors:
+            if self._form == "json":  # one document: its items have no lines
+                self._refused.write(json.dumps(error) + "\n")
+                continue
             at = error.get("line", 1) - 1 - piece.header.count(b"\n")
             row = rows[at].decode(errors="replace").rstrip("\r") if 0 <= at < len(rows) else ""
             self._refused.write(json.dumps({**error, "line": piece.first_line + at, "row": row}) + "\n")
@@ -381,6 +530,19 @@ class _Import:
             last = piece.first_line + piece.lines - 1
             more = f"{rejected - len(errors):,} more rows of lines {piece.first_line} to {last} are refused"
             self._refused.write(json.dumps({"reason": more}) + "\n")
+
+
+def _why_none_is_read(seen: dict[str, Any]) -> str:
+    """Of a dry run: what the service says of rows that are all refused."""
+    if not seen["rejected"] or seen["rejected"] < seen["rows"]:
+        return ""
+    return "; ".join(f"{_place(error)}{error['reason']}" for error in seen["errors"])
+
+
+def _place(error: dict[str, Any]) -> str:
+    """Where the service found fault."""
+    line = f"line {error['line']}, " if "line" in error else f"item {error['index']}, " if "index" in error else ""
+    return f"{line}{error['field']}: " if error.get("field") else line
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "series": ("listing:series", "List the series there are."),
     "tags": ("listing:tags", "List the tags that series carry, or the values of one."),
     "bench": ("bench:bench", "How fast is a service? Posts and reads."),
-    "journal": ("journal:journal", "Back up, inspect, check or salvage the journal."),
+    "journal": ("journal:journal", "Back up, inspect, check, compact or salvage the journal."),
     "config": ("config:config", "Show the settings in force, and where each came from."),
     "doctor": ("doctor:doctor", "Find what is wrong with a service, and the cure."),
     "keys": ("keys:keys", "Make or revoke an API key, or check a file of them."),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +28,11 @@ _LOOK_EVERY_S: Final = 0.25  # so soon a signal to stop is heard
 _DATAGRAM_BYTES: Final = 65_535
 # What the kernel keeps while this process is busy; it may grant less (net.core.rmem_max).
 _RECEIVE_BYTES: Final = 8 << 20
-_DRAIN_S: Final = 1.0  # clients may send faster than it is taken
+# With a spool one fsync is for all of them. So many are in memory alone meanwhile, as they were in the kernel's.
+_AT_ONCE: Final = 2_000
+_EVENTS_AT_ONCE: Final = 5_000  # as many as the sender keeps as one
+_DRAIN_S: Final = 3.0
+_COUNT_S: Final = 1.0
 _SEND_LAST_S: Final = 10.0
 
 
@@ -51,6 +57,12 @@ def _address(ctx: click.Context, option: click.Parameter, text: str) -> tuple[st
     default="refuse",
     help="A counter (c) adds up events before it is sent. `events` records each count as an event of that value.",
 )
+@click.option(
+    "--gauges",
+    type=click.Choice(["changes", "values"]),
+    default="changes",
+    help="A gauge with a sign (-7) is a change of it, or from DogStatsD's clients the value itself.",
+)
 @click.option("--spool", metavar="FOLDER", type=click.Path(path_type=Path), help="Keep there what is not recorded yet.")
 @click.option(
     "--max-events", type=click.IntRange(1), default=1_000_000, metavar="N", help="Keep at most that many (1,000,000)."
@@ -61,6 +73,7 @@ def statsd(
     listen: tuple[str, int],
     to: str | None,
     counters: str,
+    gauges: str,
     spool: Path | None,
     max_events: int,
 ) -> int:
@@ -72,7 +85,7 @@ def statsd(
     client = find_service(to).client()
     with _socket(listen) as taking, contextlib.ExitStack() as stack:
         sender = client.buffered(when_full="drop", max_events=max_events, spool=spool, on_problem=_say_problem)
-        gateway = Gateway(taking, sender, counters=counters == "events")
+        gateway = Gateway(taking, sender, counters=counters == "events", gauges=gauges == "values")
         for number in (signal.SIGTERM, signal.SIGINT):
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: gateway.stop()))
         host, port = taking.getsockname()[:2]
@@ -91,7 +104,7 @@ def _socket(address: tuple[str, int]) -> socket.socket:
     try:
         taking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         taking.bind(place)
-        taking.settimeout(_LOOK_EVERY_S)
+        taking.setblocking(False)
     except OSError as error:
         taking.close()
         raise failures.Failed(f"{host}:{port} cannot be listened at: {error.strerror}", failures.CONFIG) from None
@@ -99,18 +112,22 @@ def _socket(address: tuple[str, int]) -> socket.socket:
 
 
 def _say_problem(problem: Problem) -> None:
-    failures.say(f"statsapi: {problem.message}")
+    message = problem.message
+    if problem.kind == "dropped":
+        message = "the buffer is full: events are dropped, and counted in what is told here; --max-events N keeps more"
+    failures.say(f"statsapi: {message}")
 
 
 class Gateway:
     """From one socket to one sender. For one thread; `stop` may come from a signal."""
 
-    def __init__(self, taking: socket.socket, sender: Buffered, *, counters: bool) -> None:
+    def __init__(self, taking: socket.socket, sender: Buffered, *, counters: bool, gauges: bool = False) -> None:
         self._taking = taking
         self._sender = sender
-        self._counters = counters
+        self._read = partial(statsd_lines.read, counters=counters, gauges=gauges)
         self._stopping = False
         self._datagrams = 0
+        self._unread = 0
         self._refused = Counter[str]()
         self._told: set[str] = set()
         self._told_at_s = time.monotonic()
@@ -120,26 +137,41 @@ class Gateway:
 
     def run(self) -> None:
         """Until `stop`."""
+        waiting = select.poll()
+        waiting.register(self._taking, select.POLLIN)
         while not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                self.take(self._taking.recv(_DATAGRAM_BYTES))
+            if waiting.poll(_LOOK_EVERY_S * 1000):
+                self.take(self.received())
             if time.monotonic() - self._told_at_s >= REPORT_EVERY_S:
                 self.report()
 
-    def take(self, datagram: bytes) -> None:
-        """Record what it measured. Waits for nothing but, with a spool, the disk."""
+    def received(self) -> list[bytes]:
+        """The datagrams that wait, some of them where they are many. Waits for none."""
+        datagrams: list[bytes] = []
+        with contextlib.suppress(BlockingIOError):
+            while len(datagrams) < _AT_ONCE:
+                datagrams.append(self._taking.recv(_DATAGRAM_BYTES))
+        return datagrams
+
+    def take(self, datagrams: list[bytes]) -> None:
+        """Record what they measured. Waits for nothing but, with a spool, the disk: once for all of them."""
+        self._datagrams += len(datagrams)
+        events: list[dict[str, Any]] = []
+        for datagram in datagrams:
+            for line in self._read(datagram):
+                if isinstance(line, statsd_lines.Refused):
+                    self._refuse(line.reason, line.detail)
+                else:
+                    told = {"timestamp": line.timestamp, "series": line.series}
+                    events += [{"value": value, **told} for value in line.values]
+        for begin in range(0, len(events), _EVENTS_AT_ONCE):
+            self._record(events[begin : begin + _EVENTS_AT_ONCE])
+
+    def _record(self, events: list[dict[str, Any]]) -> None:
         from statsapi.client import SpoolError
 
-        self._datagrams += 1
-        events: list[dict[str, Any]] = []
-        for line in statsd_lines.read(datagram, counters=self._counters):
-            if isinstance(line, statsd_lines.Refused):
-                self._refuse(line.reason, line.detail)
-            else:
-                told = {"timestamp": line.timestamp, "series": line.series}
-                events += [{"value": value, **told} for value in line.values]
         try:
-            self._sender.record_many(events)  # with a spool one fsync
+            self._sender.record_many(events)
         except SpoolError as error:
             self._refuse("not kept, as the spool cannot be written", str(error), len(events))
 
@@ -148,6 +180,15 @@ class Gateway:
         if reason not in self._told:  # the first of a kind says it all; the rest is counted
             self._told.add(reason)
             failures.say(f"statsapi: refused: {detail}")
+
+    def _end_receiving(self) -> None:
+        """Clients may send faster than it is taken. From now on they meet a port that is closed: the kernel passes on
+        to a socket with a peer what the peer sends, here itself. What waits already stays.
+        """
+        host, port, *rest = self._taking.getsockname()
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
+        with contextlib.suppress(OSError):
+            self._taking.connect((host, port, *rest))
 
     def report(self) -> None:
         """Tell the sums since the start."""
@@ -162,17 +203,20 @@ class Gateway:
             + (f"; {stats.expired:,} recorded ones count in no window, as they are too old" if stats.expired else "")
             + f"; {stats.refused:,} refused by the service; {stats.dropped:,} dropped as the buffer was full"
             + ("" if lost is None else f"; {lost:,} datagrams lost by the kernel")
+            + (f"; {self._unread:,} datagrams were left, as there was no time to take them" if self._unread else "")
         )
 
     def close(self) -> int:
-        """Take what the kernel has, for a moment, send it, and tell the sums; the exit status."""
+        """Take what the kernel has, send it, and tell the sums; the exit status."""
         from statsapi.client import Undelivered
 
-        self._taking.setblocking(False)
+        self._end_receiving()
         end_s = time.monotonic() + _DRAIN_S
-        with contextlib.suppress(BlockingIOError):
-            while time.monotonic() < end_s:
-                self.take(self._taking.recv(_DATAGRAM_BYTES))
+        while time.monotonic() < end_s and (datagrams := self.received()):
+            self.take(datagrams)
+        end_s = time.monotonic() + _COUNT_S
+        while time.monotonic() < end_s and (datagrams := self.received()):
+            self._unread += len(datagrams)
         try:
             self._sender.close(_SEND_LAST_S)
         except Undelivered as error:

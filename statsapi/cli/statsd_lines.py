@@ -22,7 +22,9 @@ _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]
 _SECONDS: Final = re.compile(r"[0-9]{1,11}", re.ASCII)
 _EVENTS: Final = frozenset({"ms", "h", "d", "g"})
 _SHOWN: Final = 80
-# A gauge below zero comes as two lines, since a sign means a change: set to 0, and then changed by what it is.
+# Sections that only DogStatsD's clients write. They have no changes of a gauge: a sign is the value's own.
+_DOGSTATSD: Final = re.compile(rb"\|(?:#|c:|e:|card:|T[0-9])")
+# From others a gauge below zero comes as two lines, since a sign means a change: to 0, and then by what it is.
 _ZEROED: Final = re.compile(rb"([^:|]+):0(\|g(?:\|.*?)?)\r?")
 
 
@@ -45,18 +47,21 @@ class _RefusedError(Exception):
     pass
 
 
-def read(datagram: bytes, *, counters: bool = False) -> Iterator[Measured | Refused]:
-    """Its lines in their order. `counters`: each count is an event of that value. Never raises."""
+def read(datagram: bytes, *, counters: bool = False, gauges: bool = False) -> Iterator[Measured | Refused]:
+    """Its lines in their order. `counters`: each count is an event of that value. `gauges`: one with a sign is a value,
+    as one with a minus is in every datagram that shows to be DogStatsD's. Never raises.
+    """
+    signs = "" if gauges else "+" if _DOGSTATSD.search(datagram) else "+-"
     lines = [line for line in datagram.split(b"\n") if line.strip()]
     passed = False
     for line, after in pairwise([*lines, b""]):
         zeroed, passed = passed, False
-        if (below := _ZEROED.fullmatch(line)) is not None and after.startswith(below[1] + b":-"):
+        if "-" in signs and (below := _ZEROED.fullmatch(line)) is not None and after.startswith(below[1] + b":-"):
             passed = after.strip(b"\r").endswith(below[2])
             if passed:
                 continue
         try:
-            yield _read_line(line.decode().strip("\r"), counters, below_zero=zeroed)
+            yield _read_line(line.decode().strip("\r"), counters, "" if zeroed else signs)
         except UnicodeDecodeError:
             yield Refused("malformed", f"{line[:_SHOWN]!r} is not UTF-8")
         except _RefusedError as error:
@@ -64,7 +69,7 @@ def read(datagram: bytes, *, counters: bool = False) -> Iterator[Measured | Refu
             yield Refused(reason, f"{line[:_SHOWN].decode(errors='replace')!r} {detail}")
 
 
-def _read_line(line: str, counters: bool, *, below_zero: bool) -> Measured:
+def _read_line(line: str, counters: bool, signs: str) -> Measured:
     if line.startswith("_e{"):
         raise _RefusedError("event", "is an event of DogStatsD, which has a text and no value")
     if line.startswith("_sc|"):
@@ -76,7 +81,7 @@ def _read_line(line: str, counters: bool, *, below_zero: bool) -> Measured:
     kind, *more = sections
     _require_events(kind, counters)
     tags, timestamp = _read_sections(more)
-    values = [_value(text, "" if below_zero else kind) for text in written.split(":")]
+    values = [_value(text, signs if kind == "g" else "") for text in written.split(":")]
     try:
         return Measured(fold_tags(name, tags), values, timestamp)
     except ValueError as error:
@@ -119,9 +124,13 @@ def _read_sections(sections: list[str]) -> tuple[dict[str, str], datetime | None
     return tags, timestamp
 
 
-def _value(text: str, kind: str) -> float:
+def _value(text: str, signs: str) -> float:
     if _NUMBER.fullmatch(text) is None or not math.isfinite(value := float(text)):
         raise _RefusedError("value", f"has the value {text[:40]!r}, which is no number")
-    if kind == "g" and text[0] in "+-":
-        raise _RefusedError("change of a gauge", "is a change of a gauge, and no value of it: send what it is")
+    if text[0] in signs:  # what stands before a change
+        raise _RefusedError(
+            "change of a gauge",
+            "is a change of a gauge, and no value of it: send what it is. Where all clients are DogStatsD's, which "
+            "send no changes, --gauges=values takes it",
+        )
     return value

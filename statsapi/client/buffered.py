@@ -111,7 +111,7 @@ class Buffered(Recorder):
 
         TypeError, ValueError: it is no event. BufferFull, Closed, SpoolError: it was not taken.
         """
-        return self._take([encode_event(value, timestamp, series, tags, self._backlog.now_us())])
+        return self._take([encode_event(value, timestamp, series, tags, self._backlog.now_us())]) == 1
 
     def record_many(
         self,
@@ -124,7 +124,7 @@ class Buffered(Recorder):
         lines = (line_of(event, series, tags, self._backlog.now_us()) for event in events)
         taken = 0
         while batch := list(islice(lines, self._batch_events)):
-            taken += len(batch) if self._take(batch) else 0
+            taken += self._take(batch)
         return taken
 
     def stats(self) -> Stats:
@@ -211,12 +211,15 @@ class Buffered(Recorder):
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
-    def _take(self, lines: list[str]) -> bool:
-        """Under the lock until they are in the outbox; without it until they are on disk."""
+    def _take(self, lines: list[str]) -> int:
+        """How many were taken: the first ones. Under the lock until they are in the outbox; without it until they are
+        on disk.
+        """
         backlog = self._backlog
         with backlog.changed:
-            if not self._make_room(len(lines)):
-                return False
+            lines = lines[: self._make_room(len(lines))]
+            if not lines:
+                return 0
             box, totals = backlog.outbox(), backlog.totals
             token, begins_batch = backlog.add(lines, self._batch_events)
             if begins_batch:
@@ -229,32 +232,32 @@ class Buffered(Recorder):
                     totals.settled += len(lines)
                     backlog.changed.notify_all()
                 raise
-        return True
+        return len(lines)
 
-    def _make_room(self, count: int) -> bool:
-        """Whether they may be taken; under the lock. More than ever fit are taken when nothing else waits."""
+    def _make_room(self, count: int) -> int:
+        """How many of them may be taken; under the lock."""
         backlog = self._backlog
-        most = max(self._max_events, count)
-        while not backlog.is_closed and backlog.pending + count > most:
+        while not backlog.is_closed and backlog.pending + count > self._max_events:
             if self._when_full == "raise":
                 raise BufferFull(
                     f"{self._max_events} events wait to be acknowledged (max_events), and {count} more were not taken; "
                     f"last: {backlog.last_error or 'no answer yet'}"
                 )
             if self._when_full == "drop":
-                backlog.totals.dropped += count
+                room = max(0, self._max_events - backlog.pending)
+                backlog.totals.dropped += count - room
                 if not self._is_dropping:
                     self._is_dropping = True
                     self._reporter.tell(
-                        "dropped", count, "the buffer is full: events are dropped and counted in stats().dropped"
+                        "dropped", count - room, "the buffer is full: events are dropped and counted in stats().dropped"
                     )
-                return False
+                return room
             self._delivery.start()
             backlog.changed.wait()
         if backlog.is_closed:
             raise Closed("the sender was closed; the event was not taken")
         self._is_dropping = False
-        return True
+        return count
 
     # -- ends and forks ----------------------------------------------------------------------------------------------
 

@@ -31,6 +31,10 @@ let spanned = null, steps = [], stepMs = 1000, seen = "", shownFor = null, shown
 let freshAt = null, staleMs = 0, waiting = null, rounds = 0, failing = null, notBefore = 0, stale = false;
 // loading: the number of the newest load. busy: that of the load or round under way, of which there is one at a time.
 let loading = 0, busy = 0;
+// Since when the question under way has been; one that takes longer than LATE_MS is told of.
+let askedAt = null;
+const LATE_MS = 5000;
+const lateMs = () => (askedAt !== null && Date.now() - askedAt > LATE_MS ? Date.now() - askedAt : 0);
 // Whether the service refuses to show single events: it is asked again at the next load only.
 let eventsRefused = false;
 // What is kept, in ms: null while unknown. Longer windows are not offered.
@@ -224,9 +228,14 @@ class Superseded extends Error {}
 /** One question of the load or round `number`. A newer load ends it. */
 async function question(number, path, parameters) {
   if (number !== loading) throw new Superseded();
-  const answer = await ask("refresh", path, parameters);
-  if (number !== loading) throw new Superseded();
-  return answer;
+  askedAt = Date.now();
+  try {
+    const answer = await ask("refresh", path, parameters);
+    if (number !== loading) throw new Superseded();
+    return answer;
+  } finally {
+    if (number === loading) askedAt = null;
+  }
 }
 
 /** One question after the other: the figures and their course first, which is what people look at first. */
@@ -495,13 +504,18 @@ function say(text) {
     text = `${failing.message}${old} Trying again${wait > 5000 ? ` in ${format.ago(wait)}` : ""}.`;
     statusLine.classList.add("bad");
   } else if (!text && failing) text = "";
+  else if (!text && lateMs()) {
+    const old = freshAt === null ? "" : ` What is shown is ${format.ago(Date.now() - freshAt)} old.`;
+    text = `No answer for ${format.ago(lateMs())}.${old}`;
+  }
   else if (!text && freshAt !== null) {
     const at = format.moment(freshAt + serverNow() - Date.now(), state.utc);
     text = `As of ${at}${staleMs ? ": the service cannot reach its journal" : ""}${$("live").checked ? "" : ", not live"}`;
   }
+  statusLine.classList.toggle("late", Boolean(lateMs()));
   if (statusLine.textContent !== text) statusLine.textContent = text;
 }
-setInterval(() => { if (failing instanceof Away) say(""); }, 1000);
+setInterval(() => { if (failing instanceof Away || lateMs() || statusLine.classList.contains("late")) say(""); }, 1000);
 
 /** What stands instead of figures, or above them where there are none of events. A refused question shows nothing else. */
 function notice(kind, text = "", hints = []) {

@@ -63,8 +63,10 @@ from statsapi.journal.protocol import (
 )
 from statsapi.model import IdempotencyKey
 
-# How many records are asked for at least; otherwise as many as fit the limit in bytes, by the size of those before.
+# How many records are asked for at least, and at most where the last read met the end; otherwise as many as fit the
+# limit in bytes, by the size of those before, and the server counts their bytes: libpq holds the whole answer.
 READ_LEAST: Final = 16
+READ_NEAR: Final = 64
 INFO_S: Final = 10.0  # to count all records
 
 # One step of maintain removes so many records or keys; a call takes at most this many steps.
@@ -81,10 +83,23 @@ SELECT int8send({_CLOCK}) || int8send(coalesce(c.position, -1)) || m.born || coa
        || {{known}}, NULL::bytea
 FROM {{schema}}.meta m LEFT JOIN {{schema}}.checkpoint c ON true
 UNION ALL
+{{rows}}
+"""  # noqa: S608 - what is put in are constants
+_FEW = """
 (SELECT int8send(appended_us) || int8send(position) || id || int8send("check"),
         CASE WHEN position > $1::bigint THEN payload END
- FROM {{schema}}.records WHERE position >= $1::bigint ORDER BY position LIMIT $2::bigint)
-"""  # noqa: S608 - what is put in are constants
+ FROM {schema}.records WHERE position >= $1::bigint ORDER BY position LIMIT $2::bigint)
+"""
+# Of many, payloads up to {bytes} and the one that goes beyond: how large they are is not known before. It takes the
+# lengths alone to find out, which are read without the payloads.
+_MANY = """
+(SELECT int8send(appended_us) || int8send(position) || id || int8send("check"),
+        CASE WHEN position > $1::bigint AND before < {bytes}::bigint THEN payload END
+ FROM (SELECT r.*, coalesce(sum(CASE WHEN position > $1::bigint THEN octet_length(payload) ELSE 0 END)
+              OVER (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+       FROM (SELECT * FROM {schema}.records WHERE position >= $1::bigint ORDER BY position LIMIT $2::bigint) r) sized
+ ORDER BY position)
+"""
 _NOT_KNOWN = "''::bytea"
 _KNOWN = f"coalesce((SELECT id FROM {{schema}}.records WHERE position = $3::bigint), {_ZEROS})"  # noqa: S608
 _SIZE = """
@@ -144,13 +159,23 @@ class PostgresJournal:
         self._history = History(server)
         self._checkpoints = Checkpoints(server)
         schema = address.schema
-        self._read = Statement(_READ.replace("{known}", _NOT_KNOWN), schema)
-        self._read_known = Statement(_READ.replace("{known}", _KNOWN), schema)
+        # By whether a record is asked for that is known here, and whether there are many.
+        self._reads = {
+            (known, many): Statement(
+                _READ.replace("{known}", _KNOWN if known else _NOT_KNOWN).replace(
+                    "{rows}", _MANY.replace("{bytes}", "$4" if known else "$3") if many else _FEW
+                ),
+                schema,
+            )
+            for known in (False, True)
+            for many in (False, True)
+        }
         self._size, self._info, self._trim, self._forget = (
             Statement(text, schema) for text in (_SIZE, _INFO, _TRIM, _FORGET)
         )
         self._keeping = threading.Lock()
         self._trimmed = 0
+        self._is_near = False  # whether the last read met the end
         self._record_bytes = 1.0  # average size of the records of the last read
         try:
             self.promise = choose(server, fsync)
@@ -224,23 +249,28 @@ class PostgresJournal:
     ) -> Segment:
         known = self._history.known
         count = min(max(1, limit_records), max(READ_LEAST, int(limit_bytes / self._record_bytes) + 1))
+        if self._is_near:
+            count = min(count, READ_NEAR)
         server = self._server
         asked = server.clock.asked()
-        wanted = [after.position, count + 2]  # the mark's record, and one that says that there is more
-        if known.position > after.position:
-            result = server.run(self._read_known, [*wanted, known.position])
-        else:
-            result = server.run(self._read, wanted)
+        wanted: list[int | bytes | None] = [after.position, count + 2]  # the mark's record, and one that tells of more
+        asks_known, many = known.position > after.position, not self._is_near
+        if asks_known:
+            wanted.append(known.position)
+        if many:
+            wanted.append(limit_bytes)
+        result = server.run(self._reads[asks_known, many], wanted)
         state = state_of(server, result, after, known.position)
         server.clock.answered(asked, state.clock_us)
         self._history.check(after, known, state)  # first: of a prefix that was compacted, records are missing rightly
         rows = rows_of(server, result, state.first_row, after.position)
         now_us = state.clock_us if server.test_clock_us is None else server.test_clock_us()
+        self._is_near = len(rows.stamps_us) <= count and not rows.cut
         if not rows.heads:
             return Segment(after, None, (), 0, more=False, end=after.position, now_us=now_us)
         stamps, payloads = rows.stamps_us, rows.payloads
         end = after.position + len(stamps)
-        if len(stamps) > count:  # far behind: where the journal ends is worth a question
+        if len(stamps) > count or rows.cut:  # far behind: where the journal ends is worth a question
             end = max(end, self._history.end())
         count = min(count, len(stamps))
         ended = False  # whether the journal ends here, for this call
@@ -262,7 +292,7 @@ class PostgresJournal:
         mark = Mark(last, rows.id(count - 1))
         self._history.learn_read(known, mark, stamps[count - 1], state.born)
         changes = decode_records(range(after.position + 1, last + 1), stamps[:count], payloads[:count])
-        more = not ended and count < len(stamps)
+        more = not ended and (count < len(stamps) or rows.cut)
         return Segment(mark, stamps[count - 1], changes, count, more=more, end=end, now_us=now_us)
 
     def read_checkpoint(self) -> Checkpoint | None:

@@ -52,9 +52,9 @@ LOOK_AGAIN_S: Final = 0.05
 LOOK_FOR_S: Final = 1.0
 
 _APPEND = """
-SELECT at, now_us, history, kept_digest, kept_answer, kept_us, kept_check
+SELECT at, now_us, history, kept_digest, kept_answer, kept_us, kept_check, stands::integer::bigint
 FROM {schema}.append($1::bigint, $2::bigint, $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
-                     $8::bytea[], $9::bigint[], $10::bigint[])
+                     $8::bytea[], $9::bigint[], $10::bigint[], $11::bigint, $12::bytea)
 """
 _HOLD = "SELECT pg_advisory_xact_lock(1937006964, '{schema}.meta'::regclass::oid::integer)"
 _TRY_HOLD = """
@@ -192,7 +192,7 @@ class Appends:
             raise JournalUnavailable(f"{self._server.address} warns: {session.warned}", outcome_unknown=True)
 
     def _parameters(self, group: Sequence[Request]) -> list[Parameter]:
-        clock = self._server.test_clock_us
+        clock, known = self._server.test_clock_us, self._history.known
         ids = [request.record_id for request in group]
         payloads = [request.payload for request in group]
         checks = [
@@ -208,7 +208,7 @@ class Appends:
         ]
         keys = [request.key for request in group]
         if not any(keys) and None not in payloads:
-            return [*head, None, None, None, None, None]
+            return [*head, None, None, None, None, None, known.position, known.id]
         return [
             *head,
             byteas([None if key is None else key.name for key in keys]),
@@ -221,6 +221,8 @@ class Appends:
                     for key, request in zip(keys, group, strict=True)
                 ]
             ),
+            known.position,
+            known.id,
         ]
 
     def _appended(self, group: Sequence[Request], result: pq.abc.PGresult) -> list[Outcome]:
@@ -245,7 +247,7 @@ class Appends:
                 last = mark or last
                 outcomes.append(Appended(mark, now_us, request.answer))
         if last is not None:
-            self._history.learn_append(last, now_us, born)
+            self._history.learn_append(last, now_us, born, known_stands=bool(long_of(get(0, 7))))
         return outcomes
 
     def _known(

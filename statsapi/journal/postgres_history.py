@@ -2,7 +2,8 @@
 
 A view compares the record at its own mark. But this process may have appended further than its view has read: after a
 failover to an older copy the mark stands, and records that were acknowledged here are gone. So the last record that
-this process appended or read is looked at by each read as well, in the same statement.
+this process appended or read is looked at by each read as well, and by each append before another takes its place:
+others may have recorded as many in the meantime, and then the next position says nothing.
 """
 
 from __future__ import annotations
@@ -56,10 +57,12 @@ class History:
         """The position of the last record that is there; 0 without one. A round trip."""
         return long_of(self._server.run(self._end).get_value(0, 0))
 
-    def learn_append(self, mark: Mark, us: int, born: bytes) -> None:
-        """A position that is not after the known one, or another history, is for the next read to find out."""
+    def learn_append(self, mark: Mark, us: int, born: bytes, *, known_stands: bool = True) -> None:
+        """What was known is kept where it is not there any more (`known_stands`), where this position is not after it,
+        or in another history: the next read then finds the loss.
+        """
         with self._lock:
-            if mark.position > self.known.position and self.known.born in (b"", born):
+            if known_stands and mark.position > self.known.position and self.known.born in (b"", born):
                 self.known = Known(mark.position, mark.record_id, us, born)
 
     def learn_read(self, known: Known, mark: Mark, us: int, born: bytes) -> None:

@@ -50,11 +50,12 @@ class State(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The records of one read."""
+    """The records of one read. cut: there are more, beyond the bytes that it may take."""
 
     stamps_us: list[int]
     heads: list[bytes]
     payloads: list[bytes]
+    cut: bool = False
 
     def id(self, at: int) -> bytes:
         return self.heads[at][16:32]
@@ -90,7 +91,10 @@ def rows_of(server: Server, result: pq.abc.PGresult, first_row: int, after: int)
     if count == first_row:
         return Rows([], [], [])
     heads = [get(row, 0) or b"" for row in range(first_row, count)]
-    payloads = [get(row, 1) or b"" for row in range(first_row, count)]
+    sent = [get(row, 1) for row in range(first_row, count)]
+    payloads = [payload for payload in sent if payload is not None]
+    cut = len(payloads) < len(sent)
+    del heads[len(payloads) :]
     first = after + 1
     for at, head in enumerate(heads) if set(map(len, heads)) != {_HEAD.size} else ():
         if len(head) != _HEAD.size:
@@ -103,7 +107,7 @@ def rows_of(server: Server, result: pq.abc.PGresult, first_row: int, after: int)
             if us + position + content_check(record_id, payloads[at]) != check:
                 raise server.damaged(f"the journal's record {position}", MISMATCH)
             stamps.append(us)
-        return Rows(stamps, heads, payloads)
+        return Rows(stamps, heads, payloads, cut)
     columns = np.frombuffer(b"".join(heads), _HEADS)
     us, positions = columns["us"].astype("<i8"), columns["position"].astype("<i8")
     elsewhere = positions != np.arange(first, first + len(heads))
@@ -116,7 +120,7 @@ def rows_of(server: Server, result: pq.abc.PGresult, first_row: int, after: int)
     wrong = us + positions + checks != columns["check"]
     if wrong.any():
         raise server.damaged(f"the journal's record {first + int(wrong.argmax())}", MISMATCH)
-    return Rows(us.tolist(), heads, payloads)
+    return Rows(us.tolist(), heads, payloads, cut)
 
 
 def _in_place(server: Server, expected: int, found: int) -> None:

@@ -11,6 +11,7 @@ server). A session with an answer outstanding is thrown away.
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import struct
 import threading
@@ -48,6 +49,8 @@ SET idle_in_transaction_session_timeout = {IDLE_LOCK_S * 1000};
 SET statement_timeout = 0;
 SET default_transaction_isolation = 'read committed';
 SET client_min_messages = warning;
+SET search_path = pg_catalog;
+SET standard_conforming_strings = on;
 SET plan_cache_mode = force_generic_plan;
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
@@ -70,6 +73,15 @@ _SAID: Final = {
     "57P03": "{place} is starting ({said})",
     "25006": "{place} takes no writes: it is a standby, or was made read-only",
 }
+# What a server says that will not let us in, and libpq of settings with which it never can.
+_LOGIN_REFUSED: Final = (
+    "password", "authentication", "pg_hba.conf", "does not exist", "not permitted to log in", "certificate",
+)  # fmt: skip
+_WRONG_SETTING: Final = re.compile(
+    r"no password supplied|invalid port number|invalid \w+ value|definition of service \"|does not support SSL|"
+    r"certificate verify failed|root certificate file|could not load|could not read (?:root )?certificate|"
+    r"private key file|does not match host name"
+)
 _LONG = struct.Struct(">q")
 _ARRAY: Final = struct.Struct(">iiIii")
 _LENGTH: Final = struct.Struct(">i")
@@ -338,20 +350,15 @@ class Server:
 
     def _unreachable(self, error: psycopg.Error) -> JournalUnavailable | JournalRefused:
         said = " ".join(str(error).split())
-        refused = (
-            "password",
-            "authentication",
-            "pg_hba.conf",
-            "does not exist",
-            "not permitted to log in",
-            "certificate",
-        )
-        if isinstance(error, psycopg.ProgrammingError) or any(word in said for word in refused):
-            return JournalRefused(f"{self.address} refuses the login: {said}")
+        _, fatal, told = said.partition("FATAL: ")  # by the server; else by libpq, which names hosts and files in it
+        if "too many clients" in told or "connection slots" in told or "too many connections" in told:
+            return JournalUnavailable(_SAID["53300"].format(place=self.address, said=said))
         if "read-only" in said or "hot standby" in said:
             return Standby(_SAID["25006"].format(place=self.address))
-        if "too many clients" in said or "connection slots" in said or "too many connections" in said:
-            return JournalUnavailable(_SAID["53300"].format(place=self.address, said=said))
+        if fatal and any(word in told for word in _LOGIN_REFUSED):
+            return JournalRefused(f"{self.address} refuses the login: {said}")
+        if isinstance(error, psycopg.ProgrammingError) or (not fatal and _WRONG_SETTING.search(said)):
+            return JournalRefused(f"{self.address} cannot be reached as it is named: {said}")
         return JournalUnavailable(f"{self.address} cannot be reached: {said}")
 
     def failure(self, error: Failed) -> JournalUnavailable | JournalRefused:

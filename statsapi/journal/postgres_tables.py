@@ -1,11 +1,14 @@
-"""The tables of a PostgreSQL journal: made at the first start, looked at by every start. sql/postgres.sql draws them.
+"""The tables of a PostgreSQL journal and the function that appends to them: made at the first start, looked at by every
+start. sql/ has both.
 
 A journal is a schema of its own. Tables in it that are not ours are never touched.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
@@ -27,11 +30,31 @@ FROM (SELECT 1) AS one LEFT JOIN pg_namespace n ON n.nspname = {name}
 """
 _TABLES: Final = "SELECT schema_version, octet_length(born) FROM {schema}.meta"
 _BORN: Final = "INSERT INTO {schema}.meta (schema_version, born, checkpoint_id) VALUES ({version}, {born}, '')"
+# What is missing of ours, and the function's text: it names the schema, and would write to another one where this was
+# renamed.
+_WHOLE: Final = """
+SELECT coalesce((SELECT string_agg(t, ', ') FROM unnest(ARRAY['records', 'checkpoint', 'pieces', 'keys']) t
+                 WHERE to_regclass('{schema}.' || t) IS NULL), ''),
+       (SELECT string_agg(p.prosrc, '') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname = {name} AND p.proname = 'append')
+"""
+# With other parameters it would stand beside the old one.
+_DROP: Final = """
+DO $do$ DECLARE old text; BEGIN
+    FOR old IN SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+               WHERE n.nspname = {name} AND p.proname = 'append'
+    LOOP EXECUTE 'DROP FUNCTION ' || old; END LOOP;
+END $do$
+"""
 _RIGHTS: Final = """
 SELECT bool_and(has_table_privilege(c.oid, wanted))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
      unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS wanted
 WHERE n.nspname = {name} AND c.relkind = 'r'
+"""
+_MAY_APPEND: Final = """
+SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = {name} AND p.proname = 'append'
 """
 
 
@@ -93,14 +116,42 @@ class Tables:
         version = int(row.get_value(0, 0) or b"0")
         if version > SCHEMA_VERSION:
             raise JournalRefused(f"the journal at {place} has schema {version}: use a newer statsapi")
+        if version < 1:
+            raise self._server.damaged("the journal's table meta", f"no statsapi has schema version {version}")
+        self._require_whole(session, told)
         if (session.simple(self._fill(_RIGHTS)).get_value(0, 0) or b"") != b"t":
             raise self._without_rights(told, "it may not read and write all its tables")
+        if (session.simple(self._fill(_MAY_APPEND)).get_value(0, 0) or b"") != b"t":
+            raise self._without_rights(told, f"it may not call {self._schema}.append")
+
+    def _require_whole(self, session: Session, told: Told) -> None:
+        """JournalRefused where a table is gone. A function that is gone, or another schema's, is made again."""
+        row = session.simple(self._fill(_WHOLE))
+        if missing := (row.get_value(0, 0) or b"").decode():
+            raise JournalRefused(
+                f"{self._server.address}: of the schema {self._schema} {missing} is gone: restore a backup of the "
+                f"database, or begin anew after DROP SCHEMA {self._schema} CASCADE;"
+            )
+        if (row.get_value(0, 1) or b"").decode() == self._function().split("$$")[1]:
+            return
+        try:
+            with self._alone(session):
+                session.simple(self._fill(_DROP), MAKE_S)
+                session.simple(self._function(), MAKE_S)
+        except Failed as error:
+            if error.state != "42501":
+                raise
+            raise JournalRefused(
+                f"{self._server.address}: the function {self._schema}.append is gone, or of another version or schema, "
+                f"and the role {told.role!r} may not make it: start statsapi once as the owner of {self._schema}.meta"
+            ) from error
 
     def _without_rights(self, told: Told, said: str) -> JournalRefused:
         return JournalRefused(
             f"{self._server.address}: the role {told.role!r} lacks rights ({said}): let the schema's owner run "
             f'GRANT USAGE ON SCHEMA {self._schema} TO "{told.role}"; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL '
-            f'TABLES IN SCHEMA {self._schema} TO "{told.role}";'
+            f'TABLES IN SCHEMA {self._schema} TO "{told.role}"; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA '
+            f'{self._schema} TO "{told.role}";'
         )
 
     def _look(self, session: Session) -> tuple[bool, bool, int, bool, bool, bool]:
@@ -110,24 +161,37 @@ class Tables:
         return flags[0], flags[1], int(values[2]), flags[3], flags[4], flags[5]
 
     def _make(self, session: Session) -> None:
-        text = self._fill(files("statsapi.journal").joinpath("sql/postgres.sql").read_text())
-        text = text.replace("{clocks_differ_us}", str(CLOCKS_DIFFER_US))
-        limit = f"SET LOCAL lock_timeout = {int(MAKE_S * 1000)}"
-        session.simple(f"BEGIN; {limit}; SELECT pg_advisory_xact_lock(1937006964, 0)", MAKE_S)
-        try:
+        text = self._fill(_text_of("postgres.sql"))
+        with self._alone(session):
             exists, ours, *_ = self._look(session)
             if not ours:  # nobody else has made them meanwhile
                 if not exists:
                     session.simple(f"CREATE SCHEMA {self._schema}")
                 session.simple(text, MAKE_S)
+                session.simple(self._function(), MAKE_S)
                 born = f"'\\x{secrets.token_hex(16)}'"
                 session.simple(self._fill(_BORN).format(version=SCHEMA_VERSION, born=born))
+
+    @contextlib.contextmanager
+    def _alone(self, session: Session) -> Iterator[None]:
+        """A transaction in which nobody else makes anything."""
+        limit = f"SET LOCAL lock_timeout = {int(MAKE_S * 1000)}"
+        session.simple(f"BEGIN; {limit}; SELECT pg_advisory_xact_lock(1937006964, 0)", MAKE_S)
+        try:
+            yield
             session.simple("COMMIT", MAKE_S)
         finally:
             if session.is_in_transaction:
                 session.simple("ROLLBACK")
 
+    def _function(self) -> str:
+        return self._fill(_text_of("postgres_append.sql")).replace("{clocks_differ_us}", str(CLOCKS_DIFFER_US))
+
     def _fill(self, text: str) -> str:
         for word, value in self._words.items():
             text = text.replace(word, value)
         return text
+
+
+def _text_of(name: str) -> str:
+    return files("statsapi.journal").joinpath(f"sql/{name}").read_text()

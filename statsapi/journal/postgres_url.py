@@ -51,6 +51,9 @@ class Address(NamedTuple):
                 "stream= names the schema that is made for it: 1 to 63 of the characters A-Z a-z 0-9 _ . : -, "
                 "and neither public nor pg_…"
             )
+        if place.count("@") > 1 or "@" in place.partition("://")[2].partition("/")[2]:
+            # libpq would take a part of the password for host or database, and errors would name it.
+            raise _wrong("with / ? # or @ in user or password, write %2F %3F %23 %40 there")
         theirs = "&".join(each for each in options if not each.startswith("stream="))
         try:
             given = conninfo_to_dict(f"{place}?{theirs}" if theirs else place)

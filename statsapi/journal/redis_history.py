@@ -51,6 +51,9 @@ class History:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.known = Known()
+        # By position, the id and time of what this process appended and no read has met yet. Positions of what was lost
+        # may have been given again, and as many more: then the last known record stands, and these do not.
+        self._appended: dict[int, tuple[bytes, int]] = {}
         self._knowing = threading.Lock()
         self._suspects = False  # whether an append has shown that records are gone
         self._lost_us = 0  # when the last loss that was reported here was noticed
@@ -62,13 +65,15 @@ class History:
         `known` is what it knew before it asked for the state. Costs a round trip more where something is wrong.
         """
         stands = mark_stands(after, state, rows)
-        suspect = (
-            self._suspects
-            or state.position < known.position
+        lost = self._meet(rows, state)
+        gone = (
+            state.position < known.position
             or (known.born != state.born and known.born != b"")
             or (rows is not NO_ROWS and rows.id_at(known.position) not in (known.id, None))
         )
-        if suspect or not stands:
+        if lost is not None and not gone:  # the last known record stands, so it is this one that is judged
+            known, gone = known._replace(position=lost[0], id=lost[1], us=lost[2]), True
+        if gone or self._suspects or not stands:
             told = self._server.run(scripts.JUDGE, arguments=[*known, secrets.token_bytes(8)])
             if told:
                 stands = False
@@ -76,10 +81,25 @@ class History:
                 self._suspects = False
                 if told:
                     self.known = Known()
+                    self._appended.clear()
         if not stands or (after == START and state.lost_us > self._lost_us):
-            lost = self.find_loss(after)
-            if not stands or lost is not None:
-                raise HistoryChanged("the record this view stands on is no longer in the journal", lost)
+            loss = self.find_loss(after)
+            if not stands or loss is not None:
+                raise HistoryChanged("the record this view stands on is no longer in the journal", loss)
+
+    def _meet(self, rows: Rows, state: State) -> tuple[int, bytes, int] | None:
+        """Forget the appends that these rows, or a checkpoint, have passed; position, id and time of the last that is
+        not among them.
+        """
+        if not self._appended or rows is NO_ROWS:
+            return None
+        last, missed = rows.positions[-1], None
+        with self._knowing:
+            for position in sorted(at for at in self._appended if at <= max(last, state.checkpoint_position)):
+                record_id, us = self._appended.pop(position)
+                if state.checkpoint_position < position and rows.id_at(position) not in (record_id, None):
+                    missed = position, record_id, us
+        return missed
 
     def find_loss(self, after: Mark | None = None) -> Lost | None:
         """The last loss written down, if it came after this mark; without a mark, if it is at most LOSS_TOLD_US old."""
@@ -109,6 +129,7 @@ class History:
         for request, result in appended:
             if isinstance(result, int) and result:
                 last = (result, request.record_id)
+                self._appended.setdefault(result, (request.record_id, now_us))
                 if result <= known.position:
                     self._suspects = True  # that position was given before
         if last is not None:

@@ -2,8 +2,8 @@
 
 Gunicorn sends the head by itself: two system calls, two packets, and the client's thread woken twice. It formats the
 date of each answer, and matches each header's name and value against expressions. What goes out is the same, byte for
-byte; a test compares the two. POST /event is 1.09 times as fast (1.03 to 1.24), GET /statistics 1.05 (0.84 to 1.15):
-medians of six pairs in turn, sixteen connections, two workers, two busy cores.
+byte; a test compares the two. POST /event is 1.09 times as fast (1.06 to 1.10), GET /statistics 1.09 (1.05 to 1.12):
+medians of eight pairs in turn, sixteen connections, two workers, two cores.
 """
 
 from __future__ import annotations

@@ -282,8 +282,15 @@ def test_what_it_does_when_full(app: Flask, clock: FakeClock, tmp_path: Path, sp
     run(dropping, clock)
     assert dropping.record(5) is True
     run(dropping, clock)
+    assert dropping.record_many([{"value": 6}, {"value": 7}, {"value": 8}]) == 2
+    assert dropping.record(9) is False
+    dropping.step()
+    assert dropping.record_many([{"value": 10}]) == 1
+    assert dropping.record_many([{"value": 11}, {"value": 12}]) == 1  # there is room for one of the two
+    run(dropping, clock)
     dropping.close()
-    assert count(app) == 3
+    assert dropping.stats()[:4] == (7, 7, 0, 6)
+    assert count(app) == 7
 
     raising = sender_of(InProcess(app), clock, max_events=2, when_full="raise", spool=spool)
     assert raising.record_many([{"value": 1}, {"value": 2}]) == 2
@@ -305,7 +312,7 @@ def test_what_it_does_when_full(app: Flask, clock: FakeClock, tmp_path: Path, sp
     thread.join()
     run(blocking, clock)
     blocking.close()
-    assert count(app) == 3 + 2 + 5
+    assert count(app) == 7 + 2 + 5
 
 
 def test_the_service_refuses_some_events(app: Flask, clock: FakeClock, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_check_is_an_exit_status() -> None:
     )
     assert run("check", "mean<5", "--series", "none").out == "mean<5 does not hold: it is null\n"
     assert run("check", "max<5", "--match", "web.*", "--json").json["conditions"][0]["held"] is False
-    assert run("check", "max<<5").status == 1
+    assert run("check", "max<<5").status == 2
     assert run("check", "max<5", "--url", f"http://127.0.0.1:{free_port()}").status == 69
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import statistics
 import time
 from collections.abc import Iterator
@@ -186,6 +188,26 @@ def test_refusals_and_an_absent_service(browser: Browser, tmp_path: Path) -> Non
             expect(page.locator("#tile-count")).to_have_text("2", timeout=15_000)
             expect(page.locator("main")).not_to_have_class("old")
         watched.check("status of 422", "ERR_CONNECTION", "ERR_EMPTY_RESPONSE")
+        watched.context.close()
+
+
+def test_a_service_that_hangs(browser: Browser, tmp_path: Path) -> None:
+    """After some seconds without an answer the page says so, and how old its figures are; then it goes on."""
+    with gunicorn_server(tmp_path, workers=1) as server:
+        watched = Watched(browser, server.target)
+        _record(server, "default", [time.time()], [3.0])
+        page = watched.open()
+        expect(page.locator("#status")).to_contain_text("As of", timeout=10_000)
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            expect(page.locator("#status")).to_have_text(
+                re.compile(r"No answer for \d+ s\. What is shown is \d+ s old\."), timeout=15_000
+            )
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        expect(page.locator("#status")).to_contain_text("As of", timeout=10_000)
+        watched.check()
         watched.context.close()
 
 
@@ -643,6 +665,12 @@ def test_policy_and_weight(browser: Browser, server: Server) -> None:
     assert "script-src 'self'" in policy
     assert "unsafe" not in policy
     assert "default-src 'none'" in policy
+    # The page, its style and its seven scripts; some tell that they have come only after the tiles are there.
+    for _ in range(100):
+        if len(sizes) >= 9:
+            break
+        page.wait_for_timeout(50)
+    assert len(sizes) >= 9
     assert 5_000 < sum(sizes) < 80_000
     assert re.search(r"<script(?![^>]* src=)|\sstyle=|\son\w+=", page.content()) is None
     refused = page.evaluate(

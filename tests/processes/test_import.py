@@ -5,16 +5,23 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import click
 import pytest
+from backports import zstd
 
+from statsapi.cli import import_ends, importing
 from statsapi.client import Client
 from tests.servers import ROOT, Server, gunicorn_server, wait_until
 
@@ -101,7 +108,7 @@ def test_what_was_guessed_is_shown_and_asked_for(server: Server, tmp_path: Path)
     assert "--timezone Europe/Berlin" in said
     assert not values(server)
     status, told, said = run(server, "--dry-run", file)
-    assert (status, told) == (0, f"{file}: 3 rows looked at: 3 would be recorded\n")
+    assert (status, told) == (0, f"{file}: 3 rows looked at: 3 would be recorded, less what had been before\n")
     assert not values(server)
     named = ["--timestamp", "Zeit", "--value", "Wert", "--delimiter", ";", "--decimal", ",", "--into", "hall"]
     status, told, said = run(server, *named, "--time-format", "%d.%m.%Y %H:%M:%S", "--timezone", "UTC", file)
@@ -303,13 +310,14 @@ def test_the_other_forms(server: Server, tmp_path: Path, name: str) -> None:
         ("data.xlsx", b"", [], 2, "give --form csv, ndjson, json or lines"),
         ("missing.csv", None, [], 1, "No such file or directory"),
         ("cut.csv.gz", gzip.compress(b"timestamp,value\n" * 9000)[:-20], [], 1, "no whole gzip file"),
-        ("data.csv.zst", b"", [], 2, "zstdcat"),
         ("data.csv", "timestamp,value\n".encode("utf-16"), [], 1, "iconv -f UTF-16"),
         ("data.json", b"[{]", [], 1, "JSON"),
         ("data.json", b"[]", ["--value", "x"], 2, "columns are for CSV and NDJSON"),
         ("data.csv", b"timestamp,value\n", ["--timezone", "Mars/Base"], 1, "timezone"),
         ("data.csv", b"timestamp,value\n", ["--skip", "x"], 1, "skip"),
         ("data.lp", b"cpu value=1\n", ["--dry-run"], 2, "--dry-run is for"),
+        ("data.txt", b"cpu value=1\n", [], 1, "looks like InfluxDB's line protocol: give --form lines"),
+        (".", None, [], 2, "is a folder: name its files, as"),
     ],
 )
 def test_files_that_cannot_be_read(
@@ -451,6 +459,66 @@ def test_damaged_gzip_is_told(server: Server, tmp_path: Path) -> None:
             assert f"{file}: is no whole gzip file" in said
 
 
+def test_what_is_remembered_of_many_files_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports of other files, however many, and of the same file take nothing from each other."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    files = [str(tmp_path / f"{number}.csv") for number in range(1200)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda file: import_ends.remember(file, 7), files))
+        list(pool.map(lambda rows: import_ends.remember(files[0], rows), range(100, 200)))
+    assert import_ends.remembered(files[0]) == [7, *range(100, 200)]
+    assert all(import_ends.remembered(file) == [7] for file in files[1:])
+
+
+def test_what_cannot_be_remembered_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The import goes on; what it costs is told, once for each file."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nope")
+    for rows in (1, 2):
+        import_ends.remember(str(tmp_path / "a.csv"), rows)
+    said = capsys.readouterr().err
+    assert said.count("cannot be written") == 1
+    assert "will count twice" in said
+
+
+def test_pandas_records(server: Server, tmp_path: Path) -> None:
+    """A JSON array with columns of other names: its refusals are short, and NDJSON is named as the way."""
+    file = tmp_path / "records.json"
+    file.write_text(json.dumps([{"Zeit": 1_795_766_400_000 + row, "Wert": row} for row in range(2500)]))
+    status, _, said = run(server, file, folder=tmp_path)
+    assert status == 1
+    assert f"jq -c '.[]' {file} makes NDJSON" in said
+    assert (tmp_path / "records.json.refused.ndjson").stat().st_size < 50_000
+
+
+def test_zstandard(server: Server, tmp_path: Path) -> None:
+    """A packed file is read as the same one unpacked; where it is cut, that is told."""
+    content = numbered(tmp_path / "data.csv", 30_000).read_bytes()
+    file = tmp_path / "data.csv.zst"
+    file.write_bytes(zstd.compress(content))
+    asked = "--timestamp", "timestamp", "--value", "value"
+    assert run(server, *asked, file)[:2] == (0, f"{file}: 30,000 rows: 30,000 recorded\n")
+    assert run(server, *asked, tmp_path / "data.csv")[0] == 0
+    assert sum(values(server).values()) == 30_000, "the same rows count once"
+    file.write_bytes(zstd.compress(content)[:-100])
+    status, _, said = run(server, *asked, "--run", "cut", file)
+    assert status == 1
+    assert f"{file}: is no whole zstd file" in said
+
+
+def test_zstandard_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says what to install, or how to unpack it."""
+    file = tmp_path / "my data.csv.zst"
+    file.write_bytes(zstd.compress(b"timestamp,value\n"))
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(click.UsageError, match="zstd") as refused, importing._opened(str(file)):
+        pass
+    assert "pip install 'statsapi[zstd]'" in refused.value.message
+    assert f"zstdcat '{file}' | statsapi import -" in refused.value.message
+
+
 def test_a_line_without_an_end_fills_no_memory(server: Server, tmp_path: Path) -> None:
     """It is told after 16 MiB."""
     file = tmp_path / "data.ndjson"
@@ -503,3 +571,219 @@ def test_a_file_of_years_ago_is_moved_to_now(server: Server, tmp_path: Path) -> 
     assert before_s - 1 <= moments[2999.0] <= after_s
     assert all(abs(moments[2999.0] - moment - (2999 - value)) < 1e-3 for value, moment in moments.items())
     assert run(server, "--rebase", "--form", "csv", "-", given=b"timestamp,value\n1,1\n")[0] == 2
+
+
+ROWS = {
+    "csv": f"{stamp()},%d",
+    "ndjson": f'{{"timestamp": "{stamp()}", "value": %d}}',
+    "lp": f"m v=%d {time.time_ns() - 60 * 10**9}",
+}
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "lp"])
+@pytest.mark.parametrize("rows", [1, 11, 20_001, 45_000])
+def test_a_line_end_that_comes_later_is_no_other_row(server: Server, tmp_path: Path, form: str, rows: int) -> None:
+    """The last line without its end, with half of CRLF, with the end, and with rows behind it: each row counts once."""
+    file = tmp_path / f"data.{form}"
+    lines = [ROWS[form] % number for number in range(rows + 2)]
+    header = "timestamp,value\r\n" if form == "csv" else ""
+    before = 0
+    for count, end in ((rows, ""), (rows, "\r"), (rows, "\r\n"), (rows + 1, ""), (rows + 2, "\r\n")):
+        file.write_bytes((header + "\r\n".join(lines[:count]) + end).encode())
+        status, told, said = run(server, "--yes", file)
+        known = f", {before:,} {KNOWN}" if before else ""
+        assert (status, told) == (0, f"{file}: {count:,} rows: {count - before:,} recorded{known}\n"), said
+        before = count
+    assert {value: count for (_, value), count in values(server).items()} == {float(at): 1 for at in range(before)}
+
+
+@pytest.mark.parametrize(
+    ("form", "half", "whole"),
+    [
+        ("csv", ROWS["csv"][:12], ROWS["csv"] % 10),
+        ("ndjson", ROWS["ndjson"][:30], ROWS["ndjson"] % 10),
+        ("lp", ROWS["lp"][:3], ROWS["lp"] % 10),
+        ("lp", (ROWS["lp"] % 10)[:12], ROWS["lp"] % 10),
+        ("lp", 'm v=10,text="one\n', f'm v=10,text="one\ntwo" {time.time_ns()}'),
+    ],
+    ids=["csv", "ndjson", "lp", "lp time", "lp string"],
+)
+def test_half_a_row_counts_when_it_is_whole(server: Server, tmp_path: Path, form: str, half: str, whole: str) -> None:
+    """What was no event yet is one at the next import, and no row before it counts again."""
+    file = tmp_path / f"data.{form}"
+    lines = [ROWS[form] % number for number in range(10)]
+    header = "timestamp,value\n" if form == "csv" else ""
+    file.write_text(header + "".join(f"{line}\n" for line in lines) + half)
+    _, told, said = run(server, file)
+    assert "10 recorded" in told, said
+    lines += [whole, ROWS[form] % 11]
+    file.write_text(header + "".join(f"{line}\n" for line in lines))
+    status, told, said = run(server, file)
+    assert (status, f"2 recorded, 10 {KNOWN}" in told) == (0, True), told + said
+    assert set(values(server).values()) == {1}
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz"])
+def test_a_row_that_goes_on_after_it_was_recorded_is_told(server: Server, tmp_path: Path, form: str) -> None:
+    """…,4 and then …,42 is one row: it is refused by its line for as long as it stands there, and counts once."""
+    file = tmp_path / f"data.{form}"
+    pack = gzip.compress if form.endswith("gz") else bytes
+    text = "timestamp,value\n" + "".join(f"{stamp()},{number}\n" for number in range(100, 110)) + f"{stamp()},4"
+    file.write_bytes(pack(text.encode()))
+    assert run(server, "--yes", file)[:2] == (0, f"{file}: 11 rows: 11 recorded\n")
+    for known, more in ((10, f"2\n{stamp()},7"), (11, f"2\n{stamp()},7\n{stamp()},8\n")):
+        file.write_bytes(pack((text + more).encode()))
+        status, told, said = run(server, "--yes", file)
+        assert (status, told) == (1, f"{file}: {known + 2} rows: 1 recorded, 1 rejected, {known} {KNOWN}\n"), said
+        ((line, row),) = kept_of(file)
+        assert (line, row.endswith(",42")) == (12, True)
+        assert "--growing" in Path(f"{file}.refused.ndjson").read_text()
+    held = {value: count for (_, value), count in values(server).items()}
+    assert held == {float(each): 1 for each in (*range(100, 110), 4, 7, 8)}
+    status, told, _ = run(server, "--run", "anew", "--yes", file)
+    assert (status, told) == (0, f"{file}: 13 rows: 13 recorded\n")
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "lp"])
+def test_a_file_that_is_being_written_keeps_its_last_line(server: Server, tmp_path: Path, form: str) -> None:
+    """With --growing a line without an end is left for the next import, also where it is the only one."""
+    file = tmp_path / f"data.{form}"
+    header = "timestamp,value\n" if form == "csv" else ""
+    file.write_text(header + ROWS[form] % 4)
+    _, told, _ = run(server, "--growing", "--yes", file)
+    assert told == f"{file}: 0 rows: 0 recorded\n"
+    file.write_text(header + ROWS[form] % 42 + "\n" + ROWS[form] % 7)
+    status, told, said = run(server, "--growing", "--yes", file)
+    assert (status, told) == (0, f"{file}: 1 rows: 1 recorded\n")
+    assert "is not finished, and left for the next time" in said
+    assert [value for _, value in values(server)] == [42.0]
+
+
+@pytest.mark.parametrize("rows", [2, 1_500])
+def test_a_field_that_is_being_written_is_left_too(server: Server, tmp_path: Path, rows: int) -> None:
+    """Its line has an end, and its quote is open: without --growing that is told, and no row counts twice."""
+    file = tmp_path / "data.csv"
+    lines = "".join(f"{stamp()},{number},\n" for number in range(rows))
+    file.write_text(f'timestamp,value,note\n{lines}{stamp()},1500,"one\n')
+    options = ("--timestamp", "timestamp", "--value", "value")
+    status, told, said = run(server, *options, file)
+    assert (status, told) == (1, f"{file}: {rows + 1:,} rows: {rows:,} recorded, 1 rejected\n"), said
+    assert [line for line, _ in kept_of(file)] == [rows + 2]
+    status, told, _ = run(server, *options, "--growing", file)
+    assert (status, told) == (0, f"{file}: {rows:,} rows: 0 recorded, {rows:,} {KNOWN}\n")
+    with file.open("a") as more:
+        more.write('two"\n')
+    status, told, _ = run(server, *options, "--growing", file)
+    assert (status, told) == (0, f"{file}: {rows + 1:,} rows: 1 recorded, {rows:,} {KNOWN}\n")
+
+
+def test_a_file_that_was_moved_to_now_may_grow(server: Server, tmp_path: Path) -> None:
+    """--rebase moves new rows as it moved the old ones, and none counts twice; another --run moves all to now."""
+    file = tmp_path / "old.csv"
+    rows = [f"2019-03-05 10:00:{at:02},{at}" for at in range(12)]
+    options = ("--timestamp", "t", "--value", "v", "--rebase", "--yes")
+    for dry in ("--dry-run",), ():
+        file.write_text("t,v\n" + "\n".join(rows[:10]))
+        began_s = time.time()
+        status, told, said = run(server, *options, *dry, file)
+        assert (status, "10 " in told) == (0, True), said
+    file.write_text("t,v\n" + "\n".join(rows) + "\n")
+    status, told, said = run(server, *options, file)
+    assert (status, told) == (0, f"{file}: 12 rows: 2 recorded, 10 {KNOWN}\n"), said
+    assert "moved as at its first import (--run NAME: to now)" in said
+    with Client(server.target) as client:
+        moments = {event.value: event.timestamp.timestamp() for event in client.export()}
+    assert len(moments) == 12
+    assert began_s - 1 <= moments[9.0] <= time.time()
+    assert moments[11.0] - moments[0.0] == pytest.approx(11)
+    assert run(server, *options, "--run", "anew", file)[:2] == (0, f"{file}: 12 rows: 12 recorded\n")
+
+
+def test_items_of_json_are_rows(server: Server, tmp_path: Path) -> None:
+    """Of an array, and again; another end of its last line is no other file."""
+    file = tmp_path / "data.json"
+    text = json.dumps([{"timestamp": stamp(), "value": number} for number in range(200)])
+    for end, told in (("", "200 recorded"), ("\n", f"0 recorded, 200 {KNOWN}")):
+        file.write_text(text + end)
+        assert run(server, file)[:2] == (0, f"{file}: 200 rows: {told}\n")
+
+
+def test_rows_that_expired_are_no_recorded_ones(server: Server, tmp_path: Path) -> None:
+    """Also when they are sent again."""
+    file = tmp_path / "data.csv"
+    file.write_text(f"timestamp,value\n2001-01-01,1\n2001-01-01,2\n{stamp()},3\n")
+    assert run(server, file)[1] == f"{file}: 3 rows: 1 recorded, 2 expired\n"
+    assert run(server, file)[1] == f"{file}: 3 rows: 0 recorded, 2 expired, 1 {KNOWN}\n"
+
+
+@pytest.mark.parametrize("names", ["Zeit;Größe", "the time;$HOME `id` \\"])
+def test_options_that_are_shown_can_be_pasted(server: Server, tmp_path: Path, names: str) -> None:
+    """As a shell takes them, whatever the columns are called: of a refusal, and of one that asks to mend cells."""
+    file = tmp_path / "data.csv"
+    form = "%d.%m.%Y %H:%M:%S"
+    file.write_text(f"{names}\n{stamp(60, form)};1,5\n")
+    _, _, said = run(server, "--value", "Nope", "--yes", file)
+    assert "'/events" not in said
+    (shown,) = re.findall(r"as it is, this goes with (.*) \(its times are UTC then", said)
+    shell = subprocess.run(["sh", "-c", f"printf '%s\\n' {shown}"], capture_output=True, text=True, check=True)
+    assert shell.stdout.splitlines() == shlex.split(shown)
+    status, told, said = run(server, *shell.stdout.splitlines(), "--timezone", "UTC", file)
+    assert (status, told) == (0, f"{file}: 1 rows: 1 recorded\n"), said
+    file.write_text("time,load\n" + f"{stamp()},5%\n" * 5)
+    _, _, said = run(server, "--yes", file)
+    assert 'with all such cells mended this goes with --timestamp "time" --value "load"' in said
+
+
+@pytest.mark.parametrize("given", [(), ("--timestamp", "time"), ("--timestamp", "time", "--value", "cpu")])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_both_readings_of_a_date_are_named(
+    server: Server, tmp_path: Path, given: tuple[str, ...], dry: tuple[str, ...]
+) -> None:
+    """Also where the columns are clear, and no other than the dates' form is open: no row is refused for it."""
+    file = tmp_path / "us.csv"
+    file.write_text("time,cpu\n11/12/2026 10:00,1\n11/11/2026 10:00,2\n")
+    status, told, said = run(server, "--yes", *given, *dry, file)
+    assert (status, told) == (2, "")
+    assert all(f'--time-format "{form} %H:%M"' in said for form in ("%d/%m/%Y", "%m/%d/%Y"))
+    assert not Path(f"{file}.refused.ndjson").exists()
+    _, told, _ = run(server, *given, "--time-format", "%m/%d/%Y %H:%M", "--yes", file)
+    assert "rejected" not in told
+
+
+def test_a_dry_run_tells_the_reasons(server: Server, tmp_path: Path) -> None:
+    """Of the first rows that would be refused; it leaves no file."""
+    file = tmp_path / "data.csv"
+    file.write_text(f"timestamp,value\n{stamp()},x\n{stamp()},1\n")
+    status, _, said = run(server, "--dry-run", file)
+    assert (status, f"{file}: line 2, value: is 'x'" in said) == (1, True), said
+    assert list(tmp_path.glob("*.refused.ndjson")) == []
+
+
+def test_rows_that_are_no_longer_refused_are_not_kept(server: Server, tmp_path: Path) -> None:
+    """What an earlier import has left beside the file goes when all of it is recorded."""
+    file = tmp_path / "data.csv"
+    beside = Path(f"{file}.refused.ndjson")
+    for text, status in ((f"{stamp()},x\n", 1), (f"{stamp()},1\n", 0)):
+        file.write_text(f"timestamp,value\n{text}")
+        assert run(server, "--dry-run", file)[0] == status
+        assert beside.exists() == (status == 0)
+        assert run(server, file)[0] == status
+        assert beside.exists() == (status == 1)
+
+
+def test_each_file_is_tried(server: Server, tmp_path: Path) -> None:
+    """One that cannot be read holds up no other; what would be wrong with all ends it, and says what is left."""
+    one, two = numbered(tmp_path / "one.csv", 1), numbered(tmp_path / "two.csv", 2)
+    status, told, said = run(server, one, tmp_path / "no.csv", tmp_path, two)
+    assert (status, told) == (1, f"{one}: 1 rows: 1 recorded\n{two}: 2 rows: 2 recorded\n")
+    assert f"statsapi: {tmp_path}/no.csv: No such file or directory" in said
+    assert f"{tmp_path}: is a folder" in said
+    os.mkfifo(tmp_path / "pipe.csv")
+    process = subprocess.Popen(
+        command_of(server, tmp_path / "pipe.csv", one, two), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with (tmp_path / "pipe.csv").open("wb"):  # it reads there now
+        process.send_signal(signal.SIGINT)
+        _, said_bytes = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert f"not tried: {one}, {two}" in said_bytes.decode()

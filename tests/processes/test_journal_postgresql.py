@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from statsapi.journal import (
 )
 from statsapi.journal.postgres_server import Session
 from statsapi.journal.postgres_url import Address
-from statsapi.model import EventBatch, Part
+from statsapi.model import EventBatch, Events, Part
 from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, values
 from tests.programs import postgres_binaries
 from tests.servers import PostgresServer, free_port, postgres_server, serve_environment
@@ -106,6 +108,9 @@ def test_urls_are_read(url: str, shown: str, holds: tuple[str, ...]) -> None:
         (f"postgresql://u:secret@h/db?stream={'x' * 64}", "63 of the characters"),
         ("postgresql://u:secret@h/db?nosuch=1", "'nosuch' is no option"),
         ("postgresql://u:secret@[::1/db", "%-codes"),
+        ("postgresql://u:sec/ret@h/db", "%2F"),
+        ("postgresql://u:sec@ret@h/db", "%40"),
+        ("postgresql://u:secret/x@h:5/db?stream=s", "%2F"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None:
@@ -113,6 +118,7 @@ def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None
     with pytest.raises(ConfigError, match=said) as refused:
         open_journal(url)
     assert "secret" not in str(refused.value)
+    assert "ret" not in str(refused.value).replace("@ in user", "").replace("write", "")
 
 
 def test_what_the_engine_says_before_it_is_open() -> None:
@@ -236,6 +242,89 @@ def test_a_server_that_is_away_is_not_a_refusal() -> None:
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("folder", ["password-db", "certificates", "authentication"])
+def test_a_name_that_sounds_like_a_refusal(tmp_path: Path, folder: str) -> None:
+    """What libpq tells of a host that is away is no refusal, whatever that is called."""
+    (tmp_path / folder).mkdir()
+    with pytest.raises(JournalUnavailable, match="cannot be reached"):
+        open_journal(f"postgresql://u@/db?host={tmp_path}/{folder}&port=15999")
+
+
+@pytest.mark.parametrize("options", ["port=99999", "sslmode=wrong", "service=nosuch", "sslmode=require"])
+def test_settings_with_which_it_can_never_be_reached(server: PostgresServer, options: str) -> None:
+    """Are a refusal: nobody would look at a service that waits for ever."""
+    place = "" if options.startswith("port") else f":{server.port}"
+    with pytest.raises(JournalRefused, match="as it is named"):
+        open_journal(f"postgresql://postgres@127.0.0.1{place}/postgres?{options}")
+
+
+def test_a_renamed_schema_is_another_journal(server: PostgresServer, stream: str) -> None:
+    """Old and new one record for themselves: the function that appends names its schema, and is made again."""
+    with closing(open_journal(server.journal_url(stream))) as journal:
+        journal.append(event(1.0))
+    server.ask(f"ALTER SCHEMA {stream} RENAME TO {stream}_old")
+    with closing(open_journal(server.journal_url(stream))) as new:
+        new.append(event(2.0))
+        with closing(open_journal(server.journal_url(f"{stream}_old"))) as old:
+            old.append(event(3.0))
+            assert (values(old), values(new)) == ({"default": [1.0, 3.0]}, {"default": [2.0]})
+
+
+def test_a_function_that_was_dropped_is_made_again(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """Also under a running service; nothing of the journal is lost."""
+    journal.append(event(1.0))
+    ours = f"SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = '{stream}'::regnamespace"
+    server.ask(f"DROP FUNCTION {server.ask(ours)[0][0]}")
+    with contextlib.suppress(JournalUnavailable):
+        journal.append(event(2.0))
+    journal.append(event(3.0))
+    assert values(journal)["default"] in ([1.0, 3.0], [1.0, 2.0, 3.0])
+    with closing(open_journal(server.journal_url(stream))) as other:
+        assert values(other) == values(journal)
+
+
+def test_a_table_that_was_dropped_is_told(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """At the start and by a running service: which one, and what to do."""
+    journal.append(event(1.0))
+    server.ask(f"DROP TABLE {stream}.records")
+    for _ in range(2):
+        with pytest.raises((JournalRefused, JournalUnavailable)):
+            journal.append(event(2.0))
+    with pytest.raises(JournalRefused, match=r"records is gone: restore a backup.*DROP SCHEMA"):
+        journal.append(event(2.0))
+    with pytest.raises(JournalRefused, match="records is gone"):
+        open_journal(server.journal_url(stream))
+
+
+def test_a_role_that_may_not_call_functions(server: PostgresServer, role: str) -> None:
+    """Where functions are nobody's by default, the grant to run holds that as well."""
+    owner = f"postgresql://postgres@127.0.0.1:{server.port}/{role}"
+    open_journal(owner).close()
+    run_sql(server, role, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA statsapi FROM PUBLIC")
+    run_sql(server, role, f"GRANT USAGE ON SCHEMA statsapi TO {role}")
+    run_sql(server, role, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA statsapi TO {role}")
+    with pytest.raises(JournalRefused, match="may not call") as refused:
+        open_journal(url_of(server, role))
+    run_sql(server, role, str(refused.value).partition(" run ")[2])
+    with closing(open_journal(url_of(server, role))) as journal:
+        journal.append(event())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["search_path = evil, pg_catalog", "standard_conforming_strings = off"],
+)
+def test_a_roles_own_settings_do_not_count(server: PostgresServer, role: str, setting: str) -> None:
+    """Each session sets what it relies on."""
+    run_sql(server, role, f"CREATE SCHEMA statsapi AUTHORIZATION {role}")
+    evil = r"CREATE FUNCTION evil.int8send(bigint) RETURNS bytea LANGUAGE sql AS 'SELECT ''\x00''::bytea'"
+    run_sql(server, role, f"CREATE SCHEMA evil; {evil}; GRANT USAGE ON SCHEMA evil TO {role}")
+    run_sql(server, role, f"ALTER ROLE {role} SET {setting}")
+    with closing(open_journal(url_of(server, role))) as journal:
+        journal.append(event(4.0))
+        assert values(journal) == {"default": [4.0]}
+
+
 def test_create_off_wants_a_journal_that_is_there(server: PostgresServer, stream: str) -> None:
     """`statsapi journal` never makes tables where there are none."""
     with pytest.raises(JournalRefused, match="no journal at"):
@@ -342,6 +431,40 @@ def test_a_read_with_nothing_new_is_one_round_trip(journal: Journal, monkeypatch
     assert len(sent) == 5
     journal.append(event())
     assert len(sent) == 6
+
+
+def test_a_read_takes_no_more_bytes_than_it_may(
+    opened: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was read before: small records, or nothing; and everything is read in the end, in order."""
+    writer, sent = opened(), []
+    sizes = [1] * 300 + [20_000] * 12 + [1] * 50 + [20_000] * 3
+    for number, size in enumerate(sizes):
+        writer.append(
+            Proposal(EventBatch((Part("a", np.full(size, number), np.random.default_rng(number).random(size)),)))
+        )
+    reader = opened()
+    results = Session._results
+
+    def measured(self: Session, patience_s: float) -> Any:
+        found = results(self, patience_s)
+        sent.append(
+            sum(len(each.get_value(row, 1) or b"") for each in found for row in range(each.ntuples) if each.nfields > 1)
+        )
+        return found
+
+    monkeypatch.setattr(Session, "_results", measured)
+    mark, numbers = START, list[int]()
+    while True:
+        segment = reader.read(mark, limit_bytes=400_000)
+        for change in segment.changes:
+            assert isinstance(change, Events)
+            numbers += dict.fromkeys(change.ts_us.tolist())
+        mark = segment.mark
+        if not segment.more:
+            break
+    assert numbers == list(range(len(sizes)))
+    assert max(sent) < 400_000 + 320_000  # and the record that goes beyond
 
 
 def test_two_services_read_their_own_writes(opened: Callable[..., Journal]) -> None:
@@ -554,6 +677,28 @@ def test_an_older_copy_that_grew_again_is_noticed(
     with pytest.raises(HistoryChanged):
         one.read(mark)
     assert values(one)["default"] == [0.0, 1.0, 10.0, 11.0, 12.0, 13.0, 14.0]
+
+
+@pytest.mark.parametrize(("others", "ours"), [(0, 1), (0, 3), (0, 4), (1, 0), (1, 1), (3, 1), (4, 1), (4, 9)])
+def test_a_lost_end_is_noticed_however_much_came_after_it(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal], others: int, ours: int
+) -> None:
+    """Also by a process that has appended beyond the lost positions before it reads again."""
+    one, other = opened(), opened()
+    mark = [one.append(event(1.0)).mark for _ in range(3)][-1]
+    one.read(START)
+    other.read(START)
+    for _ in range(3):
+        one.append(event(9.0))
+    server.ask(f"DELETE FROM {stream}.records WHERE position > 3")  # as in a standby that had not got them
+    for _ in range(others):
+        other.append(event(2.0))
+    for _ in range(ours):
+        one.append(event(2.0))
+    with pytest.raises(HistoryChanged) as changed:
+        one.read(mark)
+    assert changed.value.lost is not None
+    assert values(one)["default"] == [1.0] * 3 + [2.0] * (others + ours)
 
 
 def test_a_journal_that_was_dropped_is_made_again(

@@ -172,6 +172,26 @@ def test_an_older_copy_is_told_with_how_many_records(
     assert idle.append(event(9.0)).mark.position > 7
 
 
+@pytest.mark.parametrize(("others", "ours"), [(0, 1), (0, 3), (0, 4), (1, 0), (1, 1), (3, 1), (4, 1), (4, 9)])
+def test_a_lost_end_is_noticed_however_much_came_after_it(
+    server: RedisServer, stream: str, opened: Open, others: int, ours: int
+) -> None:
+    """Also by a process that has appended beyond the lost positions before it reads again."""
+    one, other = opened(), opened()
+    mark = fill(one, 3)[-1]
+    one.read(START)
+    other.read(START)
+    keep_copy(server, stream)
+    fill(one, 3)
+    put_back(server, stream)
+    fill(other, others)
+    fill(one, ours)
+    lost = told(one, mark)
+    assert lost is not None
+    assert lost.records == 3
+    assert values(one)["default"] == [0.0, 1.0, 2.0, *map(float, range(others)), *map(float, range(ours))]
+
+
 def test_a_loss_is_counted_once(server: RedisServer, stream: str, opened: Open) -> None:
     """By views that knew of different numbers of records, whichever notices first."""
     for first, counts in ((0, [3, 5]), (1, [5, 5])):

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from statsapi.cli.statsd import Gateway as TakingGateway
 from statsapi.client import Client
 from tests.servers import ROOT, free_port, gunicorn_server, start_gunicorn, stop, wait_until
 
@@ -81,12 +83,13 @@ def test_the_clients_as_shipped(tmp_path: Path) -> None:
         tagged.histogram("latency", 1.5, tags=["route:/users", "status:200"])
         tagged.distribution("latency", 2.5, tags=["status:200"])
         tagged.timing("latency", 3.5)
+        tagged.gauge("frost", -7, tags=["place:yard"])
         tagged.increment("hits")
         tagged.set("users", "ada")
         tagged.event("title", "text")
         plain.close()
         tagged.close_socket()
-        wait_until(lambda: sum(values(server.target, "*").values()) >= 7, "the events")
+        wait_until(lambda: sum(values(server.target, "*").values()) >= 8, "the events")
         assert values(server.target, "*") == Counter(
             [
                 ("shop.checkout", 231.0),
@@ -96,13 +99,26 @@ def test_the_clients_as_shipped(tmp_path: Path) -> None:
                 ("latency;route=/users;status=200", 1.5),
                 ("latency;status=200", 2.5),
                 ("latency", 3.5),
+                ("frost;place=yard", -7.0),
             ]
         )
         status, (_, taken, recorded, waiting, refused) = between.stop()
-        assert (status, taken, recorded, waiting, refused) == (0, 7, 7, 0, 4)
+        assert (status, taken, recorded, waiting, refused) == (0, 8, 8, 0, 4)
         assert "4 refused (2 counter, 1 event, 1 set)" in between.log
         assert between.log.count("--counters=events") == 1  # told once, then counted
         assert "Traceback" not in between.log
+
+
+def test_gauges_of_dogstatsd_without_tags(tmp_path: Path) -> None:
+    """With --gauges=values what is below zero is a value as well."""
+    datadog: Any = pytest.importorskip("datadog.dogstatsd")
+    with gunicorn_server(tmp_path) as server, gateway(tmp_path, server.target, "--gauges", "values") as between:
+        client = datadog.DogStatsd(host="127.0.0.1", port=between.port, disable_telemetry=True, disable_buffering=True)
+        client.gauge("frost", 0)
+        client.gauge("frost", -7)
+        client.close_socket()
+        wait_until(lambda: len(values(server.target, "frost")) == 2, "the events")
+        assert values(server.target, "*") == Counter([("frost", 0.0), ("frost", -7.0)])
 
 
 @pytest.mark.parametrize("spooled", [False, True])
@@ -146,6 +162,8 @@ def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
         status, (_, taken, recorded, waiting, _) = between.stop()
         assert (status, taken, recorded, waiting) == (75, 10, 0, 10)
         assert "15 dropped as the buffer was full" in between.log
+        assert "--max-events N keeps more" in between.log
+        assert "stats()" not in between.log
         assert "10 events were not acknowledged in time, they are lost" in between.log
 
 
@@ -162,6 +180,43 @@ def test_it_ends_though_clients_go_on_sending(tmp_path: Path) -> None:
                 client.wait()
         assert (status, waiting) == (0, 0)
         assert taken == recorded == sum(values(server.target, "a").values())
+
+
+def test_what_the_kernel_holds_at_the_end_is_taken(tmp_path: Path) -> None:
+    """SIGTERM with thousands of datagrams unread and a spool: each is recorded, or told as lost by the kernel."""
+    sent = 9_000
+    options = ("--spool", str(tmp_path / "spool"))
+    with gunicorn_server(tmp_path) as server, gateway(tmp_path, server.target, *options) as between:
+        between.process.send_signal(signal.SIGSTOP)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            for number in range(sent):
+                sending.sendto(b"a:%d|ms" % number, ("127.0.0.1", between.port))
+        between.process.send_signal(signal.SIGTERM)
+        between.process.send_signal(signal.SIGCONT)
+        status, taken = between.process.wait(60), SUMS.findall(between.log)[-1]
+        lost = re.search(r"([\d,]+) datagrams lost by the kernel", between.log)
+        left = re.search(r"([\d,]+) datagrams were left", between.log)
+        counted = [int(each.replace(",", "")) for each in (taken[0], *(found[1] for found in (lost, left) if found))]
+        assert (status, sum(counted)) == (0, sent), between.log
+        assert len(values(server.target, "a")) == counted[0]
+
+
+def test_datagrams_that_wait_share_one_fsync() -> None:
+    """All that wait go to the sender at once, in their order, and each value is there once."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taking,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s,
+    ):
+        taking.bind(("127.0.0.1", 0))
+        taking.setblocking(False)
+        sender = Mock()
+        between = TakingGateway(taking, sender, counters=False)
+        for number in range(50):
+            s.sendto(b"a:%d|ms\nb:1|c" % number, taking.getsockname())
+        between.take(between.received())
+        ((events,),) = [call.args for call in sender.record_many.call_args_list]
+        assert [event["value"] for event in events] == list(range(50))
+        assert between.received() == []
 
 
 @pytest.mark.parametrize(

@@ -95,17 +95,35 @@ def test_counters_are_events_where_that_is_asked_for() -> None:
 def test_a_gauge_below_zero_is_one_event() -> None:
     """Clients send it as two lines, since a sign means a change: the first, a 0 that nobody measured, is no event."""
     assert [measured(line) for line in read(b"t:0|g\nt:-3|g")] == [("t", [-3.0])]
-    assert [measured(line) for line in read(b"a:1|g\nt:0|g|#k:v\r\nt:-3.5|g|#k:v\r\nb:2|ms\n")] == [
+    assert [measured(line) for line in read(b"a:1|g\nt:0|g\r\nt:-3.5|g\r\nb:2|ms\n")] == [
         ("a", [1.0]),
-        ("t;k=v", [-3.5]),
+        ("t", [-3.5]),
         ("b", [2.0]),
     ]
-    for odd in (b"t:0|g\nu:-3|g", b"t:0|g|#a:b\nt:-3|g", b"t:1|g\nt:-3|g", b"t:0|ms\nt:-3|g", b"t:-3|g\nt:0|g"):
+    for odd in (b"t:0|g\nu:-3|g", b"t:1|g\nt:-3|g", b"t:0|ms\nt:-3|g", b"t:-3|g\nt:0|g"):
         first, second = read(odd)
         refused = [line for line in (first, second) if isinstance(line, Refused)]
         assert [line.reason for line in refused] == ["change of a gauge"]
     assert [measured(line) for line in read(b"t:0|g\nt:+3|g") if isinstance(line, Measured)] == [("t", [0.0])]
     assert [measured(line) for line in read(b"t:0|g")] == [("t", [0.0])]
+
+
+@pytest.mark.parametrize("section", ["#", "#k:v", "c:ci-f00", "e:it-false", "card:low", "T1763711100"])
+def test_a_sign_is_the_values_own_in_dogstatsd(section: str) -> None:
+    """Its clients send no changes: a datagram with one of its sections has values, each an event, the 0 as well. A plus
+    none of them writes, so that is a change still.
+    """
+    *found, change = read(f"t:0|g\nt:-3|g\nu:-7:-8|g|{section}\nt:+4|g".encode())
+    assert [measured(line)[1] for line in found] == [[0.0], [-3.0], [-7.0, -8.0]]
+    assert isinstance(change, Refused)
+
+
+def test_signs_are_values_where_that_is_asked_for() -> None:
+    """What a client of DogStatsD sends without tags cannot be told from a change: the refusal names the option."""
+    (refused,) = read(b"t:-7|g")
+    assert isinstance(refused, Refused)
+    assert "--gauges=values" in refused.detail
+    assert [measured(line) for line in read(b"t:0|g\nt:-7|g", gauges=True)] == [("t", [0.0]), ("t", [-7.0])]
 
 
 def measured(line: Measured | Refused) -> tuple[str, list[float]]:

@@ -1,0 +1,80 @@
+-- Appends a group of records, all or none, under the write lock: that makes positions rise in the order of commits.
+--
+-- clock_us: the time, NULL for the server's. settled_us: keys that expired by then are unknown. names and the four
+-- arrays beside it are NULL where no record has a key; otherwise they have an element for each record, NULL where it
+-- has none. payload: NULL for an answer without a record. known_at, known_id: a record that the caller knows, 0 for none;
+-- stands: whether it is there still, or was compacted.
+-- Gives for each record its position (NULL: nothing was recorded) and, for a known key, what is kept under it. Known
+-- keys only: `meta` is touched, so that COMMIT waits until a standby has what stands under them.
+CREATE OR REPLACE FUNCTION {schema}.append(
+    given_us bigint, settled_us bigint, ids bytea[], contents bigint[], payloads bytea[], names bytea[],
+    digests bytea[], answers bytea[], lives_us bigint[], checks bigint[], known_at bigint, known_id bytea,
+    OUT at bigint, OUT now_us bigint, OUT history bytea, OUT stands boolean, OUT kept_digest bytea, OUT kept_answer bytea,
+    OUT kept_us bigint, OUT kept_check bigint
+) RETURNS SETOF record LANGUAGE plpgsql AS $$
+DECLARE
+    last_at bigint;
+    last_us bigint;
+    before bigint;
+    clock_us bigint;
+    written boolean := false;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1937006964, {meta}::regclass::oid::integer);
+    SELECT r.position, r.appended_us INTO last_at, last_us FROM {schema}.records r ORDER BY r.position DESC LIMIT 1;
+    IF last_at IS NULL THEN
+        SELECT c.position, c.appended_us INTO last_at, last_us FROM {schema}.checkpoint c;
+        last_at := coalesce(last_at, 0);
+        last_us := coalesce(last_us, 0);
+    END IF;
+    SELECT m.born INTO STRICT history FROM {schema}.meta m;
+    stands := known_at = 0 OR EXISTS (SELECT 1 FROM {schema}.records r WHERE r.position = known_at AND r.id = known_id)
+        OR EXISTS (SELECT 1 FROM {schema}.checkpoint c WHERE c.position >= known_at);
+    clock_us := coalesce(given_us, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
+    now_us := CASE WHEN last_us > clock_us AND last_us <= clock_us + {clocks_differ_us} THEN last_us ELSE clock_us END;
+    before := last_at;
+    IF names IS NULL THEN
+        IF array_length(ids, 1) = 1 THEN
+            at := before + 1;
+            INSERT INTO {schema}.records VALUES (at, ids[1], now_us, now_us + at + contents[1], payloads[1]);
+        ELSE
+            INSERT INTO {schema}.records
+            SELECT before + n, t.id, now_us, now_us + before + n + t.content, t.payload
+            FROM unnest(ids, contents, payloads) WITH ORDINALITY AS t(id, content, payload, n);
+            at := before + 1;
+        END IF;
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    FOR n IN 1 .. array_length(ids, 1) LOOP
+        at := NULL;
+        kept_digest := NULL;
+        kept_answer := NULL;
+        kept_us := NULL;
+        kept_check := NULL;
+        IF names[n] IS NOT NULL THEN
+            SELECT k.digest, k.answer, k.expires_us, k."check" INTO kept_digest, kept_answer, kept_us, kept_check
+            FROM {schema}.keys k WHERE k.name = names[n];
+            IF kept_us <= settled_us AND kept_check - kept_us BETWEEN 0 AND 4294967295 THEN -- else it is damaged
+                kept_us := NULL;
+            END IF;
+        END IF;
+        IF kept_us IS NULL THEN
+            IF payloads[n] IS NOT NULL THEN
+                last_at := last_at + 1;
+                at := last_at;
+                INSERT INTO {schema}.records VALUES (at, ids[n], now_us, now_us + at + contents[n], payloads[n]);
+            END IF;
+            IF names[n] IS NOT NULL THEN
+                INSERT INTO {schema}.keys
+                VALUES (names[n], digests[n], answers[n], now_us + lives_us[n], now_us + lives_us[n] + checks[n])
+                ON CONFLICT (name) DO UPDATE SET digest = EXCLUDED.digest, answer = EXCLUDED.answer,
+                    expires_us = EXCLUDED.expires_us, "check" = EXCLUDED."check";
+                written := true;
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    IF last_at = before AND NOT written THEN
+        UPDATE {schema}.meta SET touched = touched + 1;
+    END IF;
+END $$;
