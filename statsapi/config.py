@@ -335,7 +335,7 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
     counts = given.get("rate_limit") and given.get("rate_limit_storage", "faulty") is None
     if counts and engine is not None and engine.shares_limits(given["journal"]) is None:
         faults.append(
-            f"{PREFIX}RATE_LIMIT cannot count in PostgreSQL, behind Sentinel or in a Cluster: name a single Redis with "
+            f"{PREFIX}RATE_LIMIT cannot count behind Sentinel or in a Cluster: name a single Redis with "
             f"{PREFIX}RATE_LIMIT_STORAGE=redis://host:port/db"
         )
     return faults

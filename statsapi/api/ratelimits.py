@@ -149,6 +149,11 @@ def _storage(settings: Settings) -> tuple[str, dict[str, Any]]:
     place = engine_of(settings.journal).shares_limits(settings.journal)
     if place is None:
         raise ConfigError("STATSAPI_RATE_LIMIT needs a place to count in: set STATSAPI_RATE_LIMIT_STORAGE")
+    if place.per_worker:
+        logger.warning(
+            "Each worker counts its own requests against STATSAPI_RATE_LIMIT, so n let n times as many through: "
+            "STATSAPI_RATE_LIMIT_STORAGE=redis://host:port/db counts all together"
+        )
     return place.uri, {**(_redis_options() if place.uri.startswith("redis") else {}), **place.options}
 
 

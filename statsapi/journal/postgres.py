@@ -205,8 +205,8 @@ class PostgresJournal:
 
     @classmethod
     def shares_limits(cls, url: str) -> LimitStorage | None:
-        """None: the `limits` library does not count in PostgreSQL."""
-        return None
+        """Each worker's memory: the `limits` library does not count in PostgreSQL."""
+        return LimitStorage("memory://", per_worker=True)
 
     @classmethod
     def find_damage(cls, url: str) -> Iterator[str]:

@@ -209,10 +209,14 @@ class Options(NamedTuple):
 
 
 class LimitStorage(NamedTuple):
-    """Where to count requests against rate limits: a storage of the `limits` library, and options of that storage."""
+    """Where to count requests against rate limits: a storage of the `limits` library, and options of that storage.
+
+    per_worker: each worker counts its own requests alone.
+    """
 
     uri: str
     options: Mapping[str, Any] = {}
+    per_worker: bool = False
 
 
 class Journal(Protocol):

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import (
@@ -121,8 +122,26 @@ def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None
     assert "ret" not in str(refused.value).replace("@ in user", "").replace("write", "")
 
 
+def test_requests_are_counted_by_each_worker(
+    server: PostgresServer, stream: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Against a rate limit, unless a Redis is named; and that is said."""
+    settings = Settings.from_env(
+        {
+            "STATSAPI_JOURNAL": server.journal_url(stream),
+            "STATSAPI_RATE_LIMIT": "2/minute",
+            "STATSAPI_FSYNC": "interval",
+        }
+    )
+    clients = [create_app(settings, background=False).test_client() for _ in range(2)]
+    for client in clients:
+        assert [client.get("/statistics").status_code for _ in range(3)] == [200, 200, 429]
+        client.application.extensions["statsapi"].close()
+    assert sum("Each worker counts its own requests" in record.getMessage() for record in caplog.records) == 2
+
+
 def test_what_the_engine_says_before_it_is_open() -> None:
-    """Its kind and abilities; rate limits are not counted there, and are asked for another place."""
+    """Its kind and abilities; against rate limits each worker counts for itself."""
     for url in ("postgresql://u:p@h/d", "postgres://h/d?stream=s"):
         engine = engine_of(url)
         assert (engine.kind, engine.single_process, engine.is_remote, engine.has_replicas) == (
@@ -131,9 +150,9 @@ def test_what_the_engine_says_before_it_is_open() -> None:
             True,
             False,
         )
-        assert engine.shares_limits(url) is None
-    with pytest.raises(ConfigError, match=r"RATE_LIMIT_STORAGE=redis://"):
-        Settings.from_env({"STATSAPI_JOURNAL": "postgresql://h/d", "STATSAPI_RATE_LIMIT": "10/minute"})
+        place = engine.shares_limits(url)
+        assert place is not None
+        assert place.per_worker
 
 
 def test_a_missing_driver_is_told() -> None:
