@@ -152,8 +152,8 @@ class Settings:
     rate_limit_storage: str | None = _setting(
         fields.String,
         None,
-        "where requests are counted: `redis://host:port/db`; unset is the journal's own Redis, or a file beside an "
-        "SQLite journal",
+        "where requests are counted: `redis://host:port/db`; unset is the journal's own Redis, a file beside an "
+        "SQLite journal, or with PostgreSQL each worker by itself",
         validate=valid_rate_limit_storage,
         shown=False,  # it may hold a password
     )
