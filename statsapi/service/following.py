@@ -51,9 +51,10 @@ FOLLOW_AGAIN_S: Final = 1.0
 # A worker that records nothing has a view to keep level as well. Where it gets too little of its core for that, who
 # asks it waits for the whole of what it lacks. So from PACE_LAG_S on posters of batches pause before they are answered,
 # which leaves it the core too; a worker that has lagged for longer than PACE_GIVES_UP_S is stopped or stuck, and is not
-# waited for.
+# waited for. Rate of batches in order, and the worst of four readers beside late ones, ms: no pause 1.0, 8,900 where the
+# machine is busy; 0.2 s from 0.3 s on 0.83, 106; 0.05 s from 0.5 s on 1.0, 491; 0.05 s from 0.3 s on 0.93, 132.
 PACE_LAG_S: Final = 0.3
-PACE_PAUSE_S: Final = 0.2
+PACE_PAUSE_S: Final = 0.05
 PACE_GIVES_UP_S: Final = 10.0
 
 # A circuit breaker: when a catch-up took longer than AWAY_SLOW_S to fail, questions are answered from the last level
@@ -235,7 +236,7 @@ class Follower:
                 self.catch_up(PACE_WAIT_S)
             lag_s = self._metrics.lag_s(self.monotonic_us()) or 0.0
             if PACE_LAG_S < lag_s < PACE_GIVES_UP_S:
-                time.sleep(min(lag_s / 2, PACE_PAUSE_S))
+                time.sleep(PACE_PAUSE_S)
 
     def follow(self) -> None:
         """Catch up, then wait until there may be something to apply again. For a thread of its own."""
