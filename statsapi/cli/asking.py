@@ -9,6 +9,7 @@ import click
 
 from statsapi.cli import failures, output
 from statsapi.cli.connection import Connection, asks_service
+from statsapi.cli.listing import say_unknown
 from statsapi.cli.question_options import chooses_series, chooses_span
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def stats(
     with service.client() as client:
         if not watch:
             answer = client.statistics(**question)
+            if not answer.get("count"):
+                say_unknown(client, series)
             if service.as_json:
                 output.show_json(answer)
                 return
@@ -239,6 +242,8 @@ def check(
     with service.client() as client:
         try:
             answer, status = client.ask("/check", **question), 0
+            if not answer.keys() & {"conditions", "groups"}:
+                raise failures.Failed(f"{client.url} answered otherwise, so this is not statsapi", failures.NO_SERVICE)
         except Unavailable as error:
             if error.code != "check-failed":
                 raise
@@ -257,9 +262,9 @@ def check(
         if "tag" in group:
             name = ";".join(f"{key}={value}" for key, value in group["tag"].items())
         for each in group["conditions"]:
-            found = "null" if each["value"] is None else f"{each['value']}"
+            found = each.get("reason") or f"it is {'null' if each['value'] is None else each['value']}"
             words = "holds" if each["held"] else "does not hold"
-            click.echo(f"{f'{name}: ' if name else ''}{each['require']} {words}: it is {found}")
+            click.echo(f"{f'{name}: ' if name else ''}{each['require']} {words}: {found}")
     if "groups_total" in answer:
         failed, total = answer["groups_failed"], answer["groups_total"]
         held = f"all {total:,} groups hold" if total else "there is no such group"
