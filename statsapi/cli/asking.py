@@ -55,6 +55,7 @@ def stats(
     with service.client() as client:
         if not watch:
             answer = client.statistics(**question)
+            _check_holds(answer, service, *wanted.replace(" ", "").split(","), "count", "groups", "windows")
             if not answer.get("count"):
                 say_unknown(client, series)
             if service.as_json:
@@ -68,6 +69,12 @@ def stats(
             _watch_on_terminal(client, question, series, chosen, span, wanted, interval)
         else:
             _watch_in_lines(client, question, wanted, interval, service.as_json)
+
+
+def _check_holds(answer: dict[str, Any], service: Connection, *names: str) -> None:
+    """Another server's JSON holds none of these."""
+    if not answer.keys() & set(names):
+        raise failures.Failed(f"{service.url} answered otherwise, so this is not statsapi", failures.NO_SERVICE)
 
 
 def _title(series: tuple[str, ...], chosen: dict[str, Any], span: dict[str, Any], answer: dict[str, Any]) -> str:
@@ -198,6 +205,7 @@ def top(
     question = {**chosen, **(span or {"window": "1h"}), "by": by, "order": order, "limit": limit}
     with service.client() as client:
         answer = client.statistics(**question, stats=",".join(names))
+        _check_holds(answer, service, "groups")
     if service.as_json:
         output.show_json(answer)
         return
@@ -242,8 +250,7 @@ def check(
     with service.client() as client:
         try:
             answer, status = client.ask("/check", **question), 0
-            if not answer.keys() & {"conditions", "groups"}:
-                raise failures.Failed(f"{client.url} answered otherwise, so this is not statsapi", failures.NO_SERVICE)
+            _check_holds(answer, service, "conditions", "groups")
         except Unavailable as error:
             if error.code != "check-failed":
                 raise
