@@ -428,7 +428,7 @@ class _Import:
             yield rows, piece
         if ends and rows < ends[-1]:
             failures.say(
-                f"{self._name}: at an earlier import it had {ends[-1]:,} rows, and now {rows:,}: as it was cut or "
+                f"{self._name}: at an earlier import it had {ends[-1]:,} rows, and now {rows:,}: if it was cut or "
                 "changed, rows of it may count again"
             )
 

@@ -355,13 +355,26 @@ def test_a_guess_without_a_header_says_so(server: Server, tmp_path: Path) -> Non
     assert sum(values(server).values()) == 3
 
 
+def test_separators_of_thousands_are_named(server: Server, tmp_path: Path) -> None:
+    """With what to write, in our options; a column is not told to be missing."""
+    file = tmp_path / "a.csv"
+    file.write_text("Zeit;Wert\n" + "".join(f"{stamp(60, '%d.%m.%Y %H:%M:%S')};7{n}.650,00\n" for n in range(3)))
+    status, _, said = run(server, file, "--timezone", "UTC")
+    assert status == 1
+    assert "--timestamp is not given: name the column that holds the time" in said
+    assert "is '70.650,00', which holds a point, but --decimal , was asked for: write 70650,00" in said
+    named = ["--timestamp", "Zeit", "--value", "Wert", "--delimiter", ";", "--decimal", ",", "--timezone", "UTC"]
+    assert run(server, file, *named, "--time-format", "%d.%m.%Y %H:%M:%S")[0] == 1
+    assert "but --decimal , was asked for: write 70650,00" in Path(f"{file}.refused.ndjson").read_text()
+
+
 def test_a_file_that_has_become_shorter_is_told(server: Server, tmp_path: Path) -> None:
     """Its rows count again, as a changed piece is another one."""
     assert "may count again" not in run(server, numbered(tmp_path / "a.csv", 30))[2]
     assert "may count again" not in run(server, numbered(tmp_path / "a.csv", 30))[2]
     said = run(server, numbered(tmp_path / "a.csv", 20))[2]
     assert (
-        "at an earlier import it had 30 rows, and now 20: as it was cut or changed, rows of it may count again" in said
+        "at an earlier import it had 30 rows, and now 20: if it was cut or changed, rows of it may count again" in said
     )
 
 
