@@ -145,7 +145,9 @@ def salvage(new: str) -> None:
         with output.busy("saving what is whole"):
             saved = salvage_journal(url, new)
     except JournalRefused as error:
-        raise failures.Failed(str(error)) from error
+        if not str(error).startswith(new):
+            raise
+        raise failures.Failed(str(error)) from error  # of the file that was named, not of the settings
     click.echo(f"{new} holds {saved}; missing is:")
     if not _say_damage(url):
         click.echo("nothing")

@@ -197,6 +197,9 @@ def test_a_journal_that_is_away_or_damaged(tmp_path: Path) -> None:
         for words in (["info"], ["check"], ["backup", str(tmp_path / "copy.db")]):
             away = run("journal", *words, env={"STATSAPI_JOURNAL": url})
             assert (away.status, away.err.count("\n")) == (75, 1)
+    for words in (["info"], ["check"], ["compact"], ["backup", str(tmp_path / "b")], ["salvage", str(tmp_path / "s")]):
+        none = run("journal", *words, env={"STATSAPI_JOURNAL": f"sqlite:///{tmp_path}/none.db"})
+        assert (none.status, none.err.count("\n")) == (78, 1)
     path = tmp_path / "events.db"
     path.write_bytes(b"SQLite format 3\0" + bytes(8192))
     for words in (["info"], ["compact"], ["backup", str(tmp_path / "copy.db")]):
