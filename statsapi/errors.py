@@ -22,8 +22,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 DAMAGE_ADVICE: Final = (
-    "`python -m statsapi journal check` says what is left; restore a backup, or save what is whole by "
-    "`python -m statsapi journal salvage NEW`"
+    "`statsapi journal check` says what is left; restore a backup, or save what is whole by "
+    "`statsapi journal salvage NEW`"
 )
 
 

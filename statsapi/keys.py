@@ -257,7 +257,7 @@ class Keys:
         if not table and not faults:
             # An emptied file must not open the service, nor a file that is being written lock everybody out.
             place = f"{FILE_VARIABLE}={self._file}" if self._file else ENTRIES_VARIABLE
-            faults.append(f"{place} holds no key; `python -m statsapi keys new --scope write` makes one")
+            faults.append(f"{place} holds no key; `statsapi keys new --scope write` makes one")
         if faults:
             raise ConfigError(*faults)
         return table

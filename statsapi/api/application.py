@@ -93,6 +93,9 @@ class _Adapter(MapAdapter):
         return rule, values
 
 
+_PAGE: Final = "dashboard.get_page"  # not there where a setting switches it off
+
+
 class _NoSessions(SessionInterface):
     """There are no sessions: all requests share an empty one that cannot be written. 2 µs for making one each time."""
 
@@ -123,15 +126,20 @@ class App(Flask):
         return func
 
     def raise_routing_exception(self, request: Request) -> NoReturn:
-        """A path that lacks its last slash is told so relative to itself.
+        """A path that lacks its last slash, or the page's that has one more, is told so relative to itself.
 
         Werkzeug would name an absolute URL, made of the Host that the client sent: another's, where a cache in between
         keeps it, and a wrong one behind a proxy that changes host or prefix.
         """
+        target = ""
         if isinstance(request.routing_exception, RequestRedirect):
             asked = request.environ.get("SCRIPT_NAME", "") + request.environ.get("PATH_INFO", "")
+            target = quote(asked.rpartition("/")[2].encode("latin1")) + "/"
+        elif request.path == "/dashboard/" and request.method in ("GET", "HEAD") and _PAGE in self.view_functions:
+            target = "../dashboard"
+        if target:
             query = request.query_string.decode("latin1")
-            target = quote(asked.rpartition("/")[2].encode("latin1")) + "/" + (f"?{query}" if query else "")
+            target += f"?{query}" if query else ""
             raise HTTPException(response=Response(status=308, headers={"Location": target}, mimetype="text/plain"))
         super().raise_routing_exception(request)
 

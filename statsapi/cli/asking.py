@@ -9,6 +9,7 @@ import click
 
 from statsapi.cli import failures, output
 from statsapi.cli.connection import Connection, asks_service
+from statsapi.cli.listing import say_unknown
 from statsapi.cli.question_options import chooses_series, chooses_span
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def stats(
     with service.client() as client:
         if not watch:
             answer = client.statistics(**question)
+            _check_holds(answer, service, *wanted.replace(" ", "").split(","), "count", "groups", "windows")
+            if not answer.get("count"):
+                say_unknown(client, series)
             if service.as_json:
                 output.show_json(answer)
                 return
@@ -65,6 +69,12 @@ def stats(
             _watch_on_terminal(client, question, series, chosen, span, wanted, interval)
         else:
             _watch_in_lines(client, question, wanted, interval, service.as_json)
+
+
+def _check_holds(answer: dict[str, Any], service: Connection, *names: str) -> None:
+    """Another server's JSON holds none of these."""
+    if not answer.keys() & set(names):
+        raise failures.Failed(f"{service.url} answered otherwise, so this is not statsapi", failures.NO_SERVICE)
 
 
 def _title(series: tuple[str, ...], chosen: dict[str, Any], span: dict[str, Any], answer: dict[str, Any]) -> str:
@@ -195,6 +205,7 @@ def top(
     question = {**chosen, **(span or {"window": "1h"}), "by": by, "order": order, "limit": limit}
     with service.client() as client:
         answer = client.statistics(**question, stats=",".join(names))
+        _check_holds(answer, service, "groups")
     if service.as_json:
         output.show_json(answer)
         return
@@ -239,6 +250,7 @@ def check(
     with service.client() as client:
         try:
             answer, status = client.ask("/check", **question), 0
+            _check_holds(answer, service, "conditions", "groups")
         except Unavailable as error:
             if error.code != "check-failed":
                 raise
@@ -257,9 +269,9 @@ def check(
         if "tag" in group:
             name = ";".join(f"{key}={value}" for key, value in group["tag"].items())
         for each in group["conditions"]:
-            found = "null" if each["value"] is None else f"{each['value']}"
+            found = each.get("reason") or f"it is {'null' if each['value'] is None else each['value']}"
             words = "holds" if each["held"] else "does not hold"
-            click.echo(f"{f'{name}: ' if name else ''}{each['require']} {words}: it is {found}")
+            click.echo(f"{f'{name}: ' if name else ''}{each['require']} {words}: {found}")
     if "groups_total" in answer:
         failed, total = answer["groups_failed"], answer["groups_total"]
         held = f"all {total:,} groups hold" if total else "there is no such group"

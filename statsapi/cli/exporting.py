@@ -10,6 +10,7 @@ import click
 
 from statsapi.cli import failures, output
 from statsapi.cli.connection import Connection, asks_service
+from statsapi.cli.listing import say_unknown
 from statsapi.cli.question_options import chooses_range, chooses_series
 
 
@@ -40,6 +41,7 @@ def export(
     with service.client() as client, failures.of_arguments():
         where = sys.stdout.buffer if target is None else target
         written = client.export_to(where, series or None, form=form, **chosen, **span)
+        say_unknown(client, series)
     if target is not None:
         if service.as_json:
             output.show_json({"file": str(target), "bytes": written})

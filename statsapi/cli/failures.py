@@ -4,9 +4,10 @@
 1    not done: refused by the service, or what was checked does not hold
 2    a wrong command line
 69   no service there: nothing listens, the name is not known, TLS fails, or another server answers (EX_UNAVAILABLE)
-75   it is there and cannot now: too many requests, starting, no journal; try again later (EX_TEMPFAIL)
+75   it is there and cannot now: too many requests, starting, no journal, or the journal is away; try again later
+     (EX_TEMPFAIL)
 77   the API key is missing, not known, or may not do this (EX_NOPERM)
-78   settings, a configuration file or a journal cannot be used (EX_CONFIG)
+78   settings, a configuration file, a spool or a journal cannot be used (EX_CONFIG)
 130  Ctrl-C;  141  nobody reads the output any more
 """
 
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from statsapi.errors import ConfigError, StatsError
+from statsapi.errors import ConfigError, JournalUnavailable, StatsError
 
 if TYPE_CHECKING:
     from statsapi.client import Refused, Unavailable
@@ -32,7 +33,10 @@ NO_SERVICE: Final = os.EX_UNAVAILABLE
 TRY_LATER: Final = os.EX_TEMPFAIL
 NO_PERMISSION: Final = os.EX_NOPERM
 CONFIG: Final = os.EX_CONFIG
+_IS_THAT_US: Final = "; is that statsapi, and the path of --url right?"
 
+_ANSWERED: Final = re.compile(r" answered \d{3}$")
+_TITLE: Final = re.compile("title[^>]*>([^<]+)", re.IGNORECASE)
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -77,6 +81,8 @@ def told(error: Exception) -> Told | None:
         return _of_click(error)
     if isinstance(error, ConfigError):
         return Told(CONFIG, [f"statsapi: {fault}" for fault in error.faults])
+    if isinstance(error, JournalUnavailable):
+        return Told(TRY_LATER, [f"statsapi: {error}"])
     if isinstance(error, StatsError):
         return Told(NOT_DONE, [f"statsapi: {error}"])
     if isinstance(error, UnicodeEncodeError):  # bytes of the command line that are no UTF-8
@@ -113,6 +119,8 @@ def _of_client(error: Exception) -> Told | None:
             return Told(NO_SERVICE, [f"statsapi: {unreachable(error)}"])
         if error.status < 300:  # no JSON, or not the answer of statsapi
             return Told(NO_SERVICE, [f"statsapi: {_one_line(error)}; is --url right?"])
+        if error.status == 501 and not error.problem:  # no proxy says so of a service behind it
+            return Told(NO_SERVICE, [f"statsapi: {_one_line(error)}{_IS_THAT_US}"])
         later = "" if error.retry_after_s is None else f"; try again in {error.retry_after_s:.0f} s"
         proxy = "" if error.problem else "; that is what stands before the service: is the service running?"
         return Told(TRY_LATER, [f"statsapi: {_one_line(error)}{proxy}{later}"])
@@ -128,7 +136,7 @@ def _of_refusal(error: Refused) -> Told:
     if not error.problem and status < 400:
         return Told(NO_SERVICE, [f"statsapi: {_one_line(error).replace('the client', '--url')}"])
     if not error.problem:
-        return Told(NO_SERVICE, [f"statsapi: {_one_line(error)}; is that statsapi, and the path of --url right?"])
+        return Told(NO_SERVICE, [f"statsapi: {_one_line(error)}{_IS_THAT_US}"])
     if status == 404 and error.code == "not-found":
         return Told(
             NOT_DONE,
@@ -147,7 +155,12 @@ def _cure_of_key(error: Exception) -> str:
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split()).removesuffix(".")
+    said = " ".join(str(error).split()).removesuffix(".")
+    answered, is_page, page = said.partition(": <")
+    if not is_page or not _ANSWERED.search(answered):
+        return said
+    title = _TITLE.search(page)
+    return f"{answered}: a page" + (f", {title[1].strip()}" if title else "")
 
 
 def why_away(error: Unavailable) -> str:
@@ -162,9 +175,11 @@ def unreachable(error: Unavailable) -> str:
 
     from urllib3 import exceptions as met
 
-    url = _one_line(error).partition(" gave no answer")[0]
+    url, is_unanswered, _ = _one_line(error).partition(" gave no answer")
     host = url.partition("://")[2].partition("/")[0]
     cause = error.__cause__
+    if not is_unanswered:  # an answer, or an export, that broke off
+        return f"{url}; {'--timeout waits longer' if isinstance(cause, met.TimeoutError) else 'try again'}"
     said = _one_line(cause) if cause is not None else _one_line(error)
     if isinstance(cause, met.LocationParseError):
         return f"{url} is no URL: {said.removeprefix('Failed to parse: ')}"

@@ -115,6 +115,8 @@ _OURS: Final = tuple(
     for theirs, ours in (
         (r"send it to POST /write", "give --form lines"),
         (r"\bheader=false\b", "--no-header"),
+        (r"\b(timestamp|value): is missing: name", r"--\1 is not given: name"),
+        (r"add timezone=(\S+), or your zone, to the query", r"give --timezone \1, or your zone"),
         (r"\?window=(\w+) shows", r"`statsapi stats SERIES --window \1` shows"),
         (r"seconds to each timestamp would", "seconds to each timestamp, as --rebase does, would"),
     )

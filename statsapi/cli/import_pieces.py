@@ -27,7 +27,7 @@ _CHUNK_BYTES: Final = 1 << 16
 
 class Piece(NamedTuple):
     """The lines of a file from first_line on, 1 being its first. `header`: what each piece begins with, for CSV.
-    `is_finished`: whether the end of its last row was there.
+    `is_finished`: whether the end of its last row was there. `blank`: how many of the rows are blank lines.
     """
 
     first_line: int
@@ -35,6 +35,7 @@ class Piece(NamedTuple):
     header: bytes
     body: bytes
     is_finished: bool = True
+    blank: int = 0
 
     @property
     def lines(self) -> int:
@@ -47,8 +48,12 @@ class Piece(NamedTuple):
         if len(rows) < 2:
             return []
         middle = len(rows) // 2
-        one = Piece(self.first_line, middle, self.header, b"".join(rows[:middle]))
-        return [one, Piece(self.first_line + one.lines, len(rows) - middle, self.header, b"".join(rows[middle:]))]
+        halves = rows[:middle], rows[middle:]
+        begins = self.first_line, self.first_line + b"".join(halves[0]).count(b"\n")
+        return [
+            Piece(begin, len(half), self.header, b"".join(half), blank=_blank(half))
+            for begin, half in zip(begins, halves, strict=True)
+        ]
 
 
 class Cutter:
@@ -117,10 +122,14 @@ class Cutter:
             if not (body := list(self.rows(lines, most))):
                 return
             for finished, rows in _parts(body):
-                piece = Piece(first_line, len(rows), header, _ended(b"".join(rows)), finished)
+                piece = Piece(first_line, len(rows), header, _ended(b"".join(rows)), finished, _blank(rows))
                 yield piece
                 first_line += piece.lines
             done += len(body)
+
+
+def _blank(rows: list[bytes]) -> int:
+    return sum(not row.strip(b" \r\n") for row in rows)
 
 
 def is_finished(row: bytes) -> bool:

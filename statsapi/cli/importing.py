@@ -266,6 +266,7 @@ class _Import:
         self.mapping = Mapping(self._name, given)
         self._refused: IO[str] | None = None
         self._unreadable = 0
+        self._is_head_all = True  # what is looked at before
 
     def shift_to_now_us(self, *, yes: bool, dry_run: bool) -> int:
         """How far the file's last event is before now, or was when it was imported first. The service reads all of it,
@@ -339,6 +340,7 @@ class _Import:
             lines = first.points(lines_of(self._name, self._content))
             head = []
             rows = list(first.rows(_noted(lines, head), _HEAD_ROWS))
+            self._is_head_all = len(rows) < _HEAD_ROWS and sum(map(len, rows)) < PIECE_BYTES
             if (
                 rows
                 and not is_finished(rows[-1])
@@ -381,8 +383,9 @@ class _Import:
 
     def _show_guess(self, seen: dict[str, Any], advice: str) -> None:
         failures.say(f"{self._name}: read with {self.mapping.options()}")
+        where = "" if self._is_head_all else " in the first rows"
         for each in seen["series"][:5]:
-            failures.say(f"  {each['name']}: {each['events']:,} events, {each['first']} to {each['last']}")
+            failures.say(f"  {each['name']}: {each['events']:,} events{where}, {each['first']} to {each['last']}")
         if advice:
             failures.say(f"  {advice.replace('&timezone=', '--timezone ')}")
 
@@ -399,9 +402,10 @@ class _Import:
             for piece, answer in itertools.chain.from_iterable(
                 itertools.starmap(self._taken, self._remembered(pieces))
             ):
+                before = self.sums.rows
                 sums = self.sums = self.sums.plus(self._rows_of(piece, answer), answer)
                 self._keep_refused(piece, answer.get("errors", []), answer.get("rejected", 0))
-                self._tell(answer.get("message", ""), told, sums.rows - piece.rows, sums.rows)
+                self._tell(answer.get("message", ""), told, before, sums.rows)
                 advance(self._content, sums.rows)
                 if time.monotonic() - told_s > _TOLD_EVERY_S and not sys.stderr.isatty():
                     told_s = time.monotonic()
@@ -413,6 +417,7 @@ class _Import:
         sent.
         """
         rows = 0
+        ends = import_ends.remembered(self._file) if self._remembers else []
         for piece in pieces:
             if self._is_growing and not piece.is_finished:
                 failures.say(f"{self._name}: line {piece.first_line:,} is not finished, and left for the next time")
@@ -421,11 +426,16 @@ class _Import:
             if self._remembers and piece.rows < PIECE_ROWS and len(piece.body) < PIECE_BYTES:
                 import_ends.remember(self._file, rows)
             yield rows, piece
+        if ends and rows < ends[-1]:
+            failures.say(
+                f"{self._name}: at an earlier import it had {ends[-1]:,} rows, and now {rows:,}: if it was cut or "
+                "changed, rows of it may count again"
+            )
 
     def _rows_of(self, piece: Piece, answer: dict[str, Any]) -> int:
         """Of JSON the service knows how many events it holds."""
         names = ("stored", "duplicates", "expired", "rejected")
-        return piece.rows if self._form != "json" else sum(answer.get(name, 0) for name in names)
+        return piece.rows - piece.blank if self._form != "json" else sum(answer.get(name, 0) for name in names)
 
     def _tell(self, message: str, told: set[str], before: int, rows: int) -> None:
         """What the service says of the events of a piece: once where they lie, and once that some expired."""
@@ -519,7 +529,7 @@ class _Import:
             columns = f"; jq -c '.[]' {shlex.quote(self._file)} makes NDJSON, whose columns can be named by options"
             failures.say(f"{self._name}: rows are refused, see {place}{columns if self._form == 'json' else ''}")
         rows = piece.body.split(b"\n")
-        for error in errors:
+        for error in ({**each, "reason": with_options(each["reason"])} for each in errors):
             if self._form == "json":  # one document: its items have no lines
                 self._refused.write(json.dumps(error) + "\n")
                 continue

@@ -9,7 +9,7 @@ import click
 
 from statsapi.cli import failures, output
 from statsapi.config import Settings
-from statsapi.errors import JournalRefused
+from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.journal import Journal, find_damage, open_journal
 from statsapi.journal import compact as compact_journal
 from statsapi.journal import salvage as salvage_journal
@@ -39,6 +39,8 @@ def backup(file: str, force: bool) -> None:
         try:
             with output.busy("copying the journal"):
                 held.backup(file, overwrite=force)
+        except JournalDamaged:
+            raise
         except JournalRefused as error:  # of the file that was named, not of the settings
             raise failures.Failed(str(error)) from error
         click.echo(f"{file}: {os.path.getsize(file):,} bytes, a copy of {held.info().location}")
@@ -125,11 +127,8 @@ def compact() -> None:
     takes as much space again as the journal for a while.
     """
     url = Settings.from_env().journal
-    try:
-        with output.busy("writing the journal anew"):
-            before, after = compact_journal(url)
-    except JournalRefused as error:
-        raise failures.Failed(str(error)) from error
+    with output.busy("writing the journal anew"):
+        before, after = compact_journal(url)
     click.echo(f"{after:,} bytes, before {before:,}")
 
 
@@ -146,7 +145,9 @@ def salvage(new: str) -> None:
         with output.busy("saving what is whole"):
             saved = salvage_journal(url, new)
     except JournalRefused as error:
-        raise failures.Failed(str(error)) from error
+        if not str(error).startswith(new):
+            raise
+        raise failures.Failed(str(error)) from error  # of the file that was named, not of the settings
     click.echo(f"{new} holds {saved}; missing is:")
     if not _say_damage(url):
         click.echo("nothing")

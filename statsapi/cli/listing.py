@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from statsapi.cli import failures
 from statsapi.cli.connection import Connection, asks_service
 from statsapi.cli.output import show_json, show_table
+
+if TYPE_CHECKING:
+    from statsapi.client import Client
 
 
 @click.command(short_help="List the series there are.", epilog="Example: statsapi series --where status=5*")
@@ -48,3 +53,20 @@ def tags(service: Connection, key: str | None, match: tuple[str, ...]) -> None:
         name = "key" if key is None else "value"
         shown = [(row[name], row["series"]) for row in rows]
     show_table((name.upper(), "SERIES"), shown, numbers=["SERIES"])
+    if key is not None and not shown and not match:
+        failures.say(f"statsapi: no series carries a tag {key!r}; `statsapi tags` lists those there are")
+
+
+def say_unknown(client: Client, names: Iterable[str]) -> None:
+    """Those of these series that are not there, on standard error: what was asked is answered all the same."""
+    from statsapi.client import StatsapiError
+
+    for name in names:
+        bare, *tags = name.split(";")
+        held = ";".join([bare, *sorted(tags)])  # as the service names it
+        try:
+            first = next((row["name"] for row in client.series(held, limit=1)), None)  # by name: it is that one
+        except StatsapiError:  # what was asked is done
+            return
+        if first != held:
+            failures.say(f"statsapi: there is no series {name!r}; `statsapi series` lists those there are")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
+import re
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from statsapi.client import Client
 
 _RETRY_S: Final = 10.0
+_OF_QUERY: Final = re.compile(r", or add timezone=\S+, or your zone, to the query")  # there is no such option here
 
 
 def _tags(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
@@ -85,7 +87,7 @@ def post(
     """Record VALUE. With - each line of standard input is an event, as it comes: VALUE, or TIME and VALUE.
 
     When it returns 0 the service has it in its journal. A line that is no event is told and left out, and the exit
-    status is 1 then.
+    status is 1 then; after Ctrl-C it is 130, and what came before is recorded.
     """
     if value == "-":
         if timestamp is not None:
@@ -152,6 +154,8 @@ def _post_lines(service: Connection, series: str | None, tags: dict[str, str], r
         output.show_json({"recorded": sent, "refused": faults})
     else:
         click.echo(f"{sent:,} recorded" + (f", {faults:,} refused" if faults else ""))
+    if interrupt.came:
+        return 128 + signal.SIGINT
     return failures.NOT_DONE if faults else 0
 
 
@@ -222,6 +226,6 @@ def _record(client: Client, events: list[_Line], series: str | None, tags: dict[
             events = [event for at, event in enumerate(events) if at not in wrong]
             continue
         for message in answer["messages"]:
-            failures.say(f"statsapi: {message}")
+            failures.say(f"statsapi: {_OF_QUERY.sub('', message)}")
         return len(events)
     return 0

@@ -83,8 +83,13 @@ def statsd(
     received, refused and sent. While the service is away it keeps up to N events; then it drops, and counts those too.
     """
     client = find_service(to).client()
+    from statsapi.client import SpoolError
+
     with _socket(listen) as taking, contextlib.ExitStack() as stack:
-        sender = client.buffered(when_full="drop", max_events=max_events, spool=spool, on_problem=_say_problem)
+        try:
+            sender = client.buffered(when_full="drop", max_events=max_events, spool=spool, on_problem=_say_problem)
+        except SpoolError as error:
+            raise failures.Failed(f"{error}; name another folder by --spool", failures.CONFIG) from error
         gateway = Gateway(taking, sender, counters=counters == "events", gauges=gauges == "values")
         for number in (signal.SIGTERM, signal.SIGINT):
             stack.callback(signal.signal, number, signal.signal(number, lambda *_: gateway.stop()))
@@ -190,15 +195,15 @@ class Gateway:
         with contextlib.suppress(OSError):
             self._taking.connect((host, port, *rest))
 
-    def report(self) -> None:
-        """Tell the sums since the start."""
+    def report(self, *, are_lost: bool = False) -> None:
+        """Tell the sums since the start; `are_lost`: what waits is given up."""
         self._told_at_s = time.monotonic()
         stats = self._sender.stats()
         refused = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._refused.items()))
         lost = kernel_drops(self._taking)
         failures.say(
             f"statsapi: {self._datagrams:,} datagrams; {stats.taken:,} events taken, {stats.sent:,} recorded, "
-            f"{stats.pending:,} wait; {sum(self._refused.values()):,} refused"
+            f"{stats.pending:,} {'are lost' if are_lost else 'wait'}; {sum(self._refused.values()):,} refused"
             + (f" ({refused})" if refused else "")
             + (f"; {stats.expired:,} recorded ones count in no window, as they are too old" if stats.expired else "")
             + f"; {stats.refused:,} refused by the service; {stats.dropped:,} dropped as the buffer was full"
@@ -217,14 +222,14 @@ class Gateway:
         end_s = time.monotonic() + _COUNT_S
         while time.monotonic() < end_s and (datagrams := self.received()):
             self._unread += len(datagrams)
+        lost: Undelivered | None = None
         try:
             self._sender.close(_SEND_LAST_S)
         except Undelivered as error:
+            lost = error
             failures.say(f"statsapi: {error}")
-            return failures.TRY_LATER
-        finally:
-            self.report()
-        return 0
+        self.report(are_lost=lost is not None and not lost.kept)
+        return 0 if lost is None else failures.TRY_LATER
 
 
 def kernel_drops(taking: socket.socket) -> int | None:

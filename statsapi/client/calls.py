@@ -95,15 +95,21 @@ class Calls:
         query = query_of(parameters)
         return self._until_settled(lambda: read(self.transport.send("POST", path, query, sent, headers | encoding)))
 
-    def export(self, query: str, out: BinaryIO) -> int:
-        """Write the stream of GET /events to `out` as it comes; how many bytes. One that breaks off is Unavailable."""
+    def export(self, query: str, media_type: str, out: BinaryIO) -> int:
+        """Write the stream of GET /events to `out` as it comes; how many bytes. One that breaks off, or is of another
+        type, is Unavailable.
+        """
         response = self._until_settled(lambda: self.transport.open("GET", "/events", query))
         written = 0
         try:
+            if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != media_type:
+                raise Unavailable(
+                    f"{self.transport.url} answered GET /events otherwise, so this is not statsapi", status=200
+                )
             for piece in response.stream(1 << 16):
                 written += out.write(piece)
         except HTTPError as error:
-            raise Unavailable(f"the export broke off after {written} bytes: {error}") from error
+            raise Unavailable(f"the export broke off after {written} bytes") from error
         finally:
             response.release_conn()
         return written

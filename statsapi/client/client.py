@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # The service takes 100,000 by default. 10,000 are some 0.6 MB, which nginx lets through unless it is told otherwise.
 BATCH_EVENTS: Final = 10_000
 PAGE: Final = 10_000  # the longest page the service gives
+_EXPORTED: Final = {"csv": "text/csv", "ndjson": NDJSON, "influx": "text/plain"}
 
 Names = str | Iterable[str]
 Where = Mapping[str, str] | Iterable[str] | str
@@ -375,13 +376,17 @@ class Client(Recorder):
         """
         query = query_of({"series": series, **question, "format": form})
         if not isinstance(file, str | Path):
-            return self._calls.export(query, file)
+            return self._calls.export(query, _EXPORTED[form], file)
         target = Path(file)
         partial = target.with_name(f".{target.name}.{new_key()}")
         try:
             with partial.open("xb") as out:
-                written = self._calls.export(query, out)
+                written = self._calls.export(query, _EXPORTED[form], out)
             partial.replace(target)
+        except OSError as error:
+            if error.filename == str(partial):  # which nobody has named
+                error.filename = str(target)
+            raise
         finally:
             partial.unlink(missing_ok=True)
         return written

@@ -90,7 +90,7 @@ class Transport:
         try:
             return Reply(response.status, response.headers, response.data)
         except HTTPError as error:
-            raise Unavailable(f"the answer of {self.url} broke off: {error}") from error
+            raise Unavailable(f"the answer of {self.url} broke off") from error
         finally:
             response.release_conn()
 

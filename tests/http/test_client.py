@@ -583,6 +583,7 @@ def test_an_exporting_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         def do_GET(self) -> None:
             body = bodies.pop(0)
             self.send_response(200)
+            self.send_header("Content-Type", "text/csv")
             self.send_header("Content-Length", str(len(body) if bodies else 1000))
             self.end_headers()
             self.wfile.write(body)

@@ -193,6 +193,18 @@ def test_a_redirect_is_relative(client: FlaskClient, path: str, location: str | 
             )
 
 
+@pytest.mark.parametrize("query", ["", "?series=a&x=%2F"])
+def test_the_page_with_a_slash(client: FlaskClient, query: str) -> None:
+    """Leads to the page, relative to itself, under a prefix as well."""
+    for prefix in ("", "/stats"):
+        answer = client.get(f"/dashboard/{query}", environ_overrides={"SCRIPT_NAME": prefix})
+        assert answer.status_code == 308
+        assert urljoin(f"http://here{prefix}/dashboard/{query}", answer.headers["Location"]) == (
+            f"http://here{prefix}/dashboard{query}"
+        )
+    assert client.post("/dashboard/").status_code == 404
+
+
 def test_no_answer_repeats_the_host(client: FlaskClient) -> None:
     """No page, description, problem or header holds a URL that the client's Host and X-Forwarded-Host would steer."""
     sent = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "evil"}

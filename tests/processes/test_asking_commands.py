@@ -92,6 +92,9 @@ def test_post_takes_lines(server: Server) -> None:
     assert figures(server, "lines")["count"] == 3
     assert run("post", "-", "--series", "lines", "--json", text="1\n2\n").json == {"recorded": 2, "refused": 0}
     assert run("post", "-").out == "0 recorded\n"
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() - 7200))
+    local = run("post", "-", "--series", "local", text=f"{at} 1\n")
+    assert "write the offset (such as +02:00).\n" in local.err
     refused = run("post", "-", "--series", "=x", text="1\n")
     assert (refused.status, refused.out) == (1, "")
     assert "series" in refused.err
@@ -109,7 +112,7 @@ def test_post_records_lines_as_they_come(server: Server) -> None:
             sender.stdin.flush()
             wait_until(partial(recorded, server, "pipe", count), f"event {count}")
         sender.send_signal(signal.SIGINT)
-        assert sender.wait(DEADLINE_S) == 0
+        assert sender.wait(DEADLINE_S) == 130
         assert sender.stdout.read() == b"2 recorded\n"
 
 
@@ -144,6 +147,20 @@ def test_stats_says_what_the_service_says() -> None:
 
 
 @pytest.mark.usefixtures("_filled")
+def test_a_series_that_is_not_there_is_told() -> None:
+    """On standard error, by `stats`, `export` and `tags`; one that is there is not, whatever else begins like it."""
+    said = "statsapi: there is no series 'web'; `statsapi series` lists those there are\n"
+    for arguments in (["stats", "web"], ["stats", "web", "--json"], ["export", "web"]):
+        done = run(*arguments)
+        assert (done.status, done.err) == (0, said)
+    done = run("tags", "nope")
+    assert (done.status, done.err.partition(";")[0]) == (0, "statsapi: no series carries a tag 'nope'")
+    for arguments in (["stats", "web.a;route=/1", "--start", "now-1s"], ["export", "web.a;route=/1"]):
+        assert run(*arguments).err == ""
+    assert run("tags", "route").err == ""
+
+
+@pytest.mark.usefixtures("_filled")
 def test_top_sorts_groups() -> None:
     """By a statistic that is no column yet, by a tag, with how many are not shown."""
     by_tag = run("top", "--match", "web.*", "--by", "route", "--order", "-p90", "--stats", "count")
@@ -175,7 +192,7 @@ def test_check_is_an_exit_status() -> None:
         "/8: max<5 does not hold: it is 8.0\n1 of 3 groups do not hold\n".replace("/8", "route=/8"),
         "",
     )
-    assert run("check", "mean<5", "--series", "none").out == "mean<5 does not hold: it is null\n"
+    assert run("check", "mean<5", "--series", "none").out == "mean<5 does not hold: it is null for 0 events\n"
     assert run("check", "max<5", "--match", "web.*", "--json").json["conditions"][0]["held"] is False
     assert run("check", "max<<5").status == 2
     assert run("check", "max<5", "--url", f"http://127.0.0.1:{free_port()}").status == 69

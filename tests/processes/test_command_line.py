@@ -221,6 +221,7 @@ PROBLEM = b'{"type": "urn:statsapi:problem:%s", "title": "No", "detail": "%s"}'
     ("place", "status", "said"),
     [
         (lambda: answering(b"<html>Bad\x1b[31m Gateway</html>", 502), 75, "is the service running?"),
+        (lambda: answering(b"<title>Error</title><p>\x1b", 501), 69, "answered 501: a page, Error; is that statsapi"),
         (lambda: answering(b"<html>Log in</html>", 200), 69, "so this is not statsapi"),
         (lambda: answering(b"<html>Not found</html>", 404), 69, "is that statsapi, and the path of --url right?"),
         (lambda: answering(b"", 301, Location="https://x/"), 69, "redirects to https://x/; give --url that URL"),
@@ -252,6 +253,41 @@ def test_what_another_answers_is_told_in_one_line(
     assert (done.status, done.out, done.err.count("\n")) == (status, "", 1), done
     assert said in done.err
     assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b'{"events": 1}', b"<html></html>"])
+def test_an_export_is_the_services(body: bytes, tmp_path: Path) -> None:
+    """Another server's 200 is no export: 69, nothing printed, and no file."""
+    target = tmp_path / "events.csv"
+    kind = "text/html" if body.startswith(b"<") else "application/json"
+    with answering(body, 200, Content_Type=kind) as url:
+        for arguments in ([], ["-o", str(target)], ["--form", "ndjson"], ["--form", "influx"]):
+            done = run("export", *arguments, "--url", url)
+            assert (done.status, done.out, done.err.count("\n")) == (69, "", 1)
+            assert "so this is not statsapi" in done.err
+        for command in (["check", "max<5"], ["stats"], ["top"], ["tags"], ["series"]):
+            assert run(*command, "--url", url)[:2] == (69, "")
+    assert not target.exists()
+
+
+def test_an_answer_that_breaks_off_is_told(tmp_path: Path) -> None:
+    """In words, without Python's, and not as a matter of TLS; by `doctor` too."""
+    half = b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nContent-Length: 500\r\n\r\n{"
+    for command, said in (
+        (["series", "--url"], "statsapi: the answer of {} broke off; try again\n"),
+        (["export", "--url"], "statsapi: the export broke off after 0 bytes; try again\n"),
+    ):
+        with silent(half) as url:
+            done = run(*command, url)
+            assert (done.status, done.err) == (69, said.format(url))
+    with silent(half) as url:
+        assert f"the answer of {url} broke off\n" in run("doctor", url).out
+
+
+def test_a_file_that_cannot_be_written_is_named(server: Server) -> None:
+    """As it was typed."""
+    done = run("export", "-o", "/nonexistent/x", "--url", server.target)
+    assert (done.status, done.err) == (1, "statsapi: /nonexistent/x: No such file or directory\n")
 
 
 def test_nobody_is_there(server: Server) -> None:

@@ -355,6 +355,53 @@ def test_a_guess_without_a_header_says_so(server: Server, tmp_path: Path) -> Non
     assert sum(values(server).values()) == 3
 
 
+def test_separators_of_thousands_are_named(server: Server, tmp_path: Path) -> None:
+    """With what to write, in our options; a column is not told to be missing."""
+    file = tmp_path / "a.csv"
+    file.write_text("Zeit;Wert\n" + "".join(f"{stamp(60, '%d.%m.%Y %H:%M:%S')};7{n}.650,00\n" for n in range(3)))
+    status, _, said = run(server, file, "--timezone", "UTC")
+    assert status == 1
+    assert "--timestamp is not given: name the column that holds the time" in said
+    assert "is '70.650,00', which holds a point, but --decimal , was asked for: write 70650,00" in said
+    named = ["--timestamp", "Zeit", "--value", "Wert", "--delimiter", ";", "--decimal", ",", "--timezone", "UTC"]
+    assert run(server, file, *named, "--time-format", "%d.%m.%Y %H:%M:%S")[0] == 1
+    assert "but --decimal , was asked for: write 70650,00" in Path(f"{file}.refused.ndjson").read_text()
+
+
+def test_a_file_that_has_become_shorter_is_told(server: Server, tmp_path: Path) -> None:
+    """Its rows count again, as a changed piece is another one."""
+    assert "may count again" not in run(server, numbered(tmp_path / "a.csv", 30))[2]
+    assert "may count again" not in run(server, numbered(tmp_path / "a.csv", 30))[2]
+    said = run(server, numbered(tmp_path / "a.csv", 20))[2]
+    assert (
+        "at an earlier import it had 30 rows, and now 20: if it was cut or changed, rows of it may count again" in said
+    )
+
+
+def test_times_without_a_zone_are_told_with_the_option(server: Server, tmp_path: Path) -> None:
+    """Not with the query of POST /events."""
+    file = tmp_path / "a.csv"
+    file.write_text(f"timestamp,value\n{stamp(7_200, '%Y-%m-%dT%H:%M:%S')},1\n")
+    said = run(server, file)[2]
+    assert "(such as +02:00), or give --timezone Europe/Berlin, or your zone." in said
+
+
+@pytest.mark.parametrize(("name", "row"), [("a.csv", "{0},1"), ("a.ndjson", '{{"timestamp": "{0}", "value": 1}}')])
+def test_blank_lines_are_no_rows(server: Server, tmp_path: Path, name: str, row: str) -> None:
+    """What is told to be a row has become something."""
+    file = tmp_path / name
+    rows = [row.format(stamp(60 + number)) for number in range(3)]
+    file.write_text(("timestamp,value\n" if name == "a.csv" else "") + "\n\n \n".join(rows) + "\n\n\r\n")
+    assert run(server, "--yes", file)[:2] == (0, f"{file}: 3 rows: 3 recorded\n")
+    assert run(server, "--yes", file)[:2] == (0, f"{file}: 3 rows: 0 recorded, 3 {KNOWN}\n")
+
+
+def test_a_guess_says_that_it_is_of_the_first_rows(server: Server, tmp_path: Path) -> None:
+    """Where a file has more than those that are looked at."""
+    assert " events in the first rows, " in run(server, "--yes", numbered(tmp_path / "a.csv", 3_000, "Zeit,Wert\n"))[2]
+    assert "  default: 30 events, " in run(server, "--yes", numbered(tmp_path / "b.csv", 30, "Zeit,Wert\n"))[2]
+
+
 def test_an_empty_file_is_nothing(server: Server, tmp_path: Path) -> None:
     """0 rows, and no error."""
     (tmp_path / "data.csv").touch()

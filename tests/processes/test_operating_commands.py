@@ -167,7 +167,7 @@ def test_compact_gives_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         journal.maintain()
         held = journal.read(mark)
         refused = run("journal", "compact")
-        assert refused.status == 1
+        assert refused.status == 78
         assert "is in use: stop the service first" in refused.err
     before = path.stat().st_size
     done = run("journal", "compact")
@@ -187,5 +187,20 @@ def test_compact_of_what_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for url, said in ((f"sqlite:///{tmp_path}/none.db", "there is no journal at"), ("memory://", "by themselves")):
         monkeypatch.setenv("STATSAPI_JOURNAL", url)
         refused = run("journal", "compact")
-        assert refused.status == 1
+        assert refused.status == 78
         assert said in refused.err
+
+
+def test_a_journal_that_is_away_or_damaged(tmp_path: Path) -> None:
+    """Each command says the same of it: 75 where it is away, 78 where it cannot be used; `check` finds damage, 1."""
+    for url in (f"redis://127.0.0.1:{free_port()}/0", f"postgresql://u@127.0.0.1:{free_port()}/d"):
+        for words in (["info"], ["check"], ["backup", str(tmp_path / "copy.db")]):
+            away = run("journal", *words, env={"STATSAPI_JOURNAL": url})
+            assert (away.status, away.err.count("\n")) == (75, 1)
+    for words in (["info"], ["check"], ["compact"], ["backup", str(tmp_path / "b")], ["salvage", str(tmp_path / "s")]):
+        none = run("journal", *words, env={"STATSAPI_JOURNAL": f"sqlite:///{tmp_path}/none.db"})
+        assert (none.status, none.err.count("\n")) == (78, 1)
+    path = tmp_path / "events.db"
+    path.write_bytes(b"SQLite format 3\0" + bytes(8192))
+    for words in (["info"], ["compact"], ["backup", str(tmp_path / "copy.db")]):
+        assert run("journal", *words, env={"STATSAPI_JOURNAL": f"sqlite:///{path}"}).status == 78

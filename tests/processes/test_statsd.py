@@ -21,7 +21,9 @@ from statsapi.cli.statsd import Gateway as TakingGateway
 from statsapi.client import Client
 from tests.servers import ROOT, free_port, gunicorn_server, start_gunicorn, stop, wait_until
 
-SUMS = re.compile(r"([\d,]+) datagrams; ([\d,]+) events taken, ([\d,]+) recorded, ([\d,]+) wait; ([\d,]+) refused")
+SUMS = re.compile(
+    r"([\d,]+) datagrams; ([\d,]+) events taken, ([\d,]+) recorded, ([\d,]+) (?:wait|are lost); ([\d,]+) refused"
+)
 
 
 FLOOD = """
@@ -165,6 +167,7 @@ def test_what_cannot_be_sent_is_said(tmp_path: Path) -> None:
         assert "--max-events N keeps more" in between.log
         assert "stats()" not in between.log
         assert "10 events were not acknowledged in time, they are lost" in between.log
+        assert between.log.rstrip().splitlines()[-1].count("0 recorded, 10 are lost; ") == 1
 
 
 def test_it_ends_though_clients_go_on_sending(tmp_path: Path) -> None:
@@ -227,6 +230,7 @@ def test_datagrams_that_wait_share_one_fsync() -> None:
         (["--listen", "nowhere.invalid:8125"], 78, "cannot be listened at"),
         (["--listen", "192.0.2.1:8125"], 78, "cannot be listened at"),
         (["--to", "ftp://x"], 2, "URL"),
+        (["--listen", "127.0.0.1:0", "--spool", "/proc/x"], 78, "name another folder by --spool"),
     ],
 )
 def test_options_that_cannot_be(options: list[str], status: int, said: str) -> None:
