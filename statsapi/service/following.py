@@ -51,9 +51,9 @@ FOLLOW_AGAIN_S: Final = 1.0
 # A worker that records nothing has a view to keep level as well. Where it gets too little of its core for that, who
 # asks it waits for the whole of what it lacks. So from PACE_LAG_S on posters of batches pause before they are answered,
 # which leaves it the core too; a worker that has lagged for longer than PACE_GIVES_UP_S is stopped or stuck, and is not
-# waited for. The rate of batches in order, and the worst wait of four readers beside late ones: without a pause 1.0 and,
-# on a busy machine, 8,900 ms; 0.2 s from 0.3 s on 0.83 and 106; 0.05 from 0.5 on 1.0 and 491; 0.05 from 0.3 on 0.93 and
-# 132.
+# waited for. The rate of batches in order, and the worst wait of four readers beside late ones: without a pause 1.0
+# and, on a busy machine, 8,900 ms; 0.2 s from 0.3 s on 0.83 and 106; 0.05 from 0.5 on 1.0 and 491; 0.05 from 0.3 on
+# 0.93 and 132.
 PACE_LAG_S: Final = 0.3
 PACE_PAUSE_S: Final = 0.05
 PACE_GIVES_UP_S: Final = 10.0
