@@ -950,7 +950,9 @@ def test_an_engine_answers_before_a_journal_is_open(
         is_remote,
         has_replicas,
     )
-    assert engine.shares_limits(url) == limits
+    place = engine.shares_limits(url)
+    assert (place if place is None else (place.uri, place.options)) == limits
+    assert place is None or not place.per_worker
 
 
 def test_a_url_without_an_engine_is_refused_without_repeating_it() -> None:
