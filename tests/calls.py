@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
+
+from statsapi.app import create_app
+from statsapi.config import Settings
 
 CALLS = [
     ("POST", "/event", "write"),
@@ -30,6 +34,20 @@ def parameters_of(description: Any, operation: Any) -> list[dict[str, Any]]:
     """An operation's parameters, also those that it shares with others."""
     shared = description["components"]["parameters"]
     return [shared[one["$ref"].rpartition("/")[2]] if "$ref" in one else one for one in operation["parameters"]]
+
+
+def make_app(url: str, **settings: Any) -> Flask:
+    """An app without threads of its own, over that journal."""
+    return create_app(Settings(journal=url, **settings), background=False)
+
+
+def count(client: FlaskClient) -> int:
+    """The hour's count, from a view that has caught up with the journal."""
+    response = client.get("/statistics")
+    assert response.status_code == 200, response.json
+    assert "Age" not in response.headers
+    found: int = response.json["count"]
+    return found
 
 
 def post(client: FlaskClient, timestamp: Any, value: Any, **more: Any) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -126,6 +127,7 @@ def _change(file: str, change: Callable[[dict[str, list[int]]], dict[str, list[i
             )
 
 
+@functools.cache  # once a process: a file that is imported piece by piece changes what is known of it often
 def _forget_old(place: Path) -> None:
     before_s = time.time() - _KEPT_S
     with os.scandir(place) as entries:

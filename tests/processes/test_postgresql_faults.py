@@ -17,15 +17,12 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 
-from statsapi.app import create_app
-from statsapi.config import Settings
 from statsapi.errors import JournalRefused, JournalUnavailable
 from statsapi.journal import IdempotencyKey, Proposal, open_journal
 from statsapi.journal.postgres_server import Session
 from statsapi.model import EventBatch, Part
+from tests.calls import count, make_app
 from tests.journal_engines import event, mark_of, shared_postgres, values
 from tests.programs import postgres_binaries
 from tests.redis_load import body, posting
@@ -55,18 +52,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is silent for half a second is away; it is two outside tests."""
     monkeypatch.setattr("statsapi.journal.postgres_server.TIMEOUT_S", 0.5)
     monkeypatch.setattr("statsapi.journal.postgres_appends.LOCK_WAIT_S", 0.2)
-
-
-def make_app(url: str, **settings: Any) -> Flask:
-    return create_app(Settings(journal=url, **settings), background=False)
-
-
-def count(client: FlaskClient) -> int:
-    response = client.get("/statistics")
-    assert response.status_code == 200, response.json
-    assert "Age" not in response.headers
-    found: int = response.json["count"]
-    return found
 
 
 # Away

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 
 from statsapi.app import create_app
 from statsapi.config import Settings
@@ -21,6 +19,7 @@ from statsapi.errors import JournalUnavailable
 from statsapi.journal import HistoryChanged, IdempotencyKey, Mark, Proposal, Segment, open_journal
 from statsapi.model import EventBatch, Part
 from statsapi.times import format_timestamp
+from tests.calls import count, make_app
 from tests.fakes import FakeClock
 from tests.journal_engines import event, shared_redis, values
 from tests.programs import redis_binary
@@ -47,18 +46,6 @@ def line() -> Iterator[Line]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is silent for half a second is away; it is two outside tests."""
     monkeypatch.setattr("statsapi.journal.redis_primary.TIMEOUT_S", 0.5)
-
-
-def make_app(url: str, **settings: Any) -> Flask:
-    return create_app(Settings(journal=url, **settings), background=False)
-
-
-def count(client: FlaskClient) -> int:
-    response = client.get("/statistics")
-    assert response.status_code == 200, response.json
-    assert "Age" not in response.headers
-    found: int = response.json["count"]
-    return found
 
 
 # Away at start
