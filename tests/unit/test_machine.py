@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import weakref
 from pathlib import Path
 
+import pytest
+
 from statsapi.machine import cpu_limit, default_max_events, memory_bytes
-from statsapi.server.garbage import make_full_collections_rare
+from statsapi.server.interpreter import SWITCH_INTERVAL_S, hand_over_soon, make_full_collections_rare
 
 
 def test_the_least_limit_on_the_way_up_counts(tmp_path: Path) -> None:
@@ -86,3 +89,14 @@ def test_what_a_question_builds_sets_off_no_full_collection() -> None:
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(note)
+
+
+def test_a_waiting_thread_gets_the_interpreter_soon() -> None:
+    """A worker's threads take turns after SWITCH_INTERVAL_S, sooner than Python lets them by itself."""
+    usual_s = sys.getswitchinterval()
+    assert usual_s > SWITCH_INTERVAL_S
+    try:
+        hand_over_soon()
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
+    finally:
+        sys.setswitchinterval(usual_s)
