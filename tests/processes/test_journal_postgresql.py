@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 
 from statsapi.app import create_app
@@ -41,7 +42,7 @@ from statsapi.journal.postgres_url import Address
 from statsapi.model import EventBatch, Events, Part
 from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, values
 from tests.programs import postgres_binaries
-from tests.servers import PostgresServer, free_port, postgres_server, serve_environment
+from tests.servers import PostgresServer, RefusingPostgres, free_port, postgres_server, serve_environment, wait_until
 
 HOUR_US = 3_600_000_000
 
@@ -251,6 +252,59 @@ def test_a_login_that_is_refused(server: PostgresServer, stream: str) -> None:
         with pytest.raises(JournalRefused, match="refuses the login") as refused:
             open_journal("postgresql://" + place.format(server.port))
         assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "severity", "said", "refused"),
+    [
+        ("28P01", "ВАЖНО", 'пользователь "u" не прошёл проверку подлинности', True),
+        ("28000", "FATAL", "kein pg_hba.conf-Eintrag für Host »127.0.0.1«", True),
+        ("3D000", "FATAL", "la base de données « db » n'existe pas", True),
+        ("42501", "致命的错误", "访问数据库的权限不够", True),
+        ("57P03", "ВАЖНО", "password authentication failed does not exist", False),
+        ("53300", "FATAL", "lo siento, ya tenemos demasiados clientes", False),
+    ],
+)
+def test_a_login_is_judged_by_its_sqlstate(state: str, severity: str, said: str, refused: bool) -> None:
+    """Never by words, which are those of the server's language: what waiting cannot mend is a refusal, all else not."""
+    server = RefusingPostgres(state, said, severity)
+    with closing(server):
+        url = f"postgresql://u:secret@127.0.0.1:{server.port}/db"
+        with pytest.raises((JournalRefused, JournalUnavailable)) as error:
+            open_journal(url)
+        assert isinstance(error.value, JournalRefused) == refused
+        assert said.split()[0] in str(error.value)
+        assert ("refuses the login" in str(error.value)) == refused
+        assert ("no connection left" in str(error.value)) == (state == "53300")
+        assert "secret" not in str(error.value)
+        away = f"postgresql://u:secret@127.0.0.1:{server.port},127.0.0.1:{free_port()}/db"
+        with pytest.raises(JournalUnavailable):  # the other one may let us in, when it is there
+            open_journal(away)
+
+
+def test_a_login_that_a_server_in_another_language_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong password, and a database that is not there, in German: one line, and no waiting."""
+    monkeypatch.setenv("LANGUAGE", "de")
+    with postgres_server(postgres_binaries(), lc_messages="C.utf8") as server:
+        server.ask("CREATE ROLE app LOGIN PASSWORD 'right'")
+        (server.data / "pg_hba.conf").write_text(
+            "local all all trust\nhost all postgres all trust\nhost all app all scram-sha-256\n"
+        )
+        server.ask("SELECT pg_reload_conf()")
+        if "existiert nicht" not in error_of(server, "nowhere"):
+            pytest.skip("this machine's PostgreSQL does not speak German")
+        wait_until(lambda: "Passwort" in error_of(server, "postgres", "app:wrong"), "the new rules")
+        for place in ("app:wrong@127.0.0.1:{}/postgres", "postgres@127.0.0.1:{}/nowhere", "who@127.0.0.1:{}/postgres"):
+            with pytest.raises(JournalRefused, match="refuses the login"):
+                open_journal("postgresql://" + place.format(server.port))
+
+
+def error_of(server: PostgresServer, database: str, login: str = "postgres") -> str:
+    try:
+        psycopg.connect(f"postgresql://{login}@127.0.0.1:{server.port}/{database}").close()
+    except psycopg.Error as error:
+        return str(error)
+    return ""
 
 
 def test_a_server_that_is_away_is_not_a_refusal() -> None:
