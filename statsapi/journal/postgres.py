@@ -34,6 +34,7 @@ from statsapi.journal.columns import decode_records
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.postgres_appends import Appends
 from statsapi.journal.postgres_checkpoint import Checkpoints
+from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History
 from statsapi.journal.postgres_rows import rows_of, state_of
 from statsapi.journal.postgres_server import LOCK_WAIT_S, Server, Standby, Statement, long_of
@@ -158,6 +159,7 @@ class PostgresJournal:
         self.settled_us = self.local_clock_us or server.clock.now_us
         self._history = History(server)
         self._checkpoints = Checkpoints(server)
+        self._health = Health(server)
         schema = address.schema
         # By whether a record is asked for that is known here, and whether there are many.
         self._reads = {
@@ -178,7 +180,7 @@ class PostgresJournal:
         self._is_near = False  # whether the last read met the end
         self._record_bytes = 1.0  # average size of the records of the last read
         try:
-            self.promise = choose(server, fsync)
+            self.promise = choose(server, self._health, fsync)
         except Standby as error:
             server.close()
             raise JournalRefused(
@@ -190,6 +192,7 @@ class PostgresJournal:
         self._appends = Appends(
             server,
             self._history,
+            self._health,
             lambda: self.settled_us(),
             (lambda seconds: self.observe_fsync(seconds)) if "commit = off" not in server.settings else None,
             wait_limit_s=wait_limit_s,
@@ -318,6 +321,9 @@ class PostgresJournal:
         if not self._keeping.acquire(blocking=False):
             return  # another thread is at it
         try:
+            with self._server.session() as session:
+                if self._health.check_tables(session).lacks_standbys:
+                    return  # each COMMIT would leave a process of the server behind that waits
             for step in (self._drop_dead_records, self._drop_expired_keys):
                 for _ in range(STEPS):
                     if not step():

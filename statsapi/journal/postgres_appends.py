@@ -13,9 +13,10 @@ sent once more. Otherwise nobody knows, and that is what is said.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from psycopg import pq
@@ -23,6 +24,7 @@ from psycopg import pq
 from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
 from statsapi.journal.checksums import MISMATCH, answer_checksum
 from statsapi.journal.group_commit import GroupCommit, Outcome, Request, held_up
+from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History, Known
 from statsapi.journal.postgres_rows import ID_BYTES, content_check
 from statsapi.journal.postgres_server import (
@@ -83,6 +85,7 @@ class Appends:
         self,
         server: Server,
         history: History,
+        health: Health,
         settled_us: Callable[[], int],
         observe_fsync: Callable[[float], None] | None,
         *,
@@ -90,6 +93,7 @@ class Appends:
     ) -> None:
         self._server = server
         self._history = history
+        self._health = health
         self._settled_us = settled_us
         self._observe_fsync = observe_fsync
         self._failed = False
@@ -105,7 +109,7 @@ class Appends:
         self._server.check_open()
         if isinstance(proposal, Proposal):
             return self.group.append(proposal, key)
-        with self.group.held_alone() as deadline_s:
+        with self.group.held_alone() as deadline_s, self._explained():
             outcome = self._decide(proposal, key, deadline_s)
         if not isinstance(outcome, Appended):
             raise outcome
@@ -127,7 +131,8 @@ class Appends:
         """See Journal.check_writable."""
         self._server.check_open()
         deadline_s = time.monotonic() + wait_s
-        with self.group.held(wait_s), self._server.session() as session:
+        with self.group.held(wait_s), self._explained(), self._server.session() as session:
+            self._health.check(session)
             session.run(self._begin)
             while not long_of(session.run(self._try_hold).get_value(0, 0)):
                 if time.monotonic() >= deadline_s:
@@ -138,11 +143,23 @@ class Appends:
                 session.run(self._commit)
                 self._failed = False
 
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Where a write was not answered: with the standbys that its COMMIT may have waited for."""
+        try:
+            yield
+        except JournalUnavailable as error:
+            if not error.outcome_unknown:
+                raise
+            self._failed = True
+            raise self._health.explain(error) from error
+
     # A group
 
     def _record(self, group: list[Request], deadline_s: float) -> list[Outcome]:
         try:
-            return self._record_group(group, deadline_s)
+            with self._explained():
+                return self._record_group(group, deadline_s)
         except (JournalUnavailable, JournalRefused):
             if not group:  # no session: whoever waits fails now too, and does not wait for as long again
                 self.group.take(group)

@@ -373,9 +373,7 @@ class Server:
         if state.startswith(_AWAY):
             self.drop_idle()
         if state.startswith(_GONE):
-            self._prepared = False
-            self.drop_idle()
-            return JournalUnavailable(f"the tables of {place} are gone ({error.said}): they are looked for again")
+            return self.gone(error.said)
         said = _SAID.get(state)
         if state == "25006":
             return Standby(_SAID[state].format(place=place))
@@ -388,6 +386,12 @@ class Server:
         if state[:2] in ("08", "40", "53", "54", "55", "57", "58", "XX"):
             return JournalUnavailable(f"{place} failed ({error.said})")
         return JournalRefused(f"{place} refuses: {error.said} ({state})")
+
+    def gone(self, said: str) -> JournalUnavailable:
+        """Of the tables: the next session looks at all of them, and says what to do."""
+        self._prepared = False
+        self.drop_idle()
+        return JournalUnavailable(f"the tables of {self.address} are gone ({said}): they are looked for again")
 
     def unanswered(self, error: Unanswered, *, outcome_unknown: bool = False) -> JournalUnavailable:
         self.drop_idle()

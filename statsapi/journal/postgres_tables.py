@@ -59,11 +59,14 @@ WHERE n.nspname = {name} AND p.proname = 'append'
 
 
 class Tables:
-    """`create`: whether to make what is not there."""
+    """`create`: whether to make what is not there. A journal that was there once is never made again: only a start
+    may begin anew.
+    """
 
     def __init__(self, server: Server, *, create: bool) -> None:
         self._server = server
         self._create = create
+        self._was_there = False
         stream, self._schema = server.address.stream, server.address.schema
         self._words = {"{schema}": self._schema, "{name}": f"'{stream}'", "{meta}": f"'{self._schema}.meta'"}
 
@@ -75,6 +78,7 @@ class Tables:
             raise JournalRefused(f"{place} is PostgreSQL {told.version}; it takes {OLDEST_VERSION} or newer")
         try:
             self._prepare(session, told)
+            self._was_there = True
         except Failed as error:
             if error.state == "42501":
                 raise self._without_rights(told, error.said) from error
@@ -85,6 +89,12 @@ class Tables:
         place = self._server.address
         if exists and not usage:
             raise self._without_rights(told, f"it may not use the schema {self._schema}")
+        if not ours and self._was_there:
+            what = f"the table {self._schema}.meta" if exists else f"the schema {self._schema}"
+            raise JournalRefused(
+                f"{place}: {what} was dropped while this service was running, and what was recorded is gone: restore "
+                "a backup of the database, or restart the service to begin anew"
+            )
         if not ours and things:
             raise JournalRefused(
                 f"{place}: the schema {self._schema} holds tables of another program: name another by ?stream=NAME"
@@ -174,8 +184,10 @@ class Tables:
 
     @contextlib.contextmanager
     def _alone(self, session: Session) -> Iterator[None]:
-        """A transaction in which nobody else makes anything."""
-        limit = f"SET LOCAL lock_timeout = {int(MAKE_S * 1000)}"
+        """A transaction in which nobody else makes anything. It waits for no standby: it acknowledges nothing, and the
+        first append waits for all that came before it.
+        """
+        limit = f"SET LOCAL lock_timeout = {int(MAKE_S * 1000)}; SET LOCAL synchronous_commit = local"
         session.simple(f"BEGIN; {limit}; SELECT pg_advisory_xact_lock(1937006964, 0)", MAKE_S)
         try:
             yield

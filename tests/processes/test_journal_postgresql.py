@@ -40,6 +40,8 @@ from statsapi.journal import (
 from statsapi.journal.postgres_server import Session
 from statsapi.journal.postgres_url import Address
 from statsapi.model import EventBatch, Events, Part
+from statsapi.times import format_timestamp
+from tests.calls import make_app
 from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, values
 from tests.programs import postgres_binaries
 from tests.servers import PostgresServer, RefusingPostgres, free_port, postgres_server, serve_environment, wait_until
@@ -774,21 +776,62 @@ def test_a_lost_end_is_noticed_however_much_came_after_it(
     assert values(one)["default"] == [1.0] * 3 + [2.0] * (others + ours)
 
 
-def test_a_journal_that_was_dropped_is_made_again(
+def test_a_journal_that_was_dropped_is_made_again_by_a_start_only(
     server: PostgresServer, stream: str, opened: Callable[..., Journal]
 ) -> None:
-    """Whoever comes next makes the tables; every view is told that its history is another one."""
+    """Who runs refuses, and says what happened and what to do; after a new start every view is told that its history is
+    another one.
+    """
     one, other = opened(), opened()
     mark = mark_of(one.append(event(1.0)))
     other.read(START)
     server.ask(f"DROP SCHEMA {stream} CASCADE")
     with pytest.raises(JournalUnavailable, match="are gone"):
         one.append(event(2.0))
-    one.append(event(3.0))
-    for journal, at in ((one, mark), (other, mark)):
+    for _ in range(2):
+        with pytest.raises(JournalRefused, match="was dropped while this service was running"):
+            one.append(event(2.0))
+    assert server.ask(f"SELECT to_regnamespace('{stream}')") == [(None,)]
+    opened().append(event(3.0))
+    for journal in (one, other):
         with pytest.raises((HistoryChanged, JournalUnavailable)):
-            journal.read(at)
+            journal.read(mark)
         assert values(journal) == {"default": [3.0]}
+
+
+@pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "keys", "meta", ""])
+def test_a_service_whose_table_was_dropped_is_not_ready(
+    server: PostgresServer, stream: str, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One table or the whole schema, dropped under a running service: /readyz, questions and writes are 503 that say
+    what is gone, the log has an ERROR line and no traceback, and nothing is made anew.
+    """
+    app = make_app(server.journal_url(stream))
+    client, service = app.test_client(), app.extensions["statsapi"]
+    sent = {"timestamp": format_timestamp(time.time_ns() // 1000), "value": 1.0}
+    assert client.post("/event", json=sent).status_code == 200
+    assert client.get("/statistics").json["count"] == 1
+    assert client.get("/readyz").status_code == 200
+    server.ask(f"DROP TABLE {stream}.{table}" if table else f"DROP SCHEMA {stream} CASCADE")
+    service._checked_us = None
+    assert client.get("/readyz").status_code == 503
+    service._housekeeping._background = True
+    service._housekeeping.begin()
+    said = "housekeeping waits for the journal: "
+    wait_until(lambda: any(record.levelname == "ERROR" for record in caplog.records), "the line")
+    for _ in range(2):
+        service._checked_us = None
+        refused = client.get("/readyz")
+        assert (refused.status_code, refused.json["type"]) == (503, "urn:statsapi:problem:journal-refused")
+        assert (table or "schema") in refused.json["detail"]
+        assert "restore a backup" in refused.json["detail"]
+        assert client.get("/statistics").status_code == 503
+        assert client.post("/event", json=sent, headers={"Idempotency-Key": "k"}).status_code == 503
+    errors = {record.getMessage() for record in caplog.records if record.levelname == "ERROR"}
+    assert errors == {said + refused.json["detail"]}
+    assert "Traceback" not in caplog.text
+    assert server.ask(f"SELECT to_regclass('{stream}.{table or 'meta'}')") == [(None,)]
+    service.close()
 
 
 def test_compaction_is_no_loss(opened: Callable[..., Journal]) -> None:
