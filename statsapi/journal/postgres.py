@@ -36,7 +36,7 @@ from statsapi.journal.postgres_appends import Appends
 from statsapi.journal.postgres_checkpoint import Checkpoints
 from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History
-from statsapi.journal.postgres_rows import rows_of, state_of
+from statsapi.journal.postgres_rows import fill_key_places, rows_of, state_of
 from statsapi.journal.postgres_server import LOCK_WAIT_S, Server, Standby, Statement, long_of
 from statsapi.journal.postgres_settings import choose
 from statsapi.journal.postgres_tables import SCHEMA_VERSION, Tables
@@ -125,8 +125,11 @@ WITH dead AS (
 ), gone AS (DELETE FROM {schema}.records r USING dead WHERE r.position = dead.position RETURNING r.position)
 SELECT count(*), max(position) FROM gone
 """
+# What is damaged is not forgotten by an expiry that may be wrong.
 _FORGET = """
-WITH due AS (SELECT name FROM {schema}.keys WHERE expires_us <= $1::bigint ORDER BY expires_us LIMIT $2::bigint),
+WITH due AS (SELECT name FROM {schema}.keys
+             WHERE expires_us <= $1::bigint AND "check" >> 32 = PLACE(name; expires_us)
+             ORDER BY expires_us LIMIT $2::bigint),
      gone AS (DELETE FROM {schema}.keys k USING due WHERE k.name = due.name AND k.expires_us <= $1::bigint RETURNING 1)
 SELECT count(*) FROM gone
 """
@@ -173,7 +176,7 @@ class PostgresJournal:
             for many in (False, True)
         }
         self._size, self._info, self._trim, self._forget = (
-            Statement(text, schema) for text in (_SIZE, _INFO, _TRIM, _FORGET)
+            Statement(fill_key_places(text), schema) for text in (_SIZE, _INFO, _TRIM, _FORGET)
         )
         self._keeping = threading.Lock()
         self._trimmed = 0
@@ -213,7 +216,8 @@ class PostgresJournal:
 
     @classmethod
     def find_damage(cls, url: str) -> Iterator[str]:
-        return damage_by_reading(cls.open(url, Options(create=False)))
+        journal = cls(Address.parse(url), create=False)
+        return damage_by_reading(journal, journal._appends.check_answers)
 
     @classmethod
     def salvage(cls, url: str, target: str) -> str:

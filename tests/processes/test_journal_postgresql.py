@@ -37,6 +37,7 @@ from statsapi.journal import (
     open_journal,
     salvage,
 )
+from statsapi.journal.postgres_rows import KEY_PLACE_SQL, key_place
 from statsapi.journal.postgres_server import Session
 from statsapi.journal.postgres_url import Address
 from statsapi.model import EventBatch, Events, Part
@@ -243,8 +244,8 @@ def test_another_programs_schema_is_not_touched(server: PostgresServer, stream: 
 
 def test_a_newer_schema_is_refused(server: PostgresServer, stream: str, journal: Journal) -> None:
     """A journal that a later version has changed is left to that version."""
-    server.ask(f"UPDATE {stream}.meta SET schema_version = 2")
-    with pytest.raises(JournalRefused, match="has schema 2: use a newer"):
+    server.ask(f"UPDATE {stream}.meta SET schema_version = 3")
+    with pytest.raises(JournalRefused, match="has schema 3: use a newer"):
         open_journal(server.journal_url(stream))
 
 
@@ -656,6 +657,8 @@ def test_damage_is_refused_wherever_it_is_read(
         ("keys", "answer", "true"),
         ("keys", "digest", "true"),
         ("keys", '"check"', "true"),
+        ("keys", "expires_us", "true"),
+        ("keys", "name", "true"),
     ]
     for table, column, where in cases:
         ((right,),) = server.ask(f"SELECT {column} FROM {stream}.{table} WHERE {where}")
@@ -680,6 +683,89 @@ def test_damage_is_refused_wherever_it_is_read(
         server.ask(f"INSERT INTO {stream}.{table} SELECT * FROM {stream}.kept")
         server.ask(f"DROP TABLE {stream}.kept")
         read_all(fresh, key)
+
+
+def use(journal: Journal, key: IdempotencyKey, how: str) -> None:
+    if how == "find":
+        journal.find_answer(key)
+    else:
+        journal.append(event() if how == "append" else event, key=key)
+
+
+@pytest.mark.parametrize("keyed", ["find", "append", "decide"])
+def test_a_key_whose_name_was_changed_is_noticed(
+    server: PostgresServer, stream: str, journal: Journal, keyed: str
+) -> None:
+    """It is not found any more, and still stands beside its place: a retry is refused, and not recorded again."""
+    keys = [IdempotencyKey(bytes([number, 77]), b"d", HOUR_US) for number in range(0, 100, 4)]
+    for key in keys:
+        journal.append(event()._replace(answer=b"first"), key=key)
+    for key, change in ((keys[7], b"\1\0"), (keys[7], b"\0\40"), (keys[24], b"\0\1"), (keys[0], b"\2\0")):
+        changed = bytes(a ^ b for a, b in zip(key.name, change, strict=True))
+        server.ask(f"UPDATE {stream}.keys SET name = %s WHERE name = %s", changed, key.name)
+        with pytest.raises(JournalDamaged, match="restore a backup of the database"):
+            use(journal, key, keyed)
+        (said,) = find_damage(server.journal_url(stream))
+        assert "an answer that is kept under an Idempotency-Key" in said
+        server.ask(f"UPDATE {stream}.keys SET name = %s WHERE name = %s", key.name, changed)
+        assert journal.find_answer(key) == b"first"
+    assert len(values(journal)["default"]) == len(keys)
+    assert list(find_damage(server.journal_url(stream))) == []
+    assert journal.append(event(), key=IdempotencyKey(b"new", b"d", HOUR_US)).mark is not None
+
+
+def test_a_key_is_not_forgotten_by_a_changed_expiry(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """Housekeeping leaves what is damaged, and a retry under it is refused, however little was changed."""
+    key = IdempotencyKey(b"k", b"d", HOUR_US)
+    journal.append(event()._replace(answer=b"first"), key=key)
+    ((right,),) = server.ask(f"SELECT expires_us FROM {stream}.keys")
+    for bit in (50, 32, 31, 20, 0):
+        server.ask(f"UPDATE {stream}.keys SET expires_us = %s", right ^ 1 << bit)
+        journal.settled_us = lambda: right + HOUR_US
+        journal.maintain()
+        with pytest.raises(JournalDamaged):
+            journal.append(event(), key=key)
+        server.ask(f"UPDATE {stream}.keys SET expires_us = %s", right)
+    assert len(values(journal)["default"]) == 1
+    journal.maintain()
+    assert server.ask(f"SELECT count(*) FROM {stream}.keys") == [(0,)]
+
+
+def test_the_server_and_we_prove_a_key_alike(server: PostgresServer) -> None:
+    """The upper half of a key's check, in SQL and in Python."""
+    dice = random.Random(1)
+    for _ in range(50):
+        name, expires_us = dice.randbytes(dice.randrange(40)), dice.randrange(1 << 52)
+        sql = KEY_PLACE_SQL.format(name="%s::bytea", expires_us="%s::bigint").replace("% 2147", "%% 2147")
+        assert server.ask(f"SELECT {sql}", expires_us, name) == [(key_place(name, expires_us),)]
+
+
+def test_keys_of_schema_1_are_brought_up_to_date(
+    server: PostgresServer, stream: str, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the opening, with the function: what was whole is, what was damaged stays so, and an older version refuses. A
+    role that may not make the function is told who can.
+    """
+    keys = [IdempotencyKey(b"k%d" % number, b"d", HOUR_US) for number in range(3)]
+    with closing(open_journal(server.journal_url(stream))) as journal:
+        for key in keys:
+            journal.append(event()._replace(answer=b"first"), key=key)
+    server.ask(
+        f'UPDATE {stream}.keys SET "check" = expires_us + ("check" & 4294967295) + CASE name WHEN %s THEN 1 ELSE 0 END',
+        b"k2",
+    )
+    server.ask(f"UPDATE {stream}.meta SET schema_version = 1")
+    server.ask(f"GRANT USAGE ON SCHEMA {stream} TO {role}")
+    server.ask(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {stream} TO {role}")
+    with pytest.raises(JournalRefused, match="start statsapi once as the owner"):
+        open_journal(server.journal_url(stream, user=role))
+    with caplog.at_level(logging.INFO, "statsapi"), closing(open_journal(server.journal_url(stream))) as journal:
+        assert "from schema 1 to 2" in caplog.text
+        assert [journal.find_answer(key) for key in keys[:2]] == [b"first"] * 2
+        assert journal.append(event(), key=keys[0]).replayed
+        with pytest.raises(JournalDamaged):
+            journal.find_answer(keys[2])
+    assert server.ask(f"SELECT schema_version FROM {stream}.meta") == [(2,)]
 
 
 def id_at(server: PostgresServer, stream: str, position: int) -> bytes:
