@@ -36,9 +36,10 @@ from statsapi.journal import (
     find_damage,
     open_journal,
     salvage,
+    wall_clock_us,
 )
 from statsapi.journal.postgres_rows import KEY_PLACE_SQL, key_place
-from statsapi.journal.postgres_server import Session
+from statsapi.journal.postgres_server import SESSIONS, Failed, Server, Session
 from statsapi.journal.postgres_url import Address
 from statsapi.model import EventBatch, Events, Part
 from statsapi.times import format_timestamp
@@ -485,6 +486,112 @@ def test_settings_that_lose_are_told(caplog: pytest.LogCaptureFixture) -> None:
         assert "set fsync = on" in caplog.text
         assert "set full_page_writes = on" in caplog.text
         journal.close()
+
+
+def test_a_role_that_waits_for_less_than_is_asked_for(server: PostgresServer, role: str) -> None:
+    """STATSAPI_FSYNC=always waits for the disk at least, whatever the role is set to; more is left as it is."""
+    run_sql(server, role, f"CREATE SCHEMA statsapi AUTHORIZATION {role}")
+    for level, kept in (("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")):
+        run_sql(server, role, f"ALTER ROLE {role} SET synchronous_commit = {level}")
+        with closing(open_journal(url_of(server, role), fsync="always")) as journal:
+            assert f"synchronous_commit = {kept}" in journal.promise
+
+
+def test_standbys_that_are_not_waited_for_are_told() -> None:
+    """With synchronous_commit = local a 2xx is on the server's own disk, and nobody looks for standbys."""
+    options = {"synchronous_standby_names": "a", "synchronous_commit": "local"}
+    with (
+        postgres_server(postgres_binaries(), **options) as server,
+        closing(open_journal(server.journal_url("s"))) as journal,
+    ):
+        assert "does not wait for a" in journal.promise
+        journal.append(event())
+        journal.check_writable()
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "said"),
+    [
+        ("53100", JournalUnavailable, "the disk of"),
+        ("53200", JournalUnavailable, "the memory of"),
+        ("55P03", JournalUnavailable, "another writer"),
+        ("57P01", JournalUnavailable, "shutting down"),
+        ("57P03", JournalUnavailable, "starting"),
+        ("25006", JournalUnavailable, "takes no writes"),
+        ("40P01", JournalUnavailable, "failed"),
+        ("58030", JournalUnavailable, "failed"),
+        ("42P01", JournalUnavailable, "are gone"),
+        ("42501", JournalRefused, "refuses this role"),
+        ("22000", JournalRefused, "refuses: words"),
+        ("XX001", JournalDamaged, "damaged"),
+        ("XX002", JournalDamaged, "damaged"),
+        ("P0002", JournalDamaged, "damaged"),
+    ],
+)
+def test_what_a_server_means(state: str, kind: type[Exception], said: str) -> None:
+    """Each SQLSTATE is one of three: it may pass, somebody has to see to it, data are damaged."""
+    server = Server(Address.parse("postgresql://h/d"), wall_clock_us, wall_clock_us)
+    error = server.failure(Failed(state, "words"))
+    assert type(error) is kind or (state == "25006" and isinstance(error, kind))
+    assert said in str(error)
+
+
+def test_more_threads_than_sessions(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gets none in time is told so, and nothing is left taken."""
+    for name in ("TIMEOUT_S", "LOCK_WAIT_S"):
+        monkeypatch.setattr(f"statsapi.journal.postgres_server.{name}", 0.01)
+    inner = journal._server  # type: ignore[attr-defined]
+    with contextlib.ExitStack() as stack:
+        for _ in range(SESSIONS):
+            stack.enter_context(inner.session())
+        with pytest.raises(JournalUnavailable, match="were busy for too long"):
+            journal.size_bytes()
+    monkeypatch.undo()
+    assert journal.size_bytes() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DELETE FROM {}.meta", "its row is missing"),
+        ("UPDATE {}.meta SET born = '\\x00'", "not what was written"),
+        ("UPDATE {}.meta SET schema_version = 0", "schema version 0"),
+    ],
+)
+def test_a_damaged_meta_table_is_refused(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal], change: str, said: str
+) -> None:
+    """By a start, with what is wrong; a running service tells of a row that is missing."""
+    journal = opened()
+    journal.append(event())
+    server.ask(change.format(stream))
+    with pytest.raises(JournalDamaged, match=said):
+        opened()
+    if change.startswith("DELETE"):
+        for use in (lambda: journal.append(event()), journal.read_checkpoint):
+            with pytest.raises(JournalDamaged):
+                use()
+
+
+def test_a_session_that_broke_is_replaced_in_a_read(
+    server: PostgresServer, stream: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the server ends it between the look at it and the question, the question is asked once more."""
+    mark = mark_of(journal.append(event()))
+    monkeypatch.setattr(Session, "still_there", lambda self: True)
+    server.ask(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'statsapi' AND query LIKE %s",
+        f"%{stream}%",
+    )
+    wait_until(
+        lambda: (
+            not server.ask(
+                "SELECT 1 FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()", f"%{stream}.meta%"
+            )
+        ),
+        "the end of the sessions",
+    )
+    assert journal.read(mark).records == 0
 
 
 # Reading and appending

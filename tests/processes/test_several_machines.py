@@ -155,7 +155,7 @@ def test_the_compose_files_fit_the_rest(file: str, journal: str, server: str, wa
 
 
 def test_the_compose_file_of_postgresql_fits_itself() -> None:
-    """The login in the URL is the one that the image makes, its password the same variable, and the check's its user."""
+    """The login in the URL is the one that the image makes, with one password; and the check asks for it."""
     services = yaml.safe_load((ROOT / "docker-compose.postgresql.yml").read_text())["services"]
     made, given = services["postgres"]["environment"], services["statsapi-1"]["environment"]
     login = f"postgresql://{made['POSTGRES_USER']}@postgres/{made['POSTGRES_DB']}?stream="
