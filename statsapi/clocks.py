@@ -43,6 +43,12 @@ SAMPLE_MOVED_US: Final = 50_000
 # A step that is worth a line in the log. Less is what a time daemon does.
 STEP_US: Final = SECOND_US
 
+# What a reading brings is the engine's time of some moment of it, so the offset is known as well as the reading was
+# short. A long one (of a large journal, at a start) is no sample: it took a clock that nobody had touched for one that
+# was behind by a second. Unless all are long: after a minute any is better than none.
+VAGUE_US: Final = STEP_US // 2
+VAGUE_FOR_US: Final = MINUTE_US
+
 # How long the last step is told of after it was believed or taken back.
 TOLD_FOR_US: Final = 24 * 60 * MINUTE_US
 
@@ -88,23 +94,40 @@ class SettledClock:
         # Apart from the samples, for those who look without the lock.
         self._offset_us: int | None = None
         self._noted = Sample(0, 0)
+        self._noted_high_us: int | None = None  # the largest offset that the notes allow; None before the first
+        self._began_us: int | None = None
         self._stood_offset_us: int | None = None
         self._step: Step | None = None
         self._unbelieved_us = 0
 
-    def observe(self, now_us: int) -> None:
-        """The engine's clock says `now_us`. 0.4 µs, once a second a few more."""
+    def observe(self, now_us: int, asked_us: int | None = None) -> None:
+        """The engine said `now_us` at some moment since `asked_us` of `monotonic_us` (None: says it now). 0.4 µs,
+        once a second a few more.
+        """
         at_us = self.monotonic_us()
         offset_us = now_us - at_us
-        first = self._offset_us is None
-        self._offset_us = offset_us
+        vague_us = 0 if asked_us is None else at_us - asked_us
         noted_us, noted_offset_us = self._noted
+        if vague_us > VAGUE_US and self._is_no_sample(at_us, offset_us, vague_us):
+            if self._noted_high_us is None:  # better than none for who asks meanwhile
+                self._offset_us = offset_us
+            return
+        first = self._noted_high_us is None
+        self._offset_us = offset_us
         if (
             first
             or at_us - noted_us >= SAMPLE_EVERY_US
             or not -SAMPLE_MOVED_US < offset_us - noted_offset_us < SAMPLE_MOVED_US
         ):
-            self._note(Sample(at_us, offset_us), first)
+            self._note(Sample(at_us, offset_us), offset_us + vague_us, first)
+
+    def _is_no_sample(self, at_us: int, offset_us: int, vague_us: int) -> bool:
+        """Whether a long reading agrees with what is known, and tells nothing that a short one will not tell better."""
+        if self._began_us is None:
+            self._began_us = at_us
+        high_us = self._noted_high_us
+        agrees = high_us is None or (offset_us <= high_us and self._noted.offset_us <= offset_us + vague_us)
+        return agrees and at_us - max(self._began_us, self._noted.monotonic_us) < VAGUE_FOR_US
 
     def engine_us(self) -> int | None:
         """What the engine's clock says by now, going by the last observation; None before the first."""
@@ -131,10 +154,12 @@ class SettledClock:
         step = self._step
         return step if step is not None and self.monotonic_us() - step.monotonic_us < TOLD_FOR_US else None
 
-    def _note(self, sample: Sample, first: bool) -> None:
+    def _note(self, sample: Sample, high_us: int, first: bool) -> None:
+        """`high_us`: the largest offset that this reading allows, its own being the smallest."""
         with self._lock:
             samples = self._samples
-            before_us = self._noted.offset_us
+            before_us, before_high_us = self._noted.offset_us, self._noted_high_us
+            self._noted_high_us = high_us
             if samples and sample.monotonic_us < samples[-1].monotonic_us:  # another thread was faster
                 sample = sample._replace(monotonic_us=samples[-1].monotonic_us)
             self._noted = sample
@@ -146,7 +171,9 @@ class SettledClock:
             was_stood, was_unbelieved_us = self._stood_offset_us is not None, self._unbelieved_us
             self._stood_offset_us = min(each.offset_us for each in samples) if stood else None
             self._unbelieved_us = 0 if self._stood_offset_us is None else sample.offset_us - self._stood_offset_us
-            by_us = 0 if first else sample.offset_us - before_us
+            by_us = 0
+            if not first and before_high_us is not None:  # by how much at least
+                by_us = max(0, sample.offset_us - before_high_us) + min(0, high_us - before_us)
             if abs(by_us) >= STEP_US:
                 self._step = Step(by_us, sample.monotonic_us + sample.offset_us, sample.monotonic_us)
             believed = was_stood and was_unbelieved_us >= STEP_US > self._unbelieved_us and by_us > -STEP_US

@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -537,6 +538,37 @@ def postgres_server(binaries: Path, **options: Any) -> Iterator[PostgresServer]:
     finally:
         server.kill()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+class RefusingPostgres:
+    """Speaks as much of PostgreSQL's protocol as it takes to refuse each login, in words of its own language."""
+
+    def __init__(self, state: str, said: str, severity: str) -> None:
+        fields = {"S": severity, "V": "FATAL", "C": state, "M": said}
+        body = b"".join(name.encode() + text.encode() + b"\0" for name, text in fields.items()) + b"\0"
+        self._refusal = b"E" + struct.pack(">i", len(body) + 4) + body
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            with sock, suppress(OSError):
+                while len(head := sock.recv(8, socket.MSG_WAITALL)) == 8:
+                    length, code = struct.unpack(">ii", head)
+                    sock.recv(length - 8, socket.MSG_WAITALL)
+                    if code in (80877103, 80877104):  # wants TLS or GSSAPI
+                        sock.sendall(b"N")
+                        continue
+                    sock.sendall(self._refusal)
+                    break
+
+    def close(self) -> None:
+        self._listener.close()
 
 
 class Line:

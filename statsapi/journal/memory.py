@@ -100,7 +100,7 @@ class MemoryJournal:
 
     @classmethod
     def find_damage(cls, url: str) -> Iterator[str]:
-        return damage_by_reading(cls.open(url, Options()))
+        return damage_by_reading(cls.open(url, Options()), lambda: None)
 
     @classmethod
     def salvage(cls, url: str, target: str) -> str:

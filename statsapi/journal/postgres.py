@@ -34,8 +34,9 @@ from statsapi.journal.columns import decode_records
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.postgres_appends import Appends
 from statsapi.journal.postgres_checkpoint import Checkpoints
+from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History
-from statsapi.journal.postgres_rows import rows_of, state_of
+from statsapi.journal.postgres_rows import fill_key_places, rows_of, state_of
 from statsapi.journal.postgres_server import LOCK_WAIT_S, Server, Standby, Statement, long_of
 from statsapi.journal.postgres_settings import choose
 from statsapi.journal.postgres_tables import SCHEMA_VERSION, Tables
@@ -124,8 +125,11 @@ WITH dead AS (
 ), gone AS (DELETE FROM {schema}.records r USING dead WHERE r.position = dead.position RETURNING r.position)
 SELECT count(*), max(position) FROM gone
 """
+# What is damaged is not forgotten by an expiry that may be wrong.
 _FORGET = """
-WITH due AS (SELECT name FROM {schema}.keys WHERE expires_us <= $1::bigint ORDER BY expires_us LIMIT $2::bigint),
+WITH due AS (SELECT name FROM {schema}.keys
+             WHERE expires_us <= $1::bigint AND "check" >> 32 = PLACE(name; expires_us)
+             ORDER BY expires_us LIMIT $2::bigint),
      gone AS (DELETE FROM {schema}.keys k USING due WHERE k.name = due.name AND k.expires_us <= $1::bigint RETURNING 1)
 SELECT count(*) FROM gone
 """
@@ -158,6 +162,7 @@ class PostgresJournal:
         self.settled_us = self.local_clock_us or server.clock.now_us
         self._history = History(server)
         self._checkpoints = Checkpoints(server)
+        self._health = Health(server)
         schema = address.schema
         # By whether a record is asked for that is known here, and whether there are many.
         self._reads = {
@@ -171,14 +176,14 @@ class PostgresJournal:
             for many in (False, True)
         }
         self._size, self._info, self._trim, self._forget = (
-            Statement(text, schema) for text in (_SIZE, _INFO, _TRIM, _FORGET)
+            Statement(fill_key_places(text), schema) for text in (_SIZE, _INFO, _TRIM, _FORGET)
         )
         self._keeping = threading.Lock()
         self._trimmed = 0
         self._is_near = False  # whether the last read met the end
         self._record_bytes = 1.0  # average size of the records of the last read
         try:
-            self.promise = choose(server, fsync)
+            self.promise = choose(server, self._health, fsync)
         except Standby as error:
             server.close()
             raise JournalRefused(
@@ -190,6 +195,7 @@ class PostgresJournal:
         self._appends = Appends(
             server,
             self._history,
+            self._health,
             lambda: self.settled_us(),
             (lambda seconds: self.observe_fsync(seconds)) if "commit = off" not in server.settings else None,
             wait_limit_s=wait_limit_s,
@@ -210,7 +216,8 @@ class PostgresJournal:
 
     @classmethod
     def find_damage(cls, url: str) -> Iterator[str]:
-        return damage_by_reading(cls.open(url, Options(create=False)))
+        journal = cls(Address.parse(url), create=False)
+        return damage_by_reading(journal, journal._appends.check_answers)
 
     @classmethod
     def salvage(cls, url: str, target: str) -> str:
@@ -318,6 +325,9 @@ class PostgresJournal:
         if not self._keeping.acquire(blocking=False):
             return  # another thread is at it
         try:
+            with self._server.session() as session:
+                if self._health.check_tables(session).lacks_standbys:
+                    return  # each COMMIT would leave a process of the server behind that waits
             for step in (self._drop_dead_records, self._drop_expired_keys):
                 for _ in range(STEPS):
                     if not step():

@@ -13,18 +13,20 @@ sent once more. Otherwise nobody knows, and that is what is said.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from psycopg import pq
 
-from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
+from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.checksums import MISMATCH, answer_checksum
 from statsapi.journal.group_commit import GroupCommit, Outcome, Request, held_up
+from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History, Known
-from statsapi.journal.postgres_rows import ID_BYTES, content_check
+from statsapi.journal.postgres_rows import ID_BYTES, content_check, key_place
 from statsapi.journal.postgres_server import (
     LOCK_WAIT_S,
     Failed,
@@ -72,8 +74,23 @@ SELECT position, id, appended_us FROM {schema}.records
 WHERE position > coalesce((SELECT position FROM {schema}.records WHERE position = $1::bigint AND id = $2::bytea), 0)
       AND id = ANY ($3::bytea[])
 """
-_ANSWER = 'SELECT digest, answer, expires_us, "check" FROM {schema}.keys WHERE name = $1::bytea'
+# And the keys beside it: one whose name was changed is not found, and still stands next to the place of the search.
+_ANSWER = """
+(SELECT name, digest, answer, expires_us, "check" FROM {schema}.keys WHERE name = $1::bytea)
+UNION ALL
+(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.keys WHERE name > $1::bytea ORDER BY name LIMIT 1)
+UNION ALL
+(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.keys WHERE name < $1::bytea ORDER BY name DESC LIMIT 1)
+"""
+_ANSWERS = """
+SELECT name, digest, answer, expires_us, "check" FROM {schema}.keys WHERE name > $1::bytea ORDER BY name LIMIT 4096
+"""
 _TOUCH = "UPDATE {schema}.meta SET touched = touched + 1"
+
+
+def is_kept(name: bytes, digest: bytes, answer: bytes, expires_us: int, check: int) -> bool:
+    """Whether this row of `keys` is what was written."""
+    return key_place(name, expires_us) << 32 | answer_checksum(name, digest, answer, 0) == check
 
 
 class Appends:
@@ -83,6 +100,7 @@ class Appends:
         self,
         server: Server,
         history: History,
+        health: Health,
         settled_us: Callable[[], int],
         observe_fsync: Callable[[float], None] | None,
         *,
@@ -90,6 +108,7 @@ class Appends:
     ) -> None:
         self._server = server
         self._history = history
+        self._health = health
         self._settled_us = settled_us
         self._observe_fsync = observe_fsync
         self._failed = False
@@ -97,6 +116,7 @@ class Appends:
         self._append, self._hold, self._try_hold, self._last_us, self._alive, self._found, self._answer, self._touch = (
             Statement(text, schema) for text in (_APPEND, _HOLD, _TRY_HOLD, _LAST_US, _ALIVE, _FOUND, _ANSWER, _TOUCH)
         )
+        self._answers = Statement(_ANSWERS, schema)
         self._begin, self._commit = Statement("BEGIN", schema), Statement("COMMIT", schema)
         self.group = GroupCommit(self._record, threading.RLock(), id_bytes=ID_BYTES, wait_limit_s=wait_limit_s)
 
@@ -105,7 +125,7 @@ class Appends:
         self._server.check_open()
         if isinstance(proposal, Proposal):
             return self.group.append(proposal, key)
-        with self.group.held_alone() as deadline_s:
+        with self.group.held_alone() as deadline_s, self._explained():
             outcome = self._decide(proposal, key, deadline_s)
         if not isinstance(outcome, Appended):
             raise outcome
@@ -113,10 +133,7 @@ class Appends:
 
     def find_answer(self, key: IdempotencyKey) -> bytes | None:
         """See Journal.find_answer."""
-        result = self._server.run(self._answer, [key.name])
-        if result.ntuples == 0:
-            return None
-        found = self._known(key, [result.get_value(0, at) for at in range(4)], 0)
+        found = self._found_under(key, self._server.run(self._answer, [key.name]), 0)
         if isinstance(found, Appended):
             return found.answer
         if found is None:
@@ -127,7 +144,8 @@ class Appends:
         """See Journal.check_writable."""
         self._server.check_open()
         deadline_s = time.monotonic() + wait_s
-        with self.group.held(wait_s), self._server.session() as session:
+        with self.group.held(wait_s), self._explained(), self._server.session() as session:
+            self._health.check(session)
             session.run(self._begin)
             while not long_of(session.run(self._try_hold).get_value(0, 0)):
                 if time.monotonic() >= deadline_s:
@@ -138,11 +156,23 @@ class Appends:
                 session.run(self._commit)
                 self._failed = False
 
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Where a write was not answered: with the standbys that its COMMIT may have waited for."""
+        try:
+            yield
+        except JournalUnavailable as error:
+            if not error.outcome_unknown:
+                raise
+            self._failed = True
+            raise self._health.explain(error) from error
+
     # A group
 
     def _record(self, group: list[Request], deadline_s: float) -> list[Outcome]:
         try:
-            return self._record_group(group, deadline_s)
+            with self._explained():
+                return self._record_group(group, deadline_s)
         except (JournalUnavailable, JournalRefused):
             if not group:  # no session: whoever waits fails now too, and does not wait for as long again
                 self.group.take(group)
@@ -257,11 +287,38 @@ class Appends:
         digest, answer, expires_us, check = kept[0], kept[1], long_of(kept[2]), long_of(kept[3])
         if digest is None or answer is None or kept[2] is None:
             return None
-        if expires_us + answer_checksum(key.name, digest, answer, 0) != check:
-            return self._server.damaged("the answer kept under an Idempotency-Key", MISMATCH)
+        if not is_kept(key.name, digest, answer, expires_us, check):
+            return self._damaged_key()
         if expires and expires_us <= self._settled_us():
             return None
         return IdempotencyConflict() if digest != key.digest else Appended(None, now_us, answer, replayed=True)
+
+    def _found_under(self, key: IdempotencyKey, result: pq.abc.PGresult, now_us: int) -> Outcome | None:
+        """What _ANSWER found: the key, or nothing beside which all stand where they should."""
+        for row in range(result.ntuples):
+            name, *kept = (result.get_value(row, at) for at in range(5))
+            if kept[0] is not None:
+                return self._known(key, kept, now_us)
+            if name == key.name or key_place(name or b"", long_of(kept[2])) != long_of(kept[3]) >> 32:
+                return self._damaged_key()
+        return None
+
+    def _damaged_key(self) -> JournalDamaged:
+        return self._server.damaged("an answer that is kept under an Idempotency-Key", MISMATCH)
+
+    def check_answers(self) -> None:
+        """Read all kept answers. JournalDamaged for the first that is not what was written, or not in its order."""
+        name = b""
+        while True:
+            result = self._server.run(self._answers, [name], LOCK_WAIT_S)
+            for row in range(result.ntuples):
+                before = name
+                name, digest, answer = (result.get_value(row, at) or b"" for at in range(3))
+                expires_us, check = long_of(result.get_value(row, 3)), long_of(result.get_value(row, 4))
+                if name <= before or not is_kept(name, digest, answer, expires_us, check):
+                    raise self._damaged_key()
+            if not result.ntuples:
+                return
 
     # Decisions
 
@@ -270,12 +327,10 @@ class Appends:
             session.run(self._begin)
             session.run(self._hold, longer_s=LOCK_WAIT_S)
             if key is not None:
-                result = session.run(self._answer, [key.name])
-                if result.ntuples:
-                    known = self._known(key, [result.get_value(0, at) for at in range(4)], self._now_us(session))
-                    if known is not None:
-                        self._touch_and_commit(session)
-                        return known
+                known = self._found_under(key, session.run(self._answer, [key.name]), self._now_us(session))
+                if known is not None:
+                    self._touch_and_commit(session)
+                    return known
             request = self.group.request(decide(), key)
             if time.monotonic() >= deadline_s:
                 raise held_up()
@@ -356,9 +411,7 @@ class Appends:
                 outcomes.append(Appended(None, self._now_us(session), request.answer))
                 continue
             kept = session.run(self._answer, [request.key.name])
-            known = None
-            if kept.ntuples:
-                known = self._known(request.key, [kept.get_value(0, at) for at in range(4)], self._now_us(session))
+            known = self._found_under(request.key, kept, self._now_us(session))
             if known is None:
                 return None
             outcomes.append(known)

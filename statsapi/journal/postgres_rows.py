@@ -4,13 +4,17 @@
            | id of the record at the known position 16, where it was asked for            zeros where there is none
     head   appended_us i64 | position i64 | record id 16 | check i64                      big-endian, as libpq sends
 
+    key    "check" i64: 31 bits that prove name and expiry, and can be made in SQL | CRC-32 of name, digest and answer
+
 The server gives position and time, and has no CRC before version 18. So a record's check is a sum: of appended_us, of
 position, and of a checksum of payload and id that the sender makes.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+from hashlib import sha256
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -23,11 +27,30 @@ from statsapi.journal.postgres_server import Server
 from statsapi.journal.protocol import START, Mark
 
 ID_BYTES: Final = 16
+
+# Of a key: what the server proves before it takes the key for expired, or for unknown. No flipped bit of an expiry is a
+# multiple of this prime.
+_KEY_PRIME: Final = 2_147_483_629
+KEY_PLACE_SQL: Final = f"""
+(({{expires_us}} + ('x' || left(encode(sha256({{name}}), 'hex'), 8))::bit(32)::bigint) % {_KEY_PRIME})"""
 NO_ID: Final = bytes(ID_BYTES)
 _STATE: Final = struct.Struct(">qq16s16s")
 _HEAD: Final = struct.Struct(">qq16sq")
 _WORDS: Final = struct.Struct("<IIII")
 _HEADS: Final = np.dtype([("us", ">i8"), ("position", ">i8"), ("id", "<u4", 4), ("check", ">i8")])
+
+
+def key_place(name: bytes, expires_us: int) -> int:
+    """What KEY_PLACE_SQL gives: the upper half of a key's check. 0.7 µs."""
+    return (expires_us + int.from_bytes(sha256(name).digest()[:4], "big")) % _KEY_PRIME
+
+
+def fill_key_places(text: str) -> str:
+    """SQL in which each PLACE(name; expires_us) is KEY_PLACE_SQL."""
+    return _PLACE.sub(lambda found: KEY_PLACE_SQL.format(name=found[1], expires_us=found[2]), text)
+
+
+_PLACE: Final = re.compile(r"PLACE\((.+?); (.+?)\)")
 
 
 class State(NamedTuple):

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import pq
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
+from statsapi.journal.postgres_login import LET_IN, REFUSING, states_of
 from statsapi.journal.postgres_url import Address
 from statsapi.journal.protocol import Clock, wall_clock_us
 from statsapi.journal.server_clock import ServerClock
@@ -73,10 +74,8 @@ _SAID: Final = {
     "57P03": "{place} is starting ({said})",
     "25006": "{place} takes no writes: it is a standby, or was made read-only",
 }
-# What a server says that will not let us in, and libpq of settings with which it never can.
-_LOGIN_REFUSED: Final = (
-    "password", "authentication", "pg_hba.conf", "does not exist", "not permitted to log in", "certificate",
-)  # fmt: skip
+# What libpq says of settings with which it never gets as far as a server. Its own words are English here, as this
+# process sets no locale for messages; those of a server are in the server's language.
 _WRONG_SETTING: Final = re.compile(
     r"no password supplied|invalid port number|invalid \w+ value|definition of service \"|does not support SSL|"
     r"certificate verify failed|root certificate file|could not load|could not read (?:root )?certificate|"
@@ -251,6 +250,7 @@ class Server:
         self._era = 0
         self._slots = threading.BoundedSemaphore(SESSIONS)
         self._closed = False
+        self._refusal: tuple[str, list[str | None]] = ("", [])  # how the last login failed, and its SQLSTATEs
 
     def check_open(self) -> None:
         if self._closed:
@@ -349,17 +349,23 @@ class Server:
         raise Standby(_SAID["25006"].format(place=self.address))
 
     def _unreachable(self, error: psycopg.Error) -> JournalUnavailable | JournalRefused:
-        said = " ".join(str(error).split())
-        _, fatal, told = said.partition("FATAL: ")  # by the server; else by libpq, which names hosts and files in it
-        if "too many clients" in told or "connection slots" in told or "too many connections" in told:
-            return JournalUnavailable(_SAID["53300"].format(place=self.address, said=said))
-        if "read-only" in said or "hot standby" in said:
-            return Standby(_SAID["25006"].format(place=self.address))
-        if fatal and any(word in told for word in _LOGIN_REFUSED):
-            return JournalRefused(f"{self.address} refuses the login: {said}")
-        if isinstance(error, psycopg.ProgrammingError) or (not fatal and _WRONG_SETTING.search(said)):
-            return JournalRefused(f"{self.address} cannot be reached as it is named: {said}")
-        return JournalUnavailable(f"{self.address} cannot be reached: {said}")
+        said, place = " ".join(str(error).split()), self.address
+        if isinstance(error, psycopg.ProgrammingError):
+            return JournalRefused(f"{place} cannot be reached as it is named: {said}")
+        states: list[str | None] = []
+        if not isinstance(error, psycopg.errors.ConnectionTimeout):  # to ask again would take as long again
+            if said != self._refusal[0]:  # once for each: who waits for a server meets the same one each second
+                self._refusal = (said, states_of(place.conninfo, TIMEOUT_S))
+            states = self._refusal[1]
+        if "53300" in states:
+            return JournalUnavailable(_SAID["53300"].format(place=place, said=said))
+        if LET_IN in states and ("read-only" in said or "hot standby" in said):
+            return Standby(_SAID["25006"].format(place=place))
+        if states and all(state is not None and state.startswith(REFUSING) for state in states):
+            return JournalRefused(f"{place} refuses the login: {said} ({', '.join(map(str, states))})")
+        if not any(states) and _WRONG_SETTING.search(said):
+            return JournalRefused(f"{place} cannot be reached as it is named: {said}")
+        return JournalUnavailable(f"{place} cannot be reached: {said}")
 
     def failure(self, error: Failed) -> JournalUnavailable | JournalRefused:
         """The exception for what the server refused. Nothing was done."""
@@ -367,9 +373,7 @@ class Server:
         if state.startswith(_AWAY):
             self.drop_idle()
         if state.startswith(_GONE):
-            self._prepared = False
-            self.drop_idle()
-            return JournalUnavailable(f"the tables of {place} are gone ({error.said}): they are looked for again")
+            return self.gone(error.said)
         said = _SAID.get(state)
         if state == "25006":
             return Standby(_SAID[state].format(place=place))
@@ -382,6 +386,12 @@ class Server:
         if state[:2] in ("08", "40", "53", "54", "55", "57", "58", "XX"):
             return JournalUnavailable(f"{place} failed ({error.said})")
         return JournalRefused(f"{place} refuses: {error.said} ({state})")
+
+    def gone(self, said: str) -> JournalUnavailable:
+        """Of the tables: the next session looks at all of them, and says what to do."""
+        self._prepared = False
+        self.drop_idle()
+        return JournalUnavailable(f"the tables of {self.address} are gone ({said}): they are looked for again")
 
     def unanswered(self, error: Unanswered, *, outcome_unknown: bool = False) -> JournalUnavailable:
         self.drop_idle()

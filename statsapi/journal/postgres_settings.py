@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from statsapi.errors import JournalRefused
+from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_server import Server
 from statsapi.journal.protocol import Fsync
 
@@ -17,7 +18,7 @@ FROM pg_settings WHERE name = 'synchronous_commit'
 """
 
 
-def choose(server: Server, fsync: Fsync) -> str:
+def choose(server: Server, health: Health, fsync: Fsync) -> str:
     """Set what each session's COMMIT waits for (`server.settings`), and give the promise.
 
     STATSAPI_FSYNC=interval: nothing, as with SQLite, unless the server names standbys that a COMMIT has to wait for:
@@ -40,6 +41,8 @@ def choose(server: Server, fsync: Fsync) -> str:
         level = "on"
     server.settings = f"SET synchronous_commit = {level};"
     server.drop_idle()
+    with server.session() as session:
+        health.look(session)  # so that who starts without its quorum is told at once
     kept = f"the journal is {server.address}: the end of every process here loses nothing; "
     if level == "off":
         return kept + (

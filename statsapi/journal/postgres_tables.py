@@ -7,16 +7,20 @@ A journal is a schema of its own. Tables in it that are not ours are never touch
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
 from statsapi.errors import JournalRefused
+from statsapi.journal.postgres_rows import fill_key_places
 from statsapi.journal.postgres_server import OLDEST_VERSION, Failed, Server, Session, Told
 from statsapi.journal.protocol import CLOCKS_DIFFER_US
 
-SCHEMA_VERSION: Final = 1
+logger = logging.getLogger("statsapi")
+
+SCHEMA_VERSION: Final = 2
 
 # Others who start at the same time wait until the tables are there.
 MAKE_S: Final = 30.0
@@ -30,6 +34,14 @@ FROM (SELECT 1) AS one LEFT JOIN pg_namespace n ON n.nspname = {name}
 """
 _TABLES: Final = "SELECT schema_version, octet_length(born) FROM {schema}.meta"
 _BORN: Final = "INSERT INTO {schema}.meta (schema_version, born, checkpoint_id) VALUES ({version}, {born}, '')"
+# In schema 1 a key's check was expires_us plus the checksum of the rest. What was damaged stays so.
+_FROM_1: Final = """
+SELECT pg_advisory_xact_lock(1937006964, {meta}::regclass::oid::integer);
+UPDATE {schema}.keys SET "check" = (PLACE(name; expires_us) << 32) | ("check" - expires_us)
+WHERE "check" - expires_us BETWEEN 0 AND 4294967295 AND EXISTS (SELECT 1 FROM {schema}.meta WHERE schema_version = 1);
+UPDATE {schema}.meta SET schema_version = 2 WHERE schema_version = 1
+"""
+UPGRADE_S: Final = 600.0  # 10 µs a key
 # What is missing of ours, and the function's text: it names the schema, and would write to another one where this was
 # renamed.
 _WHOLE: Final = """
@@ -59,11 +71,14 @@ WHERE n.nspname = {name} AND p.proname = 'append'
 
 
 class Tables:
-    """`create`: whether to make what is not there."""
+    """`create`: whether to make what is not there. A journal that was there once is never made again: only a start
+    may begin anew.
+    """
 
     def __init__(self, server: Server, *, create: bool) -> None:
         self._server = server
         self._create = create
+        self._was_there = False
         stream, self._schema = server.address.stream, server.address.schema
         self._words = {"{schema}": self._schema, "{name}": f"'{stream}'", "{meta}": f"'{self._schema}.meta'"}
 
@@ -75,6 +90,7 @@ class Tables:
             raise JournalRefused(f"{place} is PostgreSQL {told.version}; it takes {OLDEST_VERSION} or newer")
         try:
             self._prepare(session, told)
+            self._was_there = True
         except Failed as error:
             if error.state == "42501":
                 raise self._without_rights(told, error.said) from error
@@ -85,6 +101,12 @@ class Tables:
         place = self._server.address
         if exists and not usage:
             raise self._without_rights(told, f"it may not use the schema {self._schema}")
+        if not ours and self._was_there:
+            what = f"the table {self._schema}.meta" if exists else f"the schema {self._schema}"
+            raise JournalRefused(
+                f"{place}: {what} was dropped while this service was running, and what was recorded is gone: restore "
+                "a backup of the database, or restart the service to begin anew"
+            )
         if not ours and things:
             raise JournalRefused(
                 f"{place}: the schema {self._schema} holds tables of another program: name another by ?stream=NAME"
@@ -118,26 +140,33 @@ class Tables:
             raise JournalRefused(f"the journal at {place} has schema {version}: use a newer statsapi")
         if version < 1:
             raise self._server.damaged("the journal's table meta", f"no statsapi has schema version {version}")
-        self._require_whole(session, told)
+        self._require_whole(session, told, version)
         if (session.simple(self._fill(_RIGHTS)).get_value(0, 0) or b"") != b"t":
             raise self._without_rights(told, "it may not read and write all its tables")
         if (session.simple(self._fill(_MAY_APPEND)).get_value(0, 0) or b"") != b"t":
             raise self._without_rights(told, f"it may not call {self._schema}.append")
 
-    def _require_whole(self, session: Session, told: Told) -> None:
-        """JournalRefused where a table is gone. A function that is gone, or another schema's, is made again."""
+    def _require_whole(self, session: Session, told: Told, version: int) -> None:
+        """JournalRefused where a table is gone. A function that is gone, or another schema's, is made again; tables of
+        an older version are brought up to date.
+        """
+        place = self._server.address
         row = session.simple(self._fill(_WHOLE))
         if missing := (row.get_value(0, 0) or b"").decode():
             raise JournalRefused(
                 f"{self._server.address}: of the schema {self._schema} {missing} is gone: restore a backup of the "
                 f"database, or begin anew after DROP SCHEMA {self._schema} CASCADE;"
             )
-        if (row.get_value(0, 1) or b"").decode() == self._function().split("$$")[1]:
+        if (row.get_value(0, 1) or b"").decode() == self._function().split("$$")[1] and version == SCHEMA_VERSION:
             return
         try:
             with self._alone(session):
+                if version < SCHEMA_VERSION:
+                    session.simple(self._fill(_FROM_1), UPGRADE_S)
                 session.simple(self._fill(_DROP), MAKE_S)
                 session.simple(self._function(), MAKE_S)
+            if version < SCHEMA_VERSION:
+                logger.info("the journal at %s is brought from schema %d to %d", place, version, SCHEMA_VERSION)
         except Failed as error:
             if error.state != "42501":
                 raise
@@ -174,8 +203,10 @@ class Tables:
 
     @contextlib.contextmanager
     def _alone(self, session: Session) -> Iterator[None]:
-        """A transaction in which nobody else makes anything."""
-        limit = f"SET LOCAL lock_timeout = {int(MAKE_S * 1000)}"
+        """A transaction in which nobody else makes anything. It waits for no standby: it acknowledges nothing, and the
+        first append waits for all that came before it.
+        """
+        limit = f"SET LOCAL lock_timeout = {int(MAKE_S * 1000)}; SET LOCAL synchronous_commit = local"
         session.simple(f"BEGIN; {limit}; SELECT pg_advisory_xact_lock(1937006964, 0)", MAKE_S)
         try:
             yield
@@ -190,7 +221,7 @@ class Tables:
     def _fill(self, text: str) -> str:
         for word, value in self._words.items():
             text = text.replace(word, value)
-        return text
+        return fill_key_places(text)
 
 
 def _text_of(name: str) -> str:

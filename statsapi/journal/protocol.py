@@ -394,8 +394,10 @@ NOTHING_TO_COMPACT: Final = (
 NOTHING_TO_SALVAGE: Final = "only a journal in a file (sqlite:///…) can be salvaged: Redis has tools of its own"
 
 
-def damage_by_reading(journal: Journal) -> Iterator[str]:
-    """For `find_damage`: read all of an open journal, close it, and say the first damage that reading meets."""
+def damage_by_reading(journal: Journal, check_answers: Callable[[], None]) -> Iterator[str]:
+    """For `find_damage`: read all of an open journal, then its kept answers (`check_answers` raises where one is
+    damaged), close it, and say the first damage that reading meets.
+    """
     try:
         checkpoint = journal.read_checkpoint()
         mark = checkpoint.mark if checkpoint else START
@@ -403,6 +405,7 @@ def damage_by_reading(journal: Journal) -> Iterator[str]:
             journal.read_pieces(checkpoint.id, -(1 << 62), 1 << 62)
         while (segment := journal.read(mark)).records:
             mark = segment.mark
+        check_answers()
     except JournalDamaged as error:
         yield f"{error.what}: {error.why}"
     finally:

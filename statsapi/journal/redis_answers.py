@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from statsapi.errors import IdempotencyConflict
+from statsapi.errors import IdempotencyConflict, JournalDamaged
 from statsapi.journal.checksums import MISMATCH, answer_checksum
 from statsapi.journal.protocol import Appended
+from statsapi.journal.redis_primary import Call
 from statsapi.journal.redis_server import Server
 from statsapi.model import IdempotencyKey
 
@@ -15,6 +16,8 @@ from statsapi.model import IdempotencyKey
 _KEPT: Final = struct.Struct("<qI")
 _KEPT_CHECKED: Final = struct.Struct("<qIIq")
 _CHECKED: Final = 1 << 31
+
+_STEP: Final = 1024  # answers that are read at once
 
 
 def kept_answer(server: Server, key: IdempotencyKey, found: bytes, now_us: int) -> Appended | IdempotencyConflict:
@@ -30,7 +33,28 @@ def kept_answer(server: Server, key: IdempotencyKey, found: bytes, now_us: int) 
         digest, answer = kept[_KEPT_CHECKED.size : answer_at], kept[answer_at:]
         if kept_checksum(IdempotencyKey(key.name, digest, 0), answer) == crc:
             return IdempotencyConflict() if what == b"c" else Appended(None, now_us, answer, replayed=True)
-    raise server.damaged("the answer kept under an Idempotency-Key", MISMATCH)
+    raise _damaged(server)
+
+
+def _damaged(server: Server) -> JournalDamaged:
+    return server.damaged("an answer that is kept under an Idempotency-Key", MISMATCH)
+
+
+def check_answers(server: Server) -> None:
+    """Read all kept answers. JournalDamaged for the first that is not what was written, or is missing."""
+    at = 0
+    while names := server.calls([Call("ZRANGE", server.expiry_key, at, at + _STEP - 1)])[0]:
+        keys = [IdempotencyKey(name, b"", 0) for name in names]
+        found = server.calls([Call("GET", server.key_name(key)) for key in keys])
+        for key, kept in zip(keys, found, strict=True):
+            if kept is None:
+                raise _damaged(server)
+            if _KEPT.unpack_from(kept)[1] >= _CHECKED:
+                expires_us, _, crc, check = _KEPT_CHECKED.unpack_from(kept)
+                if expires_us + crc != check:
+                    raise _damaged(server)
+            kept_answer(server, key, b"c" + kept, 0)
+        at += len(names)
 
 
 def kept_checksum(key: IdempotencyKey, answer: bytes) -> int:

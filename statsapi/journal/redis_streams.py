@@ -96,7 +96,7 @@ from statsapi.journal.protocol import (
     damage_by_reading,
     wall_clock_us,
 )
-from statsapi.journal.redis_answers import kept_answer
+from statsapi.journal.redis_answers import check_answers, kept_answer
 from statsapi.journal.redis_appends import Appends
 from statsapi.journal.redis_checkpoint import Checkpoints
 from statsapi.journal.redis_heads import NO_ROWS, Rows, State, count_until, mark_of, rows_of
@@ -187,7 +187,8 @@ class RedisJournal:
 
     @classmethod
     def find_damage(cls, url: str) -> Iterator[str]:
-        return damage_by_reading(cls.open(url, Options(create=False)))
+        journal = cls(Address.parse(url))
+        return damage_by_reading(journal, lambda: check_answers(journal._server))
 
     @classmethod
     def salvage(cls, url: str, target: str) -> str:

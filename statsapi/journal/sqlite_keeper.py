@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_wal
@@ -24,10 +24,8 @@ STEP_PAUSE_S: Final = 1e-3
 
 _DEAD = "SELECT seq, length(record) FROM records WHERE seq <= ?1 ORDER BY seq LIMIT ?2"
 _DROP_DEAD = "DELETE FROM records WHERE seq <= ?"
-_EXPIRED = "SELECT 1 FROM keys WHERE expires_us <= ? LIMIT 1"
-_DROP_KEYS = f"""
-DELETE FROM keys WHERE name IN (SELECT name FROM keys WHERE expires_us <= ?1 LIMIT {STEP_ROWS}) AND expires_us <= ?1
-"""  # noqa: S608 - the only thing put in is a constant
+_EXPIRED = "SELECT name, digest, answer, expires_us, checksum FROM keys WHERE expires_us <= ? LIMIT ?"
+_DROP_KEY = "DELETE FROM keys WHERE name = ? AND expires_us <= ?"
 
 
 class Keeper:
@@ -100,18 +98,19 @@ class Keeper:
             if size >= STEP_BYTES:
                 break
         if dead:
-            self._keep(_DROP_DEAD, upto)
+            self._keep(_DROP_DEAD, [(upto,)])
         return bool(dead)
 
     def _drop_expired_keys(self, settled_us: int) -> bool:
-        """One step; gives whether there may be more."""
-        some = self._link.query(lambda connection: connection.execute(_EXPIRED, (settled_us,)).fetchone() is not None)
-        if some:
-            self._keep(_DROP_KEYS, settled_us)
-        return some
+        """One step; gives whether there may be more. What is damaged is not forgotten: its expiry may be wrong."""
+        rows = self._link.query(lambda connection: connection.execute(_EXPIRED, (settled_us, STEP_ROWS)).fetchall())
+        whole = [(row[0], settled_us) for row in rows if tables.is_answer(row)]
+        if whole:
+            self._keep(_DROP_KEY, whole)
+        return bool(whole)
 
-    def _keep(self, statement: str, parameter: int) -> None:
+    def _keep(self, statement: str, parameters: list[tuple[Any, ...]]) -> None:
         self._link.transact(
-            lambda connection: connection.execute(statement, (parameter,)),
+            lambda connection: connection.executemany(statement, parameters),
             time.monotonic() + self._wait_limit_s,
         )

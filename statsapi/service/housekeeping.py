@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from statsapi.clocks import STEP_US, SettledClock, Step
 from statsapi.engine.store import Store
-from statsapi.errors import StatsError
+from statsapi.errors import JournalRefused, StatsError
 from statsapi.journal import CLOCKS_DIFFER_US, Proposal
 from statsapi.metrics import Metrics
 from statsapi.model import MIN_TS_US, MINUTE_US, SECOND_US, EventBatch, floor_us
@@ -38,6 +38,7 @@ class Housekeeping:
         self._beginning = threading.Lock()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._said: dict[str, str] = {}  # by thread, for as long as it fails
         self._said_ahead = False
         self._tidied_minute_us: int | None = None
         self._compacted_minute_us: int | None = None
@@ -126,17 +127,19 @@ class Housekeeping:
         self._follower.view().journal.append(unless_another_did)
 
     def _repeat(self, act: Callable[[], None], interval_s: float) -> None:
-        said = ""
+        name = act.__name__
         while True:
             started_s = time.monotonic()
             wait_s = interval_s
             try:
                 act()
-                said = ""
+                self._said.pop(name, None)
             except StatsError as error:
-                if str(error) != said:  # once, not each second for as long as it lasts
-                    said = str(error)
-                    logger.warning("housekeeping waits for the journal: %s", error)
+                if str(error) not in self._said.values():  # once, not each second for as long as it lasts
+                    refused = isinstance(error, JournalRefused)  # and somebody has to see to it
+                    level = logging.ERROR if refused else logging.WARNING
+                    logger.log(level, "housekeeping waits for the journal: %s", error)
+                self._said[name] = str(error)
             except Exception:
                 # Logged in full and tried again: without this thread nothing would expire any more.
                 logger.exception("housekeeping failed")

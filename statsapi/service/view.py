@@ -137,6 +137,7 @@ class View:
         try:
             if not self._stands or self._unusable():
                 self._begin()
+            asked_us = self.clock.monotonic_us()
             segment = self.journal.read(self._mark)
         except HistoryChanged as changed:
             if changed.lost is not None or (self._stands and self._mark != START):
@@ -144,7 +145,7 @@ class View:
             self._stands = False
             return True
         self._end = segment.end
-        self.clock.observe(segment.now_us)
+        self.clock.observe(segment.now_us, asked_us)
         if segment.appended_us is not None:
             self._store.settle(self.clock.settled_us())
             self._changing = True  # whatever is raised from here on, by whomever, leaves it so

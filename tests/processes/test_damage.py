@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import Proposal, find_damage, salvage
+from statsapi.journal import IdempotencyKey, Proposal, find_damage, open_journal, salvage
 from statsapi.journal.checksums import (
     RESIDUE,
     SEAL_BYTES,
@@ -54,6 +54,25 @@ def test_a_sealed_record_proves_itself(position: int, record_id: bytes, appended
     assert check_sealed(position, sealed) == Sealed(record_id, position, appended_us)
     with pytest.raises(JournalDamaged, match="checksum"):
         check_sealed(position, sealed[:-9] + bytes([sealed[-9] ^ 1]) + sealed[-8:])
+
+
+def test_a_key_is_not_forgotten_by_a_changed_expiry(tmp_path: Path) -> None:
+    """Housekeeping leaves what is damaged; what is whole goes when it is due."""
+    path, hour_us = tmp_path / "events.db", 3_600_000_000
+    with closing(open_journal(f"sqlite:///{path}")) as journal:
+        done = [
+            journal.append(Proposal(EventBatch(()), b"first"), key=IdempotencyKey(name, b"d", hour_us))
+            for name in (b"a", b"b")
+        ]
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("UPDATE keys SET expires_us = 5 WHERE name = ?", (b"a",))
+        journal.maintain()
+        with pytest.raises(JournalDamaged):
+            journal.find_answer(IdempotencyKey(b"a", b"d", hour_us))
+        journal.settled_us = lambda: done[-1].appended_us + 2 * hour_us
+        journal.maintain()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT name FROM keys").fetchall() == [(b"a",)]
 
 
 def seal_checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:

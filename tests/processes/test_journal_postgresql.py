@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 
 from statsapi.app import create_app
@@ -35,13 +36,17 @@ from statsapi.journal import (
     find_damage,
     open_journal,
     salvage,
+    wall_clock_us,
 )
-from statsapi.journal.postgres_server import Session
+from statsapi.journal.postgres_rows import KEY_PLACE_SQL, key_place
+from statsapi.journal.postgres_server import SESSIONS, Failed, Server, Session
 from statsapi.journal.postgres_url import Address
 from statsapi.model import EventBatch, Events, Part
+from statsapi.times import format_timestamp
+from tests.calls import make_app
 from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, values
 from tests.programs import postgres_binaries
-from tests.servers import PostgresServer, free_port, postgres_server, serve_environment
+from tests.servers import PostgresServer, RefusingPostgres, free_port, postgres_server, serve_environment, wait_until
 
 HOUR_US = 3_600_000_000
 
@@ -240,8 +245,8 @@ def test_another_programs_schema_is_not_touched(server: PostgresServer, stream: 
 
 def test_a_newer_schema_is_refused(server: PostgresServer, stream: str, journal: Journal) -> None:
     """A journal that a later version has changed is left to that version."""
-    server.ask(f"UPDATE {stream}.meta SET schema_version = 2")
-    with pytest.raises(JournalRefused, match="has schema 2: use a newer"):
+    server.ask(f"UPDATE {stream}.meta SET schema_version = 3")
+    with pytest.raises(JournalRefused, match="has schema 3: use a newer"):
         open_journal(server.journal_url(stream))
 
 
@@ -251,6 +256,59 @@ def test_a_login_that_is_refused(server: PostgresServer, stream: str) -> None:
         with pytest.raises(JournalRefused, match="refuses the login") as refused:
             open_journal("postgresql://" + place.format(server.port))
         assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("state", "severity", "said", "refused"),
+    [
+        ("28P01", "ВАЖНО", 'пользователь "u" не прошёл проверку подлинности', True),
+        ("28000", "FATAL", "kein pg_hba.conf-Eintrag für Host »127.0.0.1«", True),
+        ("3D000", "FATAL", "la base de données « db » n'existe pas", True),
+        ("42501", "致命的错误", "访问数据库的权限不够", True),
+        ("57P03", "ВАЖНО", "password authentication failed does not exist", False),
+        ("53300", "FATAL", "lo siento, ya tenemos demasiados clientes", False),
+    ],
+)
+def test_a_login_is_judged_by_its_sqlstate(state: str, severity: str, said: str, refused: bool) -> None:
+    """Never by words, which are those of the server's language: what waiting cannot mend is a refusal, all else not."""
+    server = RefusingPostgres(state, said, severity)
+    with closing(server):
+        url = f"postgresql://u:secret@127.0.0.1:{server.port}/db"
+        with pytest.raises((JournalRefused, JournalUnavailable)) as error:
+            open_journal(url)
+        assert isinstance(error.value, JournalRefused) == refused
+        assert said.split()[0] in str(error.value)
+        assert ("refuses the login" in str(error.value)) == refused
+        assert ("no connection left" in str(error.value)) == (state == "53300")
+        assert "secret" not in str(error.value)
+        away = f"postgresql://u:secret@127.0.0.1:{server.port},127.0.0.1:{free_port()}/db"
+        with pytest.raises(JournalUnavailable):  # the other one may let us in, when it is there
+            open_journal(away)
+
+
+def test_a_login_that_a_server_in_another_language_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong password, and a database that is not there, in German: one line, and no waiting."""
+    monkeypatch.setenv("LANGUAGE", "de")
+    with postgres_server(postgres_binaries(), lc_messages="C.utf8") as server:
+        server.ask("CREATE ROLE app LOGIN PASSWORD 'right'")
+        (server.data / "pg_hba.conf").write_text(
+            "local all all trust\nhost all postgres all trust\nhost all app all scram-sha-256\n"
+        )
+        server.ask("SELECT pg_reload_conf()")
+        if "existiert nicht" not in error_of(server, "nowhere"):
+            pytest.skip("this machine's PostgreSQL does not speak German")
+        wait_until(lambda: "Passwort" in error_of(server, "postgres", "app:wrong"), "the new rules")
+        for place in ("app:wrong@127.0.0.1:{}/postgres", "postgres@127.0.0.1:{}/nowhere", "who@127.0.0.1:{}/postgres"):
+            with pytest.raises(JournalRefused, match="refuses the login"):
+                open_journal("postgresql://" + place.format(server.port))
+
+
+def error_of(server: PostgresServer, database: str, login: str = "postgres") -> str:
+    try:
+        psycopg.connect(f"postgresql://{login}@127.0.0.1:{server.port}/{database}").close()
+    except psycopg.Error as error:
+        return str(error)
+    return ""
 
 
 def test_a_server_that_is_away_is_not_a_refusal() -> None:
@@ -430,6 +488,112 @@ def test_settings_that_lose_are_told(caplog: pytest.LogCaptureFixture) -> None:
         journal.close()
 
 
+def test_a_role_that_waits_for_less_than_is_asked_for(server: PostgresServer, role: str) -> None:
+    """STATSAPI_FSYNC=always waits for the disk at least, whatever the role is set to; more is left as it is."""
+    run_sql(server, role, f"CREATE SCHEMA statsapi AUTHORIZATION {role}")
+    for level, kept in (("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")):
+        run_sql(server, role, f"ALTER ROLE {role} SET synchronous_commit = {level}")
+        with closing(open_journal(url_of(server, role), fsync="always")) as journal:
+            assert f"synchronous_commit = {kept}" in journal.promise
+
+
+def test_standbys_that_are_not_waited_for_are_told() -> None:
+    """With synchronous_commit = local a 2xx is on the server's own disk, and nobody looks for standbys."""
+    options = {"synchronous_standby_names": "a", "synchronous_commit": "local"}
+    with (
+        postgres_server(postgres_binaries(), **options) as server,
+        closing(open_journal(server.journal_url("s"))) as journal,
+    ):
+        assert "does not wait for a" in journal.promise
+        journal.append(event())
+        journal.check_writable()
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "said"),
+    [
+        ("53100", JournalUnavailable, "the disk of"),
+        ("53200", JournalUnavailable, "the memory of"),
+        ("55P03", JournalUnavailable, "another writer"),
+        ("57P01", JournalUnavailable, "shutting down"),
+        ("57P03", JournalUnavailable, "starting"),
+        ("25006", JournalUnavailable, "takes no writes"),
+        ("40P01", JournalUnavailable, "failed"),
+        ("58030", JournalUnavailable, "failed"),
+        ("42P01", JournalUnavailable, "are gone"),
+        ("42501", JournalRefused, "refuses this role"),
+        ("22000", JournalRefused, "refuses: words"),
+        ("XX001", JournalDamaged, "damaged"),
+        ("XX002", JournalDamaged, "damaged"),
+        ("P0002", JournalDamaged, "damaged"),
+    ],
+)
+def test_what_a_server_means(state: str, kind: type[Exception], said: str) -> None:
+    """Each SQLSTATE is one of three: it may pass, somebody has to see to it, data are damaged."""
+    server = Server(Address.parse("postgresql://h/d"), wall_clock_us, wall_clock_us)
+    error = server.failure(Failed(state, "words"))
+    assert type(error) is kind or (state == "25006" and isinstance(error, kind))
+    assert said in str(error)
+
+
+def test_more_threads_than_sessions(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gets none in time is told so, and nothing is left taken."""
+    for name in ("TIMEOUT_S", "LOCK_WAIT_S"):
+        monkeypatch.setattr(f"statsapi.journal.postgres_server.{name}", 0.01)
+    inner = journal._server  # type: ignore[attr-defined]
+    with contextlib.ExitStack() as stack:
+        for _ in range(SESSIONS):
+            stack.enter_context(inner.session())
+        with pytest.raises(JournalUnavailable, match="were busy for too long"):
+            journal.size_bytes()
+    monkeypatch.undo()
+    assert journal.size_bytes() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DELETE FROM {}.meta", "its row is missing"),
+        ("UPDATE {}.meta SET born = '\\x00'", "not what was written"),
+        ("UPDATE {}.meta SET schema_version = 0", "schema version 0"),
+    ],
+)
+def test_a_damaged_meta_table_is_refused(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal], change: str, said: str
+) -> None:
+    """By a start, with what is wrong; a running service tells of a row that is missing."""
+    journal = opened()
+    journal.append(event())
+    server.ask(change.format(stream))
+    with pytest.raises(JournalDamaged, match=said):
+        opened()
+    if change.startswith("DELETE"):
+        for use in (lambda: journal.append(event()), journal.read_checkpoint):
+            with pytest.raises(JournalDamaged):
+                use()
+
+
+def test_a_session_that_broke_is_replaced_in_a_read(
+    server: PostgresServer, stream: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the server ends it between the look at it and the question, the question is asked once more."""
+    mark = mark_of(journal.append(event()))
+    monkeypatch.setattr(Session, "still_there", lambda self: True)
+    server.ask(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'statsapi' AND query LIKE %s",
+        f"%{stream}%",
+    )
+    wait_until(
+        lambda: (
+            not server.ask(
+                "SELECT 1 FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()", f"%{stream}.meta%"
+            )
+        ),
+        "the end of the sessions",
+    )
+    assert journal.read(mark).records == 0
+
+
 # Reading and appending
 
 
@@ -600,6 +764,8 @@ def test_damage_is_refused_wherever_it_is_read(
         ("keys", "answer", "true"),
         ("keys", "digest", "true"),
         ("keys", '"check"', "true"),
+        ("keys", "expires_us", "true"),
+        ("keys", "name", "true"),
     ]
     for table, column, where in cases:
         ((right,),) = server.ask(f"SELECT {column} FROM {stream}.{table} WHERE {where}")
@@ -624,6 +790,89 @@ def test_damage_is_refused_wherever_it_is_read(
         server.ask(f"INSERT INTO {stream}.{table} SELECT * FROM {stream}.kept")
         server.ask(f"DROP TABLE {stream}.kept")
         read_all(fresh, key)
+
+
+def use(journal: Journal, key: IdempotencyKey, how: str) -> None:
+    if how == "find":
+        journal.find_answer(key)
+    else:
+        journal.append(event() if how == "append" else event, key=key)
+
+
+@pytest.mark.parametrize("keyed", ["find", "append", "decide"])
+def test_a_key_whose_name_was_changed_is_noticed(
+    server: PostgresServer, stream: str, journal: Journal, keyed: str
+) -> None:
+    """It is not found any more, and still stands beside its place: a retry is refused, and not recorded again."""
+    keys = [IdempotencyKey(bytes([number, 77]), b"d", HOUR_US) for number in range(0, 100, 4)]
+    for key in keys:
+        journal.append(event()._replace(answer=b"first"), key=key)
+    for key, change in ((keys[7], b"\1\0"), (keys[7], b"\0\40"), (keys[24], b"\0\1"), (keys[0], b"\2\0")):
+        changed = bytes(a ^ b for a, b in zip(key.name, change, strict=True))
+        server.ask(f"UPDATE {stream}.keys SET name = %s WHERE name = %s", changed, key.name)
+        with pytest.raises(JournalDamaged, match="restore a backup of the database"):
+            use(journal, key, keyed)
+        (said,) = find_damage(server.journal_url(stream))
+        assert "an answer that is kept under an Idempotency-Key" in said
+        server.ask(f"UPDATE {stream}.keys SET name = %s WHERE name = %s", key.name, changed)
+        assert journal.find_answer(key) == b"first"
+    assert len(values(journal)["default"]) == len(keys)
+    assert list(find_damage(server.journal_url(stream))) == []
+    assert journal.append(event(), key=IdempotencyKey(b"new", b"d", HOUR_US)).mark is not None
+
+
+def test_a_key_is_not_forgotten_by_a_changed_expiry(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """Housekeeping leaves what is damaged, and a retry under it is refused, however little was changed."""
+    key = IdempotencyKey(b"k", b"d", HOUR_US)
+    journal.append(event()._replace(answer=b"first"), key=key)
+    ((right,),) = server.ask(f"SELECT expires_us FROM {stream}.keys")
+    for bit in (50, 32, 31, 20, 0):
+        server.ask(f"UPDATE {stream}.keys SET expires_us = %s", right ^ 1 << bit)
+        journal.settled_us = lambda: right + HOUR_US
+        journal.maintain()
+        with pytest.raises(JournalDamaged):
+            journal.append(event(), key=key)
+        server.ask(f"UPDATE {stream}.keys SET expires_us = %s", right)
+    assert len(values(journal)["default"]) == 1
+    journal.maintain()
+    assert server.ask(f"SELECT count(*) FROM {stream}.keys") == [(0,)]
+
+
+def test_the_server_and_we_prove_a_key_alike(server: PostgresServer) -> None:
+    """The upper half of a key's check, in SQL and in Python."""
+    dice = random.Random(1)
+    for _ in range(50):
+        name, expires_us = dice.randbytes(dice.randrange(40)), dice.randrange(1 << 52)
+        sql = KEY_PLACE_SQL.format(name="%s::bytea", expires_us="%s::bigint").replace("% 2147", "%% 2147")
+        assert server.ask(f"SELECT {sql}", expires_us, name) == [(key_place(name, expires_us),)]
+
+
+def test_keys_of_schema_1_are_brought_up_to_date(
+    server: PostgresServer, stream: str, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the opening, with the function: what was whole is, what was damaged stays so, and an older version refuses. A
+    role that may not make the function is told who can.
+    """
+    keys = [IdempotencyKey(b"k%d" % number, b"d", HOUR_US) for number in range(3)]
+    with closing(open_journal(server.journal_url(stream))) as journal:
+        for key in keys:
+            journal.append(event()._replace(answer=b"first"), key=key)
+    server.ask(
+        f'UPDATE {stream}.keys SET "check" = expires_us + ("check" & 4294967295) + CASE name WHEN %s THEN 1 ELSE 0 END',
+        b"k2",
+    )
+    server.ask(f"UPDATE {stream}.meta SET schema_version = 1")
+    server.ask(f"GRANT USAGE ON SCHEMA {stream} TO {role}")
+    server.ask(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {stream} TO {role}")
+    with pytest.raises(JournalRefused, match="start statsapi once as the owner"):
+        open_journal(server.journal_url(stream, user=role))
+    with caplog.at_level(logging.INFO, "statsapi"), closing(open_journal(server.journal_url(stream))) as journal:
+        assert "from schema 1 to 2" in caplog.text
+        assert [journal.find_answer(key) for key in keys[:2]] == [b"first"] * 2
+        assert journal.append(event(), key=keys[0]).replayed
+        with pytest.raises(JournalDamaged):
+            journal.find_answer(keys[2])
+    assert server.ask(f"SELECT schema_version FROM {stream}.meta") == [(2,)]
 
 
 def id_at(server: PostgresServer, stream: str, position: int) -> bytes:
@@ -720,21 +969,62 @@ def test_a_lost_end_is_noticed_however_much_came_after_it(
     assert values(one)["default"] == [1.0] * 3 + [2.0] * (others + ours)
 
 
-def test_a_journal_that_was_dropped_is_made_again(
+def test_a_journal_that_was_dropped_is_made_again_by_a_start_only(
     server: PostgresServer, stream: str, opened: Callable[..., Journal]
 ) -> None:
-    """Whoever comes next makes the tables; every view is told that its history is another one."""
+    """Who runs refuses, and says what happened and what to do; after a new start every view is told that its history is
+    another one.
+    """
     one, other = opened(), opened()
     mark = mark_of(one.append(event(1.0)))
     other.read(START)
     server.ask(f"DROP SCHEMA {stream} CASCADE")
     with pytest.raises(JournalUnavailable, match="are gone"):
         one.append(event(2.0))
-    one.append(event(3.0))
-    for journal, at in ((one, mark), (other, mark)):
+    for _ in range(2):
+        with pytest.raises(JournalRefused, match="was dropped while this service was running"):
+            one.append(event(2.0))
+    assert server.ask(f"SELECT to_regnamespace('{stream}')") == [(None,)]
+    opened().append(event(3.0))
+    for journal in (one, other):
         with pytest.raises((HistoryChanged, JournalUnavailable)):
-            journal.read(at)
+            journal.read(mark)
         assert values(journal) == {"default": [3.0]}
+
+
+@pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "keys", "meta", ""])
+def test_a_service_whose_table_was_dropped_is_not_ready(
+    server: PostgresServer, stream: str, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One table or the whole schema, dropped under a running service: /readyz, questions and writes are 503 that say
+    what is gone, the log has an ERROR line and no traceback, and nothing is made anew.
+    """
+    app = make_app(server.journal_url(stream))
+    client, service = app.test_client(), app.extensions["statsapi"]
+    sent = {"timestamp": format_timestamp(time.time_ns() // 1000), "value": 1.0}
+    assert client.post("/event", json=sent).status_code == 200
+    assert client.get("/statistics").json["count"] == 1
+    assert client.get("/readyz").status_code == 200
+    server.ask(f"DROP TABLE {stream}.{table}" if table else f"DROP SCHEMA {stream} CASCADE")
+    service._checked_us = None
+    assert client.get("/readyz").status_code == 503
+    service._housekeeping._background = True
+    service._housekeeping.begin()
+    said = "housekeeping waits for the journal: "
+    wait_until(lambda: any(record.levelname == "ERROR" for record in caplog.records), "the line")
+    for _ in range(2):
+        service._checked_us = None
+        refused = client.get("/readyz")
+        assert (refused.status_code, refused.json["type"]) == (503, "urn:statsapi:problem:journal-refused")
+        assert (table or "schema") in refused.json["detail"]
+        assert "restore a backup" in refused.json["detail"]
+        assert client.get("/statistics").status_code == 503
+        assert client.post("/event", json=sent, headers={"Idempotency-Key": "k"}).status_code == 503
+    errors = {record.getMessage() for record in caplog.records if record.levelname == "ERROR"}
+    assert errors == {said + refused.json["detail"]}
+    assert "Traceback" not in caplog.text
+    assert server.ask(f"SELECT to_regclass('{stream}.{table or 'meta'}')") == [(None,)]
+    service.close()
 
 
 def test_compaction_is_no_loss(opened: Callable[..., Journal]) -> None:

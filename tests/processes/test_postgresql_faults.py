@@ -20,6 +20,7 @@ import pytest
 
 from statsapi.errors import JournalRefused, JournalUnavailable
 from statsapi.journal import IdempotencyKey, Proposal, open_journal
+from statsapi.journal.postgres_health import Seen
 from statsapi.journal.postgres_server import Session
 from statsapi.model import EventBatch, Part
 from tests.calls import count, make_app
@@ -437,6 +438,108 @@ def test_a_standby_that_is_missing_leaves_the_outcome_unknown() -> None:
         wait_until(lambda: opened_append(journal, key), "the quorum to be there")
         assert values(journal)["default"] == [1.0, 2.0, 3.0]
         journal.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_missing_standby_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """/readyz and the 503 of a POST name the quorum, who is connected in which state, and what to do; the log does so
+    once, and once when it is there again.
+    """
+    with ExitStack() as stack:
+        pair = Pair(stack, synchronous=True)
+        app = make_app(pair.url())
+        client, service = app.test_client(), app.extensions["statsapi"]
+        assert client.post("/event", json=body()).status_code == 200
+        pair.second.stop()
+        wait_until(lambda: not pair.first.ask("SELECT 1 FROM pg_stat_replication"), "the standby to be gone")
+        for _ in range(3):
+            service.keep_house()
+            service._checked_us = None
+            refused = client.get("/readyz")
+            assert (refused.status_code, refused.json["outcome"]) == (503, "not recorded")
+            assert "synchronous_standby_names = 'ANY 1 (standby)'" in refused.json["detail"]
+            assert "connected are: none" in refused.json["detail"]
+            assert "ALTER SYSTEM" in refused.json["detail"]
+        refused = client.post("/event", json=body())
+        assert (refused.status_code, refused.json["outcome"]) == (503, "unknown")
+        assert "synchronous_standby_names = 'ANY 1 (standby)'" in refused.json["detail"]
+        assert caplog.text.count("lacks a standby") == 1
+        pair.second.start()
+
+        def ready() -> bool:
+            service._checked_us = None
+            return bool(client.get("/readyz").status_code == 200)
+
+        wait_until(ready, "the quorum to be there")
+        assert caplog.text.count("has its standbys: standby (streaming, quorum)") == 1
+        assert client.post("/event", json=body()).status_code == 200
+        service.close()
+
+
+def test_a_first_start_without_its_quorum_says_so(tmp_path: Path) -> None:
+    """It makes its tables, waits for nobody, is not ready and says what is missing; with the quorum it goes on."""
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            postgres_server(postgres_binaries(), synchronous_standby_names="ANY 1 (standby, other)")
+        )
+        service = stack.enter_context(
+            gunicorn_server(tmp_path, workers=1, env={"STATSAPI_JOURNAL": server.journal_url("s")})
+        )
+        status, problem = service.request("GET", "/readyz")
+        assert (status, "ANY 1 (standby, other)" in problem["detail"]) == (503, True)
+        assert service.log.count("lacks a standby") == 2  # the arbiter's look before the fork, and the worker's
+        directory = PostgresServer.folder()
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        standby = server.copy_to(directory)
+        stack.callback(standby.kill)
+        standby.start()
+        service.wait_until(lambda: service.request("GET", "/readyz")[0] == 200, "the quorum")
+        assert service.request("POST", "/event", body())[0] == 200
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_state_of_standbys_that_a_role_may_not_see() -> None:
+    """They count as there until an append is not answered; then the right to grant is named."""
+    with ExitStack() as stack:
+        pair = Pair(stack, synchronous=False)
+        pair.first.ask("CREATE ROLE app LOGIN")
+        pair.first.ask("CREATE ROLE watcher LOGIN IN ROLE app, pg_monitor")
+        pair.first.ask("CREATE SCHEMA s AUTHORIZATION app")
+        pair.first.ask("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (elsewhere)'")
+        pair.first.ask("SELECT pg_reload_conf()")
+        wait_until(
+            lambda: pair.first.ask("SHOW synchronous_standby_names") == [("FIRST 1 (elsewhere)",)], "the new setting"
+        )
+        journal = open_journal(pair.first.journal_url("s", user="app"))
+        journal.check_writable()
+        named = r"FIRST 1 \(elsewhere\).*standby \(.*GRANT pg_monitor TO app"
+        with pytest.raises(JournalUnavailable, match=named) as unknown:
+            journal.append(event())
+        assert unknown.value.outcome_unknown
+        journal.close()
+        watching = open_journal(pair.first.journal_url("s", user="watcher"))
+        with pytest.raises(JournalUnavailable, match=r"lacks a standby.*standby \(streaming, async\)"):
+            watching.check_writable()
+        watching.close()
+
+
+@pytest.mark.parametrize(
+    ("names", "there", "lacks"),
+    [
+        ("", 0, False),
+        ("a", 0, True),
+        ("a, b", 1, False),
+        ("*", 1, False),
+        ("ANY 2 (a, b)", 1, True),
+        ("any 2(a, b)", 2, False),
+        ("FIRST 3 (*)", 2, True),
+        ("2 (a, b)", 1, True),
+        ("2 (a, b)", 2, False),
+    ],
+)
+def test_how_many_standbys_are_wanted(names: str, there: int, lacks: bool) -> None:
+    """As PostgreSQL reads synchronous_standby_names; a plain list wants one."""
+    assert Seen("", names, "", there).lacks_standbys == lacks
 
 
 def opened_append(journal: Any, key: IdempotencyKey) -> bool:

@@ -13,7 +13,16 @@ import pytest
 import redis
 
 from statsapi.errors import JournalDamaged, JournalRefused, StatsError
-from statsapi.journal import START, Checkpoint, HistoryChanged, IdempotencyKey, Journal, Proposal, open_journal
+from statsapi.journal import (
+    START,
+    Checkpoint,
+    HistoryChanged,
+    IdempotencyKey,
+    Journal,
+    Proposal,
+    find_damage,
+    open_journal,
+)
 from statsapi.model import EventBatch, Part
 from tests.journal_engines import event, events_of, segments, shared_redis, values
 from tests.programs import redis_binary
@@ -226,3 +235,54 @@ def test_a_damaged_answer_is_not_given(raw: Any, name: str, journal: Journal) ->
     old: Any = kept[:8] + len(key.digest).to_bytes(4, "little") + kept[24:]  # as an older version kept it
     raw.set(f"{name}:key:name", old)
     assert journal.find_answer(key) == b"the first answer"
+
+
+def use(journal: Journal, key: IdempotencyKey, how: str) -> None:
+    if how == "find":
+        journal.find_answer(key)
+    else:
+        journal.append(event() if how == "append" else event, key=key)
+
+
+@pytest.mark.parametrize("keyed", ["find", "append", "decide"])
+def test_a_key_that_went_missing_is_noticed(raw: Any, name: str, journal: Journal, keyed: str) -> None:
+    """Its name stands among those by expiry too: a retry under it is refused, and not recorded again."""
+    key = IdempotencyKey(b"k1", b"d", 10**12)
+    journal.append(event()._replace(answer=b"first"), key=key)
+    url = shared_redis(redis_binary()).journal_url(name.strip("{}"))
+    assert list(find_damage(url)) == []
+    raw.rename(f"{name}:key:k1", f"{name}:key:k0")
+    with pytest.raises(JournalDamaged):
+        use(journal, key, keyed)
+    assert len(values(journal)["default"]) == 1
+    assert len(list(find_damage(url))) == 1
+
+
+def test_the_check_finds_damaged_answers(raw: Any, name: str, journal: Journal) -> None:
+    """`statsapi journal check` reads all kept answers: any flipped bit of any shows."""
+    for number in range(5):
+        journal.append(event()._replace(answer=b"first"), key=IdempotencyKey(b"k%d" % number, b"d", 10**12))
+    url = shared_redis(redis_binary()).journal_url(name.strip("{}"))
+    whole = raw.get(f"{name}:key:k3")
+    chance = random.Random(3)
+    for at in range(len(whole)):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << chance.randrange(7)  # the highest bit of the length says that there is a checksum
+        raw.set(f"{name}:key:k3", bytes(changed))
+        assert len(list(find_damage(url))) == 1, at
+    raw.set(f"{name}:key:k3", whole)
+    assert list(find_damage(url)) == []
+
+
+def test_a_key_is_not_forgotten_by_a_changed_list(raw: Any, name: str, journal: Journal) -> None:
+    """Where the list by expiry and what stands beside the answer disagree, the latter is proven by its checksum."""
+    key = IdempotencyKey(b"k", b"d", 10**12)
+    done = journal.append(event()._replace(answer=b"first"), key=key)
+    right = raw.zscore(f"{name}:keys", "k")
+    raw.zadd(f"{name}:keys", {"k": 5})
+    journal.maintain()
+    assert journal.find_answer(key) == b"first"
+    assert raw.zscore(f"{name}:keys", "k") == right
+    journal.settled_us = lambda: done.appended_us + 2 * 10**12
+    journal.maintain()
+    assert raw.exists(f"{name}:key:k", f"{name}:keys") == 0

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from statsapi.config import env_names
+from statsapi.journal.postgres_server import OLDEST_VERSION
 from statsapi.times import format_timestamp
 from tests.journal_engines import shared_redis
 from tests.programs import nginx_with, redis_binary, require_binary
@@ -151,6 +152,23 @@ def test_the_compose_files_fit_the_rest(file: str, journal: str, server: str, wa
     command = " ".join(services[server].get("command", []))
     for setting in wants:
         assert setting in command
+
+
+def test_the_compose_file_of_postgresql_fits_itself() -> None:
+    """The login in the URL is the one that the image makes, with one password; and the check asks for it."""
+    services = yaml.safe_load((ROOT / "docker-compose.postgresql.yml").read_text())["services"]
+    made, given = services["postgres"]["environment"], services["statsapi-1"]["environment"]
+    login = f"postgresql://{made['POSTGRES_USER']}@postgres/{made['POSTGRES_DB']}?stream="
+    assert given["STATSAPI_JOURNAL"].startswith(login)
+    assert given["PGPASSWORD"] == made["POSTGRES_PASSWORD"]
+    assert services["postgres"]["healthcheck"]["test"] == ["CMD", "pg_isready", "-U", made["POSTGRES_USER"]]
+    (volume,) = services["postgres"]["volumes"]
+    assert volume == "journal:/var/lib/postgresql/data"
+    major = re.fullmatch(r"postgres:(\d+)-alpine", services["postgres"]["image"])
+    assert major is not None
+    assert OLDEST_VERSION <= int(major[1]) < 18  # from 18 on the image keeps its data in another folder
+    for name in ("statsapi-2", "statsapi-3"):
+        assert services[name] == services["statsapi-1"]
 
 
 @pytest.mark.parametrize("name", ["nginx-machines.conf", "nginx-shards.conf"])

@@ -31,6 +31,7 @@ from statsapi.model import (
 )
 from statsapi.service.admission import Recorded
 from statsapi.service.service import Service
+from statsapi.service.view import View
 from statsapi.times import format_timestamp, parse_timestamp_us
 from tests import oracles
 from tests.fakes import FakeClock, Opening, SharedJournal, Skewed
@@ -662,3 +663,72 @@ def test_what_happened_is_told(caplog: pytest.LogCaptureFixture) -> None:
     clock.advance(DAY_US)
     service.keep_house()
     assert "jumped_seconds" not in client.get("/readyz").json.get("clock", {})
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("stood", [False, True])
+def test_a_long_reading_is_no_clock_that_was_set(caplog: pytest.LogCaptureFixture, moment: float, stood: bool) -> None:
+    """At a start on a large journal the engine's time is of some moment of a long reading. Nothing is warned of, and
+    what follows is taken for what it is.
+    """
+    clock = FakeClock(stood=stood)
+    settling = SettledClock(clock)
+
+    def read(takes_us: int) -> None:
+        asked_us = clock.monotonic_us()
+        clock.advance(int(takes_us * moment))
+        said_us = clock()
+        clock.advance(takes_us - int(takes_us * moment))
+        settling.observe(said_us, asked_us)
+
+    for _ in range(3):
+        read(4 * SECOND_US)
+        assert settling.engine_us() is not None
+    read(100)
+    read(3 * SECOND_US)
+    for _ in range(700):
+        read(100)
+        clock.advance(SECOND_US)
+    assert (settling.last_step(), settling.settled) == (None, True)
+    assert settling.unbelieved_us < 200
+    assert caplog.text == ""
+    clock.step(-5 * SECOND_US)
+    read(SECOND_US)
+    assert "back by" in caplog.text
+    clock.step(HOUR_US)
+    read(SECOND_US)
+    assert "forward by" in caplog.text
+
+
+def test_long_readings_alone_are_better_than_none() -> None:
+    """Where each reading takes a second time stands all the same, a little behind: what is due goes."""
+    clock = FakeClock(stood=False)
+    settling = SettledClock(clock)
+    for _ in range(1000):
+        asked_us, said_us = clock.monotonic_us(), clock()
+        clock.advance(SECOND_US)
+        settling.observe(said_us, asked_us)
+    assert clock() - settling.settled_us() == SECOND_US
+    assert settling.last_step() is None
+
+
+def test_a_view_that_starts_on_a_large_journal_warns_of_no_clock(caplog: pytest.LogCaptureFixture) -> None:
+    """The time that reading, or applying, a large piece takes is not a step of the clock."""
+    clock = FakeClock()
+    journal = MemoryJournal(clock_us=clock)
+    journal.append(Proposal(EventBatch.single("a", clock(), 1.0)))
+    read = journal.read
+
+    def slow(*given: Any, **named: Any) -> Any:
+        segment = read(*given, **named)
+        clock.advance(3 * SECOND_US)
+        return segment
+
+    settling = SettledClock(clock)
+    view = View(journal, Settings(journal="memory://").retention(), settling)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "read", slow)
+        view.catch_up()
+    view.catch_up()
+    assert settling.last_step() is None
+    assert caplog.text == ""

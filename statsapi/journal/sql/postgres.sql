@@ -1,9 +1,9 @@
--- The tables of one journal, schema version 1. {schema} is its schema's quoted name, {meta} its table's name as a string.
+-- The tables of one journal, schema version 2. {schema} is its schema's quoted name, {meta} its table's name as a string.
 --
 -- records     what was recorded, by position, without a gap. check: see postgres_rows.py
 -- checkpoint  at most one row: the state that replaces the records up to `position`
 -- pieces      the checkpoint's pieces
--- keys        idempotency keys with their first answer. check: expires_us + the checksum of the rest
+-- keys        idempotency keys with their first answer. check: see postgres_rows.py
 -- meta        exactly one row. born: the history's id; touched: written by whoever wants to know that a write is safe
 --
 -- Rows go in the order of their positions (records) or of their expiry (keys), so whole pages become free and are used

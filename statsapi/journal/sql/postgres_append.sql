@@ -54,8 +54,20 @@ BEGIN
         IF names[n] IS NOT NULL THEN
             SELECT k.digest, k.answer, k.expires_us, k."check" INTO kept_digest, kept_answer, kept_us, kept_check
             FROM {schema}.keys k WHERE k.name = names[n];
-            IF kept_us <= settled_us AND kept_check - kept_us BETWEEN 0 AND 4294967295 THEN -- else it is damaged
-                kept_us := NULL;
+            IF FOUND THEN
+                IF kept_us <= settled_us AND kept_check >> 32 = PLACE(names[n]; kept_us) THEN -- else it is damaged
+                    kept_us := NULL;
+                END IF;
+            -- One whose name was changed is not found, and still stands next to the place of the search.
+            ELSIF EXISTS (SELECT 1 FROM (
+                    (SELECT k.* FROM {schema}.keys k WHERE k.name > names[n] ORDER BY k.name LIMIT 1)
+                    UNION ALL
+                    (SELECT k.* FROM {schema}.keys k WHERE k.name < names[n] ORDER BY k.name DESC LIMIT 1)
+                ) b WHERE b.name = names[n] OR b."check" >> 32 <> PLACE(b.name; b.expires_us)) THEN
+                kept_digest := '';
+                kept_answer := '';
+                kept_us := 0;
+                kept_check := -1; -- which is no check
             END IF;
         END IF;
         IF kept_us IS NULL THEN
@@ -66,7 +78,8 @@ BEGIN
             END IF;
             IF names[n] IS NOT NULL THEN
                 INSERT INTO {schema}.keys
-                VALUES (names[n], digests[n], answers[n], now_us + lives_us[n], now_us + lives_us[n] + checks[n])
+                VALUES (names[n], digests[n], answers[n], now_us + lives_us[n],
+                        (PLACE(names[n]; now_us + lives_us[n]) << 32) | checks[n])
                 ON CONFLICT (name) DO UPDATE SET digest = EXCLUDED.digest, answer = EXCLUDED.answer,
                     expires_us = EXCLUDED.expires_us, "check" = EXCLUDED."check";
                 written := true;
