@@ -11,7 +11,8 @@ How an array is summed (`scaled_sums`): each value is cut into signed limbs of B
 by the error-free extraction `l = (x + s) - s` with s = 1.5 · 2**52 · u (Rump, Ogita & Oishi, "Accurate
 floating-point summation", 2008). With n <= 2**13 values and B = 21 each dot product of two limbs is an integer of at
 most 53 bits times a power of two, and so is every partial sum on the way: numpy computes it exactly, in whatever
-order it likes. Then Σx = Σ_i Σ l_i and Σx² = Σ_ij l_i·l_j are put together in Python integers.
+order it likes. Then Σx = Σ_i Σ l_i and Σx² = Σ_ij l_i·l_j are put together in Python integers. Values that four limbs
+do not reach are summed apart by their exponents (`_sums_by_exponent`).
 
 Pure functions: no state, no I/O; numpy and the standard library only.
 """
@@ -23,6 +24,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from statsapi.model import Percent, Values
 
@@ -34,10 +36,11 @@ _FEW = 64
 # The limbs of a block fit the second-level cache. Also, BLAS keeps a dot product of up to 10,000 elements on the
 # calling thread, so no hidden threads start in a worker that is pinned to one core.
 _BLOCK = 8_192
+# Up to here they win for values of any magnitudes: those cost some 100 µs by exponents, however few they are.
+_FEW_FAR_APART = 150
 # Four limbs of 21 bits reach 84 bits below the largest value: 53 for the value itself, 31 for the spread of
 # magnitudes in the array. Normal, log-normal or decimal data spread over some 15.
 _LIMBS = 4
-_SPREAD = 2.0**-30
 # Between these no product of two limbs is subnormal or near overflow; outside, values are scaled first.
 _LOW, _HIGH = 2.0**-400, 2.0**480
 
@@ -46,8 +49,8 @@ def scaled_sums(values: Values) -> tuple[int, int]:
     """Return (Σx · 2**1074, Σx² · 2**2148), both exact.
 
     `values` is a one-dimensional float64 array of any length and is not changed; subnormals, ±1.8e308 and any mix of
-    them are fine, NaN and infinities are the caller's to keep out. O(n): 25 ns a value while magnitudes differ by
-    less than 2**31, 850 ns when they differ by hundreds of decades.
+    them are fine, NaN and infinities are the caller's to keep out. O(n): 6 ns a value while magnitudes differ by
+    less than 2**31, 25 ns when they differ by more, by however much.
     """
     n = len(values)
     if n <= _FEW:
@@ -55,7 +58,7 @@ def scaled_sums(values: Values) -> tuple[int, int]:
     total = squares = 0
     for start in range(0, n, _BLOCK):
         block = values[start : start + _BLOCK]
-        sums = _sums_by_limbs(block) or _sums_by_spread(block)
+        sums = _sums_by_limbs(block) or _sums_by_exponent(block)
         total += sums[0]
         squares += sums[1]
     return total, squares
@@ -197,22 +200,87 @@ def _shift(scaled: int, bits: int) -> int:
     return scaled << bits if bits >= 0 else scaled >> -bits
 
 
-def _sums_by_spread(values: Values) -> tuple[int, int]:
-    """The sums of values whose magnitudes lie far apart: by groups, largest first, each narrow enough for the limbs."""
-    magnitudes = np.abs(values)
-    order = magnitudes.argsort()
-    magnitudes = magnitudes[order]
-    ordered = values[order]
-    total = squares = 0
-    end = len(ordered)
-    while end and (largest := float(magnitudes[end - 1])) > 0.0:
-        start = int(magnitudes[:end].searchsorted(largest * _SPREAD))
-        group = ordered[start:end]
-        sums = (_sums_by_limbs(group) if end - start > _FEW else None) or _sums_of_few(group)
-        total += sums[0]
-        squares += sums[1]
-        end = start
-    return total, squares
+def _sums_by_exponent(values: Values) -> tuple[int, int]:
+    """The sums of at most _BLOCK values of any magnitudes: a superaccumulator of a digit for each eight exponents.
+
+    With x = y · 2**(8g - 1023) and 1 <= |y| < 2**8, y has 60 bits on one grid whatever g is, and is cut once for all:
+
+        y = l0 + l1 + l2,    |l0| <= 2**19 units of 2**-11,    |l1| <= 2**19 of 2**-31,    |l2| <= 2**20 of 2**-52
+
+    Of 2**13 values the sums of l0, of l1 + l2, and of the products of one weight are integers of at most 53 bits in
+    their units. They are taken by g, and put together in Python integers.
+    """
+    if len(values) <= _FEW_FAR_APART:
+        return _sums_of_few(values)
+    bits = np.ascontiguousarray(values).view(np.int64)
+    exponent = (bits >> 52) & 0x7FF
+    subnormal = exponent == 0  # and zeros
+    if subnormal.any():
+        total, squares = _sums_of_subnormals(values[subnormal])
+        of_others = _sums_by_exponent(values[~subnormal])
+        return total + of_others[0], squares + of_others[1]
+    group = (exponent >> 3).astype(np.uint8)
+    order = group.argsort(kind="stable")  # by radix: 2 ns a value; bincount in place of it took 1 to 4 for each sum
+    group = group[order]
+    exponent &= 7
+    exponent += 1023
+    exponent <<= 52
+    bits = bits & ~(0x7FF << 52)
+    bits |= exponent
+    y = bits.view(np.float64)[order]
+    l0 = y + _UPPER_CUT
+    l0 -= _UPPER_CUT
+    rest = np.subtract(y, l0, out=y)
+    l1 = rest + _LOWER_CUT
+    l1 -= _LOWER_CUT
+    l2 = rest - l1
+    l0_l2 = l0 * l2
+    l0_l2 *= 2.0
+    starts = np.flatnonzero(np.diff(group, prepend=group[0] ^ 1))
+    first, last = int(group[0]), int(group[-1])
+    places = group[starts].astype(np.intp) - first
+    digits = np.zeros((7, last - first + 1), np.int64)
+    products = (l0 * l0, l0 * l1, l1 * l1 + l0_l2, l1 * l2, l2 * l2)
+    for row, (column, unit) in enumerate(zip((l0, rest, *products), _UNITS, strict=True)):
+        digits[row, places] = np.ldexp(np.add.reduceat(column, starts), -unit).astype(np.int64)
+    # Of the sums pairs of digits first, so that digits of both are 16 bits apart.
+    sums = np.pad(digits[:2], ((0, 0), (0, digits.shape[1] % 2))).reshape(2, -1, 2)
+    upper, lower = _read_digits(sums[..., 0] + (sums[..., 1] << 8))
+    base = 8 * first - 1023
+    total = _shift(upper, base + _UNITS[0] + SUM_SCALE_BITS) + _shift(lower, base + _UNITS[1] + SUM_SCALE_BITS)
+    squares = 0
+    lowest = _UNITS[-1]
+    for product, unit, times in zip(_read_digits(digits[2:]), _UNITS[2:], (1, 2, 1, 2, 1), strict=True):
+        squares += times * product << unit - lowest
+    return total, _shift(squares, 2 * base + lowest + SQUARES_SCALE_BITS)
+
+
+_UPPER_CUT = 1.5 * 2.0 ** (52 - 11)
+_LOWER_CUT = 1.5 * 2.0 ** (52 - 31)
+# What l0, the rest of it, and the products l0·l0, l0·l1, l1·l1 + 2·l0·l2, l1·l2 and l2·l2 are multiples of, as powers
+# of two.
+_UNITS = (-11, -52, -22, -42, -62, -83, -104)
+
+
+def _sums_of_subnormals(values: Values) -> tuple[int, int]:
+    """They are below 2**52 units of 2**-1074, as zeros are: always few enough limbs."""
+    sums = _sums_by_limbs(values)
+    if sums is None:
+        raise AssertionError("subnormals have at most 52 bits")
+    return sums
+
+
+def _read_digits(digits: NDArray[np.int64]) -> list[int]:
+    """Each row's integer Σ digits[k] · 2**(16k), for digits of any sign and up to 2**62: 5 µs a row of 128."""
+    rows, count = digits.shape
+    digits = np.pad(digits, ((0, 0), (0, -count % 4)))
+    # Digits that are 64 bits apart make one integer without a carry, if they have no sign.
+    apart = digits.reshape(rows, -1, 4).transpose(0, 2, 1) + 2**62
+    offset = int.from_bytes(b"\0\0\0\0\0\0\0\x40" * apart.shape[2], "little")
+    read = int.from_bytes
+    return [
+        sum(read(part.tobytes(), "little") - offset << 16 * place for place, part in enumerate(row)) for row in apart
+    ]
 
 
 def rounded_sum(total: int) -> float:

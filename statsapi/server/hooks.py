@@ -36,7 +36,7 @@ from statsapi.keys import Keys
 from statsapi.machine import allowed_cores, cpu_limit
 from statsapi.server.addresses import faults_of_addresses
 from statsapi.server.board import Board
-from statsapi.server.interpreter import hand_over_soon, make_full_collections_rare
+from statsapi.server.interpreter import hand_over_soon, keep_freed_memory, make_full_collections_rare
 from statsapi.server.logger import log_as_gunicorn_does
 from statsapi.server.pinning import choose_core
 from statsapi.server.worker import (
@@ -191,6 +191,7 @@ def post_worker_init(worker: Any) -> None:
     """Start the application's service, if it has one (benchmarks.hello has none)."""
     make_full_collections_rare()
     hand_over_soon()
+    keep_freed_memory()
     service = service_of(worker)
     if service is None:
         return

@@ -26,6 +26,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from statsapi.api.bodies import EVENT_MAX_BYTES, unpack
 from statsapi.api.decoding import Decoded, decode, decode_one, rows
+from statsapi.api.decoding import plain as plain_module
 from statsapi.api.decoding import timestamps as timestamps_module
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.problems import ERRORS_NAMED_MAX
@@ -110,14 +111,15 @@ def plain(error: dict[str, Any]) -> str:
 
 
 def check(body: bytes, media_type: str, items: Iterable[tuple[dict[str, int], Any]]) -> None:
-    """Decodes as the twin does, with all timestamps by numpy where it can as well as with few of them."""
+    """Decodes as the twin does, with all timestamps by numpy where it can, with few, and with plain bodies by bytes."""
     check_equal(body, media_type, twin(items))
 
 
 def check_equal(body: bytes, media_type: str, expected: tuple[Any, ...]) -> None:
-    for vector_min in (1, 64):
+    for vector_min, plain_from_bytes in ((1, 1 << 40), (64, 1 << 40), (64, 0)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(timestamps_module, "_VECTOR_MIN", vector_min)
+            patch.setattr(plain_module, "_LEAST_BYTES", plain_from_bytes)
             assert seen(decode(body, media_type, max_events=100_000)) == expected
 
 

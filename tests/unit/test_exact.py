@@ -27,7 +27,7 @@ def any_bits(rng: np.random.Generator, n: int) -> Values:
     return bits[np.isfinite(bits)][:n]
 
 
-# Each one takes another way through scaled_sums: one grid, groups of magnitudes, scaling up, scaling down, all zeros.
+# Each one takes another way through scaled_sums: one grid, a digit for each eight exponents, scaling up or down, zeros.
 SHAPES: dict[str, Callable[[np.random.Generator, int], Values]] = {
     "normal": lambda rng, n: rng.standard_normal(n),
     "decimals": lambda rng, n: np.round(rng.random(n) * 100, 1),
@@ -48,6 +48,20 @@ SHAPES: dict[str, Callable[[np.random.Generator, int], Values]] = {
     "about the lower bound of scaling": lambda rng, n: 2.0 ** rng.uniform(-410, -390, n),
     "where a scaled value turns subnormal": lambda rng, n: 2.0 ** rng.uniform(-520, 500, n),
 }
+
+
+# The mantissas whose limbs and products are largest, where sums of 8,192 of them need all 53 bits.
+FULL = ["0x1.fffffffffffffp7", "0x1.ffeffffffffffp7", "0x1.ffe001fffffffp7", "0x1.00100000fffffp0", "0x1.fff7fffffp7"]
+
+
+@pytest.mark.parametrize("mantissa", FULL)
+def test_digits_of_full_blocks_are_exact(mantissa: str) -> None:
+    """However large the limbs are, no sum of a block's is rounded; two magnitudes keep it from having one grid."""
+    values = np.full(exact._BLOCK, float.fromhex(mantissa))
+    values[:200] *= 2.0**-800
+    values[200:400] *= 2.0**-8
+    for signs in (1.0, np.resize([1.0, -1.0, 1.0], len(values))):
+        assert exact.scaled_sums(values * signs) == oracles.scaled_sums((values * signs).tolist())
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, exact._FEW, exact._FEW + 1, 200, 1025])

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 import pytest
 
 from statsapi.machine import cpu_limit, default_max_events, memory_bytes
-from statsapi.server.interpreter import SWITCH_INTERVAL_S, hand_over_soon, make_full_collections_rare
+from statsapi.server.interpreter import (
+    SWITCH_INTERVAL_S,
+    hand_over_soon,
+    keep_freed_memory,
+    make_full_collections_rare,
+)
 
 
 def test_the_least_limit_on_the_way_up_counts(tmp_path: Path) -> None:
@@ -100,3 +109,13 @@ def test_a_waiting_thread_gets_the_interpreter_soon() -> None:
         assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
     finally:
         sys.setswitchinterval(usual_s)
+
+
+def test_the_c_library_is_told_to_keep_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's heaps keep 4 MiB each; a C library without such a setting is left alone."""
+    told: dict[int, int] = {}
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=told.__setitem__))
+    keep_freed_memory()
+    assert told == {-1: 4 << 20, -3: 4 << 20}
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+    keep_freed_memory()

@@ -8,9 +8,13 @@ say is EventSchema's to decide, here too, but at 5-8 µs an item it would cost t
                                    │                            ▲
                                    └── rows in doubt ── EventSchema, one by one: accepted, or named
 
+A body whose rows are all written alike, as programs write them, is read from its bytes without an object for any row
+(`plain`, `words`); where it is not wholly that, the readers above begin anew.
+
 The fast way accepts only what the schema accepts, and yields the same bits. Whatever it is unsure of (a `24:00:00`, a
 null, a name out of the alphabet) goes to the schema, row by row, so one odd row does not slow its ten thousand
-neighbours. tests/unit/test_batches.py holds the two against each other; benchmarks/decoding.py measures them.
+neighbours. tests/unit/test_batches.py and test_plain.py hold them against each other; benchmarks/decoding.py measures
+them.
 
 A new form is one more reader, `read(body, max_events) -> Rows`, and one more line in `FORMS` (forms.py). Influx line
 protocol has endpoints of its own, as the unit of its timestamps stands in the query: `decode_lines`.

@@ -22,6 +22,7 @@ from werkzeug.exceptions import BadRequest
 
 from statsapi.api import cures
 from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_utf8
+from statsapi.api.decoding import plain as plain_rows
 from statsapi.api.decoding.mapped import Table
 from statsapi.api.decoding.mapping import Chosen, ColumnMapping, choose
 from statsapi.api.decoding.rows import (
@@ -43,6 +44,9 @@ _PIECE_BYTES: Final = 2 * 1024 * 1024
 
 def read(body: bytes, max_events: int) -> Rows:
     """The columns timestamp, value and series, as the first line names them."""
+    plain = plain_rows.read_table(body.removeprefix(BYTE_ORDER_MARK), max_events)
+    if plain is not None:
+        return plain
     table = _Table(max_events, body)
     _fill(table, body, max_events)
     return table.rows()

@@ -304,9 +304,13 @@ def _with_first(reasons: Any, found: str) -> list[str]:
 def _judge(rows: Rows, accepted: Accepted) -> Decoded:
     """Reads the columns, lets the schema decide on the rows in doubt, and parts the good ones by series."""
     received = len(rows.timestamps)
-    ts_us, good = read_timestamps_us(rows.timestamps)
-    values = _floats(rows.values)
-    good &= np.isfinite(values)
+    if rows.read is not None:
+        ts_us, values = rows.read
+        good = np.ones(received, np.bool_)
+    else:
+        ts_us, good = read_timestamps_us(cast(list[str | int | float], rows.timestamps))
+        values = _floats(cast(list[float | str], rows.values))
+        good &= np.isfinite(values)
     names, codes, bad_names = _name_series(rows)
     if bad_names is not None:
         good &= ~bad_names

@@ -17,6 +17,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest
 
 from statsapi.api.bodies import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json, why_not_utf8
+from statsapi.api.decoding import plain as plain_rows
 from statsapi.api.decoding.elements import TooDeep, TooMany, Unclosed, find_elements
 from statsapi.api.decoding.rows import (
     AT_ONCE_BYTES,
@@ -88,6 +89,9 @@ _ONE_TAG_FOR_ALL: Final = (
 
 
 def read(body: bytes, max_events: int) -> Rows:
+    plain = plain_rows.read_items(body, max_events) or plain_rows.read_columns(body, max_events)
+    if plain is not None:
+        return plain
     if len(body) > AT_ONCE_BYTES or not separators_fit(body, max_events):
         return _read_slowly(body, max_events)
     try:

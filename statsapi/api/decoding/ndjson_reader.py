@@ -18,6 +18,7 @@ import numpy as np
 from marshmallow import ValidationError
 
 from statsapi.api.bodies import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json
+from statsapi.api.decoding import plain as plain_rows
 from statsapi.api.decoding.mapped import Table
 from statsapi.api.decoding.mapping import ColumnMapping, choose
 from statsapi.api.decoding.rows import (
@@ -47,6 +48,9 @@ _CSV_ALONE: Final = ("delimiter", "skip", "header")
 def read(body: bytes, max_events: int) -> Rows:
     body = body.removeprefix(BYTE_ORDER_MARK)
     require_lines_within(body, "\n", max_events)
+    plain = plain_rows.read_lines(body, max_events)
+    if plain is not None:
+        return plain
     whole = body.rstrip()
     lines = 0
     if len(body) <= AT_ONCE_BYTES and separators_fit(body, max_events):

@@ -18,7 +18,7 @@ import numpy as np
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from statsapi.api.bodies import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json
-from statsapi.model import DEFAULT_SERIES
+from statsapi.model import DEFAULT_SERIES, TimestampsUs, Values
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -136,19 +136,21 @@ class Rows:
 
     timestamps, values: what JSON or a text says. series: one name if all rows have it.
     counted_by, numbers: row i is the item with {counted_by: numbers[i]}, such as {"index": 3} or {"line": 5}.
+    read: timestamps and values as columns, int64[n] and float64[n], where each of them has been read already.
     tags: the text of each row's tags, empty where it has none; None where no row has any.
     odd: the items that do not fit the columns, which repeat the row before there, so that timestamps stay of one width.
     parse: makes the item from an odd row's text, when that row is judged; None where `odd` holds no text.
     """
 
-    timestamps: list[str | int | float]
-    values: list[float | str]
+    timestamps: Sequence[str | int | float]
+    values: Sequence[float | str] | Values
     series: list[str] | str
     counted_by: Literal["index", "line"]
     numbers: Sequence[int]
     odd: dict[int, bytes | Fault] = field(default_factory=dict)
     parse: Callable[[bytes, int], object] | None = None
     tags: list[bytes] | None = None
+    read: tuple[TimestampsUs, Values] | None = None
 
     @classmethod
     def of_events(
@@ -230,7 +232,9 @@ class Rows:
                 parsed["series"] = self.series
             return parsed
         series = self.series if isinstance(self.series, str) else self.series[row]
-        item: dict[str, Any] = {"timestamp": self.timestamps[row], "value": self.values[row], "series": series}
+        value = self.values[row]
+        value = float(value) if isinstance(value, np.floating) else value
+        item: dict[str, Any] = {"timestamp": self.timestamps[row], "value": value, "series": series}
         if self.tags is not None and (text := self.tags[row]):
             try:
                 item["tags"] = parse_tags(text)
