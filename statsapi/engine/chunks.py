@@ -32,8 +32,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from statsapi.engine.counted import COLUMN_NUMBERS, CutColumn, SortedColumn, ranked_in
 from statsapi.engine.exact import CumulativeSums, scaled_sums
-from statsapi.engine.percentiles import CutColumn, SortedColumn, ranked_in, sample_of, sampled_from
+from statsapi.engine.percentiles import sample_of, sampled_from
 from statsapi.engine.sketch import MAX_BUCKETS, Buckets, count_values
 from statsapi.engine.summary import IDENTITY, Summary, combine
 from statsapi.model import MAX_TS_US, MIN_TS_US, TimestampsUs, Values
@@ -231,14 +232,15 @@ class Buffer(_SumsBefore):
         known = self._sorted
         if known is None or known[0] != first or not last - most <= known[1] <= last:
             ordered = np.sort(self.values[first:last])
-            known = self._sorted = first, last, (ordered, sample_of(ordered, stagger))
+            column = SortedColumn(ordered, sample_of(ordered, stagger), next(COLUMN_NUMBERS))
+            known = self._sorted = first, last, column
         return known[2], self.values[known[1] : last]
 
     def arrays(self) -> Iterator[NDArray[Any]]:
         """Every array held."""
         yield from (self.ts_us, self.values)
         if self._sorted is not None:
-            yield from self._sorted[2]
+            yield from self._sorted[2][:2]
 
     def check_invariants(self) -> None:
         """Raise AssertionError unless a tail's order, last stamp and sums agree with its events."""
@@ -247,8 +249,8 @@ class Buffer(_SumsBefore):
             require(bool((ts_us[1:] >= ts_us[:-1]).all()), "the tail says it is in order, but is not")
         require(not self.n or self.last_ts_us == ts_us.max(), "the tail's last stamp is not the one it names")
         require(self._sums == scaled_sums(values[: self._summed]), "the tail's sums do not add up")
-        first, last, (ordered, _) = self._sorted or (0, 0, (NO_VALUES, NO_VALUES))
-        require(np.array_equal(ordered, np.sort(values[first:last])), "the tail's sorted values are others")
+        first, last, column = self._sorted or (0, 0, SortedColumn(NO_VALUES, NO_VALUES))
+        require(np.array_equal(column.values, np.sort(values[first:last])), "the tail's sorted values are others")
 
 
 class FrozenChunk(NamedTuple):
@@ -283,11 +285,11 @@ class Chunk(_SumsBefore):
         "_near_cut",
         "_near_from",
         "_positions",
+        "column",
         "cumulative",
         "late",
         "merge_at",
         "rank",
-        "sample",
         "sampled_from",
         "sums",
         "ts_us",
@@ -319,7 +321,7 @@ class Chunk(_SumsBefore):
         self.rank = rank
         self.sums = sums  # of the sorted columns
         # Chunks that all began their samples at 0 would rank each sampled value half a step too low.
-        self.sample = sample_of(values, stagger)
+        self.column = SortedColumn(values, sample_of(values, stagger), next(COLUMN_NUMBERS))
         self.sampled_from = sampled_from(stagger)
         self.late: Buffer | None = None
         # Between an eighth and three eighths, at least 1; 0.618 spreads consecutive numbers evenly.
@@ -396,7 +398,7 @@ class Chunk(_SumsBefore):
         first, last = self.positions(start_us, end_us)
         if first >= last:
             return None
-        return CutColumn(self.values, self.rank, first, last, self.sample, self.sampled_from)
+        return CutColumn(self.column, self.rank, first, last, self.sampled_from, self._near_from, self._near_cut)
 
     def _extremes(self, first: int, last: int) -> tuple[float, float]:
         """The least and the greatest of the values at positions first to last in time; first < last."""
@@ -459,7 +461,7 @@ class Chunk(_SumsBefore):
 
     def arrays(self) -> Iterator[NDArray[Any]]:
         """Every array held."""
-        yield from (self.ts_us, self.values, self.rank, self.sample)
+        yield from (self.ts_us, self.rank, *self.column[:2])
         if self.cumulative:
             yield self.cumulative.digits
         if self._buckets is not None:
@@ -645,7 +647,8 @@ class Chunks:
         column = self._cuts[key]
         if column is None:
             values = cut.kept_values()
-            column = self._cuts[key] = values, sample_of(values, self.take_numbers())
+            column = SortedColumn(values, sample_of(values, self.take_numbers()), next(COLUMN_NUMBERS))
+            self._cuts[key] = column
         return column
 
     def run(self, first: int, last: int) -> Summary:
@@ -666,7 +669,7 @@ class Chunks:
         yield self._lows
         yield self._highs
         for column in self._cuts.values():
-            yield from column or ()
+            yield from column[:2] if column else ()
         for chunk in self.chunks:
             yield from chunk.arrays()
 

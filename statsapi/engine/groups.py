@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, NamedTuple, Protocol
 
 from statsapi.engine.answers import Statistics
+from statsapi.engine.counted import Selections
 from statsapi.engine.store import Store
 from statsapi.engine.sweep import Sweep, handing_over
 from statsapi.engine.union import AnswerT, Question
@@ -63,13 +64,17 @@ def ask(
     """
     with handing_over():
         names, sweep = store.sweep(chooser.chosen, chooser.matches, question, now_us)
-        return _answer(names, sweep, question, grouping)
+        return _answer(names, sweep, question, grouping, store.selections)
 
 
 def _answer(
-    names: Sequence[str], sweep: Sweep[Any], question: Question[Any, AnswerT], grouping: Grouping | None
+    names: Sequence[str],
+    sweep: Sweep[Any],
+    question: Question[Any, AnswerT],
+    grouping: Grouping | None,
+    selections: Selections,
 ) -> Answer[AnswerT]:
-    total = question.unite(sweep.parts)
+    total = question.unite(sweep.parts, selections=selections)
     if grouping is None:
         return Answer(sweep.held, total)
     parts: dict[str | None, list[Any]] = {}

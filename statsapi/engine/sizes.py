@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from statsapi.engine.counted import Selections
 from statsapi.engine.guard import Guard
 from statsapi.engine.holdings import Holdings
 from statsapi.model import EVENT_BYTES
@@ -15,10 +16,11 @@ _SERIES_PER_LOCK: Final = 1000
 class Sizes:
     """How much that store holds. `lock` is the store's, which each method takes where it does not say otherwise."""
 
-    __slots__ = ("_held", "_lock")
+    __slots__ = ("_held", "_lock", "_selections")
 
-    def __init__(self, lock: Guard, held: Holdings) -> None:
+    def __init__(self, lock: Guard, held: Holdings, selections: Selections) -> None:
         self._lock = lock
+        self._selections = selections
         self._held = held
 
     def rollup_bytes(self) -> int:
@@ -47,7 +49,7 @@ class Sizes:
         """About how much memory the events held take. O(chunks + series); others get in between."""
         with self._lock:
             names = list(self._held.timelines)
-        size_bytes = 0
+        size_bytes = self._selections.nbytes
         for first in range(0, len(names), _SERIES_PER_LOCK):
             with self._lock:
                 held = (self._held.timelines.get(name) for name in names[first : first + _SERIES_PER_LOCK])

@@ -26,6 +26,7 @@ from statsapi.engine import rollup
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
 from statsapi.engine.chunks import require
 from statsapi.engine.contents import Contents
+from statsapi.engine.counted import Selections
 from statsapi.engine.guard import Guard
 from statsapi.engine.holdings import Holdings
 from statsapi.engine.rollup import Rolled
@@ -72,7 +73,8 @@ class Store:
         self.retention = retention
         self._lock = Guard()
         self._held = Holdings(retention)
-        self.sizes = Sizes(self._lock, self._held)
+        self.selections = Selections()  # of unions: true whatever changes
+        self.sizes = Sizes(self._lock, self._held, self.selections)
         self.contents = Contents(self._lock, self._held)
 
     @property

@@ -29,8 +29,9 @@ import numpy as np
 
 from statsapi.engine import percentiles
 from statsapi.engine.chunks import NO_VALUES, UNSUMMED_EVENTS, Columns
+from statsapi.engine.counted import COLUMN_NUMBERS, CutColumn, Selections, SortedColumn
 from statsapi.engine.held_events import HeldEvents, bounds_of
-from statsapi.engine.percentiles import CutColumn, SortedColumn, sample_of
+from statsapi.engine.percentiles import sample_of
 from statsapi.engine.sketch import Sketch, count_values
 from statsapi.engine.summary import IDENTITY, Summary, combine
 from statsapi.model import MAX_TS_US, MIN_TS_US, Percent, Values
@@ -41,6 +42,9 @@ _MEMO_ENTRIES = 16
 # From this many on, loose values become a sorted column of their own, which is remembered; fewer are sorted together
 # with those of other series, as a column costs each question some 2 µs.
 _SORTED_FROM = 256
+
+# Where a range spans more chunks than this, what its percentiles counted is kept for the next question.
+_COUNTS_KEPT_FROM = 16
 
 
 class ValueColumns(NamedTuple):
@@ -121,8 +125,10 @@ class Timeline(HeldEvents):
         # Late events are not merged into their chunks for a question, which would stall it: sorting them costs 10 ns
         # each.
         chosen.append(np.sort(self._unsorted_values(first, last, cut, start_us, end_us)))
-        columns += [(values, sample_of(values, i)) for i, values in enumerate(chosen, len(columns))]
-        answer = percentiles.of_columns([column for column in columns if len(column[0])], ps)
+        columns += [SortedColumn(values, sample_of(values, i)) for i, values in enumerate(chosen, 1) if len(values)]
+        if self._selections is None and len(columns) > _COUNTS_KEPT_FROM:
+            self._selections = Selections()
+        answer = percentiles.of_columns(columns, ps, selections=self._selections)
         self.remember(key, tuple(answer))
         return answer
 
@@ -152,7 +158,7 @@ class Timeline(HeldEvents):
         if not chunks and tail.n <= _SORTED_FROM:
             return ValueColumns([], [], tail.between(*in_tail))
         first, last, cut = self._chunks.locate(start_us, end_us, self._tail_from_us)
-        columns = [(chunk.values, chunk.sample) for chunk in chunks[first:last]]
+        columns = [chunk.column for chunk in chunks[first:last]]
         cuts = []
         for i in cut:
             column = self._chunks.cut_column(i, start_us, end_us)
@@ -179,7 +185,7 @@ class Timeline(HeldEvents):
             if len(loose) <= _SORTED_FROM:
                 return ValueColumns(columns, cuts, loose)
             loose.sort()
-            loose_column = loose, sample_of(loose, next(_STAGGERS))
+            loose_column = SortedColumn(loose, sample_of(loose, next(_STAGGERS)), next(COLUMN_NUMBERS))
             self.remember(key, loose_column)
         columns.append(loose_column)
         return ValueColumns(columns, cuts, NO_VALUES)
@@ -250,7 +256,7 @@ class Timeline(HeldEvents):
     ) -> tuple[list[SortedColumn], list[Values]]:
         """The range's values that chunks hold sorted: of whole chunks with their samples, of cut ones without."""
         chunks = self._chunks.chunks
-        columns = [(chunk.values, chunk.sample) for chunk in chunks[first:last]]
+        columns = [chunk.column for chunk in chunks[first:last]]
         chosen = [chunks[i].select_sorted(start_us, end_us) for i in cut]
         return columns, [values for values in chosen if len(values)]
 

@@ -16,7 +16,8 @@ import numpy as np
 from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before
 from statsapi.engine.chunks import NO_VALUES
-from statsapi.engine.percentiles import CutColumn, SortedColumn, sample_of
+from statsapi.engine.counted import CutColumn, Selections, SortedColumn
+from statsapi.engine.percentiles import sample_of
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sketch import Sketch, count_values
 from statsapi.engine.summary import IDENTITY, Summary, combine
@@ -40,8 +41,13 @@ class Question(Protocol[Part, AnswerT]):
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], Part]:
         """What looks at one series: under the lock, changing nothing, in some 10 to 100 µs."""
 
-    def unite(self, parts: Sequence[Part], *, with_percentiles: bool = True) -> AnswerT:
-        """The answer for the union of those series. Parts are in order of the series' names. Needs no lock."""
+    def unite(
+        self, parts: Sequence[Part], *, with_percentiles: bool = True, selections: Selections | None = None
+    ) -> AnswerT:
+        """The answer for the union of those series. Parts are in order of the series' names. Needs no lock.
+
+        selections: what percentiles counted, kept from one such question to the next.
+        """
 
     def whole(self, answer: AnswerT) -> Statistics:
         """The statistics by which groups with such answers are put in order."""
@@ -119,17 +125,25 @@ class Spans(NamedTuple):
             timeline.remember(key, (span, part))
         return part
 
-    def unite(self, parts: Sequence[tuple[SpanPart, ...]], *, with_percentiles: bool = True) -> list[Statistics]:
+    def unite(
+        self,
+        parts: Sequence[tuple[SpanPart, ...]],
+        *,
+        with_percentiles: bool = True,
+        selections: Selections | None = None,
+    ) -> list[Statistics]:
         percentiles = self.percentiles if with_percentiles else ()
         if not parts:
             return [Statistics(IDENTITY, [])] * len(self.spans)
-        return [unite_span(of_span, percentiles, self.ends) for of_span in zip(*parts, strict=True)]
+        return [unite_span(of_span, percentiles, self.ends, selections) for of_span in zip(*parts, strict=True)]
 
     def whole(self, answer: list[Statistics]) -> Statistics:
         return answer[0]
 
 
-def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool) -> Statistics:
+def unite_span(
+    parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool, selections: Selections | None = None
+) -> Statistics:
     summaries = [part.draft.answer.summary for part in parts]
     few = [part.few for part in parts if len(part.few)]
     if few:
@@ -151,7 +165,7 @@ def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: 
         return answer
     if not old:
         columns, cuts = columns_of([part.columns for part in parts], few)
-        return answer._replace(percentiles=selection.of_columns(columns, percentiles, cuts))
+        return answer._replace(percentiles=selection.of_columns(columns, percentiles, cuts, selections))
     return _draft_of(parts, few, answer).finished(percentiles)
 
 
@@ -189,5 +203,5 @@ def columns_of(parts: Iterable[ValueColumns], few: list[Values]) -> tuple[list[S
     if unsorted:
         rest = np.concatenate(unsorted)
         rest.sort()
-        columns.append((rest, sample_of(rest, len(columns))))
+        columns.append(SortedColumn(rest, sample_of(rest, len(columns))))
     return columns, cuts

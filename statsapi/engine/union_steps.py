@@ -11,6 +11,7 @@ import numpy as np
 from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import OldSpan, Statistics
 from statsapi.engine.chunks import Columns
+from statsapi.engine.counted import Selections
 from statsapi.engine.held_events import Frozen
 from statsapi.engine.rollup import Rolled, Rollups
 from statsapi.engine.rollup import summarise as summarise_rolled
@@ -88,7 +89,9 @@ class Steps(NamedTuple):
             parts.append(SpanPart(old.draft(whole, timeline, some, self.percentiles, False), old=True))
         return parts
 
-    def unite(self, parts: Sequence[StepsPart], *, with_percentiles: bool = True) -> list[Statistics]:
+    def unite(
+        self, parts: Sequence[StepsPart], *, with_percentiles: bool = True, selections: Selections | None = None
+    ) -> list[Statistics]:
         if not parts:
             return [Statistics(IDENTITY, [])] * self.n_steps
         percentiles = self.percentiles if with_percentiles else ()

@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from statsapi.engine import chunks as chunks_module
+from statsapi.engine import counted as counted_module
 from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.chunks import Columns
+from statsapi.engine.counted import Selections, SortedColumn
 from statsapi.engine.sketch import Sketch, count_values, merge
 from statsapi.engine.step_details import step_details
 from statsapi.engine.summary import IDENTITY, Summary
@@ -68,9 +70,20 @@ class TimelineMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.patch.undo()
 
-    @initialize(chunk_events=st.sampled_from([2, 3, 4, 8]), near=st.sampled_from([1, 2, 64]))
-    def start(self, chunk_events: int, near: int) -> None:
+    @initialize(
+        chunk_events=st.sampled_from([2, 3, 4, 8]),
+        near=st.sampled_from([1, 2, 64]),
+        select_all=st.sampled_from([2, 99]),
+    )
+    def start(self, chunk_events: int, near: int, select_all: int) -> None:
+        """near: how much is done at once where little changes. select_all: how many values are not narrowed down."""
         self.timeline = Timeline(chunk_events)
+        self.unions = Selections()
+        self.patch.setattr(percentiles_module, "_PARTITION_ALL", select_all)
+        self.patch.setattr(percentiles_module, "_SAMPLE_STEP", 2)
+        self.patch.setattr(percentiles_module, "_KEPT_MARGIN", near)
+        self.patch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 1e6)
+        self.patch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
         self.patch.setattr(chunks_module, "_NEAR_CUT", near)
         self.patch.setattr(chunks_module, "_NEAR_ENDS", near)
         self.patch.setattr(timeline_module, "_SORTED_FROM", near)
@@ -143,12 +156,26 @@ class TimelineMachine(RuleBasedStateMachine):
     def percentiles(self, start: int | None, end: int | None, ps: list[Percent]) -> None:
         assert self.timeline.percentiles(start, end, ps) == self.naive.percentiles(start, end, ps)
 
+    @rule(
+        start=st.integers(-5, 40), width=st.integers(1, 30), moves=st.integers(1, 5), ps=st.lists(percents, max_size=3)
+    )
+    def slide_percentiles(self, start: int, width: int, moves: int, ps: list[Percent]) -> None:
+        """A window slides and what was counted is kept: by the series, and for a union with it, which copies no cut."""
+        for i in range(moves):
+            for end in (start + width, start + 2 * width, None):
+                self.percentiles(start + i, end, ps)
+                columns, cuts, rest = self.timeline.value_columns(start + i, end)
+                loose = np.sort(rest)
+                columns = [*columns, SortedColumn(loose, percentiles_module.sample_of(loose, i))]
+                found = percentiles_module.of_columns(columns, ps, cuts, self.unions)
+                assert found == self.naive.percentiles(start + i, end, ps)
+
     @rule(start=bounds, end=bounds, again=st.integers(0, 2))
     def value_columns(self, start: int | None, end: int | None, again: int) -> None:
         for _ in range(1 + again):
             of_span = self.timeline.value_columns(start, end)
             found = of_span.unsorted.tolist()
-            for some in [values for values, _ in of_span.sorted] + [cut.kept_values() for cut in of_span.cut]:
+            for some in [column.values for column in of_span.sorted] + [cut.kept_values() for cut in of_span.cut]:
                 assert some.tolist() == sorted(some.tolist())
                 found += some.tolist()
             assert sorted(found) == sorted(self.naive.values(start, end))
@@ -384,6 +411,7 @@ def test_percentiles_are_rounded_once(kind: str, shuffled: bool) -> None:
 def test_percentiles_find_ranks_that_the_pivots_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a margin of nearly nothing the first pivots miss; wider ones find every rank."""
     monkeypatch.setattr(percentiles_module, "isqrt", lambda _: -1)
+    monkeypatch.setattr(percentiles_module, "_KEPT_MARGIN", 1)
     monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 10)
     values = np.random.default_rng(1).standard_normal(20_000)
     timeline = Timeline(500)
