@@ -27,7 +27,7 @@ _MIDDLE_KEPT: Final = 65_536
 # This many selections are kept for a series, and for all unions of series: four windows and those before them.
 _SELECTIONS_KEPT: Final = 8
 
-# They take at most this much for each event that the latest is about.
+# They take at most this much for each event that the largest is about.
 _KEPT_BYTES_PER_EVENT: Final = 0.5
 
 _NONE: Final = np.empty(0, np.int64)
@@ -325,7 +325,7 @@ class Selections:
         nbytes = sum([array.nbytes + 112 for array in counted.arrays()])
         kept = [s for s in self._kept if s.counted is not before or (s.n - n) * 16 > n or (n - s.n) * 16 > n]
         kept.append(_Selection(asked, n, counted, nbytes))
-        most = n * _KEPT_BYTES_PER_EVENT
+        most = max([s.n for s in kept]) * _KEPT_BYTES_PER_EVENT
         while len(kept) > 1 and (len(kept) > _SELECTIONS_KEPT or sum([s.nbytes for s in kept]) > most):
             del kept[0]
         self._kept = tuple(kept)

@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from statsapi.engine import chunks as chunks_module
 from statsapi.engine import counted as counted_module
 from statsapi.engine import percentiles as percentiles_module
+from statsapi.engine import step_details as step_details_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.chunks import Columns
 from statsapi.engine.counted import Selections, SortedColumn
@@ -87,6 +88,7 @@ class TimelineMachine(RuleBasedStateMachine):
         self.patch.setattr(chunks_module, "_NEAR_CUT", near)
         self.patch.setattr(chunks_module, "_NEAR_ENDS", near)
         self.patch.setattr(timeline_module, "_SORTED_FROM", near)
+        self.patch.setattr(step_details_module, "_STEPS_SORTED", near)
 
     @rule(events=batches)
     def insert(self, events: list[oracles.Event]) -> None:
@@ -187,12 +189,15 @@ class TimelineMachine(RuleBasedStateMachine):
     @rule(start=bounds, step=st.integers(1, 30), n=st.integers(1, 12), ps=st.lists(percents, max_size=4))
     def step_details(self, start: int | None, step: int, n: int, ps: list[Percent]) -> None:
         start = start or 0
-        found = step_details(self.timeline.snapshot(start, None), start, step, n, ps)
         edges = [*(start + step * i for i in range(n)), None]
-        for i, details in enumerate(found):
-            values = self.naive.values(edges[i], edges[i + 1])
-            assert (details.first, details.last) == ((values[0], values[-1]) if values else (None, None))
-            assert details.percentiles == self.naive.percentiles(edges[i], edges[i + 1], ps)
+        for ends in (False, True):
+            found = list(step_details([self.timeline.freeze(start, None)], start, step, n, ps, ends=ends))
+            assert len(found) == n
+            for i, details in enumerate(found):
+                span = edges[i], edges[i + 1]
+                expected = (self.naive.first(*span), self.naive.last(*span)) if ends else (None, None)
+                assert (details.first, details.last) == expected
+                assert details.percentiles == self.naive.percentiles(*span, ps)
 
     @rule(start=bounds, end=bounds)
     def ends(self, start: int | None, end: int | None) -> None:
