@@ -131,6 +131,22 @@ class Counted(NamedTuple):
             between.append(np.concatenate(some) if some else np.empty(0))
         return Counted(self.keys, numbers, below, between, cuts_counted)
 
+    def narrowed(self, g: int, keys: Keys) -> Counted:
+        """With other keys for pair g, between those that it has. Looks at what lies between these, 10 ns a value."""
+        values = self.between[g]
+        lengths = self.below[:, 2 * g + 1] - self.below[:, 2 * g]
+        less, inside, stays = _counts_by_owner(values, lengths, keys)
+        below = self.below.copy()
+        below[:, 2 * g] += less
+        below[:, 2 * g + 1] = below[:, 2 * g] + inside
+        return Counted(
+            (*self.keys[:g], keys, *self.keys[g + 1 :]),
+            self.numbers,
+            below,
+            [*self.between[:g], values[stays], *self.between[g + 1 :]],
+            self.cuts.narrowed(g, keys) if len(self.cuts.numbers) else self.cuts,
+        )
+
     def totals(self) -> list[tuple[int, int]]:
         """Of each pair, how many values are less than its keys."""
         totals = (self.below.sum(axis=0) + self.cuts.below.sum(axis=0)).tolist()
@@ -253,10 +269,32 @@ class CountedCuts(NamedTuple):
 
     def kept_between(self, g: int) -> Values:
         """The values of pair g that count."""
+        return np.compress(self._kept(g), self.between[g])
+
+    def _kept(self, g: int) -> NDArray[np.bool_]:
+        """Which of the values of pair g count."""
         lengths = self.places[:, 2 * g + 1] - self.places[:, 2 * g]
         first = self.first.astype(np.uint16).repeat(lengths)
         kept_here = (self.last - self.first).astype(np.uint16).repeat(lengths)
-        return np.compress(self.ranks[g] - first < kept_here, self.between[g])
+        kept: NDArray[np.bool_] = self.ranks[g] - first < kept_here
+        return kept
+
+    def narrowed(self, g: int, keys: Keys) -> CountedCuts:
+        values = self.between[g]
+        lengths = self.places[:, 2 * g + 1] - self.places[:, 2 * g]
+        less, inside, stays = _counts_by_owner(values, lengths, keys)
+        places, below = self.places.copy(), self.below.copy()
+        places[:, 2 * g] += less
+        places[:, 2 * g + 1] = places[:, 2 * g] + inside
+        less, inside, _ = _counts_by_owner(values, lengths, keys, self._kept(g))
+        below[:, 2 * g] += less
+        below[:, 2 * g + 1] = below[:, 2 * g] + inside
+        return self._replace(
+            places=places,
+            below=below,
+            between=[*self.between[:g], values[stays], *self.between[g + 1 :]],
+            ranks=[*self.ranks[:g], self.ranks[g][stays], *self.ranks[g + 1 :]],
+        )
 
     def only(self, pairs: Sequence[int], flat: list[int]) -> CountedCuts:
         return self._replace(
@@ -366,6 +404,21 @@ def _runs_of(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
 def _ends(places: NDArray[np.int64]) -> list[int]:
     """0, and where the values of each column between two keys end, of all columns' one after another."""
     return [0, *(places[:, 1] - places[:, 0]).cumsum().tolist()]
+
+
+def _counts_by_owner(
+    values: Values, lengths: NDArray[np.int64], keys: Keys, counted: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """How many values of each owner are less than the keys, and how many lie between them; and which ones lie there.
+
+    lengths: how many values each owner has, one after another. counted: which of them count; None: all.
+    """
+    owner = np.arange(len(lengths)).repeat(lengths)
+    less, stays = values < keys.low, (values >= keys.low) & (values < keys.high)
+    if counted is not None:
+        less, stays = less & counted, stays & counted
+    below, inside = (np.bincount(owner[some], minlength=len(lengths)) for some in (less, stays))
+    return below, inside, stays
 
 
 def _count_below(some: list[Values], flat: Values, order: NDArray[np.int64]) -> NDArray[np.int64]:

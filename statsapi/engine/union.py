@@ -93,37 +93,47 @@ class Spans(NamedTuple):
         return lambda timeline, rollups: tuple(self.look_at(timeline, rollups, span, bounds) for span in self.spans)
 
     def look_at(self, timeline: Timeline, rollups: Rollups, span: Span, bounds: Bounds) -> SpanPart:
-        sketches: list[Sketch] = []
-        raw_from_us = bounds.raw_from_us
-        if span.start_us >= raw_from_us and not self.ends and (few := timeline.few_values(*span)) is not None:
+        if span.start_us >= bounds.raw_from_us:
+            return self._look_at_raw(timeline, span)
+        summary = timeline.summarise(*span)
+        rolled = rollups.summarise(*span)
+        if rolled.count or timeline.count(*before(span, bounds.raw_from_us)):
+            blocks = list(rollups.between(*span)) if self.percentiles else []
+            old = OldSpan(span, bounds.raw_from_us, bounds.minutes_from_us)
+            draft = old.draft(combine(summary, rolled), timeline, blocks, self.percentiles, False)
+            last = timeline.last(max(span.start_us, bounds.raw_from_us), span.end_us) if self.ends else None
+            return SpanPart(draft, last=last, old=True)
+        if not summary.count:
+            return NOTHING
+        # Another series may have an older event: then percentiles come from sketches.
+        sketches = timeline.sketches(*span) if self.percentiles else []
+        columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
+        draft = Draft(Statistics(summary, []), sketches=sketches)
+        return SpanPart(draft, columns, NO_VALUES, *self._ends(timeline, span))
+
+    def _look_at_raw(self, timeline: Timeline, span: Span) -> SpanPart:
+        """At a series none of whose events in the span can be older than the raw ones."""
+        if not self.ends and (few := timeline.few_values(*span)) is not None:
             return SpanPart(_NO_DRAFT, NO_COLUMNS, few) if len(few) else NOTHING
         # A span that is asked for again while the series stays as it is costs 2 µs. One is remembered, since of a
         # window that slides each is another one.
         key = "part", bool(self.percentiles), self.ends
-        if span.start_us >= raw_from_us:
-            known: tuple[Span, SpanPart] | None = timeline.recall(key)
-            if known is not None and known[0] == span:
-                return known[1]
-        summary = timeline.summarise(*span)
-        if span.start_us < raw_from_us:
-            rolled = rollups.summarise(*span)
-            if rolled.count or timeline.count(*before(span, raw_from_us)):
-                blocks = list(rollups.between(*span)) if self.percentiles else []
-                old = OldSpan(span, raw_from_us, bounds.minutes_from_us)
-                draft = old.draft(combine(summary, rolled), timeline, blocks, self.percentiles, False)
-                last = timeline.last(max(span.start_us, raw_from_us), span.end_us) if self.ends else None
-                return SpanPart(draft, last=last, old=True)
-            if self.percentiles:
-                sketches = timeline.sketches(*span)
+        known: tuple[Span, SpanPart] | None = timeline.recall(key)
+        if known is not None and known[0] == span:
+            return known[1]
+        if self.percentiles:
+            summary, columns = timeline.summary_and_columns(*span)
+        else:
+            summary, columns = timeline.summarise(*span), NO_COLUMNS
         if not summary.count:
             return NOTHING
-        draft = Draft(Statistics(summary, []), sketches=sketches)
-        columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
-        ends = (timeline.first(*span), timeline.last(*span)) if self.ends else (None, None)
-        part = SpanPart(draft, columns, NO_VALUES, *ends)
-        if span.start_us >= raw_from_us and not columns.cut:  # what is cut is copied when it is asked for again
+        part = SpanPart(Draft(Statistics(summary, [])), columns, NO_VALUES, *self._ends(timeline, span))
+        if not columns.cut:  # what is cut is copied when it is asked for again
             timeline.remember(key, (span, part))
         return part
+
+    def _ends(self, timeline: Timeline, span: Span) -> tuple[tuple[int, float] | None, tuple[int, float] | None]:
+        return (timeline.first(*span), timeline.last(*span)) if self.ends else (None, None)
 
     def unite(
         self,

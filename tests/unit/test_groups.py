@@ -63,6 +63,7 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 2)
     monkeypatch.setattr(percentiles_module, "_SAMPLE_STEP", 2)
     monkeypatch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 1e6)
+    monkeypatch.setattr(percentiles_module, "_kept_values", lambda _: 1)
     monkeypatch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
     monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
     monkeypatch.setattr(timeline_module, "_SORTED_FROM", 2)

@@ -82,7 +82,7 @@ class TimelineMachine(RuleBasedStateMachine):
         self.unions = Selections()
         self.patch.setattr(percentiles_module, "_PARTITION_ALL", select_all)
         self.patch.setattr(percentiles_module, "_SAMPLE_STEP", 2)
-        self.patch.setattr(percentiles_module, "_KEPT_MARGIN", near)
+        self.patch.setattr(percentiles_module, "_kept_values", lambda _: near)
         self.patch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 1e6)
         self.patch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
         self.patch.setattr(chunks_module, "_NEAR_CUT", near)
@@ -416,7 +416,7 @@ def test_percentiles_are_rounded_once(kind: str, shuffled: bool) -> None:
 def test_percentiles_find_ranks_that_the_pivots_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a margin of nearly nothing the first pivots miss; wider ones find every rank."""
     monkeypatch.setattr(percentiles_module, "isqrt", lambda _: -1)
-    monkeypatch.setattr(percentiles_module, "_KEPT_MARGIN", 1)
+    monkeypatch.setattr(percentiles_module, "_KEPT_VALUES", 0)
     monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 10)
     values = np.random.default_rng(1).standard_normal(20_000)
     timeline = Timeline(500)
