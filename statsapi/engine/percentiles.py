@@ -24,6 +24,7 @@ import numpy as np
 
 from statsapi.engine.counted import Counted, CutColumn, Keys, Selections, SortedColumn, ranked_in
 from statsapi.engine.exact import interpolate, percentile_position
+from statsapi.engine.piecewise import concatenated
 from statsapi.model import Percent, Values
 
 # A sorted column's sample is every 64th value: 2% of the time of a seal, 0.125 bytes an event.
@@ -95,7 +96,7 @@ def _values_at(
 ) -> dict[int, float]:
     """The values at the given ranks (ascending, from 0) among the n values of all columns."""
     if n <= _PARTITION_ALL:
-        return _select(np.concatenate([column[0] for column in columns] + [c.kept_values() for c in cuts]), ranks)
+        return _select(concatenated([column[0] for column in columns] + [c.kept_values() for c in cuts]), ranks)
     found: dict[int, float] = {}
     before = None if selections is None else selections.recall(asked, n, columns, cuts)
     useful: list[Counted] = []
@@ -109,7 +110,7 @@ def _values_at(
             samples.append(kept)
             of = len(cut.column.sample)
             spread += 3 * len(kept) * (of - len(kept)) // max(of, 1)
-        sample = np.concatenate(samples)
+        sample = concatenated(samples)
         # Each column's sample ranks its values wrongly by less than one step, in a direction that differs from column
         # to column. If the starts of the samples are as good as random, the sum of these errors has a standard
         # deviation of 0.29 sqrt(columns) steps. A margin of 3.4 deviations, plus 2, seldom needs a second try. Of a cut

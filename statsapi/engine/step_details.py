@@ -14,6 +14,7 @@ from statsapi.engine.answers import Statistics
 from statsapi.engine.chunks import NO_VALUES, FrozenChunk
 from statsapi.engine.counted import SortedColumn, ranked_in
 from statsapi.engine.held_events import Frozen
+from statsapi.engine.piecewise import concatenated
 from statsapi.engine.summary import Summary
 from statsapi.model import Percent, TimestampsUs, Values
 
@@ -92,9 +93,9 @@ class _Walk:
 
 def _percentiles(columns: list[SortedColumn], loose: list[Values], ps: Sequence[Percent]) -> list[float]:
     if not columns:
-        return percentiles.of_values(np.concatenate(loose), ps) if loose else []
+        return percentiles.of_values(concatenated(loose), ps) if loose else []
     if loose:
-        rest = np.concatenate(loose)
+        rest = concatenated(loose)
         rest.sort()
         columns.append(SortedColumn(rest, percentiles.sample_of(rest, len(columns))))
     return percentiles.of_columns(columns, ps)

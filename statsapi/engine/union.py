@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-import numpy as np
-
 from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before
 from statsapi.engine.chunks import NO_VALUES
 from statsapi.engine.counted import CutColumn, Selections, SortedColumn
 from statsapi.engine.percentiles import sample_of
+from statsapi.engine.piecewise import concatenated
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sketch import Sketch, count_values
 from statsapi.engine.summary import IDENTITY, Summary, combine
@@ -145,7 +144,9 @@ class Spans(NamedTuple):
         percentiles = self.percentiles if with_percentiles else ()
         if not parts:
             return [Statistics(IDENTITY, [])] * len(self.spans)
-        return [unite_span(of_span, percentiles, self.ends, selections) for of_span in zip(*parts, strict=True)]
+        # Not zip: it would take all the parts at once.
+        of_spans = [[part[i] for part in parts] for i in range(len(self.spans))]
+        return [unite_span(of_span, percentiles, self.ends, selections) for of_span in of_spans]
 
     def whole(self, answer: list[Statistics]) -> Statistics:
         return answer[0]
@@ -157,8 +158,8 @@ def unite_span(
     summaries = [part.draft.answer.summary for part in parts]
     few = [part.few for part in parts if len(part.few)]
     if few:
-        together = few[0] if len(few) == 1 else np.concatenate(few)
-        summaries.append(Summary.of(together))
+        few = [few[0] if len(few) == 1 else concatenated(few)]
+        summaries.append(Summary.of(few[0]))
     summary = combine(*summaries)
     old = any(part.old for part in parts)
     answer = Statistics(summary, [])
@@ -186,7 +187,7 @@ def _draft_of(parts: Sequence[SpanPart], few: list[Values], answer: Statistics) 
         partial += part.draft.partial
         sketches += part.draft.sketches
     if few:
-        sketches.append(Sketch(0, count_values(np.concatenate(few))))
+        sketches.append(Sketch(0, count_values(concatenated(few))))
     return Draft(answer, blocks, partial, sketches)
 
 
@@ -211,7 +212,7 @@ def columns_of(parts: Iterable[ValueColumns], few: list[Values]) -> tuple[list[S
         if len(part.unsorted):
             unsorted.append(part.unsorted)
     if unsorted:
-        rest = np.concatenate(unsorted)
+        rest = concatenated(unsorted)
         rest.sort()
         columns.append(SortedColumn(rest, sample_of(rest, len(columns))))
     return columns, cuts

@@ -93,10 +93,10 @@ class Steps(NamedTuple):
             return [Statistics(IDENTITY, [])] * self.n_steps
         percentiles = self.percentiles if with_percentiles else ()
         answers = []
-        for of_step in zip(*[part.rolled for part in parts], strict=True):
-            answers.append(unite_span(of_step, percentiles, self.ends))
+        for i in range(len(parts[0].rolled)):
+            answers.append(unite_span([part.rolled[i] for part in parts], percentiles, self.ends))
         first_raw, n_raw = len(answers), self.n_steps - len(answers)
-        raw = [combine(*of_step) for of_step in zip(*[part.summaries for part in parts], strict=True)]
+        raw = [combine(*[part.summaries[i] for part in parts]) for i in range(n_raw)]
         events = [part.events for part in parts if part.events is not None]
         if not events or not (percentiles or self.ends):
             return answers + [Statistics(summary, []) for summary in raw]
