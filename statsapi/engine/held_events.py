@@ -169,7 +169,6 @@ class HeldEvents:
         removed = self._chunks.remove(start_us, end_us)
         if not self._chunks.chunks:
             self._chunks = _NO_CHUNKS
-            self._selections = None
         tail = self._ordered_tail()
         first, last = tail.positions(start_us, end_us)
         count = last - first
@@ -180,6 +179,8 @@ class HeldEvents:
         if removed or count:
             self._memo = None
             self._n -= removed + count
+            if removed > self._n:
+                self._selections = None  # they are as large as what they were about
         return removed + count
 
     def pop_few(self, end_us: int, most: int) -> Values | None:

@@ -434,6 +434,52 @@ def test_percentiles_find_ranks_that_the_pivots_missed(monkeypatch: pytest.Monke
     assert len(calls) > 1
 
 
+def test_what_was_counted_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three windows slide on: pivots are sought once for each, and new chunks alone are counted."""
+    monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 1000)
+    monkeypatch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
+    monkeypatch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 5)
+    dice = np.random.default_rng(3)
+    values = dice.lognormal(3, 1, 60_000)
+    timeline = Timeline(500)
+    timeline.insert(np.arange(40_000), values[:40_000])
+    ps: tuple[Percent, ...] = (50, 95, Fraction("99.9"))
+    sought: list[Any] = []
+    narrow = percentiles_module._narrow
+    monkeypatch.setattr(percentiles_module, "_narrow", lambda *args: sought.append(1) or narrow(*args))
+    counted: list[int] = []
+    kept = Selections.keep
+
+    def keep(self: Selections, asked: object, n: int, found: Any, before: Any) -> None:
+        old = set() if before is None else set(before.numbers.tolist())
+        counted.append(len(set(found.numbers.tolist()) - old - {0}))
+        kept(self, asked, n, found, before)
+
+    monkeypatch.setattr(Selections, "keep", keep)
+    for now in range(40_000, 46_000, 100):
+        timeline.insert(np.arange(now, now + 100), values[now : now + 100])
+        for width in (20_000, 30_000, 40_000):
+            start = now + 100 - width
+            expected = np.sort(values[start : now + 100]).tolist()
+            assert timeline.percentiles(start, None, ps) == [oracles.percentile(expected, p) for p in ps]
+    assert len(sought) <= 3 + 2, "the first time, and hardly ever again"
+    assert max(counted[3:]) <= 1
+
+
+def test_what_was_counted_takes_little_memory_and_is_given_back() -> None:
+    """However many different percentiles are asked for: half a byte an event, in eight selections at most."""
+    timeline = Timeline()
+    n = 400_000
+    timeline.insert(np.arange(n), np.random.default_rng(4).lognormal(3, 1, n))
+    before = timeline.nbytes
+    for i in range(30):
+        timeline.percentiles(None, None, [50, 95, 99 + Fraction(i, 100)])
+        timeline.check_invariants()
+    assert 0 < timeline.nbytes - before <= n / 2
+    timeline.expire_before(n - 10_000)
+    assert timeline.nbytes < 10_000 * 40
+
+
 # -- copies, snapshots, memory ----------------------------------------------------------------------------------------
 
 
