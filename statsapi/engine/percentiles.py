@@ -65,8 +65,7 @@ def of_columns(
     """
     n = sum([len(column[0]) for column in columns])
     n += sum([cut.last - cut.first for cut in cuts])
-    asked = tuple(p.as_integer_ratio() for p in ps)  # a Fraction takes 2 µs to hash
-    return _interpolated(n, partial(_values_at, columns, cuts, n, asked, selections), ps)
+    return _interpolated(n, partial(_values_at, columns, cuts, n, ps, selections), ps)
 
 
 def of_values(values: Values, ps: Sequence[Percent]) -> list[float]:
@@ -90,7 +89,7 @@ def _values_at(
     columns: Sequence[SortedColumn],
     cuts: Sequence[CutColumn],
     n: int,
-    asked: object,
+    ps: Sequence[Percent],
     selections: Selections | None,
     ranks: list[int],
 ) -> dict[int, float]:
@@ -98,7 +97,10 @@ def _values_at(
     if n <= _PARTITION_ALL:
         return _select(concatenated([column[0] for column in columns] + [c.kept_values() for c in cuts]), ranks)
     found: dict[int, float] = {}
-    before = None if selections is None else selections.recall(asked, n, columns, cuts)
+    asked, before = None, None
+    if selections is not None:
+        asked = tuple([p.as_integer_ratio() for p in ps])  # a Fraction takes 2 µs to hash
+        before = selections.recall(asked, n, columns, cuts)
     useful: list[Counted] = []
     if before is not None:
         useful += _look_up(before.moved(columns, cuts), ranks, found, n)

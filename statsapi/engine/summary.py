@@ -128,14 +128,15 @@ def combine_fields(parts: list[Fields]) -> Summary:
     if not parts:
         return IDENTITY
     count, low, high, total, squares = parts[0]
-    for part in parts[1:]:
-        count += part[0]
-        if part[1] < low:
-            low = part[1]
-        if part[2] > high:
-            high = part[2]
-        total += part[3]
-        squares += part[4]
+    if len(parts) > 1:
+        for part in parts[1:]:
+            count += part[0]
+            if part[1] < low:
+                low = part[1]
+            if part[2] > high:
+                high = part[2]
+            total += part[3]
+            squares += part[4]
     # Adding zero turns -0.0 into 0.0 and leaves every other value alone.
     return Summary(count, low + 0.0, high + 0.0, total, squares)
 
