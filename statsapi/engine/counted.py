@@ -151,7 +151,7 @@ class Counted(NamedTuple):
             for column, places in zip(added, of_added, strict=True):
                 some.append(column.values[places[2 * g] : places[2 * g + 1]])
             between.append(np.concatenate(some))
-        below = np.concatenate((below, np.array(of_added, np.int64).reshape(len(added), -1)))
+        below = np.concatenate((below, np.array(of_added, np.int64).reshape(len(added), len(flat))))
         return Counted(self.keys, numbers, below, between, cuts)
 
     def narrowed(self, g: int, keys: Keys) -> Counted:

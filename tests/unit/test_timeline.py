@@ -26,7 +26,7 @@ from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine import step_details as step_details_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.chunks import Columns
-from statsapi.engine.counted import Selections, SortedColumn
+from statsapi.engine.counted import Counted, Keys, Selections, SortedColumn
 from statsapi.engine.sketch import Sketch, count_values, merge
 from statsapi.engine.step_details import step_details
 from statsapi.engine.summary import IDENTITY, Summary
@@ -464,6 +464,18 @@ def test_what_was_counted_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) 
             assert timeline.percentiles(start, None, ps) == [oracles.percentile(expected, p) for p in ps]
     assert len(sought) <= 3 + 2, "the first time, and hardly ever again"
     assert max(counted[3:]) <= 1
+
+
+def test_a_column_without_a_number_that_is_gone() -> None:
+    """What is kept was counted in one more column: that of loose values, of which there are none any more."""
+    columns = [SortedColumn(np.arange(at, at + 9.0), np.empty(0), at + 1) for at in range(3)]
+    loose = SortedColumn(np.array([2.0, 5.0]), np.empty(0))
+    counted = Counted.of([*columns, loose], [], [Keys(2.5, 4.5), Keys(5.0, 5.5, 5.0)])
+    assert counted.totals() == [(3 + 2 + 1 + 1, 5 + 4 + 3 + 1), (5 + 4 + 3 + 1, 6 + 5 + 4 + 2)]
+    moved = counted.moved(columns, [])
+    assert moved.totals() == [(3 + 2 + 1, 5 + 4 + 3), (5 + 4 + 3, 6 + 5 + 4)]
+    assert sorted(moved.values_between(0).tolist()) == [3.0] * 3 + [4.0] * 3
+    assert moved.moved(columns[1:], []).totals() == [(2 + 1, 4 + 3), (4 + 3, 5 + 4)]
 
 
 def test_what_was_counted_takes_little_memory_and_is_given_back() -> None:
