@@ -28,6 +28,8 @@ from statsapi.api.problems import problem
 from statsapi.api.schemas import FiniteFloat, Repeated, WindowQuery, span_edges
 from statsapi.api.statistics import dump_edges
 from statsapi.engine.groups import Grouping
+from statsapi.engine.piecewise import let_go
+from statsapi.engine.sweep import handing_over
 from statsapi.errors import echo
 from statsapi.model import Percent
 from statsapi.service.over import Groups
@@ -111,6 +113,7 @@ class CheckQuery(ChoiceQuery, WindowQuery):
 _QUERY: Final = CheckQuery()
 
 
+@handing_over()
 def get_check() -> dict[str, Any] | Response:
     """200 where every condition holds, with each figure; else 503, a problem whose `conditions` say which do not."""
     query = load_query(_QUERY)
@@ -149,9 +152,10 @@ def get_check() -> dict[str, Any] | Response:
             dump_key(str(by), key) | {"conditions": _dump(conditions, answer, percents, reading.now_us)}
             for key, answer in failing[: query.get("limit", GROUPS_SHOWN)]
         ]
-        told |= {"groups_total": found.groups_total, "groups_failed": len(failing), "groups": groups}
         n_failed = len(failing)
+        told |= {"groups_total": found.groups_total, "groups_failed": n_failed, "groups": groups}
         detail = f"{_name(groups[0])}: {_said(groups[0]['conditions'])}" if failing else ""
+        let_go(failing, found.groups)
     if not n_failed:
         return {"status": "passed", **told}
     more = f" (and {n_failed - 1} more)" if n_failed > 1 else ""

@@ -59,6 +59,8 @@ class By(fields.Field[str]):
     json_schema: ClassVar = {"type": "string", "minLength": 1, "examples": ["series"]}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not value:
+            raise ValidationError("is empty: write series, or the key of a tag")
         try:
             return canonical_key(str(value))
         except ValueError as error:

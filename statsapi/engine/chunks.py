@@ -32,10 +32,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from statsapi.engine.counted import COLUMN_NUMBERS, CutColumn, SortedColumn, ranked_in
 from statsapi.engine.exact import CumulativeSums, scaled_sums
-from statsapi.engine.percentiles import CutColumn, SortedColumn, ranked_in, sample_of, sampled_from
+from statsapi.engine.percentiles import sample_of, sampled_from
 from statsapi.engine.sketch import MAX_BUCKETS, Buckets, count_values
-from statsapi.engine.summary import IDENTITY, Summary, combine
+from statsapi.engine.summary import Fields, add_fields, fields_of
 from statsapi.model import MAX_TS_US, MIN_TS_US, TimestampsUs, Values
 
 # Ranks are uint16, and a chunk splits only past twice its size.
@@ -130,7 +131,7 @@ class Buffer(_SumsBefore):
     What has been written is never written again, so a view of the first n stays true while more are appended.
     """
 
-    __slots__ = ("_sorted", "_summed", "_sums", "_whole", "in_order", "last_ts_us", "n", "ts_us", "values")
+    __slots__ = ("_sorted", "_whole", "in_order", "last_ts_us", "n", "ts_us", "values")
 
     def __init__(self, ts_us: TimestampsUs = NO_TS, values: Values = NO_VALUES) -> None:
         super().__init__()
@@ -139,9 +140,7 @@ class Buffer(_SumsBefore):
         self.n = len(ts_us)
         self.in_order = True  # kept up for a tail only, by Timeline
         self.last_ts_us = int(ts_us[-1]) if self.n else MIN_TS_US
-        self._summed = 0
-        self._sums: _Sums = (0, 0)
-        self._whole = IDENTITY  # of all events, when it was last asked for
+        self._whole: Fields | None = None  # of the first events: all there were when it was last asked for
         self._sorted: tuple[int, int, SortedColumn] | None = None  # the values of some positions, see `sorted_and_rest`
 
     def append(self, ts_us: TimestampsUs, values: Values) -> None:
@@ -190,33 +189,34 @@ class Buffer(_SumsBefore):
         order = ts_us.argsort(kind="stable")
         ordered = Buffer(ts_us[order], values[order])
         if self.n > UNSUMMED_EVENTS:
-            ordered._sums = self.whole_sums()
-            ordered._summed = self.n
+            ordered._whole = self.whole()
         return ordered
 
-    def summarise(self, first: int, last: int) -> Summary:
-        """The summary of the events at positions first to last."""
-        if last - first == self._whole.count == self.n:
-            return self._whole
-        values = self.values[first:last]
-        if self.n <= UNSUMMED_EVENTS or first == last:
-            return Summary.of(values)
-        low, high = float(values.min()), float(values.max())
-        summary = Summary(last - first, low + 0.0, high + 0.0, *self.sums_between(first, last))
+    def fields(self, first: int, last: int) -> Fields:
+        """Those of the summary of the events at positions first to last; first < last."""
+        if self.n <= UNSUMMED_EVENTS:
+            return fields_of(self.values[first:last])
         if last - first == self.n:
-            self._whole = summary
-        return summary
+            return self.whole()
+        values = self.values[first:last]
+        low, high = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
+        return last - first, low, high, *self.sums_between(first, last)
+
+    def whole(self) -> Fields:
+        """Those of the summary of all events, of which there are some; only those since the last call are looked at."""
+        whole = self._whole
+        if whole is None:
+            whole = self._whole = fields_of(self.values[: self.n])
+        elif whole[0] < self.n:
+            whole = self._whole = add_fields(whole, fields_of(self.values[whole[0] : self.n]))
+        return whole
 
     @property
     def time_ordered(self) -> int:
         return self.n
 
     def whole_sums(self) -> _Sums:
-        """The sums of all events; only those since the last call are summed."""
-        if self._summed < self.n:
-            self._sums = _add(self._sums, scaled_sums(self.values[self._summed : self.n]))
-            self._summed = self.n
-        return self._sums
+        return self.whole()[3:] if self.n else (0, 0)
 
     def between(self, first: int, last: int) -> Values:
         return self.values[first:last]
@@ -231,14 +231,15 @@ class Buffer(_SumsBefore):
         known = self._sorted
         if known is None or known[0] != first or not last - most <= known[1] <= last:
             ordered = np.sort(self.values[first:last])
-            known = self._sorted = first, last, (ordered, sample_of(ordered, stagger))
+            column = SortedColumn(ordered, sample_of(ordered, stagger), next(COLUMN_NUMBERS))
+            known = self._sorted = first, last, column
         return known[2], self.values[known[1] : last]
 
     def arrays(self) -> Iterator[NDArray[Any]]:
         """Every array held."""
         yield from (self.ts_us, self.values)
         if self._sorted is not None:
-            yield from self._sorted[2]
+            yield from self._sorted[2][:2]
 
     def check_invariants(self) -> None:
         """Raise AssertionError unless a tail's order, last stamp and sums agree with its events."""
@@ -246,9 +247,10 @@ class Buffer(_SumsBefore):
         if self.in_order:
             require(bool((ts_us[1:] >= ts_us[:-1]).all()), "the tail says it is in order, but is not")
         require(not self.n or self.last_ts_us == ts_us.max(), "the tail's last stamp is not the one it names")
-        require(self._sums == scaled_sums(values[: self._summed]), "the tail's sums do not add up")
-        first, last, (ordered, _) = self._sorted or (0, 0, (NO_VALUES, NO_VALUES))
-        require(np.array_equal(ordered, np.sort(values[first:last])), "the tail's sorted values are others")
+        whole = self._whole
+        require(whole is None or whole == fields_of(values[: whole[0]]), "the tail's sums do not add up")
+        first, last, column = self._sorted or (0, 0, SortedColumn(NO_VALUES, NO_VALUES))
+        require(np.array_equal(column.values, np.sort(values[first:last])), "the tail's sorted values are others")
 
 
 class FrozenChunk(NamedTuple):
@@ -258,13 +260,19 @@ class FrozenChunk(NamedTuple):
     values: Values
     rank: NDArray[np.uint16] | None  # None: values are in order of time already
     late: Columns = (NO_TS, NO_VALUES)
+    sample: Values = NO_VALUES  # of sorted values
+
+    def in_time_order(self) -> FrozenChunk:
+        """The same, but for `values`, which are put in order of time. 60 µs."""
+        by_time = np.empty_like(self.values)
+        by_time[self.rank] = self.values
+        return FrozenChunk(self.ts_us, by_time, None, self.late)
 
     def columns(self) -> Columns:
         """Its events in order of time, then of arrival. The arrays may be the chunk's own: not to be changed."""
         if self.rank is None:
             return self.ts_us, self.values
-        by_time = np.empty_like(self.values)
-        by_time[self.rank] = self.values
+        by_time = self.in_time_order().values
         late_ts_us, late_values = self.late
         if not len(late_ts_us):
             return self.ts_us, by_time
@@ -283,11 +291,11 @@ class Chunk(_SumsBefore):
         "_near_cut",
         "_near_from",
         "_positions",
+        "column",
         "cumulative",
         "late",
         "merge_at",
         "rank",
-        "sample",
         "sampled_from",
         "sums",
         "ts_us",
@@ -319,7 +327,7 @@ class Chunk(_SumsBefore):
         self.rank = rank
         self.sums = sums  # of the sorted columns
         # Chunks that all began their samples at 0 would rank each sampled value half a step too low.
-        self.sample = sample_of(values, stagger)
+        self.column = SortedColumn(values, sample_of(values, stagger), next(COLUMN_NUMBERS))
         self.sampled_from = sampled_from(stagger)
         self.late: Buffer | None = None
         # Between an eighth and three eighths, at least 1; 0.618 spreads consecutive numbers evenly.
@@ -338,15 +346,10 @@ class Chunk(_SumsBefore):
     def __len__(self) -> int:
         return len(self.ts_us) + (self.late.n if self.late else 0)
 
-    def stats(self) -> tuple[int, float, float, int, int]:
-        """count, min, max, Σx, Σx² of everything, late events included."""
-        low, high = float(self.values[0]), float(self.values[-1])
-        late = self.late
-        if late is None:
-            return len(self.values), low, high, *self.sums
-        _, values = late.columns()
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-        return len(self), low, high, *_add(self.sums, late.whole_sums())
+    def whole(self) -> Fields:
+        """Those of the summary of everything, late events included."""
+        fields = len(self.values), float(self.values[0]), float(self.values[-1]), *self.sums
+        return fields if self.late is None else add_fields(fields, self.late.whole())
 
     def positions(self, start_us: int, end_us: int) -> tuple[int, int]:
         """Where [start_us, end_us) begins and ends among the sorted events."""
@@ -362,16 +365,17 @@ class Chunk(_SumsBefore):
         first, last = self.positions(start_us, end_us)
         return last - first + (int(np.count_nonzero(self.late.inside(start_us, end_us))) if self.late else 0)
 
-    def summarise(self, start_us: int, end_us: int) -> Summary:
+    def fields(self, start_us: int, end_us: int) -> list[Fields]:
+        """Those of the summaries of the sorted events in [start_us, end_us), and of the late ones, if there are any."""
         first, last = self.positions(start_us, end_us)
-        summary = IDENTITY
+        some: list[Fields] = []
         if first < last:
-            low, high = self._extremes(first, last)
-            summary = Summary(last - first, low + 0.0, high + 0.0, *self.sums_between(first, last))
-        if self.late is None:
-            return summary
-        _, values = self.late.columns()
-        return combine(summary, Summary.of(values[self.late.inside(start_us, end_us)]))
+            some.append((last - first, *self._extremes(first, last), *self.sums_between(first, last)))
+        if self.late is not None:
+            late = self.late.columns()[1][self.late.inside(start_us, end_us)]
+            if len(late):
+                some.append(fields_of(late))
+        return some
 
     def buckets(self) -> Buckets:
         """The sketch of the sorted events. Kept where that takes at most half a byte an event: else their values lie
@@ -396,7 +400,7 @@ class Chunk(_SumsBefore):
         first, last = self.positions(start_us, end_us)
         if first >= last:
             return None
-        return CutColumn(self.values, self.rank, first, last, self.sample, self.sampled_from)
+        return CutColumn(self.column, self.rank, first, last, self.sampled_from, self._near_from, self._near_cut)
 
     def _extremes(self, first: int, last: int) -> tuple[float, float]:
         """The least and the greatest of the values at positions first to last in time; first < last."""
@@ -454,12 +458,12 @@ class Chunk(_SumsBefore):
 
     def frozen(self) -> FrozenChunk:
         if self.late is None:
-            return FrozenChunk(self.ts_us, self.values, self.rank)
-        return FrozenChunk(self.ts_us, self.values, self.rank, self.late.columns())
+            return FrozenChunk(self.ts_us, self.values, self.rank, sample=self.column.sample)
+        return FrozenChunk(self.ts_us, self.values, self.rank, self.late.columns(), self.column.sample)
 
     def arrays(self) -> Iterator[NDArray[Any]]:
         """Every array held."""
-        yield from (self.ts_us, self.values, self.rank, self.sample)
+        yield from (self.ts_us, self.rank, *self.column[:2])
         if self.cumulative:
             yield self.cumulative.digits
         if self._buckets is not None:
@@ -567,7 +571,7 @@ class Chunks:
             self._highs = np.resize(self._highs, len(self._lows))
         count, total, squares = self._counts[-1], self._totals[-1], self._squares[-1]
         for i in range(first, upto):
-            added, low, high, sum_scaled, sum_squares_scaled = self.chunks[i].stats()
+            added, low, high, sum_scaled, sum_squares_scaled = self.chunks[i].whole()
             self._counts.append(count := count + added)
             self._totals.append(total := total + sum_scaled)
             self._squares.append(squares := squares + sum_squares_scaled)
@@ -645,18 +649,19 @@ class Chunks:
         column = self._cuts[key]
         if column is None:
             values = cut.kept_values()
-            column = self._cuts[key] = values, sample_of(values, self.take_numbers())
+            column = SortedColumn(values, sample_of(values, self.take_numbers()), next(COLUMN_NUMBERS))
+            self._cuts[key] = column
         return column
 
-    def run(self, first: int, last: int) -> Summary:
-        """The summary of the whole chunks [first, last)."""
-        if first >= last:
-            return IDENTITY
+    def run(self, first: int, last: int) -> Fields:
+        """Those of the summary of the whole chunks [first, last); first < last."""
+        if last - first == 1:
+            return self.chunks[first].whole()
         self._extend(last)
-        return Summary(
+        return (
             self._counts[last] - self._counts[first],
-            float(self._lows[first:last].min()) + 0.0,
-            float(self._highs[first:last].max()) + 0.0,
+            float(np.minimum.reduce(self._lows[first:last])),
+            float(np.maximum.reduce(self._highs[first:last])),
             self._totals[last] - self._totals[first],
             self._squares[last] - self._squares[first],
         )
@@ -666,7 +671,7 @@ class Chunks:
         yield self._lows
         yield self._highs
         for column in self._cuts.values():
-            yield from column or ()
+            yield from column[:2] if column else ()
         for chunk in self.chunks:
             yield from chunk.arrays()
 
@@ -701,8 +706,14 @@ class Chunks:
                 known = scaled_sums(chunk.between(0, place))
                 require(chunk.sums_at(place) == known, f"chunk {i}'s sums before {place} do not add up")
             if i + 1 < len(self._counts):
-                whole = Summary.of(values)
-                require(self.run(i, i + 1) == whole, f"chunk {i}'s entry in the prefix sums does not add up")
+                entry = (
+                    self._counts[i + 1] - self._counts[i],
+                    self._lows[i],
+                    self._highs[i],
+                    self._totals[i + 1] - self._totals[i],
+                    self._squares[i + 1] - self._squares[i],
+                )
+                require(entry == fields_of(values), f"chunk {i}'s entry in the prefix sums does not add up")
 
     def count_run(self, first: int, last: int) -> int:
         if first >= last:
@@ -744,7 +755,7 @@ class Chunks:
             del prefix[:dropped]
         self._lows, self._highs = self._lows[dropped:].copy(), self._highs[dropped:].copy()
         if survivor is not None:
-            count, self._lows[0], self._highs[0], total, squares = survivor.stats()
+            count, self._lows[0], self._highs[0], total, squares = survivor.whole()
             self._counts[0] = self._counts[1] - count
             self._totals[0] = self._totals[1] - total
             self._squares[0] = self._squares[1] - squares

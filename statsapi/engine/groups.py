@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import chain, islice
+from operator import itemgetter
 from typing import Any, Generic, NamedTuple, Protocol
 
 from statsapi.engine.answers import Statistics
+from statsapi.engine.counted import Selections
+from statsapi.engine.piecewise import in_order, let_go
 from statsapi.engine.store import Store
 from statsapi.engine.sweep import Sweep, handing_over
 from statsapi.engine.union import AnswerT, Question
@@ -63,33 +67,47 @@ def ask(
     """
     with handing_over():
         names, sweep = store.sweep(chooser.chosen, chooser.matches, question, now_us)
-        return _answer(names, sweep, question, grouping)
+        try:
+            return _answer(names, sweep, question, grouping, store.selections)
+        finally:
+            let_go(sweep.parts)
 
 
 def _answer(
-    names: Sequence[str], sweep: Sweep[Any], question: Question[Any, AnswerT], grouping: Grouping | None
+    names: Sequence[str],
+    sweep: Sweep[Any],
+    question: Question[Any, AnswerT],
+    grouping: Grouping | None,
+    selections: Selections,
 ) -> Answer[AnswerT]:
-    total = question.unite(sweep.parts)
+    total = question.unite(sweep.parts, selections=selections)
     if grouping is None:
         return Answer(sweep.held, total)
     parts: dict[str | None, list[Any]] = {}
     for name, part in zip(names, sweep.parts, strict=True):
         parts.setdefault(grouping.key_of(name), []).append(part)
-    keys = sorted(parts, key=_key_order, reverse=grouping.descending and grouping.value is None)
+    keys: Iterable[str | None]
+    keys = in_order(parts, _key_order, descending=grouping.descending and grouping.value is None)
     if grouping.value is not None:
         value = grouping.value
-        values = {}
+        with_value, without = [], []
         for key in keys:
             united = question.unite(parts[key], with_percentiles=grouping.by_percentiles)
-            values[key] = value(question.whole(united))
-        # Sorting is stable, also in reverse: equal values stay in the order of their keys.
-        with_value = [key for key in keys if values[key] is not None]
-        placed = sorted(with_value, key=values.__getitem__, reverse=grouping.descending)
-        keys = placed + [key for key in keys if values[key] is None]
+            found = value(question.whole(united))
+            if found is None:
+                without.append(key)
+            else:
+                with_value.append((found, key))
+        # Equal values stay in the order of their keys, also in reverse.
+        placed = in_order(with_value, itemgetter(0), descending=grouping.descending)
+        keys = chain((key for _, key in placed), without)
     groups = []
-    for key in keys[: grouping.limit]:
+    for key in islice(keys, grouping.limit):
         groups.append(Group(key, len(parts[key]), question.unite(parts[key])))
-    return Answer(sweep.held, total, groups, len(parts))
+    groups_total = len(parts)
+    while parts:
+        parts.popitem()
+    return Answer(sweep.held, total, groups, groups_total)
 
 
 def _key_order(key: str | None) -> tuple[bool, Hashable]:

@@ -35,6 +35,7 @@ from statsapi.engine.chunks import (
     FrozenChunk,
     require,
 )
+from statsapi.engine.counted import Selections
 from statsapi.model import MAX_TS_US, MIN_TS_US, TimestampsUs, Values
 
 # Smaller chunks leave less to sum at a window's edge, larger ones fewer to walk: summarise over 10M events took 78,
@@ -70,7 +71,7 @@ class HeldEvents:
         (1, 3, (20, 3.0))
     """
 
-    __slots__ = ("_chunk_events", "_chunks", "_memo", "_n", "_tail", "_tail_from_us")
+    __slots__ = ("_chunk_events", "_chunks", "_memo", "_n", "_selections", "_tail", "_tail_from_us")
 
     def __init__(self, chunk_events: int = CHUNK_EVENTS) -> None:
         """chunk_events: how many events make a chunk, 2 to 32,767. Tests take a few, to meet every edge soon."""
@@ -82,6 +83,7 @@ class HeldEvents:
         self._tail_from_us = MIN_TS_US  # every chunk's stamps <= this <= the tail's stamps
         self._n = 0
         self._memo: dict[Any, Any] | None = None  # answers since the last change
+        self._selections: Selections | None = None  # what percentiles counted: true whatever changes
 
     def __len__(self) -> int:
         return self._n
@@ -177,6 +179,8 @@ class HeldEvents:
         if removed or count:
             self._memo = None
             self._n -= removed + count
+            if removed > self._n:
+                self._selections = None  # they are as large as what they were about
         return removed + count
 
     def pop_few(self, end_us: int, most: int) -> Values | None:
@@ -334,7 +338,8 @@ class HeldEvents:
         arrays = [*self._tail.arrays(), *self._chunks.arrays()]
         # An array object takes 112 bytes, a chunk with its sums and its entries in the lists some 1,600, a timeline
         # 400.
-        return sum(array.nbytes + 112 for array in arrays) + 1_600 * len(self._chunks.chunks) + 400
+        kept = self._selections.nbytes if self._selections else 0
+        return sum(array.nbytes + 112 for array in arrays) + 1_600 * len(self._chunks.chunks) + 400 + kept
 
     def check_invariants(self) -> None:
         """Raise AssertionError, saying what and where, unless everything in here agrees. O(events); for tests."""

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from statsapi.engine.answers import Statistics
+from statsapi.engine.counted import Selections
 from statsapi.engine.exact import interpolate
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.timeline import Timeline
@@ -60,7 +61,13 @@ class Histogram(NamedTuple):
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[SpanPart, ...]]:
         return Spans((self.span,), (50,)).looker(bounds)
 
-    def unite(self, parts: Sequence[tuple[SpanPart, ...]], *, with_percentiles: bool = True) -> Bins:
+    def unite(
+        self,
+        parts: Sequence[tuple[SpanPart, ...]],
+        *,
+        with_percentiles: bool = True,
+        selections: Selections | None = None,
+    ) -> Bins:
         of_span = [part for (part,) in parts]
         statistics = unite_span(of_span, (), False)
         low, high = statistics.summary.min, statistics.summary.max
@@ -82,7 +89,7 @@ class Histogram(NamedTuple):
         up_to_last = 0
         few = [part.few for part in of_span if len(part.few)]
         columns, cuts = columns_of([part.columns for part in of_span], few)
-        for values in chain((values for values, _ in columns), (cut.kept_values() for cut in cuts)):
+        for values in chain((column.values for column in columns), (cut.kept_values() for cut in cuts)):
             below += values.searchsorted(asked)
             up_to_last += int(values.searchsorted(edges[-1], side="right"))
         if len(edges) == 1:

@@ -16,6 +16,7 @@ to be folded soon.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +40,10 @@ from statsapi.model import (
 
 # How many of the events that were too old to count are remembered, so that a wrongly stamped one can be found.
 LATE_REMEMBERED: Final = 1000
+
+# This many new names are put in their places, each in 50 µs among 100,000; more are sorted in. So many are remembered.
+_PUT_IN: Final = 64
+_CAME_MAX: Final = 16_384
 
 # Folding one series stops after this many chunks, which take 1.4 ms.
 _FOLD_CHUNKS: Final = 128
@@ -70,7 +75,8 @@ class Holdings:
         self.hours_to_us = MIN_TS_US  # no roll-up of an hour does
         self._horizon_us = MIN_TS_US
         self._rollup_bounds = RollupBounds(MIN_TS_US, MIN_TS_US)
-        self._names: list[str] | None = None  # sorted; None when a series came or went
+        self._names: list[str] | None = None  # sorted, but for those that came; None when a series went
+        self._came: list[str] = []
 
     def minutes_from_us(self, now_us: int) -> int:
         """From when on roll-ups are of minutes, and not of hours, or to be so."""
@@ -97,7 +103,7 @@ class Holdings:
         if timeline is None:
             timeline = self.timelines[events.series] = Timeline()
             if events.series not in self.rollups:
-                self._names = None
+                self._remember_new(events.series)
         timeline.insert(ts_us, values)
         self.event_count += len(ts_us)
 
@@ -158,10 +164,23 @@ class Holdings:
         return self.timelines.get(series, _NO_TIMELINE), self.rollups.get(series, _NO_ROLLUPS)
 
     def sorted_names(self) -> list[str]:
-        """Sorted again only when a series came or went: 100,000 names take 20 ms."""
+        """Sorted anew only when a series went: 100,000 names take 20 ms, 4 when many came, and 0.2 when one did."""
         if self._names is None:
             self._names = sorted(self.timelines.keys() | self.rollups.keys())
+        elif len(self._came) > _PUT_IN:
+            self._names = sorted(self._names + self._came)  # a list that is sorted but for its end takes less
+        elif self._came:
+            self._names = self._names.copy()  # others may be reading it
+            for name in self._came:
+                insort(self._names, name)
+        self._came = []
         return self._names
+
+    def _remember_new(self, series: str) -> None:
+        if len(self._came) < _CAME_MAX:
+            self._came.append(series)
+        else:
+            self._names = None
 
     def advance(self, horizon_us: int | None = None, minutes_from_us: int | None = None) -> None:
         """Move the horizon; what that concerns becomes due."""

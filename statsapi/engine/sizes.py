@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from statsapi.engine.counted import Selections
 from statsapi.engine.guard import Guard
 from statsapi.engine.holdings import Holdings
 from statsapi.model import EVENT_BYTES
@@ -15,10 +16,11 @@ _SERIES_PER_LOCK: Final = 1000
 class Sizes:
     """How much that store holds. `lock` is the store's, which each method takes where it does not say otherwise."""
 
-    __slots__ = ("_held", "_lock")
+    __slots__ = ("_held", "_lock", "_selections")
 
-    def __init__(self, lock: Guard, held: Holdings) -> None:
+    def __init__(self, lock: Guard, held: Holdings, selections: Selections) -> None:
         self._lock = lock
+        self._selections = selections
         self._held = held
 
     def rollup_bytes(self) -> int:
@@ -36,18 +38,29 @@ class Sizes:
         return self._held.event_count + self._held.rollup_bytes // EVENT_BYTES
 
     def series_count(self, from_us: int | None = None) -> int:
-        """How many series are held; with from_us those with a raw event at or after it or with roll-ups. O(series)."""
+        """How many series are held; with from_us those with a raw event at or after it or with roll-ups.
+
+        O(series) with from_us, or where there are roll-ups; others get in between, so it is true to a few.
+        """
+        timelines, rollups = self._held.timelines, self._held.rollups
         with self._lock:
-            names = {
-                n for n, timeline in self._held.timelines.items() if from_us is None or timeline.last_ts_us >= from_us
-            }
-            return len(names | self._held.rollups.keys())
+            if from_us is None and not rollups:
+                return len(timelines)
+            names = list(timelines)
+            count = len(rollups)
+        for first in range(0, len(names), _SERIES_PER_LOCK):
+            with self._lock:
+                for name in names[first : first + _SERIES_PER_LOCK]:
+                    timeline = timelines.get(name)
+                    if timeline is not None and name not in rollups:
+                        count += from_us is None or timeline.last_ts_us >= from_us
+        return count
 
     def memory_bytes(self) -> int:
         """About how much memory the events held take. O(chunks + series); others get in between."""
         with self._lock:
             names = list(self._held.timelines)
-        size_bytes = 0
+        size_bytes = self._selections.nbytes
         for first in range(0, len(names), _SERIES_PER_LOCK):
             with self._lock:
                 held = (self._held.timelines.get(name) for name in names[first : first + _SERIES_PER_LOCK])

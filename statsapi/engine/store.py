@@ -26,7 +26,9 @@ from statsapi.engine import rollup
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
 from statsapi.engine.chunks import require
 from statsapi.engine.contents import Contents
+from statsapi.engine.counted import Selections
 from statsapi.engine.guard import Guard
+from statsapi.engine.held_events import Frozen
 from statsapi.engine.holdings import Holdings
 from statsapi.engine.rollup import Rolled
 from statsapi.engine.sizes import Sizes
@@ -72,7 +74,8 @@ class Store:
         self.retention = retention
         self._lock = Guard()
         self._held = Holdings(retention)
-        self.sizes = Sizes(self._lock, self._held)
+        self.selections = Selections()  # of unions: true whatever changes
+        self.sizes = Sizes(self._lock, self._held, self.selections)
         self.contents = Contents(self._lock, self._held)
 
     @property
@@ -163,8 +166,7 @@ class Store:
         """The statistics of n_steps stretches of step_us each, all from one instant; the last ends where the span does.
 
         A step that begins before `raw_from_us(now_us)` begins between roll-ups; where an event of it lies before, its
-        percentiles come from sketches, as those of `statistics` do. Of the others percentiles and ends look at each
-        event once, without the lock.
+        percentiles come from sketches, as those of `statistics` do. Percentiles and ends of the others need no lock.
         """
         raw_from_us = self.raw_from_us(now_us)
         starts_us = [span.start_us + step_us * i for i in range(n_steps)]
@@ -172,7 +174,7 @@ class Store:
         n_rolled = bisect_left(starts_us, raw_from_us)
         if percentiles and n_rolled:
             self._fold_all_of(series)
-        pieces: Iterator[tuple[TimestampsUs, Values]] = iter(())
+        events: Frozen | None = None
         with self._lock:
             timeline, rollups = self._held.of(series)
             summaries = timeline.steps(span.start_us, step_us, n_steps - 1)
@@ -190,15 +192,13 @@ class Store:
                 old = OldSpan(step, raw_from_us, minutes_from_us)
                 drafts.append(old.draft(whole, timeline, some, percentiles, ends))
             if (percentiles or ends) and n_rolled < n_steps:
-                pieces = timeline.snapshot(starts_us[n_rolled], span.end_us)
+                events = timeline.freeze(starts_us[n_rolled], span.end_us)
         answers = [draft.finished(percentiles) for draft in drafts]
-        if n_rolled < n_steps:
-            details = step_details(pieces, starts_us[n_rolled], step_us, n_steps - n_rolled, percentiles)
-            answers += [
-                Statistics(summary, detail.percentiles, detail.first, detail.last)
-                for summary, detail in zip(summaries[n_rolled:], details, strict=True)
-            ]
-        return answers
+        raw = summaries[n_rolled:]
+        if events is None:
+            return answers + [Statistics(summary, []) for summary in raw]
+        details = step_details([events], starts_us[n_rolled], step_us, len(raw), percentiles, ends=ends)
+        return answers + [each.added_to(summary) for summary, each in zip(raw, details, strict=True)]
 
     def sweep(
         self,

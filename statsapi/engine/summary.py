@@ -18,8 +18,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
+
 from statsapi.engine import exact
 from statsapi.model import Values
+
+# The fields of the summary of one value or more; a zero may have a sign. What is combined at once is made of these: a
+# Summary takes 1 µs to make.
+Fields = tuple[int, float, float, int, int]
+
+# Up to here plain Python picks the extremes sooner than numpy, whose two calls take 4 µs.
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +53,7 @@ class Summary:
 
         O(n), about 10 ns a value (see `exact.scaled_sums`).
         """
-        if not len(values):
-            return IDENTITY
-        # Adding zero turns -0.0 into 0.0 and leaves every other value alone.
-        return cls(len(values), float(values.min()) + 0.0, float(values.max()) + 0.0, *exact.scaled_sums(values))
+        return combine_fields([fields_of(values)]) if len(values) else IDENTITY
 
     @property
     def sum(self) -> float | None:
@@ -100,6 +106,39 @@ class Summary:
 
 IDENTITY = Summary(0, None, None, 0, 0)
 """The summary of no values: combine(IDENTITY, x) == x."""
+
+
+def fields_of(values: Values) -> Fields:
+    """Those of one value or more. 2 µs for one, then as `Summary.of`."""
+    n = len(values)
+    if n <= _FEW:
+        some = values.tolist()
+        return n, min(some), max(some), *exact.scaled_sums(values)
+    # The methods `min` and `max` take 1 µs longer.
+    return n, float(np.minimum.reduce(values)), float(np.maximum.reduce(values)), *exact.scaled_sums(values)
+
+
+def add_fields(a: Fields, b: Fields) -> Fields:
+    """Those of both bags together."""
+    return a[0] + b[0], min(a[1], b[1]), max(a[2], b[2]), a[3] + b[3], a[4] + b[4]
+
+
+def combine_fields(parts: list[Fields]) -> Summary:
+    """The summary of all the values of some bags; IDENTITY for none."""
+    if not parts:
+        return IDENTITY
+    count, low, high, total, squares = parts[0]
+    if len(parts) > 1:
+        for part in parts[1:]:
+            count += part[0]
+            if part[1] < low:
+                low = part[1]
+            if part[2] > high:
+                high = part[2]
+            total += part[3]
+            squares += part[4]
+    # Adding zero turns -0.0 into 0.0 and leaves every other value alone.
+    return Summary(count, low + 0.0, high + 0.0, total, squares)
 
 
 def combine(*summaries: Summary) -> Summary:

@@ -28,11 +28,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from statsapi.engine import percentiles
-from statsapi.engine.chunks import NO_VALUES, UNSUMMED_EVENTS, Columns
+from statsapi.engine.chunks import NO_VALUES, UNSUMMED_EVENTS, Chunk, Columns
+from statsapi.engine.counted import COLUMN_NUMBERS, CutColumn, Selections, SortedColumn
 from statsapi.engine.held_events import HeldEvents, bounds_of
-from statsapi.engine.percentiles import CutColumn, SortedColumn, sample_of
+from statsapi.engine.percentiles import sample_of
 from statsapi.engine.sketch import Sketch, count_values
-from statsapi.engine.summary import IDENTITY, Summary, combine
+from statsapi.engine.summary import IDENTITY, Fields, Summary, combine_fields, fields_of
 from statsapi.model import MAX_TS_US, MIN_TS_US, Percent, Values
 
 # A timeline remembers this many answers until its next change.
@@ -41,6 +42,10 @@ _MEMO_ENTRIES = 16
 # From this many on, loose values become a sorted column of their own, which is remembered; fewer are sorted together
 # with those of other series, as a column costs each question some 2 µs.
 _SORTED_FROM = 256
+
+# Where a range spans more chunks than this, what its percentiles counted is kept for the next question: with 12 chunks
+# that saves a quarter of the time.
+_COUNTS_KEPT_FROM = 2
 
 
 class ValueColumns(NamedTuple):
@@ -80,19 +85,25 @@ class Timeline(HeldEvents):
         tail = self._ordered_tail()
         in_tail = tail.positions(start_us, end_us)
         if not cut and first == last:
-            return tail.summarise(*in_tail)
+            return combine_fields([tail.fields(*in_tail)]) if in_tail[0] < in_tail[1] else IDENTITY
         key = self._memo_key(first, last, cut, in_tail, start_us, end_us)
         known = self.recall(key)
         if known is not None:
             summary: Summary = known
             return summary
-        summary = combine(
-            self._chunks.run(first, last),
-            *(self._chunks.chunks[i].summarise(start_us, end_us) for i in cut),
-            tail.summarise(*in_tail),
-        )
+        summary = self._summary(first, last, cut, in_tail, start_us, end_us)
         self.remember(key, summary)
         return summary
+
+    def _summary(
+        self, first: int, last: int, cut: list[int], in_tail: tuple[int, int], start_us: int, end_us: int
+    ) -> Summary:
+        parts = [self._chunks.run(first, last)] if first < last else []
+        for i in cut:
+            parts += self._chunks.chunks[i].fields(start_us, end_us)
+        if in_tail[0] < in_tail[1]:
+            parts.append(self._tail.fields(*in_tail))
+        return combine_fields(parts)
 
     def percentiles(self, start_us: int | None, end_us: int | None, ps: Sequence[Percent]) -> list[float]:
         """The percentiles of the range's values, one for each of `ps` (0 to 100); [] when it holds no event.
@@ -121,8 +132,10 @@ class Timeline(HeldEvents):
         # Late events are not merged into their chunks for a question, which would stall it: sorting them costs 10 ns
         # each.
         chosen.append(np.sort(self._unsorted_values(first, last, cut, start_us, end_us)))
-        columns += [(values, sample_of(values, i)) for i, values in enumerate(chosen, len(columns))]
-        answer = percentiles.of_columns([column for column in columns if len(column[0])], ps)
+        columns += [SortedColumn(values, sample_of(values, i)) for i, values in enumerate(chosen, 1) if len(values)]
+        if self._selections is None and len(columns) > _COUNTS_KEPT_FROM:
+            self._selections = Selections()
+        answer = percentiles.of_columns(columns, ps, selections=self._selections)
         self.remember(key, tuple(answer))
         return answer
 
@@ -147,12 +160,28 @@ class Timeline(HeldEvents):
         start_us, end_us = bounds_of(start_us, end_us)
         if start_us >= end_us or not self._n:
             return NO_COLUMNS
-        chunks, tail = self._chunks.chunks, self._ordered_tail()
+        tail = self._ordered_tail()
         in_tail = tail.positions(start_us, end_us)
+        first, last, cut = self._chunks.locate(start_us, end_us, self._tail_from_us)
+        return self._value_columns(first, last, cut, in_tail, start_us, end_us)
+
+    def summary_and_columns(self, start_us: int | None, end_us: int | None) -> tuple[Summary, ValueColumns]:
+        """What `summarise` and `value_columns` give, for a union: nothing is looked for twice or remembered."""
+        start_us, end_us = bounds_of(start_us, end_us)
+        if start_us >= end_us or not self._n:
+            return IDENTITY, NO_COLUMNS
+        in_tail = self._ordered_tail().positions(start_us, end_us)
+        first, last, cut = self._chunks.locate(start_us, end_us, self._tail_from_us)
+        summary = self._summary(first, last, cut, in_tail, start_us, end_us)
+        return summary, self._value_columns(first, last, cut, in_tail, start_us, end_us)
+
+    def _value_columns(
+        self, first: int, last: int, cut: list[int], in_tail: tuple[int, int], start_us: int, end_us: int
+    ) -> ValueColumns:
+        chunks, tail = self._chunks.chunks, self._tail
         if not chunks and tail.n <= _SORTED_FROM:
             return ValueColumns([], [], tail.between(*in_tail))
-        first, last, cut = self._chunks.locate(start_us, end_us, self._tail_from_us)
-        columns = [(chunk.values, chunk.sample) for chunk in chunks[first:last]]
+        columns = [chunk.column for chunk in chunks[first:last]]
         cuts = []
         for i in cut:
             column = self._chunks.cut_column(i, start_us, end_us)
@@ -160,8 +189,7 @@ class Timeline(HeldEvents):
                 cuts.append(column)
             elif column is not None:
                 columns.append(column)
-        late_whole = any(chunk.late is not None for chunk in chunks[first:last])
-        late_cut = any(chunks[i].late is not None for i in cut)
+        late_whole, late_cut = _any_late(chunks[first:last]), _any_late([chunks[i] for i in cut])
         if not late_whole and not late_cut:
             in_order, rest = tail.sorted_and_rest(*in_tail, _SORTED_FROM, next(_STAGGERS))
             if in_order is not None:
@@ -179,7 +207,7 @@ class Timeline(HeldEvents):
             if len(loose) <= _SORTED_FROM:
                 return ValueColumns(columns, cuts, loose)
             loose.sort()
-            loose_column = loose, sample_of(loose, next(_STAGGERS))
+            loose_column = SortedColumn(loose, sample_of(loose, next(_STAGGERS)), next(COLUMN_NUMBERS))
             self.remember(key, loose_column)
         columns.append(loose_column)
         return ValueColumns(columns, cuts, NO_VALUES)
@@ -217,7 +245,7 @@ class Timeline(HeldEvents):
         """
         if step_us <= 0:
             raise ValueError(f"step_us must be positive, not {step_us}")
-        parts: list[list[Summary]] = [[] for _ in range(n_steps)]
+        parts: list[list[Fields]] = [[] for _ in range(n_steps)]
         end_us = start_us + step_us * n_steps
         chunks, starts = self._chunks.chunks, self._chunks.starts
 
@@ -228,7 +256,7 @@ class Timeline(HeldEvents):
             edges = [min(max(start_us + step_us * i, MIN_TS_US), MAX_TS_US + 1) for i in range(first, last + 1)]
             for i, (a, b) in enumerate(pairwise(ts_us.searchsorted(edges).tolist()), first):
                 if a < b:
-                    parts[i].append(Summary.of(values[a:b]))
+                    parts[i].append(fields_of(values[a:b]))
 
         i = max(bisect_left(starts, start_us) - 1, 0)
         while i < len(chunks) and starts[i] < end_us:
@@ -243,14 +271,14 @@ class Timeline(HeldEvents):
                 i += 1
         if self._tail.n:
             cut(self._ordered_tail().columns())
-        return [combine(*part) for part in parts]
+        return [combine_fields(part) for part in parts]
 
     def _sorted_columns(
         self, first: int, last: int, cut: list[int], start_us: int, end_us: int
     ) -> tuple[list[SortedColumn], list[Values]]:
         """The range's values that chunks hold sorted: of whole chunks with their samples, of cut ones without."""
         chunks = self._chunks.chunks
-        columns = [(chunk.values, chunk.sample) for chunk in chunks[first:last]]
+        columns = [chunk.column for chunk in chunks[first:last]]
         chosen = [chunks[i].select_sorted(start_us, end_us) for i in cut]
         return columns, [values for values in chosen if len(values)]
 
@@ -290,3 +318,11 @@ class Timeline(HeldEvents):
         if self._memo is None or len(self._memo) >= _MEMO_ENTRIES:
             self._memo = {}
         self._memo[key] = answer
+
+
+def _any_late(chunks: list[Chunk]) -> bool:
+    # A loop: a generator takes as long to make as to look at the few chunks that most series of a union have.
+    for chunk in chunks:  # noqa: SIM110
+        if chunk.late is not None:
+            return True
+    return False

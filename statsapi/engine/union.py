@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-import numpy as np
-
 from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before
 from statsapi.engine.chunks import NO_VALUES
-from statsapi.engine.percentiles import CutColumn, SortedColumn, sample_of
+from statsapi.engine.counted import CutColumn, Selections, SortedColumn
+from statsapi.engine.percentiles import sample_of
+from statsapi.engine.piecewise import concatenated
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sketch import Sketch, count_values
 from statsapi.engine.summary import IDENTITY, Summary, combine
@@ -40,8 +40,13 @@ class Question(Protocol[Part, AnswerT]):
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], Part]:
         """What looks at one series: under the lock, changing nothing, in some 10 to 100 µs."""
 
-    def unite(self, parts: Sequence[Part], *, with_percentiles: bool = True) -> AnswerT:
-        """The answer for the union of those series. Parts are in order of the series' names. Needs no lock."""
+    def unite(
+        self, parts: Sequence[Part], *, with_percentiles: bool = True, selections: Selections | None = None
+    ) -> AnswerT:
+        """The answer for the union of those series. Parts are in order of the series' names. Needs no lock.
+
+        selections: what percentiles counted, kept from one such question to the next.
+        """
 
     def whole(self, answer: AnswerT) -> Statistics:
         """The statistics by which groups with such answers are put in order."""
@@ -87,54 +92,74 @@ class Spans(NamedTuple):
         return lambda timeline, rollups: tuple(self.look_at(timeline, rollups, span, bounds) for span in self.spans)
 
     def look_at(self, timeline: Timeline, rollups: Rollups, span: Span, bounds: Bounds) -> SpanPart:
-        sketches: list[Sketch] = []
-        raw_from_us = bounds.raw_from_us
-        if span.start_us >= raw_from_us and not self.ends and (few := timeline.few_values(*span)) is not None:
+        if span.start_us >= bounds.raw_from_us:
+            return self._look_at_raw(timeline, span)
+        summary = timeline.summarise(*span)
+        rolled = rollups.summarise(*span)
+        if rolled.count or timeline.count(*before(span, bounds.raw_from_us)):
+            blocks = list(rollups.between(*span)) if self.percentiles else []
+            old = OldSpan(span, bounds.raw_from_us, bounds.minutes_from_us)
+            draft = old.draft(combine(summary, rolled), timeline, blocks, self.percentiles, False)
+            last = timeline.last(max(span.start_us, bounds.raw_from_us), span.end_us) if self.ends else None
+            return SpanPart(draft, last=last, old=True)
+        if not summary.count:
+            return NOTHING
+        # Another series may have an older event: then percentiles come from sketches.
+        sketches = timeline.sketches(*span) if self.percentiles else []
+        columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
+        draft = Draft(Statistics(summary, []), sketches=sketches)
+        return SpanPart(draft, columns, NO_VALUES, *self._ends(timeline, span))
+
+    def _look_at_raw(self, timeline: Timeline, span: Span) -> SpanPart:
+        """At a series none of whose events in the span can be older than the raw ones."""
+        if not self.ends and (few := timeline.few_values(*span)) is not None:
             return SpanPart(_NO_DRAFT, NO_COLUMNS, few) if len(few) else NOTHING
         # A span that is asked for again while the series stays as it is costs 2 µs. One is remembered, since of a
         # window that slides each is another one.
         key = "part", bool(self.percentiles), self.ends
-        if span.start_us >= raw_from_us:
-            known: tuple[Span, SpanPart] | None = timeline.recall(key)
-            if known is not None and known[0] == span:
-                return known[1]
-        summary = timeline.summarise(*span)
-        if span.start_us < raw_from_us:
-            rolled = rollups.summarise(*span)
-            if rolled.count or timeline.count(*before(span, raw_from_us)):
-                blocks = list(rollups.between(*span)) if self.percentiles else []
-                old = OldSpan(span, raw_from_us, bounds.minutes_from_us)
-                draft = old.draft(combine(summary, rolled), timeline, blocks, self.percentiles, False)
-                last = timeline.last(max(span.start_us, raw_from_us), span.end_us) if self.ends else None
-                return SpanPart(draft, last=last, old=True)
-            if self.percentiles:
-                sketches = timeline.sketches(*span)
+        known: tuple[Span, SpanPart] | None = timeline.recall(key)
+        if known is not None and known[0] == span:
+            return known[1]
+        if self.percentiles:
+            summary, columns = timeline.summary_and_columns(*span)
+        else:
+            summary, columns = timeline.summarise(*span), NO_COLUMNS
         if not summary.count:
             return NOTHING
-        draft = Draft(Statistics(summary, []), sketches=sketches)
-        columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
-        ends = (timeline.first(*span), timeline.last(*span)) if self.ends else (None, None)
-        part = SpanPart(draft, columns, NO_VALUES, *ends)
-        if span.start_us >= raw_from_us and not columns.cut:  # what is cut is copied when it is asked for again
+        part = SpanPart(Draft(Statistics(summary, [])), columns, NO_VALUES, *self._ends(timeline, span))
+        if not columns.cut:  # what is cut is copied when it is asked for again
             timeline.remember(key, (span, part))
         return part
 
-    def unite(self, parts: Sequence[tuple[SpanPart, ...]], *, with_percentiles: bool = True) -> list[Statistics]:
+    def _ends(self, timeline: Timeline, span: Span) -> tuple[tuple[int, float] | None, tuple[int, float] | None]:
+        return (timeline.first(*span), timeline.last(*span)) if self.ends else (None, None)
+
+    def unite(
+        self,
+        parts: Sequence[tuple[SpanPart, ...]],
+        *,
+        with_percentiles: bool = True,
+        selections: Selections | None = None,
+    ) -> list[Statistics]:
         percentiles = self.percentiles if with_percentiles else ()
         if not parts:
             return [Statistics(IDENTITY, [])] * len(self.spans)
-        return [unite_span(of_span, percentiles, self.ends) for of_span in zip(*parts, strict=True)]
+        # Not zip: it would take all the parts at once.
+        of_spans = [[part[i] for part in parts] for i in range(len(self.spans))]
+        return [unite_span(of_span, percentiles, self.ends, selections) for of_span in of_spans]
 
     def whole(self, answer: list[Statistics]) -> Statistics:
         return answer[0]
 
 
-def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool) -> Statistics:
+def unite_span(
+    parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: bool, selections: Selections | None = None
+) -> Statistics:
     summaries = [part.draft.answer.summary for part in parts]
     few = [part.few for part in parts if len(part.few)]
     if few:
-        together = few[0] if len(few) == 1 else np.concatenate(few)
-        summaries.append(Summary.of(together))
+        few = [few[0] if len(few) == 1 else concatenated(few)]
+        summaries.append(Summary.of(few[0]))
     summary = combine(*summaries)
     old = any(part.old for part in parts)
     answer = Statistics(summary, [])
@@ -151,7 +176,7 @@ def unite_span(parts: Sequence[SpanPart], percentiles: Sequence[Percent], ends: 
         return answer
     if not old:
         columns, cuts = columns_of([part.columns for part in parts], few)
-        return answer._replace(percentiles=selection.of_columns(columns, percentiles, cuts))
+        return answer._replace(percentiles=selection.of_columns(columns, percentiles, cuts, selections))
     return _draft_of(parts, few, answer).finished(percentiles)
 
 
@@ -162,7 +187,7 @@ def _draft_of(parts: Sequence[SpanPart], few: list[Values], answer: Statistics) 
         partial += part.draft.partial
         sketches += part.draft.sketches
     if few:
-        sketches.append(Sketch(0, count_values(np.concatenate(few))))
+        sketches.append(Sketch(0, count_values(concatenated(few))))
     return Draft(answer, blocks, partial, sketches)
 
 
@@ -187,7 +212,7 @@ def columns_of(parts: Iterable[ValueColumns], few: list[Values]) -> tuple[list[S
         if len(part.unsorted):
             unsorted.append(part.unsorted)
     if unsorted:
-        rest = np.concatenate(unsorted)
+        rest = concatenated(unsorted)
         rest.sort()
-        columns.append((rest, sample_of(rest, len(columns))))
+        columns.append(SortedColumn(rest, sample_of(rest, len(columns))))
     return columns, cuts

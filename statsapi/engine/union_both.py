@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from statsapi.engine.answers import Statistics
+from statsapi.engine.counted import Selections
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Bounds, Question
@@ -24,9 +25,18 @@ class Both(NamedTuple, Generic[FirstT, SecondT]):
         first, second = self.first.looker(bounds), self.second.looker(bounds)
         return lambda timeline, rollups: (first(timeline, rollups), second(timeline, rollups))
 
-    def unite(self, parts: Sequence[tuple[Any, Any]], *, with_percentiles: bool = True) -> tuple[FirstT, SecondT]:
-        first = self.first.unite([part for part, _ in parts], with_percentiles=with_percentiles)
-        return first, self.second.unite([part for _, part in parts], with_percentiles=with_percentiles)
+    def unite(
+        self,
+        parts: Sequence[tuple[Any, Any]],
+        *,
+        with_percentiles: bool = True,
+        selections: Selections | None = None,
+    ) -> tuple[FirstT, SecondT]:
+        of_first, of_second = [part for part, _ in parts], [part for _, part in parts]
+        return (
+            self.first.unite(of_first, with_percentiles=with_percentiles, selections=selections),
+            self.second.unite(of_second, with_percentiles=with_percentiles, selections=selections),
+        )
 
     def whole(self, answer: tuple[FirstT, SecondT]) -> Statistics:
         return self.first.whole(answer[0])

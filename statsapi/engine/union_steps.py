@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import OldSpan, Statistics
-from statsapi.engine.chunks import Columns
+from statsapi.engine.counted import Selections
 from statsapi.engine.held_events import Frozen
 from statsapi.engine.rollup import Rolled, Rollups
 from statsapi.engine.rollup import summarise as summarise_rolled
+from statsapi.engine.step_details import step_details
 from statsapi.engine.summary import IDENTITY, Summary, combine
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import NOTHING, Bounds, SpanPart, Spans, unite_span
-from statsapi.model import Percent, Span, Values
+from statsapi.model import Percent, Span
 
 
 class StepsPart(NamedTuple):
@@ -36,7 +34,7 @@ class Steps(NamedTuple):
     """n_steps stretches of step_us each; the last ends where the span does.
 
     A step that begins before `raw_from_us` begins between roll-ups. Looking at a series takes as long as `Store.steps`;
-    uniting looks at each event once where percentiles or ends are asked for, and holds the values of one step.
+    uniting takes as long as `step_details` where percentiles or ends are asked for, and holds the values of one step.
     """
 
     span: Span
@@ -88,66 +86,23 @@ class Steps(NamedTuple):
             parts.append(SpanPart(old.draft(whole, timeline, some, self.percentiles, False), old=True))
         return parts
 
-    def unite(self, parts: Sequence[StepsPart], *, with_percentiles: bool = True) -> list[Statistics]:
+    def unite(
+        self, parts: Sequence[StepsPart], *, with_percentiles: bool = True, selections: Selections | None = None
+    ) -> list[Statistics]:
         if not parts:
             return [Statistics(IDENTITY, [])] * self.n_steps
         percentiles = self.percentiles if with_percentiles else ()
         answers = []
-        for of_step in zip(*[part.rolled for part in parts], strict=True):
-            answers.append(unite_span(of_step, percentiles, self.ends))
-        walks = [_Walk(part.events.walk()) for part in parts if part.events is not None]
-        raw = self._spans()[len(answers) :]
-        for i, span in enumerate(raw):
-            answer = Statistics(combine(*[part.summaries[i] for part in parts]), [])
-            if walks and answer.summary.count:
-                end_us = span.end_us if i + 1 < len(raw) else None
-                answer = self._with_details(answer, walks, end_us, percentiles)
-            answers.append(answer)
-        return answers
-
-    def _with_details(
-        self, answer: Statistics, walks: list[_Walk], end_us: int | None, percentiles: Sequence[Percent]
-    ) -> Statistics:
-        values: list[Values] = []
-        first: tuple[int, float] | None = None
-        last: tuple[int, float] | None = None
-        for walk in walks:
-            for ts_us, some in walk.until(end_us):
-                values.append(some)
-                if first is None or ts_us[0] < first[0]:
-                    first = int(ts_us[0]), float(some[0])
-                if last is None or ts_us[-1] >= last[0]:
-                    last = int(ts_us[-1]), float(some[-1])
-        if percentiles:
-            answer = answer._replace(percentiles=selection.of_values(np.concatenate(values), percentiles))
-        if self.ends:
-            answer = answer._replace(first=first and first[1], last=last and last[1])
-        return answer
+        for i in range(len(parts[0].rolled)):
+            answers.append(unite_span([part.rolled[i] for part in parts], percentiles, self.ends))
+        first_raw, n_raw = len(answers), self.n_steps - len(answers)
+        raw = [combine(*[part.summaries[i] for part in parts]) for i in range(n_raw)]
+        events = [part.events for part in parts if part.events is not None]
+        if not events or not (percentiles or self.ends):
+            return answers + [Statistics(summary, []) for summary in raw]
+        start_us = self.span.start_us + self.step_us * first_raw
+        details = step_details(events, start_us, self.step_us, n_raw, percentiles, ends=self.ends)
+        return answers + [each.added_to(summary) for summary, each in zip(raw, details, strict=True)]
 
     def whole(self, answer: list[Statistics]) -> Statistics:
         return Statistics(combine(*[step.summary for step in answer]), [])
-
-
-class _Walk:
-    """Events of one series in order of time, taken step by step."""
-
-    __slots__ = ("_pieces", "_rest")
-
-    def __init__(self, pieces: Iterator[Columns]) -> None:
-        self._pieces = pieces
-        self._rest: Columns | None = None
-
-    def until(self, end_us: int | None) -> Iterator[Columns]:
-        """The events before `end_us` that were not taken yet; None: all."""
-        while True:
-            piece = self._rest or next(self._pieces, None)
-            self._rest = None
-            if piece is None:
-                return
-            ts_us, values = piece
-            at = len(ts_us) if end_us is None else int(ts_us.searchsorted(end_us))
-            if at:
-                yield ts_us[:at], values[:at]
-            if at < len(ts_us):
-                self._rest = ts_us[at:], values[at:]
-                return

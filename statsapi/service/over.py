@@ -10,6 +10,7 @@ from statsapi.engine import groups
 from statsapi.engine.answers import Statistics
 from statsapi.engine.groups import Grouping
 from statsapi.engine.histogram import Bins, Histogram
+from statsapi.engine.piecewise import let_go
 from statsapi.engine.store import Store
 from statsapi.engine.union import Question
 from statsapi.engine.union import Spans as SpansQuestion
@@ -221,4 +222,5 @@ class Over:
 def _map(change: Callable[[AnswerT], OtherT], answer: groups.Answer[AnswerT]) -> groups.Answer[OtherT]:
     """With what it says of the series in another form."""
     shown = [groups.Group(key, series, change(found)) for key, series, found in answer.groups]
+    let_go(answer.groups)
     return groups.Answer(answer.matched, change(answer.total), shown, answer.groups_total)

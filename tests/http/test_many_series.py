@@ -171,7 +171,7 @@ def test_one_series_is_answered_as_ever(shared_client: FlaskClient, rows: list[R
         ("where==5", "where", "without a key"),
         ("where=status=", "where", "1 to 200"),
         ("&".join(f"match={i}*" for i in range(51)), "match", "50 times"),
-        ("by=", "by", "key"),
+        ("by=", "by", "is empty: write series"),
         ("by=a=b", "by", "key"),
         ("by=series&by=host", "by", "more than once"),
         ("order=mean", "order", "needs by"),

@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statsapi.engine import chunks as chunks_module
+from statsapi.engine import counted as counted_module
 from statsapi.engine import holdings as holdings_module
 from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine import store as store_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.answers import Statistics
+from statsapi.engine.counted import Selections
 from statsapi.engine.groups import Answer, Grouping, ask
 from statsapi.engine.histogram import Bins, Histogram
 from statsapi.engine.rollup import Rollups
@@ -60,6 +62,9 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few events make a chunk, a sorted column and a step of a sample: every edge is met soon."""
     monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 2)
     monkeypatch.setattr(percentiles_module, "_SAMPLE_STEP", 2)
+    monkeypatch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 1e6)
+    monkeypatch.setattr(percentiles_module, "_kept_values", lambda _: 1)
+    monkeypatch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
     monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
     monkeypatch.setattr(timeline_module, "_SORTED_FROM", 2)
     monkeypatch.setattr(timeline_module, "UNSUMMED_EVENTS", 2)
@@ -488,7 +493,9 @@ class Looks(NamedTuple):
 
         return look
 
-    def unite(self, parts: Sequence[int], *, with_percentiles: bool = True) -> int:
+    def unite(
+        self, parts: Sequence[int], *, with_percentiles: bool = True, selections: Selections | None = None
+    ) -> int:
         return sum(parts)
 
     def whole(self, answer: int) -> Statistics:

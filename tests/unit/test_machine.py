@@ -12,8 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 
-import pytest
-
 from statsapi.machine import cpu_limit, default_max_events, memory_bytes
 from statsapi.server.interpreter import (
     SWITCH_INTERVAL_S,

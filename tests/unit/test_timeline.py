@@ -21,9 +21,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from statsapi.engine import chunks as chunks_module
+from statsapi.engine import counted as counted_module
 from statsapi.engine import percentiles as percentiles_module
+from statsapi.engine import step_details as step_details_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.chunks import Columns
+from statsapi.engine.counted import Counted, Keys, Selections, SortedColumn
 from statsapi.engine.sketch import Sketch, count_values, merge
 from statsapi.engine.step_details import step_details
 from statsapi.engine.summary import IDENTITY, Summary
@@ -68,12 +71,24 @@ class TimelineMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.patch.undo()
 
-    @initialize(chunk_events=st.sampled_from([2, 3, 4, 8]), near=st.sampled_from([1, 2, 64]))
-    def start(self, chunk_events: int, near: int) -> None:
+    @initialize(
+        chunk_events=st.sampled_from([2, 3, 4, 8]),
+        near=st.sampled_from([1, 2, 64]),
+        select_all=st.sampled_from([2, 99]),
+    )
+    def start(self, chunk_events: int, near: int, select_all: int) -> None:
+        """near: how much is done at once where little changes. select_all: how many values are not narrowed down."""
         self.timeline = Timeline(chunk_events)
+        self.unions = Selections()
+        self.patch.setattr(percentiles_module, "_PARTITION_ALL", select_all)
+        self.patch.setattr(percentiles_module, "_SAMPLE_STEP", 2)
+        self.patch.setattr(percentiles_module, "_kept_values", lambda _: near)
+        self.patch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 1e6)
+        self.patch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
         self.patch.setattr(chunks_module, "_NEAR_CUT", near)
         self.patch.setattr(chunks_module, "_NEAR_ENDS", near)
         self.patch.setattr(timeline_module, "_SORTED_FROM", near)
+        self.patch.setattr(step_details_module, "_STEPS_SORTED", near)
 
     @rule(events=batches)
     def insert(self, events: list[oracles.Event]) -> None:
@@ -143,12 +158,26 @@ class TimelineMachine(RuleBasedStateMachine):
     def percentiles(self, start: int | None, end: int | None, ps: list[Percent]) -> None:
         assert self.timeline.percentiles(start, end, ps) == self.naive.percentiles(start, end, ps)
 
+    @rule(
+        start=st.integers(-5, 40), width=st.integers(1, 30), moves=st.integers(1, 5), ps=st.lists(percents, max_size=3)
+    )
+    def slide_percentiles(self, start: int, width: int, moves: int, ps: list[Percent]) -> None:
+        """A window slides and what was counted is kept: by the series, and for a union with it, which copies no cut."""
+        for i in range(moves):
+            for end in (start + width, start + 2 * width, None):
+                self.percentiles(start + i, end, ps)
+                columns, cuts, rest = self.timeline.value_columns(start + i, end)
+                loose = np.sort(rest)
+                columns = [*columns, SortedColumn(loose, percentiles_module.sample_of(loose, i))]
+                found = percentiles_module.of_columns(columns, ps, cuts, self.unions)
+                assert found == self.naive.percentiles(start + i, end, ps)
+
     @rule(start=bounds, end=bounds, again=st.integers(0, 2))
     def value_columns(self, start: int | None, end: int | None, again: int) -> None:
         for _ in range(1 + again):
             of_span = self.timeline.value_columns(start, end)
             found = of_span.unsorted.tolist()
-            for some in [values for values, _ in of_span.sorted] + [cut.kept_values() for cut in of_span.cut]:
+            for some in [column.values for column in of_span.sorted] + [cut.kept_values() for cut in of_span.cut]:
                 assert some.tolist() == sorted(some.tolist())
                 found += some.tolist()
             assert sorted(found) == sorted(self.naive.values(start, end))
@@ -160,12 +189,15 @@ class TimelineMachine(RuleBasedStateMachine):
     @rule(start=bounds, step=st.integers(1, 30), n=st.integers(1, 12), ps=st.lists(percents, max_size=4))
     def step_details(self, start: int | None, step: int, n: int, ps: list[Percent]) -> None:
         start = start or 0
-        found = step_details(self.timeline.snapshot(start, None), start, step, n, ps)
         edges = [*(start + step * i for i in range(n)), None]
-        for i, details in enumerate(found):
-            values = self.naive.values(edges[i], edges[i + 1])
-            assert (details.first, details.last) == ((values[0], values[-1]) if values else (None, None))
-            assert details.percentiles == self.naive.percentiles(edges[i], edges[i + 1], ps)
+        for ends in (False, True):
+            found = list(step_details([self.timeline.freeze(start, None)], start, step, n, ps, ends=ends))
+            assert len(found) == n
+            for i, details in enumerate(found):
+                span = edges[i], edges[i + 1]
+                expected = (self.naive.first(*span), self.naive.last(*span)) if ends else (None, None)
+                assert (details.first, details.last) == expected
+                assert details.percentiles == self.naive.percentiles(*span, ps)
 
     @rule(start=bounds, end=bounds)
     def ends(self, start: int | None, end: int | None) -> None:
@@ -384,6 +416,7 @@ def test_percentiles_are_rounded_once(kind: str, shuffled: bool) -> None:
 def test_percentiles_find_ranks_that_the_pivots_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a margin of nearly nothing the first pivots miss; wider ones find every rank."""
     monkeypatch.setattr(percentiles_module, "isqrt", lambda _: -1)
+    monkeypatch.setattr(percentiles_module, "_KEPT_VALUES", 0)
     monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 10)
     values = np.random.default_rng(1).standard_normal(20_000)
     timeline = Timeline(500)
@@ -399,6 +432,64 @@ def test_percentiles_find_ranks_that_the_pivots_missed(monkeypatch: pytest.Monke
     ordered = np.sort(values).tolist()
     assert timeline.percentiles(None, None, range(101)) == [oracles.percentile(ordered, p) for p in range(101)]
     assert len(calls) > 1
+
+
+def test_what_was_counted_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three windows slide on: pivots are sought once for each, and new chunks alone are counted."""
+    monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 1000)
+    monkeypatch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
+    monkeypatch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 5)
+    dice = np.random.default_rng(3)
+    values = dice.lognormal(3, 1, 60_000)
+    timeline = Timeline(500)
+    timeline.insert(np.arange(40_000), values[:40_000])
+    ps: tuple[Percent, ...] = (50, 95, Fraction("99.9"))
+    sought: list[Any] = []
+    narrow = percentiles_module._narrow
+    monkeypatch.setattr(percentiles_module, "_narrow", lambda *args: sought.append(1) or narrow(*args))
+    counted: list[int] = []
+    kept = Selections.keep
+
+    def keep(self: Selections, asked: object, n: int, found: Any, before: Any) -> None:
+        old = set() if before is None else set(before.numbers.tolist())
+        counted.append(len(set(found.numbers.tolist()) - old - {0}))
+        kept(self, asked, n, found, before)
+
+    monkeypatch.setattr(Selections, "keep", keep)
+    for now in range(40_000, 46_000, 100):
+        timeline.insert(np.arange(now, now + 100), values[now : now + 100])
+        for width in (20_000, 30_000, 40_000):
+            start = now + 100 - width
+            expected = np.sort(values[start : now + 100]).tolist()
+            assert timeline.percentiles(start, None, ps) == [oracles.percentile(expected, p) for p in ps]
+    assert len(sought) <= 3 + 2, "the first time, and hardly ever again"
+    assert max(counted[3:]) <= 1
+
+
+def test_a_column_without_a_number_that_is_gone() -> None:
+    """What is kept was counted in one more column: that of loose values, of which there are none any more."""
+    columns = [SortedColumn(np.arange(at, at + 9.0), np.empty(0), at + 1) for at in range(3)]
+    loose = SortedColumn(np.array([2.0, 5.0]), np.empty(0))
+    counted = Counted.of([*columns, loose], [], [Keys(2.5, 4.5), Keys(5.0, 5.5, 5.0)])
+    assert counted.totals() == [(3 + 2 + 1 + 1, 5 + 4 + 3 + 1), (5 + 4 + 3 + 1, 6 + 5 + 4 + 2)]
+    moved = counted.moved(columns, [])
+    assert moved.totals() == [(3 + 2 + 1, 5 + 4 + 3), (5 + 4 + 3, 6 + 5 + 4)]
+    assert sorted(moved.values_between(0).tolist()) == [3.0] * 3 + [4.0] * 3
+    assert moved.moved(columns[1:], []).totals() == [(2 + 1, 4 + 3), (4 + 3, 5 + 4)]
+
+
+def test_what_was_counted_takes_little_memory_and_is_given_back() -> None:
+    """However many different percentiles are asked for: half a byte an event, in eight selections at most."""
+    timeline = Timeline()
+    n = 400_000
+    timeline.insert(np.arange(n), np.random.default_rng(4).lognormal(3, 1, n))
+    before = timeline.nbytes
+    for i in range(30):
+        timeline.percentiles(None, None, [50, 95, 99 + Fraction(i, 100)])
+        timeline.check_invariants()
+    assert 0 < timeline.nbytes - before <= n / 2
+    timeline.expire_before(n - 10_000)
+    assert timeline.nbytes < 10_000 * 40
 
 
 # -- copies, snapshots, memory ----------------------------------------------------------------------------------------
