@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 from flask import Response, after_this_request, current_app, g, request
 from marshmallow import ValidationError
 
-from statsapi.api.application import JsonAnswer
+from statsapi.api.application import Json
 from statsapi.api.schemas import StrictSchema
 from statsapi.model import IdempotencyKey
 from statsapi.service.reading import Reading
@@ -78,7 +78,7 @@ def idempotency_key(body: bytes) -> IdempotencyKey | None:
 
 
 def json_reply(reply: Reply) -> Response:
-    return JsonAnswer(reply.body)
+    return cast(Json, current_app.json).answer(reply.body)
 
 
 def require_utf8(field: str) -> None:
