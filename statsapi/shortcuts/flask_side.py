@@ -50,8 +50,8 @@ class JsonAnswer(Response):
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._status_code != 200 or environ["REQUEST_METHOD"] == "HEAD" or self._on_close:
             return super().__call__(environ, start_response)
-        start_response(self._status, self.headers.to_wsgi_list())
-        return cast(Iterable[bytes], self.response)
+        start_response(self._status, list(self.headers._list))
+        return self.response  # type: ignore[return-value]  # a list of one piece
 
 
 class _Request(Request):
@@ -125,7 +125,14 @@ class _NoSessions(SessionInterface):
 
 
 class _AppContext(AppContext):
-    """Without a look for who listens to a signal that nobody listens to."""
+    """Without a URL adapter, which only requests have, and a look for who listens to what nobody listens to."""
+
+    def __init__(self, app: Flask) -> None:
+        # What AppContext.__init__ sets.
+        self.app = app
+        self.url_adapter = None
+        self.g = app.app_ctx_globals_class()
+        self._cv_tokens = []
 
     def push(self) -> None:
         if appcontext_pushed.receivers:
@@ -208,6 +215,7 @@ class App(Flask):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._adapters: dict[tuple[str | None, ...], _Adapter] = {}
+        self._blueprints_of: dict[str, frozenset[str]] = {}  # by endpoint
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """No function here is a coroutine."""
@@ -248,16 +256,20 @@ class App(Flask):
     def full_dispatch_request(self) -> Response:
         """The hooks of the application, then the view. Any error is handled by Flask."""
         context = _cv_request.get()
+        if not isinstance(context, _Context) or not context.is_known:
+            return super().full_dispatch_request()
+        request = context.request
+        endpoint: str = request.url_rule.endpoint  # type: ignore[union-attr]  # a known path has one
+        blueprints = self._blueprints_of.get(endpoint)
+        if blueprints is None:
+            blueprints = self._blueprints_of[endpoint] = frozenset(request.blueprints)
         if (
-            not isinstance(context, _Context)
-            or not context.is_known
+            request_started.receivers
             or self.url_value_preprocessors
-            or self.before_request_funcs.keys() > {None}
-            or request_started.receivers
+            or not blueprints.isdisjoint(self.before_request_funcs)
         ):
             return super().full_dispatch_request()
         self._got_first_request = True
-        request = context.request
         try:
             answer: Any = None
             for hook in self.before_request_funcs.get(None, ()):
@@ -265,16 +277,25 @@ class App(Flask):
                 if answer is not None:
                     break
             else:
-                rule = cast(Rule, request.url_rule)
                 if request.environ["REQUEST_METHOD"] == "OPTIONS":
                     answer = self.dispatch_request()
                 else:
-                    answer = self.view_functions[rule.endpoint]()
+                    answer = self.view_functions[endpoint]()
         except Exception as error:  # noqa: BLE001 - as Flask does
             answer = self.handle_user_exception(error)
-        if context._after_request_functions or self.after_request_funcs or request_finished.receivers:
+        hooks = self.after_request_funcs
+        if (
+            context._after_request_functions
+            or request_finished.receivers
+            or None in hooks
+            or not blueprints.isdisjoint(hooks)
+        ):
             return self.finalize_request(answer)
-        return answer if type(answer) is JsonAnswer else self.make_response(answer)
+        if type(answer) is JsonAnswer:
+            return answer
+        if type(answer) is dict:
+            return cast(Response, self.json.response(answer))
+        return self.make_response(answer)
 
 
 def _host_of(environ: WSGIEnvironment) -> tuple[str | None, ...]:
