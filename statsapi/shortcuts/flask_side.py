@@ -55,15 +55,12 @@ class JsonAnswer(Response):
 
 
 class _Request(Request):
-    """A request that holds the environ alone until it is asked for more, and that looks once, not three times, which
-    blueprint it belongs to.
-    """
+    """A request that holds the environ alone until it is asked for more."""
 
     # What Request.__init__ finds out.
     _found_out: Final = frozenset(
         ("method", "scheme", "server", "root_path", "path", "query_string", "headers", "remote_addr")
     )
-    _blueprints: list[str] | None = None
 
     def __init__(self, environ: WSGIEnvironment, populate_request: bool = True, shallow: bool = False) -> None:
         self.environ = environ
@@ -77,13 +74,6 @@ class _Request(Request):
             raise AttributeError(name)
         super().__init__(self.environ, populate_request=False, shallow=self.shallow)
         return self.__dict__[name]
-
-    @property
-    def blueprints(self) -> list[str]:
-        known = self._blueprints
-        if known is None:
-            known = self._blueprints = super().blueprints
-        return known
 
 
 class _Adapter(MapAdapter):

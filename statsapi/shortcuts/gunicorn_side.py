@@ -33,6 +33,9 @@ _HEAD_MAX_BYTES: Final = 2048
 # A head that was seen once is not kept yet: one with an id of its own in each request would drive the others out.
 _ONCE_KEPT_MAX: Final = 1024
 
+# They decide how the body comes, or whether this is HTTP/1 at all.
+_NEVER_KNOWN: Final = ("TRANSFER-ENCODING", "EXPECT", "UPGRADE")
+
 _END: Final = b"\r\n\r\n"
 
 
@@ -97,9 +100,7 @@ class KnownRequest(Request):  # type: ignore[misc]  # Gunicorn has no types
         return bool(self.must_close or self.closes)
 
     def _note(self, head: bytes) -> None:
-        if self._expected_100_continue or any(
-            name in ("TRANSFER-ENCODING", "EXPECT", "UPGRADE") for name, _ in self.headers
-        ):
+        if any(name in _NEVER_KNOWN for name, _ in self.headers):
             return
         mark = hash(head)
         if mark not in _once:

@@ -207,6 +207,7 @@ HEADERS = {
     "HTTP_X_FORWARDED_FOR": ["1.2.3.4"],
     "HTTP_X_FORWARDED_PREFIX": ["/shown"],
     "HTTP_UPGRADE": ["websocket"],
+    "HTTP_CONNECTION": ["Upgrade", "close"],
     "SCRIPT_NAME": ["/below"],
     "wsgi.url_scheme": ["https"],
 }
@@ -352,7 +353,7 @@ SIGNALS = ("appcontext_pushed", "request_started", "request_finished", "got_requ
 LATE_SIGNALS = ("request_tearing_down", "appcontext_tearing_down", "appcontext_popped")
 
 
-@pytest.mark.parametrize("listening", [(), SIGNALS, LATE_SIGNALS, (*SIGNALS, *LATE_SIGNALS)])
+@pytest.mark.parametrize("listening", [(), *((name,) for name in (*SIGNALS, *LATE_SIGNALS)), (*SIGNALS, *LATE_SIGNALS)])
 @pytest.mark.parametrize(
     "hook", ["none", "before", "refusing", "raising", "after", "this", "teardown", "view", "nested"]
 )
@@ -408,6 +409,14 @@ def test_hooks_and_signals_run_as_in_flask(clock: FakeClock, listening: tuple[st
         seen.append(told)
         app.extensions["statsapi"].close()
     assert seen[0] == seen[1]
+
+
+def test_an_upgrade_is_no_other_request(app: Flask) -> None:
+    """A request for a WebSocket is refused as Flask refuses it, on a path that is known too."""
+    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": "/statistics", "body": b"", "framing": "length"}
+    upgrade = asked | {"HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade"}
+    statuses = [answered(app, each)[0] for each in (asked, asked, upgrade, asked)]
+    assert statuses == ["200 OK", "200 OK", "400 BAD REQUEST", "200 OK"]
 
 
 def test_a_preserved_context_is_kept(app: Flask) -> None:
