@@ -5,6 +5,7 @@ client/         what other programs import to record and ask; it needs nothing b
 server/         Gunicorn's side: its configuration, the worker class, the hooks
 app             create_app(): the wiring
 api/            Flask blueprints and marshmallow schemas: HTTP <-> model;  decoding/: bodies -> columns of events
+shortcuts/      where a request goes a shorter way than Gunicorn, Flask and Werkzeug take
 service/        record, ask, keep house: the order of steps;  the view that follows the journal
 exposition      what Prometheus scrapes
 metrics         counters that all workers of a machine share

@@ -11,7 +11,7 @@ from typing import Final
 from flask import Flask
 
 from statsapi import api
-from statsapi.api.application import App
+from statsapi.api.application import PlainApp, ShortApp
 from statsapi.config import Settings, unknown_names
 from statsapi.journal import Journal, open_journal, wall_clock_us
 from statsapi.keys import Keys
@@ -63,7 +63,7 @@ def create_app(
         clock_us,
         background=background,
     )
-    app = App()
+    app = ShortApp() if settings.shortcuts else PlainApp()
     app.extensions["statsapi"] = service
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["PROPAGATE_EXCEPTIONS"] = False  # a fault is logged and answered as a problem, under tests too

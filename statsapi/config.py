@@ -233,6 +233,13 @@ class Settings:
         Switch, False, "`on` logs a line for each request; `off` leaves that to the proxy in front"
     )
 
+    shortcuts: bool = _setting(
+        Switch,
+        True,
+        "`off`: each request goes the whole way through Gunicorn, Flask and Werkzeug, as they come; the answers are "
+        "the same, and take longer",
+    )
+
     def __post_init__(self) -> None:
         faults = _contradictions({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         if faults:

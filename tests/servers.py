@@ -191,6 +191,15 @@ def post(server: Server, value: float) -> tuple[int, Any]:
     return server.request("POST", "/event", {"timestamp": now(), "value": value})
 
 
+def _inherited(but: tuple[str, ...]) -> dict[str, str]:
+    """The environment of a server that is started: this one without what begins so, but the switch that CI sets for the
+    whole run.
+    """
+    return {
+        name: value for name, value in os.environ.items() if name == "STATSAPI_SHORTCUTS" or not name.startswith(but)
+    }
+
+
 def start_gunicorn(
     directory: Path,
     *,
@@ -203,7 +212,7 @@ def start_gunicorn(
     """Start Gunicorn with the project's gunicorn.conf.py, not waiting for it. Journal and HOME lie in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     log_path = directory / "gunicorn.log"
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("STATSAPI_", "GUNICORN_"))}
+    inherited = _inherited(("STATSAPI_", "GUNICORN_"))
     inherited.pop("WEB_CONCURRENCY", None)
     # The script, as people start it: `python -m gunicorn` cannot start its own successor (USR2).
     command = [sys.executable, str(Path(sys.executable).with_name("gunicorn")), "--bind", bind]
@@ -232,7 +241,7 @@ def serve_environment(directory: Path, env: Mapping[str, str], *, installed: boo
     `installed`.
     """
     theirs = ("STATSAPI_", "GUNICORN_", "WEB_CONCURRENCY", "PYTHONPATH")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    inherited = _inherited(theirs)
     place = {} if installed else {"PYTHONPATH": str(ROOT)}
     return {**inherited, "HOME": str(directory), **place, **env}
 

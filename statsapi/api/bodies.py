@@ -13,6 +13,7 @@ from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
 
 from statsapi.api import cures
+from statsapi.api.application import asked
 from statsapi.errors import echo
 
 # The most that one event may have, alone, as a line of NDJSON or as a row of CSV: a thousand times what it needs. The
@@ -25,7 +26,7 @@ def read_body(limit_bytes: int) -> bytes:
 
     When a client goes away in the middle, Gunicorn hands over what came as if that were all: half a CSV could count.
     """
-    environ = request.environ  # not the request's properties: each costs a µs here, on the way of every event
+    environ = asked().environ  # not the request's properties: each costs a µs here, on the way of every event
     announced = None if "HTTP_TRANSFER_ENCODING" in environ else int(environ.get("CONTENT_LENGTH") or 0)
     if announced is not None and announced > limit_bytes:
         raise _too_large(limit_bytes)
@@ -50,7 +51,7 @@ def read_body(limit_bytes: int) -> bytes:
 
 def require_json(body: bytes) -> None:
     """415 for another media type; a missing Content-Type counts as JSON."""
-    if request.environ.get("CONTENT_TYPE") == "application/json":  # most requests; saves two properties
+    if asked().environ.get("CONTENT_TYPE") == "application/json":  # most requests; saves two properties
         return
     if request.mimetype and not request.is_json:
         refusal = (

@@ -64,8 +64,14 @@ def register(app: Flask) -> None:
     app.wsgi_app = observed  # type: ignore[method-assign]  # as Flask's documentation has it
 
 
+_JSON: Final = ("Content-Type", "application/json")
+_JSON_SECURED: Final = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]
+
+
 def _secured(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """An answer's headers, with those that every answer carries. 1 µs, where Flask's after_request takes 4."""
+    if len(headers) == 2 and headers[0] == _JSON and headers[1][0] == "Content-Length":  # most answers
+        return headers + _JSON_SECURED
     held = {name.lower(): value for name, value in headers}
     added = [("X-Content-Type-Options", "nosniff")]
     # Answers are as of now, and some are for one key only. What may be cached (a static file) says so itself.
@@ -122,7 +128,8 @@ def _row(environ: WSGIEnvironment) -> int:
     request = environ.get("werkzeug.request")
     if request is None or (rule := request.url_rule) is None:
         return OTHER
-    return _ROWS.get((rule.rule, request.method), OTHER)
+    # Not request.method, for which Werkzeug reads all of the request: 4 µs.
+    return _ROWS.get((rule.rule, environ["REQUEST_METHOD"].upper()), OTHER)
 
 
 def reject(events: int) -> None:

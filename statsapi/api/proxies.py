@@ -56,7 +56,7 @@ def _below(answer: WSGIApplication, configured: str) -> WSGIApplication:
             environ["SCRIPT_NAME"] = prefix
             path = environ.get("PATH_INFO", "")
             if path == prefix or path.startswith(prefix + "/"):
-                environ["PATH_INFO"] = path[len(prefix) :]
+                environ["PATH_INFO"] = path[len(prefix) :] or "/"  # Werkzeug would redirect to that
         return answer(environ, start_response)
 
     return answered

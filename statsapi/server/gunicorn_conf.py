@@ -16,7 +16,7 @@ bind = f"{HOST}:{PORT}"
 # platforms set. `gunicorn` reads it before this file and ends in a traceback where it is not a number; `statsapi serve`
 # refuses that in one line.
 workers = int(os.environ.get("WEB_CONCURRENCY") or hooks.default_workers())
-worker_class = "statsapi.server.worker.FairThreadWorker"
+worker_class = hooks.worker_class()
 
 # Threads overlap the waits for the journal; more than four only add switches (benchmarks/README.md).
 threads = 4

@@ -66,6 +66,15 @@ def _is_memory_only() -> bool:
         return False  # on_starting says what is wrong
 
 
+def worker_class() -> str:
+    """The worker by the shortcuts, or the one without."""
+    try:
+        short = read_one("shortcuts")
+    except ConfigError:
+        short = True  # on_starting says what is wrong
+    return f"statsapi.server.worker.{'ShortWorker' if short else 'FairThreadWorker'}"
+
+
 def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
     log_as_gunicorn_does(server.log.error_log)

@@ -25,9 +25,9 @@ from gunicorn.workers import gthread
 
 from statsapi.api import problems
 from statsapi.metrics import CounterTable
-from statsapi.server import response
 from statsapi.server.board import Board
 from statsapi.service.service import Service
+from statsapi.shortcuts import gunicorn_side
 
 # A new connection is left to a worker that has fewer connections for up to PATIENCE_S, in pauses of PAUSE_S (the unit
 # of epoll's timeout). A worker that runs Python in all its threads answers its poller within the interpreter's switch
@@ -181,6 +181,10 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         return False
 
 
+class ShortWorker(FairThreadWorker, gunicorn_side.ThreadWorker):
+    """The same by the shortcuts, unless STATSAPI_SHORTCUTS=off."""
+
+
 def _linger(sock: socket.socket) -> None:
     """Say that no more will come, and take what the client sends until it closes as well."""
     deadline = time.monotonic() + LINGER_S
@@ -286,4 +290,3 @@ def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
 
 
 gunicorn.util.write_error = _write_problem
-response.install()

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import flask
 import pytest
 from flask import Flask, Response
 from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import RequestRedirect
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from statsapi.api.application import JsonAnswer
+from statsapi.app import create_app
+from statsapi.config import Settings
+from statsapi.keys import new_key
+from statsapi.shortcuts.flask_side import JsonAnswer
+from tests.fakes import NOW, FakeClock
+
+
+def make(clock: FakeClock, **settings: Any) -> Flask:
+    return create_app(Settings(journal="memory://", **settings), clock_us=clock, background=False)
+
+
+@pytest.fixture
+def app(clock: FakeClock) -> Iterator[Flask]:
+    """By the shortcuts, whatever the run is by."""
+    app = make(clock, shortcuts=True)
+    yield app
+    app.extensions["statsapi"].close()
+
 
 ENVIRONS: list[dict[str, Any]] = [
     {},
@@ -40,9 +64,6 @@ def test_urls_are_relative_to_what_flask_says(app: Flask) -> None:
             found, made = app.create_url_adapter(request), Flask.create_url_adapter(app, request)
             assert found is not None
             assert made is not None
-            found.path_info, made.path_info = (
-                f"/{adapter.path_info.lstrip('/')}" for adapter in (found, made)
-            )  # match() does so
             assert {name: value for name, value in vars(found).items() if name != "known"} == vars(made), changed
 
 
@@ -124,3 +145,293 @@ def test_a_json_answer_goes_out_as_any_other(method: str, status: int) -> None:
         sent.append((b"".join(pieces), line, list(headers)))
     assert sent[0] == sent[1]
     assert len(ended) == 2 * (status == 503)
+
+
+# Whole requests: one application by the shortcuts, one without them, the same requests to both.
+
+
+class Pair(NamedTuple):
+    short: Flask
+    plain: Flask
+    key: str
+
+
+KEY, HELD = new_key(["admin"], "k")
+_READER, READER = new_key(["read"], "r")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "bare": {},
+    "keys": {"api_keys": f"{HELD.line()};{READER.line()}"},
+    "limits": {"rate_limit": "40/day", "rate_limit_storage": "memory://", "api_keys": HELD.line()},
+    "browsers": {
+        "cors_origins": ("https://a.example",),
+        "beacon_origins": ("https://b.example",),
+        "access_log": True,
+        "dashboard": False,
+        "trusted_proxies": 1,
+        "path_prefix": "/below",
+    },
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    settings = VARIANTS[request.param]
+    short, plain = apps = [make(FakeClock(), shortcuts=each, **settings) for each in (True, False)]
+    yield Pair(short, plain, KEY if "api_keys" in settings else "")
+    for app in apps:
+        app.extensions["statsapi"].close()
+
+
+BODIES = [
+    b"",
+    json.dumps({"timestamp": NOW, "value": 42.5}).encode(),
+    json.dumps({"timestamp": NOW, "value": "4", "series": "a b", "tags": {"x": 1}}).encode(),
+    b'{"timestamp": 1, "value": 1}',
+    b'{"timestamp": "2025-11-21T07:45:00", "value": 1, "value": 2}',
+    b'{"timestamp": "11/12/2026", "value": NaN}',
+    b"[1, 2",
+    b"timestamp,value\n2025-11-21T07:45:00Z,1\n",
+    b"x" * 70_000,
+]
+HEADERS = {
+    "HTTP_HOST": ["localhost", "a.example:80", "not a host", "", "h\u00e9"],
+    "CONTENT_TYPE": ["application/json", "text/csv", "text/plain", "application/json; charset=utf-8", ""],
+    "HTTP_X_REQUEST_ID": ["mine-1", "has blank", "\u00e9"],
+    "HTTP_IDEMPOTENCY_KEY": ["one", '"two"', "bad key", ""],
+    "HTTP_AUTHORIZATION": [f"Bearer {KEY}", "Bearer wrong", f"Bearer {_READER}", "Basic Zm9vOmJhcg==", "Token x"],
+    "HTTP_X_API_KEY": [KEY],
+    "HTTP_ORIGIN": ["https://a.example", "https://b.example", "null", "http://localhost"],
+    "HTTP_ACCEPT": ["*/*", "text/csv", "application/openmetrics-text", "no/such"],
+    "HTTP_ACCESS_CONTROL_REQUEST_METHOD": ["POST"],
+    "HTTP_CONTENT_ENCODING": ["gzip", "br"],
+    "HTTP_X_FORWARDED_FOR": ["1.2.3.4"],
+    "HTTP_X_FORWARDED_PREFIX": ["/shown"],
+    "HTTP_UPGRADE": ["websocket"],
+    "HTTP_CONNECTION": ["Upgrade", "close"],
+    "SCRIPT_NAME": ["/below"],
+    "wsgi.url_scheme": ["https"],
+}
+PATHS_ASKED = [
+    *("/event", "/event", "/event", "/statistics", "/statistics", "/statistics", "/", "", "/events", "/debug/events"),
+    *(
+        "/healthz",
+        "/readyz",
+        "/series",
+        "/series/a",
+        "/series/caf\u00c3\u00a9",
+        "/series//a",
+        "/docs",
+        "/docs/",
+        "/tags",
+    ),
+    *("/dashboard", "/dashboard/", "/dashboard/main.js", "/no", "//event", "/event/", "event", "/ev\u00e9nt", "/write"),
+    *("/below/event", "/below", "/ping", "/check", "/statistics/timeline", "/metrics/job/a"),
+]
+QUERIES = [
+    "",
+    "",
+    "window=5m",
+    "series=a&series=b",
+    "window=no",
+    "stats=all&percentiles=50",
+    "dedup=true",
+    "x=%ff",
+    "p=x",
+]
+REQUESTS = st.fixed_dictionaries(
+    {
+        "REQUEST_METHOD": st.sampled_from(
+            ["GET", "GET", "POST", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "get", "BREW"]
+        ),
+        "PATH_INFO": st.sampled_from(PATHS_ASKED),
+        "QUERY_STRING": st.sampled_from(QUERIES),
+        "body": st.sampled_from(BODIES),
+        "framing": st.sampled_from(["length", "length", "chunked", "short"]),
+    },
+    optional={name: st.sampled_from(values) for name, values in HEADERS.items()},
+)
+
+
+def answered(app: Flask, asked: dict[str, Any]) -> tuple[Any, ...]:
+    """Status, headers and body as they leave the application, but for what is made up for each answer."""
+    environ = EnvironBuilder(path="/").get_environ() | {"REMOTE_ADDR": "127.0.0.1"} | asked
+    body, framing = environ.pop("body"), environ.pop("framing")
+    environ["wsgi.input"] = io.BytesIO(body[:-1] if framing == "short" else body)
+    if framing == "chunked":
+        environ |= {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    else:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    pieces, status, headers = run_wsgi_app(app.wsgi_app, environ, buffered=True)
+    told = [
+        (name, "made up" if name == "X-Request-ID" and value != asked.get("HTTP_X_REQUEST_ID") else value)
+        for name, value in headers
+    ]
+    text = b"".join(pieces)
+    return status, [(name, re.sub(r"t=\d+", "t=", value)) for name, value in told if name != "Retry-After"], (
+        re.sub(rb"again in \d+ s", b"again in s", text)
+    )  # fmt: skip
+
+
+@given(asked=st.lists(REQUESTS, min_size=1, max_size=6), keyed=st.booleans())
+def test_every_request_is_answered_as_without_the_shortcuts(pair: Pair, asked: list[Any], keyed: bool) -> None:
+    """Whatever is asked, in whatever order, with keys, limits and browsers' origins or without: the same status, the
+    same headers in the same order, the same body.
+    """
+    for request in asked:
+        if keyed and pair.key:
+            request = {"HTTP_AUTHORIZATION": f"Bearer {pair.key}"} | request
+        assert answered(pair.short, request) == answered(pair.plain, request), request
+
+
+def test_what_was_counted_is_the_same(clock: FakeClock) -> None:
+    """The metrics of both count the same requests, events and refusals."""
+    counts = []
+    for short in (True, False):
+        app = make(clock, shortcuts=short)
+        for method in ("GET", "HEAD", "POST", "OPTIONS", "PUT"):
+            for path in ("/event", "/statistics", "/no", "/"):
+                for body in BODIES[:4]:
+                    asked = {"REQUEST_METHOD": method, "PATH_INFO": path, "body": body, "framing": "length"}
+                    answered(app, asked | {"CONTENT_TYPE": "application/json"})
+        text = app.test_client().get("/metrics").text
+        counts.append([line for line in text.splitlines() if "seconds" not in line and "clock" not in line])
+        app.extensions["statsapi"].close()
+    assert counts[0] == counts[1]
+
+
+ATTRIBUTES = [
+    *(
+        "method",
+        "scheme",
+        "server",
+        "root_path",
+        "path",
+        "query_string",
+        "remote_addr",
+        "url",
+        "host",
+        "args",
+        "mimetype",
+    ),
+    *("endpoint", "view_args", "blueprint", "blueprints", "content_length", "is_secure", "full_path", "user_agent"),
+    *("accept_mimetypes", "authorization", "data", "form", "cookies", "access_route", "max_content_length", "shallow"),
+]
+
+
+@given(asked=st.lists(REQUESTS, min_size=1, max_size=3))
+def test_a_view_sees_what_flask_shows_it(asked: list[dict[str, Any]]) -> None:
+    """Each attribute of the request, the URLs that are made from it, and the contexts, the first time and later."""
+    seen: list[list[Any]] = []
+    for short in (True, False):
+        app = make(FakeClock(), shortcuts=short)
+        told: list[Any] = []
+
+        def look(told: list[Any] = told, app: Flask = app) -> str:
+            request = flask.request
+            for name in ATTRIBUTES:
+                try:
+                    told.append(repr(getattr(request, name)))
+                except Exception as error:  # noqa: BLE001 - of both the same
+                    told.append(repr(error))
+            told.append(list(request.headers))
+            told.append((request.url_rule and request.url_rule.rule, str(request.routing_exception)))
+            told.append(flask.url_for("look", a=1, _external=True))
+            told.append(flask.current_app._get_current_object() is app)  # type: ignore[attr-defined]
+            told.append((dict(flask.session), "made" in flask.g, request.json_module is app.json))
+            flask.g.made = True
+            return "looked"
+
+        app.add_url_rule("/look", "look", look, methods=["GET", "POST"])
+        for request in (*asked, *asked):
+            told.append(answered(app, request | {"PATH_INFO": "/look"}))
+        seen.append(told)
+        app.extensions["statsapi"].close()
+    assert seen[0] == seen[1]
+
+
+SIGNALS = ("appcontext_pushed", "request_started", "request_finished", "got_request_exception")
+LATE_SIGNALS = ("request_tearing_down", "appcontext_tearing_down", "appcontext_popped")
+
+
+@pytest.mark.parametrize("listening", [(), *((name,) for name in (*SIGNALS, *LATE_SIGNALS)), (*SIGNALS, *LATE_SIGNALS)])
+@pytest.mark.parametrize(
+    "hook", ["none", "before", "refusing", "raising", "after", "this", "teardown", "view", "nested"]
+)
+def test_hooks_and_signals_run_as_in_flask(clock: FakeClock, listening: tuple[str, ...], hook: str) -> None:
+    """In the same order and as often: before and after, at the end, when a hook or the view raises, and for a context
+    within a context.
+    """
+    seen = []
+    for short in (True, False):
+        app = make(clock, shortcuts=short)
+        told: list[Any] = []
+
+        def note(what: str, told: list[Any] = told) -> Any:
+            def called(*values: Any, **more: Any) -> Any:
+                told.append((what, sorted(more), flask.has_request_context(), flask.has_app_context()))
+                return values[0] if values and isinstance(values[0], Response) else None
+
+            return called
+
+        def refuse(told: list[Any] = told) -> Any:
+            told.append("refused")
+            return {"no": 1}, 403
+
+        def fail(told: list[Any] = told) -> Any:
+            told.append("failed")
+            raise RuntimeError("on purpose")
+
+        if hook in ("before", "refusing", "raising"):
+            before: dict[str, Any] = {"before": note("before"), "refusing": refuse, "raising": fail}
+            app.before_request_funcs.setdefault(None, []).append(before[hook])
+        elif hook == "after":
+            app.after_request(note("after"))
+        elif hook == "this":
+            app.before_request(lambda note=note: [flask.after_this_request(note("this")), None][1])  # type: ignore[type-var]
+        elif hook == "teardown":
+            app.teardown_request(note("teardown"))
+            app.teardown_appcontext(note("teardown of the application"))
+        elif hook == "view":
+            app.view_functions["statistics.get_statistics"] = fail
+        listeners = {name: note(name) for name in listening}
+        for name, listener in listeners.items():
+            getattr(flask, name).connect(listener, app)
+        asked = {"REQUEST_METHOD": "GET", "body": b"", "framing": "length"}
+        for path in ("/statistics", "/statistics", "/no", "/statistics"):
+            if hook == "nested":
+                with app.app_context():
+                    told.append(answered(app, asked | {"PATH_INFO": path}))
+            told.append(answered(app, asked | {"PATH_INFO": path}))
+            assert not flask.has_app_context()
+            assert not flask.has_request_context()
+        for name, listener in listeners.items():
+            getattr(flask, name).disconnect(listener, app)
+        seen.append(told)
+        app.extensions["statsapi"].close()
+    assert seen[0] == seen[1]
+
+
+def test_an_upgrade_is_no_other_request(app: Flask) -> None:
+    """A request for a WebSocket is refused as Flask refuses it, on a path that is known too."""
+    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": "/statistics", "body": b"", "framing": "length"}
+    upgrade = asked | {"HTTP_UPGRADE": "websocket", "HTTP_CONNECTION": "Upgrade"}
+    statuses = [answered(app, each)[0] for each in (asked, asked, upgrade, asked)]
+    assert statuses == ["200 OK", "200 OK", "400 BAD REQUEST", "200 OK"]
+
+
+def test_a_preserved_context_is_kept(app: Flask) -> None:
+    """Flask's test client can look at the request when it has been answered."""
+    with app.test_client() as client:
+        for _ in range(2):
+            assert client.get("/statistics?window=5m").status_code == 200
+            assert flask.request.args["window"] == "5m"
+            assert flask.request.path == "/statistics"
+
+
+def test_the_switch_leaves_flask_as_it_comes(clock: FakeClock) -> None:
+    """Without the shortcuts no method of Flask is ours but the one that makes redirects relative."""
+    app = make(clock, shortcuts=False)
+    ours = {name for kind in type(app).__mro__ if kind.__module__.startswith("statsapi") for name in vars(kind)}
+    assert {name for name in ours if not name.startswith("__")} == {"json_provider_class", "raise_routing_exception"}
+    assert (app.request_class, app.response_class) == (flask.Request, flask.Response)
+    app.extensions["statsapi"].close()

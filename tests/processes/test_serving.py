@@ -18,6 +18,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import gunicorn.glogging
+import gunicorn.http.message
+import gunicorn.http.parser
 import gunicorn.http.wsgi
 import gunicorn.systemd
 import gunicorn.util
@@ -30,7 +32,8 @@ from gunicorn.workers.base import Worker
 
 from statsapi.machine import allowed_cores
 from statsapi.server.pinning import choose_core
-from statsapi.server.worker import FairThreadWorker
+from statsapi.server.worker import FairThreadWorker, ShortWorker
+from statsapi.shortcuts import gunicorn_side
 from tests.servers import ROOT, Client, Server, free_port, gunicorn_server, start_gunicorn, stop, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -565,23 +568,35 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
     gone is named here, before a worker fails for want of it.
     """
     used = {
-        gthread: ["_DEFER"],
+        gthread: ["_DEFER", "STOP_KEEPALIVE_LINGER"],
         gthread.ThreadWorker: [
             *("accept", "enqueue_req", "finish_request", "handle_exit", "init_signals", "notify"),
             *("set_accept_enabled", "wait_for_and_dispatch_events", "_cap_keepalive", "_keepalive_after"),
+            *("get_thread_pool", "handle", "init_process", "on_client_socket_readable", "run"),
         ],
         gthread.PollableMethodQueue: ["defer"],
         Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],
         gunicorn.util: ["write_error", "write_nonblock", "is_ipv6", "http_date"],
         gunicorn.http.wsgi.Response: [*("process_headers", "default_headers", "write", "_emit_body", "should_close")],
+        gunicorn.http.wsgi: ["create", "WSGIErrorsWrapper", "_make_early_hints_callback"],
+        gunicorn.http: ["RequestParser"],
+        gunicorn.http.parser.RequestParser: ["mesg_class", "finish_body"],
+        gunicorn.http.message.Request: ["should_close", "set_body_reader"],
         gunicorn.systemd: ["listen_fds"],
         gunicorn.glogging.Logger: ["setup"],
         WSGIApplication: ["load_default_config", "do_load_config", "load_config", "chdir"],
         Config: ["parser", "set"],
     }
     attributes = {  # those that an __init__ sets
-        gthread.ThreadWorker: ["_accepting", "nr_conns", "pending_conns", "method_queue", "alive"],
-        gthread.TConn: ["initialized", "data_ready", "timeout"],
+        gthread.ThreadWorker: [
+            *("_accepting", "nr_conns", "pending_conns", "keepalived_conns", "method_queue", "alive", "tpool", "poller")
+        ],
+        gthread.TConn: ["initialized", "data_ready", "timeout", "parser", "sock"],
+        gunicorn.http.parser.RequestParser: ["mesg", "unreader"],
+        gunicorn.http.message.Request: [
+            *("unreader", "peer_addr", "remote_addr", "req_number", "body", "trailers", "headers", "must_close"),
+            "_expected_100_continue",
+        ],
         Worker: ["sockets", "ppid", "booted", "age"],
         Arbiter: ["num_workers", "master_pid", "pidfile"],
     }
@@ -592,8 +607,11 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
     assert not missing
     # The worker's methods that ours replace take what ours take.
     for name in used[gthread.ThreadWorker]:
-        theirs, ours = (inspect.signature(getattr(kind, name)) for kind in (gthread.ThreadWorker, FairThreadWorker))
-        assert list(theirs.parameters) == list(ours.parameters), name
+        theirs = inspect.signature(getattr(gthread.ThreadWorker, name))
+        for kind in (FairThreadWorker, ShortWorker):
+            assert list(theirs.parameters) == list(inspect.signature(getattr(kind, name)).parameters), name
+    theirs, ours = (inspect.signature(make) for make in (gunicorn.http.wsgi.create, gunicorn_side.create))
+    assert list(theirs.parameters) == list(ours.parameters)
 
 
 def _has(owner: object, name: str) -> bool:

@@ -128,6 +128,7 @@ SILLY = {
     "DEDUP": list(NO_CHOICES),
     "DEBUG_ENDPOINT": NO_CHOICES,
     "DASHBOARD": NO_CHOICES,
+    "SHORTCUTS": NO_CHOICES,
     "REDIS_WAIT_REPLICAS": [*NO_NUMBERS, "11"],
     "TRUSTED_PROXIES": [*NO_NUMBERS, "11"],
     "PATH_PREFIX": [
@@ -278,6 +279,7 @@ SWITCHES = {
     "STATSAPI_DEDUP": "dedup",
     "STATSAPI_DEBUG_ENDPOINT": "debug_endpoint",
     "STATSAPI_DASHBOARD": "dashboard",
+    "STATSAPI_SHORTCUTS": "shortcuts",
     "STATSAPI_ACCESS_LOG": "access_log",
     "STATSAPI_PIN_WORKERS": "pin_workers",
 }

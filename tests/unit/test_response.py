@@ -11,7 +11,7 @@ from gunicorn.http import wsgi
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statsapi.server.response import OneWriteResponse
+from statsapi.shortcuts.response import OneWriteResponse
 
 STOCK = next(kind for kind in OneWriteResponse.__mro__ if kind.__module__ == "gunicorn.http.wsgi")
 NAMES = st.sampled_from(
@@ -52,7 +52,7 @@ def answered(
 
 @pytest.fixture(autouse=True)
 def _still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("statsapi.server.response.time.time", lambda: 1_795_767_600.4)
+    monkeypatch.setattr("statsapi.shortcuts.response.time.time", lambda: 1_795_767_600.4)
     date = util.http_date(1_795_767_600)
     monkeypatch.setattr(wsgi.util, "http_date", lambda timestamp=None: date)
 

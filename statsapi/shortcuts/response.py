@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
-import gunicorn.http.wsgi
 from gunicorn import util
 from gunicorn.http import wsgi
 
@@ -69,8 +68,3 @@ class OneWriteResponse(wsgi.Response):  # type: ignore[misc]  # Gunicorn has no 
         self.headers_sent = True
         self.sent = len(piece)
         self._emit_body("".join(head).encode("latin-1") + piece)
-
-
-def install() -> None:
-    """From now on Gunicorn makes its answers of HTTP/1 so: it has no setting for the class."""
-    gunicorn.http.wsgi.Response = OneWriteResponse

@@ -1,0 +1,299 @@
+"""Flask and Werkzeug, the short way. See the package's text for what each shortcut is worth.
+
+A request that is in any way unusual takes their own way: an unknown host, path or method, a context within a context,
+somebody who listens to Flask's signals, hooks of a blueprint or for the end of a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from flask import Flask, Request, Response
+from flask.ctx import AppContext, RequestContext, _sentinel
+from flask.globals import _cv_app, _cv_request
+from flask.sessions import NullSession, SessionInterface, SessionMixin
+from flask.signals import (
+    appcontext_popped,
+    appcontext_pushed,
+    appcontext_tearing_down,
+    request_finished,
+    request_started,
+    request_tearing_down,
+)
+from werkzeug.datastructures import Headers
+from werkzeug.routing import MapAdapter, Rule
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+# A service has one or two names; a client that makes up more must not fill the memory.
+_HOSTS_MAX: Final = 64
+
+_JSON: Final = ("Content-Type", "application/json")
+
+
+class JsonAnswer(Response):
+    """A 200 that is one JSON document: made without Werkzeug's look at what it may be made of, and sent without its
+    look for what it cannot have, a Location, a status without a body, an iterator to be closed.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        # What Response.__init__ sets.
+        self.headers = Headers()
+        self.headers._list = [_JSON, ("Content-Length", str(len(body)))]
+        self._status, self._status_code = "200 OK", 200
+        self.direct_passthrough = False
+        self._on_close = []
+        self.response = [body]
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self._status_code != 200 or environ["REQUEST_METHOD"] == "HEAD" or self._on_close:
+            return super().__call__(environ, start_response)
+        start_response(self._status, list(self.headers._list))
+        return self.response  # type: ignore[return-value]  # a list of one piece
+
+
+class _Request(Request):
+    """A request that holds the environ alone until it is asked for more."""
+
+    # What Request.__init__ finds out.
+    _found_out: Final = frozenset(
+        ("method", "scheme", "server", "root_path", "path", "query_string", "headers", "remote_addr")
+    )
+
+    def __init__(self, environ: WSGIEnvironment, populate_request: bool = True, shallow: bool = False) -> None:
+        self.environ = environ
+        self.shallow = shallow
+        if populate_request and not shallow:
+            environ["werkzeug.request"] = self
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there yet."""
+        if name not in self._found_out:
+            raise AttributeError(name)
+        super().__init__(self.environ, populate_request=False, shallow=self.shallow)
+        return self.__dict__[name]
+
+
+class _Adapter(MapAdapter):
+    """The URLs of one request. `known`: the rules without parameters, by method and path, for all of one host."""
+
+    def __init__(
+        self, like: MapAdapter, path: str, method: str, query: str, known: dict[tuple[str, str], Rule]
+    ) -> None:
+        super().__init__(
+            like.map, like.server_name, like.script_name, like.subdomain, like.url_scheme, path, method, query
+        )
+        self.known = known
+
+    def match(self, *args: Any, **kwargs: Any) -> tuple[Rule | Any, Mapping[str, Any]]:
+        """As Werkzeug matches; a path without parameters is matched once."""
+        if args or kwargs != {"return_rule": True}:
+            return super().match(*args, **kwargs)
+        asked = self.default_method, self.path_info
+        rule = self.known.get(asked)
+        if rule is not None:
+            return rule, {}
+        rule, values = super().match(return_rule=True)
+        # Nothing else: a client must not fill the memory with paths that mean the same, such as //event.
+        if not values and rule.rule == self.path_info and self.default_method in (rule.methods or ()):
+            self.known[asked] = rule
+        return rule, values
+
+
+class _NoSessions(SessionInterface):
+    """There are no sessions: all requests share an empty one that cannot be written."""
+
+    empty: Final = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> SessionMixin:
+        return self.empty
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """There is nothing to save."""
+
+
+class _AppContext(AppContext):
+    """Without a URL adapter, which only requests have, and a look for who listens to what nobody listens to."""
+
+    def __init__(self, app: Flask) -> None:
+        # What AppContext.__init__ sets.
+        self.app = app
+        self.url_adapter = None
+        self.g = app.app_ctx_globals_class()
+        self._cv_tokens = []
+
+    def push(self) -> None:
+        if appcontext_pushed.receivers:
+            super().push()
+        else:
+            self._cv_tokens.append(_cv_app.set(self))
+
+
+class _Context(RequestContext):
+    """A request's context: the route of a known host, method and path is looked up, and who does not need a URL adapter
+    gets none.
+    """
+
+    app: App
+
+    def __init__(
+        self,
+        app: App,
+        environ: WSGIEnvironment,
+        request: Request | None = None,
+        session: SessionMixin | None = None,
+    ) -> None:
+        rule = app.known_rule(environ) if request is None and session is None else None
+        self.is_known = rule is not None
+        if rule is None:
+            super().__init__(app, environ, request, session)
+            return
+        # What RequestContext.__init__ and its match_request set.
+        self.app = app
+        self.request = made = app.request_class(environ)
+        made.json_module = app.json
+        made.url_rule, made.view_args = rule, {}
+        self.flashes = None
+        self._session = _NoSessions.empty
+        self._after_request_functions = []
+        self._cv_tokens = []
+
+    def __getattr__(self, name: str) -> Any:
+        """The adapter of a known path, made when somebody asks for it."""
+        if name != "url_adapter":
+            raise AttributeError(name)
+        self.url_adapter = adapter = self.app.create_url_adapter(self.request)
+        return adapter
+
+    def push(self) -> None:
+        if not self.is_known or _cv_app.get(None) is not None:
+            super().push()
+            return
+        app_context = self.app.app_context()
+        app_context.push()
+        self._cv_tokens.append((_cv_request.set(self), app_context))
+
+    def pop(self, exc: Any = _sentinel) -> None:
+        app = self.app
+        if (
+            len(self._cv_tokens) != 1
+            or app.teardown_request_funcs
+            or app.teardown_appcontext_funcs
+            or request_tearing_down.receivers
+            or appcontext_tearing_down.receivers
+            or appcontext_popped.receivers
+            or "files" in self.request.__dict__
+            or _cv_request.get(None) is not self
+        ):
+            super().pop(exc)
+            return
+        token, app_context = self._cv_tokens.pop()
+        _cv_request.reset(token)
+        self.request.environ["werkzeug.request"] = None  # or each would be garbage in a circle
+        if app_context is not None:
+            _cv_app.reset(app_context._cv_tokens.pop())
+
+
+class App(Flask):
+    """Flask by these shortcuts."""
+
+    request_class = _Request
+    session_interface = _NoSessions()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._adapters: dict[tuple[str | None, ...], _Adapter] = {}
+        self._blueprints_of: dict[str, frozenset[str]] = {}  # by endpoint
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """No function here is a coroutine."""
+        return func
+
+    def app_context(self) -> AppContext:
+        return _AppContext(self)
+
+    def request_context(self, environ: WSGIEnvironment) -> RequestContext:
+        return _Context(self, environ)
+
+    def known_rule(self, environ: WSGIEnvironment) -> Rule | None:
+        """The route of a request to a host, by a method and to a path that were seen before; None for any other."""
+        if "HTTP_UPGRADE" in environ:
+            return None
+        adapter = self._adapters.get(_host_of(environ))
+        return None if adapter is None else adapter.known.get((environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")))
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """Werkzeug is asked once for each host, not for each request, what a URL is relative to."""
+        if request is None:
+            return None  # URLs are made for requests alone
+        environ = request.environ
+        if "HTTP_UPGRADE" in environ:
+            return super().create_url_adapter(request)
+        asked = _host_of(environ)
+        like = self._adapters.get(asked)
+        path: str = environ.get("PATH_INFO", "")
+        path = path if path.isascii() else path.encode("latin1").decode(errors="replace")
+        place = path, environ.get("REQUEST_METHOD", "GET"), environ.get("QUERY_STRING", "")
+        if like is not None:
+            return _Adapter(like, *place, like.known)
+        made = super().create_url_adapter(request)
+        if made is not None and len(self._adapters) < _HOSTS_MAX:
+            self._adapters[asked] = _Adapter(made, *place, {})
+        return made
+
+    def full_dispatch_request(self) -> Response:
+        """The hooks of the application, then the view. Any error is handled by Flask."""
+        context = _cv_request.get()
+        if not isinstance(context, _Context) or not context.is_known:
+            return super().full_dispatch_request()
+        request = context.request
+        endpoint: str = request.url_rule.endpoint  # type: ignore[union-attr]  # a known path has one
+        blueprints = self._blueprints_of.get(endpoint)
+        if blueprints is None:
+            blueprints = self._blueprints_of[endpoint] = frozenset(request.blueprints)
+        if (
+            request_started.receivers
+            or self.url_value_preprocessors
+            or not blueprints.isdisjoint(self.before_request_funcs)
+        ):
+            return super().full_dispatch_request()
+        self._got_first_request = True
+        try:
+            answer: Any = None
+            for hook in self.before_request_funcs.get(None, ()):
+                answer = hook()
+                if answer is not None:
+                    break
+            else:
+                if request.environ["REQUEST_METHOD"] == "OPTIONS":
+                    answer = self.dispatch_request()
+                else:
+                    answer = self.view_functions[endpoint]()
+        except Exception as error:  # noqa: BLE001 - as Flask does
+            answer = self.handle_user_exception(error)
+        hooks = self.after_request_funcs
+        if (
+            context._after_request_functions
+            or request_finished.receivers
+            or None in hooks
+            or not blueprints.isdisjoint(hooks)
+        ):
+            return self.finalize_request(answer)
+        if type(answer) is JsonAnswer:
+            return answer
+        if type(answer) is dict:
+            return cast(Response, self.json.response(answer))
+        return self.make_response(answer)
+
+
+def _host_of(environ: WSGIEnvironment) -> tuple[str | None, ...]:
+    given = environ.get
+    return (
+        given("HTTP_HOST"),
+        given("SERVER_NAME"),
+        given("SERVER_PORT"),
+        given("SCRIPT_NAME"),
+        given("wsgi.url_scheme"),
+    )
