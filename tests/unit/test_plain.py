@@ -317,3 +317,11 @@ def test_wide_gaps_are_left_to_the_readers_of_any_body(media_type: str, monkeypa
         assert (read(text.encode(), AT_MOST) is not None) == is_plain, blanks
         assert len(decode(text.encode(), media_type, max_events=AT_MOST).sent.good) == 2
     assert words._words_of.cache_info().currsize < 10
+
+
+def test_a_line_of_csv_that_ends_twice_is_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are numbered alike in a large body and in a small one."""
+    body = b"timestamp,value\n" + b"2025-11-21T07:45:00Z,1\r\r\n" * 4
+    monkeypatch.setattr(plain, "_LEAST_BYTES", 0)
+    assert plain.read_table(body, AT_MOST) is None
+    assert plain.read_table(body.replace(b"\r\r", b"\r"), AT_MOST) is not None

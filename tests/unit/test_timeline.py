@@ -446,7 +446,12 @@ def test_what_was_counted_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) 
     ps: tuple[Percent, ...] = (50, 95, Fraction("99.9"))
     sought: list[Any] = []
     narrow = percentiles_module._narrow
-    monkeypatch.setattr(percentiles_module, "_narrow", lambda *args: sought.append(1) or narrow(*args))
+
+    def count_and_narrow(*args: Any) -> Any:
+        sought.append(1)
+        return narrow(*args)
+
+    monkeypatch.setattr(percentiles_module, "_narrow", count_and_narrow)
     counted: list[int] = []
     kept = Selections.keep
 

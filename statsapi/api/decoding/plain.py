@@ -188,13 +188,14 @@ def read_table(body: bytes, max_events: int) -> Rows | None:
     at = header.end()
     ended = body.find(b"\n", at, at + _FIRST_ROW_MAX) + 1
     line = body[at:ended]
-    fields = line.rstrip(b"\r\n").split(b",")
+    content = line.removesuffix(b"\n").removesuffix(b"\r")
+    fields = content.split(b",")
     if sorted(names) not in (["timestamp", "value"], ["series", "timestamp", "value"]) or len(fields) != len(names):
         return None
     written = dict(zip(names, fields, strict=True))
     name = written.get("series") or None
     series = _one_series(name)
-    if series is None or '"' in series or not _CSV_STAMP.fullmatch(written["timestamp"]):
+    if series is None or '"' in series or b"\r" in content or not _CSV_STAMP.fullmatch(written["timestamp"]):
         return None
     # What stands around the two fields: line is before + first + between + second + behind.
     lengths = [len(field) for field in fields]
@@ -210,7 +211,7 @@ def read_table(body: bytes, max_events: int) -> Rows | None:
     )
     text = body[at + begins[first] :]
     if not text.endswith(b"\n"):
-        text += line[len(line.rstrip(b"\r\n")) :]
+        text += line[len(content) :]
     read = _read_rows(text, shape, max_events, is_json=False)
     if read is None:
         return None

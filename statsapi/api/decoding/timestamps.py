@@ -46,7 +46,8 @@ _WIDTH_MAX: Final = len("2025-11-21T07:45:00.123456789+00:00")
 _FEW_MINUTES: Final = 32
 _MINUTES_SHARED: Final = 64
 
-_MINUTE: Final = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
+# Not hour 24: with seconds behind it that is no time, and newer Pythons read 24:00 alone.
+_MINUTE: Final = re.compile(rb"\d{4}-\d\d-\d\d[T ](?!24)\d\d:\d\d")
 
 _BYTE: Final = np.uint64(0xFF)
 
