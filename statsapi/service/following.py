@@ -38,9 +38,9 @@ DECIDE_WAIT_S: Final = 1.0
 # back-pressure: no worker acknowledges faster than its view follows, and single events do not pay. A worker that
 # records nothing looks by itself, soon again after a catch-up that took longer than FOLLOW_BUSY_S.
 # Two workers, two connections of batches, p99 of a GET, in order and late, each without and with percentiles, and the
-# rate of batches: never paced 1,400 ms; woken at 20,000 and paced at 30,000 22, 25, 35 and 65 ms (on a busier machine 25,
-# 30, 52 and 145), 3.8 to 4.7 M/s; at 30,000 and 50,000 24, 49, 97 and 316 ms, 3.8 to 5.0 M/s; woken by the clock alone,
-# each 0.25 or 0.1 s, 370 to 970 ms.
+# rate of batches: never paced 1,400 ms; woken at 20,000 and paced at 30,000 22, 25, 35 and 65 ms (on a busier machine
+# 25, 30, 52 and 145), 3.8 to 4.7 M/s; at 30,000 and 50,000 24, 49, 97 and 316 ms, 3.8 to 5.0 M/s; woken by the clock
+# alone, each 0.25 or 0.1 s, 370 to 970 ms.
 FOLLOW_EVENTS: Final = 20_000
 PACE_EVENTS: Final = 30_000
 PACE_WAIT_S: Final = 1.0
