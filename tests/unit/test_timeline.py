@@ -483,6 +483,7 @@ def test_a_column_without_a_number_that_is_gone() -> None:
     assert moved.moved(columns[1:], []).totals() == [(2 + 1, 4 + 3), (4 + 3, 5 + 4)]
 
 
+@pytest.mark.slow
 def test_what_was_counted_takes_little_memory_and_is_given_back() -> None:
     """However many different percentiles are asked for: half a byte an event, in eight selections at most."""
     timeline = Timeline()
