@@ -26,7 +26,7 @@ from statsapi.journal.checksums import MISMATCH, answer_checksum
 from statsapi.journal.group_commit import GroupCommit, Outcome, Request, held_up
 from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History, Known
-from statsapi.journal.postgres_rows import ID_BYTES, content_check, key_place
+from statsapi.journal.postgres_rows import APPEND, ID_BYTES, content_check, key_place
 from statsapi.journal.postgres_server import (
     LOCK_WAIT_S,
     Failed,
@@ -53,11 +53,11 @@ _BYTES_PER_S: Final = 20 << 20
 LOOK_AGAIN_S: Final = 0.05
 LOOK_FOR_S: Final = 1.0
 
-_APPEND = """
+_APPEND = f"""
 SELECT at, now_us, history, kept_digest, kept_answer, kept_us, kept_check, stands::integer::bigint
-FROM {schema}.append($1::bigint, $2::bigint, $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
+FROM {{schema}}.{APPEND}($1::bigint, $2::bigint, $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
                      $8::bytea[], $9::bigint[], $10::bigint[], $11::bigint, $12::bytea)
-"""
+"""  # noqa: S608 - what is put in is a constant
 _HOLD = "SELECT pg_advisory_xact_lock(1937006964, '{schema}.meta'::regclass::oid::integer)"
 _TRY_HOLD = """
 SELECT pg_try_advisory_xact_lock(1937006964, '{schema}.meta'::regclass::oid::integer)::integer::bigint
@@ -76,20 +76,23 @@ WHERE position > coalesce((SELECT position FROM {schema}.records WHERE position 
 """
 # And the keys beside it: one whose name was changed is not found, and still stands next to the place of the search.
 _ANSWER = """
-(SELECT name, digest, answer, expires_us, "check" FROM {schema}.keys WHERE name = $1::bytea)
+(SELECT name, digest, answer, expires_us, "check" FROM {schema}.idempotency_keys WHERE name = $1::bytea)
 UNION ALL
-(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.keys WHERE name > $1::bytea ORDER BY name LIMIT 1)
+(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.idempotency_keys
+WHERE name > $1::bytea ORDER BY name LIMIT 1)
 UNION ALL
-(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.keys WHERE name < $1::bytea ORDER BY name DESC LIMIT 1)
+(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.idempotency_keys
+WHERE name < $1::bytea ORDER BY name DESC LIMIT 1)
 """
 _ANSWERS = """
-SELECT name, digest, answer, expires_us, "check" FROM {schema}.keys WHERE name > $1::bytea ORDER BY name LIMIT 4096
+SELECT name, digest, answer, expires_us, "check" FROM {schema}.idempotency_keys
+WHERE name > $1::bytea ORDER BY name LIMIT 4096
 """
 _TOUCH = "UPDATE {schema}.meta SET touched = touched + 1"
 
 
 def is_kept(name: bytes, digest: bytes, answer: bytes, expires_us: int, check: int) -> bool:
-    """Whether this row of `keys` is what was written."""
+    """Whether this row of `idempotency_keys` is what was written."""
     return key_place(name, expires_us) << 32 | answer_checksum(name, digest, answer, 0) == check
 
 

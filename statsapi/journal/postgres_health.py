@@ -15,7 +15,7 @@ from statsapi.journal.postgres_server import Server, Session, Statement, long_of
 
 logger = logging.getLogger("statsapi")
 
-TABLES: Final = ("records", "checkpoint", "pieces", "keys", "meta")
+TABLES: Final = ("records", "checkpoint", "pieces", "idempotency_keys", "meta")
 
 # A role that may not see the state of a standby (it takes pg_monitor) sees its name: that one counts as there.
 _LOOK: Final = f"""
