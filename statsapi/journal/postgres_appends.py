@@ -23,7 +23,7 @@ from psycopg import pq
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.checksums import MISMATCH, answer_checksum
-from statsapi.journal.group_commit import GroupCommit, Outcome, Request, held_up
+from statsapi.journal.group_commit import GroupCommit, Outcome, Request
 from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History, Known
 from statsapi.journal.postgres_rows import APPEND, ID_BYTES, content_check, key_place
@@ -39,7 +39,7 @@ from statsapi.journal.postgres_server import (
     long_of,
     longs,
 )
-from statsapi.journal.protocol import Appended, Decide, Mark, Proposal, time_after
+from statsapi.journal.protocol import Appended, Decide, HeldUp, Mark, Proposal, held_up, time_after
 from statsapi.model import IdempotencyKey
 
 # The most in one statement; further requests go into the next.
@@ -127,8 +127,11 @@ class Appends:
         """See Journal.append."""
         self._server.check_open()
         if isinstance(proposal, Proposal):
-            return self.group.append(proposal, key)
-        with self.group.held_alone() as deadline_s, self._explained():
+            try:
+                return self.group.append(proposal, key)
+            except HeldUp as error:  # in the queue of this process
+                raise self._health.explain(error) from error
+        with self._explained(), self.group.held_alone() as deadline_s:
             outcome = self._decide(proposal, key, deadline_s)
         if not isinstance(outcome, Appended):
             raise outcome
@@ -147,7 +150,7 @@ class Appends:
         """See Journal.check_writable."""
         self._server.check_open()
         deadline_s = time.monotonic() + wait_s
-        with self.group.held(wait_s), self._explained(), self._server.session() as session:
+        with self._explained(), self.group.held(wait_s), self._server.session() as session:
             self._health.check(session)
             session.run(self._begin)
             while not long_of(session.run(self._try_hold).get_value(0, 0)):
@@ -161,13 +164,15 @@ class Appends:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Where a write was not answered: with the standbys that its COMMIT may have waited for."""
+        """Where a write was not answered, or waited for one that was not: with the standbys that its COMMIT may have
+        waited for.
+        """
         try:
             yield
         except JournalUnavailable as error:
-            if not error.outcome_unknown:
+            if not error.outcome_unknown and not isinstance(error, HeldUp):
                 raise
-            self._failed = True
+            self._failed = self._failed or error.outcome_unknown
             raise self._health.explain(error) from error
 
     # A group
