@@ -41,6 +41,7 @@ from statsapi.journal import (
 from statsapi.journal.postgres_rows import KEY_PLACE_SQL, key_place
 from statsapi.journal.postgres_server import SESSIONS, Failed, Server, Session
 from statsapi.journal.postgres_url import Address
+from statsapi.journal.protocol import HeldUp
 from statsapi.model import EventBatch, Events, Part
 from statsapi.times import format_timestamp
 from tests.calls import make_app
@@ -514,7 +515,7 @@ def test_standbys_that_are_not_waited_for_are_told() -> None:
     [
         ("53100", JournalUnavailable, "the disk of"),
         ("53200", JournalUnavailable, "the memory of"),
-        ("55P03", JournalUnavailable, "another writer"),
+        ("55P03", HeldUp, "another writer"),
         ("57P01", JournalUnavailable, "shutting down"),
         ("57P03", JournalUnavailable, "starting"),
         ("25006", JournalUnavailable, "takes no writes"),
