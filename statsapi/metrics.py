@@ -77,8 +77,10 @@ _TIMINGS_AT: Final = _PLACES_AT + len(Placed._fields)
 _REPLAYS: Final = _TIMINGS_AT + len(_TIMINGS) * _HISTOGRAM  # how many, and their seconds
 _CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the journal, monotonic seconds; 0: no worker
 _BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
-_LOST: Final = _BROKEN + 1  # how many records, at least; since when; when that was noticed (µs since 1970, 0: never)
-_STEPS: Final = _LOST + 3  # of the clock, forward or back
+# How many records, at least; since when; when that was noticed (µs since 1970, 0: never); and how many of
+# them were counted, where a loss of an unknown number is one.
+_LOST: Final = _BROKEN + 1
+_STEPS: Final = _LOST + 4  # of the clock, forward or back
 _ALL_US: Final = -1  # in place of since when: nothing is left of what was before
 _UNLIMITED: Final = _STEPS + 1  # requests that no rate limit counted, as where they are counted is away
 _IGNORED: Final = _UNLIMITED + 1  # string fields of line protocol
@@ -183,19 +185,21 @@ class Metrics:
         with self._lock:
             cells = self._cells
             cells[_LOST] += lost.records or 1
+            cells[_LOST + 3] += lost.records or 0
             cells[_LOST + 1] = _ALL_US if lost.all else lost.since_us or 0
             cells[_LOST + 2] = noticed_us
 
-    def last_lost(self) -> tuple[int, int | None, bool, int] | None:
-        """The loss that any worker noticed so far: how many records, since when or whether all that there were, and
-        when it was last noticed.
+    def last_lost(self) -> tuple[int | None, int | None, bool, int] | None:
+        """The loss that any worker noticed so far: how many records (None: nobody knows), since when or whether all
+        that there were, and when it was last noticed.
         """
-        rows = self._rows_now()[:, _LOST : _LOST + 3]
-        records, since_us, noticed_us = rows[rows[:, 2].argmax()].tolist()
+        rows = self._rows_now()[:, _LOST : _LOST + 4]
+        records, since_us, noticed_us, _ = rows[rows[:, 2].argmax()].tolist()
         if not records:
             return None
         known_us = None if since_us in (0, _ALL_US) else int(since_us)
-        return int(rows[:, 0].max()), known_us, since_us == _ALL_US, int(noticed_us)
+        known = int(rows[:, 0].max()) if rows[:, 3].any() else None
+        return known, known_us, since_us == _ALL_US, int(noticed_us)
 
     def clock_stepped(self) -> None:
         """The engine's clock jumped. Each worker sees that by itself; a scrape shows the largest count."""

@@ -291,7 +291,8 @@ SCHEMAS: Final[dict[str, Json]] = {
         clock={"type": "object", "description": "The clock jumped lately: by how much, and whether it has settled."},
         lost={
             "type": "object",
-            "description": "Acknowledged records that are gone: at least how many, since when, or that it is all.",
+            "description": "Acknowledged records that are gone: at least how many (null: nobody knows), since when, or "
+            "that it is all.",
         },
         proxy={"type": "string", "description": "Why X-Forwarded-For and STATSAPI_TRUSTED_PROXIES do not fit."},
     ),

@@ -182,7 +182,7 @@ def _of_readiness(client: Client) -> Iterator[Finding]:
         yield Finding(
             "journal",
             "fault",
-            f"{lost.get('records')} acknowledged records are gone{since}",
+            f"{lost.get('records') or 'an unknown number of'} acknowledged records are gone{since}",
             "restore a backup, or find what removed them (docs/durability.md)",
         )
     if ready.get("clock"):

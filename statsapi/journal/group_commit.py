@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.format import encode
-from statsapi.journal.protocol import Appended, Proposal
+from statsapi.journal.protocol import Appended, Proposal, held_up
 from statsapi.model import IdempotencyKey
 
 # How long an append, a decision or a checkpoint waits for others before it gives up.
@@ -142,10 +142,6 @@ class GroupCommit:
             for request in group:
                 if request.outcome is None:
                     request.outcome = _own_error(failure)
-
-
-def held_up() -> JournalUnavailable:
-    return JournalUnavailable("another writer held the journal for too long; nothing was recorded")
 
 
 def _own_error(error: JournalUnavailable | JournalRefused | None) -> JournalUnavailable | JournalRefused:

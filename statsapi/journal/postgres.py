@@ -36,10 +36,10 @@ from statsapi.journal.postgres_appends import Appends
 from statsapi.journal.postgres_checkpoint import Checkpoints
 from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History
-from statsapi.journal.postgres_rows import fill_key_places, rows_of, state_of
+from statsapi.journal.postgres_rows import SCHEMA_VERSION, fill_key_places, rows_of, state_of
 from statsapi.journal.postgres_server import LOCK_WAIT_S, Server, Standby, Statement, long_of
 from statsapi.journal.postgres_settings import choose
-from statsapi.journal.postgres_tables import SCHEMA_VERSION, Tables
+from statsapi.journal.postgres_tables import Tables
 from statsapi.journal.postgres_url import Address
 from statsapi.journal.protocol import (
     NO_PIECES,
@@ -127,10 +127,11 @@ SELECT count(*), max(position) FROM gone
 """
 # What is damaged is not forgotten by an expiry that may be wrong.
 _FORGET = """
-WITH due AS (SELECT name FROM {schema}.keys
+WITH due AS (SELECT name FROM {schema}.idempotency_keys
              WHERE expires_us <= $1::bigint AND "check" >> 32 = PLACE(name; expires_us)
              ORDER BY expires_us LIMIT $2::bigint),
-     gone AS (DELETE FROM {schema}.keys k USING due WHERE k.name = due.name AND k.expires_us <= $1::bigint RETURNING 1)
+     gone AS (DELETE FROM {schema}.idempotency_keys k USING due
+              WHERE k.name = due.name AND k.expires_us <= $1::bigint RETURNING 1)
 SELECT count(*) FROM gone
 """
 

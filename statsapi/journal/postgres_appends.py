@@ -23,10 +23,10 @@ from psycopg import pq
 
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.checksums import MISMATCH, answer_checksum
-from statsapi.journal.group_commit import GroupCommit, Outcome, Request, held_up
+from statsapi.journal.group_commit import GroupCommit, Outcome, Request
 from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History, Known
-from statsapi.journal.postgres_rows import ID_BYTES, content_check, key_place
+from statsapi.journal.postgres_rows import APPEND, ID_BYTES, content_check, key_place
 from statsapi.journal.postgres_server import (
     LOCK_WAIT_S,
     Failed,
@@ -39,7 +39,7 @@ from statsapi.journal.postgres_server import (
     long_of,
     longs,
 )
-from statsapi.journal.protocol import Appended, Decide, Mark, Proposal, time_after
+from statsapi.journal.protocol import Appended, Decide, HeldUp, Mark, Proposal, held_up, time_after
 from statsapi.model import IdempotencyKey
 
 # The most in one statement; further requests go into the next.
@@ -53,11 +53,11 @@ _BYTES_PER_S: Final = 20 << 20
 LOOK_AGAIN_S: Final = 0.05
 LOOK_FOR_S: Final = 1.0
 
-_APPEND = """
+_APPEND = f"""
 SELECT at, now_us, history, kept_digest, kept_answer, kept_us, kept_check, stands::integer::bigint
-FROM {schema}.append($1::bigint, $2::bigint, $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
+FROM {{schema}}.{APPEND}($1::bigint, $2::bigint, $3::bytea[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bytea[],
                      $8::bytea[], $9::bigint[], $10::bigint[], $11::bigint, $12::bytea)
-"""
+"""  # noqa: S608 - what is put in is a constant
 _HOLD = "SELECT pg_advisory_xact_lock(1937006964, '{schema}.meta'::regclass::oid::integer)"
 _TRY_HOLD = """
 SELECT pg_try_advisory_xact_lock(1937006964, '{schema}.meta'::regclass::oid::integer)::integer::bigint
@@ -76,20 +76,23 @@ WHERE position > coalesce((SELECT position FROM {schema}.records WHERE position 
 """
 # And the keys beside it: one whose name was changed is not found, and still stands next to the place of the search.
 _ANSWER = """
-(SELECT name, digest, answer, expires_us, "check" FROM {schema}.keys WHERE name = $1::bytea)
+(SELECT name, digest, answer, expires_us, "check" FROM {schema}.idempotency_keys WHERE name = $1::bytea)
 UNION ALL
-(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.keys WHERE name > $1::bytea ORDER BY name LIMIT 1)
+(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.idempotency_keys
+WHERE name > $1::bytea ORDER BY name LIMIT 1)
 UNION ALL
-(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.keys WHERE name < $1::bytea ORDER BY name DESC LIMIT 1)
+(SELECT name, NULL, NULL, expires_us, "check" FROM {schema}.idempotency_keys
+WHERE name < $1::bytea ORDER BY name DESC LIMIT 1)
 """
 _ANSWERS = """
-SELECT name, digest, answer, expires_us, "check" FROM {schema}.keys WHERE name > $1::bytea ORDER BY name LIMIT 4096
+SELECT name, digest, answer, expires_us, "check" FROM {schema}.idempotency_keys
+WHERE name > $1::bytea ORDER BY name LIMIT 4096
 """
 _TOUCH = "UPDATE {schema}.meta SET touched = touched + 1"
 
 
 def is_kept(name: bytes, digest: bytes, answer: bytes, expires_us: int, check: int) -> bool:
-    """Whether this row of `keys` is what was written."""
+    """Whether this row of `idempotency_keys` is what was written."""
     return key_place(name, expires_us) << 32 | answer_checksum(name, digest, answer, 0) == check
 
 
@@ -124,8 +127,11 @@ class Appends:
         """See Journal.append."""
         self._server.check_open()
         if isinstance(proposal, Proposal):
-            return self.group.append(proposal, key)
-        with self.group.held_alone() as deadline_s, self._explained():
+            try:
+                return self.group.append(proposal, key)
+            except HeldUp as error:  # in the queue of this process
+                raise self._health.explain(error) from error
+        with self._explained(), self.group.held_alone() as deadline_s:
             outcome = self._decide(proposal, key, deadline_s)
         if not isinstance(outcome, Appended):
             raise outcome
@@ -144,7 +150,7 @@ class Appends:
         """See Journal.check_writable."""
         self._server.check_open()
         deadline_s = time.monotonic() + wait_s
-        with self.group.held(wait_s), self._explained(), self._server.session() as session:
+        with self._explained(), self.group.held(wait_s), self._server.session() as session:
             self._health.check(session)
             session.run(self._begin)
             while not long_of(session.run(self._try_hold).get_value(0, 0)):
@@ -158,13 +164,15 @@ class Appends:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Where a write was not answered: with the standbys that its COMMIT may have waited for."""
+        """Where a write was not answered, or waited for one that was not: with the standbys that its COMMIT may have
+        waited for.
+        """
         try:
             yield
         except JournalUnavailable as error:
-            if not error.outcome_unknown:
+            if not error.outcome_unknown and not isinstance(error, HeldUp):
                 raise
-            self._failed = True
+            self._failed = self._failed or error.outcome_unknown
             raise self._health.explain(error) from error
 
     # A group

@@ -15,7 +15,7 @@ from statsapi.journal.postgres_server import Server, Session, Statement, long_of
 
 logger = logging.getLogger("statsapi")
 
-TABLES: Final = ("records", "checkpoint", "pieces", "keys", "meta")
+TABLES: Final = ("records", "checkpoint", "pieces", "idempotency_keys", "meta")
 
 # A role that may not see the state of a standby (it takes pg_monitor) sees its name: that one counts as there.
 _LOOK: Final = f"""
@@ -94,8 +94,8 @@ class Health:
         )
 
     def explain(self, failure: JournalUnavailable) -> JournalUnavailable:
-        """The failure of a write that was not answered, with the standbys that it may have waited for. At most a
-        connection and a round trip, and nothing where COMMIT waits for none.
+        """The failure of a write that was not answered or waited for another, with the standbys that COMMIT waits for.
+        At most a connection and a round trip, and nothing where COMMIT waits for none.
         """
         if not self._waits:
             return failure
@@ -106,5 +106,9 @@ class Health:
             return failure
         if not seen.names:
             return failure
-        told = self.describe(seen) if seen.lacks_standbys else f"it waits for {seen.names}; connected: {seen.connected}"
+        told = (
+            self.describe(seen)
+            if seen.lacks_standbys
+            else f"COMMIT waits for {seen.names}; connected: {seen.connected}"
+        )
         return JournalUnavailable(f"{failure}; {told}", outcome_unknown=failure.outcome_unknown)

@@ -26,6 +26,10 @@ from statsapi.journal.columns import COLUMNAR_FROM
 from statsapi.journal.postgres_server import Server
 from statsapi.journal.protocol import START, Mark
 
+SCHEMA_VERSION: Final = 3
+# The function that appends: an older version finds its own gone.
+APPEND: Final = f"append_{SCHEMA_VERSION}"
+
 ID_BYTES: Final = 16
 
 # Of a key: what the server proves before it takes the key for expired, or for unknown. No flipped bit of an expiry is a

@@ -24,7 +24,7 @@ from psycopg import pq
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.postgres_login import LET_IN, REFUSING, states_of
 from statsapi.journal.postgres_url import Address
-from statsapi.journal.protocol import Clock, wall_clock_us
+from statsapi.journal.protocol import Clock, held_up, wall_clock_us
 from statsapi.journal.server_clock import ServerClock
 
 # There is no file to check or to salvage from.
@@ -68,7 +68,6 @@ _SAID: Final = {
     "53100": "the disk of {place} is full ({said}): free some space there",
     "53200": "the memory of {place} is full ({said})",
     "53300": "{place} has no connection left ({said}): raise its max_connections, or close some",
-    "55P03": "another writer held the journal for too long; nothing was recorded",
     "57014": "{place} gave the statement up ({said})",
     "57P01": "{place} is shutting down ({said})",
     "57P03": "{place} is starting ({said})",
@@ -374,6 +373,8 @@ class Server:
             self.drop_idle()
         if state.startswith(_GONE):
             return self.gone(error.said)
+        if state == "55P03":
+            return held_up()
         said = _SAID.get(state)
         if state == "25006":
             return Standby(_SAID[state].format(place=place))

@@ -14,13 +14,11 @@ from importlib.resources import files
 from typing import Final
 
 from statsapi.errors import JournalRefused
-from statsapi.journal.postgres_rows import fill_key_places
+from statsapi.journal.postgres_rows import APPEND, SCHEMA_VERSION, fill_key_places
 from statsapi.journal.postgres_server import OLDEST_VERSION, Failed, Server, Session, Told
 from statsapi.journal.protocol import CLOCKS_DIFFER_US
 
 logger = logging.getLogger("statsapi")
-
-SCHEMA_VERSION: Final = 2
 
 # Others who start at the same time wait until the tables are there.
 MAKE_S: Final = 30.0
@@ -34,27 +32,39 @@ FROM (SELECT 1) AS one LEFT JOIN pg_namespace n ON n.nspname = {name}
 """
 _TABLES: Final = "SELECT schema_version, octet_length(born) FROM {schema}.meta"
 _BORN: Final = "INSERT INTO {schema}.meta (schema_version, born, checkpoint_id) VALUES ({version}, {born}, '')"
-# In schema 1 a key's check was expires_us plus the checksum of the rest. What was damaged stays so.
-_FROM_1: Final = """
+# Up to schema 2 the table idempotency_keys was named keys, and the function append. Calls of the old function that wait
+# for the lock in its body go on after the upgrade, whatever becomes of the function: without the table's name they fail
+# and leave nothing. Old workers then look at the tables again, and refuse a newer schema. The function of today looks
+# at the version itself, once it has the lock.
+# In schema 1 a key's check was expires_us plus the checksum of the rest; an upgrade to schema 2 left such rows where
+# calls went on. What was damaged stays so.
+_UPGRADE: Final = """
 SELECT pg_advisory_xact_lock(1937006964, {meta}::regclass::oid::integer);
-UPDATE {schema}.keys SET "check" = (PLACE(name; expires_us) << 32) | ("check" - expires_us)
-WHERE "check" - expires_us BETWEEN 0 AND 4294967295 AND EXISTS (SELECT 1 FROM {schema}.meta WHERE schema_version = 1);
-UPDATE {schema}.meta SET schema_version = 2 WHERE schema_version = 1
+ALTER TABLE {schema}.keys RENAME TO idempotency_keys;
+ALTER INDEX IF EXISTS {schema}.keys_pkey RENAME TO idempotency_keys_pkey;
+ALTER INDEX IF EXISTS {schema}.keys_by_expiry RENAME TO idempotency_keys_by_expiry;
+UPDATE {schema}.idempotency_keys SET "check" = (PLACE(name; expires_us) << 32) | ("check" - expires_us)
+WHERE "check" - expires_us BETWEEN 0 AND 4294967295
+      AND ("check" >> 32 <> PLACE(name; expires_us) OR EXISTS (SELECT 1 FROM {schema}.meta WHERE schema_version = 1));
+UPDATE {schema}.meta SET schema_version = {version}
 """
 UPGRADE_S: Final = 600.0  # 10 µs a key
 # What is missing of ours, and the function's text: it names the schema, and would write to another one where this was
 # renamed.
 _WHOLE: Final = """
-SELECT coalesce((SELECT string_agg(t, ', ') FROM unnest(ARRAY['records', 'checkpoint', 'pieces', 'keys']) t
-                 WHERE to_regclass('{schema}.' || t) IS NULL), ''),
+SELECT coalesce((SELECT string_agg(t, ', ') FROM unnest(ARRAY['records', 'checkpoint', 'pieces', 'idempotency_keys']) t
+                 WHERE to_regclass('{schema}.' || t) IS NULL
+                       AND (t <> 'idempotency_keys' OR m.schema_version > 2
+                            OR to_regclass('{schema}.keys') IS NULL)), ''),
        (SELECT string_agg(p.prosrc, '') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-        WHERE n.nspname = {name} AND p.proname = 'append')
+        WHERE n.nspname = {name} AND p.proname = '{append}')
+FROM {schema}.meta m
 """
 # With other parameters it would stand beside the old one.
 _DROP: Final = """
 DO $do$ DECLARE old text; BEGIN
     FOR old IN SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-               WHERE n.nspname = {name} AND p.proname = 'append'
+               WHERE n.nspname = {name} AND p.proname ~ '^append(_[0-9]+)?$'
     LOOP EXECUTE 'DROP FUNCTION ' || old; END LOOP;
 END $do$
 """
@@ -66,7 +76,7 @@ WHERE n.nspname = {name} AND c.relkind = 'r'
 """
 _MAY_APPEND: Final = """
 SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-WHERE n.nspname = {name} AND p.proname = 'append'
+WHERE n.nspname = {name} AND p.proname = '{append}'
 """
 
 
@@ -81,6 +91,7 @@ class Tables:
         self._was_there = False
         stream, self._schema = server.address.stream, server.address.schema
         self._words = {"{schema}": self._schema, "{name}": f"'{stream}'", "{meta}": f"'{self._schema}.meta'"}
+        self._words |= {"{append}": APPEND, "{version}": str(SCHEMA_VERSION)}
 
     def prepare(self, session: Session, told: Told) -> None:
         """Make the tables unless they are there. JournalRefused where they cannot be used, with what to do."""
@@ -136,6 +147,11 @@ class Tables:
         if row.ntuples != 1 or (row.get_value(0, 1) or b"") != b"16":
             raise self._server.damaged("the journal's table meta", "its row is missing or not what was written")
         version = int(row.get_value(0, 0) or b"0")
+        if version > SCHEMA_VERSION and self._was_there:
+            raise JournalRefused(
+                f"another version has upgraded the journal at {place} to schema {version}, and this one reads up to "
+                f"{SCHEMA_VERSION}: restart this service with that version"
+            )
         if version > SCHEMA_VERSION:
             raise JournalRefused(f"the journal at {place} has schema {version}: use a newer statsapi")
         if version < 1:
@@ -144,7 +160,7 @@ class Tables:
         if (session.simple(self._fill(_RIGHTS)).get_value(0, 0) or b"") != b"t":
             raise self._without_rights(told, "it may not read and write all its tables")
         if (session.simple(self._fill(_MAY_APPEND)).get_value(0, 0) or b"") != b"t":
-            raise self._without_rights(told, f"it may not call {self._schema}.append")
+            raise self._without_rights(told, f"it may not call {self._schema}.{APPEND}")
 
     def _require_whole(self, session: Session, told: Told, version: int) -> None:
         """JournalRefused where a table is gone. A function that is gone, or another schema's, is made again; tables of
@@ -161,18 +177,22 @@ class Tables:
             return
         try:
             with self._alone(session):
-                if version < SCHEMA_VERSION:
-                    session.simple(self._fill(_FROM_1), UPGRADE_S)
+                found = int(session.simple(self._fill(_TABLES)).get_value(0, 0) or b"0")  # others may have been first
+                if found > SCHEMA_VERSION:
+                    raise JournalRefused(f"the journal at {place} has schema {found}: use a newer statsapi")
+                if found < SCHEMA_VERSION:
+                    session.simple(self._fill(_UPGRADE), UPGRADE_S)
                 session.simple(self._fill(_DROP), MAKE_S)
                 session.simple(self._function(), MAKE_S)
-            if version < SCHEMA_VERSION:
-                logger.info("the journal at %s is brought from schema %d to %d", place, version, SCHEMA_VERSION)
+            if found < SCHEMA_VERSION:
+                logger.info("the journal at %s is brought from schema %d to %d", place, found, SCHEMA_VERSION)
         except Failed as error:
             if error.state != "42501":
                 raise
             raise JournalRefused(
-                f"{self._server.address}: the function {self._schema}.append is gone, or of another version or schema, "
-                f"and the role {told.role!r} may not make it: start statsapi once as the owner of {self._schema}.meta"
+                f"{self._server.address}: the function {self._schema}.{APPEND} is gone, or of another version or "
+                f"schema, and the role {told.role!r} may not make it: start statsapi once as the owner of "
+                f"{self._schema}.meta"
             ) from error
 
     def _without_rights(self, told: Told, said: str) -> JournalRefused:
@@ -199,7 +219,7 @@ class Tables:
                 session.simple(text, MAKE_S)
                 session.simple(self._function(), MAKE_S)
                 born = f"'\\x{secrets.token_hex(16)}'"
-                session.simple(self._fill(_BORN).format(version=SCHEMA_VERSION, born=born))
+                session.simple(self._fill(_BORN).format(born=born))
 
     @contextlib.contextmanager
     def _alone(self, session: Session) -> Iterator[None]:

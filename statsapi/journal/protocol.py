@@ -58,7 +58,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 
-from statsapi.errors import JournalDamaged, StatsError
+from statsapi.errors import JournalDamaged, JournalUnavailable, StatsError
 from statsapi.model import Change, Deletion, EventBatch, IdempotencyKey
 
 # What an append takes. An EventBatch without parts is a tick: it only moves appended_us.
@@ -77,6 +77,14 @@ CLOCKS_DIFFER_US: Final = 60_000_000
 def time_after(clock_us: int, last_us: int) -> int:
     """`appended_us` of a record that follows one of `last_us`, with the clock at `clock_us`: see Time above."""
     return last_us if clock_us < last_us <= clock_us + CLOCKS_DIFFER_US else clock_us
+
+
+class HeldUp(JournalUnavailable):
+    """The writer's lock was not free in time. Nothing was recorded."""
+
+
+def held_up() -> HeldUp:
+    return HeldUp("another writer held the journal for too long; nothing was recorded")
 
 
 class Lost(NamedTuple):

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from statsapi.errors import IdempotencyConflict, JournalRefused, JournalUnavailable
 from statsapi.journal import redis_scripts as scripts
-from statsapi.journal.group_commit import GroupCommit, Request, held_up
-from statsapi.journal.protocol import Appended, Decide, Proposal, time_after
+from statsapi.journal.group_commit import GroupCommit, Request
+from statsapi.journal.protocol import Appended, Decide, Proposal, held_up, time_after
 from statsapi.journal.redis_answers import kept_answer, kept_checksum
 from statsapi.journal.redis_heads import HEAD, content_check, mark_of, sum_of_words
 from statsapi.journal.redis_history import History

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from statsapi.errors import JournalUnavailable, StatsError
-from statsapi.journal.group_commit import held_up
+from statsapi.journal.protocol import held_up
 from statsapi.journal.sqlite_errors import failure, primary_code
 from statsapi.journal.sqlite_file import File, Identity
 from statsapi.journal.sqlite_tables import Last

@@ -166,6 +166,18 @@ def test_what_the_engine_knows_is_told(clock: FakeClock, caplog: pytest.LogCaptu
     assert "somebody removed entries" in found[1]
 
 
+def test_a_number_that_nobody_knows_is_null(clock: FakeClock) -> None:
+    """On /readyz, as the log says; the counter counts it as one."""
+
+    class Unknowing(Replaceable):
+        lost = Lost(None, None, "it is another journal")
+
+    app = app_on(Unknowing(clock_us=clock), clock)
+    assert count(app) == 0
+    assert told(app) == {"records": None, "since": None, "noticed": format_timestamp(clock())}
+    assert counted(app) == 1
+
+
 def test_a_restored_file_is_told(clock: FakeClock, tmp_path: Path) -> None:
     """SQLite: an older backup is moved into the place of the journal while the service runs."""
     path, backup = tmp_path / "events.db", tmp_path / "backup.db"

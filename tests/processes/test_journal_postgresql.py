@@ -41,6 +41,7 @@ from statsapi.journal import (
 from statsapi.journal.postgres_rows import KEY_PLACE_SQL, key_place
 from statsapi.journal.postgres_server import SESSIONS, Failed, Server, Session
 from statsapi.journal.postgres_url import Address
+from statsapi.journal.protocol import HeldUp
 from statsapi.model import EventBatch, Events, Part
 from statsapi.times import format_timestamp
 from tests.calls import make_app
@@ -245,8 +246,8 @@ def test_another_programs_schema_is_not_touched(server: PostgresServer, stream: 
 
 def test_a_newer_schema_is_refused(server: PostgresServer, stream: str, journal: Journal) -> None:
     """A journal that a later version has changed is left to that version."""
-    server.ask(f"UPDATE {stream}.meta SET schema_version = 3")
-    with pytest.raises(JournalRefused, match="has schema 3: use a newer"):
+    server.ask(f"UPDATE {stream}.meta SET schema_version = 4")
+    with pytest.raises(JournalRefused, match="has schema 4: use a newer"):
         open_journal(server.journal_url(stream))
 
 
@@ -514,7 +515,7 @@ def test_standbys_that_are_not_waited_for_are_told() -> None:
     [
         ("53100", JournalUnavailable, "the disk of"),
         ("53200", JournalUnavailable, "the memory of"),
-        ("55P03", JournalUnavailable, "another writer"),
+        ("55P03", HeldUp, "another writer"),
         ("57P01", JournalUnavailable, "shutting down"),
         ("57P03", JournalUnavailable, "starting"),
         ("25006", JournalUnavailable, "takes no writes"),
@@ -761,11 +762,11 @@ def test_damage_is_refused_wherever_it_is_read(
         ("checkpoint", "pieces_checksum", "true"),
         ("pieces", "piece", "key = 2"),
         ("pieces", "checksum", "key = 2"),
-        ("keys", "answer", "true"),
-        ("keys", "digest", "true"),
-        ("keys", '"check"', "true"),
-        ("keys", "expires_us", "true"),
-        ("keys", "name", "true"),
+        ("idempotency_keys", "answer", "true"),
+        ("idempotency_keys", "digest", "true"),
+        ("idempotency_keys", '"check"', "true"),
+        ("idempotency_keys", "expires_us", "true"),
+        ("idempotency_keys", "name", "true"),
     ]
     for table, column, where in cases:
         ((right,),) = server.ask(f"SELECT {column} FROM {stream}.{table} WHERE {where}")
@@ -809,12 +810,12 @@ def test_a_key_whose_name_was_changed_is_noticed(
         journal.append(event()._replace(answer=b"first"), key=key)
     for key, change in ((keys[7], b"\1\0"), (keys[7], b"\0\40"), (keys[24], b"\0\1"), (keys[0], b"\2\0")):
         changed = bytes(a ^ b for a, b in zip(key.name, change, strict=True))
-        server.ask(f"UPDATE {stream}.keys SET name = %s WHERE name = %s", changed, key.name)
+        server.ask(f"UPDATE {stream}.idempotency_keys SET name = %s WHERE name = %s", changed, key.name)
         with pytest.raises(JournalDamaged, match="restore a backup of the database"):
             use(journal, key, keyed)
         (said,) = find_damage(server.journal_url(stream))
         assert "an answer that is kept under an Idempotency-Key" in said
-        server.ask(f"UPDATE {stream}.keys SET name = %s WHERE name = %s", key.name, changed)
+        server.ask(f"UPDATE {stream}.idempotency_keys SET name = %s WHERE name = %s", key.name, changed)
         assert journal.find_answer(key) == b"first"
     assert len(values(journal)["default"]) == len(keys)
     assert list(find_damage(server.journal_url(stream))) == []
@@ -825,17 +826,17 @@ def test_a_key_is_not_forgotten_by_a_changed_expiry(server: PostgresServer, stre
     """Housekeeping leaves what is damaged, and a retry under it is refused, however little was changed."""
     key = IdempotencyKey(b"k", b"d", HOUR_US)
     journal.append(event()._replace(answer=b"first"), key=key)
-    ((right,),) = server.ask(f"SELECT expires_us FROM {stream}.keys")
+    ((right,),) = server.ask(f"SELECT expires_us FROM {stream}.idempotency_keys")
     for bit in (50, 32, 31, 20, 0):
-        server.ask(f"UPDATE {stream}.keys SET expires_us = %s", right ^ 1 << bit)
+        server.ask(f"UPDATE {stream}.idempotency_keys SET expires_us = %s", right ^ 1 << bit)
         journal.settled_us = lambda: right + HOUR_US
         journal.maintain()
         with pytest.raises(JournalDamaged):
             journal.append(event(), key=key)
-        server.ask(f"UPDATE {stream}.keys SET expires_us = %s", right)
+        server.ask(f"UPDATE {stream}.idempotency_keys SET expires_us = %s", right)
     assert len(values(journal)["default"]) == 1
     journal.maintain()
-    assert server.ask(f"SELECT count(*) FROM {stream}.keys") == [(0,)]
+    assert server.ask(f"SELECT count(*) FROM {stream}.idempotency_keys") == [(0,)]
 
 
 def test_the_server_and_we_prove_a_key_alike(server: PostgresServer) -> None:
@@ -847,32 +848,141 @@ def test_the_server_and_we_prove_a_key_alike(server: PostgresServer) -> None:
         assert server.ask(f"SELECT {sql}", expires_us, name) == [(key_place(name, expires_us),)]
 
 
-def test_keys_of_schema_1_are_brought_up_to_date(
-    server: PostgresServer, stream: str, role: str, caplog: pytest.LogCaptureFixture
+# What an append of schema 1 and 2 does with a key, once it has the lock; the first writes this check.
+_OLD_APPEND = """
+ALTER TABLE {stream}.idempotency_keys RENAME TO keys;
+ALTER INDEX {stream}.idempotency_keys_pkey RENAME TO keys_pkey;
+ALTER INDEX {stream}.idempotency_keys_by_expiry RENAME TO keys_by_expiry;
+DROP FUNCTION {stream}.append_3;
+CREATE FUNCTION {stream}.append(name bytea) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1937006964, '{stream}.meta'::regclass::oid::integer);
+    INSERT INTO {stream}.records
+    SELECT r.position + 1, r.id, r.appended_us, r."check" + 1, r.payload
+    FROM {stream}.records r ORDER BY position DESC LIMIT 1;
+    INSERT INTO {stream}.keys SELECT append.name, k.digest, k.answer, k.expires_us, k.expires_us + 5
+    FROM {stream}.keys k LIMIT 1;
+END $$;
+UPDATE {stream}.meta SET schema_version = {version};
+"""
+
+
+def make_old(server: PostgresServer, stream: str, version: int) -> None:
+    """The tables as schema `version` had them, but for the checks of keys."""
+    server.ask(_OLD_APPEND.replace("{stream}", stream).replace("{version}", str(version)))
+
+
+_CHECK_OF_1 = 'expires_us + ("check" & 4294967295)'
+
+
+@pytest.mark.parametrize(("version", "of_1"), [(1, "true"), (2, "name = 'k1'")])
+def test_keys_of_older_schemas_are_brought_up_to_date(
+    server: PostgresServer, stream: str, role: str, caplog: pytest.LogCaptureFixture, version: int, of_1: str
 ) -> None:
-    """At the opening, with the function: what was whole is, what was damaged stays so, and an older version refuses. A
-    role that may not make the function is told who can.
+    """At the opening, with the function: what was whole is, also keys of schema 1 that an upgrade to 2 left; what was
+    damaged stays so, and an older version refuses. A role that may not make the function is told who can.
     """
     keys = [IdempotencyKey(b"k%d" % number, b"d", HOUR_US) for number in range(3)]
     with closing(open_journal(server.journal_url(stream))) as journal:
         for key in keys:
             journal.append(event()._replace(answer=b"first"), key=key)
-    server.ask(
-        f'UPDATE {stream}.keys SET "check" = expires_us + ("check" & 4294967295) + CASE name WHEN %s THEN 1 ELSE 0 END',
-        b"k2",
-    )
-    server.ask(f"UPDATE {stream}.meta SET schema_version = 1")
+    server.ask(f'UPDATE {stream}.idempotency_keys SET "check" = {_CHECK_OF_1} WHERE {of_1}')
+    server.ask(f"""UPDATE {stream}.idempotency_keys SET "check" = "check" # 1 WHERE name = 'k2'""")
+    make_old(server, stream, version)
     server.ask(f"GRANT USAGE ON SCHEMA {stream} TO {role}")
     server.ask(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {stream} TO {role}")
     with pytest.raises(JournalRefused, match="start statsapi once as the owner"):
         open_journal(server.journal_url(stream, user=role))
     with caplog.at_level(logging.INFO, "statsapi"), closing(open_journal(server.journal_url(stream))) as journal:
-        assert "from schema 1 to 2" in caplog.text
+        assert f"from schema {version} to 3" in caplog.text
         assert [journal.find_answer(key) for key in keys[:2]] == [b"first"] * 2
         assert journal.append(event(), key=keys[0]).replayed
         with pytest.raises(JournalDamaged):
             journal.find_answer(keys[2])
-    assert server.ask(f"SELECT schema_version FROM {stream}.meta") == [(2,)]
+    assert server.ask(f"SELECT schema_version FROM {stream}.meta") == [(3,)]
+    assert server.ask(f"SELECT to_regproc('{stream}.append')") == [(None,)]
+    with closing(open_journal(server.journal_url(stream, user=role))) as journal:
+        assert journal.append(event(), key=keys[0]).replayed
+
+
+def waiters(server: PostgresServer) -> int:
+    ((count,),) = server.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    return int(count)
+
+
+@contextlib.contextmanager
+def lock_held(server: PostgresServer, stream: str) -> Iterator[None]:
+    """The write lock, taken by a writer that says nothing."""
+    with psycopg.connect(server.journal_url(stream).partition("?")[0]) as connection:
+        connection.execute(f"SELECT pg_advisory_xact_lock(1937006964, '{stream}.meta'::regclass::oid::integer)")
+        yield
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_append_that_waits_while_the_journal_is_upgraded_leaves_nothing(
+    server: PostgresServer, stream: str, version: int
+) -> None:
+    """A call of the old function that waits for the lock in its body goes on after the upgrade: it fails, with its
+    record and its key, and the journal is whole.
+    """
+    url, key = server.journal_url(stream), IdempotencyKey(b"k", b"d", HOUR_US)
+    with closing(open_journal(url)) as journal:
+        journal.append(event()._replace(answer=b"first"), key=key)
+    if version == 1:
+        server.ask(f'UPDATE {stream}.idempotency_keys SET "check" = {_CHECK_OF_1}')
+    make_old(server, stream, version)
+    failures: list[psycopg.Error] = []
+
+    def append_as_of_old() -> None:
+        try:
+            server.ask(f"SELECT {stream}.append('old')")
+        except psycopg.Error as error:
+            failures.append(error)
+
+    before = waiters(server)
+    opened: list[Journal] = []
+    upgrade, old = (
+        threading.Thread(target=lambda: opened.append(open_journal(url))),
+        threading.Thread(target=append_as_of_old),
+    )
+    with lock_held(server, stream):
+        upgrade.start()
+        wait_until(lambda: waiters(server) == before + 1, "the upgrade to wait")
+        old.start()
+        wait_until(lambda: waiters(server) == before + 2, "the old append to wait")
+    upgrade.join()
+    old.join()
+    with closing(opened[0]) as journal:
+        assert [error.sqlstate for error in failures] == ["42P01"]
+        assert server.ask(f"SELECT name FROM {stream}.idempotency_keys") == [(b"k",)]
+        assert values(journal) == {"default": [1.0]}
+        assert journal.append(event(), key=key).replayed
+        assert journal.append(event(), key=IdempotencyKey(b"l", b"d", HOUR_US)).mark is not None
+    assert list(find_damage(url)) == []
+
+
+def test_a_worker_whose_journal_was_upgraded_says_so(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """Also where its append waited for the lock meanwhile: nothing is recorded, and it is told to restart."""
+    journal.append(event(1.0))
+    failures: list[BaseException] = []
+
+    def append() -> None:
+        try:
+            journal.append(event(2.0), key=IdempotencyKey(b"k", b"d", HOUR_US))
+        except JournalUnavailable as error:
+            failures.append(error)
+
+    waiting, before = threading.Thread(target=append), waiters(server)
+    with psycopg.connect(server.journal_url(stream).partition("?")[0]) as connection:
+        connection.execute(f"SELECT pg_advisory_xact_lock(1937006964, '{stream}.meta'::regclass::oid::integer)")
+        waiting.start()
+        wait_until(lambda: waiters(server) == before + 1, "the append to wait")
+        connection.execute(f"UPDATE {stream}.meta SET schema_version = 4")
+    waiting.join()
+    assert "another version has upgraded this journal" in str(failures[0])
+    with pytest.raises(JournalRefused, match=r"upgraded the journal .* to schema 4.*restart this service"):
+        journal.append(event(3.0))
+    assert server.ask(f"SELECT count(*) FROM {stream}.records") == [(1,)]
 
 
 def id_at(server: PostgresServer, stream: str, position: int) -> bytes:
@@ -992,7 +1102,7 @@ def test_a_journal_that_was_dropped_is_made_again_by_a_start_only(
         assert values(journal) == {"default": [3.0]}
 
 
-@pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "keys", "meta", ""])
+@pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "idempotency_keys", "meta", ""])
 def test_a_service_whose_table_was_dropped_is_not_ready(
     server: PostgresServer, stream: str, table: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1056,7 +1166,7 @@ def test_dead_records_and_keys_leave_the_disk(server: PostgresServer, stream: st
         assert server.ask(f"SELECT count(*) FROM {stream}.records") == [(0,)]
     journal.read(mark_of(last))
     journal.maintain()
-    assert server.ask(f"SELECT count(*) FROM {stream}.keys") == [(0,)]
+    assert server.ask(f"SELECT count(*) FROM {stream}.idempotency_keys") == [(0,)]
     assert mark_of(journal.append(event())).position == 601
     options = server.ask(f"SELECT reloptions FROM pg_class WHERE oid = '{stream}.records'::regclass")
     assert any("autovacuum_vacuum_scale_factor=0" in each for each in options[0][0])

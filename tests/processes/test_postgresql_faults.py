@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -474,6 +474,20 @@ def test_a_missing_standby_is_named(caplog: pytest.LogCaptureFixture) -> None:
         assert caplog.text.count("has its standbys: standby (streaming, quorum)") == 1
         assert client.post("/event", json=body()).status_code == 200
         service.close()
+
+
+def test_who_waits_behind_a_missing_standby_is_told_of_it() -> None:
+    """Whoever gets no write lock as another's COMMIT waits for the standby: not recorded, and the quorum is named."""
+    with ExitStack() as stack:
+        pair = Pair(stack, synchronous=True)
+        one, other = (stack.enter_context(closing(open_journal(pair.url()))) for _ in range(2))
+        pair.second.stop()
+        with pytest.raises(JournalUnavailable):
+            one.append(event())
+        for proposal in (event(), event):
+            with pytest.raises(JournalUnavailable, match=r"another writer.*synchronous_standby_names = 'ANY 1") as told:
+                other.append(proposal)
+            assert not told.value.outcome_unknown
 
 
 def test_a_first_start_without_its_quorum_says_so(tmp_path: Path) -> None:

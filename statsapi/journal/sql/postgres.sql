@@ -1,9 +1,9 @@
--- The tables of one journal, schema version 2. {schema} is its schema's quoted name, {meta} its table's name as a string.
+-- The tables of one journal, schema version 3. {schema} is its schema's quoted name, {meta} its table's name as a string.
 --
 -- records     what was recorded, by position, without a gap. check: see postgres_rows.py
 -- checkpoint  at most one row: the state that replaces the records up to `position`
 -- pieces      the checkpoint's pieces
--- keys        idempotency keys with their first answer. check: see postgres_rows.py
+-- idempotency_keys  with their first answer. check: see postgres_rows.py. Named keys up to schema 2: postgres_tables.py
 -- meta        exactly one row. born: the history's id; touched: written by whoever wants to know that a write is safe
 --
 -- Rows go in the order of their positions (records) or of their expiry (keys), so whole pages become free and are used
@@ -31,13 +31,13 @@ CREATE TABLE {schema}.pieces (key bigint PRIMARY KEY, checksum bigint NOT NULL, 
 WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 200, toast.autovacuum_vacuum_scale_factor = 0.05);
 ALTER TABLE {schema}.pieces ALTER COLUMN piece SET STORAGE EXTERNAL;
 
-CREATE TABLE {schema}.keys (
+CREATE TABLE {schema}.idempotency_keys (
     name bytea PRIMARY KEY, digest bytea NOT NULL, answer bytea NOT NULL, expires_us bigint NOT NULL,
     "check" bigint NOT NULL
 ) WITH (
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0
 );
-CREATE INDEX keys_by_expiry ON {schema}.keys (expires_us);
+CREATE INDEX idempotency_keys_by_expiry ON {schema}.idempotency_keys (expires_us);
 
 CREATE TABLE {schema}.meta (
     one boolean PRIMARY KEY DEFAULT true CHECK (one), schema_version integer NOT NULL, born bytea NOT NULL,

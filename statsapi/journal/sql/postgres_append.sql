@@ -6,7 +6,7 @@
 -- stands: whether it is there still, or was compacted.
 -- Gives for each record its position (NULL: nothing was recorded) and, for a known key, what is kept under it. Known
 -- keys only: `meta` is touched, so that COMMIT waits until a standby has what stands under them.
-CREATE OR REPLACE FUNCTION {schema}.append(
+CREATE OR REPLACE FUNCTION {schema}.{append}(
     given_us bigint, settled_us bigint, ids bytea[], contents bigint[], payloads bytea[], names bytea[],
     digests bytea[], answers bytea[], lives_us bigint[], checks bigint[], known_at bigint, known_id bytea,
     OUT at bigint, OUT now_us bigint, OUT history bytea, OUT stands boolean, OUT kept_digest bytea, OUT kept_answer bytea,
@@ -17,6 +17,7 @@ DECLARE
     last_us bigint;
     before bigint;
     clock_us bigint;
+    version integer;
     written boolean := false;
 BEGIN
     PERFORM pg_advisory_xact_lock(1937006964, {meta}::regclass::oid::integer);
@@ -26,7 +27,10 @@ BEGIN
         last_at := coalesce(last_at, 0);
         last_us := coalesce(last_us, 0);
     END IF;
-    SELECT m.born INTO STRICT history FROM {schema}.meta m;
+    SELECT m.born, m.schema_version INTO STRICT history, version FROM {schema}.meta m;
+    IF version <> {version} THEN -- it was upgraded while this call waited for the lock
+        RAISE undefined_function USING MESSAGE = 'another version has upgraded this journal';
+    END IF;
     stands := known_at = 0 OR EXISTS (SELECT 1 FROM {schema}.records r WHERE r.position = known_at AND r.id = known_id)
         OR EXISTS (SELECT 1 FROM {schema}.checkpoint c WHERE c.position >= known_at);
     clock_us := coalesce(given_us, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
@@ -53,16 +57,16 @@ BEGIN
         kept_check := NULL;
         IF names[n] IS NOT NULL THEN
             SELECT k.digest, k.answer, k.expires_us, k."check" INTO kept_digest, kept_answer, kept_us, kept_check
-            FROM {schema}.keys k WHERE k.name = names[n];
+            FROM {schema}.idempotency_keys k WHERE k.name = names[n];
             IF FOUND THEN
                 IF kept_us <= settled_us AND kept_check >> 32 = PLACE(names[n]; kept_us) THEN -- else it is damaged
                     kept_us := NULL;
                 END IF;
             -- One whose name was changed is not found, and still stands next to the place of the search.
             ELSIF EXISTS (SELECT 1 FROM (
-                    (SELECT k.* FROM {schema}.keys k WHERE k.name > names[n] ORDER BY k.name LIMIT 1)
+                    (SELECT k.* FROM {schema}.idempotency_keys k WHERE k.name > names[n] ORDER BY k.name LIMIT 1)
                     UNION ALL
-                    (SELECT k.* FROM {schema}.keys k WHERE k.name < names[n] ORDER BY k.name DESC LIMIT 1)
+                    (SELECT k.* FROM {schema}.idempotency_keys k WHERE k.name < names[n] ORDER BY k.name DESC LIMIT 1)
                 ) b WHERE b.name = names[n] OR b."check" >> 32 <> PLACE(b.name; b.expires_us)) THEN
                 kept_digest := '';
                 kept_answer := '';
@@ -77,7 +81,7 @@ BEGIN
                 INSERT INTO {schema}.records VALUES (at, ids[n], now_us, now_us + at + contents[n], payloads[n]);
             END IF;
             IF names[n] IS NOT NULL THEN
-                INSERT INTO {schema}.keys
+                INSERT INTO {schema}.idempotency_keys
                 VALUES (names[n], digests[n], answers[n], now_us + lives_us[n],
                         (PLACE(names[n]; now_us + lives_us[n]) << 32) | checks[n])
                 ON CONFLICT (name) DO UPDATE SET digest = EXCLUDED.digest, answer = EXCLUDED.answer,
