@@ -22,6 +22,7 @@ import msgspec
 from statsapi.api.decoding import decode, decode_lines
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.schemas import EventSchema
+from statsapi.server.garbage import keep_freed_memory
 from statsapi.times import format_timestamp
 
 BASE_US = 1_763_711_100_000_000
@@ -78,6 +79,7 @@ def best_us(act: Callable[[], object], count: int) -> float:
 
 
 def main(count: int) -> None:
+    keep_freed_memory()  # as a worker does
     items = events(count)
     numbers = [item | {"timestamp": BASE_US // 1_000_000 + row} for row, item in enumerate(items)]
     floats = [item | {"timestamp": (BASE_US + row * 6000) / 1e6} for row, item in enumerate(items)]
