@@ -19,6 +19,7 @@ NAMES = (
     "machines",
     "postgresql",
     "page",
+    "peers",
 )
 
 for name in NAMES:

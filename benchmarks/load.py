@@ -21,7 +21,7 @@ import select
 import socket
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count, repeat
@@ -79,10 +79,32 @@ def events(path: str = "/event", *, start_s: float | None = None, key: str = "")
             yield template % (microsecond, 100_000 + (microsecond * 7919 + second) % 900_000)
 
 
+# What is known of an answer so far: None while it is not whole, else whether it is good and whether the server closes.
+Answer = tuple[bool, bool] | None
+
+
+def read_http(answer: bytes) -> Answer:
+    """An answer over HTTP/1: 2xx is good."""
+    head_end = answer.find(b"\r\n\r\n")
+    if not _complete(answer, head_end):
+        return None
+    closes = answer.find(b"lose", 0, head_end) > 0 and _CLOSING.search(answer, 0, head_end) is not None
+    return answer.startswith((b"HTTP/1.1 2", b"HTTP/1.0 2")), closes
+
+
 def run_load(
-    target: str, requests: Iterator[bytes], *, connections: int = 16, seconds: float = 5.0, warmup_s: float = 0.5
+    target: str,
+    requests: Iterator[bytes],
+    *,
+    connections: int = 16,
+    seconds: float = 5.0,
+    warmup_s: float = 0.5,
+    read: Callable[[bytes], Answer] = read_http,
 ) -> Load:
-    """Drive `target` for `warmup_s`, which is thrown away, then for `seconds`. Returns when the time is over."""
+    """Drive `target` for `warmup_s`, which is thrown away, then for `seconds`. Returns when the time is over.
+
+    `read` tells of the bytes that have come whether they are a whole answer, and how it is; HTTP unless told otherwise.
+    """
     family, peer = address(target)
     poller = select.epoll()
     socks: dict[int, socket.socket] = {}
@@ -151,18 +173,19 @@ def run_load(
                 reopen(fd)
                 continue
             answer = partial[fd] + data if partial[fd] else data
-            head_end = answer.find(b"\r\n\r\n")
-            if not _complete(answer, head_end):
+            told = read(answer)
+            if told is None:
                 partial[fd] = answer
                 continue
             if partial[fd]:
                 partial[fd] = b""
             now = clock()
-            if answer.startswith((b"HTTP/1.1 2", b"HTTP/1.0 2")):
+            good, closes = told
+            if good:
                 latencies.append(now - sent_at[fd])
             else:
                 errors += 1
-            if answer.find(b"lose", 0, head_end) > 0 and _CLOSING.search(answer, 0, head_end):
+            if closes:
                 reopen(fd)
                 continue
             try:
@@ -197,7 +220,7 @@ def _complete(answer: bytes, head_end: int) -> bool:
         at = answer.find(b"\ncontent-length: ", 0, head_end)
     if at >= 0:
         return len(answer) - head_end - 4 >= int(answer[at + 17 : answer.find(b"\r", at + 17)])
-    return not _CHUNKED.search(answer, 0, head_end) or answer.endswith(b"0\r\n\r\n")
+    return not _CHUNKED.search(answer, 0, head_end) or answer.endswith(b"0\r\n\r\n", head_end + 4)
 
 
 def main() -> None:

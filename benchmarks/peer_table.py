@@ -25,8 +25,9 @@ CREATE TABLE IF NOT EXISTS events (at timestamptz NOT NULL, value double precisi
 CREATE INDEX IF NOT EXISTS events_at ON events (at);
 """
 INSERT = "INSERT INTO events VALUES (%s, %s)"
-SELECT = "SELECT count(*), min(value), max(value), avg(value) FROM events WHERE at >= now() - interval '1 hour'"
-PERCENTILE = "percentile_cont(0.95) WITHIN GROUP (ORDER BY value)"
+SELECT = "SELECT count(*), min(value), max(value), avg(value) FROM events WHERE at >= now() - interval '%d seconds'"
+PERCENTILE = "percentile_cont(%s) WITHIN GROUP (ORDER BY value)"
+VARIANCE = "var_samp(value)"
 
 
 @cache
@@ -50,10 +51,18 @@ def record() -> Any:
 
 @app.get("/statistics")
 def statistics() -> Any:
-    query = SELECT.replace(" FROM", f", {PERCENTILE} FROM") if "percentiles" in request.args else SELECT
+    """Of the past hour, or of so many `seconds`; with the percentile in `percentiles`, with the variance."""
+    query, names = SELECT % request.args.get("seconds", 3600, int), ["count", "min", "max", "mean"]
+    if "percentiles" in request.args:
+        share = request.args.get("percentiles", 95.0, float)
+        query = query.replace(" FROM", f", {PERCENTILE % (share / 100)} FROM")
+        names.append(f"p{share:g}")
+    if "variance" in request.args:
+        query = query.replace(" FROM", f", {VARIANCE} FROM")
+        names.append("variance")
     with pool().connection() as connection:
         row = connection.execute(query, prepare=True).fetchone()
-    return dict(zip(("count", "min", "max", "mean", "p95"), row or (), strict=False))
+    return dict(zip(names, row or (), strict=True))
 
 
 @app.get("/")
