@@ -1,9 +1,9 @@
 """statsapi beside its peers, in turn: `python -m benchmarks.peers [--quick] [--only MEASURE …] [--peers NAME …]`.
 
 The measures are singles, batches, questions, meanwhile, workers and correctness. Each writes its section into
-benchmarks/results/peers.json as soon as it is done, beside those of earlier runs of the same size, with a Markdown table
-and an SVG chart of all of them: so a run may be done in pieces. --report makes these again from what is stored;
---publish also draws the chart as docs/peers.svg. --quick (peers-quick.*) takes under three minutes and shows that
+benchmarks/results/peers.json as soon as it is done, beside those of earlier runs of the same size, with a table and a
+chart of all of them: so a run may be done in pieces. --report makes these again from what is stored; --publish also
+draws the chart as docs/peers.svg. --quick (peers-quick.*) takes under three minutes and shows that
 everything runs: believe a full run on a quiet machine only.
 """
 
