@@ -343,6 +343,7 @@ iso_like = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=2000)
 @given(iso_like)
 @example("2026-11-27 03.40")
