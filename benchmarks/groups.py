@@ -23,6 +23,7 @@ from statsapi.journal import Events
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, EventBatch, Part, Retention, Span
 from statsapi.naming.catalogue import Catalogue
 from statsapi.naming.patterns import Glob, Selection, Where
+from statsapi.server.interpreter import hand_over_soon
 
 NOW_US = 20_000 * DAY_US
 PS = (50, 95, 99)
@@ -224,5 +225,6 @@ def names() -> None:
 PARTS = {"union": union, "groups": groups, "others": others, "names": names}
 
 if __name__ == "__main__":
+    hand_over_soon()  # as a worker does
     for name in sys.argv[1:] or PARTS:
         PARTS[name]()

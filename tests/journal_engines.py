@@ -23,7 +23,7 @@ from statsapi.journal import (
     open_journal,
     wall_clock_us,
 )
-from statsapi.model import Deletion, EventBatch
+from statsapi.model import Deletion, EventBatch, IdempotencyKey
 from tests.programs import postgres_binaries, redis_binary
 from tests.servers import PostgresServer, RedisServer, wait_until
 
@@ -136,6 +136,14 @@ def event(value: float = 1.0, series: str = "default", ts_us: int = 0) -> Propos
 
 
 TICK = Proposal(EventBatch(()))
+
+
+def use_key(journal: Journal, key: IdempotencyKey, how: str) -> None:
+    """Look for the key's answer (`find`), or record an event under it (`append`, `decide`)."""
+    if how == "find":
+        journal.find_answer(key)
+    else:
+        journal.append(event() if how == "append" else event, key=key)
 
 
 def segments(journal: Journal, after: Mark = START, **limits: int) -> list[Segment]:

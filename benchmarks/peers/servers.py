@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,10 +75,11 @@ class Refused(Exception):
     """The peer did not take an event; the text is what it said."""
 
 
-class Peer:
+class Peer(ABC):
     """One server of a peer, not yet started. Its folder outlives `stop`, `kill` and the next `start`."""
 
     name: ClassVar[str]
+    program: ClassVar[str] = ""  # from PATH or of Debian's package; empty for what this repository holds
     forms: ClassVar[dict[str, Form]] = {}
     fill_with: ClassVar[str] = ""
     questions: ClassVar[tuple[str, ...]] = ()
@@ -93,6 +95,8 @@ class Peer:
     @classmethod
     def require(cls) -> None:
         """Raises `Missing` where the program cannot be had."""
+        if cls.program:
+            programs.program(cls.program)
 
     @property
     def target(self) -> str:
@@ -109,20 +113,21 @@ class Peer:
         """Stopped if it runs, and what lies outside of its folder removed."""
         self.stop()
 
+    @abstractmethod
     def start(self) -> None:
         """Ready for requests when it returns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self) -> None:
         """As its operator would, and waits for its end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kill(self) -> None:
         """SIGKILL to all of its processes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pids(self) -> set[int]:
-        raise NotImplementedError
+        """Of all its processes."""
 
     def version(self) -> str:
         """As the program or its package tells; empty for those of this repository."""
@@ -161,8 +166,10 @@ class Peer:
         return send
 
     def ask(self, question: str, window_s: int = HOUR_S) -> dict[str, float]:
-        """The answer to one of `questions`, over the last so many seconds. Absent values are NaN."""
-        raise NotImplementedError
+        """The answer to one of `questions`, over that many last seconds. Absent values are NaN. `Refused` by those that
+        hold no events.
+        """
+        raise Refused(f"{self.name} holds no events: it cannot answer {question!r}")
 
     def count(self) -> int:
         found = self.ask("moments")["count"]
@@ -256,8 +263,9 @@ class ProgramPeer(Peer):
 
     ready_path: ClassVar[str] = "/"
 
+    @abstractmethod
     def command(self) -> tuple[list[str], dict[str, str]]:
-        raise NotImplementedError
+        """Its command line, and what is added to the environment."""
 
     def prepare(self) -> None:
         """Tables and the like, when it answers."""
@@ -538,6 +546,7 @@ def _posts(path: str, template: str, *, unit_us: int = 1) -> Iterator[bytes]:
 
 class VictoriaMetrics(ProgramPeer):
     name = "VictoriaMetrics"
+    program = "victoria-metrics"
     forms: ClassVar = {
         "JSON lines of columns": Form(
             lambda each: json.dumps(
@@ -569,12 +578,8 @@ class VictoriaMetrics(ProgramPeer):
     )
     ready_path = "/health"
 
-    @classmethod
-    def require(cls) -> None:
-        programs.program("victoria-metrics")
-
     def command(self) -> tuple[list[str], dict[str, str]]:
-        found = programs.program("victoria-metrics")
+        found = programs.program(self.program)
         return [
             found.path,
             f"-httpListenAddr=127.0.0.1:{self.port}",
@@ -597,7 +602,7 @@ class VictoriaMetrics(ProgramPeer):
         (self.directory / "prepared").touch()
 
     def version(self) -> str:
-        return f"VictoriaMetrics {programs.program('victoria-metrics').version}".rstrip()  # Debian's build tells none
+        return f"VictoriaMetrics {programs.program(self.program).version}".rstrip()  # Debian's build tells none
 
     def requests(self) -> Iterator[bytes]:
         return _posts("/api/v1/import/prometheus", "events %(value)d.25 %(at)d\n", unit_us=1000)
@@ -630,6 +635,7 @@ def _written(value: float) -> str:
 
 class Influx(ProgramPeer):
     name = "InfluxDB"
+    program = "influxd"
     forms: ClassVar = {
         "line protocol": Form(
             lambda each: "".join(f"events value={value!r} {ts_us}\n" for ts_us, value in each.rows()).encode(),
@@ -642,12 +648,8 @@ class Influx(ProgramPeer):
     stock = "without its log of requests"
     ready_path = "/ping"
 
-    @classmethod
-    def require(cls) -> None:
-        programs.program("influxd")
-
     def command(self) -> tuple[list[str], dict[str, str]]:
-        found = programs.program("influxd")
+        found = programs.program(self.program)
         self._control = getattr(self, "_control", 0) or free_port()
         settings = {
             "INFLUXDB_REPORTING_DISABLED": "true",
@@ -720,6 +722,7 @@ def _insert(form: str) -> str:
 
 class ClickHouse(ProgramPeer):
     name = "ClickHouse"
+    program = "clickhouse-server"
     forms: ClassVar = {
         "Native columns": Form(_native, _insert("Native"), beside="integer columns"),
         "CSV": Form(
@@ -738,12 +741,8 @@ class ClickHouse(ProgramPeer):
     stock = "MergeTree ordered by an Int64 of microseconds; its users' settings are Debian's"
     ready_path = "/ping"
 
-    @classmethod
-    def require(cls) -> None:
-        programs.program("clickhouse-server")
-
     def command(self) -> tuple[list[str], dict[str, str]]:
-        found = programs.program("clickhouse-server")
+        found = programs.program(self.program)
         self._native_port = getattr(self, "_native_port", 0) or free_port()
         folders = "".join(
             f"<{name}>{self.directory}/{folder}/</{name}>"
@@ -819,6 +818,7 @@ def _command(*words: str) -> bytes:
 
 class RedisSet(Peer):
     name = "Redis, a sorted set"
+    program = "redis-server"
     forms: ClassVar = {
         "ZADD of many": Form(
             lambda each: _command(
@@ -833,13 +833,9 @@ class RedisSet(Peer):
     questions = ("moments", "p99")
     stock = "appendonly yes, appendfsync everysec (stock: snapshots only); statistics in a Lua script"
 
-    @classmethod
-    def require(cls) -> None:
-        programs.program("redis-server")
-
     def __init__(self, directory: Path, workers: int = 2) -> None:
         super().__init__(directory, workers)
-        self._server = RedisServer(programs.program("redis-server").path, directory, appendfsync="everysec")
+        self._server = RedisServer(programs.program(self.program).path, directory, appendfsync="everysec")
         self.port = self._server.port
 
     def start(self) -> None:

@@ -29,7 +29,6 @@ from statsapi.api.schemas import FiniteFloat, Repeated, WindowQuery, span_edges
 from statsapi.api.statistics import dump_edges
 from statsapi.engine.groups import Grouping
 from statsapi.engine.piecewise import let_go
-from statsapi.engine.sweep import handing_over
 from statsapi.errors import echo
 from statsapi.model import Percent
 from statsapi.service.over import Groups
@@ -113,7 +112,6 @@ class CheckQuery(ChoiceQuery, WindowQuery):
 _QUERY: Final = CheckQuery()
 
 
-@handing_over()
 def get_check() -> dict[str, Any] | Response:
     """200 where every condition holds, with each figure; else 503, a problem whose `conditions` say which do not."""
     query = load_query(_QUERY)

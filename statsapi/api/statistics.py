@@ -22,7 +22,6 @@ from statsapi.api.schemas import PlainStatisticsQuery, PlainTimelineQuery, Stric
 from statsapi.engine import groups
 from statsapi.engine.answers import Statistics
 from statsapi.engine.histogram import Bins
-from statsapi.engine.sweep import handing_over
 from statsapi.model import Span
 from statsapi.service.spans import Cut, SpanAnswer
 from statsapi.times import format_duration, format_timestamp
@@ -83,7 +82,6 @@ def get_statistics() -> Json | Response:
     return {"series": query["series"], **({"windows": told} if "windows" in query else told[0])}
 
 
-@handing_over()
 def _many_statistics(query: Json) -> Json | Response:
     choice, by, compare_us = choice_of(query), query.get("by"), query.get("compare")
     shown = Shown.of(query.get("stats"), query.get("percentiles", ()), *hidden_of(query))
@@ -145,7 +143,6 @@ def get_timeline() -> Json | Response:
     }
 
 
-@handing_over()
 def _many_steps(query: Json) -> Json | Response:
     choice, by = choice_of(query), query.get("by")
     shown = Shown.of(query.get("stats"), query.get("percentiles", ()))
@@ -177,7 +174,6 @@ def _many_steps(query: Json) -> Json | Response:
     }
 
 
-@handing_over()
 def get_histogram() -> Json | Response:
     """How the values of a window or range are spread: how many lie in each bin."""
     query = load_query(_HISTOGRAM)

@@ -11,7 +11,7 @@ from statsapi.engine.answers import Statistics
 from statsapi.engine.counted import Selections
 from statsapi.engine.piecewise import in_order, let_go
 from statsapi.engine.store import Store
-from statsapi.engine.sweep import Sweep, handing_over
+from statsapi.engine.sweep import Sweep
 from statsapi.engine.union import AnswerT, Question
 
 
@@ -62,15 +62,15 @@ def ask(
 ) -> Answer[AnswerT]:
     """The answer for the union of the chosen series, and for each group of them, of one instant.
 
-    What is recorded while it is put together is in none of it. Others wait for the lock, and for the interpreter, for
-    about a millisecond at a time. Raises ViewBroken as every question does.
+    What is recorded while it is put together is in none of it. Others wait for the lock for about a millisecond at a
+    time, and for the interpreter as long as the process lets them (a worker: server/interpreter.py). Raises ViewBroken
+    as every question does.
     """
-    with handing_over():
-        names, sweep = store.sweep(chooser.chosen, chooser.matches, question, now_us)
-        try:
-            return _answer(names, sweep, question, grouping, store.selections)
-        finally:
-            let_go(sweep.parts)
+    names, sweep = store.sweep(chooser.chosen, chooser.matches, question, now_us)
+    try:
+        return _answer(names, sweep, question, grouping, store.selections)
+    finally:
+        let_go(sweep.parts)
 
 
 def _answer(

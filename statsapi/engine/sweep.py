@@ -11,10 +11,7 @@ it), and copies of timelines (they share chunks that remember cuts, so a copy ca
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from statsapi.engine.rollup import Rollups
@@ -56,30 +53,3 @@ class Sweep(Generic[Part]):
             early = bool(len(timeline) or len(rollups)), self._look(timeline, rollups)
         self.held += early[0]
         self.parts.append(early[1])
-
-
-@contextmanager
-def handing_over() -> Iterator[None]:
-    """Meanwhile, a thread that waits for the interpreter gets it after SLICE_S. Usually it waits for five times that.
-
-    This holds for the whole process. It costs nothing while nobody waits, where standing back each millisecond took 0.5
-    ms each time, and up to 7 on a busy machine.
-    """
-    global _handing_over, _usual_s
-    with _GUARD:
-        if not _handing_over:
-            _usual_s = sys.getswitchinterval()
-            sys.setswitchinterval(min(_usual_s, SLICE_S))
-        _handing_over += 1
-    try:
-        yield
-    finally:
-        with _GUARD:
-            _handing_over -= 1
-            if not _handing_over:
-                sys.setswitchinterval(_usual_s)
-
-
-_GUARD: Final = threading.Lock()
-_handing_over = 0  # how many questions there are now
-_usual_s = 0.0

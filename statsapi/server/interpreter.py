@@ -18,7 +18,8 @@ _YOUNGER_PER_FULL_COLLECTION: Final = 10_000
 # A thread that applies records gives the interpreter away at each row and each checksum, and gets it back from one that
 # decodes a batch after this time; Python's own is 5 ms. Two connections of batches, two workers, a reader beside them:
 # p99 of late batches 93 and 160 ms (without and with percentiles), 31 and 53 with 1 ms, 26 and 40 with 0.5, 81 and 48
-# with 0.2; batches 2.4, 2.7, 3.1 and 2.6 M/s.
+# with 0.2; batches 2.4, 2.7, 3.1 and 2.6 M/s. Others who wait beside a question over many series get it as soon;
+# standing back each millisecond took such a question 0.5 ms each time, and up to 7 on a busy machine.
 SWITCH_INTERVAL_S: Final = 0.001
 
 # glibc gives the end of a heap back to the system when this much of it is free: 128 KiB, or twice the largest block

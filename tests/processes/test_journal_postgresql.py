@@ -45,7 +45,7 @@ from statsapi.journal.protocol import HeldUp
 from statsapi.model import EventBatch, Events, Part
 from statsapi.times import format_timestamp
 from tests.calls import make_app
-from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, values
+from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, use_key, values
 from tests.programs import postgres_binaries
 from tests.servers import PostgresServer, RefusingPostgres, free_port, postgres_server, serve_environment, wait_until
 
@@ -793,13 +793,6 @@ def test_damage_is_refused_wherever_it_is_read(
         read_all(fresh, key)
 
 
-def use(journal: Journal, key: IdempotencyKey, how: str) -> None:
-    if how == "find":
-        journal.find_answer(key)
-    else:
-        journal.append(event() if how == "append" else event, key=key)
-
-
 @pytest.mark.parametrize("keyed", ["find", "append", "decide"])
 def test_a_key_whose_name_was_changed_is_noticed(
     server: PostgresServer, stream: str, journal: Journal, keyed: str
@@ -812,7 +805,7 @@ def test_a_key_whose_name_was_changed_is_noticed(
         changed = bytes(a ^ b for a, b in zip(key.name, change, strict=True))
         server.ask(f"UPDATE {stream}.idempotency_keys SET name = %s WHERE name = %s", changed, key.name)
         with pytest.raises(JournalDamaged, match="restore a backup of the database"):
-            use(journal, key, keyed)
+            use_key(journal, key, keyed)
         (said,) = find_damage(server.journal_url(stream))
         assert "an answer that is kept under an Idempotency-Key" in said
         server.ask(f"UPDATE {stream}.idempotency_keys SET name = %s WHERE name = %s", key.name, changed)

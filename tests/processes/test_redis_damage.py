@@ -24,7 +24,7 @@ from statsapi.journal import (
     open_journal,
 )
 from statsapi.model import EventBatch, Part
-from tests.journal_engines import event, events_of, segments, shared_redis, values
+from tests.journal_engines import event, events_of, segments, shared_redis, use_key, values
 from tests.programs import redis_binary
 
 RECORDS = 40
@@ -237,13 +237,6 @@ def test_a_damaged_answer_is_not_given(raw: Any, name: str, journal: Journal) ->
     assert journal.find_answer(key) == b"the first answer"
 
 
-def use(journal: Journal, key: IdempotencyKey, how: str) -> None:
-    if how == "find":
-        journal.find_answer(key)
-    else:
-        journal.append(event() if how == "append" else event, key=key)
-
-
 @pytest.mark.parametrize("keyed", ["find", "append", "decide"])
 def test_a_key_that_went_missing_is_noticed(raw: Any, name: str, journal: Journal, keyed: str) -> None:
     """Its name stands among those by expiry too: a retry under it is refused, and not recorded again."""
@@ -253,7 +246,7 @@ def test_a_key_that_went_missing_is_noticed(raw: Any, name: str, journal: Journa
     assert list(find_damage(url)) == []
     raw.rename(f"{name}:key:k1", f"{name}:key:k0")
     with pytest.raises(JournalDamaged):
-        use(journal, key, keyed)
+        use_key(journal, key, keyed)
     assert len(values(journal)["default"]) == 1
     assert len(list(find_damage(url))) == 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -27,7 +26,7 @@ from statsapi.engine.groups import Answer, Grouping, ask
 from statsapi.engine.histogram import Bins, Histogram
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.store import Store
-from statsapi.engine.sweep import PAUSE_S, SLICE_S, handing_over
+from statsapi.engine.sweep import PAUSE_S
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Bounds, Question, Spans
 from statsapi.engine.union_steps import Steps
@@ -531,24 +530,6 @@ def test_who_waits_for_the_lock_is_let_in_before_the_next_series(monkeypatch: py
     assert pauses == [[1]]
     assert looked_at == [1, 2, 3]
     assert not store._lock.waiting
-
-
-def test_the_interpreter_changes_hands_sooner_while_a_question_is_answered() -> None:
-    """Until the last of those at the same time is done, also where one fails; then as before."""
-    usual_s = sys.getswitchinterval()
-    seen_s = []
-
-    def fail_after_another() -> None:
-        with handing_over():
-            with handing_over():
-                seen_s.append(sys.getswitchinterval())
-            seen_s.append(sys.getswitchinterval())
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail_after_another()
-    assert seen_s == pytest.approx([SLICE_S, SLICE_S])
-    assert sys.getswitchinterval() == usual_s
 
 
 @pytest.mark.slow
