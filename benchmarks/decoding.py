@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from statsapi.server.garbage import keep_freed_memory
+from statsapi.server.interpreter import keep_freed_memory
 
 from statsapi.api.decoding import decode, decode_lines
 from statsapi.api.decoding.mapping import ColumnMapping
