@@ -18,11 +18,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from statsapi.server.interpreter import keep_freed_memory
 
 from statsapi.api.decoding import decode, decode_lines
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.schemas import EventSchema
+from statsapi.server.interpreter import keep_freed_memory
 from statsapi.times import format_timestamp
 
 BASE_US = 1_763_711_100_000_000
