@@ -112,14 +112,13 @@ class SettledClock:
             if self._noted_high_us is None:  # better than none for who asks meanwhile
                 self._offset_us = offset_us
             return
-        first = self._noted_high_us is None
         self._offset_us = offset_us
         if (
-            first
+            self._noted_high_us is None
             or at_us - noted_us >= SAMPLE_EVERY_US
             or not -SAMPLE_MOVED_US < offset_us - noted_offset_us < SAMPLE_MOVED_US
         ):
-            self._note(Sample(at_us, offset_us), offset_us + vague_us, first)
+            self._note(Sample(at_us, offset_us), offset_us + vague_us)
 
     def _is_no_sample(self, at_us: int, offset_us: int, vague_us: int) -> bool:
         """Whether a long reading agrees with what is known, and tells nothing that a short one will not tell better."""
@@ -154,7 +153,7 @@ class SettledClock:
         step = self._step
         return step if step is not None and self.monotonic_us() - step.monotonic_us < TOLD_FOR_US else None
 
-    def _note(self, sample: Sample, high_us: int, first: bool) -> None:
+    def _note(self, sample: Sample, high_us: int) -> None:
         """`high_us`: the largest offset that this reading allows, its own being the smallest."""
         with self._lock:
             samples = self._samples
@@ -172,7 +171,7 @@ class SettledClock:
             self._stood_offset_us = min(each.offset_us for each in samples) if stood else None
             self._unbelieved_us = 0 if self._stood_offset_us is None else sample.offset_us - self._stood_offset_us
             by_us = 0
-            if not first and before_high_us is not None:  # by how much at least
+            if before_high_us is not None:  # by how much at least
                 by_us = max(0, sample.offset_us - before_high_us) + min(0, high_us - before_us)
             if abs(by_us) >= STEP_US:
                 self._step = Step(by_us, sample.monotonic_us + sample.offset_us, sample.monotonic_us)

@@ -31,13 +31,17 @@ def redis_binary() -> str:
     return require_binary("redis-server", "valkey-server")
 
 
-def postgres_binaries() -> Path:
-    """The folder of PostgreSQL's programs: Debian keeps those of the server off PATH."""
+def find_postgres() -> Path | None:
+    """The folder of PostgreSQL's programs, those of the newest: Debian keeps the server's off PATH."""
     if (initdb := shutil.which("initdb")) is not None:
         return Path(initdb).resolve().parent
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
-    if found:
-        return found[-1].parent
+    return found[-1].parent if found else None
+
+
+def postgres_binaries() -> Path:
+    if (found := find_postgres()) is not None:
+        return found
     if os.environ.get("CI"):
         pytest.fail("CI must have postgresql installed")
     pytest.skip("postgresql is not installed")

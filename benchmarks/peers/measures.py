@@ -24,14 +24,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.load import run_load
-from benchmarks.peers.report import BASELINE, Figure, Section
+from benchmarks.peers.report import Figure, Section
 from benchmarks.peers.servers import (
     Columns,
     Flask,
     Form,
     Peer,
     RedisSet,
-    Refused,
     Seed,
     SeedUvloop,
     Statsapi,
@@ -527,4 +526,3 @@ MEASURES: dict[str, Callable[[Sequence[type[Peer]], Size, Say], Section]] = {
     "meanwhile": meanwhile,
     "workers": workers,
 }
-__all__ = ["BASELINE", "FULL", "MEASURES", "QUICK", "Refused", "Size"]

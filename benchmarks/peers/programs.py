@@ -16,6 +16,8 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.programs import find_postgres
+
 PACKAGES = {
     "victoria-metrics": "victoria-metrics",
     "influxd": "influxdb",
@@ -101,10 +103,8 @@ def uvloop_python() -> str:
 
 
 def postgres_binaries() -> Path:
-    """The folder of PostgreSQL's programs: Debian keeps those of the server off PATH."""
-    if (initdb := shutil.which("initdb")) is not None:
-        return Path(initdb).resolve().parent
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
-    if not found:
+    """The folder of PostgreSQL's programs."""
+    found = find_postgres()
+    if found is None:
         raise Missing("PostgreSQL's server is not installed (Debian: postgresql); it needs a user of its own")
-    return found[-1].parent
+    return found

@@ -110,12 +110,9 @@ def compared(figures: Sequence[Figure]) -> list[tuple[Figure, Ratio | None]]:
     found = []
     for figure in figures:
         mine = ours.get(figure.beside or figure.subject)
-        same = figure.peer == BASELINE or mine is None
-        ratio = (
-            None
-            if same or mine is None
-            else ratio_of_pairs(mine.values, figure.values, more_is_better=figure.more_is_better)
-        )
+        ratio = None
+        if mine is not None and figure.peer != BASELINE:
+            ratio = ratio_of_pairs(mine.values, figure.values, more_is_better=figure.more_is_better)
         found.append((figure, ratio))
     return found
 
@@ -196,7 +193,7 @@ def page_of(sections: dict[str, Section]) -> str:
 
 # Charts
 
-OURS, THEIRS, NONE = "#1b6e53", "#8a94a3", "#c9ced6"
+OURS, THEIRS = "#1b6e53", "#8a94a3"
 
 
 @dataclass(frozen=True)
@@ -225,7 +222,7 @@ def bars_of(panel: Panel, sections: dict[str, Section]) -> list[tuple[str, float
     return sorted(best.items(), key=lambda each: each[1], reverse=panel.more_is_better)
 
 
-def draw(panels: Sequence[Panel], sections: dict[str, Section], path: Path, note: str, *, columns: int = 2) -> bool:
+def draw(panels: Sequence[Panel], sections: dict[str, Section], path: Path, note: str) -> bool:
     """Bars on logarithmic axes as SVG, a note below; the same bytes for the same figures.
 
     False where no panel has a figure.
@@ -239,7 +236,7 @@ def draw(panels: Sequence[Panel], sections: dict[str, Section], path: Path, note
     drawn = [(panel, bars) for panel in panels if (bars := bars_of(panel, sections))]
     if not drawn:
         return False
-    columns = min(columns, len(drawn))
+    columns = min(2, len(drawn))
     rows = math.ceil(len(drawn) / columns)
     highest = max(len(bars) for _, bars in drawn)
     figure, axes = plt.subplots(

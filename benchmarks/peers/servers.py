@@ -776,7 +776,7 @@ class ClickHouse(ProgramPeer):
         return _posts(_insert("CSV"), "%(at)d,%(value)d.25\n")
 
     def record(self, ts_us: int, value: float, attempt: str = "") -> None:
-        self.call("POST", _insert("CSV"), f"{ts_us},{'nan' if value != value else repr(value)}\n".encode())
+        self.call("POST", _insert("CSV"), f"{ts_us},{value!r}\n".encode())
 
     def ask(self, question: str, window_s: int = HOUR_S) -> dict[str, float]:
         names, what = {

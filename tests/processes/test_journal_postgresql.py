@@ -904,11 +904,11 @@ def waiters(server: PostgresServer) -> int:
 
 
 @contextlib.contextmanager
-def lock_held(server: PostgresServer, stream: str) -> Iterator[None]:
+def lock_held(server: PostgresServer, stream: str) -> Iterator[psycopg.Connection]:
     """The write lock, taken by a writer that says nothing."""
     with psycopg.connect(server.journal_url(stream).partition("?")[0]) as connection:
         connection.execute(f"SELECT pg_advisory_xact_lock(1937006964, '{stream}.meta'::regclass::oid::integer)")
-        yield
+        yield connection
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -966,8 +966,7 @@ def test_a_worker_whose_journal_was_upgraded_says_so(server: PostgresServer, str
             failures.append(error)
 
     waiting, before = threading.Thread(target=append), waiters(server)
-    with psycopg.connect(server.journal_url(stream).partition("?")[0]) as connection:
-        connection.execute(f"SELECT pg_advisory_xact_lock(1937006964, '{stream}.meta'::regclass::oid::integer)")
+    with lock_held(server, stream) as connection:
         waiting.start()
         wait_until(lambda: waiters(server) == before + 1, "the append to wait")
         connection.execute(f"UPDATE {stream}.meta SET schema_version = 4")

@@ -75,7 +75,8 @@ def said(server: Server, pieces: list[bytes]) -> bytes:
             sock.sendall(piece)
             if piece is pieces[-1]:
                 break
-            sock.settimeout(0.3 if piece.endswith((BODY[:-5], BODY[:-60])) or piece == POST[:-5] else 30)
+            # Half a request, or HEAD: a length without a body.
+            sock.settimeout(0.3 if piece == POST[:-5] or piece.startswith(b"HEAD") else 30)
             try:
                 answer = b""
                 while not _is_whole(answer):
@@ -96,7 +97,7 @@ def _is_whole(answer: bytes) -> bool:
     if head.endswith(b"100 Continue"):
         return _is_whole(body)
     length = re.search(rb"Content-Length: (\d+)", head)
-    return bool(end) and (length is None or len(body) >= int(length[1]) or b"no-such-body" in head)
+    return bool(end) and (length is None or len(body) >= int(length[1]))
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
