@@ -27,7 +27,7 @@ test: $(VENV)/.dev  ## run the whole test suite, on up to four cores
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile $(ARGS)
 
 test-quick: $(VENV)/.dev  ## the tests that start no server, without the slow ones: half a minute
-	$(BIN)/python -m pytest --hypothesis-profile=quick -m "not processes and not slow" -n auto --maxprocesses=4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=quick --ignore=tests/processes -m "not processes and not slow" -n auto --maxprocesses=4 --dist loadfile $(ARGS)
 
 coverage: $(VENV)/.dev  ## branch coverage by the whole suite, and the lines that no test reaches; below 97 % fails
 	$(BIN)/coverage erase
