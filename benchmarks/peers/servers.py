@@ -493,11 +493,11 @@ class TableUnsynced(Table):
     stock = "shared_buffers 256 MB; synchronous_commit off, which is about our fsync=interval"
 
 
-# The seed's design
+# FastAPI and a deque: the design that statsapi grew from
 
 
 class Seed(ProgramPeer):
-    name = "the seed's design, as documented"
+    name = "FastAPI and a deque, sync handlers"
     questions = ("moments",)
     arguments: ClassVar[tuple[str, ...]] = ()
     preload = 0
@@ -515,12 +515,12 @@ class Seed(ProgramPeer):
 
 
 class SeedAsync(Seed):
-    name = "the seed's design, asyncio, no access log"
+    name = "FastAPI and a deque, asyncio, no access log"
     arguments = ("--best",)
 
 
 class SeedUvloop(SeedAsync):
-    name = "the seed's design, uvloop and httptools"
+    name = "FastAPI and a deque, uvloop and httptools"
 
     @classmethod
     def require(cls) -> None:
