@@ -45,7 +45,8 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_CONDITION: Final = re.compile(r"([^<>=!\s]*)\s*([<>=!~]+)\s*([^<>=!]*)")
+# Possessive, and no sign is in two of its parts: tried in one way only, however long it is.
+_CONDITION: Final = re.compile(r"([^<>=!~\s]*+)\s*+([<>=!~]++)([^<>=!~]*+)")
 _LOST_PLUS: Final = re.compile(r"(?<=[eE]) (?=\d)", re.ASCII)
 _EXAMPLE: Final = "p95<500"
 

@@ -6,17 +6,22 @@ import hashlib
 import math
 import re
 from typing import Any, Final, cast
+from urllib.parse import unquote_to_bytes
 
 from flask import Response, after_this_request, current_app, g, request
 from marshmallow import ValidationError
+from werkzeug.datastructures import MultiDict
 
 from statsapi.api.application import Json, asked
 from statsapi.api.schemas import StrictSchema
+from statsapi.errors import echo
 from statsapi.model import IdempotencyKey
 from statsapi.service.reading import Reading
 from statsapi.service.service import Reply, Service
 
 STALE_WARNING: Final = '110 statsapi "Response is Stale"'
+
+_NO_UTF8: Final = "is not UTF-8 behind its percent signs"
 
 # The IETF draft's key is a quoted string; most clients send it bare. Both are the same key.
 _IDEMPOTENCY_KEY: Final = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})', re.ASCII)
@@ -48,13 +53,29 @@ def load_query(schema: StrictSchema) -> dict[str, Any]:
     """The query through `schema`; a parameter given twice is refused where one of them would be ignored."""
     if schema.defaults is not None and not asked().environ.get("QUERY_STRING"):  # most requests; saves 30 µs
         return dict(schema.defaults)
-    repeated = [name for name, values in request.args.lists() if len(values) > 1]
+    args = query_args()
+    repeated = [name for name, values in args.lists() if len(values) > 1]
     if not repeated:
-        return cast(dict[str, Any], schema.load(request.args))
+        return cast(dict[str, Any], schema.load(args))
     if refused := [name for name in repeated if name not in schema.repeated]:
         raise ValidationError({name: ["is given more than once"] for name in refused})
-    given = {name: values if name in repeated else values[0] for name, values in request.args.lists()}
+    given = {name: values if name in repeated else values[0] for name, values in args.lists()}
     return cast(dict[str, Any], schema.load(given))
+
+
+def query_args() -> MultiDict[str, str]:
+    """The query's parameters. ValidationError where one is not UTF-8: Werkzeug leaves %FF as these three letters, which
+    would be another name.
+    """
+    written: str = asked().environ.get("QUERY_STRING", "")
+    if "%" in written or not written.isascii():
+        for parameter in written.encode("latin-1").split(b"&"):
+            name, _, value = map(unquote_to_bytes, parameter.partition(b"="))
+            try:
+                (name + value).decode()
+            except UnicodeDecodeError:
+                raise ValidationError({echo(name.decode(errors="replace")): [_NO_UTF8]}) from None
+    return request.args
 
 
 def idempotency_key(body: bytes) -> IdempotencyKey | None:
@@ -84,8 +105,8 @@ def json_reply(reply: Reply) -> Response:
 
 
 def require_utf8(field: str) -> None:
-    """Werkzeug puts U+FFFD in the place of what is none: that would be another name."""
+    """For a path. Werkzeug puts U+FFFD in the place of what is none: that would be another name."""
     try:
         request.environ["PATH_INFO"].encode("latin-1").decode()
     except UnicodeDecodeError:
-        raise ValidationError({field: ["is not UTF-8 behind its percent signs"]}) from None
+        raise ValidationError({field: [_NO_UTF8]}) from None

@@ -16,7 +16,7 @@ from statsapi.api import tables
 from statsapi.api.application import asked
 from statsapi.api.choosing import Choice, choice_of, dump_key, groups_of, hidden_of
 from statsapi.api.figures import Shown, change_of
-from statsapi.api.incoming import ask, load_query
+from statsapi.api.incoming import ask, load_query, query_args
 from statsapi.api.questions import HistogramQuery, StatisticsQuery, TimelineQuery
 from statsapi.api.schemas import PlainStatisticsQuery, PlainTimelineQuery, StrictSchema, span_edges
 from statsapi.engine import groups
@@ -52,7 +52,7 @@ def _is_plain(schema: StrictSchema) -> bool:
         return False
     if not environ.get("QUERY_STRING"):
         return True
-    args = request.args
+    args = query_args()
     return _NAMES[schema].issuperset(args) and len(args.getlist("series")) < 2
 
 

@@ -44,6 +44,8 @@ def series(service: Connection, prefix: str | None, match: tuple[str, ...], wher
 @asks_service
 def tags(service: Connection, key: str | None, match: tuple[str, ...]) -> None:
     """List the tags that series carry, or the values of the tag KEY, with how many series carry each."""
+    if key == "":
+        raise click.BadParameter("is empty; leave it out to list all tags", param_hint="KEY")
     with service.client() as client:
         rows = client.tags(key, match=match or None)
         if service.as_json:

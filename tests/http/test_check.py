@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from statsapi.api.check import parse_condition
 from statsapi.model import HOUR_US, EventBatch
 from tests import oracles
 from tests.calls import assert_problem
@@ -54,6 +55,13 @@ SIGNS = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
 }
+
+
+@pytest.mark.parametrize("written", ["~" * 8000 + "<a<", "a" * 4000 + " " * 4000 + "~", "<" * 8000, "<" + "1 " * 4000 + "="])
+def test_long_conditions_are_refused_at_once(written: str) -> None:
+    """Each is read in one way only: a pattern that tries all ways would take minutes."""
+    with pytest.raises(ValueError, match="condition|compares by|begins with"):
+        parse_condition(written)
 
 
 @pytest.mark.parametrize("sign", SIGNS)

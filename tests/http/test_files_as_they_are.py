@@ -512,6 +512,12 @@ NOT_PROPOSED = [
     "",
     "time;value\n2026-11-20;1\nTotal;x\n",
     '2025-11-20,1\n"\n',
+    # names that are none: no query that loses the series
+    *(
+        f"{head}\n2026-11-20T07:45:00Z,1,{name}\n"
+        for head in ("timestamp,value,series", "timestamp,value,Sensor", "time,v,series")
+        for name in ("-1", "+1", "=1", "x" * 201)
+    ),
 ]
 
 
@@ -650,6 +656,21 @@ def test_nothing_is_proposed_that_would_not_work(client: FlaskClient, body: str)
     assert shown(client, body) == []
 
 
+@pytest.mark.parametrize(
+    ("body", "query"),
+    [
+        ("time,v,series\n2025-11-20 07:45,1,7\n", "timestamp=time&value=v&series=series"),
+        ("time,v,series\n2025-11-20 07:45,1,1763625600\n", "timestamp=time&value=v&series=series"),
+        ("time,v,w,Sensor\n2025-11-20 07:45,1,2,7\n", "timestamp=time&value=v,w&series=Sensor"),
+        ("time,value,metric\n2025-11-20 07:45,1,7\n", "timestamp=time&value=value&series=metric"),
+        ("time,host,sensor\n2025-11-20 07:45,a,7\n", "timestamp=time&value=sensor&tags=host"),
+    ],
+)
+def test_numbers_may_name_series(client: FlaskClient, body: str, query: str) -> None:
+    """What is called so is no value where there is another, and no row loses its series."""
+    assert shown(client, body) == [f"/events?{query}"]
+
+
 def test_the_hour_that_happened_twice(client: FlaskClient) -> None:
     """And the one that never did: refused by line with both instants; with fold either is taken."""
     times = ("2026-10-25 01:59", "2026-10-25 02:30", "2026-10-25 02:30", "2026-10-25 03:00", "2026-03-29 02:30")
@@ -667,6 +688,7 @@ def test_the_hour_that_happened_twice(client: FlaskClient) -> None:
     ("body", "read_as"),
     [
         ("time,cpu\n2025-11-20 07:45,1\n", "timestamp=time&value=cpu"),
+        ("time,sensor\n2025-11-20 07:45,7\n", "timestamp=time&value=sensor"),
         ("Timestamp,Value\n2025-11-20 07:45,1\n", "timestamp=Timestamp&value=Value"),
         ('"ts","Temp, in"\n1763624700,1\n', "timestamp=ts&value=%22Temp, in%22".replace(" ", "%20")),
         ("value,date\n1,2025-11-20\n", "timestamp=date&value=value"),

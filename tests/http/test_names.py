@@ -184,6 +184,27 @@ def test_bytes_that_are_no_text_are_no_name(client: FlaskClient) -> None:
     assert names_held(client) == ["\ufffd"]
 
 
+@pytest.mark.parametrize("query", ["series=%ff", "series=L%E4nge", "match=%C3", "by=%ff", "series=a&where=%80=a", "%ff=1"])
+def test_a_query_that_is_no_text_is_refused(client: FlaskClient, query: str) -> None:
+    """By each endpoint that reads one: `%FF` as it stands would be another series."""
+    post(client, NOW, 1.0, series="%FF")
+    for method, path in (
+        ("DELETE", "/series"),
+        ("GET", "/statistics"),
+        ("GET", "/statistics/timeline"),
+        ("GET", "/statistics/histogram"),
+        ("GET", "/events"),
+        ("GET", "/series"),
+        ("GET", "/check"),
+        ("GET", "/debug/events"),
+    ):
+        problem = assert_problem(client.open(f"{path}?{query}", method=method), 422, "validation")
+        assert "UTF-8" in problem["errors"][0]["reason"]
+    raw = client.get("/statistics", environ_overrides={"QUERY_STRING": "series=\xe4"})
+    assert_problem(raw, 422, "validation")
+    assert names_held(client) == ["%FF"]
+
+
 def test_a_deletion_by_query_needs_the_name(client: FlaskClient) -> None:
     """Without it nothing is deleted, `default` neither."""
     post(client, NOW, 1.0)

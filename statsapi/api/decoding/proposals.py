@@ -428,8 +428,8 @@ def _mappings(head: _Head) -> Iterator[tuple[ColumnMapping, bool, str | None]]:
         for places, clocks in [pair] if pair else _time_columns(head, columns, free, found.numbers):
             if len(places) == 1 and _is_half(head, columns, free, places[0]):
                 continue
-            values = [at for at in found.numbers if at not in places]
-            mixed = [at for at in found.mixed if at not in places]
+            values = _without_names(head, [at for at in found.numbers if at not in places])
+            mixed = [at for at in found.mixed if at not in places and names[at] != "series"]
             some = [at for at in values if names[at].lower() not in _NO_VALUES] or values
             if values_asked:
                 if not set(values_asked) <= set(values):
@@ -443,8 +443,7 @@ def _mappings(head: _Head) -> Iterator[tuple[ColumnMapping, bool, str | None]]:
                 continue
             left = [at for at in mixed if at not in some and not asked.values]
             left_out = head.where_other(left[0], decimal) if left else None
-            texts = [at for at in free if at not in {*places, *values, *mixed} and _is_label(columns[at])]
-            texts = [at for at in texts if not head.looks.is_time(columns[at][0])]
+            texts = [at for at in free if at not in {*places, *values, *mixed} and _may_be_label(head, at, columns[at])]
             pointed = pointed or (decimal == "." and any("." in text for at in values for text in columns[at]))
             for clock in clocks:
                 mapping = _mapping(
@@ -453,6 +452,23 @@ def _mappings(head: _Head) -> Iterator[tuple[ColumnMapping, bool, str | None]]:
                 if asked.decimal is None and _grouped(head, mapping):
                     mapping = replace(mapping, decimal=decimal)
                 yield mapping, mend, left_out
+
+
+def _without_names(head: _Head, numbers: list[int]) -> list[int]:
+    """Those of the columns of numbers that are values: numbers may name series too. What is called `series` always does,
+    as it is lost otherwise; a `sensor` or `metric` where there are other numbers.
+    """
+    if not head.start.header or head.start.series or head.start.into:
+        return numbers
+    values = [at for at in numbers if head.names[at].lower() not in _SERIES_WORDS]
+    asked = head.where(head.start.values)
+    return [at for at in numbers if at in values or at in asked or not (values or head.names[at] == "series")]
+
+
+def _may_be_label(head: _Head, at: int, texts: list[str]) -> bool:
+    if head.names[at].lower() in _SERIES_WORDS:
+        return True
+    return _is_label(texts) and not head.looks.is_time(texts[0])
 
 
 def _said(asked: ColumnMapping, decimal: str) -> str | None:
