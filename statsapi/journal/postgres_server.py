@@ -11,7 +11,6 @@ server). A session with an answer outstanding is thrown away.
 from __future__ import annotations
 
 import contextlib
-import re
 import select
 import struct
 import threading
@@ -22,7 +21,7 @@ import psycopg
 from psycopg import pq
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal.postgres_login import LET_IN, REFUSING, states_of
+from statsapi.journal.postgres_login import LET_IN, OURS, REFUSING, fault_of, states_of
 from statsapi.journal.postgres_url import Address
 from statsapi.journal.protocol import Clock, held_up, wall_clock_us
 from statsapi.journal.server_clock import ServerClock
@@ -73,13 +72,8 @@ _SAID: Final = {
     "57P03": "{place} is starting ({said})",
     "25006": "{place} takes no writes: it is a standby, or was made read-only",
 }
-# What libpq says of settings with which it never gets as far as a server. Its own words are English here, as this
-# process sets no locale for messages; those of a server are in the server's language.
-_WRONG_SETTING: Final = re.compile(
-    r"no password supplied|invalid port number|invalid \w+ value|definition of service \"|does not support SSL|"
-    r"certificate verify failed|root certificate file|could not load|could not read (?:root )?certificate|"
-    r"private key file|does not match host name"
-)
+# Failed logins that are looked into, by what libpq said: each costs memory for good (postgres_login.py).
+_LOGINS_MOST: Final = 64
 _LONG = struct.Struct(">q")
 _ARRAY: Final = struct.Struct(">iiIii")
 _LENGTH: Final = struct.Struct(">i")
@@ -249,7 +243,7 @@ class Server:
         self._era = 0
         self._slots = threading.BoundedSemaphore(SESSIONS)
         self._closed = False
-        self._refusal: tuple[str, list[str | None]] = ("", [])  # how the last login failed, and its SQLSTATEs
+        self._logins: dict[str, tuple[str, list[str | None]]] = {}  # why each login failed, by what libpq said
 
     def check_open(self) -> None:
         if self._closed:
@@ -351,20 +345,34 @@ class Server:
         said, place = " ".join(str(error).split()), self.address
         if isinstance(error, psycopg.ProgrammingError):
             return JournalRefused(f"{place} cannot be reached as it is named: {said}")
-        states: list[str | None] = []
-        if not isinstance(error, psycopg.errors.ConnectionTimeout):  # to ask again would take as long again
-            if said != self._refusal[0]:  # once for each: who waits for a server meets the same one each second
-                self._refusal = (said, states_of(place.conninfo, TIMEOUT_S))
-            states = self._refusal[1]
+        slow = isinstance(error, psycopg.errors.ConnectionTimeout)  # to ask again would take as long again
+        fault, states = ("", []) if slow else self._look_into(said)
+        if fault:
+            return JournalRefused(f"{place} cannot be reached as it is named: {fault}")
         if "53300" in states:
             return JournalUnavailable(_SAID["53300"].format(place=place, said=said))
         if LET_IN in states and ("read-only" in said or "hot standby" in said):
             return Standby(_SAID["25006"].format(place=place))
-        if states and all(state is not None and state.startswith(REFUSING) for state in states):
-            return JournalRefused(f"{place} refuses the login: {said} ({', '.join(map(str, states))})")
-        if not any(states) and _WRONG_SETTING.search(said):
-            return JournalRefused(f"{place} cannot be reached as it is named: {said}")
+        if states and all(state is not None and state.startswith((*REFUSING, OURS)) for state in states):
+            refusals = sorted({str(state) for state in states} - {OURS})
+            if not refusals:
+                return JournalRefused(f"{place} cannot be reached as it is named: {said}")
+            return JournalRefused(f"{place} refuses the login: {said} ({', '.join(refusals)})")
         return JournalUnavailable(f"{place} cannot be reached: {said}")
+
+    def _look_into(self, said: str) -> tuple[str, list[str | None]]:
+        """What is wrong with the settings, or how each host answers. Once for each text of libpq: who waits for a
+        server meets the same one each second.
+        """
+        if (known := self._logins.get(said)) is not None:
+            return known
+        if len(self._logins) >= _LOGINS_MOST:
+            return "", []
+        found: tuple[str, list[str | None]] = ("", [])
+        with contextlib.suppress(OSError):  # no socket, no descriptor: that passes
+            fault = fault_of(self.address.conninfo)
+            found = self._logins[said] = fault, [] if fault else states_of(self.address.each, TIMEOUT_S)
+        return found
 
     def failure(self, error: Failed) -> JournalUnavailable | JournalRefused:
         """The exception for what the server refused. Nothing was done."""

@@ -118,6 +118,15 @@ def test_urls_are_read(url: str, shown: str, holds: tuple[str, ...]) -> None:
         ("postgresql://u:sec/ret@h/db", "%2F"),
         ("postgresql://u:sec@ret@h/db", "%40"),
         ("postgresql://u:secret/x@h:5/db?stream=s", "%2F"),
+        ("postgresql://u:secret/db", "user:password@host"),
+        ("postgresql://u:sec,secret/db", "user:password@host"),
+        ("postgresql://u:1234567/db", "user:password@host"),
+        ("postgresql://u:sec?secret=x", "user:password@host"),
+        ("postgresql://u:1?x/secret=x@h/db", "%-codes"),
+        ("postgresql://u:secret@h/db?port=99999", "number from 1 to 65535"),
+        ("postgresql://u:secret@h/db?hostaddr=999.1.1.1", "numeric addresses"),
+        ("postgresql://u:secret@a,b/db?hostaddr=1.1.1.1", "not as many each"),
+        ("postgresql://u:secret@a,b,c/db?port=1,2", "not as many each"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None:
@@ -328,12 +337,72 @@ def test_a_name_that_sounds_like_a_refusal(tmp_path: Path, folder: str) -> None:
         open_journal(f"postgresql://u@/db?host={tmp_path}/{folder}&port=15999")
 
 
-@pytest.mark.parametrize("options", ["port=99999", "sslmode=wrong", "service=nosuch", "sslmode=require"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "sslmode=wrong",
+        "service=nosuch",
+        "sslmode=require",
+        "target_session_attrs=wrong",
+        "ssl_min_protocol_version=wrong",
+        "sslnegotiation=direct",
+        "gssencmode=require",
+        "require_auth=scram-sha-256",
+        "channel_binding=require",
+        "keepalives_idle=wrong",
+    ],
+)
 def test_settings_with_which_it_can_never_be_reached(server: PostgresServer, options: str) -> None:
-    """Are a refusal: nobody would look at a service that waits for ever."""
-    place = "" if options.startswith("port") else f":{server.port}"
-    with pytest.raises(JournalRefused, match="as it is named"):
-        open_journal(f"postgresql://postgres@127.0.0.1{place}/postgres?{options}")
+    """Are a refusal: nobody would look at a service that waits for ever. A server that is away may need others."""
+    with pytest.raises(JournalRefused, match="as it is named") as refused:
+        open_journal(f"postgresql://postgres@127.0.0.1:{server.port}/postgres?{options}")
+    assert f"port {server.port}" in str(refused.value) or "port" not in str(refused.value).partition("named: ")[2]
+    if "sslmode=require" in options or "require_auth" in options or "binding" in options:
+        with pytest.raises(JournalUnavailable):
+            open_journal(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres?{options}")
+
+
+@pytest.fixture(params=["PGHOST", "PGHOSTADDR", "service"])
+def hosts_elsewhere(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: PostgresServer
+) -> str:
+    """What to add to a URL without hosts: one that is away and the server, by the environment or a service file."""
+    hosts, ports = "127.0.0.1,127.0.0.1", f"{free_port()},{server.port}"
+    if request.param == "service":
+        (tmp_path / "services").write_text(f"[here]\nhost={hosts}\nport={ports}\nconnect_timeout=7\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+        return "service=here&"
+    monkeypatch.setenv(request.param, hosts)
+    monkeypatch.setenv("PGPORT", ports)
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "7")
+    return ""
+
+
+def test_hosts_that_the_url_does_not_name(server: PostgresServer, stream: str, hosts_elsewhere: str) -> None:
+    """Count as those of the URL: the primary is found, all have to refuse, and what libpq was told of time holds."""
+    url = f"postgresql://postgres@/postgres?{hosts_elsewhere}stream={stream}"
+    address = Address.parse(url)
+    assert str(address).count("127.0.0.1:") == len(address.each) == 2
+    assert "target_session_attrs=read-write" in address.conninfo
+    assert "connect_timeout" not in address.conninfo
+    open_journal(url).close()
+    with pytest.raises(JournalUnavailable):  # the one that is away may let us in
+        open_journal(url.replace("@/postgres", "@/nowhere"))
+
+
+def test_failed_logins_cost_memory_a_few_times_only(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking into one leaves some behind in libpq: once for each text, and for so many texts."""
+    asked = []
+
+    def states_of(conninfos: tuple[str, ...], wait_s: float) -> list[None]:
+        asked.append(conninfos)
+        return [None]
+
+    monkeypatch.setattr("statsapi.journal.postgres_server.states_of", states_of)
+    away = Server(Address.parse(f"postgresql://127.0.0.1:{free_port()}/x"), wall_clock_us, wall_clock_us)
+    for said in [str(number) for number in range(100)] * 2:
+        assert isinstance(away._unreachable(psycopg.OperationalError(said)), JournalUnavailable)
+    assert len(asked) == 64
 
 
 def test_a_renamed_schema_is_another_journal(server: PostgresServer, stream: str) -> None:
