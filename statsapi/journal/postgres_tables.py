@@ -20,6 +20,8 @@ from statsapi.journal.protocol import CLOCKS_DIFFER_US
 
 logger = logging.getLogger("statsapi")
 
+# A table, type, function, or object of another kind is there by this name, or is of another kind by it.
+_TAKEN: Final = ("42P07", "42710", "42723", "42P13", "42809")
 # Others who start at the same time wait until the tables are there.
 MAKE_S: Final = 30.0
 
@@ -57,14 +59,15 @@ SELECT coalesce((SELECT string_agg(t, ', ') FROM unnest(ARRAY['records', 'checkp
                        AND (t <> 'idempotency_keys' OR m.schema_version > 2
                             OR to_regclass('{schema}.keys') IS NULL)), ''),
        (SELECT string_agg(p.prosrc, '') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-        WHERE n.nspname = {name} AND p.proname = '{append}')
+        WHERE n.nspname = {name} AND p.proname = '{append}' AND p.prosrc LIKE '%(1937006964, %')
 FROM {schema}.meta m
 """
-# With other parameters it would stand beside the old one.
+# With other parameters it would stand beside the old one. Ours take the write lock; others' are left.
 _DROP: Final = """
 DO $do$ DECLARE old text; BEGIN
     FOR old IN SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
                WHERE n.nspname = {name} AND p.proname ~ '^append(_[0-9]+)?$'
+                     AND p.prosrc LIKE '%(1937006964, %'
     LOOP EXECUTE 'DROP FUNCTION ' || old; END LOOP;
 END $do$
 """
@@ -105,6 +108,11 @@ class Tables:
         except Failed as error:
             if error.state == "42501":
                 raise self._without_rights(told, error.said) from error
+            if error.state in _TAKEN:
+                raise JournalRefused(
+                    f"{place}: the schema {self._schema} holds something of another program that has the name of ours "
+                    f"({error.said}): name another schema by ?stream=NAME, or let its owner drop or rename that"
+                ) from error
             raise
 
     def _prepare(self, session: Session, told: Told) -> None:

@@ -253,6 +253,26 @@ def test_another_programs_schema_is_not_touched(server: PostgresServer, stream: 
     assert server.ask(f"SELECT count(*) FROM pg_class WHERE relnamespace = '{stream}'::regnamespace") == [(1,)]
 
 
+@pytest.mark.parametrize("thing", ["TYPE {}.records AS ENUM ('a')", "DOMAIN {}.meta AS int"])
+def test_a_name_that_is_taken_in_an_empty_schema(server: PostgresServer, stream: str, thing: str) -> None:
+    """A type is no table, and stands in our way all the same: which one, and what to do."""
+    server.ask(f"CREATE SCHEMA {stream}")
+    server.ask("CREATE " + thing.format(stream))
+    with pytest.raises(JournalRefused, match=r"already exists.*name another schema by \?stream=NAME"):
+        open_journal(server.journal_url(stream))
+
+
+@pytest.mark.parametrize("kind", ["PROCEDURE {}()", "FUNCTION {}() RETURNS int"])
+def test_a_function_of_another_program_is_left(server: PostgresServer, stream: str, kind: str) -> None:
+    """By the name of ours and with other parameters it stands in nobody's way."""
+    server.ask(f"CREATE SCHEMA {stream}")
+    server.ask(f"CREATE {kind.format(f'{stream}.append_3')} LANGUAGE sql AS 'SELECT 1'")
+    for _ in range(2):
+        with closing(open_journal(server.journal_url(stream))) as journal:
+            journal.append(event())
+    assert server.ask(f"SELECT count(*) FROM pg_proc WHERE pronamespace = '{stream}'::regnamespace") == [(2,)]
+
+
 def test_a_newer_schema_is_refused(server: PostgresServer, stream: str, journal: Journal) -> None:
     """A journal that a later version has changed is left to that version."""
     server.ask(f"UPDATE {stream}.meta SET schema_version = 4")
@@ -882,6 +902,27 @@ def test_a_key_whose_name_was_changed_is_noticed(
     assert len(values(journal)["default"]) == len(keys)
     assert list(find_damage(server.journal_url(stream))) == []
     assert journal.append(event(), key=IdempotencyKey(b"new", b"d", HOUR_US)).mark is not None
+
+
+@pytest.mark.parametrize("keyed", ["append", "decide"])
+@pytest.mark.parametrize("column", ["name", "digest", "answer", "expires_us", '"check"'])
+def test_a_key_beside_a_damaged_one_is_taken(
+    server: PostgresServer, stream: str, journal: Journal, column: str, keyed: str
+) -> None:
+    """Only what was recorded under the damaged key is refused, whatever of it was changed; the check tells it."""
+    old = IdempotencyKey(b"mm", b"d", HOUR_US)
+    use_key(journal, old, keyed)
+    ((right,),) = server.ask(f"SELECT {column} FROM {stream}.idempotency_keys")
+    wrong = right ^ 1 << 33 if isinstance(right, int) else right[:-1] + bytes([right[-1] ^ 1]) if right else b"x"
+    server.ask(f"UPDATE {stream}.idempotency_keys SET {column} = %s", wrong)
+    for name in (b"aa", b"zz"):
+        for _ in range(2):
+            use_key(journal, IdempotencyKey(name, b"d", HOUR_US), keyed)
+    for how in ("find", keyed):
+        with pytest.raises(JournalDamaged):
+            use_key(journal, old, how)
+    assert len(values(journal)["default"]) == 3
+    assert len(list(find_damage(server.journal_url(stream)))) == 1
 
 
 def test_a_key_is_not_forgotten_by_a_changed_expiry(server: PostgresServer, stream: str, journal: Journal) -> None:
