@@ -86,8 +86,8 @@ def test_a_key_beside_a_damaged_one_is_taken(tmp_path: Path, column: str) -> Non
     with closing(open_journal(f"sqlite:///{path}")) as journal:
         record(b"mm")
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            ((right,),) = connection.execute(f"SELECT {column} FROM keys").fetchall()  # noqa: S608 - from above
-            connection.execute(f"UPDATE keys SET {column} = ?", (flipped(right, 8),))  # noqa: S608
+            ((right,),) = connection.execute(f"SELECT {column} FROM keys").fetchall()
+            connection.execute(f"UPDATE keys SET {column} = ?", (flipped(right, 8),))
         with pytest.raises(JournalDamaged):
             record(b"mm")
         for name in (b"aa", b"zz"):
