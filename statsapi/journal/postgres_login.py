@@ -31,9 +31,6 @@ REFUSING: Final = ("28", "3D", "42", "22", "0A")
 
 _SAID: Final = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
 _TRACE_BYTES: Final = 1 << 20
-# Of OpenSSL and libpq, English here, as this process sets no locale for messages. The server hears of these as well,
-# and may close the line before we look.
-_CERTIFICATE_WRONG: Final = re.compile(r"certificate verify failed|does not match host name")
 _GONE_S: Final = 0.2  # how long after libpq gave up the server may take to close the line, where it was the first to
 
 
@@ -68,7 +65,7 @@ def states_of(conninfos: Sequence[str], wait_s: float) -> list[str | None]:
 
 
 def _state_of(conninfo: str, wait_s: float) -> str | None:
-    trace, line = os.memfd_create("statsapi-login"), -1
+    trace, line, ours = os.memfd_create("statsapi-login"), -1, False
     try:
         connection = pq.PGconn.connect_start(conninfo.encode())
         try:
@@ -80,18 +77,17 @@ def _state_of(conninfo: str, wait_s: float) -> str | None:
                 line = os.dup(connection.socket)  # stays open when libpq closes its own
                 if not _wait(line, _EVENTS[status], max(0, deadline_s - time.monotonic())):
                     return None
+                # Over TLS the server hears that libpq gives up, and closes the line too: who was first shows before.
+                ours = bool(connection.ssl_in_use) and not _wait(line, select.POLLRDHUP, 0)
                 status = pq.PollingStatus(connection.connect_poll())
             if status == pq.PollingStatus.OK:
                 return LET_IN
-            told = _said(connection)
         finally:
             connection.untrace()  # writes what is left of it
             connection.finish()
         if said := _SAID.findall(os.pread(trace, _TRACE_BYTES, 0)):
             return str(said[-1].decode())
-        if _CERTIFICATE_WRONG.search(told):
-            return OURS
-        return OURS if line >= 0 and not _wait(line, select.POLLRDHUP, _GONE_S) else None
+        return OURS if ours or (line >= 0 and not _wait(line, select.POLLRDHUP, _GONE_S)) else None
     finally:
         os.close(trace)
         if line >= 0:

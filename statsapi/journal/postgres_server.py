@@ -51,6 +51,7 @@ SET default_transaction_isolation = 'read committed';
 SET client_min_messages = warning;
 SET search_path = pg_catalog;
 SET standard_conforming_strings = on;
+SET row_security = off;
 SET plan_cache_mode = force_generic_plan;
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
@@ -72,6 +73,11 @@ _SAID: Final = {
     "57P03": "{place} is starting ({said})",
     "25006": "{place} takes no writes: it is a standby, or was made read-only",
 }
+_PID: Final = "SELECT pg_backend_pid()"
+_SHARED: Final = (
+    "is a proxy that lets several sessions share one of the server (PgBouncer with pool_mode = transaction or "
+    "statement): name the server itself, or give this database pool_mode = session there"
+)
 # Failed logins that are looked into, by what libpq said: each costs memory for good (postgres_login.py).
 _LOGINS_MOST: Final = 64
 _LONG = struct.Struct(">q")
@@ -142,6 +148,11 @@ class Session:
     def is_in_transaction(self) -> bool:
         """Whether a transaction is open, failed or not, and no answer is awaited."""
         return self._pg.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+
+    @property
+    def is_through_proxy(self) -> bool:
+        """Whether whoever let us in is another process than the one that answers."""
+        return self._pg.backend_pid != self.pid
 
     def still_there(self) -> bool:
         """Whether it is still connected, as far as this side can tell. Costs a system call.
@@ -326,10 +337,12 @@ class Server:
         try:
             row = session.simple(self.settings + _SETUP)
             read_only, *told = (_text(row, at) for at in range(4))
-            session.pid = int(_text(row, 4))  # libpq's may be a proxy's
+            session.pid = int(_text(row, 4))
             if read_only == "t":
                 self._refuse_standby()
             if not self._prepared:
+                if session.is_through_proxy:
+                    self._refuse_shared(session)
                 with self._preparing:
                     self.prepare(session, Told(*told))
                     self._prepared = True
@@ -337,6 +350,18 @@ class Server:
             session.close()
             raise
         return session
+
+    def _refuse_shared(self, session: Session) -> None:
+        """JournalRefused where a proxy gives one process of the server to several sessions: what a session sets (what
+        COMMIT waits for, for one) and prepares would be another's, or gone.
+        """
+        with contextlib.suppress(psycopg.Error, Failed, Unanswered):  # no room for a second one: each has its own
+            other = Session(psycopg.Connection.connect(self.address.conninfo, autocommit=True), -1)
+            with contextlib.closing(other):
+                for _ in range(3):
+                    theirs, ours = (int(_text(each.simple(_PID), 0)) for each in (other, session))
+                    if theirs == session.pid or ours != session.pid:
+                        raise JournalRefused(f"{self.address} {_SHARED}")
 
     def _refuse_standby(self) -> NoReturn:
         raise Standby(_SAID["25006"].format(place=self.address))
@@ -390,6 +415,8 @@ class Server:
             return JournalUnavailable(said.format(place=place, said=error.said))
         if state == "42501":
             return JournalRefused(f"{place} refuses this role: {error.said}")
+        if state in ("26000", "42P05"):  # a prepared statement is gone, or is there already
+            return JournalRefused(f"{place} {_SHARED}")
         if state in ("XX001", "XX002", "P0002"):  # a page, an index, the row of meta
             return JournalDamaged(f"the journal at {place}", error.said, advice=DAMAGE_ADVICE)
         if state[:2] in ("08", "40", "53", "54", "55", "57", "58", "XX"):

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -46,7 +47,7 @@ from statsapi.model import EventBatch, Events, Part
 from statsapi.times import format_timestamp
 from tests.calls import make_app
 from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, use_key, values
-from tests.programs import postgres_binaries
+from tests.programs import postgres_binaries, require_binary
 from tests.servers import PostgresServer, RefusingPostgres, free_port, postgres_server, serve_environment, wait_until
 
 HOUR_US = 3_600_000_000
@@ -234,6 +235,25 @@ def test_a_second_role_is_told_what_to_run(server: PostgresServer, role: str) ->
     journal.close()
 
 
+@pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "idempotency_keys", "meta"])
+def test_row_level_security_hides_nothing(server: PostgresServer, role: str, table: str) -> None:
+    """A policy of somebody else's would be another journal to this role: refused with the cure, also while it runs."""
+    run_sql(server, role, f'CREATE SCHEMA statsapi AUTHORIZATION "{role}"')
+    with closing(open_journal(url_of(server, role))) as journal:
+        key = IdempotencyKey(b"k", b"d", HOUR_US)
+        mark = mark_of(journal.append(event()._replace(answer=b"first"), key=key))
+        for _ in range(18):
+            journal.append(event())
+        journal.replace_prefix(None, checkpoint_at(mark, state=b"state"), {1: b"one", 2: b"two"})
+        run_sql(server, role, f"ALTER TABLE statsapi.{table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        with pytest.raises(JournalRefused, match=f"hide rows of statsapi.{table} .*DISABLE ROW LEVEL SECURITY"):
+            open_journal(url_of(server, role))
+        with pytest.raises(JournalRefused, match=table):
+            read_all(journal, key)
+        run_sql(server, role, f"ALTER ROLE {role} BYPASSRLS")
+        open_journal(url_of(server, role)).close()
+
+
 def test_a_schema_in_which_it_may_not_make_tables(server: PostgresServer, role: str) -> None:
     """An empty schema of somebody else's: the grant to run is named."""
     run_sql(server, role, f"CREATE SCHEMA statsapi; GRANT USAGE ON SCHEMA statsapi TO {role}")
@@ -341,6 +361,46 @@ def error_of(server: PostgresServer, database: str, login: str = "postgres") -> 
     return ""
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_pgbouncer(server: PostgresServer, stream: str) -> None:
+    """With sessions of its own all works; where several share one of the server, what they set would be another's."""
+    program = require_binary("pgbouncer")
+    directory = PostgresServer.folder()
+    place = f"host=127.0.0.1 port={server.port} user=postgres"
+    port = free_port()
+    ini = f"""[databases]
+own = {place} dbname=postgres pool_mode=session
+shared = {place} dbname=postgres pool_mode=transaction
+statements = {place} dbname=postgres pool_mode=statement
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+auth_type = any
+unix_socket_dir =
+"""
+    (directory / "pgbouncer.ini").write_text(ini)
+    as_user = server.command("")[:-1]
+    url = f"postgresql://postgres@127.0.0.1:{port}/{{}}?stream={stream}"
+    bouncer = subprocess.Popen([*as_user, program, "-q", str(directory / "pgbouncer.ini")], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: listens(port), "PgBouncer")
+        with closing(open_journal(url.format("own"))) as journal, closing(open_journal(url.format("own"))) as second:
+            for each in (journal, second, journal, second):
+                use_key(each, IdempotencyKey(secrets.token_bytes(8), b"d", HOUR_US), "decide")
+                each.append(event())
+            assert len(values(second)["default"]) == 8
+        for name in ("shared", "statements"):
+            with pytest.raises(JournalRefused, match="pool_mode = session"):
+                open_journal(url.format(name))
+    finally:
+        bouncer.kill()
+        bouncer.wait()
+
+
 def test_a_server_that_is_away_is_not_a_refusal() -> None:
     """Nobody listens: JournalUnavailable, so that the service starts and waits for it."""
     with pytest.raises(JournalUnavailable, match="cannot be reached") as error:
@@ -380,6 +440,51 @@ def test_settings_with_which_it_can_never_be_reached(server: PostgresServer, opt
     if "sslmode=require" in options or "require_auth" in options or "binding" in options:
         with pytest.raises(JournalUnavailable):
             open_journal(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres?{options}")
+
+
+def test_tls() -> None:
+    """A certificate of its own is proven where that is asked for; what cannot be proven or fits the server not is a
+    refusal, though the server closes the line as fast as we do.
+    """
+    openssl = require_binary("openssl")
+    directory = PostgresServer.folder()
+    for name in ("right", "wrong"):
+        made = ("-days", "2", "-keyout", f"{directory}/{name}.key", "-out", f"{directory}/{name}.pem")
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        named = ("-subj", "/CN=statsapi", "-addext", "subjectAltName=DNS:localhost")
+        subprocess.run([openssl, "req", "-x509", *curve, *named, *made], check=True, capture_output=True)
+    if os.geteuid() == 0:
+        shutil.chown(directory / "right.key", "postgres", "postgres")
+    files = {"ssl_cert_file": f"{directory}/right.pem", "ssl_key_file": f"{directory}/right.key"}
+    with postgres_server(postgres_binaries(), ssl="on", **files) as server:
+        server.ask("CREATE ROLE app LOGIN SUPERUSER PASSWORD 'secret'")
+        (server.data / "pg_hba.conf").write_text("local all all trust\nhostssl all all all scram-sha-256\n")
+        server.ask("SELECT pg_reload_conf()")
+        right, wrong = (f"sslmode=verify-full&sslrootcert={directory}/{name}.pem" for name in ("right", "wrong"))
+        whole = "app:secret@localhost"
+        url = f"postgresql://{{}}:{server.port}/postgres?{{}}"
+        wait_until(lambda: "no encryption" in why_not(url.format(whole, "sslmode=disable")), "the new rules")
+        for options in ("sslmode=require&require_auth=scram-sha-256&channel_binding=require", right):
+            with closing(open_journal(url.format(whole, options))) as journal:
+                journal.append(event())
+        for login, options, said in (
+            (whole, wrong, "certificate verify failed"),
+            ("app:secret@127.0.0.1", right, "does not match host name"),
+            (whole, f"sslmode=verify-full&sslrootcert={directory}/none.pem", "root certificate file"),
+            (whole, "sslmode=require&require_auth=md5", "authentication method"),
+            ("app@localhost", "sslmode=require", "no password supplied"),
+            ("app:no@localhost", "sslmode=require", "28P01"),
+        ):
+            with pytest.raises(JournalRefused, match=said):
+                open_journal(url.format(login, options))
+
+
+def why_not(url: str) -> str:
+    try:
+        open_journal(url).close()
+    except (JournalRefused, JournalUnavailable) as error:
+        return str(error)
+    return ""
 
 
 @pytest.fixture(params=["PGHOST", "PGHOSTADDR", "service"])
@@ -616,6 +721,8 @@ def test_standbys_that_are_not_waited_for_are_told() -> None:
         ("XX001", JournalDamaged, "damaged"),
         ("XX002", JournalDamaged, "damaged"),
         ("P0002", JournalDamaged, "damaged"),
+        ("26000", JournalRefused, "pool_mode = session"),
+        ("42P05", JournalRefused, "pool_mode = session"),
     ],
 )
 def test_what_a_server_means(state: str, kind: type[Exception], said: str) -> None:
@@ -1062,6 +1169,48 @@ def test_an_append_that_waits_while_the_journal_is_upgraded_leaves_nothing(
         assert journal.append(event(), key=key).replayed
         assert journal.append(event(), key=IdempotencyKey(b"l", b"d", HOUR_US)).mark is not None
     assert list(find_damage(url)) == []
+
+
+def test_an_upgrade_that_others_keep_waiting(
+    server: PostgresServer, stream: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody reads the table of keys for too long: that is said, nothing is changed, and the next try succeeds."""
+    journal.append(event())
+    make_old(server, stream, 2)
+    monkeypatch.setattr("statsapi.journal.postgres_tables.MAKE_S", 0.1)
+    place = f"host={server.directory} port={server.port} user=postgres dbname=postgres"
+    with closing(psycopg.connect(place)) as reader:
+        reader.execute(f"SELECT count(*) FROM {stream}.keys")
+        with pytest.raises(JournalUnavailable, match=r"could not be brought up to date.*tried again"):
+            open_journal(server.journal_url(stream))
+    with closing(open_journal(server.journal_url(stream))) as upgraded:
+        assert values(upgraded) == {"default": [1.0]}
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_services_that_start_at_the_same_time(server: PostgresServer, stream: str, version: int) -> None:
+    """One of them makes or upgrades the tables, all others wait for it, and each records."""
+    if version:
+        with closing(open_journal(server.journal_url(stream))) as journal:
+            journal.append(event())
+        make_old(server, stream, version)
+    failed: list[Exception] = []
+
+    def start() -> None:
+        try:
+            with closing(open_journal(server.journal_url(stream))) as journal:
+                journal.append(event())
+        except (JournalRefused, JournalUnavailable) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with closing(open_journal(server.journal_url(stream))) as journal:
+        assert len(values(journal)["default"]) == 6 + bool(version)
 
 
 def test_a_worker_whose_journal_was_upgraded_says_so(server: PostgresServer, stream: str, journal: Journal) -> None:
