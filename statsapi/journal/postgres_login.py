@@ -31,6 +31,7 @@ REFUSING: Final = ("28", "3D", "42", "22", "0A")
 
 _SAID: Final = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
 _TRACE_BYTES: Final = 1 << 20
+_TLS_GRANTED: Final = b"S"  # the server's answer to a request for TLS; the handshake may fail in the call that reads it
 _GONE_S: Final = 0.2  # how long after libpq gave up the server may take to close the line, where it was the first to
 
 
@@ -61,7 +62,14 @@ def states_of(conninfos: Sequence[str], wait_s: float) -> list[str | None]:
     says nothing within `wait_s`. Resolves names as libpq does, which has no limit. Each call costs 4.5 KB a host for
     good: libpq's trace is a C stream, which psycopg opens and never closes.
     """
-    return [_state_of(conninfo, wait_s) for conninfo in conninfos]
+    states: list[str | None] = []
+    for conninfo in conninfos:
+        state = _state_of(conninfo, wait_s)
+        if state is None and "sslnegotiation=direct" in conninfo:  # a server before 17 closes the line, as if it died
+            otherwise = _state_of(make_conninfo(conninfo, sslnegotiation="postgres"), wait_s) or ""
+            state = OURS if otherwise.startswith((LET_IN, *REFUSING)) else None
+        states.append(state)
+    return states
 
 
 def _state_of(conninfo: str, wait_s: float) -> str | None:
@@ -78,7 +86,8 @@ def _state_of(conninfo: str, wait_s: float) -> str | None:
                 if not _wait(line, _EVENTS[status], max(0, deadline_s - time.monotonic())):
                     return None
                 # Over TLS the server hears that libpq gives up, and closes the line too: who was first shows before.
-                ours = bool(connection.ssl_in_use) and not _wait(line, select.POLLRDHUP, 0)
+                tls = connection.ssl_in_use or _next_byte(line) == _TLS_GRANTED
+                ours = tls and not _wait(line, select.POLLRDHUP, 0)
                 status = pq.PollingStatus(connection.connect_poll())
             if status == pq.PollingStatus.OK:
                 return LET_IN
@@ -92,6 +101,17 @@ def _state_of(conninfo: str, wait_s: float) -> str | None:
         os.close(trace)
         if line >= 0:
             os.close(line)
+
+
+def _next_byte(descriptor: int) -> bytes:
+    """What is read next from a socket, without reading it; empty where there is nothing yet."""
+    line = socket.socket(fileno=descriptor)
+    try:
+        return line.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return b""
+    finally:
+        line.detach()
 
 
 def _said(connection: pq.abc.PGconn) -> str:

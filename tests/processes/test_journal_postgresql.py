@@ -467,6 +467,9 @@ def test_tls() -> None:
         for options in ("sslmode=require&require_auth=scram-sha-256&channel_binding=require", right):
             with closing(open_journal(url.format(whole, options))) as journal:
                 journal.append(event())
+        direct = "sslmode=require&sslnegotiation=direct"
+        is_old = server.ask("SHOW server_version_num") < [("17",)]
+        assert ("as it is named" in why_not(url.format(whole, direct))) == is_old
         for login, options, said in (
             (whole, wrong, "certificate verify failed"),
             ("app:secret@127.0.0.1", right, "does not match host name"),
@@ -1265,6 +1268,9 @@ def test_the_command_tells_damage(server: PostgresServer, stream: str, journal: 
     server.ask(f"UPDATE {stream}.records SET appended_us = 5 WHERE position = 2")
     (said,) = find_damage(url)
     assert "record 2 " in said
+    line = [sys.executable, "-m", "statsapi", "journal", "check"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "fail over" in done.stderr, "salvage" in done.stderr) == (1, True, False)
     with pytest.raises(JournalRefused, match="tools of its own"):
         salvage(url, "x.db")
 
