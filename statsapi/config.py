@@ -40,9 +40,12 @@ GRACE_US: Final = 5 * MINUTE_US
 
 _METRICS_WINDOWS: Final = ("5m", "1h", "24h")
 
-_PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
-# What `effective` leaves out of a URL: user and password, and passwords in its query.
-_SECRET = re.compile(r"(?<=://)[^/\s]*(?=@)|(?<=password=)[^&\s]*", re.IGNORECASE)
+# What is left out of a URL: user and password, passwords in its query, and all of it where neither has an @
+# behind it and what stands for a port is no number.
+_HOST = r"(?:\[[^\]\s]*\]|[^\s,:/?#\[\]]*)(?::[0-9]{0,5})?"
+_SECRET = re.compile(
+    rf"(?<=://)\S*(?=@)|(?<=://)(?!(?:{_HOST},)*{_HOST}(?:[/?#\s]|\Z))\S*|(?<=password=)[^&\s]*", re.IGNORECASE
+)
 
 _NO_OFF: Final = object()
 
@@ -268,7 +271,7 @@ class Settings:
             )
         except ValidationError as error:
             faults = [
-                f"{name}={_PASSWORD.sub('…@', given.get(name, ''))!r}: {' '.join(reasons)}"
+                f"{name}={without_secrets(given.get(name, ''))!r}: {' '.join(reasons)}"
                 for name, reasons in sorted(error.messages_dict.items())
             ]
             fine: Any = error.valid_data
@@ -377,6 +380,11 @@ def unknown_names(environ: Mapping[str, str]) -> list[str]:
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 
+def without_secrets(text: str) -> str:
+    """A setting's value without what may be a user or a password in the URLs that it holds."""
+    return _SECRET.sub("…", text)
+
+
 class Effective(NamedTuple):
     """A setting as people may see it: secrets are left out."""
 
@@ -394,7 +402,7 @@ def effective(environ: Mapping[str, str]) -> list[Effective]:
     for field in dataclasses.fields(Settings):
         name = names[field.name]
         if text := environ.get(name, "").strip():
-            value = _SECRET.sub("…", text) if field.repr or "://" in text else "(not shown)"
+            value = without_secrets(text) if field.repr or "://" in text else "(not shown)"
             rows.append(Effective(name, value, "environment"))
         else:
             rows.append(Effective(name, _default_text(field) or "unset", "default"))

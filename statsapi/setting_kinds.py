@@ -109,7 +109,8 @@ def valid_rate_limit_storage(value: str) -> None:
     try:
         _ = urlsplit(value).port
     except ValueError as error:
-        raise ValidationError(f"is not an address: {error}") from None
+        said = "its port is not a number up to 65535" if "ort " in str(error) else str(error)  # else it is told
+        raise ValidationError(f"is not an address: {said}") from None
     match = _RATE_LIMIT_REDIS.fullmatch(place)
     if scheme in ("redis", "rediss") and (match is None or not is_host(match[1])):
         raise ValidationError("is not an address: write redis://host:port/db, where db is the database's number")

@@ -22,14 +22,14 @@ def config(service: Connection, changed: bool) -> int:
     Secrets are left out. Exit status 78: a setting is wrong; the line says which and why.
     """
     from statsapi.api.proxies import require_prefix
-    from statsapi.config import Settings, effective, unknown_names
+    from statsapi.config import Settings, effective, unknown_names, without_secrets
     from statsapi.errors import ConfigError
     from statsapi.journal import engine_of
     from statsapi.keys import Keys
     from statsapi.tokens import Tokens
 
     rows: list[tuple[str, str, str]] = [
-        ("url", service.url, service.sources["url"]),
+        ("url", without_secrets(service.url), service.sources["url"]),
         ("key", "(not shown)" if service.key else "unset", service.sources["key"]),
         ("ca_file", service.ca_file or "unset", service.sources["ca_file"]),
         ("timeout", f"{service.timeout_s:g}", service.sources["timeout"]),

@@ -10,7 +10,7 @@ import click
 from statsapi.cli import failures, output
 from statsapi.config import Settings
 from statsapi.errors import JournalDamaged, JournalRefused
-from statsapi.journal import Journal, find_damage, open_journal
+from statsapi.journal import Journal, engine_of, find_damage, open_journal
 from statsapi.journal import compact as compact_journal
 from statsapi.journal import salvage as salvage_journal
 from statsapi.times import format_timestamp
@@ -113,9 +113,12 @@ def check(as_json: bool) -> int:
     if not count:
         click.echo("everything is what was written")
         return 0
-    failures.say(
-        f"{count:,} damaged: restore a backup, or save what is whole with `statsapi journal salvage NEW`",
+    otherwise = (
+        "fail over to a replica"  # a server's journal is no file to salvage from
+        if engine_of(url).is_remote
+        else "save what is whole with `statsapi journal salvage NEW`"
     )
+    failures.say(f"{count:,} damaged: restore a backup, or {otherwise}")
     return failures.NOT_DONE
 
 

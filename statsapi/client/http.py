@@ -50,11 +50,13 @@ class Transport:
     def __init__(self, url: str, key: str | None, *, timeout_s: float, ca_file: str | None, connections: int) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no URL such as http://127.0.0.1:8000")
+            shown = "it" if "@" in url or "://" in url else repr(url)  # it may hold a password
+            raise ValueError(f"{shown} is no URL such as http://127.0.0.1:8000")
         try:
             _ = parts.port
         except ValueError:
-            raise ValueError(f"{url!r} is no URL: its port is not a number up to 65535") from None
+            # It is not repeated, nor the URL: it may be a password whose @host was forgotten.
+            raise ValueError("it is no URL: its port is not a number up to 65535") from None
         if parts.query or parts.fragment or parts.username:
             raise ValueError("the URL may hold a path, but no query, fragment or user; the API key is `key`")
         self.url = url.rstrip("/")

@@ -302,12 +302,13 @@ class Appends:
         return IdempotencyConflict() if digest != key.digest else Appended(None, now_us, answer, replayed=True)
 
     def _found_under(self, key: IdempotencyKey, result: pq.abc.PGresult, now_us: int) -> Outcome | None:
-        """What _ANSWER found: the key, or nothing beside which all stand where they should."""
+        """What _ANSWER found: the key, or nothing. JournalDamaged where a key beside it was this one."""
         for row in range(result.ntuples):
             name, *kept = (result.get_value(row, at) for at in range(5))
             if kept[0] is not None:
                 return self._known(key, kept, now_us)
-            if name == key.name or key_place(name or b"", long_of(kept[2])) != long_of(kept[3]) >> 32:
+            expires_us, place = long_of(kept[2]), long_of(kept[3]) >> 32
+            if name == key.name or key_place(name or b"", expires_us) != place == key_place(key.name, expires_us):
                 return self._damaged_key()
         return None
 

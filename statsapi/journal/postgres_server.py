@@ -11,7 +11,6 @@ server). A session with an answer outstanding is thrown away.
 from __future__ import annotations
 
 import contextlib
-import re
 import select
 import struct
 import threading
@@ -22,7 +21,7 @@ import psycopg
 from psycopg import pq
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal.postgres_login import LET_IN, REFUSING, states_of
+from statsapi.journal.postgres_login import LET_IN, OURS, REFUSING, fault_of, states_of
 from statsapi.journal.postgres_url import Address
 from statsapi.journal.protocol import Clock, held_up, wall_clock_us
 from statsapi.journal.server_clock import ServerClock
@@ -52,6 +51,7 @@ SET default_transaction_isolation = 'read committed';
 SET client_min_messages = warning;
 SET search_path = pg_catalog;
 SET standard_conforming_strings = on;
+SET row_security = off;
 SET plan_cache_mode = force_generic_plan;
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
@@ -73,13 +73,14 @@ _SAID: Final = {
     "57P03": "{place} is starting ({said})",
     "25006": "{place} takes no writes: it is a standby, or was made read-only",
 }
-# What libpq says of settings with which it never gets as far as a server. Its own words are English here, as this
-# process sets no locale for messages; those of a server are in the server's language.
-_WRONG_SETTING: Final = re.compile(
-    r"no password supplied|invalid port number|invalid \w+ value|definition of service \"|does not support SSL|"
-    r"certificate verify failed|root certificate file|could not load|could not read (?:root )?certificate|"
-    r"private key file|does not match host name"
+_PID: Final = "SELECT pg_backend_pid()"
+_SHARED: Final = (
+    "is a proxy that lets several sessions share one of the server (PgBouncer with pool_mode = transaction or "
+    "statement): name the server itself, or give this database pool_mode = session there"
 )
+# Failed logins that are looked into, by what libpq said: each costs 4.5 KB a host for good (postgres_login.py), so all
+# of them 0.3 MB. With further ones a server is waited for.
+_LOGINS_MOST: Final = 64
 _LONG = struct.Struct(">q")
 _ARRAY: Final = struct.Struct(">iiIii")
 _LENGTH: Final = struct.Struct(">i")
@@ -148,6 +149,11 @@ class Session:
     def is_in_transaction(self) -> bool:
         """Whether a transaction is open, failed or not, and no answer is awaited."""
         return self._pg.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+
+    @property
+    def is_through_proxy(self) -> bool:
+        """Whether whoever let us in is another process than the one that answers."""
+        return self._pg.backend_pid != self.pid
 
     def still_there(self) -> bool:
         """Whether it is still connected, as far as this side can tell. Costs a system call.
@@ -249,7 +255,7 @@ class Server:
         self._era = 0
         self._slots = threading.BoundedSemaphore(SESSIONS)
         self._closed = False
-        self._refusal: tuple[str, list[str | None]] = ("", [])  # how the last login failed, and its SQLSTATEs
+        self._logins: dict[str, tuple[str, list[str | None]]] = {}  # why each login failed, by what libpq said
 
     def check_open(self) -> None:
         if self._closed:
@@ -332,10 +338,12 @@ class Server:
         try:
             row = session.simple(self.settings + _SETUP)
             read_only, *told = (_text(row, at) for at in range(4))
-            session.pid = int(_text(row, 4))  # libpq's may be a proxy's
+            session.pid = int(_text(row, 4))
             if read_only == "t":
                 self._refuse_standby()
             if not self._prepared:
+                if session.is_through_proxy:
+                    self._refuse_shared(session)
                 with self._preparing:
                     self.prepare(session, Told(*told))
                     self._prepared = True
@@ -344,6 +352,18 @@ class Server:
             raise
         return session
 
+    def _refuse_shared(self, session: Session) -> None:
+        """JournalRefused where a proxy gives one process of the server to several sessions: what a session sets (what
+        COMMIT waits for, for one) and prepares would be another's, or gone.
+        """
+        with contextlib.suppress(psycopg.Error, Failed, Unanswered):  # no room for a second one: each has its own
+            other = Session(psycopg.Connection.connect(self.address.conninfo, autocommit=True), -1)
+            with contextlib.closing(other):
+                for _ in range(3):
+                    theirs, ours = (int(_text(each.simple(_PID), 0)) for each in (other, session))
+                    if theirs == session.pid or ours != session.pid:
+                        raise JournalRefused(f"{self.address} {_SHARED}")
+
     def _refuse_standby(self) -> NoReturn:
         raise Standby(_SAID["25006"].format(place=self.address))
 
@@ -351,20 +371,34 @@ class Server:
         said, place = " ".join(str(error).split()), self.address
         if isinstance(error, psycopg.ProgrammingError):
             return JournalRefused(f"{place} cannot be reached as it is named: {said}")
-        states: list[str | None] = []
-        if not isinstance(error, psycopg.errors.ConnectionTimeout):  # to ask again would take as long again
-            if said != self._refusal[0]:  # once for each: who waits for a server meets the same one each second
-                self._refusal = (said, states_of(place.conninfo, TIMEOUT_S))
-            states = self._refusal[1]
+        slow = isinstance(error, psycopg.errors.ConnectionTimeout)  # to ask again would take as long again
+        fault, states = ("", []) if slow else self._look_into(said)
+        if fault:
+            return JournalRefused(f"{place} cannot be reached as it is named: {fault}")
         if "53300" in states:
             return JournalUnavailable(_SAID["53300"].format(place=place, said=said))
         if LET_IN in states and ("read-only" in said or "hot standby" in said):
             return Standby(_SAID["25006"].format(place=place))
-        if states and all(state is not None and state.startswith(REFUSING) for state in states):
-            return JournalRefused(f"{place} refuses the login: {said} ({', '.join(map(str, states))})")
-        if not any(states) and _WRONG_SETTING.search(said):
-            return JournalRefused(f"{place} cannot be reached as it is named: {said}")
+        if states and all(state is not None and state.startswith((*REFUSING, OURS)) for state in states):
+            refusals = sorted({str(state) for state in states} - {OURS})
+            if not refusals:
+                return JournalRefused(f"{place} cannot be reached as it is named: {said}")
+            return JournalRefused(f"{place} refuses the login: {said} ({', '.join(refusals)})")
         return JournalUnavailable(f"{place} cannot be reached: {said}")
+
+    def _look_into(self, said: str) -> tuple[str, list[str | None]]:
+        """What is wrong with the settings, or how each host answers. Once for each text of libpq: who waits for a
+        server meets the same one each second.
+        """
+        if (known := self._logins.get(said)) is not None:
+            return known
+        if len(self._logins) >= _LOGINS_MOST:
+            return "", []
+        found: tuple[str, list[str | None]] = ("", [])
+        with contextlib.suppress(OSError):  # no socket, no descriptor: that passes
+            fault = fault_of(self.address.conninfo)
+            found = self._logins[said] = fault, [] if fault else states_of(self.address.each, TIMEOUT_S)
+        return found
 
     def failure(self, error: Failed) -> JournalUnavailable | JournalRefused:
         """The exception for what the server refused. Nothing was done."""
@@ -382,6 +416,8 @@ class Server:
             return JournalUnavailable(said.format(place=place, said=error.said))
         if state == "42501":
             return JournalRefused(f"{place} refuses this role: {error.said}")
+        if state in ("26000", "42P05"):  # a prepared statement is gone, or is there already
+            return JournalRefused(f"{place} {_SHARED}")
         if state in ("XX001", "XX002", "P0002"):  # a page, an index, the row of meta
             return JournalDamaged(f"the journal at {place}", error.said, advice=DAMAGE_ADVICE)
         if state[:2] in ("08", "40", "53", "54", "55", "57", "58", "XX"):

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
-from statsapi.errors import JournalRefused
+from statsapi.errors import JournalRefused, JournalUnavailable
 from statsapi.journal.postgres_rows import APPEND, SCHEMA_VERSION, fill_key_places
 from statsapi.journal.postgres_server import OLDEST_VERSION, Failed, Server, Session, Told
 from statsapi.journal.protocol import CLOCKS_DIFFER_US
 
 logger = logging.getLogger("statsapi")
 
+# A table, type, function, or object of another kind is there by this name, or is of another kind by it.
+_TAKEN: Final = ("42P07", "42710", "42723", "42P13", "42809")
 # Others who start at the same time wait until the tables are there.
 MAKE_S: Final = 30.0
 
@@ -27,7 +29,9 @@ _LOOK: Final = """
 SELECT n.oid IS NOT NULL, to_regclass({meta}) IS NOT NULL,
        (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid),
        coalesce(has_schema_privilege(n.oid, 'USAGE'), false), coalesce(has_schema_privilege(n.oid, 'CREATE'), false),
-       has_database_privilege(current_database(), 'CREATE')
+       has_database_privilege(current_database(), 'CREATE'),
+       (SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
+        WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND c.relrowsecurity AND row_security_active(c.oid))
 FROM (SELECT 1) AS one LEFT JOIN pg_namespace n ON n.nspname = {name}
 """
 _TABLES: Final = "SELECT schema_version, octet_length(born) FROM {schema}.meta"
@@ -57,14 +61,15 @@ SELECT coalesce((SELECT string_agg(t, ', ') FROM unnest(ARRAY['records', 'checkp
                        AND (t <> 'idempotency_keys' OR m.schema_version > 2
                             OR to_regclass('{schema}.keys') IS NULL)), ''),
        (SELECT string_agg(p.prosrc, '') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-        WHERE n.nspname = {name} AND p.proname = '{append}')
+        WHERE n.nspname = {name} AND p.proname = '{append}' AND p.prosrc LIKE '%(1937006964, %')
 FROM {schema}.meta m
 """
-# With other parameters it would stand beside the old one.
+# With other parameters it would stand beside the old one. Ours take the write lock; others' are left.
 _DROP: Final = """
 DO $do$ DECLARE old text; BEGIN
     FOR old IN SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
                WHERE n.nspname = {name} AND p.proname ~ '^append(_[0-9]+)?$'
+                     AND p.prosrc LIKE '%(1937006964, %'
     LOOP EXECUTE 'DROP FUNCTION ' || old; END LOOP;
 END $do$
 """
@@ -105,11 +110,21 @@ class Tables:
         except Failed as error:
             if error.state == "42501":
                 raise self._without_rights(told, error.said) from error
+            if error.state in _TAKEN:
+                raise JournalRefused(
+                    f"{place}: the schema {self._schema} holds something of another program that has the name of ours "
+                    f"({error.said}): name another schema by ?stream=NAME, or let its owner drop or rename that"
+                ) from error
             raise
 
     def _prepare(self, session: Session, told: Told) -> None:
-        exists, ours, things, usage, create, create_schema = self._look(session)
+        exists, ours, things, usage, create, create_schema, hidden = self._look(session)
         place = self._server.address
+        if ours and hidden:
+            raise JournalRefused(
+                f"{place}: row-level security could hide rows of {hidden} from the role {told.role!r}: let the owner "
+                "run ALTER TABLE … DISABLE ROW LEVEL SECURITY, or give that role BYPASSRLS"
+            )
         if exists and not usage:
             raise self._without_rights(told, f"it may not use the schema {self._schema}")
         if not ours and self._was_there:
@@ -187,6 +202,11 @@ class Tables:
             if found < SCHEMA_VERSION:
                 logger.info("the journal at %s is brought from schema %d to %d", place, found, SCHEMA_VERSION)
         except Failed as error:
+            if error.state == "55P03":
+                raise JournalUnavailable(
+                    f"{place}: its tables could not be brought up to date, as others used them for {MAKE_S:.0f} s "
+                    "(pg_dump, a transaction that was left open, see pg_locks): let them end; it is tried again"
+                ) from error
             if error.state != "42501":
                 raise
             raise JournalRefused(
@@ -203,11 +223,12 @@ class Tables:
             f'{self._schema} TO "{told.role}";'
         )
 
-    def _look(self, session: Session) -> tuple[bool, bool, int, bool, bool, bool]:
+    def _look(self, session: Session) -> tuple[bool, bool, int, bool, bool, bool, str]:
         row = session.simple(self._fill(_LOOK))
         values = [(row.get_value(0, at) or b"f").decode() for at in range(6)]
         flags = [value == "t" for value in values]
-        return flags[0], flags[1], int(values[2]), flags[3], flags[4], flags[5]
+        hidden = (row.get_value(0, 6) or b"").decode()
+        return flags[0], flags[1], int(values[2]), flags[3], flags[4], flags[5], hidden
 
     def _make(self, session: Session) -> None:
         text = self._fill(_text_of("postgres.sql"))

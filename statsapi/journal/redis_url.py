@@ -57,7 +57,10 @@ class Address(NamedTuple):
         for text in hosts.split(","):
             match = _HOST.fullmatch(text)
             if match is None or int(match[2] or 1) > 65_535 or not is_host(match[1]):
-                raise _wrong("its host is not one: write host, host:port or [address]:port")
+                raise _wrong(
+                    "its host is not one: write host, host:port or [address]:port, behind a password and @ "
+                    "(redis://:password@host), with %-codes for / ? # @ in that"
+                )
             found.append((match[1].strip("[]"), int(match[2] or (26379 if kind == "sentinel" else 6379))))
         if not kind and len(found) > 1:
             raise _wrong("it names several hosts: write redis+sentinel:// or redis+cluster:// for those")
@@ -76,7 +79,10 @@ class Address(NamedTuple):
             raise _wrong("stream= takes 1 to 100 of the characters A-Z a-z 0-9 _ . : -")
         tls = base == "rediss"
         allowed = (TLS_OPTIONS if tls else ()) + (SENTINEL_OPTIONS if kind == "sentinel" else ())
-        if unknown := sorted(options.keys() - set(allowed)):
+        unknown = sorted(options.keys() - set(allowed))
+        if unknown and not at and "@" in rest:  # what it would name may be a part of the password
+            raise _wrong("with / ? # or @ in user or password, write %2F %3F %23 %40 there")
+        if unknown:
             raise _wrong(f"{unknown[0]!r} is no option of it; there are {', '.join(('stream', *allowed))}")
         return cls(
             kind or "single",

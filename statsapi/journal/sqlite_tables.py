@@ -238,12 +238,14 @@ def write_answer(connection: sqlite3.Connection, name: bytes, digest: bytes, ans
 def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) -> tuple[bytes, bytes] | None:
     """Digest and answer kept under the key, unless they have expired.
 
-    A name with a flipped bit is not found, but still stands next to the place of the search: neighbours are checked.
+    A name with a flipped bit is not found, but still stands next to the place of the search: JournalDamaged where a
+    neighbour is what was written under this key. Any other damage there is no concern of this key.
     """
     for row in connection.execute(_KEY, (name,)):
-        if not is_answer(row):
+        whole = is_answer(row)
+        if not whole and (row[0] == name or is_answer((name, *row[1:]))):
             raise JournalDamaged(ANSWERS, MISMATCH)
-        if row[0] == name:
+        if whole and row[0] == name:
             return row[1:3] if row[3] > settled_us else None
     return None
 

@@ -305,8 +305,11 @@ def test_nobody_is_there(server: Server) -> None:
         (f"{server.target}/elsewhere", 1, "the path of --url is wrong"),
         (f"{server.target}\r\nX: y", 2, "is no URL"),
         ("http://127.0.0.1:99999", 2, "port is not a number up to 65535"),
+        ("http://user:secret/", 2, "port is not a number up to 65535"),
+        ("user:secret@h", 2, "is no URL such as"),
     ):
         done = run("series", "--url", url)
+        assert "secret" not in done.err
         assert (done.status, done.out, done.err.count("\n")) == (status, "", 1), done
         assert said.lower() in done.err.lower()
 

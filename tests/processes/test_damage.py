@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import IdempotencyKey, Proposal, find_damage, open_journal, salvage
+from statsapi.journal import Appended, IdempotencyKey, Proposal, find_damage, open_journal, salvage
 from statsapi.journal.checksums import (
     RESIDUE,
     SEAL_BYTES,
@@ -73,6 +73,29 @@ def test_a_key_is_not_forgotten_by_a_changed_expiry(tmp_path: Path) -> None:
         journal.maintain()
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("SELECT name FROM keys").fetchall() == [(b"a",)]
+
+
+@pytest.mark.parametrize("column", ["name", "digest", "answer", "expires_us", "checksum"])
+def test_a_key_beside_a_damaged_one_is_taken(tmp_path: Path, column: str) -> None:
+    """Only what was recorded under the damaged key is refused, whatever of it was changed; the check tells it."""
+    path, hour_us = tmp_path / "events.db", 3_600_000_000
+
+    def record(name: bytes) -> Appended:
+        return journal.append(Proposal(EventBatch(()), name), key=IdempotencyKey(name, b"d", hour_us))
+
+    with closing(open_journal(f"sqlite:///{path}")) as journal:
+        record(b"mm")
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            ((right,),) = connection.execute(f"SELECT {column} FROM keys").fetchall()
+            connection.execute(f"UPDATE keys SET {column} = ?", (flipped(right, 8),))
+        with pytest.raises(JournalDamaged):
+            record(b"mm")
+        for name in (b"aa", b"zz"):
+            assert not record(name).replayed
+            assert record(name).replayed
+        with pytest.raises(JournalDamaged):
+            record(b"mm")
+    assert len(list(find_damage(f"sqlite:///{path}"))) == 1
 
 
 def seal_checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -46,7 +47,7 @@ from statsapi.model import EventBatch, Events, Part
 from statsapi.times import format_timestamp
 from tests.calls import make_app
 from tests.journal_engines import TICK, checkpoint_at, event, mark_of, shared_postgres, use_key, values
-from tests.programs import postgres_binaries
+from tests.programs import postgres_binaries, require_binary
 from tests.servers import PostgresServer, RefusingPostgres, free_port, postgres_server, serve_environment, wait_until
 
 HOUR_US = 3_600_000_000
@@ -118,6 +119,15 @@ def test_urls_are_read(url: str, shown: str, holds: tuple[str, ...]) -> None:
         ("postgresql://u:sec/ret@h/db", "%2F"),
         ("postgresql://u:sec@ret@h/db", "%40"),
         ("postgresql://u:secret/x@h:5/db?stream=s", "%2F"),
+        ("postgresql://u:secret/db", "user:password@host"),
+        ("postgresql://u:sec,secret/db", "user:password@host"),
+        ("postgresql://u:1234567/db", "user:password@host"),
+        ("postgresql://u:sec?secret=x", "user:password@host"),
+        ("postgresql://u:1?x/secret=x@h/db", "%-codes"),
+        ("postgresql://u:secret@h/db?port=99999", "number from 1 to 65535"),
+        ("postgresql://u:secret@h/db?hostaddr=999.1.1.1", "numeric addresses"),
+        ("postgresql://u:secret@a,b/db?hostaddr=1.1.1.1", "not as many each"),
+        ("postgresql://u:secret@a,b,c/db?port=1,2", "not as many each"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None:
@@ -225,6 +235,25 @@ def test_a_second_role_is_told_what_to_run(server: PostgresServer, role: str) ->
     journal.close()
 
 
+@pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "idempotency_keys", "meta"])
+def test_row_level_security_hides_nothing(server: PostgresServer, role: str, table: str) -> None:
+    """A policy of somebody else's would be another journal to this role: refused with the cure, also while it runs."""
+    run_sql(server, role, f'CREATE SCHEMA statsapi AUTHORIZATION "{role}"')
+    with closing(open_journal(url_of(server, role))) as journal:
+        key = IdempotencyKey(b"k", b"d", HOUR_US)
+        mark = mark_of(journal.append(event()._replace(answer=b"first"), key=key))
+        for _ in range(18):
+            journal.append(event())
+        journal.replace_prefix(None, checkpoint_at(mark, state=b"state"), {1: b"one", 2: b"two"})
+        run_sql(server, role, f"ALTER TABLE statsapi.{table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        with pytest.raises(JournalRefused, match=f"hide rows of statsapi.{table} .*DISABLE ROW LEVEL SECURITY"):
+            open_journal(url_of(server, role))
+        with pytest.raises(JournalRefused, match=table):
+            read_all(journal, key)
+        run_sql(server, role, f"ALTER ROLE {role} BYPASSRLS")
+        open_journal(url_of(server, role)).close()
+
+
 def test_a_schema_in_which_it_may_not_make_tables(server: PostgresServer, role: str) -> None:
     """An empty schema of somebody else's: the grant to run is named."""
     run_sql(server, role, f"CREATE SCHEMA statsapi; GRANT USAGE ON SCHEMA statsapi TO {role}")
@@ -242,6 +271,26 @@ def test_another_programs_schema_is_not_touched(server: PostgresServer, stream: 
     with pytest.raises(JournalRefused, match="another program"):
         open_journal(server.journal_url(stream))
     assert server.ask(f"SELECT count(*) FROM pg_class WHERE relnamespace = '{stream}'::regnamespace") == [(1,)]
+
+
+@pytest.mark.parametrize("thing", ["TYPE {}.records AS ENUM ('a')", "DOMAIN {}.meta AS int"])
+def test_a_name_that_is_taken_in_an_empty_schema(server: PostgresServer, stream: str, thing: str) -> None:
+    """A type is no table, and stands in our way all the same: which one, and what to do."""
+    server.ask(f"CREATE SCHEMA {stream}")
+    server.ask("CREATE " + thing.format(stream))
+    with pytest.raises(JournalRefused, match=r"already exists.*name another schema by \?stream=NAME"):
+        open_journal(server.journal_url(stream))
+
+
+@pytest.mark.parametrize("kind", ["PROCEDURE {}()", "FUNCTION {}() RETURNS int"])
+def test_a_function_of_another_program_is_left(server: PostgresServer, stream: str, kind: str) -> None:
+    """By the name of ours and with other parameters it stands in nobody's way."""
+    server.ask(f"CREATE SCHEMA {stream}")
+    server.ask(f"CREATE {kind.format(f'{stream}.append_3')} LANGUAGE sql AS 'SELECT 1'")
+    for _ in range(2):
+        with closing(open_journal(server.journal_url(stream))) as journal:
+            journal.append(event())
+    assert server.ask(f"SELECT count(*) FROM pg_proc WHERE pronamespace = '{stream}'::regnamespace") == [(2,)]
 
 
 def test_a_newer_schema_is_refused(server: PostgresServer, stream: str, journal: Journal) -> None:
@@ -312,6 +361,46 @@ def error_of(server: PostgresServer, database: str, login: str = "postgres") -> 
     return ""
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_pgbouncer(server: PostgresServer, stream: str) -> None:
+    """With sessions of its own all works; where several share one of the server, what they set would be another's."""
+    program = require_binary("pgbouncer")
+    directory = PostgresServer.folder()
+    place = f"host=127.0.0.1 port={server.port} user=postgres"
+    port = free_port()
+    ini = f"""[databases]
+own = {place} dbname=postgres pool_mode=session
+shared = {place} dbname=postgres pool_mode=transaction
+statements = {place} dbname=postgres pool_mode=statement
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+auth_type = any
+unix_socket_dir =
+"""
+    (directory / "pgbouncer.ini").write_text(ini)
+    as_user = server.command("")[:-1]
+    url = f"postgresql://postgres@127.0.0.1:{port}/{{}}?stream={stream}"
+    bouncer = subprocess.Popen([*as_user, program, "-q", str(directory / "pgbouncer.ini")], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: listens(port), "PgBouncer")
+        with closing(open_journal(url.format("own"))) as journal, closing(open_journal(url.format("own"))) as second:
+            for each in (journal, second, journal, second):
+                use_key(each, IdempotencyKey(secrets.token_bytes(8), b"d", HOUR_US), "decide")
+                each.append(event())
+            assert len(values(second)["default"]) == 8
+        for name in ("shared", "statements"):
+            with pytest.raises(JournalRefused, match="pool_mode = session"):
+                open_journal(url.format(name))
+    finally:
+        bouncer.kill()
+        bouncer.wait()
+
+
 def test_a_server_that_is_away_is_not_a_refusal() -> None:
     """Nobody listens: JournalUnavailable, so that the service starts and waits for it."""
     with pytest.raises(JournalUnavailable, match="cannot be reached") as error:
@@ -328,12 +417,120 @@ def test_a_name_that_sounds_like_a_refusal(tmp_path: Path, folder: str) -> None:
         open_journal(f"postgresql://u@/db?host={tmp_path}/{folder}&port=15999")
 
 
-@pytest.mark.parametrize("options", ["port=99999", "sslmode=wrong", "service=nosuch", "sslmode=require"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        "sslmode=wrong",
+        "service=nosuch",
+        "sslmode=require",
+        "target_session_attrs=wrong",
+        "ssl_min_protocol_version=wrong",
+        "sslnegotiation=direct",
+        "gssencmode=require",
+        "require_auth=scram-sha-256",
+        "channel_binding=require",
+        "keepalives_idle=wrong",
+    ],
+)
 def test_settings_with_which_it_can_never_be_reached(server: PostgresServer, options: str) -> None:
-    """Are a refusal: nobody would look at a service that waits for ever."""
-    place = "" if options.startswith("port") else f":{server.port}"
-    with pytest.raises(JournalRefused, match="as it is named"):
-        open_journal(f"postgresql://postgres@127.0.0.1{place}/postgres?{options}")
+    """Are a refusal: nobody would look at a service that waits for ever. A server that is away may need others."""
+    with pytest.raises(JournalRefused, match="as it is named") as refused:
+        open_journal(f"postgresql://postgres@127.0.0.1:{server.port}/postgres?{options}")
+    assert f"port {server.port}" in str(refused.value) or "port" not in str(refused.value).partition("named: ")[2]
+    if "sslmode=require" in options or "require_auth" in options or "binding" in options:
+        with pytest.raises(JournalUnavailable):
+            open_journal(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres?{options}")
+
+
+def test_tls() -> None:
+    """A certificate of its own is proven where that is asked for; what cannot be proven or fits the server not is a
+    refusal, though the server closes the line as fast as we do.
+    """
+    openssl = require_binary("openssl")
+    directory = PostgresServer.folder()
+    for name in ("right", "wrong"):
+        made = ("-days", "2", "-keyout", f"{directory}/{name}.key", "-out", f"{directory}/{name}.pem")
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+        named = ("-subj", "/CN=statsapi", "-addext", "subjectAltName=DNS:localhost")
+        subprocess.run([openssl, "req", "-x509", *curve, *named, *made], check=True, capture_output=True)
+    if os.geteuid() == 0:
+        shutil.chown(directory / "right.key", "postgres", "postgres")
+    files = {"ssl_cert_file": f"{directory}/right.pem", "ssl_key_file": f"{directory}/right.key"}
+    with postgres_server(postgres_binaries(), ssl="on", **files) as server:
+        server.ask("CREATE ROLE app LOGIN SUPERUSER PASSWORD 'secret'")
+        (server.data / "pg_hba.conf").write_text("local all all trust\nhostssl all all all scram-sha-256\n")
+        server.ask("SELECT pg_reload_conf()")
+        right, wrong = (f"sslmode=verify-full&sslrootcert={directory}/{name}.pem" for name in ("right", "wrong"))
+        whole = "app:secret@localhost"
+        url = f"postgresql://{{}}:{server.port}/postgres?{{}}"
+        wait_until(lambda: "no encryption" in why_not(url.format(whole, "sslmode=disable")), "the new rules")
+        for options in ("sslmode=require&require_auth=scram-sha-256&channel_binding=require", right):
+            with closing(open_journal(url.format(whole, options))) as journal:
+                journal.append(event())
+        direct = "sslmode=require&sslnegotiation=direct"
+        is_old = server.ask("SHOW server_version_num") < [("17",)]
+        assert ("as it is named" in why_not(url.format(whole, direct))) == is_old
+        for login, options, said in (
+            (whole, wrong, "certificate verify failed"),
+            ("app:secret@127.0.0.1", right, "does not match host name"),
+            (whole, f"sslmode=verify-full&sslrootcert={directory}/none.pem", "root certificate file"),
+            (whole, "sslmode=require&require_auth=md5", "authentication method"),
+            ("app@localhost", "sslmode=require", "no password supplied"),
+            ("app:no@localhost", "sslmode=require", "28P01"),
+        ):
+            with pytest.raises(JournalRefused, match=said):
+                open_journal(url.format(login, options))
+
+
+def why_not(url: str) -> str:
+    try:
+        open_journal(url).close()
+    except (JournalRefused, JournalUnavailable) as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(params=["PGHOST", "PGHOSTADDR", "service"])
+def hosts_elsewhere(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: PostgresServer
+) -> str:
+    """What to add to a URL without hosts: one that is away and the server, by the environment or a service file."""
+    hosts, ports = "127.0.0.1,127.0.0.1", f"{free_port()},{server.port}"
+    if request.param == "service":
+        (tmp_path / "services").write_text(f"[here]\nhost={hosts}\nport={ports}\nconnect_timeout=7\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+        return "service=here&"
+    monkeypatch.setenv(request.param, hosts)
+    monkeypatch.setenv("PGPORT", ports)
+    monkeypatch.setenv("PGCONNECT_TIMEOUT", "7")
+    return ""
+
+
+def test_hosts_that_the_url_does_not_name(server: PostgresServer, stream: str, hosts_elsewhere: str) -> None:
+    """Count as those of the URL: the primary is found, all have to refuse, and what libpq was told of time holds."""
+    url = f"postgresql://postgres@/postgres?{hosts_elsewhere}stream={stream}"
+    address = Address.parse(url)
+    assert str(address).count("127.0.0.1:") == len(address.each) == 2
+    assert "target_session_attrs=read-write" in address.conninfo
+    assert "connect_timeout" not in address.conninfo
+    open_journal(url).close()
+    with pytest.raises(JournalUnavailable):  # the one that is away may let us in
+        open_journal(url.replace("@/postgres", "@/nowhere"))
+
+
+def test_failed_logins_cost_memory_a_few_times_only(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking into one leaves some behind in libpq: once for each text, and for so many texts."""
+    asked = []
+
+    def states_of(conninfos: tuple[str, ...], wait_s: float) -> list[None]:
+        asked.append(conninfos)
+        return [None]
+
+    monkeypatch.setattr("statsapi.journal.postgres_server.states_of", states_of)
+    away = Server(Address.parse(f"postgresql://127.0.0.1:{free_port()}/x"), wall_clock_us, wall_clock_us)
+    for said in [str(number) for number in range(100)] * 2:
+        assert isinstance(away._unreachable(psycopg.OperationalError(said)), JournalUnavailable)
+    assert len(asked) == 64
 
 
 def test_a_renamed_schema_is_another_journal(server: PostgresServer, stream: str) -> None:
@@ -527,6 +724,8 @@ def test_standbys_that_are_not_waited_for_are_told() -> None:
         ("XX001", JournalDamaged, "damaged"),
         ("XX002", JournalDamaged, "damaged"),
         ("P0002", JournalDamaged, "damaged"),
+        ("26000", JournalRefused, "pool_mode = session"),
+        ("42P05", JournalRefused, "pool_mode = session"),
     ],
 )
 def test_what_a_server_means(state: str, kind: type[Exception], said: str) -> None:
@@ -815,6 +1014,27 @@ def test_a_key_whose_name_was_changed_is_noticed(
     assert journal.append(event(), key=IdempotencyKey(b"new", b"d", HOUR_US)).mark is not None
 
 
+@pytest.mark.parametrize("keyed", ["append", "decide"])
+@pytest.mark.parametrize("column", ["name", "digest", "answer", "expires_us", '"check"'])
+def test_a_key_beside_a_damaged_one_is_taken(
+    server: PostgresServer, stream: str, journal: Journal, column: str, keyed: str
+) -> None:
+    """Only what was recorded under the damaged key is refused, whatever of it was changed; the check tells it."""
+    old = IdempotencyKey(b"mm", b"d", HOUR_US)
+    use_key(journal, old, keyed)
+    ((right,),) = server.ask(f"SELECT {column} FROM {stream}.idempotency_keys")
+    wrong = right ^ 1 << 33 if isinstance(right, int) else right[:-1] + bytes([right[-1] ^ 1]) if right else b"x"
+    server.ask(f"UPDATE {stream}.idempotency_keys SET {column} = %s", wrong)
+    for name in (b"aa", b"zz"):
+        for _ in range(2):
+            use_key(journal, IdempotencyKey(name, b"d", HOUR_US), keyed)
+    for how in ("find", keyed):
+        with pytest.raises(JournalDamaged):
+            use_key(journal, old, how)
+    assert len(values(journal)["default"]) == 3
+    assert len(list(find_damage(server.journal_url(stream)))) == 1
+
+
 def test_a_key_is_not_forgotten_by_a_changed_expiry(server: PostgresServer, stream: str, journal: Journal) -> None:
     """Housekeeping leaves what is damaged, and a retry under it is refused, however little was changed."""
     key = IdempotencyKey(b"k", b"d", HOUR_US)
@@ -954,6 +1174,48 @@ def test_an_append_that_waits_while_the_journal_is_upgraded_leaves_nothing(
     assert list(find_damage(url)) == []
 
 
+def test_an_upgrade_that_others_keep_waiting(
+    server: PostgresServer, stream: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody reads the table of keys for too long: that is said, nothing is changed, and the next try succeeds."""
+    journal.append(event())
+    make_old(server, stream, 2)
+    monkeypatch.setattr("statsapi.journal.postgres_tables.MAKE_S", 0.1)
+    place = f"host={server.directory} port={server.port} user=postgres dbname=postgres"
+    with closing(psycopg.connect(place)) as reader:
+        reader.execute(f"SELECT count(*) FROM {stream}.keys")
+        with pytest.raises(JournalUnavailable, match=r"could not be brought up to date.*tried again"):
+            open_journal(server.journal_url(stream))
+    with closing(open_journal(server.journal_url(stream))) as upgraded:
+        assert values(upgraded) == {"default": [1.0]}
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_services_that_start_at_the_same_time(server: PostgresServer, stream: str, version: int) -> None:
+    """One of them makes or upgrades the tables, all others wait for it, and each records."""
+    if version:
+        with closing(open_journal(server.journal_url(stream))) as journal:
+            journal.append(event())
+        make_old(server, stream, version)
+    failed: list[Exception] = []
+
+    def start() -> None:
+        try:
+            with closing(open_journal(server.journal_url(stream))) as journal:
+                journal.append(event())
+        except (JournalRefused, JournalUnavailable) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with closing(open_journal(server.journal_url(stream))) as journal:
+        assert len(values(journal)["default"]) == 6 + bool(version)
+
+
 def test_a_worker_whose_journal_was_upgraded_says_so(server: PostgresServer, stream: str, journal: Journal) -> None:
     """Also where its append waited for the lock meanwhile: nothing is recorded, and it is told to restart."""
     journal.append(event(1.0))
@@ -1005,6 +1267,9 @@ def test_the_command_tells_damage(server: PostgresServer, stream: str, journal: 
     server.ask(f"UPDATE {stream}.records SET appended_us = 5 WHERE position = 2")
     (said,) = find_damage(url)
     assert "record 2 " in said
+    line = [sys.executable, "-m", "statsapi", "journal", "check"]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "fail over" in done.stderr, "salvage" in done.stderr) == (1, True, False)
     with pytest.raises(JournalRefused, match="tools of its own"):
         salvage(url, "x.db")
 

@@ -84,6 +84,9 @@ def test_urls_are_read() -> None:
         ("redis://" + "h" * 64 + ":1/0", "its host is not one"),
         ("redis+cluster://a," + "h" * 300 + ".x", "its host is not one"),
         ("redis://a..b/0", "its host is not one"),
+        ("redis://ada:secret/0", "behind a password and @"),
+        ("redis+sentinel://ada:secret/mymaster", "behind a password and @"),
+        ("redis://ada:1?secret=x@host/0", "%3F"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_to_fix(url: str, said: str) -> None:

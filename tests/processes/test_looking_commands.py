@@ -228,6 +228,26 @@ def test_config_tells_where_each_came_from_and_no_secrets(tmp_path: Path) -> Non
     assert "STATSAPI_RETENTION" not in run("config", "--changed", env=env).out
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:hidden/db",
+        "postgresql://ada:hid/hidden@h/db",
+        "redis://ada:hidden/0",
+        "redis://h:1,ada:hidden",
+        "http://ada:hidden/",
+        "http://ada:hidden@h/",
+    ],
+)
+def test_a_password_without_its_place_in_a_url_is_not_told(url: str) -> None:
+    """Its @host was forgotten, or a / in it was not written as %2F: neither settings nor faults show it."""
+    env = dict.fromkeys(("STATSAPI_URL", "STATSAPI_JOURNAL", "STATSAPI_RATE_LIMIT_STORAGE"), url)
+    for arguments in (["config"], ["config", "--json"], ["journal", "info"], ["doctor"]):
+        done = run(*arguments, env=env)
+        assert done.status
+        assert "hidden" not in done.out + done.err
+
+
 def test_doctor_of_a_page_that_is_not_ours(tmp_path: Path) -> None:
     """The page's own semicolons (its styles) are no cure."""
     html = "<html><style> body { width: 35em; margin: 0 auto; } </style><h1>Welcome to nginx!</h1></html>"

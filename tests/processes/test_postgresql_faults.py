@@ -186,15 +186,8 @@ def opened(url: str) -> Any:
 
 def test_a_full_disk_refuses_writes_only(server: PostgresServer) -> None:
     """Nothing is recorded, the reason is told, reads go on, and with space again all works by itself."""
-    if os.geteuid() != 0:
-        pytest.skip("a small file system can be mounted by root only")
-    small = server.directory / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(small)], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("this machine does not let root mount a file system")
+    small = mount_small(server, "8m")
     try:
-        shutil.chown(small, "postgres")
         server.ask(f"CREATE TABLESPACE small LOCATION '{small}'")
         server.ask("ALTER DATABASE postgres SET default_tablespace = small")
         app = make_app(server.journal_url())
@@ -214,6 +207,49 @@ def test_a_full_disk_refuses_writes_only(server: PostgresServer) -> None:
         assert client.post("/event", json=body()).status_code == 200
         journal.close()
         app.extensions["statsapi"].close()
+    finally:
+        server.kill()
+        subprocess.run(["umount", "-l", str(small)], check=False)
+
+
+def mount_small(server: PostgresServer, size: str) -> Path:
+    """A small disk in the server's folder, for the caller to unmount."""
+    if os.geteuid() != 0:
+        pytest.skip("a small file system can be mounted by root only")
+    small = server.directory / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small)], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("this machine does not let root mount a file system")
+    shutil.chown(small, "postgres")
+    return small
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_the_wal_ends_the_server_and_loses_nothing(server: PostgresServer) -> None:
+    """PostgreSQL itself stops; what was acknowledged is there when it has space again and is started."""
+    server.stop()
+    small = mount_small(server, "40m")
+    try:
+        moved = shutil.copytree(server.data / "pg_wal", small / "wal")
+        for path in (moved, *moved.rglob("*")):
+            shutil.chown(path, "postgres", "postgres")
+        moved.chmod(0o700)
+        shutil.rmtree(server.data / "pg_wal")
+        (server.data / "pg_wal").symlink_to(moved)
+        server.options |= {"max_wal_size": "1GB", "min_wal_size": "32MB"}
+        server.start()
+        journal = open_journal(server.journal_url(), fsync="always")
+        batch = Proposal(EventBatch((Part("big", np.arange(20_000, dtype=np.int64), np.zeros(20_000)),)))
+        recorded, full = fill(journal, batch)
+        assert not isinstance(full, JournalRefused)
+        server.kill()
+        subprocess.run(["mount", "-o", "remount,size=128m", str(small)], check=True)
+        server.start()
+        with closing(journal):
+            journal.append(batch)
+            batches = len(values(journal)["big"]) // 20_000
+        assert batches in (recorded + 1, recorded + 1 + full.outcome_unknown)
     finally:
         server.kill()
         subprocess.run(["umount", "-l", str(small)], check=False)

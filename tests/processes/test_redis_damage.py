@@ -267,6 +267,22 @@ def test_the_check_finds_damaged_answers(raw: Any, name: str, journal: Journal) 
     assert list(find_damage(url)) == []
 
 
+def test_a_key_beside_a_damaged_one_is_taken(raw: Any, name: str, journal: Journal) -> None:
+    """Only what was recorded under the damaged key is refused, whether its answer or its name was changed."""
+    keys = [IdempotencyKey(b"k%d" % number, b"d", 10**12) for number in range(4)]
+    for key in keys[:2]:
+        use_key(journal, key, "append")
+    whole = raw.get(f"{name}:key:k0")
+    raw.set(f"{name}:key:k0", whole[:-1] + bytes([whole[-1] ^ 1]))
+    raw.rename(f"{name}:key:k1", f"{name}:key:k5")
+    for key in keys[2:] * 2:
+        use_key(journal, key, "append")
+    for key in keys[:2]:
+        with pytest.raises(JournalDamaged):
+            use_key(journal, key, "append")
+    assert len(values(journal)["default"]) == 4
+
+
 def test_a_key_is_not_forgotten_by_a_changed_list(raw: Any, name: str, journal: Journal) -> None:
     """Where the list by expiry and what stands beside the answer disagree, the latter is proven by its checksum."""
     key = IdempotencyKey(b"k", b"d", 10**12)

@@ -62,12 +62,14 @@ BEGIN
                 IF kept_us <= settled_us AND kept_check >> 32 = PLACE(names[n]; kept_us) THEN -- else it is damaged
                     kept_us := NULL;
                 END IF;
-            -- One whose name was changed is not found, and still stands next to the place of the search.
+            -- One whose name was changed is not found, and still stands next to the place of the search: this key is
+            -- refused where it, and not the name that stands there, fits what stands beside it.
             ELSIF EXISTS (SELECT 1 FROM (
                     (SELECT k.* FROM {schema}.idempotency_keys k WHERE k.name > names[n] ORDER BY k.name LIMIT 1)
                     UNION ALL
                     (SELECT k.* FROM {schema}.idempotency_keys k WHERE k.name < names[n] ORDER BY k.name DESC LIMIT 1)
-                ) b WHERE b.name = names[n] OR b."check" >> 32 <> PLACE(b.name; b.expires_us)) THEN
+                ) b WHERE b.name = names[n] OR (b."check" >> 32 <> PLACE(b.name; b.expires_us)
+                                                AND b."check" >> 32 = PLACE(names[n]; b.expires_us))) THEN
                 kept_digest := '';
                 kept_answer := '';
                 kept_us := 0;
