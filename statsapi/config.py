@@ -177,7 +177,7 @@ class Settings:
     pin_workers: str = _setting(
         AutoSwitch,
         "auto",
-        "give each worker one core of its own: `auto` (where there are no more workers than cores), `on`, `off`",
+        "keep each worker on one core, the emptiest: `auto` (unless CPU time is limited by quota), `on`, `off`",
     )
     metrics_series: tuple[str, ...] = _setting(
         NamesOrPatterns,

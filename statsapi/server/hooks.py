@@ -177,13 +177,13 @@ def pre_fork(server: Any, worker: Any) -> None:
     living = list(server.WORKERS.values())
     taken = {getattr(other, "slot", None) for other in living}
     worker.slot = next((slot for slot in range(Board.SLOTS) if slot not in taken), None)
-    if worker.slot is not None:
-        board.clear(worker.slot)
-        counters.take(worker.slot)
     pinned = [(other.age, other.core) for other in living if getattr(other, "core", None) is not None]
     worker.shares = server.num_workers
     _load_keys()
-    worker.core = choose_core(Settings.from_env().pin_workers, server.num_workers, pinned)
+    worker.core = choose_core(Settings.from_env().pin_workers, pinned)
+    if worker.slot is not None:
+        board.take(worker.slot, worker.core)
+        counters.take(worker.slot)
     open_lifeline()
     if isinstance(worker, FairThreadWorker):  # another class would not let them through again
         hold_signals_back()

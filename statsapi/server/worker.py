@@ -25,7 +25,7 @@ from gunicorn.workers import gthread
 
 from statsapi.api import problems
 from statsapi.metrics import CounterTable
-from statsapi.server.board import Board
+from statsapi.server.board import Board, freer_than
 from statsapi.service.service import Service
 from statsapi.shortcuts import gunicorn_side
 
@@ -61,9 +61,9 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 
     All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections
     opened at once, all may stay with one of two workers, for as long as they live. Here a worker that has more
-    connections than another one ignores the listener for a moment. After PATIENCE_S it takes the connection all the
-    same, and ignores the workers it waited for until their poll loops turn again: a worker that is stuck or stopped
-    delays one connection, not each.
+    connections than another one (or as many, and its core has more) ignores the listener for a moment. After PATIENCE_S
+    it takes the connection all the same, and ignores the workers it waited for until their poll loops turn again: a
+    worker that is stuck or stopped delays one connection, not each.
 
     Without a slot (more workers than the board has, or no hooks) it is Gunicorn's own worker.
     """
@@ -162,11 +162,14 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
             conn.timeout = min(conn.timeout, deadline)
 
     def _leave_to_others(self, slot: int) -> bool:
-        """Whether a worker with fewer connections should take the waiting one; if so, the listener is paused."""
+        """Whether a freer worker should take the waiting connection; if so, the listener is paused."""
+        loads = board.loads()
+        if slot in loads:
+            loads[slot] = loads[slot]._replace(connections=self.nr_conns)
         freer = {
-            other: load.turns
-            for other, load in board.loads().items()
-            if other != slot and load.connections < self.nr_conns and self._stuck.get(other) != load.turns
+            other: loads[other].turns
+            for other in freer_than(slot, loads)
+            if self._stuck.get(other) != loads[other].turns
         }
         if freer:
             now = time.monotonic()

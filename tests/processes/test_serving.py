@@ -553,11 +553,10 @@ def test_a_core_is_chosen_by_who_lives() -> None:
     """The emptiest core; among equals the one whose workers are about to be replaced."""
     first, second = allowed_cores()[:2]
     taken = [(age, core) for age, core in enumerate(allowed_cores(), 1)]
-    assert choose_core("on", 2, []) == first
-    assert choose_core("on", 2, [(1, first)]) == second
-    assert choose_core("on", 2, [*taken[1:], (9, first)]) == second
-    assert choose_core("off", 2, []) is None
-    assert choose_core("auto", len(taken) + 1, []) is None
+    assert choose_core("on", []) == first
+    assert choose_core("on", [(1, first)]) == second
+    assert choose_core("on", [*taken[1:], (9, first)]) == second
+    assert choose_core("off", []) is None
 
 
 # Gunicorn's private names

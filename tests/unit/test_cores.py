@@ -1,0 +1,133 @@
+"""Which core a worker gets, and which worker a connection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statsapi.metrics import CounterTable
+from statsapi.server import hooks, pinning
+from statsapi.server.board import Board, Load, freer_than
+from statsapi.server.pinning import choose_core
+
+
+def start(living: list[tuple[int, int]], workers: int, age: int) -> int:
+    """Add that many workers to the living, as the arbiter does; gives the age of the newest."""
+    for _ in range(workers):
+        age += 1
+        core = choose_core("auto", living)
+        assert core is not None
+        living.append((age, core))
+    return age
+
+
+@given(st.integers(1, 6), st.lists(st.integers(1, 12), min_size=1, max_size=4))
+def test_workers_that_outnumber_the_cores_share_them_evenly(cores: int, starts: list[int]) -> None:
+    """After a start and reloads with other numbers of workers no core has two workers more than another one, while old
+    and new ones run as well as after the old ones went.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pinning, "allowed_cores", lambda: list(range(cores)))
+        patch.setattr(pinning, "cpu_limit", lambda: float("inf"))
+        living: list[tuple[int, int]] = []
+        age = 0
+        for workers in starts:
+            old = len(living)
+            age = start(living, workers, age)
+            for some in (living, living[old:]):
+                crowds = Counter(core for _, core in some)
+                assert max(crowds.values()) - min(crowds[core] for core in range(cores)) <= 1
+            del living[:old]
+
+
+@pytest.mark.parametrize(("limit", "pinned"), [(1.5, False), (2.0, True), (float("inf"), True)])
+def test_cores_are_not_chosen_under_a_quota(monkeypatch: pytest.MonkeyPatch, limit: float, pinned: bool) -> None:
+    """`auto` leaves workers free where CPU time is limited to less than the cores that can be seen."""
+    monkeypatch.setattr(pinning, "allowed_cores", lambda: [0, 1])
+    monkeypatch.setattr(pinning, "cpu_limit", lambda: limit)
+    assert (choose_core("auto", []) is not None) is pinned
+    assert choose_core("on", []) == 0
+
+
+def naive_freer(slot: int, loads: dict[int, Load]) -> set[int]:
+    """One worker after another, by the sentence in freer_than's docstring."""
+
+    def open_on_core_of(load: Load) -> int:
+        if load.core is None:
+            return load.connections
+        return sum(other.connections for other in loads.values() if other.core == load.core)
+
+    own = loads[slot]
+    return {
+        other
+        for other, load in loads.items()
+        if load.connections < own.connections
+        or (load.connections == own.connections and open_on_core_of(load) < open_on_core_of(own))
+    }
+
+
+loads_of_workers = st.dictionaries(
+    st.integers(0, 9),
+    st.builds(Load, st.integers(0, 3), st.integers(0, 9), st.none() | st.integers(0, 2)),
+    min_size=1,
+)
+
+
+@given(loads_of_workers)
+def test_some_worker_takes_each_connection(loads: dict[int, Load]) -> None:
+    """Who is freer is what the naive twin says, and at least one worker leaves a connection to nobody."""
+    freer = {slot: freer_than(slot, loads) for slot in loads}
+    assert freer == {slot: naive_freer(slot, loads) for slot in loads}
+    assert set() in freer.values()
+
+
+@given(st.integers(1, 4), st.integers(1, 12), st.data())
+def test_few_connections_are_spread_over_the_cores(cores: int, workers: int, data: st.DataObject) -> None:
+    """Whoever takes a connection while nobody is freer: as many connections as cores are on as many cores, and no
+    worker has two more than another one.
+    """
+    loads = {slot: Load(0, 0, slot % cores) for slot in range(workers)}
+    for count in range(1, 3 * workers + 1):
+        free = [slot for slot in loads if not freer_than(slot, loads)]
+        slot = data.draw(st.sampled_from(free))
+        loads[slot] = loads[slot]._replace(connections=loads[slot].connections + 1)
+        used = {load.core for load in loads.values() if load.connections}
+        assert len(used) == min(count, cores, workers)
+        open_now = [load.connections for load in loads.values()]
+        assert max(open_now) - min(open_now) <= 1
+
+
+def test_a_slot_keeps_its_core_while_its_worker_shows_its_load() -> None:
+    """What the arbiter noted of the core stays beside what the worker shows, and the next worker's takes its place."""
+    board, last = Board(), Board.SLOTS - 1
+    board.take(last, 0)
+    board.take(0, 3)
+    assert board.loads() == {}
+    board.show(last, 2, 5)
+    board.show(0, 0, 1)
+    assert board.loads() == {0: Load(0, 1, 3), last: Load(2, 5, 0)}
+    board.clear(0)
+    board.take(last, None)
+    board.show(last, 1, 1)
+    assert board.loads() == {last: Load(1, 1, None)}
+
+
+def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the fork the worker's core is on the board, so that the others can count the connections of that core."""
+    board = Board()
+    monkeypatch.setattr(hooks, "board", board)
+    monkeypatch.setattr(hooks, "counters", CounterTable(Board.SLOTS))
+    monkeypatch.setattr(hooks, "open_lifeline", lambda: None)
+    monkeypatch.setattr(pinning, "allowed_cores", lambda: [2, 5])
+    monkeypatch.setenv("STATSAPI_PIN_WORKERS", "on")
+    server = SimpleNamespace(WORKERS={}, num_workers=3)
+    for age in (1, 2, 3):
+        worker = SimpleNamespace(age=age, slot=None, core=None)
+        hooks.pre_fork(server, worker)
+        server.WORKERS[age] = worker
+        board.show(worker.slot, 0, 0)
+    assert [load.core for load in board.loads().values()] == [2, 5, 2]
