@@ -19,6 +19,7 @@ from statsapi.config import Settings
 from statsapi.engine.groups import Grouping, ask
 from statsapi.engine.store import Store
 from statsapi.engine.union import Spans
+from statsapi.engine.union_kept import KeptUnions
 from statsapi.journal import Events
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, EventBatch, Part, Retention, Span
 from statsapi.naming.catalogue import Catalogue
@@ -37,6 +38,7 @@ class Chosen:
     """The series of a selection, found once for each state of a store."""
 
     def __init__(self, selection: Selection) -> None:
+        self.selection = selection
         self.matches = selection.matches
         self.chosen = partial(CATALOGUE.chosen, selection=selection)
 
@@ -125,6 +127,21 @@ def union() -> None:
                 show(f"{asked}, one series of which nothing is kept", took[2])
                 ratios = [took[0][ROUNDS // 2] / times[ROUNDS // 2] for times in took[1:]]
                 print("    ratios of the medians {:.1f} and {:.1f}   (goal 1.5)".format(*ratios))
+    print(" all series cut by a span that slides by a second each time, 300 times: edges are looked at in between")
+    means = []
+    for store, call in (
+        (many, lambda span: ask(many, EVERY, Spans((span,), PS), NOW_US)),
+        (one, lambda span: one.statistics("web.one", [span], NOW_US, PS)),
+    ):
+        took_ms = []
+        for i in range(300):
+            write(store, store.names()[0])
+            span = Span(NOW_US - HOUR_US * 3 // 4 + i * 1_000_000)
+            took_ms.append(cpu_ms(lambda span=span, call=call: call(span)))
+        means.append(sum(took_ms[2:]) / len(took_ms[2:]))
+        show(f"with three percentiles, {len(store.names()):,} series", took_ms[2:])
+        print(f"    mean {means[-1]:.2f} ms; the first two {took_ms[0]:.0f} and {took_ms[1]:.0f} ms")
+    print(f"    ratio of the means {means[0] / means[1]:.1f}   (goal 1.5)")
 
 
 def groups() -> None:
@@ -172,17 +189,20 @@ def others(seconds: float = 6.0) -> None:
     print("POST /event and GET /statistics in one process, 100,000 series held: p50, p99 and worst in ms")
     question = Spans((Span(now_us - HOUR_US // 4),), PS)
     by_mean = Grouping(str, lambda answer: answer.summary.mean, descending=True, limit=10)
-    for what, grouping in (
-        ("alone", None),
-        ("while totals are asked for", None),
-        ("while groups are asked for", by_mean),
+    for what, grouping, anew in (
+        ("alone", None, False),
+        ("while totals are asked for", None, False),
+        ("while they are asked for anew", None, True),
+        ("while groups are asked for", by_mean, False),
     ):
         stop = threading.Event()
         asked = 0
 
-        def keep_asking(grouping: Grouping | None = grouping, stop: threading.Event = stop) -> None:
+        def keep_asking(grouping: Grouping | None = grouping, stop: threading.Event = stop, anew: bool = anew) -> None:
             nonlocal asked
             while not stop.is_set():
+                if anew and asked % 2 == 0:  # the first question looks at all series, and so does the second
+                    store.unions = KeptUnions()
                 ask(store, EVERY, question, now_us, grouping)
                 asked += 1
 

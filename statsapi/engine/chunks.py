@@ -56,6 +56,9 @@ _NEAR_CUT = 64
 # This many cuts of a series' chunks are remembered, the latest: a span and the one before it cut three times.
 _CUTS_REMEMBERED = 4
 
+# Up to this share of a chunk are put in order of time by themselves: half of it takes 26 µs, all of it 63, few 18.
+_FEW_SHARE = 2
+
 # A buffer this short is summed anew for each question, in some 10 µs, and keeps no sums: their integers would be half
 # the memory of a series of ten events.
 UNSUMMED_EVENTS = 32
@@ -267,6 +270,18 @@ class FrozenChunk(NamedTuple):
         by_time = np.empty_like(self.values)
         by_time[self.rank] = self.values
         return FrozenChunk(self.ts_us, by_time, None, self.late)
+
+    def few_columns(self, start_us: int, end_us: int) -> Columns | None:
+        """Its events in [start_us, end_us), as `columns` has them, where these are few: 10 µs. None else."""
+        if self.rank is None or len(self.late[0]):
+            return None
+        first, last = self.ts_us.searchsorted((start_us, end_us)).tolist()
+        if (last - first) * _FEW_SHARE > len(self.ts_us):
+            return None
+        at = ranked_in(self.rank, first, last).nonzero()[0] if first < last else NO_TS
+        values = np.empty(last - first)
+        values[self.rank[at] - np.uint16(first)] = self.values[at]
+        return self.ts_us[first:last], values
 
     def columns(self) -> Columns:
         """Its events in order of time, then of arrival. The arrays may be the chunk's own: not to be changed."""

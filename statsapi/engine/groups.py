@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any, Generic, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple
 
 from statsapi.engine.answers import Statistics
 from statsapi.engine.counted import Selections
 from statsapi.engine.piecewise import in_order, let_go
 from statsapi.engine.store import Store
 from statsapi.engine.sweep import Sweep
-from statsapi.engine.union import AnswerT, Question
-
-
-class Chooser(Protocol):
-    """Which series a question is about. Both must agree; neither is called with names that are not canonical."""
-
-    def matches(self, name: str) -> bool:
-        """Whether it is about that series. Called under the store's lock: about a µs."""
-
-    def chosen(self, held: Sequence[str]) -> Sequence[str]:
-        """All it is about, sorted: those of the names held (sorted), and others that it names. No lock is held."""
+from statsapi.engine.union import AnswerT, Question, Spans
+from statsapi.engine.union_kept import Chooser
 
 
 class Grouping(NamedTuple):
@@ -66,6 +57,10 @@ def ask(
     time, and for the interpreter as long as the process lets them (a worker: server/interpreter.py). Raises ViewBroken
     as every question does.
     """
+    if grouping is None and isinstance(question, Spans):
+        known = store.unions.ask(store, chooser, question, now_us, store.selections)
+        if known is not None:
+            return Answer(*known)
     names, sweep = store.sweep(chooser.chosen, chooser.matches, question, now_us)
     try:
         return _answer(names, sweep, question, grouping, store.selections)

@@ -312,6 +312,17 @@ class HeldEvents:
         bounds = bounds_of(start_us, end_us)
         return Frozen(*bounds, list(self._pieces(*bounds, newest_first=False)))
 
+    def few_events(self, start_us: int | None, end_us: int | None) -> Columns | None:
+        """The range's events in order of time, of a series that has no chunks; None of one that has some.
+
+        Shared, never to be changed. 1 µs, where a `freeze` and its walk take 10.
+        """
+        if self._chunks.chunks:
+            return None
+        tail = self._ordered_tail()
+        first, last = tail.positions(*bounds_of(start_us, end_us))
+        return tail.ts_us[first:last], tail.values[first:last]
+
     def contains(self, ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
         """Which of the pairs (ts_us[i], values[i]) are events held: bool[n]. Both must be equal (0.0 equals -0.0).
 
@@ -391,6 +402,9 @@ def bounds_of(start_us: int | None, end_us: int | None) -> tuple[int, int]:
 
 def _cut_columns(piece: FrozenChunk, start_us: int, end_us: int, newest_first: bool) -> Columns:
     """The events of a piece inside the range, in order; views where its own arrays are in order already."""
+    few = piece.few_columns(start_us, end_us)
+    if few is not None:
+        return few if not newest_first else (few[0][::-1], few[1][::-1])
     ts_us, values = piece.columns()
     first, last = ts_us.searchsorted((start_us, end_us)).tolist()
     way = slice(None, None, -1) if newest_first else slice(None)

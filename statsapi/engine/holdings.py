@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from statsapi.engine import rollup, sketch
+from statsapi.engine.changes import Changes
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sweep import Sweep
 from statsapi.engine.timeline import Timeline
@@ -67,6 +68,7 @@ class Holdings:
         self.event_count = 0  # raw events, over all series
         self.rollup_bytes = 0
         self.sweeps: dict[int, Sweep[Any]] = {}  # questions that have yet to see some series
+        self.changes = Changes()
         self.late: deque[LateEvent] = deque(maxlen=LATE_REMEMBERED)
         self.due: set[str] = set()  # series that may hold something from before the horizon
         self.appended_us = MIN_TS_US
@@ -105,6 +107,7 @@ class Holdings:
             if events.series not in self.rollups:
                 self._remember_new(events.series)
         timeline.insert(ts_us, values)
+        self.changes.inserted(events.series, ts_us, values)
         self.event_count += len(ts_us)
 
     def _floor_us(self) -> int:
@@ -132,6 +135,7 @@ class Holdings:
         self._show_sweeps(deletion.series)
         timeline = self.timelines.get(deletion.series)
         if timeline is not None:
+            self.changes.removed(deletion.end_us)
             self.event_count -= timeline.delete(deletion.start_us, deletion.end_us)
             if not len(timeline):
                 self._drop(deletion.series)
@@ -216,6 +220,7 @@ class Holdings:
         if timeline is not None and (first_us := timeline.first_ts_us) < self._horizon_us:
             before = len(timeline)
             end_us = min(self._horizon_us, timeline.slice_end_us(_FOLD_CHUNKS))
+            self.changes.removed(end_us)
             if self.retention.rollup_us:
                 minute_us = floor_us(first_us, MINUTE_US)
                 self._roll_up(series, minute_us, timeline, min(end_us, minute_us + MINUTE_US))

@@ -23,7 +23,7 @@ from math import inf, isqrt, nextafter
 import numpy as np
 
 from statsapi.engine.counted import Counted, CutColumn, Keys, Selections, SortedColumn, ranked_in
-from statsapi.engine.exact import interpolate, percentile_position
+from statsapi.engine.exact import RankPosition, interpolate, percentile_position
 from statsapi.engine.piecewise import concatenated
 from statsapi.model import Percent, Values
 
@@ -65,24 +65,78 @@ def of_columns(
     """
     n = sum([len(column[0]) for column in columns])
     n += sum([cut.last - cut.first for cut in cuts])
-    return _interpolated(n, partial(_values_at, columns, cuts, n, ps, selections), ps)
+    return _percentiles(n, partial(_values_at, columns, cuts, n, ps, selections), ps)
 
 
 def of_values(values: Values, ps: Sequence[Percent]) -> list[float]:
     """The percentiles of an unsorted array, which is reordered in place; [] without values. O(n), 12 ns a value."""
-    return _interpolated(len(values), partial(_select, values), ps)
+    return _percentiles(len(values), partial(_select, values), ps)
 
 
-def _interpolated(n: int, values_at: Callable[[list[int]], dict[int, float]], ps: Sequence[Percent]) -> list[float]:
+def _percentiles(n: int, values_at: Callable[[list[int]], dict[int, float]], ps: Sequence[Percent]) -> list[float]:
     """The percentiles of n values; `values_at` looks values up by their ranks (ascending, from 0)."""
     if n == 0 or not ps:
         return []
-    positions = [percentile_position(p, n) for p in ps]
-    ranks = {lower for lower, _, _ in positions} | {lower + 1 for lower, part, _ in positions if part}
-    at = values_at(sorted(ranks))
+    positions = _positions(n, ps)
+    return _interpolated(positions, values_at(_ranks_of(positions)))
+
+
+def ranks_of(n: int, ps: Sequence[Percent]) -> list[int]:
+    """The ranks (from 0, ascending) whose values make the percentiles of n values; n > 0."""
+    return _ranks_of(_positions(n, ps))
+
+
+def interpolated(n: int, at: dict[int, float], ps: Sequence[Percent]) -> list[float]:
+    """The percentiles of n values, from those at `ranks_of`."""
+    return _interpolated(_positions(n, ps), at)
+
+
+def _positions(n: int, ps: Sequence[Percent]) -> list[RankPosition]:
+    return [percentile_position(p, n) for p in ps]
+
+
+def _ranks_of(positions: list[RankPosition]) -> list[int]:
+    return sorted({lower for lower, _, _ in positions} | {lower + 1 for lower, part, _ in positions if part})
+
+
+def _interpolated(positions: list[RankPosition], at: dict[int, float]) -> list[float]:
     return [
         interpolate(at[lower], at[lower + 1], part, of) if part else at[lower] + 0.0 for lower, part, of in positions
     ]
+
+
+def few(n: int) -> bool:
+    """Whether n values are so few that it is faster to look at all of them."""
+    return n <= _PARTITION_ALL
+
+
+def pivots_around(
+    columns: Sequence[SortedColumn], cuts: Sequence[CutColumn], n: int, ranks: Sequence[int], width: int
+) -> list[tuple[float, float]]:
+    """Pairs of pivots, ascending and apart from each other: each of the ranks (ascending) very likely lies between two,
+    with that many values on either side. An infinite one is no value's. Some ms for 10M values.
+    """
+    sample, spread = _sample_and_spread(columns, cuts)
+    margin = 2 + isqrt(spread) + width // _SAMPLE_STEP
+    places: list[tuple[int, int]] = []
+    for rank in ranks:
+        first, last = rank * len(sample) // n - margin, rank * len(sample) // n + margin + 1
+        if places and first <= places[-1][1]:
+            places[-1] = places[-1][0], last
+        else:
+            places.append((first, last))
+    inner = [at for pair in places for at in pair if 0 <= at < len(sample)]
+    if inner:
+        sample.partition(inner)
+    pivots: list[tuple[float, float]] = []
+    for first, last in places:
+        low = float(sample[first]) if first >= 0 else -inf
+        high = float(sample[last]) if last < len(sample) else inf
+        if pivots and low <= pivots[-1][1]:  # equal values
+            pivots[-1] = pivots[-1][0], high
+        else:
+            pivots.append((low, high))
+    return pivots
 
 
 def _values_at(
@@ -105,19 +159,7 @@ def _values_at(
     if before is not None:
         useful += _look_up(before.moved(columns, cuts), ranks, found, n)
     if len(found) < len(ranks):
-        samples = [column[1] for column in columns]
-        spread = len(columns) + len(cuts)
-        for cut in cuts:
-            kept = _kept_sample(cut)
-            samples.append(kept)
-            of = len(cut.column.sample)
-            spread += 3 * len(kept) * (of - len(kept)) // max(of, 1)
-        sample = concatenated(samples)
-        # Each column's sample ranks its values wrongly by less than one step, in a direction that differs from column
-        # to column. If the starts of the samples are as good as random, the sum of these errors has a standard
-        # deviation of 0.29 sqrt(columns) steps. A margin of 3.4 deviations, plus 2, seldom needs a second try. Of a cut
-        # column, which sampled values are kept is as good as random too: of m with a share f kept, the variance is
-        # m f (1 - f) / 4 in the middle of the values, and less elsewhere.
+        sample, spread = _sample_and_spread(columns, cuts)
         margin = 2 + isqrt(spread)
         if selections is not None:
             margin = max(margin, 2 + isqrt(len(columns)) + _kept_values(n) // _SAMPLE_STEP)
@@ -127,6 +169,25 @@ def _values_at(
     if selections is not None:
         selections.keep(asked, n, Counted.joined(useful), before)
     return found
+
+
+def _sample_and_spread(columns: Sequence[SortedColumn], cuts: Sequence[CutColumn]) -> tuple[Values, int]:
+    """The sampled values that count, copied, and the square of how many of them a rank may be wrong by.
+
+    Each column's sample ranks its values wrongly by less than one step, in a direction that differs from column to
+    column. If the starts of the samples are as good as random, the sum of these errors has a standard deviation of 0.29
+    sqrt(columns) steps. A margin of 3.4 deviations, plus 2, seldom needs a second try. Of a cut column, which sampled
+    values are kept is as good as random too: of m with a share f kept, the variance is m f (1 - f) / 4 in the middle of
+    the values, and less elsewhere.
+    """
+    samples = [column[1] for column in columns]
+    spread = len(columns) + len(cuts)
+    for cut in cuts:
+        kept = _kept_sample(cut)
+        samples.append(kept)
+        of = len(cut.column.sample)
+        spread += 3 * len(kept) * (of - len(kept)) // max(of, 1)
+    return concatenated(samples), spread
 
 
 def _kept_values(n: int) -> int:

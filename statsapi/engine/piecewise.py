@@ -13,15 +13,16 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from statsapi.model import Values
+from statsapi.model import TimestampsUs, Values
 
 # A call on this many arrays or objects takes less than a millisecond.
 PIECE: Final = 2_048
 
 T = TypeVar("T")
+ArrayT = TypeVar("ArrayT", Values, TimestampsUs)
 
 
-def concatenated(arrays: Sequence[Values]) -> Values:
+def concatenated(arrays: Sequence[ArrayT]) -> ArrayT:
     """The arrays, one or more, as one. Copied."""
     if len(arrays) > PIECE:
         arrays = [np.concatenate(arrays[first : first + PIECE]) for first in range(0, len(arrays), PIECE)]

@@ -7,6 +7,7 @@ from typing import Final
 from statsapi.engine.counted import Selections
 from statsapi.engine.guard import Guard
 from statsapi.engine.holdings import Holdings
+from statsapi.engine.union_kept import KeptUnions
 from statsapi.model import EVENT_BYTES
 
 # Others get in after this many series.
@@ -16,10 +17,11 @@ _SERIES_PER_LOCK: Final = 1000
 class Sizes:
     """How much that store holds. `lock` is the store's, which each method takes where it does not say otherwise."""
 
-    __slots__ = ("_held", "_lock", "_selections")
+    __slots__ = ("_held", "_lock", "_selections", "_unions")
 
-    def __init__(self, lock: Guard, held: Holdings, selections: Selections) -> None:
+    def __init__(self, lock: Guard, held: Holdings, selections: Selections, unions: KeptUnions) -> None:
         self._lock = lock
+        self._unions = unions
         self._selections = selections
         self._held = held
 
@@ -60,7 +62,7 @@ class Sizes:
         """About how much memory the events held take. O(chunks + series); others get in between."""
         with self._lock:
             names = list(self._held.timelines)
-        size_bytes = self._selections.nbytes
+        size_bytes = self._selections.nbytes + self._unions.nbytes + self._held.changes.nbytes
         for first in range(0, len(names), _SERIES_PER_LOCK):
             with self._lock:
                 held = (self._held.timelines.get(name) for name in names[first : first + _SERIES_PER_LOCK])

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from statsapi.engine import rollup
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
+from statsapi.engine.changes import NO_MARK, Instant, Mark
 from statsapi.engine.chunks import require
 from statsapi.engine.contents import Contents
 from statsapi.engine.counted import Selections
@@ -35,7 +36,8 @@ from statsapi.engine.sizes import Sizes
 from statsapi.engine.step_details import step_details
 from statsapi.engine.summary import combine
 from statsapi.engine.sweep import PAUSE_S, SLICE_S, Sweep
-from statsapi.engine.union import Bounds, Question
+from statsapi.engine.union import Bounds, Looks
+from statsapi.engine.union_kept import KeptUnions
 from statsapi.model import (
     HOUR_US,
     MINUTE_US,
@@ -75,7 +77,8 @@ class Store:
         self._lock = Guard()
         self._held = Holdings(retention)
         self.selections = Selections()  # of unions: true whatever changes
-        self.sizes = Sizes(self._lock, self._held, self.selections)
+        self.unions = KeptUnions()
+        self.sizes = Sizes(self._lock, self._held, self.selections, self.unions)
         self.contents = Contents(self._lock, self._held)
 
     @property
@@ -204,18 +207,22 @@ class Store:
         self,
         choose: Callable[[list[str]], Sequence[str]],
         picks: Callable[[str], bool],
-        question: Question[PartT, Any],
+        question: Looks[PartT],
         now_us: int,
+        *,
+        marked: bool = False,
     ) -> tuple[Sequence[str], Sweep[PartT]]:
         """What a question has to know of many series, as they all stand at one instant during this call.
 
         choose: out of the sorted list of names held, which it must not change, those to be looked at: sorted, also such
         as are not held. picks says the same of one name, under the lock. Gives the names and, in `Sweep.parts`, the
-        part of each. Others wait for the lock for about a millisecond at a time; see sweep.py.
+        part of each. Others wait for the lock for about a millisecond at a time; see sweep.py. marked: `changes` can
+        tell later what came after that instant, which `Sweep.mark` names.
         """
         with self._lock:
             bounds = Bounds(self.raw_from_us(now_us), self._held.minutes_from_us(now_us))
-            sweep = Sweep(picks, question.looker(bounds))
+            mark = self._held.changes.mark() if marked else NO_MARK
+            sweep = Sweep(picks, question.looker(bounds), mark)
             held = self._held.sorted_names()
             self._held.sweeps[id(sweep)] = sweep
         try:
@@ -236,6 +243,13 @@ class Store:
                 if time.perf_counter() > until_s and self._lock.waiting:
                     return True
             return False
+
+    def changes(self, marks: Sequence[Mark | None], now_us: int) -> Instant:
+        """What came since each of those marks, as of one instant. Some µs under the lock."""
+        with self._lock:
+            changes = self._held.changes
+            since = [mark and changes.since(mark) for mark in marks]
+            return Instant(self.raw_from_us(now_us), self._held.sorted_names(), changes.mark(), since)
 
     def names(self) -> Sequence[str]:
         """Every series that is held, also those of roll-ups only, sorted. A list that never changes: another takes its

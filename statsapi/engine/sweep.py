@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from statsapi.engine.changes import NO_MARK, Mark
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.timeline import Timeline
 
@@ -28,10 +29,15 @@ Part = TypeVar("Part")
 class Sweep(Generic[Part]):
     """What one question has seen. Caller of every method holds Store._lock."""
 
-    __slots__ = ("_early", "_look", "_picks", "_seen_to", "held", "parts")
+    __slots__ = ("_early", "_look", "_picks", "_seen_to", "held", "mark", "parts")
 
-    def __init__(self, picks: Callable[[str], bool], look: Callable[[Timeline, Rollups], Part]) -> None:
-        """picks: whether the question is about that series. look: what it wants of one; it must not change it."""
+    def __init__(
+        self, picks: Callable[[str], bool], look: Callable[[Timeline, Rollups], Part], mark: Mark = NO_MARK
+    ) -> None:
+        """picks: whether the question is about that series. look: what it wants of one; it must not change it. mark:
+        the question's instant, where somebody wants to know later what came after it.
+        """
+        self.mark = mark
         self._picks = picks
         self._look = look
         self._early: dict[str, tuple[bool, Part]] = {}

@@ -24,6 +24,7 @@ from statsapi.engine.timeline import NO_COLUMNS, Timeline, ValueColumns
 from statsapi.model import Percent, Span, Values
 
 Part = TypeVar("Part")
+PartOut = TypeVar("PartOut", covariant=True)
 AnswerT = TypeVar("AnswerT")
 
 
@@ -34,11 +35,15 @@ class Bounds(NamedTuple):
     minutes_from_us: int
 
 
-class Question(Protocol[Part, AnswerT]):
-    """What is asked of every series, and how the parts become one answer."""
+class Looks(Protocol[PartOut]):
+    """What is asked of every series."""
 
-    def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], Part]:
+    def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], PartOut]:
         """What looks at one series: under the lock, changing nothing, in some 10 to 100 µs."""
+
+
+class Question(Looks[Part], Protocol[Part, AnswerT]):
+    """What is asked of every series, and how the parts become one answer."""
 
     def unite(
         self, parts: Sequence[Part], *, with_percentiles: bool = True, selections: Selections | None = None

@@ -48,6 +48,7 @@ class All:
     """Chooses every series of a selection, as the service does."""
 
     def __init__(self, selection: Selection = Selection()) -> None:  # noqa: B008 (frozen)
+        self.selection = selection
         self.matches = selection.matches
         self.chosen = partial(Catalogue().chosen, selection=selection)
 
