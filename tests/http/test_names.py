@@ -184,7 +184,9 @@ def test_bytes_that_are_no_text_are_no_name(client: FlaskClient) -> None:
     assert names_held(client) == ["\ufffd"]
 
 
-@pytest.mark.parametrize("query", ["series=%ff", "series=L%E4nge", "match=%C3", "by=%ff", "series=a&where=%80=a", "%ff=1"])
+@pytest.mark.parametrize(
+    "query", ["series=%ff", "series=L%E4nge", "match=%C3", "by=%ff", "series=a&where=%80=a", "%ff=1"]
+)
 def test_a_query_that_is_no_text_is_refused(client: FlaskClient, query: str) -> None:
     """By each endpoint that reads one: `%FF` as it stands would be another series."""
     post(client, NOW, 1.0, series="%FF")
