@@ -774,12 +774,12 @@ def test_what_a_server_means(state: str, kind: type[Exception], said: str) -> No
 
 def test_more_threads_than_sessions(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever gets none in time is told so, and nothing is left taken."""
-    for name in ("TIMEOUT_S", "LOCK_WAIT_S"):
-        monkeypatch.setattr(f"statsapi.journal.postgres_server.{name}", 0.01)
     inner = journal._server  # type: ignore[attr-defined]
     with contextlib.ExitStack() as stack:
         for _ in range(SESSIONS):
             stack.enter_context(inner.session())
+        for name in ("TIMEOUT_S", "LOCK_WAIT_S"):
+            monkeypatch.setattr(f"statsapi.journal.postgres_server.{name}", 0.01)
         with pytest.raises(JournalUnavailable, match="were busy for too long"):
             journal.size_bytes()
     monkeypatch.undo()
