@@ -66,9 +66,8 @@ class JsonAnswer(Response):
             or type(pieces) is not list
             or len(pieces) != 1
             or pieces[0] is not self._body
-            or len(headers) < 2
+            or (len(headers) != 2 and (len(headers) < 2 or any(name.lower() in _ADDRESSES for name, _ in headers)))
             or headers[1] is not self._length
-            or (len(headers) > 2 and any(name.lower() in _ADDRESSES for name, _ in headers))
         ):
             return super().__call__(environ, start_response)
         start_response(self._status, list(headers))
