@@ -246,7 +246,9 @@ class Settings:
         Switch,
         True,
         "`off`: each request goes the whole way through Gunicorn, Flask and Werkzeug, as they come; the answers are "
-        "the same, and take longer",
+        "the same, and take longer. `on` goes that way by itself where a shortcut could show: a `pre_request` hook, a "
+        "worker class with its own `handle_request`, `finish_request` or `get_thread_pool`, a secret key, a session "
+        "interface, methods of the application that are replaced before its second request",
     )
 
     def __post_init__(self) -> None:

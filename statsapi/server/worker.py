@@ -119,10 +119,12 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         """A new connection waits for its first bytes in the poll loop, not in a thread.
 
         Gunicorn gives it a thread that waits up to 5 s. Browsers open silent connections ahead: as many as there are
-        threads stopped everybody else for that long.
+        threads stopped everybody else for that long. It waits here for as long as it would there in all, so also where
+        `--keep-alive 0` leaves it no time in the poll loop.
         """
         if self.alive and not conn.initialized and not conn.data_ready:
             self.finish_request(conn, _NO_DATA_YET)
+            conn.timeout = time.monotonic() + gthread.DEFAULT_WORKER_DATA_TIMEOUT + self.cfg.keepalive
         else:
             super().enqueue_req(conn)
 

@@ -1,18 +1,22 @@
 """Flask and Werkzeug, the short way. See the package's text for what each shortcut is worth.
 
 A request that is in any way unusual takes their own way: an unknown host, path or method, a context within a context,
-somebody who listens to Flask's signals, hooks of a blueprint or for the end of a request.
+somebody who listens to Flask's signals, hooks of a blueprint or for the end of a request, sessions. So does every
+request of an application whose methods somebody has replaced, as tools that trace requests do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from inspect import iscoroutinefunction
+from itertools import chain
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from flask import Flask, Request, Response
 from flask.ctx import AppContext, RequestContext, _sentinel
 from flask.globals import _cv_app, _cv_request
-from flask.sessions import NullSession, SessionInterface, SessionMixin
+from flask.sessions import NullSession, SecureCookieSessionInterface, SessionMixin
 from flask.signals import (
     appcontext_popped,
     appcontext_pushed,
@@ -32,26 +36,42 @@ _HOSTS_MAX: Final = 64
 
 _JSON: Final = ("Content-Type", "application/json")
 
+# Headers whose value Werkzeug encodes.
+_ADDRESSES: Final = frozenset(("location", "content-location"))
+
 
 class JsonAnswer(Response):
     """A 200 that is one JSON document: made without Werkzeug's look at what it may be made of, and sent without its
-    look for what it cannot have, a Location, a status without a body, an iterator to be closed.
+    look for what it does not have, a Location, a status without a body, an iterator to be closed. Where a hook has
+    changed the body or its length, Werkzeug looks.
     """
 
     def __init__(self, body: bytes) -> None:
         # What Response.__init__ sets.
         self.headers = Headers()
-        self.headers._list = [_JSON, ("Content-Length", str(len(body)))]
+        self._length = ("Content-Length", str(len(body)))
+        self.headers._list = [_JSON, self._length]
         self._status, self._status_code = "200 OK", 200
         self.direct_passthrough = False
         self._on_close = []
+        self._body = body
         self.response = [body]
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self._status_code != 200 or environ["REQUEST_METHOD"] == "HEAD" or self._on_close:
+        headers, pieces = self.headers._list, self.response
+        if (
+            self._status_code != 200
+            or environ["REQUEST_METHOD"] == "HEAD"
+            or self._on_close
+            or type(pieces) is not list
+            or len(pieces) != 1
+            or pieces[0] is not self._body
+            or (len(headers) != 2 and (len(headers) < 2 or any(name.lower() in _ADDRESSES for name, _ in headers)))
+            or headers[1] is not self._length
+        ):
             return super().__call__(environ, start_response)
-        start_response(self._status, list(self.headers._list))
-        return self.response  # type: ignore[return-value]  # a list of one piece
+        start_response(self._status, list(headers))
+        return pieces
 
 
 class _Request(Request):
@@ -102,16 +122,18 @@ class _Adapter(MapAdapter):
         return rule, values
 
 
-class _NoSessions(SessionInterface):
-    """There are no sessions: all requests share an empty one that cannot be written."""
+class _NoSessions(SecureCookieSessionInterface):
+    """There are no sessions: all requests share an empty one that cannot be written. Whoever embeds the application and
+    sets a secret key has Flask's.
+    """
 
     empty: Final = NullSession()
 
-    def open_session(self, app: Flask, request: Request) -> SessionMixin:
-        return self.empty
+    def open_session(self, app: Flask, request: Request) -> Any:
+        return super().open_session(app, request) if app.secret_key else self.empty
 
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """There is nothing to save."""
+
+_NO_SESSIONS: Final = _NoSessions()
 
 
 class _AppContext(AppContext):
@@ -179,6 +201,7 @@ class _Context(RequestContext):
         app = self.app
         if (
             len(self._cv_tokens) != 1
+            or app.is_replaced is not False
             or app.teardown_request_funcs
             or app.teardown_appcontext_funcs
             or request_tearing_down.receivers
@@ -200,16 +223,13 @@ class App(Flask):
     """Flask by these shortcuts."""
 
     request_class = _Request
-    session_interface = _NoSessions()
+    session_interface = _NO_SESSIONS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.is_replaced: bool | None = None  # not looked for before a known path is asked
         self._adapters: dict[tuple[str | None, ...], _Adapter] = {}
         self._blueprints_of: dict[str, frozenset[str]] = {}  # by endpoint
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """No function here is a coroutine."""
-        return func
 
     def app_context(self) -> AppContext:
         return _AppContext(self)
@@ -218,11 +238,18 @@ class App(Flask):
         return _Context(self, environ)
 
     def known_rule(self, environ: WSGIEnvironment) -> Rule | None:
-        """The route of a request to a host, by a method and to a path that were seen before; None for any other."""
-        if "HTTP_UPGRADE" in environ:
-            return None
+        """The route of a request to a host, by a method and to a path that were seen before; None for any other, and
+        where Flask is to do all of it: for the sessions of whoever embeds the application, and for their methods.
+        """
         adapter = self._adapters.get(_host_of(environ))
-        return None if adapter is None else adapter.known.get((environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")))
+        if adapter is None or "HTTP_UPGRADE" in environ:
+            return None
+        rule = adapter.known.get((environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")))
+        if rule is None or self.session_interface is not _NO_SESSIONS or self.config["SECRET_KEY"]:
+            return None
+        if self.is_replaced is None:
+            self.is_replaced = _is_replaced(self)
+        return None if self.is_replaced else rule
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Werkzeug is asked once for each host, not for each request, what a URL is relative to."""
@@ -286,6 +313,37 @@ class App(Flask):
         if type(answer) is dict:
             return cast(Response, self.json.response(answer))
         return self.make_response(answer)
+
+
+# What a known path passes by.
+_PASSED_BY: Final = (
+    *("full_dispatch_request", "preprocess_request", "dispatch_request", "finalize_request", "make_response"),
+    *("process_response", "do_teardown_request", "do_teardown_appcontext", "ensure_sync", "async_to_sync"),
+)
+_PASSED_BY_OF_CONTEXTS: Final = ("__init__", "push", "pop", "match_request")
+
+
+def _is_replaced(app: App) -> bool:
+    """Whether anything that a known path passes by is not as Flask or this module made it: replaced on the application,
+    on one of its classes or on a context's, or overridden; or whether a function is a coroutine. 60 µs, looked for
+    once: Flask lets nobody add a view or a hook after the first request.
+
+    A function is known by the globals it was made with: what a tool puts in its place has the name and module of the
+    one before, and may be there before this module is loaded.
+    """
+    if app.request_class is not _Request or app.response_class is not Response:
+        return True
+    if not vars(app).keys().isdisjoint(_PASSED_BY):
+        return True
+    functions = [vars(kind).get(name) for kind in type(app).__mro__ for name in _PASSED_BY]
+    for context in (_Context, _AppContext):
+        functions += [vars(kind).get(name) for kind in context.__mro__[:-1] for name in _PASSED_BY_OF_CONTEXTS]
+    for function in functions:
+        if function is not None and not (
+            type(function) is FunctionType and function.__globals__["__name__"] in ("flask.app", "flask.ctx", __name__)
+        ):
+            return True
+    return any(map(iscoroutinefunction, chain(app.view_functions.values(), *app.before_request_funcs.values())))
 
 
 def _host_of(environ: WSGIEnvironment) -> tuple[str | None, ...]:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 import gunicorn.http
-from gunicorn.config import Config
+from gunicorn.config import Config, PreRequest
 from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
@@ -48,6 +48,7 @@ class _KnownHead:
 
     def __init__(self, request: Request) -> None:
         self.fields = {name: value for name, value in vars(request).items() if name not in _OF_THE_CONNECTION}
+        self.fields["headers"] = request.headers.copy()  # the request still goes through hooks
         self.length_bytes = next((int(value) for name, value in request.headers if name == "CONTENT-LENGTH"), 0)
         self.environs: dict[Any, dict[str, Any]] = {}
 
@@ -80,6 +81,9 @@ class KnownRequest(Request):  # type: ignore[misc]  # Gunicorn has no types
                 self._note(head)
             return
         self.__dict__.update(known.fields)
+        self.headers: list[tuple[str, str]] = known.fields[
+            "headers"
+        ].copy()  # a hook or a worker class may add to its own
         self.known = known
         self.unreader = unreader
         self.peer_addr = self.remote_addr = peer_addr
@@ -167,7 +171,7 @@ def create(
 _create: Final = wsgi.create
 
 
-class _QuickConfig(Config):  # type: ignore[misc]  # Gunicorn has no types
+class _Quick(Config):  # type: ignore[misc]  # Gunicorn has no types
     """Settings as attributes: Gunicorn looks each up by two calls, some twenty times a request."""
 
     def set(self, name: str, value: Any) -> None:
@@ -176,16 +180,23 @@ class _QuickConfig(Config):  # type: ignore[misc]  # Gunicorn has no types
 
 
 def quicken(cfg: Any) -> None:
-    """From now on the settings of this process are attributes. What is no plain value stays as it is."""
-    if type(cfg) is Config:
-        cfg.__class__ = _QuickConfig
-        cfg.__dict__.update({name: setting.get() for name, setting in cfg.settings.items()})
+    """From now on the settings of this process are attributes. What is no plain value stays as it is, and so does a
+    configuration that looks settings up in a way of its own.
+    """
+    kind = type(cfg)
+    if isinstance(cfg, _Quick) or kind.__getattr__ is not Config.__getattr__:
+        return
+    cfg.__class__ = _Quick if kind is Config else type(kind.__name__, (_Quick, kind), {})
+    cfg.__dict__.update({name: setting.get() for name, setting in cfg.settings.items()})
 
 
 def can_know(cfg: Any) -> bool:
-    """Whether the same head always means the same, whoever sends it."""
+    """Whether the same head always means the same, whoever sends it, and nobody changes a request before it is
+    answered.
+    """
     return not (
-        cfg.is_ssl
+        cfg.pre_request is not PreRequest.default
+        or cfg.is_ssl
         or cfg.secure_scheme_headers
         or any(cfg.forwarder_headers)
         or cfg.proxy_protocol != "off"
@@ -248,28 +259,41 @@ class _Outcome:
         return self._result
 
 
+def _is_gunicorns(worker: Any, name: str) -> bool:
+    """Whether no subclass has a method of its own in place of Gunicorn's."""
+    return getattr(type(worker), name) is getattr(gthread.ThreadWorker, name)
+
+
 class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
     """Gunicorn's threaded worker, whose threads give a connection back to the poller by themselves.
 
-    Gunicorn's wake the poll loop through a pipe, so that it does that: a second switch of threads for each request.
+    Gunicorn's wake the poll loop through a pipe, so that it does that: a second switch of threads for each request. A
+    subclass with a `finish_request` or a pool of its own has Gunicorn's way, where both are asked for each request, and
+    one with a `handle_request`, which may change the request, has each head read.
     """
 
     def init_process(self) -> None:
         quicken(self.cfg)
         wsgi.create = create
-        if can_know(self.cfg):
+        if can_know(self.cfg) and _is_gunicorns(self, "handle_request"):
             gunicorn.http.RequestParser = Parser
         super().init_process()
 
     def get_thread_pool(self) -> Any:
+        if not _is_gunicorns(self, "finish_request"):
+            return super().get_thread_pool()
         return _Threads(self.cfg.threads, self._serve)
 
     def run(self) -> None:
-        self.tpool.start()
+        if isinstance(self.tpool, _Threads):
+            self.tpool.start()
         super().run()
 
     def enqueue_req(self, conn: Any) -> None:
-        self.tpool.put(conn)
+        if isinstance(self.tpool, _Threads):
+            self.tpool.put(conn)
+        else:
+            super().enqueue_req(conn)
 
     def _serve(self, conn: Any) -> None:
         """In a thread of the pool, which never ends by what is raised."""

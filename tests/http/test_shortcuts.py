@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import io
 import json
 import re
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 import flask
 import pytest
 from flask import Flask, Response
+from flask.sessions import SecureCookieSessionInterface
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,6 +148,72 @@ def test_a_json_answer_goes_out_as_any_other(method: str, status: int) -> None:
         sent.append((b"".join(pieces), line, list(headers)))
     assert sent[0] == sent[1]
     assert len(ended) == 2 * (status == 503)
+
+
+def _drop_length(answer: Response) -> None:
+    del answer.headers["Content-Length"]
+
+
+def _set_pieces(answer: Response) -> None:
+    answer.response = ['{"a":', " 1}"]
+    del answer.headers["Content-Length"]
+
+
+def _set_one_piece_of_text(answer: Response) -> None:
+    answer.response = ['{"a": 1}']
+    del answer.headers["Content-Length"]
+
+
+def _add_a_piece(answer: Response) -> None:
+    answer.response.append(b" ")  # type: ignore[union-attr]  # a list
+    del answer.headers["Content-Length"]
+
+
+def _set_generator(answer: Response) -> None:
+    answer.response = (piece for piece in ("a", "b"))
+    del answer.headers["Content-Length"]
+
+
+def _set_text(answer: Response) -> None:
+    answer.response = "ab"
+    del answer.headers["Content-Length"]
+
+
+def _set_data(answer: Response) -> None:
+    answer.data = b"[]"
+
+
+def _set_location(answer: Response) -> None:
+    answer.headers["location"] = "/caf\u00e9 \u4e2d"
+    answer.headers["Content-Location"] = "/caf\u00e9 \u4e2d"
+
+
+def _set_length(answer: Response) -> None:
+    answer.headers["content-length"] = "4"
+
+
+def _put_headers_in_front(answer: Response) -> None:
+    answer.headers = type(answer.headers)([("A", "1"), ("B", "2"), *answer.headers])
+
+
+CHANGES = [
+    *(_drop_length, _set_pieces, _set_one_piece_of_text, _add_a_piece, _set_generator, _set_text, _set_data),
+    *(_set_location, _set_length, _put_headers_in_front, Response.freeze),
+    lambda answer: answer.headers.clear(),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_json_answer_that_a_hook_has_changed_goes_out_as_any_other(method: str, change: Any) -> None:
+    """Whatever an after_request hook may do to body and headers, the bytes are those of a Response."""
+    environ = EnvironBuilder(path="/", method=method).get_environ()
+    sent = []
+    for answer in (JsonAnswer(b'{"a":1}\n'), Response(b'{"a":1}\n', content_type="application/json")):
+        change(answer)
+        pieces, line, headers = run_wsgi_app(answer, dict(environ))
+        sent.append((list(pieces), line, list(headers)))
+    assert sent[0] == sent[1]
 
 
 # Whole requests: one application by the shortcuts, one without them, the same requests to both.
@@ -407,6 +476,137 @@ def test_hooks_and_signals_run_as_in_flask(clock: FakeClock, listening: tuple[st
         for name, listener in listeners.items():
             getattr(flask, name).disconnect(listener, app)
         seen.append(told)
+        app.extensions["statsapi"].close()
+    assert seen[0] == seen[1]
+
+
+PATCHED = [
+    *("full_dispatch_request", "preprocess_request", "dispatch_request", "finalize_request", "make_response"),
+    *("process_response", "do_teardown_request", "do_teardown_appcontext", "handle_user_exception", "ensure_sync"),
+]
+
+
+@pytest.mark.parametrize("place", ["application", "class", "Flask"])
+@pytest.mark.parametrize("name", PATCHED)
+def test_methods_that_somebody_replaced_are_called_as_by_flask(
+    clock: FakeClock, place: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tools that trace requests do it, with the name and module of the method before: for each request."""
+    seen = []
+    for short in (True, False):
+        app = make(clock, shortcuts=short)
+        app.after_request(lambda answer: answer)
+        told: list[Any] = []
+        owner: Any = {"application": app, "class": type(app), "Flask": Flask}[place]
+        before = getattr(owner, name)
+
+        @functools.wraps(before)
+        def called(*values: Any, told: list[Any] = told, before: Any = before, **more: Any) -> Any:
+            told.append(name)
+            return before(*values, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, called)
+            for path in ("/statistics", "/statistics", "/no", "/statistics", "/statistics"):
+                told.append(
+                    answered(app, {"REQUEST_METHOD": "GET", "body": b"", "framing": "length", "PATH_INFO": path})
+                )
+        seen.append(told)
+        app.extensions["statsapi"].close()
+    assert seen[0] == seen[1]
+    assert name in seen[0]
+
+
+def test_an_application_as_it_comes_goes_the_short_way(app: Flask) -> None:
+    """Nothing of our own is taken for a method that somebody replaced."""
+    client = app.test_client()
+    for _ in range(3):
+        assert client.get("/statistics").status_code == 200
+    environ = EnvironBuilder(path="/statistics").get_environ()
+    assert app.known_rule(environ) is not None  # type: ignore[attr-defined]
+
+
+class OwnRequest(flask.Request):
+    pass
+
+
+class OwnResponse(Response):
+    default_mimetype = "text/own"
+
+
+class OwnSessions(SecureCookieSessionInterface):
+    def get_cookie_name(self, app: Flask) -> str:
+        return "own"
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    "setting", ["nothing", "secret_key", "SECRET_KEY", "session_interface", "request_class", "response_class"]
+)
+def test_an_application_may_be_set_up_as_flask_has_it(clock: FakeClock, setting: str, late: bool) -> None:
+    """Sessions, and classes of request and answer, of whoever embeds it: the same answers and cookies, also where the
+    key is set when the service has answered already.
+    """
+    seen = []
+    for short in (True, False):
+        app = make(clock, shortcuts=short)
+
+        def count() -> dict[str, int]:
+            flask.session["n"] = flask.session.get("n", 0) + 1
+            return {"n": flask.session["n"]}
+
+        app.add_url_rule("/count", "count", count)
+        app.add_url_rule("/kind", "kind", lambda: type(flask.request).__mro__[0].__name__.strip("_"))
+        client = app.test_client()
+        if late and "class" not in setting:
+            for _ in range(3):
+                client.get("/statistics")
+        if setting == "SECRET_KEY":
+            app.config["SECRET_KEY"] = "x"
+        elif setting != "nothing":
+            app.secret_key = "x"
+        if setting == "session_interface":
+            app.session_interface = OwnSessions()
+        elif setting == "request_class":
+            app.request_class = OwnRequest
+        elif setting == "response_class":
+            app.response_class = OwnResponse
+        told: list[Any] = []
+        for path in ("/count", "/count", "/statistics", "/statistics", "/kind", "/kind", "/count"):
+            answer = client.get(path)
+            told.append((answer.status_code, path == "/statistics" or answer.text, answer.mimetype))
+            told.append([value.partition("=")[0] for value in answer.headers.getlist("Set-Cookie")])
+        seen.append(told)
+        app.extensions["statsapi"].close()
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("where", ["view", "before", "after"])
+def test_coroutines_are_run_as_flask_runs_them(clock: FakeClock, where: str) -> None:
+    """Flask's own way for an asynchronous view or hook, the first time and later."""
+    seen = []
+    for short in (True, False):
+        app = make(clock, shortcuts=short)
+        app.async_to_sync = lambda func: lambda *values: asyncio.run(func(*values))  # type: ignore[method-assign]
+
+        async def view() -> str:
+            return "looked"
+
+        async def before() -> None:
+            flask.g.before = True
+
+        async def after(answer: Response) -> Response:
+            answer.headers["X-After"] = "1"
+            return answer
+
+        if where == "view":
+            app.add_url_rule("/statistics2", "look", view)
+        elif where == "before":
+            app.before_request(before)
+        else:
+            app.after_request(after)
+        asked = {"REQUEST_METHOD": "GET", "body": b"", "framing": "length"}
+        seen.append([answered(app, asked | {"PATH_INFO": path}) for path in ("/statistics", "/statistics2") * 3])
         app.extensions["statsapi"].close()
     assert seen[0] == seen[1]
 

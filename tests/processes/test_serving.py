@@ -26,7 +26,7 @@ import gunicorn.util
 import pytest
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.config import Config
+from gunicorn.config import Config, PreRequest
 from gunicorn.workers import gthread
 from gunicorn.workers.base import Worker
 
@@ -567,11 +567,11 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
     gone is named here, before a worker fails for want of it.
     """
     used = {
-        gthread: ["_DEFER", "STOP_KEEPALIVE_LINGER"],
+        gthread: ["_DEFER", "DEFAULT_WORKER_DATA_TIMEOUT", "STOP_KEEPALIVE_LINGER"],
         gthread.ThreadWorker: [
             *("accept", "enqueue_req", "finish_request", "handle_exit", "init_signals", "notify"),
             *("set_accept_enabled", "wait_for_and_dispatch_events", "_cap_keepalive", "_keepalive_after"),
-            *("get_thread_pool", "handle", "init_process", "on_client_socket_readable", "run"),
+            *("get_thread_pool", "handle", "handle_request", "init_process", "on_client_socket_readable", "run"),
         ],
         gthread.PollableMethodQueue: ["defer"],
         Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],
@@ -585,6 +585,7 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
         gunicorn.glogging.Logger: ["setup"],
         WSGIApplication: ["load_default_config", "do_load_config", "load_config", "chdir"],
         Config: ["parser", "set"],
+        PreRequest: ["default"],
     }
     attributes = {  # those that an __init__ sets
         gthread.ThreadWorker: [

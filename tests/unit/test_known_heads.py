@@ -17,15 +17,16 @@ from gunicorn.http.parser import RequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statsapi.server.gunicorn_app import _Config as ServeConfig
 from statsapi.shortcuts import gunicorn_side
 from statsapi.shortcuts.gunicorn_side import HEADS_KEPT_MAX, Parser, can_know, create, quicken
 
 CREATE = wsgi.create
 
 
-def settings(**changed: Any) -> Config:
+def settings(kind: type[Config] = Config, **changed: Any) -> Config:
     """Gunicorn's, as gunicorn_conf.py sets them."""
-    cfg = Config()
+    cfg = kind()
     ours = {"secure_scheme_headers": {}, "forwarder_headers": "", "limit_request_line": 8190, "limit_request_fields": 8}
     for name, value in {**ours, **changed}.items():
         cfg.set(name, value)
@@ -181,18 +182,70 @@ def test_made_up_heads_fill_no_memory() -> None:
         {"forwarder_headers": "SCRIPT_NAME"},
         {"proxy_protocol": "auto"},
         {"certfile": "a", "keyfile": "b"},
+        {"pre_request": lambda worker, req: None},
     ],
 )
 def test_what_depends_on_who_sends_it_is_not_known(changed: dict[str, Any]) -> None:
-    """Where Gunicorn believes some clients more than others, or the scheme differs, each head is read."""
-    assert can_know(settings())
-    assert not can_know(settings(**changed))
+    """Where Gunicorn believes some clients more than others, the scheme differs, or a hook may change a request before
+    it is answered, each head is read.
+    """
+    for make_quick in (False, True):
+        plain, other = settings(), settings(**changed)
+        if make_quick:
+            quicken(plain)
+            quicken(other)
+        assert can_know(plain)
+        assert not can_know(other)
 
 
-def test_quick_settings_are_those_of_gunicorn() -> None:
-    """Each setting and property reads as before, and one that is set later reads as it was set."""
-    plain, quick = settings(bind="127.0.0.1:1"), settings(bind="127.0.0.1:1")
-    quicken(quick)
+def test_what_is_done_to_a_request_stays_with_it() -> None:
+    """Headers that a post_request hook or a worker class adds, and values of the environ: no later request of the same
+    head has them.
+    """
+    cfg = settings()
+    wire = Wire([HEADS[0]] * 6)
+    parser = Parser(cfg, wire, ("127.0.0.1", 5))
+    told = []
+    for _ in range(6):
+        request = next(parser)
+        _, environ = create(request, wire, ("127.0.0.1", 5), ("127.0.0.1", 80), cfg)
+        told.append((list(request.headers), list(request.trailers), "HTTP_ADDED" in environ, environ["HTTP_HOST"]))
+        request.headers.append(("ADDED", "by a hook"))
+        request.trailers.append(("ADDED", "by a hook"))
+        environ["HTTP_ADDED"] = environ["HTTP_HOST"] = "by a hook"
+    assert told == told[:1] * 6
+
+
+def test_nothing_that_is_shared_can_be_changed() -> None:
+    """Whatever a known request has of the one that was read, and each value of its environ, cannot be changed, but for
+    its headers, which are copied, and the settings.
+    """
+    cfg = settings()
+    wire = Wire([HEADS[7]] * 4)
+    parser = Parser(cfg, wire, ("127.0.0.1", 5))
+    made = []
+    for _ in range(4):
+        request = next(parser)
+        made.append((vars(request), create(request, wire, ("127.0.0.1", 5), ("127.0.0.1", 80), cfg)[1]))
+    for one, other in zip(made[2], made[3], strict=True):
+        shared = {
+            name: value
+            for name, value in one.items()
+            if value is other[name] and not isinstance(value, str | bytes | int | float | bool | tuple | None)
+        }
+        assert set(shared) <= {"cfg", "unreader", "known", "gunicorn.socket", "wsgi.errors", "wsgi.file_wrapper"}
+
+
+@pytest.mark.parametrize("kind", [Config, ServeConfig])
+def test_quick_settings_are_those_of_gunicorn(kind: type[Config]) -> None:
+    """Of `gunicorn` and of `statsapi serve`: they are attributes, each setting and property reads as before, and one
+    that is set later reads as it was set, or is refused in the same words.
+    """
+    plain, quick = settings(kind, bind="127.0.0.1:1"), settings(kind, bind="127.0.0.1:1")
+    for _ in range(2):  # the second time changes nothing
+        quicken(quick)
+    assert set(quick.settings) <= set(vars(quick))
+    assert isinstance(quick, kind)
     properties = [name for name, value in vars(Config).items() if isinstance(value, property)]
     for name in [*plain.settings, *properties]:
         theirs, ours = getattr(plain, name), getattr(quick, name)
@@ -204,6 +257,24 @@ def test_quick_settings_are_those_of_gunicorn() -> None:
             cfg.graceful_timeout = 8
         with pytest.raises(AttributeError):
             cfg.no_such_setting  # noqa: B018
+    refusals = []
+    for cfg in (plain, quick):
+        with pytest.raises(ValueError, match="invalid") as refused:
+            cfg.set("workers", "invalid")
+        refusals.append(str(refused.value))
+    assert refusals[0] == refusals[1]
+
+
+def test_settings_that_are_looked_up_in_another_way_stay_so() -> None:
+    """A configuration with a look-up of its own is left alone."""
+
+    class Own(Config):  # type: ignore[misc]  # Gunicorn has no types
+        def __getattr__(self, name: str) -> Any:
+            return 3 if name == "threads" else super().__getattr__(name)
+
+    cfg = settings(Own)
+    quicken(cfg)
+    assert (cfg.threads, type(cfg)) == (3, Own)
 
 
 def test_errors_go_to_the_log_as_it_is_now() -> None:
