@@ -22,7 +22,7 @@ from statsapi.engine.exact import interpolate
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Bounds, SpanPart, Spans, columns_of, sketch_of, unite_span
-from statsapi.model import Span
+from statsapi.model import Percent, Span
 
 # Negative values, zero and positive ones are never in one bucket of a sketch.
 _FEWEST: Final = 3
@@ -50,6 +50,7 @@ class Histogram(NamedTuple):
     """Of one span: `edges` (rising), or that many `bins` between the least and the greatest value, of equal width or,
     with `log`, of equal ratio.
 
+    ends: whether groups are put in order by their first or last event.
     With `log` a value that is not positive raises ValueError, which says so: whatever the edges, raw or rolled up.
     """
 
@@ -57,21 +58,21 @@ class Histogram(NamedTuple):
     bins: int = 20
     edges: tuple[float, ...] = ()
     log: bool = False
+    ends: bool = False
 
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[SpanPart, ...]]:
-        return Spans((self.span,), (50,)).looker(bounds)
+        return self._spans().looker(bounds)
 
     def unite(
         self,
         parts: Sequence[tuple[SpanPart, ...]],
         *,
-        with_percentiles: bool = True,
         selections: Selections | None = None,
     ) -> Bins:
         of_span = [part for (part,) in parts]
         statistics = unite_span(of_span, (), False)
         low, high = statistics.summary.min, statistics.summary.max
-        if not with_percentiles or low is None or high is None:
+        if low is None or high is None:
             return Bins(statistics, list(self.edges), [0] * max(len(self.edges) - 1, 0))
         if self.log and low <= 0:
             raise ValueError(f"a logarithmic scale needs positive values, and the least one is {low!r}")
@@ -109,8 +110,12 @@ class Histogram(NamedTuple):
         # Where the values lie next to each other, not every edge is a float64 of its own.
         return [low, *sorted({edge for edge in inner if low < edge < high}), high]
 
-    def whole(self, answer: Bins) -> Statistics:
-        return answer.statistics
+    def place(self, parts: Sequence[tuple[SpanPart, ...]], percentiles: Sequence[Percent]) -> Statistics:
+        return self._spans().place(parts, percentiles)
+
+    def _spans(self) -> Spans:
+        """What is looked at in each series: its values, which are what any percentile asks for."""
+        return Spans((self.span,), (50,), self.ends)
 
 
 def _joined(ends: list[tuple[float, float]], counts: list[int]) -> tuple[list[float], list[int]]:
