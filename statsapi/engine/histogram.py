@@ -83,7 +83,9 @@ class Histogram(NamedTuple):
                 return _between_buckets(statistics, ends, sketch.counts().tolist(), self.edges)
             while len(sketch.buckets) > max(self.bins, _FEWEST):
                 sketch = sketch.at_level(sketch.level + 1)
-            return Bins(statistics, *_joined(sketch.edges(low, high), sketch.counts().tolist()), of_sketch=True)
+            return Bins(
+                statistics, *_joined(sketch.edges(low, high), sketch.counts().tolist(), self.bins), of_sketch=True
+            )
         edges = list(self.edges) or self._edges(low, high)
         below = np.zeros(len(edges), np.int64)
         asked = np.array(edges)
@@ -118,8 +120,10 @@ class Histogram(NamedTuple):
         return Spans((self.span,), (50,), self.ends)
 
 
-def _joined(ends: list[tuple[float, float]], counts: list[int]) -> tuple[list[float], list[int]]:
-    """Buckets side by side as edges and counts, with an empty bin wherever there is a gap between two."""
+def _joined(ends: list[tuple[float, float]], counts: list[int], most: int) -> tuple[list[float], list[int]]:
+    """Buckets side by side as edges and counts: with an empty bin wherever there is a gap between two, unless these
+    make more than `most` bins. Then a gap belongs to the bin below it.
+    """
     edges, filled = [ends[0][0]], []
     for (low, high), count in zip(ends, counts, strict=True):
         if low > edges[-1]:
@@ -127,7 +131,28 @@ def _joined(ends: list[tuple[float, float]], counts: list[int]) -> tuple[list[fl
             filled.append(0)
         edges.append(high)
         filled.append(count)
-    return edges, filled
+    if len(filled) > most:
+        edges, filled = [*(low for low, _ in ends), ends[-1][1]], counts
+    while len(filled) > most:
+        edges, filled = [*edges[:-1:2], edges[-1]], [sum(filled[i : i + 2]) for i in range(0, len(filled), 2)]
+    return _with_width(edges, filled)
+
+
+def _with_width(edges: list[float], counts: list[int]) -> tuple[list[float], list[int]]:
+    """Without bins between two equal edges, such as that of zero: their values are in the next one, as its lower edge,
+    or in the last one. Of one number alone there is one such bin.
+    """
+    wide, filled, left = [edges[0]], [], 0
+    for high, count in zip(edges[1:], counts, strict=True):
+        left += count
+        if high > wide[-1]:
+            wide.append(high)
+            filled.append(left)
+            left = 0
+    if not filled:
+        return [edges[0], edges[-1]], [left]
+    filled[-1] += left
+    return wide, filled
 
 
 def _between_buckets(

@@ -23,8 +23,8 @@ from statsapi.naming.patterns import Selection
 from statsapi.service.spans import Cut, SpanAnswer, Spans
 
 # Over several series: spans or steps times series, which is what a question holds while it is answered (300 bytes
-# each); and of all groups that are shown, the numbers of percentiles, and of spans or steps (5 µs each). Of a group that
-# is not shown only the one figure of the order is computed (20 µs), which counts as a percentile where it is one: all of
+# each); and of all groups that are shown, the numbers of percentiles, and of spans or steps (5 µs each). Of a group
+# that is not shown only the one figure of the order is computed (20 µs), which counts where it is a percentile. All of
 # them, over 100,000 series of 3 events, take 5 s, and 8 s where they are of ten windows each.
 PARTS_MAX: Final = 1_000_000
 GROUP_PERCENTILES_MAX: Final = 1_000_000

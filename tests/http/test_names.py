@@ -184,7 +184,9 @@ def test_bytes_that_are_no_text_are_no_name(client: FlaskClient) -> None:
     assert names_held(client) == ["\ufffd"]
 
 
-@pytest.mark.parametrize("query", ["series=%ff", "series=L%E4nge", "match=%C3", "by=%ff", "series=a&where=%80=a", "%ff=1"])
+@pytest.mark.parametrize(
+    "query", ["series=%ff", "series=L%E4nge", "match=%C3", "by=%ff", "series=a&where=%80=a", "%ff=1"]
+)
 def test_a_query_that_is_no_text_is_refused(client: FlaskClient, query: str) -> None:
     """By each endpoint that reads one: `%FF` as it stands would be another series."""
     post(client, NOW, 1.0, series="%FF")
@@ -509,3 +511,12 @@ def test_tags_of_many_different_series_are_bounded(client: FlaskClient, monkeypa
         ):
             answer = client.post(path, data=body, content_type=media_type)
             assert answer.status_code in (status, 204 if status == 200 else status), (path, answer.data)
+
+
+def test_only_a_plus_that_was_sent_is_a_plus(client: FlaskClient, app: Flask, clock: FakeClock) -> None:
+    """In a query, where only the name with it is held: a %20 never is, nor beside one."""
+    for name in ("pl+us", "a+b c"):
+        app.extensions["statsapi"].record(EventBatch.single(name, clock.now_us, 1.0))
+    queries = {"pl+us": 1, "pl%2Bus": 1, "pl%2bus": 1, "pl%20us": 0, "a+b+c": 0, "a+b%20c": 1, "a%20b%20c": 0}
+    for query, count in queries.items():
+        assert client.get(f"/statistics?window=1m&series={query}").json["count"] == count, query

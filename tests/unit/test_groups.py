@@ -326,6 +326,7 @@ def test_a_histogram_counts_each_value_once(
             assert got.edges == sorted(set(got.edges))
         else:
             assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
+            assert len(got.counts) <= bins
         for (low, high), count in zip(between, got.counts, strict=True):
             assert sum(low < value < high for value in held) <= count <= sum(low <= value <= high for value in held)
         lowest, highest = got.edges[0], got.edges[-1]
@@ -406,6 +407,32 @@ def test_no_logarithmic_scale_has_values_that_are_not_positive(
     with pytest.raises(ValueError, match=rf"the least one is {min(held)}"):
         ask(store, chosen(Selection()), question, START_US + later_us)
     assert not store.broken
+
+
+@pytest.mark.parametrize(
+    ("held", "bins", "counts"),
+    [
+        ([1e-300, 1.0, 5.0, 1e300], 2, None),
+        ([1e-300, 1.0, 5.0, 1e300], 1, [4]),
+        ([-1.0, 0.0, 1.0], 1, [3]),
+        ([0.0, 5e-324], 20, [2]),
+        ([-1.0, 0.0], 20, None),
+        ([7.0, 7.0], 3, [2]),
+    ],
+)
+def test_there_are_no_more_bins_over_roll_ups_than_asked_for(
+    held: list[float], bins: int, counts: list[int] | None
+) -> None:
+    """Gaps between buckets are bins only while there is room, and a bucket of one number is none of its own."""
+    store = Store(Retention(RAW_US, DAY_US))
+    apply(store, "a", [(START_US, value) for value in held], START_US)
+    got = ask(store, chosen(Selection()), Histogram(Span(START_US), bins), START_US + 20 * MINUTE_US).total
+    assert got.of_sketch
+    assert len(got.counts) <= bins
+    assert counts is None or got.counts == counts
+    assert sum(got.counts) == len(held)
+    assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
+    assert got.edges == sorted(set(got.edges)) or len(set(held)) == 1
 
 
 def test_edges_given_over_roll_ups_move_to_the_nearest_buckets() -> None:
