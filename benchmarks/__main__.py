@@ -11,6 +11,7 @@ NAMES = (
     "decoding",
     "hostile",
     "rollups",
+    "views",
     "groups",
     "questions",
     "bulk",

@@ -141,6 +141,12 @@ class Settings:
         least=0,
         most=1_000_000_000_000,
     )
+    share_events: bool = _setting(
+        Switch,
+        True,
+        "the workers of an SQLite journal hold most events once, in files beside it that all of them map, and a "
+        "restart begins with these (20 bytes an event on the disk); `off`: each worker holds all in its own memory",
+    )
     idempotency_ttl_us: int = _setting(Duration, DAY_US, "how long an Idempotency-Key is remembered")
     dedup: bool = _setting(
         Switch, False, "drop an event that equals one held (series, timestamp, value); `?dedup=` overrides it"

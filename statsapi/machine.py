@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,3 +67,11 @@ def default_max_events(workers: int, memory: int | None = None) -> int:
     """How many events may be held by `workers` processes, each of which holds all of them."""
     memory = memory_bytes() if memory is None else memory
     return max(1, int(memory * EVENTS_SHARE) // workers // EVENT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Let the system have what this process has freed, also in the midst of its heaps. Some ms; not everywhere there
+    is a way.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from flask import Response, request
+from flask import Response
 
 from statsapi.api import tables
 from statsapi.api.application import asked

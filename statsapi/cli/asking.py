@@ -274,6 +274,8 @@ def check(
             click.echo(f"{f'{name}: ' if name else ''}{each['require']} {words}: {found}")
     if "groups_total" in answer:
         failed, total = answer["groups_failed"], answer["groups_total"]
-        held = "the one group holds" if total == 1 else f"all {total:,} groups hold" if total else "there is no such group"
+        held = (
+            "the one group holds" if total == 1 else f"all {total:,} groups hold" if total else "there is no such group"
+        )
         click.echo(f"{failed:,} of {total:,} groups do not hold" if failed else held)
     return status

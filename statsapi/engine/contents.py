@@ -1,15 +1,45 @@
-"""All that a store holds, as a checkpoint takes it out and brings it back."""
+"""All that a store holds, as a checkpoint or an image takes it out and brings it back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from statsapi.engine.chunks import Chunk, Place, SealedColumns
 from statsapi.engine.guard import Guard
-from statsapi.engine.holdings import Holdings
+from statsapi.engine.held_events import Sealed
+from statsapi.engine.holdings import Holdings, LateEvent
 from statsapi.engine.rollup import Rolled
+from statsapi.engine.timeline import Timeline
 from statsapi.model import EventBatch, Part
+
+# Others get in after this many chunks, which take some 0.2 ms.
+_CHUNKS_PER_LOCK: Final = 128
+
+
+class Times(NamedTuple):
+    """Those of `Holdings`."""
+
+    appended_us: int
+    folded_to_us: int
+    hours_to_us: int
+
+
+class State(NamedTuple):
+    """All that a store held at one instant. Its arrays are never changed.
+
+    small: the events of series without chunks.
+    """
+
+    times_us: Times
+    sealed: dict[str, Sealed]
+    small: EventBatch
+    rollups: dict[str, list[Rolled]]
+    late: list[LateEvent]
 
 
 class Contents:
-    """All that this store holds. `lock` is the store's, which each method takes."""
+    """All that this store holds. `lock` is the store's, which each method takes where it does not say otherwise."""
 
     __slots__ = ("_held", "_lock")
 
@@ -43,3 +73,43 @@ class Contents:
         """Every roll-up held, by series."""
         with self._lock:
             return {name: list(rollups.between(None, None)) for name, rollups in self._held.rollups.items()}
+
+    def state(self) -> State:
+        """All that is held, to be put away without the lock. 1 µs for each chunk, small series and roll-up."""
+        with self._lock:
+            held = self._held
+            sealed = {name: some for name, timeline in held.timelines.items() if (some := timeline.sealed())}
+            small = EventBatch(
+                tuple(
+                    Part(name, *timeline.unsealed()) for name, timeline in held.timelines.items() if name not in sealed
+                )
+            )
+            rollups = {name: list(some.between(None, None)) for name, some in held.rollups.items()}
+            times_us = Times(held.appended_us, held.folded_to_us, held.hours_to_us)
+            return State(times_us, sealed, small, rollups, list(held.late))
+
+    def restore(self, state: State) -> None:
+        """Begin with that, but for the roll-ups, which `load_rollups` brought. The store must be new else, and the
+        state's chunks nobody else's.
+        """
+        with self._lock:
+            held = self._held
+            held.load(state.small, state.times_us.appended_us)
+            for name, sealed in state.sealed.items():
+                timeline = held.timelines[name] = Timeline()
+                timeline.restore(sealed)
+                held.event_count += len(timeline)
+            _, held.folded_to_us, held.hours_to_us = state.times_us
+            held.late.extend(state.late)
+
+    def move(self, moved: Sequence[tuple[Chunk, SealedColumns, Place]]) -> None:
+        """Let chunks hold those arrays, which equal their own: see `Chunk.move_to`. Others get in between."""
+        for first in range(0, len(moved), _CHUNKS_PER_LOCK):
+            with self._lock:
+                for chunk, columns, place in moved[first : first + _CHUNKS_PER_LOCK]:
+                    chunk.move_to(columns, place)
+
+    def unshared_events(self) -> int:
+        """How many events lie in chunks that no other process can map. No lock: it may be off by what changes."""
+        timelines: Iterable[Timeline] = list(self._held.timelines.values())
+        return sum([timeline.unshared_events() for timeline in timelines])

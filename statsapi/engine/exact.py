@@ -20,6 +20,7 @@ Pure functions: no state, no I/O; numpy and the standard library only.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -93,6 +94,21 @@ class CumulativeSums:
         integers = np.ldexp(sums, np.array(grid.exponents())[:, np.newaxis]).astype(np.int64)
         self.digits = np.stack(grid.digits(list(integers)), axis=1)
         self.whole = grid.put_together(self.digits[-1].tolist())
+
+    @classmethod
+    def noted(cls, scale: Sequence[int], digits: NDArray[np.int64], whole: tuple[int, int]) -> CumulativeSums:
+        """Those whose `scale`, `digits` and `whole` were noted."""
+        sums = cls.__new__(cls)
+        *grid, sums.step = scale
+        sums._grid = _Grid(*grid)
+        sums.digits = digits
+        sums.whole = whole
+        return sums
+
+    @property
+    def scale(self) -> tuple[int, ...]:
+        """What `noted` needs beside digits and sums: five integers."""
+        return *self._grid, self.step
 
     @classmethod
     def of(cls, values: Values, step: int) -> CumulativeSums | None:

@@ -30,6 +30,7 @@ from statsapi.engine.chunks import (
     NO_TS,
     NO_VALUES,
     Buffer,
+    Chunk,
     Chunks,
     Columns,
     FrozenChunk,
@@ -56,6 +57,16 @@ class Frozen(NamedTuple):
             ts_us, values = _cut_columns(piece, self.start_us, self.end_us, newest_first=False)
             if len(ts_us):
                 yield ts_us, values
+
+
+class Sealed(NamedTuple):
+    """All events of a series that has chunks, as they were when `sealed` was called. Its arrays are never changed."""
+
+    tail_from_us: int
+    starts: list[int]
+    chunks: list[Chunk]
+    late: list[Columns]  # of each chunk
+    tail: Columns
 
 
 class HeldEvents:
@@ -322,6 +333,35 @@ class HeldEvents:
         tail = self._ordered_tail()
         first, last = tail.positions(*bounds_of(start_us, end_us))
         return tail.ts_us[first:last], tail.values[first:last]
+
+    def sealed(self) -> Sealed | None:
+        """What is held, to be put away without the lock and `restored` elsewhere; None of a series without chunks.
+
+        1 µs a chunk. The chunks go on changing: only what of them is sealed may be asked for.
+        """
+        chunks = self._chunks.chunks
+        if not chunks:
+            return None
+        late = [(NO_TS, NO_VALUES) if chunk.late is None else chunk.late.columns() for chunk in chunks]
+        return Sealed(self._tail_from_us, self._chunks.starts.copy(), chunks.copy(), late, self.unsealed())
+
+    def unsealed(self) -> Columns:
+        """The events that are in no chunk, in order of arrival or time: arrays that are not to be changed. 0.3 µs."""
+        return self._tail.columns()
+
+    def restore(self, sealed: Sealed) -> None:
+        """Begin with that, whose chunks are nobody else's and have no late events yet. There must be nothing held."""
+        for chunk, (ts_us, values) in zip(sealed.chunks, sealed.late, strict=True):
+            self._n += len(chunk) + len(ts_us)
+            if len(ts_us):
+                chunk.late = Buffer(ts_us.copy(), values.copy())
+        self._chunks = Chunks.of(self._chunk_events, sealed.chunks, sealed.starts)
+        self._tail_from_us = sealed.tail_from_us
+        self.insert(*sealed.tail)
+
+    def unshared_events(self) -> int:
+        """How many events lie in chunks whose arrays no other process can map. 50 ns a chunk; needs no lock."""
+        return sum([len(chunk.ts_us) for chunk in self._chunks.chunks if chunk.place is None])
 
     def contains(self, ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
         """Which of the pairs (ts_us[i], values[i]) are events held: bool[n]. Both must be equal (0.0 equals -0.0).

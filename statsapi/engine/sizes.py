@@ -39,6 +39,10 @@ class Sizes:
         """
         return self._held.event_count + self._held.rollup_bytes // EVENT_BYTES
 
+    def held_series(self) -> int:
+        """How many timelines and series of roll-ups are held. No lock: two numbers are read."""
+        return len(self._held.timelines) + len(self._held.rollups)
+
     def series_count(self, from_us: int | None = None) -> int:
         """How many series are held; with from_us those with a raw event at or after it or with roll-ups.
 

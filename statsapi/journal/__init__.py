@@ -12,6 +12,7 @@ A new engine is one module with the Journal protocol and one line in ENGINES; te
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Final
@@ -100,7 +101,9 @@ def engine_of(url: str) -> type[Journal]:
     if not separator or scheme not in ENGINES:  # the URL itself is not repeated: it may hold a password
         known = ", ".join(f"{name}://" for name in ENGINES)
         file = "" if separator else f"; a file is named sqlite:///{'/' if url.startswith('/') else ''}… with its path"
-        raise ConfigError(f"no journal engine for {scheme.partition(':')[0]!r}: the known ones are {known}{file}")
+        word = scheme.partition(":")[0]
+        shown = repr(word) if re.fullmatch(r"[\w.+/-]{0,100}", word) else "what is given"
+        raise ConfigError(f"no journal engine for {shown}: the known ones are {known}{file}")
     module, _, name = ENGINES[scheme].partition(":")
     try:
         engine: type[Journal] = getattr(import_module(f"statsapi.journal.{module}"), name)

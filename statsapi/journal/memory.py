@@ -35,6 +35,7 @@ from statsapi.journal.protocol import (
     Options,
     Proposal,
     Segment,
+    SharedFolder,
     damage_by_reading,
     time_after,
     wall_clock_us,
@@ -113,6 +114,9 @@ class MemoryJournal:
     @classmethod
     def put_away(cls, url: str) -> None:
         """It ended with its process."""
+
+    def shared_folder(self) -> SharedFolder | None:
+        return None
 
     def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         with self._writing:

@@ -59,6 +59,7 @@ from statsapi.journal.protocol import (
     Options,
     Proposal,
     Segment,
+    SharedFolder,
     damage_by_reading,
     wall_clock_us,
 )
@@ -237,6 +238,9 @@ class PostgresJournal:
     @property
     def clock_skew_us(self) -> int | None:
         return None if self._server.test_clock_us is not None else self._server.clock.skew_us
+
+    def shared_folder(self) -> SharedFolder | None:
+        return None
 
     def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         return self._appends.append(proposal, key)

@@ -64,6 +64,8 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
 # SQLSTATEs, or their classes, of a server that does nothing for us now. It may be another one tomorrow.
 _AWAY: Final = ("08", "57", "25006", "53300")
 _GONE: Final = ("42P01", "3F000", "42883")
+# Raised by our own function, sql/postgres_append.sql.
+NO_KEY: Final = "ST001"
 _SAID: Final = {
     "53100": "the disk of {place} is full ({said}): free some space there",
     "53200": "the memory of {place} is full ({said})",
@@ -72,6 +74,8 @@ _SAID: Final = {
     "57P01": "{place} is shutting down ({said})",
     "57P03": "{place} is starting ({said})",
     "25006": "{place} takes no writes: it is a standby, or was made read-only",
+    NO_KEY: "the records of {place} have no primary key, as while a backup is restored: nothing is recorded until they "
+    "have it; after a restore that failed, drop the schema and restore again",
 }
 _PID: Final = "SELECT pg_backend_pid()"
 _SHARED: Final = (
@@ -248,6 +252,7 @@ class Server:
         self.clock = ServerClock(str(address), machine_clock_us)
         self.test_clock_us: Clock | None = None if clock_us is wall_clock_us else clock_us
         self.prepare: Callable[[Session, Told], None] = lambda session, told: None
+        self.rights = ""  # how its role gets those that it needs
         self.settings = ""  # SQL for each new session
         self._prepared = False
         self._preparing = threading.Lock()
@@ -415,7 +420,7 @@ class Server:
         if said is not None:
             return JournalUnavailable(said.format(place=place, said=error.said))
         if state == "42501":
-            return JournalRefused(f"{place} refuses this role: {error.said}")
+            return JournalRefused(f"{place} refuses this role: {error.said}{self.rights and f': {self.rights}'}")
         if state in ("26000", "42P05"):  # a prepared statement is gone, or is there already
             return JournalRefused(f"{place} {_SHARED}")
         if state in ("XX001", "XX002", "P0002"):  # a page, an index, the row of meta

@@ -15,7 +15,7 @@ from typing import Final
 
 from statsapi.errors import JournalRefused, JournalUnavailable
 from statsapi.journal.postgres_rows import APPEND, SCHEMA_VERSION, fill_key_places
-from statsapi.journal.postgres_server import OLDEST_VERSION, Failed, Server, Session, Told
+from statsapi.journal.postgres_server import NO_KEY, OLDEST_VERSION, Failed, Server, Session, Told
 from statsapi.journal.protocol import CLOCKS_DIFFER_US
 
 logger = logging.getLogger("statsapi")
@@ -107,6 +107,7 @@ class Tables:
         try:
             self._prepare(session, told)
             self._was_there = True
+            self._server.rights = self._rights(told)
         except Failed as error:
             if error.state == "42501":
                 raise self._without_rights(told, error.said) from error
@@ -217,7 +218,12 @@ class Tables:
 
     def _without_rights(self, told: Told, said: str) -> JournalRefused:
         return JournalRefused(
-            f"{self._server.address}: the role {told.role!r} lacks rights ({said}): let the schema's owner run "
+            f"{self._server.address}: the role {told.role!r} lacks rights ({said}): {self._rights(told)}"
+        )
+
+    def _rights(self, told: Told) -> str:
+        return (
+            f"let the schema's owner run "
             f'GRANT USAGE ON SCHEMA {self._schema} TO "{told.role}"; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL '
             f'TABLES IN SCHEMA {self._schema} TO "{told.role}"; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA '
             f'{self._schema} TO "{told.role}";'
@@ -257,7 +263,8 @@ class Tables:
                 session.simple("ROLLBACK")
 
     def _function(self) -> str:
-        return self._fill(_text_of("postgres_append.sql")).replace("{clocks_differ_us}", str(CLOCKS_DIFFER_US))
+        text = self._fill(_text_of("postgres_append.sql"))
+        return text.replace("{clocks_differ_us}", str(CLOCKS_DIFFER_US)).replace("{no_key}", NO_KEY)
 
     def _fill(self, text: str) -> str:
         for word, value in self._words.items():

@@ -82,6 +82,8 @@ class Address(NamedTuple):
         theirs = "&".join(each for each in options if not each.startswith("stream="))
         try:
             given: dict[str, Any] = conninfo_to_dict(f"{place}?{theirs}" if theirs else place)
+        except UnicodeDecodeError:
+            raise _wrong("its %-codes are UTF-8; write a % of the password itself as %25") from None
         except ProgrammingError as error:
             unknown = re.search(r'invalid URI query parameter: "(\w{1,40})"', str(error))
             raise _wrong(

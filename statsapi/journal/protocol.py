@@ -227,6 +227,16 @@ class LimitStorage(NamedTuple):
     per_worker: bool = False
 
 
+class SharedFolder(NamedTuple):
+    """A folder for what the processes of this machine share about a journal. It may not be there yet.
+
+    journal: tells the journal from another one that takes its place.
+    """
+
+    path: str
+    journal: int
+
+
 class Journal(Protocol):
     """See the module's text for order, durability, history and threads.
 
@@ -297,6 +307,9 @@ class Journal(Protocol):
     @property
     def promise(self) -> str:
         """One sentence for the log at start: what survives what."""
+
+    def shared_folder(self) -> SharedFolder | None:
+        """Where processes that use this journal may share files about it; None where there is no such place."""
 
     def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         """Record it, once per key, and return when it is as durable as configured.

@@ -93,6 +93,7 @@ from statsapi.journal.protocol import (
     Options,
     Proposal,
     Segment,
+    SharedFolder,
     damage_by_reading,
     wall_clock_us,
 )
@@ -207,6 +208,9 @@ class RedisJournal:
         return None if self._server.test_clock_us is not None else self._server.clock.skew_us
 
     # Appending
+
+    def shared_folder(self) -> SharedFolder | None:
+        return None
 
     def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         return self._appends.append(proposal, key=key)

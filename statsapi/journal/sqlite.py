@@ -53,6 +53,7 @@ from statsapi.journal.protocol import (
     Options,
     Proposal,
     Segment,
+    SharedFolder,
     wall_clock_us,
 )
 from statsapi.journal.sqlite_appends import Appends
@@ -170,6 +171,9 @@ class SqliteJournal:
     @property
     def lost(self) -> Lost | None:
         return self._file.claim_loss()
+
+    def shared_folder(self) -> SharedFolder | None:
+        return SharedFolder(self._file.real + "-views", self._file.identity().inode)
 
     def append(self, proposal: Proposal | Decide, *, key: IdempotencyKey | None = None) -> Appended:
         return self._appends.append(proposal, key)

@@ -21,6 +21,8 @@ from statsapi.engine.store import Store
 from statsapi.errors import JournalUnavailable, StatsError
 from statsapi.journal import Journal, Lost, engine_of
 from statsapi.metrics import Metrics
+from statsapi.service.images import Images
+from statsapi.service.sharing import Sharing
 from statsapi.service.view import View
 from statsapi.times import format_nearest
 
@@ -83,6 +85,9 @@ class Follower:
         # Only where the engine is another machine: a local file that cannot be read wants somebody to see to it.
         self._serves_stale = settings.stale_reads == "serve" and engine_of(settings.journal).is_remote
         self._retention = settings.retention()
+        self._shares_events = settings.share_events
+        self._images: Images | None = None
+        self._sharing: Sharing | None = None
         self._open_journal = open_journal
         self._clock_us = clock_us
         self.monotonic_us: Callable[[], int] = getattr(clock_us, "monotonic_us", monotonic_us)
@@ -122,7 +127,13 @@ class Follower:
         self._metrics.caught_up(self.monotonic_us())
         clock = SettledClock(self._clock_us, self._metrics.clock_samples(), self._metrics.share_clock_sample)
         clock.observe_step = self._metrics.clock_stepped
-        view = View(journal, self._retention, clock)
+        shared = journal.shared_folder() if self._shares_events else None
+        if shared is None:
+            view = View(journal, self._retention, clock)
+        else:
+            self._images = Images(shared.path, self._retention)
+            view = View(journal, self._retention, clock, self._images.begin)
+            self._sharing = Sharing(view, self._images)
         view.observe_lost = self._tell_lost
         view.observe_broken = self._metrics.view_broke
         journal.settled_us = view.settled_us
@@ -141,6 +152,8 @@ class Follower:
         with self._opening:
             if self._view is not None:
                 self._view.journal.close()
+            if self._images is not None:
+                self._images.close()
 
     def _tell_lost(self, lost: Lost) -> None:
         """Acknowledged records are gone: say so in the log, in the metrics and on /readyz."""
@@ -217,6 +230,11 @@ class Follower:
         if not self._serves_stale or view is None or (age_s := view.age_s()) == math.inf:
             return None
         return view.last_caught_up(), age_s
+
+    def share(self) -> None:
+        """Share what is held with the other views of this machine, as far as that is due (sharing.py)."""
+        if self._sharing is not None:
+            self._sharing.share()
 
     # -- keeping pace
 

@@ -54,6 +54,7 @@ class Housekeeping:
             for act, interval_s in (
                 (self._maintain_journal, HOUSEKEEPING_INTERVAL_S),
                 (self._tidy, HOUSEKEEPING_INTERVAL_S),
+                (self._follower.share, HOUSEKEEPING_INTERVAL_S),
                 (self._follower.follow, 0.0),  # paces itself
             ):
                 thread = threading.Thread(target=self._repeat, args=(act, interval_s), name=act.__name__, daemon=True)

@@ -119,6 +119,8 @@ def test_urls_are_read(url: str, shown: str, holds: tuple[str, ...]) -> None:
         ("postgresql://u:sec/ret@h/db", "%2F"),
         ("postgresql://u:sec@ret@h/db", "%40"),
         ("postgresql://u:secret/x@h:5/db?stream=s", "%2F"),
+        ("postgresql://u:se%c3%28cret@h/db", "%25"),
+        ("postgresql://u:secret@h/db?options=%ff", "%25"),
         ("postgresql://u:secret/db", "user:password@host"),
         ("postgresql://u:sec,secret/db", "user:password@host"),
         ("postgresql://u:1234567/db", "user:password@host"),
@@ -233,6 +235,39 @@ def test_a_second_role_is_told_what_to_run(server: PostgresServer, role: str) ->
     journal.maintain()
     assert journal.size_bytes() > 0
     journal.close()
+
+
+def test_a_role_that_loses_a_right_is_told_what_to_run(server: PostgresServer, role: str) -> None:
+    """Also while it runs: the refusal of a write holds the SQL, and once that has been run it works again."""
+    open_journal(f"postgresql://postgres@127.0.0.1:{server.port}/{role}").close()
+    with pytest.raises(JournalRefused) as refused:
+        open_journal(url_of(server, role))
+    sql = str(refused.value).partition(" run ")[2]
+    run_sql(server, role, sql)
+    with closing(open_journal(url_of(server, role))) as journal:
+        for lost in ("INSERT ON statsapi.records", "EXECUTE ON ALL FUNCTIONS IN SCHEMA statsapi"):
+            run_sql(server, role, f"REVOKE {lost} FROM {role}, PUBLIC")
+            with pytest.raises(JournalRefused, match="refuses this role") as refused:
+                journal.append(event())
+            assert str(refused.value).partition(" run ")[2] == sql
+            run_sql(server, role, sql)
+            assert mark_of(journal.append(event()))
+
+
+@pytest.mark.parametrize("key", [None, IdempotencyKey(b"k", b"d", HOUR_US)])
+def test_nothing_is_recorded_into_a_table_that_is_being_restored(
+    server: PostgresServer, stream: str, journal: Journal, key: IdempotencyKey | None
+) -> None:
+    """A restore fills the records and then gives them their key: what was recorded in between would share positions
+    with what comes.
+    """
+    journal.append(event(1.0))
+    server.ask(f"ALTER TABLE {stream}.records DROP CONSTRAINT records_pkey")
+    with pytest.raises(JournalUnavailable, match="while a backup is restored"):
+        journal.append(event(2.0), key=key)
+    server.ask(f"ALTER TABLE {stream}.records ADD PRIMARY KEY (position)")
+    journal.append(event(3.0), key=key)
+    assert values(journal) == {"default": [1.0, 3.0]}
 
 
 @pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "idempotency_keys", "meta"])
@@ -720,6 +755,7 @@ def test_standbys_that_are_not_waited_for_are_told() -> None:
         ("58030", JournalUnavailable, "failed"),
         ("42P01", JournalUnavailable, "are gone"),
         ("42501", JournalRefused, "refuses this role"),
+        ("ST001", JournalUnavailable, "while a backup is restored"),
         ("22000", JournalRefused, "refuses: words"),
         ("XX001", JournalDamaged, "damaged"),
         ("XX002", JournalDamaged, "damaged"),
@@ -738,12 +774,12 @@ def test_what_a_server_means(state: str, kind: type[Exception], said: str) -> No
 
 def test_more_threads_than_sessions(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever gets none in time is told so, and nothing is left taken."""
-    for name in ("TIMEOUT_S", "LOCK_WAIT_S"):
-        monkeypatch.setattr(f"statsapi.journal.postgres_server.{name}", 0.01)
     inner = journal._server  # type: ignore[attr-defined]
     with contextlib.ExitStack() as stack:
         for _ in range(SESSIONS):
             stack.enter_context(inner.session())
+        for name in ("TIMEOUT_S", "LOCK_WAIT_S"):
+            monkeypatch.setattr(f"statsapi.journal.postgres_server.{name}", 0.01)
         with pytest.raises(JournalUnavailable, match="were busy for too long"):
             journal.size_bytes()
     monkeypatch.undo()

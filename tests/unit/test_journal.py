@@ -957,7 +957,7 @@ def test_an_engine_answers_before_a_journal_is_open(
 
 def test_a_url_without_an_engine_is_refused_without_repeating_it() -> None:
     """The known schemes are named; a password in the URL is not."""
-    for url in ("mysql://user:secret@host/db", "sqlite", "", "://"):
+    for url in ("mysql://user:secret@host/db", "sqlite", "", "://", "host=h password=secret", "user=u secret://"):
         with pytest.raises(ConfigError, match=r"no journal engine for .*memory://, sqlite://, redis://") as refused:
             engine_of(url)
         assert "secret" not in str(refused.value)

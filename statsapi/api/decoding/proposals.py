@@ -455,8 +455,8 @@ def _mappings(head: _Head) -> Iterator[tuple[ColumnMapping, bool, str | None]]:
 
 
 def _without_names(head: _Head, numbers: list[int]) -> list[int]:
-    """Those of the columns of numbers that are values: numbers may name series too. What is called `series` always does,
-    as it is lost otherwise; a `sensor` or `metric` where there are other numbers.
+    """Those of the columns of numbers that are values: numbers may name series too. What is called `series` always
+    does, as it is lost otherwise; a `sensor` or `metric` does where there are other numbers.
     """
     if not head.start.header or head.start.series or head.start.into:
         return numbers

@@ -31,6 +31,11 @@ BEGIN
     IF version <> {version} THEN -- it was upgraded while this call waited for the lock
         RAISE undefined_function USING MESSAGE = 'another version has upgraded this journal';
     END IF;
+    -- Tools that restore a dump fill a table before it gets its key: what was recorded meanwhile would have the
+    -- positions of records that are still to come.
+    IF to_regclass('{schema}.records_pkey') IS NULL THEN
+        RAISE SQLSTATE '{no_key}' USING MESSAGE = 'no primary key';
+    END IF;
     stands := known_at = 0 OR EXISTS (SELECT 1 FROM {schema}.records r WHERE r.position = known_at AND r.id = known_id)
         OR EXISTS (SELECT 1 FROM {schema}.checkpoint c WHERE c.position >= known_at);
     clock_us := coalesce(given_us, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);

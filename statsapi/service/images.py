@@ -1,0 +1,382 @@
+"""Images: what a view held at a mark, in files that the views of this machine map in place of memory of their own, and
+that a restart begins with.
+
+    FOLDER/image           what is held at a mark, and in which parts the chunks are     replaced as a whole
+    FOLDER/HEX.part        packed chunks (engine/packed.py), one after another           never changed
+    FOLDER/leader          whose lock one process holds: it alone writes                 empty
+
+The leader writes the chunks that are in no part yet into a new one, then an image that names all parts, and removes the
+parts that no image names any more; whoever maps one keeps it. A chunk that changes (late events are merged, some are
+deleted) becomes another, which is in no part. A part most of which is of no use any more is written anew.
+
+Nobody needs an image: where there is none that can be used, a view is built from the journal. It is used if its mark
+still stands in the journal, and never for more than what was held there: the records after it are applied as ever. So
+two services on one journal, or a leader that was killed in the middle of anything, do no harm.
+
+An image and each part have a CRC-32, which is compared once by each process, before the part is mapped. The folder and
+its files are for this user alone, since nothing is compared after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import secrets
+import stat
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
+from operator import itemgetter
+from typing import Final, NamedTuple
+from zlib import crc32
+
+import msgspec
+import numpy as np
+
+from statsapi.engine.chunks import Chunk, Place, SealedColumns
+from statsapi.engine.contents import State, Times
+from statsapi.engine.held_events import Sealed
+from statsapi.engine.holdings import LateEvent
+from statsapi.engine.packed import CAN_PACK, pack, unpack
+from statsapi.engine.rollup import WHOLE_HOUR
+from statsapi.engine.store import Store
+from statsapi.errors import JournalDamaged
+from statsapi.journal import HistoryChanged, Journal, Mark, decode_batch, encode_batch
+from statsapi.model import HOUR_US, MINUTE_US, Retention, floor_us
+
+logger = logging.getLogger("statsapi")
+
+_VERSION: Final = 1
+_CRC_BYTES: Final = 4
+_IO_BYTES: Final = 1 << 20
+_MAX_SMALL_BYTES: Final = 1 << 30
+
+# At least what a sealed event takes in a part.
+_EVENT_BYTES: Final = 18
+
+Moved = list[tuple[Chunk, SealedColumns, Place]]
+_Rolled = tuple[int, int, bytes]
+
+
+class _Part(msgspec.Struct, array_like=True, frozen=True):
+    name: str
+    size: int
+    checksum: int
+
+
+class _Series(msgspec.Struct, array_like=True, frozen=True):
+    """Columns of 8 bytes a row. parts, at: in which part each chunk is, and from which byte on. late_counts: how many
+    late events each chunk has, which follow each other in the other late columns.
+    """
+
+    name: str
+    tail_from_us: int
+    starts: bytes
+    parts: bytes
+    at: bytes
+    late_counts: bytes
+    late_ts_us: bytes
+    late_values: bytes
+    tail_ts_us: bytes
+    tail_values: bytes
+
+
+class _Image(msgspec.Struct, array_like=True, frozen=True):
+    """journal: which file it is of. times_us: those of `State`. events: how many are sealed."""
+
+    version: int
+    journal: int
+    position: int
+    record_id: bytes
+    retention: tuple[int, ...]
+    times_us: Times
+    events: int
+    parts: list[_Part]
+    series: list[_Series]
+    small: bytes
+    rollups: list[tuple[str, list[_Rolled]]]
+    late: list[tuple[str, int, float]]
+
+
+class _Stamp(NamedTuple):
+    inode: int
+    mtime_ns: int
+    size: int
+
+
+class Images:
+    """Those in `folder`, of a journal that one process follows. Any thread may call any method.
+
+    retention: an image of another one is not used, as it may lack what is to be kept raw.
+    """
+
+    def __init__(self, folder: str, retention: Retention) -> None:
+        self._folder = folder
+        self._retention = retention
+        self._lock = threading.Lock()
+        self._leader_fd: int | None = None
+        self._seen: _Stamp | None = None  # of the image that was written or looked at last
+        self._parts: dict[str, tuple[_Part, memoryview]] = {}  # those of that image, mapped
+        self._said = ""
+        self.events = 0
+        """How many sealed events that image had."""
+
+    def begin(self, journal: Journal) -> tuple[Store, Mark] | None:
+        """A store as the image has it, and its mark; None where there is no image that can be used.
+
+        10M events: some 60 ms for the checksums of parts that are not mapped yet, and 20 ms for the rest.
+        """
+        with self._lock:
+            stamp = self._stamp()
+            if stamp is None:
+                return None
+            self._seen = stamp
+            try:
+                return self._load(journal)
+            except HistoryChanged:
+                return None
+            except (OSError, ValueError, msgspec.MsgspecError, JournalDamaged) as error:
+                if self._stamp() == stamp:
+                    self._say(f"the image in {self._folder} is not used: {error}")
+                else:  # the leader has written another one meanwhile, and removed parts of this one
+                    self._seen = None
+            return None
+
+    def has_another(self) -> bool:
+        """Whether there is an image that this process has neither written nor looked at. 3 µs."""
+        stamp = self._stamp()
+        return stamp is not None and stamp != self._seen
+
+    def leads(self) -> bool:
+        """Whether this process is the one that writes: from then on until it ends, or `close`."""
+        with self._lock:
+            if self._leader_fd is None:
+                try:
+                    self._leader_fd = self._take_lead()
+                except OSError as error:
+                    self._say(f"nothing is shared in {self._folder}: {error}")
+            return self._leader_fd is not None
+
+    def close(self) -> None:
+        """Let another process lead. What is mapped stays."""
+        with self._lock:
+            if self._leader_fd is not None:
+                os.close(self._leader_fd)
+                self._leader_fd = None
+
+    def publish(self, journal: int, mark: Mark, state: State) -> Moved | None:
+        """Write an image of the state at the mark. Gives the chunks that may let go of their arrays, and what takes
+        their place; None where the files cannot be written, which is said once and leaves what was there.
+
+        For the leader. 10M events that are in no part yet: 0.2 s, in which others may run.
+        """
+        with self._lock:
+            try:
+                return self._publish(journal, mark, state)
+            except (OSError, ValueError) as error:
+                self._say(f"nothing more is shared in {self._folder}: {error}")
+                self._remove_but(self._parts)
+                return None
+
+    def _publish(self, journal: int, mark: Mark, state: State) -> Moved:
+        held = [chunk for sealed in state.sealed.values() for chunk in sealed.chunks]
+        used_bytes: dict[str, int] = defaultdict(int)
+        for chunk in held:
+            if chunk.place is not None:
+                used_bytes[chunk.place.file] += _EVENT_BYTES * len(chunk.ts_us)
+        kept = {name: part for name, part in self._parts.items() if 2 * used_bytes[name] > part[0].size}
+        chunks = [chunk for chunk in held if chunk.place is None or chunk.place.file not in kept]
+        moved: Moved = []
+        places = {id(chunk): chunk.place for chunk in held}
+        if chunks:
+            part, starts = self._write_part([chunk.sealed() for chunk in chunks])
+            data = self._map(part)
+            kept[part.name] = part, data
+            for chunk, at in zip(chunks, starts, strict=True):
+                place = places[id(chunk)] = Place(part.name, at)
+                moved.append((chunk, unpack(data, at), place))
+        numbers = {name: number for number, name in enumerate(kept)}
+        image = _Image(
+            _VERSION,
+            journal,
+            mark.position,
+            mark.record_id,
+            tuple(self._retention),
+            state.times_us,
+            sum(len(chunk.ts_us) for chunk in held),
+            [part for part, _ in kept.values()],
+            [
+                _encode_series(name, sealed, numbers, [places[id(chunk)] for chunk in sealed.chunks])
+                for name, sealed in state.sealed.items()
+            ],
+            encode_batch(state.small, limit_bytes=_MAX_SMALL_BYTES),
+            [(name, [(*rolled,) for rolled in some]) for name, some in state.rollups.items()],
+            [(*late,) for late in state.late],
+        )
+        body = msgspec.msgpack.encode(image)
+        self._write("image", (crc32(body).to_bytes(_CRC_BYTES, "little"), body))
+        self._seen = self._stamp()
+        self.events = image.events
+        self._parts = kept
+        self._remove_but(kept)
+        return moved
+
+    def _load(self, journal: Journal) -> tuple[Store, Mark] | None:
+        self._require_private()
+        with open(self._path("image"), "rb") as file:
+            data = memoryview(file.read())
+        body = data[_CRC_BYTES:]
+        if crc32(body) != int.from_bytes(data[:_CRC_BYTES], "little"):
+            raise ValueError("its checksum does not match")
+        version, of_journal, *_ = msgspec.msgpack.decode(body)
+        shared = journal.shared_folder()
+        if version != _VERSION or shared is None or of_journal != shared.journal:
+            return None
+        image = msgspec.msgpack.decode(body, type=_Image)
+        if image.retention != tuple(self._retention):
+            return None
+        mark = Mark(image.position, image.record_id)
+        journal.read(mark, limit_records=1)  # HistoryChanged where it does not stand
+        self._parts = {part.name: self._parts.get(part.name) or (part, self._checked(part)) for part in image.parts}
+        store = Store(self._retention)
+        for hour_us, blocks in _by_hour(image.rollups):
+            store.contents.load_rollups(hour_us, blocks)
+        parts = [(part.name, self._parts[part.name][1]) for part in image.parts]
+        sealed = {series.name: _decode_series(series, parts) for series in image.series}
+        late = [LateEvent(*each) for each in image.late]
+        store.contents.restore(State(image.times_us, sealed, decode_batch(image.small), {}, late))
+        self.events = image.events
+        return store, mark
+
+    # Files
+
+    def _stamp(self) -> _Stamp | None:
+        try:
+            found = os.stat(os.path.join(self._folder, "image"))
+        except OSError:
+            return None
+        return _Stamp(found.st_ino, found.st_mtime_ns, found.st_size)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, name)
+
+    def _say(self, what: str) -> None:
+        if what != self._said:
+            logger.warning("%s", what)
+        self._said = what
+
+    def _require_private(self) -> None:
+        found = os.stat(self._folder)
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise PermissionError(f"the folder is not this user's alone: chmod 700 {self._folder}, or remove it")
+
+    def _take_lead(self) -> int | None:
+        if not CAN_PACK:
+            return None
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700)
+        self._require_private()
+        fd = os.open(self._path("leader"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd
+
+    def _write_part(self, chunks: Sequence[SealedColumns]) -> tuple[_Part, list[int]]:
+        pieces: list[bytes | memoryview] = []
+        starts = []
+        size = checksum = 0
+        for chunk in chunks:
+            starts.append(size)
+            for piece in pack(chunk):
+                pieces.append(piece)
+                checksum = crc32(piece, checksum)
+                size += len(piece)
+        part = _Part(f"{secrets.token_hex(8)}.part", size, checksum)
+        self._write(part.name, pieces)
+        return part, starts
+
+    def _write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """What cannot be written leaves nothing. Written and not mapped, so that a full disk is an error, no signal."""
+        path = self._path(name)
+        new = path + ".new"
+        try:
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb", buffering=_IO_BYTES) as file:
+                file.writelines(pieces)
+            os.rename(new, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            raise
+
+    def _remove_but(self, kept: Iterable[str]) -> None:
+        with contextlib.suppress(OSError):
+            for name in {*os.listdir(self._folder)}.difference(kept, ("image", "leader")):
+                os.unlink(self._path(name))
+
+    def _checked(self, part: _Part) -> memoryview:
+        """The part, mapped. It is read first, so that a bad disk is an error and no signal."""
+        buffer = memoryview(bytearray(_IO_BYTES))
+        checksum = 0
+        with open(self._path(part.name), "rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                checksum = crc32(buffer[:count], checksum)
+        if checksum != part.checksum:
+            raise ValueError(f"the checksum of {part.name} does not match")
+        return self._map(part)
+
+    def _map(self, part: _Part) -> memoryview:
+        with open(self._path(part.name), "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), part.size, prot=mmap.PROT_READ))
+
+
+def _encode_series(name: str, sealed: Sealed, numbers: Mapping[str, int], places: Sequence[Place | None]) -> _Series:
+    known = [place for place in places if place is not None]
+    late_ts_us, late_values = zip(*sealed.late, strict=True)
+    return _Series(
+        name,
+        sealed.tail_from_us,
+        np.array(sealed.starts, np.int64).tobytes(),
+        np.array([numbers[place.file] for place in known], np.int64).tobytes(),
+        np.array([place.at for place in known], np.int64).tobytes(),
+        np.array(list(map(len, late_ts_us)), np.int64).tobytes(),
+        np.concatenate(late_ts_us).tobytes(),
+        np.concatenate(late_values).tobytes(),
+        sealed.tail[0].tobytes(),
+        sealed.tail[1].tobytes(),
+    )
+
+
+def _decode_series(series: _Series, parts: Sequence[tuple[str, memoryview]]) -> Sealed:
+    chunks = []
+    for number, at in zip(_integers(series.parts), _integers(series.at), strict=True):
+        name, data = parts[number]
+        chunks.append(Chunk.of(unpack(data, at), Place(name, at)))
+    late_ts_us, late_values = np.frombuffer(series.late_ts_us, np.int64), np.frombuffer(series.late_values)
+    ends = list(accumulate(_integers(series.late_counts), initial=0))
+    late = [(late_ts_us[first:last], late_values[first:last]) for first, last in pairwise(ends)]
+    tail = np.frombuffer(series.tail_ts_us, np.int64), np.frombuffer(series.tail_values)
+    return Sealed(series.tail_from_us, _integers(series.starts), chunks, late, tail)
+
+
+def _integers(column: bytes) -> list[int]:
+    numbers: list[int] = np.frombuffer(column, np.int64).tolist()
+    return numbers
+
+
+def _by_hour(rollups: Iterable[tuple[str, list[_Rolled]]]) -> list[tuple[int, dict[str, dict[int, bytes]]]]:
+    """Each hour's blocks, as `Contents.load_rollups` takes them, by rising hour."""
+    hours: dict[int, dict[str, dict[int, bytes]]] = defaultdict(lambda: defaultdict(dict))
+    for name, some in rollups:
+        for start_us, length_us, block in some:
+            hour_us = floor_us(start_us, HOUR_US)
+            minute = WHOLE_HOUR if length_us == HOUR_US else (start_us - hour_us) // MINUTE_US
+            hours[hour_us][name][minute] = block
+    return sorted(hours.items(), key=itemgetter(0))
