@@ -133,7 +133,7 @@ class Shown(NamedTuple):
     percents: tuple[Percent, ...] = ()
     ends: bool = False
     large: tuple[Figure, ...] = ()
-    places: Mapping[str, int] = {}  # noqa: RUF012 (never written to)
+    places: Mapping[str, int] = {}
 
     @classmethod
     def of(cls, figures: Sequence[Figure] | None, percentiles: Sequence[tuple[str, Percent]], *hidden: Figure) -> Shown:
