@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from flask import Response
@@ -22,7 +22,7 @@ from statsapi.api.choosing import (
     dump_key,
     key_of,
 )
-from statsapi.api.figures import Figure, parse_figure, percents_of, value_of, want_ends
+from statsapi.api.figures import Figure, parse_figure, percents_of, places_of, value_of, want_ends
 from statsapi.api.incoming import ask, load_query, service
 from statsapi.api.problems import problem
 from statsapi.api.schemas import FiniteFloat, Repeated, WindowQuery, span_edges
@@ -30,7 +30,6 @@ from statsapi.api.statistics import dump_edges
 from statsapi.engine.groups import Grouping
 from statsapi.engine.piecewise import let_go
 from statsapi.errors import echo
-from statsapi.model import Percent
 from statsapi.service.over import Groups
 from statsapi.service.spans import SpanAnswer
 
@@ -122,6 +121,7 @@ def get_check() -> dict[str, Any] | Response:
     choice, by = choice_of(query), query.get("by")
     figures = [condition.figure for condition in conditions]
     percents = percents_of(figures)
+    places = places_of(figures, percents)
     # All groups are looked at, and those that do not hold are shown.
     grouping = None if by is None else Groups(Grouping(key_of(by), limit=service().settings.max_query_series))
     reading = ask()
@@ -136,7 +136,7 @@ def get_check() -> dict[str, Any] | Response:
     told: dict[str, Any] = choice.head(found.matched) | dump_edges(total)
     # Where nothing is chosen there is no group, and what is required of one is required of no events.
     if not found.groups:
-        told["conditions"] = _dump(conditions, total, percents, reading.now_us)
+        told["conditions"] = _dump(conditions, total, places, reading.now_us)
         n_failed = sum(not each["held"] for each in told["conditions"])
         detail = _said(told["conditions"]) if n_failed else ""
         if by is not None:
@@ -145,10 +145,10 @@ def get_check() -> dict[str, Any] | Response:
         failing = [
             (key, answer)
             for key, _, (answer,) in found.groups
-            if not all(_holds(condition, answer, percents, reading.now_us) for condition in conditions)
+            if not all(_holds(condition, answer, places, reading.now_us) for condition in conditions)
         ]
         groups = [
-            dump_key(str(by), key) | {"conditions": _dump(conditions, answer, percents, reading.now_us)}
+            dump_key(str(by), key) | {"conditions": _dump(conditions, answer, places, reading.now_us)}
             for key, answer in failing[: query.get("limit", GROUPS_SHOWN)]
         ]
         n_failed = len(failing)
@@ -161,8 +161,8 @@ def get_check() -> dict[str, Any] | Response:
     return problem(503, CODE, "A condition does not hold", f"{detail}{more}", **told)
 
 
-def _holds(condition: Condition, answer: SpanAnswer, percents: Sequence[Percent], now_us: int) -> bool:
-    value = value_of(condition.figure, answer.statistics, percents, answer.span, now_us)
+def _holds(condition: Condition, answer: SpanAnswer, places: Mapping[str, int], now_us: int) -> bool:
+    value = value_of(condition.figure, answer.statistics, places, answer.span, now_us)
     return value is not None and condition.holds(value, condition.bound)
 
 
@@ -178,16 +178,16 @@ def _said(conditions: Sequence[dict[str, Any]]) -> str:
 
 
 def _dump(
-    conditions: Sequence[Condition], answer: SpanAnswer, percents: Sequence[Percent], now_us: int
+    conditions: Sequence[Condition], answer: SpanAnswer, places: Mapping[str, int], now_us: int
 ) -> list[dict[str, Any]]:
     """Each condition, its figure, and whether it holds. A percentile out of roll-ups says how near it is."""
     told = []
     statistics = answer.statistics
     for text, figure, holds, bound in conditions:
-        value = value_of(figure, statistics, percents, answer.span, now_us)
+        value = value_of(figure, statistics, places, answer.span, now_us)
         shown: dict[str, Any] = {"require": text, "value": value, "held": value is not None and holds(value, bound)}
         if figure.percent is not None and statistics.relative_errors:
-            error = statistics.relative_errors[percents.index(figure.percent)]
+            error = statistics.relative_errors[places[figure.name]]
             shown |= {"method": "ddsketch", "relative_error": error}
         if value is None:
             shown["reason"] = (

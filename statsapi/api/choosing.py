@@ -7,7 +7,7 @@ says how many of them there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -19,7 +19,7 @@ from statsapi.api.schemas import QuerySeriesName, Repeated, StrictSchema
 from statsapi.engine.answers import Statistics
 from statsapi.engine.groups import Grouping
 from statsapi.errors import echo
-from statsapi.model import DEFAULT_SERIES, Percent, Span
+from statsapi.model import DEFAULT_SERIES, Span
 from statsapi.naming.names import canonical_key, tag_value
 from statsapi.naming.patterns import PATTERN_MAX, Glob, Selection, Where
 from statsapi.service.over import Groups
@@ -161,8 +161,8 @@ def order_of(query: Mapping[str, Any]) -> Order:
         raise ValidationError({"order": [f"{echo(word)!r} {error}, or series"]}) from None
 
 
-def groups_of(query: Mapping[str, Any], percents: Sequence[Percent] | None = None) -> Groups | None:
-    """The groups that a GroupsQuery asks for. percents: those that the order's one is among; None: it alone."""
+def groups_of(query: Mapping[str, Any]) -> Groups | None:
+    """The groups that a GroupsQuery asks for."""
     by = query.get("by")
     if by is None:
         return None
@@ -170,16 +170,15 @@ def groups_of(query: Mapping[str, Any], percents: Sequence[Percent] | None = Non
     key, limit = key_of(by), query.get("limit", GROUPS_SHOWN)
     if figure is None:
         return Groups(Grouping(key, descending=descending, limit=limit))
-    own = figures.percents_of((figure,))
-    asked = own if percents is None else percents
+    percents = figures.percents_of((figure,))
+    places = figures.places_of((figure,), percents)
     # A rate is a count over the same time in all of them.
     meant = Figure("count", "count") if figure.stat == "rate" else figure
 
     def value(answer: Statistics) -> int | float | None:
-        return figures.value_of(meant, answer, asked, Span(0, 0), 0)
+        return figures.value_of(meant, answer, places, Span(0, 0), 0)
 
-    grouping = Grouping(key, value, descending, figure.percent is not None, limit)
-    return Groups(grouping, own, figures.want_ends((figure,)))
+    return Groups(Grouping(key, value, descending, percents, limit), figures.want_ends((figure,)))
 
 
 def key_of(by: str) -> Callable[[str], str | None]:

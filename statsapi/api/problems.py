@@ -170,6 +170,8 @@ def _http(error: HTTPException) -> Response:
     detail = _HTTP_DETAIL.get(status) or error.description or title
     # Werkzeug's own Content-Type and body give way to ours; Allow, Location and the like stay.
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+    if "Allow" in headers:  # a set's order is another one at each start
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     if status == 405:
         detail = f"{errors.echo(request.path)} takes {headers.get('Allow', 'other methods')}, not {request.method}."
     elif status == 413 and error.description == RequestEntityTooLarge.description:  # Werkzeug's; ours tell more

@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import re
 from typing import Any, ClassVar, Final, cast
+from urllib.parse import unquote, unquote_plus
 
-from flask import current_app, has_app_context
+from flask import current_app, has_request_context, request
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate, validates_schema
 
 from statsapi.api.cures import why_no_number
@@ -215,15 +216,23 @@ class SeriesName(fields.String):
 class QuerySeriesName(SeriesName):
     """As in a body. A plus in a URL is a blank, which names may hold; a plus itself is written %2B.
 
-    Where only the name with pluses is held, it is that one: once no name held a blank, and both could be written.
+    Where only the name with pluses is held, it is that one: once no name held a blank, and both could be written. A %20
+    has never been a plus.
     """
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         name = super()._deserialize(value, attr, data, **kwargs)
-        if " " not in name or not has_app_context():
+        if " " not in name or not has_request_context():
+            return name
+        # Of what was sent, with its pluses as they stand.
+        sent = (
+            part.partition("=")[2] for part in request.query_string.decode(errors="replace").split("&") if "+" in part
+        )
+        as_sent = next((unquote(text) for text in sent if unquote_plus(text) == value), None)
+        if as_sent is None:
             return name
         store = cast(Service, current_app.extensions["statsapi"]).ask().store
-        with_pluses = name.replace(" ", "+")
+        with_pluses = super()._deserialize(as_sent, attr, data, **kwargs)
         return with_pluses if store.unknown_series([name, with_pluses]) == [name] else name
 
 
@@ -301,6 +310,15 @@ class StrictSchema(Schema):
         self.repeated = frozenset(name for name, field in self.fields.items() if isinstance(field, Repeated))
         # What an empty input loads to; None where a field is required. Copy it, never change it.
         self.defaults = None if any(field.required for field in self.fields.values()) else self.load({})
+
+    def handle_error(self, error: ValidationError, data: Any, **kwargs: Any) -> None:
+        """Names what is unknown in order of the alphabet: marshmallow takes it from a set, of another order at each
+        start.
+        """
+        if isinstance(error.messages, dict):
+            of_fields = {name: why for name, why in error.messages.items() if name in self.fields}
+            others = sorted(error.messages.keys() - of_fields.keys(), key=str)
+            error.messages = of_fields | {name: error.messages[name] for name in others}
 
 
 class EventSchema(StrictSchema):

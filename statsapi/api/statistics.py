@@ -93,7 +93,7 @@ def _many_statistics(query: Json) -> Json | Response:
         ends=shown.ends,
         field="windows" if "windows" in query else "window",
         compare_us=compare_us,
-        by=groups_of(query, shown.percents),
+        by=groups_of(query),
     )
     is_csv = tables.is_asked(query)
     with_edges = is_csv or not {"window", "windows", "start", "compare"}.isdisjoint(query)

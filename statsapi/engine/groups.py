@@ -14,6 +14,7 @@ from statsapi.engine.store import Store
 from statsapi.engine.sweep import Sweep
 from statsapi.engine.union import AnswerT, Question, Spans
 from statsapi.engine.union_kept import Chooser
+from statsapi.model import Percent
 
 
 class Grouping(NamedTuple):
@@ -21,13 +22,13 @@ class Grouping(NamedTuple):
 
     key_of: the group of a series by its name; None is a group too (of those without that tag).
     value: by which a group's place is found; None: by its key. Groups without a value come last, either way.
-    by_percentiles: whether `value` looks at percentiles. Where it does not, only groups that are shown get theirs.
+    percentiles: those that `value` looks at. Of groups that are not shown nothing else is computed.
     """
 
     key_of: Callable[[str], str | None]
     value: Callable[[Statistics], Any] | None = None
     descending: bool = False
-    by_percentiles: bool = False
+    percentiles: tuple[Percent, ...] = ()
     limit: int = 100
 
 
@@ -87,8 +88,7 @@ def _answer(
         value = grouping.value
         with_value, without = [], []
         for key in keys:
-            united = question.unite(parts[key], with_percentiles=grouping.by_percentiles)
-            found = value(question.whole(united))
+            found = value(question.place(parts[key], grouping.percentiles))
             if found is None:
                 without.append(key)
             else:

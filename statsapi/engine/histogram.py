@@ -22,7 +22,7 @@ from statsapi.engine.exact import interpolate
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Bounds, SpanPart, Spans, columns_of, sketch_of, unite_span
-from statsapi.model import Span
+from statsapi.model import Percent, Span
 
 # Negative values, zero and positive ones are never in one bucket of a sketch.
 _FEWEST: Final = 3
@@ -50,6 +50,7 @@ class Histogram(NamedTuple):
     """Of one span: `edges` (rising), or that many `bins` between the least and the greatest value, of equal width or,
     with `log`, of equal ratio.
 
+    ends: whether groups are put in order by their first or last event.
     With `log` a value that is not positive raises ValueError, which says so: whatever the edges, raw or rolled up.
     """
 
@@ -57,21 +58,21 @@ class Histogram(NamedTuple):
     bins: int = 20
     edges: tuple[float, ...] = ()
     log: bool = False
+    ends: bool = False
 
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[SpanPart, ...]]:
-        return Spans((self.span,), (50,)).looker(bounds)
+        return self._spans().looker(bounds)
 
     def unite(
         self,
         parts: Sequence[tuple[SpanPart, ...]],
         *,
-        with_percentiles: bool = True,
         selections: Selections | None = None,
     ) -> Bins:
         of_span = [part for (part,) in parts]
         statistics = unite_span(of_span, (), False)
         low, high = statistics.summary.min, statistics.summary.max
-        if not with_percentiles or low is None or high is None:
+        if low is None or high is None:
             return Bins(statistics, list(self.edges), [0] * max(len(self.edges) - 1, 0))
         if self.log and low <= 0:
             raise ValueError(f"a logarithmic scale needs positive values, and the least one is {low!r}")
@@ -82,7 +83,9 @@ class Histogram(NamedTuple):
                 return _between_buckets(statistics, ends, sketch.counts().tolist(), self.edges)
             while len(sketch.buckets) > max(self.bins, _FEWEST):
                 sketch = sketch.at_level(sketch.level + 1)
-            return Bins(statistics, *_joined(sketch.edges(low, high), sketch.counts().tolist()), of_sketch=True)
+            return Bins(
+                statistics, *_joined(sketch.edges(low, high), sketch.counts().tolist(), self.bins), of_sketch=True
+            )
         edges = list(self.edges) or self._edges(low, high)
         below = np.zeros(len(edges), np.int64)
         asked = np.array(edges)
@@ -109,12 +112,18 @@ class Histogram(NamedTuple):
         # Where the values lie next to each other, not every edge is a float64 of its own.
         return [low, *sorted({edge for edge in inner if low < edge < high}), high]
 
-    def whole(self, answer: Bins) -> Statistics:
-        return answer.statistics
+    def place(self, parts: Sequence[tuple[SpanPart, ...]], percentiles: Sequence[Percent]) -> Statistics:
+        return self._spans().place(parts, percentiles)
+
+    def _spans(self) -> Spans:
+        """What is looked at in each series: its values, which are what any percentile asks for."""
+        return Spans((self.span,), (50,), self.ends)
 
 
-def _joined(ends: list[tuple[float, float]], counts: list[int]) -> tuple[list[float], list[int]]:
-    """Buckets side by side as edges and counts, with an empty bin wherever there is a gap between two."""
+def _joined(ends: list[tuple[float, float]], counts: list[int], most: int) -> tuple[list[float], list[int]]:
+    """Buckets side by side as edges and counts: with an empty bin wherever there is a gap between two, unless these
+    make more than `most` bins. Then a gap belongs to the bin below it.
+    """
     edges, filled = [ends[0][0]], []
     for (low, high), count in zip(ends, counts, strict=True):
         if low > edges[-1]:
@@ -122,7 +131,28 @@ def _joined(ends: list[tuple[float, float]], counts: list[int]) -> tuple[list[fl
             filled.append(0)
         edges.append(high)
         filled.append(count)
-    return edges, filled
+    if len(filled) > most:
+        edges, filled = [*(low for low, _ in ends), ends[-1][1]], counts
+    while len(filled) > most:
+        edges, filled = [*edges[:-1:2], edges[-1]], [sum(filled[i : i + 2]) for i in range(0, len(filled), 2)]
+    return _with_width(edges, filled)
+
+
+def _with_width(edges: list[float], counts: list[int]) -> tuple[list[float], list[int]]:
+    """Without bins between two equal edges, such as that of zero: their values are in the next one, as its lower edge,
+    or in the last one. Of one number alone there is one such bin.
+    """
+    wide, filled, left = [edges[0]], [], 0
+    for high, count in zip(edges[1:], counts, strict=True):
+        left += count
+        if high > wide[-1]:
+            wide.append(high)
+            filled.append(left)
+            left = 0
+    if not filled:
+        return [edges[0], edges[-1]], [left]
+    filled[-1] += left
+    return wide, filled
 
 
 def _between_buckets(

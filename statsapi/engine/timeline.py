@@ -234,7 +234,8 @@ class Timeline(HeldEvents):
         Where more of them begin at one instant there is no such one among them.
         """
         starts = self._chunks.starts
-        at = bisect_right(starts, starts[0], chunks) if len(starts) > chunks else len(starts)
+        # A start is a bound, and no event need be there any more: whoever folds up to it for ever folds nothing.
+        at = bisect_right(starts, self.first_ts_us, chunks) if len(starts) > chunks else len(starts)
         return starts[at] if at < len(starts) else MAX_TS_US + 1
 
     def steps(self, start_us: int, step_us: int, n_steps: int) -> list[Summary]:

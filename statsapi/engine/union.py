@@ -26,6 +26,7 @@ from statsapi.model import Percent, Span, Values
 Part = TypeVar("Part")
 PartOut = TypeVar("PartOut", covariant=True)
 AnswerT = TypeVar("AnswerT")
+AnswerOut = TypeVar("AnswerOut", covariant=True)
 
 
 class Bounds(NamedTuple):
@@ -42,19 +43,19 @@ class Looks(Protocol[PartOut]):
         """What looks at one series: under the lock, changing nothing, in some 10 to 100 µs."""
 
 
-class Question(Looks[Part], Protocol[Part, AnswerT]):
+class Question(Looks[Part], Protocol[Part, AnswerOut]):
     """What is asked of every series, and how the parts become one answer."""
 
-    def unite(
-        self, parts: Sequence[Part], *, with_percentiles: bool = True, selections: Selections | None = None
-    ) -> AnswerT:
+    def unite(self, parts: Sequence[Part], *, selections: Selections | None = None) -> AnswerOut:
         """The answer for the union of those series. Parts are in order of the series' names. Needs no lock.
 
         selections: what percentiles counted, kept from one such question to the next.
         """
 
-    def whole(self, answer: AnswerT) -> Statistics:
-        """The statistics by which groups with such answers are put in order."""
+    def place(self, parts: Sequence[Part], percentiles: Sequence[Percent]) -> Statistics:
+        """The statistics by which a group is put in order, with those percentiles alone: asked of every group, where
+        `unite` is asked of those that are shown. Needs no lock.
+        """
 
 
 class SpanPart(NamedTuple):
@@ -143,18 +144,17 @@ class Spans(NamedTuple):
         self,
         parts: Sequence[tuple[SpanPart, ...]],
         *,
-        with_percentiles: bool = True,
         selections: Selections | None = None,
     ) -> list[Statistics]:
-        percentiles = self.percentiles if with_percentiles else ()
         if not parts:
             return [Statistics(IDENTITY, [])] * len(self.spans)
         # Not zip: it would take all the parts at once.
         of_spans = [[part[i] for part in parts] for i in range(len(self.spans))]
-        return [unite_span(of_span, percentiles, self.ends, selections) for of_span in of_spans]
+        return [unite_span(of_span, self.percentiles, self.ends, selections) for of_span in of_spans]
 
-    def whole(self, answer: list[Statistics]) -> Statistics:
-        return answer[0]
+    def place(self, parts: Sequence[tuple[SpanPart, ...]], percentiles: Sequence[Percent]) -> Statistics:
+        """Those of the first span. Percentiles need `self.percentiles` not to be empty."""
+        return unite_span([part[0] for part in parts], percentiles, self.ends)
 
 
 def unite_span(
@@ -180,6 +180,8 @@ def unite_span(
     if not percentiles or not summary.count:
         return answer
     if not old:
+        if few and len(few[0]) == summary.count and selection.few(summary.count):
+            return answer._replace(percentiles=selection.of_values(few[0].copy(), percentiles))
         columns, cuts = columns_of([part.columns for part in parts], few)
         return answer._replace(percentiles=selection.of_columns(columns, percentiles, cuts, selections))
     return _draft_of(parts, few, answer).finished(percentiles)

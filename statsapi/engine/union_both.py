@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
 from statsapi.engine.answers import Statistics
 from statsapi.engine.counted import Selections
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.timeline import Timeline
-from statsapi.engine.union import Bounds, Question
-
-FirstT = TypeVar("FirstT")
-SecondT = TypeVar("SecondT")
+from statsapi.engine.union import AnswerT, Bounds, Question, Spans
+from statsapi.model import Percent
 
 
-class Both(NamedTuple, Generic[FirstT, SecondT]):
-    """Costs what the two cost. `whole` is that of the first, percentiles included."""
+class Both(NamedTuple, Generic[AnswerT]):
+    """Looking costs what the two cost. The answer is that of `shown`; `order` is asked only where groups are placed."""
 
-    first: Question[Any, FirstT]
-    second: Question[Any, SecondT]
+    order: Spans
+    shown: Question[Any, AnswerT]
 
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], tuple[Any, Any]]:
-        first, second = self.first.looker(bounds), self.second.looker(bounds)
-        return lambda timeline, rollups: (first(timeline, rollups), second(timeline, rollups))
+        order, shown = self.order.looker(bounds), self.shown.looker(bounds)
+        return lambda timeline, rollups: (order(timeline, rollups), shown(timeline, rollups))
 
-    def unite(
-        self,
-        parts: Sequence[tuple[Any, Any]],
-        *,
-        with_percentiles: bool = True,
-        selections: Selections | None = None,
-    ) -> tuple[FirstT, SecondT]:
-        of_first, of_second = [part for part, _ in parts], [part for _, part in parts]
-        return (
-            self.first.unite(of_first, with_percentiles=with_percentiles, selections=selections),
-            self.second.unite(of_second, with_percentiles=with_percentiles, selections=selections),
-        )
+    def unite(self, parts: Sequence[tuple[Any, Any]], *, selections: Selections | None = None) -> AnswerT:
+        return self.shown.unite([part for _, part in parts], selections=selections)
 
-    def whole(self, answer: tuple[FirstT, SecondT]) -> Statistics:
-        return self.first.whole(answer[0])
+    def place(self, parts: Sequence[tuple[Any, Any]], percentiles: Sequence[Percent]) -> Statistics:
+        return self.order.place([part for part, _ in parts], percentiles)

@@ -23,7 +23,9 @@ from statsapi.naming.patterns import Selection
 from statsapi.service.spans import Cut, SpanAnswer, Spans
 
 # Over several series: spans or steps times series, which is what a question holds while it is answered (300 bytes
-# each); and of all groups that are shown, the numbers of percentiles, and of spans or steps (5 µs each).
+# each); and of all groups that are shown, the numbers of percentiles, and of spans or steps (5 µs each). Of a group
+# that is not shown only the one figure of the order is computed (20 µs), which counts where it is a percentile. All of
+# them, over 100,000 series of 3 events, take 5 s, and 8 s where they are of ten windows each.
 PARTS_MAX: Final = 1_000_000
 GROUP_PERCENTILES_MAX: Final = 1_000_000
 GROUP_ROWS_MAX: Final = 200_000
@@ -48,12 +50,9 @@ class ManyBins(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Which groups are shown beside the total, and what their order looks at, beyond summaries: those percentiles, and
-    with `ends` the first and last event.
-    """
+    """Which groups are shown beside the total. ends: whether their order looks at the first or last event."""
 
     grouping: Grouping
-    percents: tuple[Percent, ...] = ()
     ends: bool = False
 
 
@@ -141,8 +140,10 @@ class Over:
         """As `Reading.steps`. Groups are put in order by the statistics of the whole span."""
         cut = self._spans.cut(step_us, window_us, start_us, end_us, len(percentiles), align=align)
         steps = StepsQuestion(cut.span, cut.step_us, len(cut.spans), tuple(percentiles), ends)
-        answer = self._ask_in_order(cut.span, steps, len(cut.spans), len(percentiles), "step", by)
-        return ManySteps(cut, answer)
+        question: Question[Any, list[Statistics]] = steps
+        if by is not None and by.grouping.value is not None:
+            question = Both(SpansQuestion((cut.span,), by.grouping.percentiles, by.ends), steps)
+        return ManySteps(cut, self._ask(question, len(cut.spans), len(percentiles), "step", by))
 
     def histogram(
         self,
@@ -157,27 +158,12 @@ class Over:
     ) -> ManyBins:
         """How the values of a window or range are spread. InvalidRequest for `log` with values that have none."""
         (span,) = self._spans.meant([] if window_us is None else [window_us], start_us, end_us)
-        histogram = Histogram(span, bins, tuple(edges), log)
+        histogram = Histogram(span, bins, tuple(edges), log, by is not None and by.ends)
         try:
-            answer = self._ask_in_order(span, histogram, 1, max(bins, len(edges)), "limit", by)
+            answer = self._ask(histogram, 1, max(bins, len(edges)), "limit", by)
         except ValueError as error:
             raise InvalidRequest([{"field": "scale", "reason": str(error)}]) from None
         return ManyBins(span, self._spans.resolution_us(span), answer)
-
-    def _ask_in_order(
-        self,
-        span: Span,
-        question: Question[Any, AnswerT],
-        n_parts: int,
-        n_percentiles: int,
-        field: str,
-        by: Groups | None,
-    ) -> groups.Answer[AnswerT]:
-        """Groups in order of their statistics over the whole span, which the question itself need not know."""
-        if by is None or by.grouping.value is None:
-            return self._ask(question, n_parts, n_percentiles, field, by)
-        both = Both(SpansQuestion((span,), by.percents, by.ends), question)
-        return _map(lambda found: found[1], self._ask(both, n_parts, n_percentiles, field, by))
 
     def _ask(
         self,
@@ -208,9 +194,12 @@ class Over:
                 rows = f"up to {shown * n_parts:,} spans in {shown:,} groups"
                 reason = f"shows {rows}; at most {GROUP_ROWS_MAX:,} are answered"
                 raise InvalidRequest([{"field": "limit", "reason": reason}])
-            if shown * n_parts * n_percentiles > GROUP_PERCENTILES_MAX:
+            asked = shown * n_parts * n_percentiles
+            placed = n_series if grouping and grouping.percentiles else 0
+            if asked and asked + placed > GROUP_PERCENTILES_MAX:
+                in_order = f", and puts up to {placed:,} groups in order by one" if placed else ""
                 reason = (
-                    f"shows up to {shown * n_parts * n_percentiles:,} percentiles or bins in {shown:,} groups; at most "
+                    f"shows up to {asked:,} percentiles or bins in {shown:,} groups{in_order}; at most "
                     f"{GROUP_PERCENTILES_MAX:,} are answered"
                 )
                 raise InvalidRequest([{"field": "limit", "reason": reason}])

@@ -273,12 +273,16 @@ def test_media_type(client: FlaskClient) -> None:
 
 
 def test_routing_errors(client: FlaskClient) -> None:
-    """Unknown paths and wrong methods are problems too, with Allow where it belongs."""
+    """Unknown paths and wrong methods are problems too, with Allow where it belongs; in one order at each start."""
     assert_problem(client.get("/nowhere"), 404, "not-found")
     response = client.get("/event")
     problem = assert_problem(response, 405, "method-not-allowed")
     assert "POST" in response.headers["Allow"]
     assert "POST" in problem["detail"]
+    response = client.put("/statistics")
+    assert response.headers["Allow"] == "GET, HEAD, OPTIONS"
+    problem = assert_problem(client.get("/statistics?d=1&window=x&a=1&c=1&b=1"), 422, "validation")
+    assert [error["field"] for error in problem["errors"]] == ["window", "a", "b", "c", "d"]
 
 
 def test_unknown_query_parameters_are_refused(client: FlaskClient) -> None:

@@ -466,6 +466,11 @@ def test_what_would_be_too_much_is_refused(client: FlaskClient, app: Flask, cloc
     assert_problem(
         client.get("/statistics/timeline?match=s*&window=1h&step=1s&by=series&limit=10000"), 422, "validation"
     )
+    of_groups = "/statistics/timeline?match=s*&window=200s&step=1s&by=series&limit=50&percentiles=" + ",".join(
+        map(str, range(100))
+    )
+    problem = assert_problem(client.get(f"{of_groups}&order=p50"), 422, "validation")
+    assert "puts up to 250 groups in order" in problem["detail"]
     ok = client.get("/statistics/timeline?match=s*&window=1h&step=1s&by=series&limit=2").json
     assert len(ok["groups"][1]["steps"]) == 3600
 

@@ -511,3 +511,12 @@ def test_tags_of_many_different_series_are_bounded(client: FlaskClient, monkeypa
         ):
             answer = client.post(path, data=body, content_type=media_type)
             assert answer.status_code in (status, 204 if status == 200 else status), (path, answer.data)
+
+
+def test_only_a_plus_that_was_sent_is_a_plus(client: FlaskClient, app: Flask, clock: FakeClock) -> None:
+    """In a query, where only the name with it is held: a %20 never is, nor beside one."""
+    for name in ("pl+us", "a+b c"):
+        app.extensions["statsapi"].record(EventBatch.single(name, clock.now_us, 1.0))
+    queries = {"pl+us": 1, "pl%2Bus": 1, "pl%2bus": 1, "pl%20us": 0, "a+b+c": 0, "a+b%20c": 1, "a%20b%20c": 0}
+    for query, count in queries.items():
+        assert client.get(f"/statistics?window=1m&series={query}").json["count"] == count, query

@@ -29,6 +29,7 @@ from statsapi.engine.store import Store
 from statsapi.engine.sweep import PAUSE_S
 from statsapi.engine.timeline import Timeline
 from statsapi.engine.union import Bounds, Question, Spans
+from statsapi.engine.union_both import Both
 from statsapi.engine.union_steps import Steps
 from statsapi.errors import ViewBroken
 from statsapi.journal import Events
@@ -211,9 +212,10 @@ def test_groups_are_unions_of_their_own(
         return answer.summary.mean
 
     def median(answer: Statistics) -> float | None:
-        return answer.percentiles[2] if answer.percentiles else None
+        return answer.percentiles[0] if answer.percentiles else None
 
     value = {"name": None, "mean": mean, "p50": median}[order]
+    first = Spans((span,), (50,))
     held = run.store.names()
     for key_of, keys in (
         (lambda name: name, list(held)),
@@ -222,7 +224,7 @@ def test_groups_are_unions_of_their_own(
             sorted({tag_value(n, "host") for n in held}, key=lambda k: (k is None, k)),
         ),
     ):
-        grouping = Grouping(key_of, value, descending, by_percentiles=order == "p50", limit=limit)
+        grouping = Grouping(key_of, value, descending, percentiles=(50,) if order == "p50" else (), limit=limit)
         answer = ask(run.store, chosen(Selection()), question, run.now_us, grouping)
         assert answer.total == ask(run.store, chosen(Selection()), question, run.now_us).total
         alone = {}
@@ -231,14 +233,51 @@ def test_groups_are_unions_of_their_own(
             alone[key] = ask(run.store, chosen(Selection(names)), question, run.now_us)
         expected = keys[::-1] if descending and value is None else keys
         if value is not None:
-            with_value = [key for key in keys if value(alone[key].total[0]) is not None]
-            with_value.sort(key=lambda key: value(alone[key].total[0]), reverse=descending)
+            values_by_key = {}
+            for key in keys:
+                names = frozenset(name for name in held if key_of(name) == key)
+                values_by_key[key] = value(ask(run.store, chosen(Selection(names)), first, run.now_us).total[0])
+            with_value = [key for key in keys if values_by_key[key] is not None]
+            with_value.sort(key=values_by_key.__getitem__, reverse=descending)
             expected = with_value + [key for key in keys if key not in with_value]
         assert [group.key for group in answer.groups] == expected[:limit]
         assert answer.groups_total == len(keys)
         for group in answer.groups:
             assert group.answer == alone[group.key].total
             assert group.series == alone[group.key].matched
+
+
+@pytest.mark.parametrize("kind", [Spans, Steps, Histogram])
+def test_only_groups_that_are_shown_are_answered(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every other group only the one percentile of the order is computed."""
+    store = Store(Retention(RAW_US))
+    for i in range(9):
+        apply(store, f"s{i}", [(START_US, float(i)), (START_US, 10.0 + i)], START_US)
+    span = Span(START_US)
+    questions: dict[type[Any], Question[Any, Any]] = {
+        Spans: Spans((span, Span(START_US - 1)), PS),
+        Steps: Both(Spans((span,), (95,)), Steps(span, MINUTE_US, 3, PS)),
+        Histogram: Histogram(span, 4),
+    }
+    united: list[int] = []
+    unite = kind.unite
+
+    def count_and_unite(self: Any, parts: Sequence[Any], **more: Any) -> Any:
+        united.append(len(parts))
+        return unite(self, parts, **more)
+
+    monkeypatch.setattr(kind, "unite", count_and_unite)
+    placed: list[Statistics] = []
+
+    def p95(answer: Statistics) -> float:
+        placed.append(answer)
+        return answer.percentiles[0]
+
+    grouping = Grouping(str, p95, descending=True, percentiles=(95,), limit=2)
+    answer = ask(store, chosen(Selection()), questions[kind], START_US, grouping)
+    assert [group.key for group in answer.groups] == ["s8", "s7"]
+    assert united == [9, 1, 1]
+    assert [each.percentiles for each in placed] == [[i + 9.5] for i in range(9)]
 
 
 @pytest.mark.slow
@@ -287,6 +326,7 @@ def test_a_histogram_counts_each_value_once(
             assert got.edges == sorted(set(got.edges))
         else:
             assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
+            assert len(got.counts) <= bins
         for (low, high), count in zip(between, got.counts, strict=True):
             assert sum(low < value < high for value in held) <= count <= sum(low <= value <= high for value in held)
         lowest, highest = got.edges[0], got.edges[-1]
@@ -367,6 +407,32 @@ def test_no_logarithmic_scale_has_values_that_are_not_positive(
     with pytest.raises(ValueError, match=rf"the least one is {min(held)}"):
         ask(store, chosen(Selection()), question, START_US + later_us)
     assert not store.broken
+
+
+@pytest.mark.parametrize(
+    ("held", "bins", "counts"),
+    [
+        ([1e-300, 1.0, 5.0, 1e300], 2, None),
+        ([1e-300, 1.0, 5.0, 1e300], 1, [4]),
+        ([-1.0, 0.0, 1.0], 1, [3]),
+        ([0.0, 5e-324], 20, [2]),
+        ([-1.0, 0.0], 20, None),
+        ([7.0, 7.0], 3, [2]),
+    ],
+)
+def test_there_are_no_more_bins_over_roll_ups_than_asked_for(
+    held: list[float], bins: int, counts: list[int] | None
+) -> None:
+    """Gaps between buckets are bins only while there is room, and a bucket of one number is none of its own."""
+    store = Store(Retention(RAW_US, DAY_US))
+    apply(store, "a", [(START_US, value) for value in held], START_US)
+    got = ask(store, chosen(Selection()), Histogram(Span(START_US), bins), START_US + 20 * MINUTE_US).total
+    assert got.of_sketch
+    assert len(got.counts) <= bins
+    assert counts is None or got.counts == counts
+    assert sum(got.counts) == len(held)
+    assert (got.edges[0], got.edges[-1]) == (min(held), max(held))
+    assert got.edges == sorted(set(got.edges)) or len(set(held)) == 1
 
 
 def test_edges_given_over_roll_ups_move_to_the_nearest_buckets() -> None:
@@ -493,12 +559,10 @@ class Looks(NamedTuple):
 
         return look
 
-    def unite(
-        self, parts: Sequence[int], *, with_percentiles: bool = True, selections: Selections | None = None
-    ) -> int:
+    def unite(self, parts: Sequence[int], *, selections: Selections | None = None) -> int:
         return sum(parts)
 
-    def whole(self, answer: int) -> Statistics:
+    def place(self, parts: Sequence[int], percentiles: Sequence[Percent]) -> Statistics:
         pytest.fail("no answer is put in order here")
 
 

@@ -27,12 +27,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.config import GRACE_US, Settings
-from statsapi.engine import rollup
+from statsapi.engine import holdings, rollup
 from statsapi.engine.answers import Statistics
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sketch import Sketch
+from statsapi.engine.store import Store
+from statsapi.engine.timeline import Timeline
 from statsapi.errors import InvalidRequest
-from statsapi.journal import Journal, open_journal
+from statsapi.journal import Events, Journal, open_journal
 from statsapi.journal.redis_primary import Primary
 from statsapi.model import (
     DAY_US,
@@ -41,6 +43,7 @@ from statsapi.model import (
     MIN_TS_US,
     MINUTE_US,
     SECOND_US,
+    Deletion,
     EventBatch,
     Part,
     Percent,
@@ -364,6 +367,29 @@ def pieces_of(journal: Journal) -> list[tuple[int, bytes]]:
     """All pieces of the checkpoint, if there is one."""
     checkpoint = journal.read_checkpoint()
     return journal.read_pieces(checkpoint.id, MIN_TS_US, MAX_TS_US) if checkpoint else []
+
+
+@pytest.mark.parametrize("rollup_us", [0, DAY_US])
+def test_folding_ends_where_many_chunks_are_of_one_instant(rollup_us: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind events that have been deleted or folded: each call folds some, and none is due again for nothing."""
+    monkeypatch.setattr(holdings, "Timeline", partial(Timeline, chunk_events=2))
+    monkeypatch.setattr(holdings, "_FOLD_CHUNKS", 2)
+    store = Store(Retention(5 * MINUTE_US, rollup_us))
+    at_us = MINUTE_US + SECOND_US
+    for stamps in ([at_us] * 8, [SECOND_US, MINUTE_US]):
+        ts_us = np.array(stamps)
+        store.apply([Events("s", ts_us, np.ones(len(ts_us)), ts_us)], at_us)
+    store.apply([Deletion("s", MINUTE_US, MINUTE_US + 1)], at_us)
+    if not rollup_us:
+        store.apply([Deletion("s", SECOND_US, SECOND_US + 1)], at_us)
+    store.settle(HOUR_US)
+    store._held.advance(2 * MINUTE_US)
+    folded = 0
+    while store._held.due:
+        now = store._held.fold(store._held.due.pop())
+        assert now or not store._held.due
+        folded += now
+    assert folded == (9 if rollup_us else 8)
 
 
 def test_an_idle_series_costs_nothing(clock: FakeClock) -> None:

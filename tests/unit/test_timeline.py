@@ -354,6 +354,17 @@ def test_equal_stamps_keep_the_order_of_arrival() -> None:
     assert (timeline.first(7, 8), timeline.last(7, 8)) == ((7, 0.0), (7, 19.0))
 
 
+def test_a_slice_is_not_empty_where_an_earlier_event_is_gone() -> None:
+    """Many chunks begin at one instant, and the first of them said to begin earlier."""
+    timeline = Timeline(2)
+    timeline.insert(np.full(4, 2), np.arange(4.0))
+    timeline.insert(np.array([0]), np.array([9.0]))
+    timeline.expire_before(1)
+    assert timeline.count(None, timeline.slice_end_us(1)) == 4
+    timeline.insert(np.array([3, 3, 5]), np.arange(3.0))
+    assert timeline.slice_end_us(1) == 3
+
+
 def test_an_unanswerable_question_is_refused() -> None:
     """Percentiles outside 0 to 100 and steps that do not advance raise ValueError, as does a chunk size without
     sense.
