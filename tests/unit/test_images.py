@@ -144,6 +144,23 @@ def test_a_view_takes_what_another_shared(worker: Make, clock: FakeClock) -> Non
     assert {place.file for place in shared} == {path.name for path in leader.folder.glob("*.part")}
 
 
+def test_late_events_that_wait_in_chunks_are_in_an_image(worker: Make, clock: FakeClock) -> None:
+    """They are not sealed in yet; who begins with the image has them, also behind those of the same instant."""
+    first = worker()
+    ts_us, values = batch(clock, 30_000)
+    first.record(ts_us, values)
+    first.view.catch_up()
+    first.record(ts_us[::97], values[::97] + 1)
+    expected = held(first.share())
+    chunks = first.view.last_caught_up()._held.timelines["default"]._chunks.chunks
+    assert sum(chunk.late.n for chunk in chunks if chunk.late) > 100
+    store = worker().view.catch_up()
+    store.check_invariants()
+    assert store.contents.unshared_events() == 0
+    assert held(store) == expected
+    assert answers(store, clock) == answers(first.view.last_caught_up(), clock)
+
+
 def test_a_restart_begins_with_the_image(worker: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that the image has are not applied again, those after it are; roll-ups and late arrivals are there."""
     first = worker()
