@@ -66,6 +66,7 @@ _AWAY: Final = ("08", "57", "25006", "53300")
 _GONE: Final = ("42P01", "3F000", "42883")
 # Raised by our own function, sql/postgres_append.sql.
 NO_KEY: Final = "ST001"
+NOT_INSERTED: Final = "ST002"
 _SAID: Final = {
     "53100": "the disk of {place} is full ({said}): free some space there",
     "53200": "the memory of {place} is full ({said})",
@@ -76,6 +77,7 @@ _SAID: Final = {
     "25006": "{place} takes no writes: it is a standby, or was made read-only",
     NO_KEY: "the records of {place} have no primary key, as while a backup is restored: nothing is recorded until they "
     "have it; after a restore that failed, drop the schema and restore again",
+    NOT_INSERTED: "a trigger or a rule keeps records out of {place}: drop it; nothing was recorded",
 }
 _PID: Final = "SELECT pg_backend_pid()"
 _SHARED: Final = (

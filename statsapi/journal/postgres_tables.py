@@ -15,7 +15,7 @@ from typing import Final
 
 from statsapi.errors import JournalRefused, JournalUnavailable
 from statsapi.journal.postgres_rows import APPEND, SCHEMA_VERSION, fill_key_places
-from statsapi.journal.postgres_server import NO_KEY, OLDEST_VERSION, Failed, Server, Session, Told
+from statsapi.journal.postgres_server import NO_KEY, NOT_INSERTED, OLDEST_VERSION, Failed, Server, Session, Told
 from statsapi.journal.protocol import CLOCKS_DIFFER_US
 
 logger = logging.getLogger("statsapi")
@@ -264,7 +264,13 @@ class Tables:
 
     def _function(self) -> str:
         text = self._fill(_text_of("postgres_append.sql"))
-        return text.replace("{clocks_differ_us}", str(CLOCKS_DIFFER_US)).replace("{no_key}", NO_KEY)
+        for word, value in (
+            ("{clocks_differ_us}", str(CLOCKS_DIFFER_US)),
+            ("{no_key}", NO_KEY),
+            ("{not_inserted}", NOT_INSERTED),
+        ):
+            text = text.replace(word, value)
+        return text
 
     def _fill(self, text: str) -> str:
         for word, value in self._words.items():

@@ -52,7 +52,7 @@ from statsapi.service.service import Service
 
 
 def default_workers() -> int:
-    """A worker for each core that may be used, at most four: each holds all live events in its own memory."""
+    """A worker for each core that may be used, at most four: each may hold all live events in its own memory."""
     if _is_memory_only():
         return 1
     return int(max(1, min(len(allowed_cores()) or os.cpu_count() or 1, cpu_limit(), 4)))

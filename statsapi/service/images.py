@@ -24,6 +24,7 @@ import fcntl
 import logging
 import mmap
 import os
+import re
 import secrets
 import stat
 import threading
@@ -54,6 +55,9 @@ _VERSION: Final = 1
 _CRC_BYTES: Final = 4
 _IO_BYTES: Final = 1 << 20
 _MAX_SMALL_BYTES: Final = 1 << 30
+
+# Parts, and what was being written when a process ended. All else in the folder is somebody's.
+_OURS: Final = re.compile(r"[0-9a-f]{16}\.part(\.new)?|image\.new")
 
 # At least what a sealed event takes in a part.
 _EVENT_BYTES: Final = 18
@@ -270,7 +274,10 @@ class Images:
         self._said = what
 
     def _require_private(self) -> None:
-        found = os.stat(self._folder)
+        """A folder made here is. A link is none: it could lead to what is somebody's own."""
+        found = os.lstat(self._folder)
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError("the folder is a link or a file: remove it")
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise PermissionError(f"the folder is not this user's alone: chmod 700 {self._folder}, or remove it")
 
@@ -318,8 +325,10 @@ class Images:
 
     def _remove_but(self, kept: Iterable[str]) -> None:
         with contextlib.suppress(OSError):
-            for name in {*os.listdir(self._folder)}.difference(kept, ("image", "leader")):
-                os.unlink(self._path(name))
+            for name in os.listdir(self._folder):
+                if _OURS.fullmatch(name) and name not in kept:
+                    with contextlib.suppress(OSError):  # somebody's folder of that name
+                        os.unlink(self._path(name))
 
     def _checked(self, part: _Part) -> memoryview:
         """The part, mapped. It is read first, so that a bad disk is an error and no signal."""

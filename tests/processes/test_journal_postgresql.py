@@ -270,6 +270,22 @@ def test_nothing_is_recorded_into_a_table_that_is_being_restored(
     assert values(journal) == {"default": [1.0, 3.0]}
 
 
+@pytest.mark.parametrize("key", [None, IdempotencyKey(b"k", b"d", HOUR_US)])
+def test_a_trigger_that_keeps_records_out_is_told(
+    server: PostgresServer, stream: str, journal: Journal, key: IdempotencyKey | None
+) -> None:
+    """Nothing is acknowledged that is not there, and no key is kept for it."""
+    server.ask(
+        f"CREATE FUNCTION {stream}.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; "
+        f"CREATE TRIGGER nothing BEFORE INSERT ON {stream}.records FOR EACH ROW EXECUTE FUNCTION {stream}.nothing()"
+    )
+    with pytest.raises(JournalUnavailable, match="a trigger or a rule"):
+        journal.append(event(2.0), key=key)
+    server.ask(f"DROP TRIGGER nothing ON {stream}.records")
+    assert not journal.append(event(2.0), key=key).replayed
+    assert values(journal) == {"default": [2.0]}
+
+
 @pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "idempotency_keys", "meta"])
 def test_row_level_security_hides_nothing(server: PostgresServer, role: str, table: str) -> None:
     """A policy of somebody else's would be another journal to this role: refused with the cure, also while it runs."""
@@ -756,6 +772,7 @@ def test_standbys_that_are_not_waited_for_are_told() -> None:
         ("42P01", JournalUnavailable, "are gone"),
         ("42501", JournalRefused, "refuses this role"),
         ("ST001", JournalUnavailable, "while a backup is restored"),
+        ("ST002", JournalUnavailable, "a trigger or a rule"),
         ("22000", JournalRefused, "refuses: words"),
         ("XX001", JournalDamaged, "damaged"),
         ("XX002", JournalDamaged, "damaged"),

@@ -144,6 +144,23 @@ def test_a_view_takes_what_another_shared(worker: Make, clock: FakeClock) -> Non
     assert {place.file for place in shared} == {path.name for path in leader.folder.glob("*.part")}
 
 
+def test_late_events_that_wait_in_chunks_are_in_an_image(worker: Make, clock: FakeClock) -> None:
+    """They are not sealed in yet; who begins with the image has them, also behind those of the same instant."""
+    first = worker()
+    ts_us, values = batch(clock, 30_000)
+    first.record(ts_us, values)
+    first.view.catch_up()
+    first.record(ts_us[::97], values[::97] + 1)
+    expected = held(first.share())
+    chunks = first.view.last_caught_up()._held.timelines["default"]._chunks.chunks
+    assert sum(chunk.late.n for chunk in chunks if chunk.late) > 100
+    store = worker().view.catch_up()
+    store.check_invariants()
+    assert store.contents.unshared_events() == 0
+    assert held(store) == expected
+    assert answers(store, clock) == answers(first.view.last_caught_up(), clock)
+
+
 def test_a_restart_begins_with_the_image(worker: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that the image has are not applied again, those after it are; roll-ups and late arrivals are there."""
     first = worker()
@@ -294,13 +311,13 @@ def test_one_leads_and_another_follows_when_it_has_gone(worker: Make, clock: Fak
     first.record(*batch(clock, 20_000))
     first.share()
     assert (first.images.leads(), second.images.leads()) == (True, False)
-    (first.folder / "left.part.new").write_bytes(b"half")
+    (first.folder / "0123456789abcdef.part.new").write_bytes(b"half")
     first.close()
     second.share()
     assert second.images.leads()
     second.record(*batch(clock, 20_000, seed=3))
     assert second.share().contents.unshared_events() == 0
-    assert not (first.folder / "left.part.new").exists()
+    assert not (first.folder / "0123456789abcdef.part.new").exists()
 
 
 def test_what_has_gone_is_let_go_of(worker: Make, clock: FakeClock) -> None:
@@ -429,3 +446,35 @@ def test_a_history_that_changes_on_the_way_leaves_the_view_as_it_is(
     assert other.view.last_caught_up() is before
     other.view.change_to(image[0], Mark(1, bytes(16)))
     assert other.view.last_caught_up() is before
+
+
+def test_what_is_not_ours_is_left(worker: Make, clock: FakeClock) -> None:
+    """Of a folder's files only parts go, and what a process left half written."""
+    first = worker()
+    first.record(np.arange(20_000) + clock.now_us - MINUTE_US, np.arange(20_000.0))
+    first.folder.mkdir(mode=0o700)
+    left = [first.folder / name for name in ("0123456789abcdef.part", "0123456789abcdef.part.new", "image.new")]
+    others = [first.folder / name for name in ("id_rsa", "notes.part", "0123456789abcdef.parts", "a.new")]
+    for path in (*left, *others):
+        path.write_text("x")
+    for name in "0123456789abcde":
+        (first.folder / f"{name * 16}.part").mkdir()
+    first.share()
+    assert first.images.events
+    assert not any(path.exists() for path in left)
+    assert [path.read_text() for path in others] == ["x"] * len(others)
+
+
+def test_a_link_is_not_followed(
+    worker: Make, clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one to a folder of this user's: nothing is written there or taken from it, and the log says so."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    first = worker()
+    first.record(np.arange(20_000) + clock.now_us - MINUTE_US, np.arange(20_000.0))
+    first.folder.symlink_to(elsewhere)
+    assert first.share().sizes.event_count() == 20_000
+    assert not first.images.events
+    assert os.listdir(elsewhere) == []
+    assert "is a link or a file: remove it" in caplog.text

@@ -19,6 +19,7 @@ DECLARE
     clock_us bigint;
     version integer;
     written boolean := false;
+    inserted bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(1937006964, {meta}::regclass::oid::integer);
     SELECT r.position, r.appended_us INTO last_at, last_us FROM {schema}.records r ORDER BY r.position DESC LIMIT 1;
@@ -45,11 +46,16 @@ BEGIN
         IF array_length(ids, 1) = 1 THEN
             at := before + 1;
             INSERT INTO {schema}.records VALUES (at, ids[1], now_us, now_us + at + contents[1], payloads[1]);
+            GET DIAGNOSTICS inserted = ROW_COUNT;
         ELSE
             INSERT INTO {schema}.records
             SELECT before + n, t.id, now_us, now_us + before + n + t.content, t.payload
             FROM unnest(ids, contents, payloads) WITH ORDINALITY AS t(id, content, payload, n);
+            GET DIAGNOSTICS inserted = ROW_COUNT;
             at := before + 1;
+        END IF;
+        IF inserted <> array_length(ids, 1) THEN -- a trigger or a rule of somebody's
+            RAISE SQLSTATE '{not_inserted}' USING MESSAGE = 'a row was not inserted';
         END IF;
         RETURN NEXT;
         RETURN;
@@ -86,6 +92,10 @@ BEGIN
                 last_at := last_at + 1;
                 at := last_at;
                 INSERT INTO {schema}.records VALUES (at, ids[n], now_us, now_us + at + contents[n], payloads[n]);
+                GET DIAGNOSTICS inserted = ROW_COUNT;
+                IF inserted <> 1 THEN
+                    RAISE SQLSTATE '{not_inserted}' USING MESSAGE = 'a row was not inserted';
+                END IF;
             END IF;
             IF names[n] IS NOT NULL THEN
                 INSERT INTO {schema}.idempotency_keys
