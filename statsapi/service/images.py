@@ -30,6 +30,7 @@ import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from io import FileIO
 from itertools import accumulate, pairwise
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -45,7 +46,7 @@ from statsapi.engine.holdings import LateEvent
 from statsapi.engine.packed import CAN_PACK, pack, unpack
 from statsapi.engine.rollup import WHOLE_HOUR
 from statsapi.engine.store import Store
-from statsapi.errors import JournalDamaged
+from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import HistoryChanged, Journal, Mark, decode_batch, encode_batch
 from statsapi.model import HOUR_US, MINUTE_US, Retention, floor_us
 
@@ -143,7 +144,9 @@ class Images:
                 return self._load(journal)
             except HistoryChanged:
                 return None
-            except (OSError, ValueError, msgspec.MsgspecError, JournalDamaged) as error:
+            except Exception as error:  # whatever a file holds, it costs the sharing alone
+                if isinstance(error, JournalUnavailable | JournalRefused) and not isinstance(error, JournalDamaged):
+                    raise
                 if self._stamp() == stamp:
                     self._say(f"the image in {self._folder} is not used: {error}")
                 else:  # the leader has written another one meanwhile, and removed parts of this one
@@ -187,12 +190,18 @@ class Images:
                 return None
 
     def _publish(self, journal: int, mark: Mark, state: State) -> Moved:
+        self._require_private()
         held = [chunk for sealed in state.sealed.values() for chunk in sealed.chunks]
         used_bytes: dict[str, int] = defaultdict(int)
         for chunk in held:
             if chunk.place is not None:
                 used_bytes[chunk.place.file] += _EVENT_BYTES * len(chunk.ts_us)
-        kept = {name: part for name, part in self._parts.items() if 2 * used_bytes[name] > part[0].size}
+        # Another leader, of another retention, or a person may have removed one.
+        kept = {
+            name: part
+            for name, part in self._parts.items()
+            if 2 * used_bytes[name] > part[0].size and os.path.isfile(self._path(name))
+        }
         chunks = [chunk for chunk in held if chunk.place is None or chunk.place.file not in kept]
         moved: Moved = []
         places = {id(chunk): chunk.place for chunk in held}
@@ -231,7 +240,7 @@ class Images:
 
     def _load(self, journal: Journal) -> tuple[Store, Mark] | None:
         self._require_private()
-        with open(self._path("image"), "rb") as file:
+        with self._open("image") as file:
             data = memoryview(file.read())
         body = data[_CRC_BYTES:]
         if crc32(body) != int.from_bytes(data[:_CRC_BYTES], "little"):
@@ -314,7 +323,9 @@ class Images:
         path = self._path(name)
         new = path + ".new"
         try:
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new)
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(fd, "wb", buffering=_IO_BYTES) as file:
                 file.writelines(pieces)
             os.rename(new, path)
@@ -334,15 +345,23 @@ class Images:
         """The part, mapped. It is read first, so that a bad disk is an error and no signal."""
         buffer = memoryview(bytearray(_IO_BYTES))
         checksum = 0
-        with open(self._path(part.name), "rb", buffering=0) as file:
+        with self._open(part.name) as file:
             while count := file.readinto(buffer):
                 checksum = crc32(buffer[:count], checksum)
         if checksum != part.checksum:
             raise ValueError(f"the checksum of {part.name} does not match")
         return self._map(part)
 
+    def _open(self, name: str) -> FileIO:
+        """A file, and nothing that blocks or never ends."""
+        file = FileIO(os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise ValueError(f"{name} is no file")
+        return file
+
     def _map(self, part: _Part) -> memoryview:
-        with open(self._path(part.name), "rb") as file:
+        with self._open(part.name) as file:
             return memoryview(mmap.mmap(file.fileno(), part.size, prot=mmap.PROT_READ))
 
 

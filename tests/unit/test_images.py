@@ -8,6 +8,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -256,6 +257,66 @@ def test_a_flipped_bit_is_never_used(
     assert held(second.view.catch_up()) == expected
     assert "checksum" in caplog.text
     assert second.view.last_caught_up().contents.unshared_events() > 0
+
+
+@pytest.mark.parametrize("body", [b"\x07", b"\x80", b"\xc1", b"\x90", b"\x81\xa1a\x01", b""])
+def test_an_image_of_another_shape_is_not_used(
+    worker: Make, clock: FakeClock, caplog: pytest.LogCaptureFixture, body: bytes
+) -> None:
+    """Although its checksum is right: a view says so, and builds its own."""
+    first = worker()
+    first.record(*batch(clock, 20_000))
+    expected = held(first.share())
+    (first.folder / "image").write_bytes(crc32(body).to_bytes(4, "little") + body)
+    assert held(worker().view.catch_up()) == expected
+    assert "is not used" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["image", "part"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_is_not_read(worker: Make, clock: FakeClock, what: str, make: Callable[[Path], None]) -> None:
+    """A pipe would block, and a device never end."""
+    first = worker()
+    first.record(*batch(clock, 20_000))
+    expected = held(first.share())
+    (path,) = first.folder.glob("image" if what == "image" else "*.part")
+    path.unlink()
+    make(path)
+    assert held(worker().view.catch_up()) == expected
+
+
+def test_an_image_names_no_part_that_is_gone(worker: Make, clock: FakeClock) -> None:
+    """Another leader may have removed it, or a person: the next image has all events again."""
+    first = worker()
+    first.record(*batch(clock, 20_000))
+    first.share()
+    for path in first.folder.glob("*.part"):
+        path.unlink()
+    first.record(*batch(clock, 20_000, seed=3))
+    expected = held(first.share())
+    begun = worker().view.catch_up()
+    assert held(begun) == expected
+    assert begun.contents.unshared_events() == 0
+
+
+def test_a_link_in_the_folder_is_not_written_through(worker: Make, clock: FakeClock, tmp_path: Path) -> None:
+    """What a process left half written is replaced, whatever it is; a folder that others may write is not used."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    first = worker()
+    first.folder.mkdir(mode=0o700)
+    (first.folder / "image.new").symlink_to(precious)
+    first.record(*batch(clock, 20_000))
+    first.share()
+    assert first.images.events
+    assert (first.folder / "image").is_file()
+    assert not (first.folder / "image").is_symlink()
+    assert precious.read_text() == "mine"
+    shared = first.images.events
+    first.folder.chmod(0o777)
+    first.record(*batch(clock, 20_000, seed=3))
+    first.share()
+    assert first.images.events == shared
 
 
 def test_an_image_of_another_history_is_not_used(worker: Make, clock: FakeClock) -> None:
