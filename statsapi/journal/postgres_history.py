@@ -45,7 +45,10 @@ class History:
             with self._lock:
                 mine = self.known.born == known.born  # told once
                 self.known = Known()
-            if mine:  # how many is known where nothing came after the loss
+            if mine:
+                # Where schemas were renamed, a function still writes to the one it was made for.
+                self._server.look_again()
+                # How many are gone is known where nothing came after the loss.
                 ends = max(state.checkpoint, self.end())
                 how = f"{self._server.address} is " + ("another journal" if other else "an older copy")
                 lost = Lost(known.position - ends if known.position > ends and not other else None, None, how)

@@ -23,7 +23,7 @@ from psycopg import pq
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.postgres_login import LET_IN, OURS, REFUSING, fault_of, states_of
 from statsapi.journal.postgres_url import Address
-from statsapi.journal.protocol import Clock, held_up, wall_clock_us
+from statsapi.journal.protocol import Clock, HeldUp, wall_clock_us
 from statsapi.journal.server_clock import ServerClock
 
 # There is no file to check or to salvage from.
@@ -415,7 +415,10 @@ class Server:
         if state.startswith(_GONE):
             return self.gone(error.said)
         if state == "55P03":
-            return held_up()
+            return HeldUp(
+                "another writer, or who locked its tables (see pg_locks), held the journal for too long; nothing was "
+                "recorded"
+            )
         said = _SAID.get(state)
         if state == "25006":
             return Standby(_SAID[state].format(place=place))
@@ -431,10 +434,14 @@ class Server:
             return JournalUnavailable(f"{place} failed ({error.said})")
         return JournalRefused(f"{place} refuses: {error.said} ({state})")
 
-    def gone(self, said: str) -> JournalUnavailable:
-        """Of the tables: the next session looks at all of them, and says what to do."""
+    def look_again(self) -> None:
+        """The next session looks at the tables and their function, as the first one did."""
         self._prepared = False
         self.drop_idle()
+
+    def gone(self, said: str) -> JournalUnavailable:
+        """Of the tables: the next session looks at all of them, and says what to do."""
+        self.look_again()
         return JournalUnavailable(f"the tables of {self.address} are gone ({said}): they are looked for again")
 
     def unanswered(self, error: Unanswered, *, outcome_unknown: bool = False) -> JournalUnavailable:

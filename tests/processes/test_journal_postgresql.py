@@ -1171,6 +1171,22 @@ def test_keys_of_older_schemas_are_brought_up_to_date(
         assert journal.append(event(), key=keys[0]).replayed
 
 
+def test_schemas_that_are_swapped_while_services_run(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """It is told as another history, and from then on each journal writes where it reads."""
+    with closing(open_journal(server.journal_url(f"{stream}_b"))) as other:
+        for each, value in ((journal, 1.0), (other, 2.0)):
+            each.append(event(value))
+            assert each.read(START).records == 1
+        names = ((stream, f"{stream}_c"), (f"{stream}_b", stream), (f"{stream}_c", f"{stream}_b"))
+        server.ask("; ".join(f"ALTER SCHEMA {old} RENAME TO {new}" for old, new in names))
+        for each in (journal, other):
+            with pytest.raises(HistoryChanged):
+                each.read(START)
+        for each, value in ((journal, 3.0), (other, 4.0)):
+            each.append(event(value))
+        assert [values(each) for each in (journal, other)] == [{"default": [2.0, 3.0]}, {"default": [1.0, 4.0]}]
+
+
 def waiters(server: PostgresServer) -> int:
     ((count,),) = server.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
     return int(count)
