@@ -189,7 +189,8 @@ class PostgresJournal:
         except Standby as error:
             server.close()
             raise JournalRefused(
-                f"{error}: name the primary, or all its hosts with target_session_attrs=read-write"
+                f"{error}: name the primary, or all its hosts with target_session_attrs=read-write; "
+                "default_transaction_read_only of the role or the database must be off"
             ) from error
         except BaseException:
             server.close()

@@ -38,6 +38,7 @@ from statsapi.naming.catalogue import Catalogue
 from statsapi.naming.names import tag_value
 from statsapi.naming.patterns import Glob, Selection
 from tests import oracles
+from tests.stores import Insert, Pass, apply
 
 START_US = 20_000 * DAY_US
 RAW_US = 5 * MINUTE_US
@@ -74,28 +75,10 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks_module, "_NEAR_ENDS", 1)
 
 
-def apply(store: Store, series: str, events: list[tuple[int, float]], appended_us: int) -> None:
-    ts_us = np.array([ts for ts, _ in events], np.int64)
-    values = np.array([value for _, value in events])
-    store.apply([Events(series, ts_us, values, np.full(len(events), appended_us))], appended_us)
-
-
-class Insert(NamedTuple):
-    series: str
-    events: list[tuple[int, float]]
-
-
 class Delete(NamedTuple):
     series: str
     first_minute: int
     minutes: int
-
-
-class Pass(NamedTuple):
-    """Time passes, and what is due is folded, or not yet."""
-
-    seconds: int
-    fold: bool
 
 
 values = st.sampled_from([0.0, -0.0, 1.5, -7.25, 1e16, -1e16, 1e-300, 3.0]) | st.floats(

@@ -32,6 +32,7 @@ from statsapi.model import DAY_US, MIN_TS_US, MINUTE_US, SECOND_US, Deletion, Pe
 from statsapi.naming.catalogue import Catalogue
 from statsapi.naming.patterns import Glob, Selection
 from tests import oracles
+from tests.stores import Insert, Pass, apply
 
 START_US = 20_000 * DAY_US
 RAW_US = 5 * MINUTE_US
@@ -67,28 +68,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
 
 
-def apply(store: Store, series: str, events: list[tuple[int, float]], appended_us: int) -> None:
-    ts_us = np.array([ts for ts, _ in events], np.int64)
-    values = np.array([value for _, value in events])
-    store.apply([Events(series, ts_us, values, np.full(len(events), appended_us))], appended_us)
-
-
-class Insert(NamedTuple):
-    series: str
-    events: list[tuple[int, float]]
-
-
 class Delete(NamedTuple):
     series: str
     first_s: int | None
     seconds: int
-
-
-class Pass(NamedTuple):
-    """Time passes, and what is due is folded, or not yet."""
-
-    seconds: int
-    fold: bool
 
 
 class Ask(NamedTuple):
