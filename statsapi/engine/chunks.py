@@ -256,6 +256,14 @@ class Buffer(_SumsBefore):
         require(np.array_equal(column.values, np.sort(values[first:last])), "the tail's sorted values are others")
 
 
+def _few_by_time(values: Values, rank: NDArray[np.uint16], first: int, last: int) -> Values:
+    """Of sorted values those at ranks [first, last), in order of time; first < last."""
+    at = ranked_in(rank, first, last).nonzero()[0]  # few among many: np.compress takes three times as long
+    by_time = np.empty(len(at))
+    by_time[rank[at] - np.uint16(first)] = values[at]
+    return by_time
+
+
 class FrozenChunk(NamedTuple):
     """The arrays of one chunk, or of the tail, as they were when it was made: none of them is ever changed."""
 
@@ -278,9 +286,7 @@ class FrozenChunk(NamedTuple):
         first, last = self.ts_us.searchsorted((start_us, end_us)).tolist()
         if (last - first) * _FEW_SHARE > len(self.ts_us):
             return None
-        at = ranked_in(self.rank, first, last).nonzero()[0] if first < last else NO_TS
-        values = np.empty(last - first)
-        values[self.rank[at] - np.uint16(first)] = self.values[at]
+        values = _few_by_time(self.values, self.rank, first, last) if first < last else NO_VALUES
         return self.ts_us[first:last], values
 
     def columns(self) -> Columns:
@@ -527,12 +533,8 @@ class Chunk(_SumsBefore):
         """Those of at most _NEAR_CUT events, 1 to that many, in order of time."""
         near_from = self._near_from
         if not near_from <= first <= last <= near_from + len(self._near_cut):
-            # The places of few among many: np.compress takes three times as long.
-            at = ranked_in(self.rank, first, first + _NEAR_CUT).nonzero()[0]
-            near = np.empty(len(at))
-            near[self.rank[at] - np.uint16(first)] = self.values[at]
             self._near_from = near_from = first
-            self._near_cut = near
+            self._near_cut = _few_by_time(self.values, self.rank, first, first + _NEAR_CUT)
         return self._near_cut[first - near_from : last - near_from]
 
     def frozen(self) -> FrozenChunk:

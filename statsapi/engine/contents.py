@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from statsapi.engine.chunks import Chunk, Place, SealedColumns
@@ -111,5 +111,4 @@ class Contents:
 
     def unshared_events(self) -> int:
         """How many events lie in chunks that no other process can map. No lock: it may be off by what changes."""
-        timelines: Iterable[Timeline] = list(self._held.timelines.values())
-        return sum([timeline.unshared_events() for timeline in timelines])
+        return sum([timeline.unshared_events() for timeline in list(self._held.timelines.values())])

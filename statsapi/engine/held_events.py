@@ -442,13 +442,12 @@ def bounds_of(start_us: int | None, end_us: int | None) -> tuple[int, int]:
 
 def _cut_columns(piece: FrozenChunk, start_us: int, end_us: int, newest_first: bool) -> Columns:
     """The events of a piece inside the range, in order; views where its own arrays are in order already."""
-    few = piece.few_columns(start_us, end_us)
-    if few is not None:
-        return few if not newest_first else (few[0][::-1], few[1][::-1])
-    ts_us, values = piece.columns()
-    first, last = ts_us.searchsorted((start_us, end_us)).tolist()
-    way = slice(None, None, -1) if newest_first else slice(None)
-    return ts_us[first:last][way], values[first:last][way]
+    cut = piece.few_columns(start_us, end_us)
+    if cut is None:
+        ts_us, values = piece.columns()
+        first, last = ts_us.searchsorted((start_us, end_us)).tolist()
+        cut = ts_us[first:last], values[first:last]
+    return (cut[0][::-1], cut[1][::-1]) if newest_first else cut
 
 
 def _pairs_among(

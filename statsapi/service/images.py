@@ -90,6 +90,13 @@ class _Series(msgspec.Struct, array_like=True, frozen=True):
     tail_values: bytes
 
 
+class _Head(msgspec.Struct, array_like=True, frozen=True):
+    """How an image of any version begins."""
+
+    version: int
+    journal: int
+
+
 class _Image(msgspec.Struct, array_like=True, frozen=True):
     """journal: which file it is of. times_us: those of `State`. events: how many are sealed."""
 
@@ -146,6 +153,7 @@ class Images:
                 return None
             except Exception as error:  # whatever a file holds, it costs the sharing alone
                 if isinstance(error, JournalUnavailable | JournalRefused) and not isinstance(error, JournalDamaged):
+                    self._seen = None  # it is looked at again
                     raise
                 if self._stamp() == stamp:
                     self._say(f"the image in {self._folder} is not used: {error}")
@@ -184,7 +192,7 @@ class Images:
         with self._lock:
             try:
                 return self._publish(journal, mark, state)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, MemoryError) as error:
                 self._say(f"nothing more is shared in {self._folder}: {error}")
                 self._remove_but(self._parts)
                 return None
@@ -245,9 +253,9 @@ class Images:
         body = data[_CRC_BYTES:]
         if crc32(body) != int.from_bytes(data[:_CRC_BYTES], "little"):
             raise ValueError("its checksum does not match")
-        version, of_journal, *_ = msgspec.msgpack.decode(body)
+        head = msgspec.msgpack.decode(body, type=_Head)
         shared = journal.shared_folder()
-        if version != _VERSION or shared is None or of_journal != shared.journal:
+        if head.version != _VERSION or shared is None or head.journal != shared.journal:
             return None
         image = msgspec.msgpack.decode(body, type=_Image)
         if image.retention != tuple(self._retention):
@@ -299,9 +307,11 @@ class Images:
         fd = os.open(self._path("leader"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             os.close(fd)
-            return None
+            if isinstance(error, BlockingIOError):
+                return None
+            raise
         return fd
 
     def _write_part(self, chunks: Sequence[SealedColumns]) -> tuple[_Part, list[int]]:
@@ -336,6 +346,7 @@ class Images:
 
     def _remove_but(self, kept: Iterable[str]) -> None:
         with contextlib.suppress(OSError):
+            self._require_private()
             for name in os.listdir(self._folder):
                 if _OURS.fullmatch(name) and name not in kept:
                     with contextlib.suppress(OSError):  # somebody's folder of that name
@@ -354,11 +365,11 @@ class Images:
 
     def _open(self, name: str) -> FileIO:
         """A file, and nothing that blocks or never ends."""
-        file = FileIO(os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
+        fd = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
             raise ValueError(f"{name} is no file")
-        return file
+        return FileIO(fd)
 
     def _map(self, part: _Part) -> memoryview:
         with self._open(part.name) as file:
