@@ -84,9 +84,10 @@ def percents_of(figures: Iterable[Figure]) -> tuple[Percent, ...]:
 def places_of(figures: Iterable[Figure], percents: Sequence[Percent]) -> dict[str, int]:
     """At which of the percentiles asked for each of these figures is, by its name.
 
-    Looked up once for each question: a Fraction takes 2 µs to hash, and 0.5 to compare with each of a hundred.
+    Looked up once for each question: a Fraction takes 2 µs to hash.
     """
-    return {figure.name: percents.index(figure.percent) for figure in figures if figure.percent is not None}
+    at = {percent: place for place, percent in enumerate(percents)}
+    return {figure.name: at[figure.percent] for figure in figures if figure.percent is not None}
 
 
 def want_ends(figures: Iterable[Figure]) -> bool:

@@ -70,11 +70,11 @@ def query_args() -> MultiDict[str, str]:
     written: str = asked().environ.get("QUERY_STRING", "")
     if "%" in written or not written.isascii():
         for parameter in written.encode("latin-1").split(b"&"):
-            name, _, value = map(unquote_to_bytes, parameter.partition(b"="))
             try:
-                (name + value).decode()
+                unquote_to_bytes(parameter).decode()
             except UnicodeDecodeError:
-                raise ValidationError({echo(name.decode(errors="replace")): [_NO_UTF8]}) from None
+                name = unquote_to_bytes(parameter.partition(b"=")[0]).decode(errors="replace")
+                raise ValidationError({echo(name): [_NO_UTF8]}) from None
     return request.args
 
 

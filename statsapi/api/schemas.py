@@ -226,7 +226,9 @@ class QuerySeriesName(SeriesName):
             return name
         # Of what was sent, with its pluses as they stand.
         sent = (
-            part.partition("=")[2] for part in request.query_string.decode(errors="replace").split("&") if "+" in part
+            part.partition("=")[2]
+            for part in request.query_string.decode(errors="replace").split("&")
+            if "+" in part and unquote_plus(part.partition("=")[0]) == attr
         )
         as_sent = next((unquote(text) for text in sent if unquote_plus(text) == value), None)
         if as_sent is None:

@@ -80,9 +80,8 @@ def _state_of(conninfo: str, wait_s: float) -> str | None:
             connection.trace(trace)
             deadline_s, status = time.monotonic() + wait_s, pq.PollingStatus.WRITING
             while connection.status != pq.ConnStatus.BAD and status in _EVENTS:
-                if line >= 0:
-                    os.close(line)
-                line = os.dup(connection.socket)  # stays open when libpq closes its own
+                # Stays open when libpq closes its own.
+                line = os.dup2(connection.socket, line, inheritable=False) if line >= 0 else os.dup(connection.socket)
                 if not _wait(line, _EVENTS[status], max(0, deadline_s - time.monotonic())):
                     return None
                 # Over TLS the server hears that libpq gives up, and closes the line too: who was first shows before.

@@ -97,6 +97,7 @@ class Tables:
         stream, self._schema = server.address.stream, server.address.schema
         self._words = {"{schema}": self._schema, "{name}": f"'{stream}'", "{meta}": f"'{self._schema}.meta'"}
         self._words |= {"{append}": APPEND, "{version}": str(SCHEMA_VERSION)}
+        self._words |= {"{clocks_differ_us}": str(CLOCKS_DIFFER_US), "{no_key}": NO_KEY, "{not_inserted}": NOT_INSERTED}
 
     def prepare(self, session: Session, told: Told) -> None:
         """Make the tables unless they are there. JournalRefused where they cannot be used, with what to do."""
@@ -263,14 +264,7 @@ class Tables:
                 session.simple("ROLLBACK")
 
     def _function(self) -> str:
-        text = self._fill(_text_of("postgres_append.sql"))
-        for word, value in (
-            ("{clocks_differ_us}", str(CLOCKS_DIFFER_US)),
-            ("{no_key}", NO_KEY),
-            ("{not_inserted}", NOT_INSERTED),
-        ):
-            text = text.replace(word, value)
-        return text
+        return self._fill(_text_of("postgres_append.sql"))
 
     def _fill(self, text: str) -> str:
         for word, value in self._words.items():

@@ -318,7 +318,7 @@ class App(Flask):
 # What a known path passes by.
 _PASSED_BY: Final = (
     *("full_dispatch_request", "preprocess_request", "dispatch_request", "finalize_request", "make_response"),
-    *("process_response", "do_teardown_request", "do_teardown_appcontext", "ensure_sync", "async_to_sync"),
+    *("process_response", "do_teardown_request", "do_teardown_appcontext", "ensure_sync"),
 )
 _PASSED_BY_OF_CONTEXTS: Final = ("__init__", "push", "pop", "match_request")
 

@@ -43,17 +43,15 @@ BEGIN
     now_us := CASE WHEN last_us > clock_us AND last_us <= clock_us + {clocks_differ_us} THEN last_us ELSE clock_us END;
     before := last_at;
     IF names IS NULL THEN
+        at := before + 1;
         IF array_length(ids, 1) = 1 THEN
-            at := before + 1;
             INSERT INTO {schema}.records VALUES (at, ids[1], now_us, now_us + at + contents[1], payloads[1]);
-            GET DIAGNOSTICS inserted = ROW_COUNT;
         ELSE
             INSERT INTO {schema}.records
             SELECT before + n, t.id, now_us, now_us + before + n + t.content, t.payload
             FROM unnest(ids, contents, payloads) WITH ORDINALITY AS t(id, content, payload, n);
-            GET DIAGNOSTICS inserted = ROW_COUNT;
-            at := before + 1;
         END IF;
+        GET DIAGNOSTICS inserted = ROW_COUNT;
         IF inserted <> array_length(ids, 1) THEN -- a trigger or a rule of somebody's
             RAISE SQLSTATE '{not_inserted}' USING MESSAGE = 'a row was not inserted';
         END IF;
@@ -92,8 +90,7 @@ BEGIN
                 last_at := last_at + 1;
                 at := last_at;
                 INSERT INTO {schema}.records VALUES (at, ids[n], now_us, now_us + at + contents[n], payloads[n]);
-                GET DIAGNOSTICS inserted = ROW_COUNT;
-                IF inserted <> 1 THEN
+                IF NOT FOUND THEN
                     RAISE SQLSTATE '{not_inserted}' USING MESSAGE = 'a row was not inserted';
                 END IF;
             END IF;
