@@ -240,7 +240,7 @@ def bloat(hours: float, rate: int) -> None:
                     for function, table in (
                         ("pg_table_size", "records"),
                         ("pg_indexes_size", "records"),
-                        ("pg_total_relation_size", "keys"),
+                        ("pg_total_relation_size", "idempotency_keys"),
                     )
                 ]
                 shown = " | ".join(f"{size:.1f}" for size in [*sizes, journal.size_bytes() / 1e6])
