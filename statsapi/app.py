@@ -21,10 +21,10 @@ from statsapi.tokens import Tokens
 logger = logging.getLogger("statsapi")
 
 _FOREIGN: Final = (
-    "statsapi's gunicorn.conf.py is not in use (`statsapi serve` uses it, `gunicorn wsgi:app` in its folder too). "
-    "Where there are several processes this is missing: /metrics of all of them together (each tells its own), "
-    "STATSAPI_MAX_EVENTS divided by them, a core for each, connections shared evenly. STATSAPI_JOURNAL=memory:// is "
-    "refused with them."
+    "statsapi's gunicorn.conf.py is not in use. `statsapi serve` uses it, and so does `gunicorn wsgi:app` in its "
+    "folder. Without it several processes lack these: one /metrics for all of them (each shows its own), "
+    "STATSAPI_MAX_EVENTS divided among them, a core for each, connections shared evenly. STATSAPI_JOURNAL=memory:// is "
+    "refused with several processes."
 )
 
 
@@ -35,7 +35,7 @@ def create_app(
     clock_us: Callable[[], int] = wall_clock_us,
     background: bool = True,
 ) -> Flask:
-    """A Flask app with its service as `app.extensions["statsapi"]`; nothing is opened and no thread runs yet.
+    """A Flask app with its service as `app.extensions["statsapi"]`. It opens nothing and starts no thread yet.
 
     The service starts with `start()`, which Gunicorn's hooks call after the fork, or by itself with the first
     request (Flask's test client, other WSGI servers). Tests pass a journal opener, a clock, and `background=False`

@@ -1,9 +1,9 @@
-"""Which time to trust: the engine's clock for what a question covers, and only what of it has stood for what cannot be
-undone.
+"""Which time to trust. A question goes by the engine's clock. A step that cannot be undone goes by the part of that
+clock's time that has stood.
 
 A clock jumps: a virtual machine is resumed, a board has no battery, a time server answers wrongly once. The monotonic
-clock does not, but it says no date. So the *offset* between the two is watched. The time that has **stood** is the
-monotonic clock plus the smallest offset of the last ten minutes:
+clock does not jump, but it gives no date. So the *offset* between the two is watched. The time that has **stood** is
+the monotonic clock plus the smallest offset of the last ten minutes:
 
     offset      ────────┐  ┌──────       ────────┐                    ┌──────────
     of clock            └──┘                     │                    │
@@ -11,12 +11,13 @@ monotonic clock plus the smallest offset of the last ten minutes:
     stood       ─────────────────────────────────┐                            ┌──
                     lags by nothing              └────────────────────────────┘  ten minutes later
 
-While it runs steadily it lags by nothing, a forward step that is taken back costs nothing, and one that stays is
-believed after ten minutes. A step back is followed at once. A start begins with nothing that has stood; samples of
-before (another worker's, a predecessor's) count, as all processes of a machine have one monotonic clock.
+While the clock runs steadily, the time that has stood lags by nothing. A forward step that is taken back costs nothing,
+and one that stays is believed after ten minutes. A step back is followed at once. At a start no time has stood yet,
+unless there are earlier samples from another worker or a predecessor: all processes of a machine share one monotonic
+clock.
 
-CLOCK_MONOTONIC stands still while the machine is suspended, so a resume looks like a step forward, which is safe:
-lagging behind changes no answer. CLOCK_BOOTTIME would take a wrong time after a resume for one that has stood.
+CLOCK_MONOTONIC stops while the machine is suspended, so a resume looks like a step forward. That is safe: lagging
+behind changes no answer. With CLOCK_BOOTTIME, a wrong time after a resume would count as one that has stood.
 """
 
 from __future__ import annotations
@@ -35,33 +36,33 @@ logger = logging.getLogger("statsapi")
 
 SETTLE_US: Final = 10 * MINUTE_US
 
-# How often a steady clock is noted, and by how much it may move before it is noted at once. Reading a clock takes up to
-# a few ms on a busy machine, a server's over the network some more.
+# How often a steady clock is sampled, and how far it may move before it is sampled at once. Reading this machine's
+# clock takes up to a few ms when the machine is busy; reading a server's clock takes a network round trip more.
 SAMPLE_EVERY_US: Final = SECOND_US
 SAMPLE_MOVED_US: Final = 50_000
 
-# A step that is worth a line in the log. Less is what a time daemon does.
+# From this size on a step is logged. A time daemon makes smaller ones.
 STEP_US: Final = SECOND_US
 
-# What a reading brings is the engine's time of some moment of it, so the offset is known as well as the reading was
-# short. A long one (of a large journal, at a start) is no sample: it took a clock that nobody had touched for one that
-# was behind by a second. Unless all are long: after a minute any is better than none.
+# A journal read returns the engine's time at some moment during the read, so the offset is as uncertain as the read is
+# long. A long read (of a large journal, at a start) is not used as a sample: one made an untouched clock look a second
+# behind. Where every read is long, one is used after a minute, as it is better than none.
 VAGUE_US: Final = STEP_US // 2
 VAGUE_FOR_US: Final = MINUTE_US
 
-# How long the last step is told of after it was believed or taken back.
+# How long the last step is reported.
 TOLD_FOR_US: Final = 24 * 60 * MINUTE_US
 
 
 class Sample(NamedTuple):
-    """What the engine's clock said beyond the monotonic one, and when, by the latter."""
+    """The engine's clock minus the monotonic clock, and the monotonic time at which that was seen."""
 
     monotonic_us: int
     offset_us: int
 
 
 class Step(NamedTuple):
-    """The last jump of the engine's clock: by how much, forward or back (negative), and what it said after it."""
+    """The last jump of the engine's clock: its size (negative: back), and the clock's time after it."""
 
     by_us: int
     to_us: int
@@ -73,10 +74,10 @@ def monotonic_us() -> int:
 
 
 class SettledClock:
-    """Follows the engine's clock by what readers are told of it. Any thread may call.
+    """Follows the engine's clock by the times that journal reads return. Any thread may call.
 
-    clock_us: this machine's clock; one of a test may have a `monotonic_us` of its own, and `earlier` samples.
-    share: is told each sample that is kept.
+    clock_us: this machine's clock. A test's clock may have its own `monotonic_us`, and `earlier` samples.
+    share: called with each sample that is kept.
     """
 
     def __init__(
@@ -91,25 +92,26 @@ class SettledClock:
         """Called when the engine's clock jumped by STEP_US or more."""
         self._lock = threading.Lock()
         self._samples = deque(sorted((*earlier, *getattr(clock_us, "earlier", ()))))
-        # Apart from the samples, for those who look without the lock.
+        # Kept apart from the samples, for readers without the lock.
         self._offset_us: int | None = None
         self._noted = Sample(0, 0)
-        self._noted_high_us: int | None = None  # the largest offset that the notes allow; None before the first
+        self._noted_high_us: int | None = None  # the largest offset that the last sample allows; None before the first
         self._began_us: int | None = None
         self._stood_offset_us: int | None = None
         self._step: Step | None = None
         self._unbelieved_us = 0
 
     def observe(self, now_us: int, asked_us: int | None = None) -> None:
-        """The engine said `now_us` at some moment since `asked_us` of `monotonic_us` (None: says it now). 0.4 µs,
-        once a second a few more.
+        """The engine's clock said `now_us` at some moment between `asked_us`, by `monotonic_us`, and now.
+
+        asked_us: None where it is the engine's time right now. Costs 0.4 µs, and once a second a few µs more.
         """
         at_us = self.monotonic_us()
         offset_us = now_us - at_us
         vague_us = 0 if asked_us is None else at_us - asked_us
         noted_us, noted_offset_us = self._noted
         if vague_us > VAGUE_US and self._is_no_sample(at_us, offset_us, vague_us):
-            if self._noted_high_us is None:  # better than none for who asks meanwhile
+            if self._noted_high_us is None:  # better than none, for questions that come before the first sample
                 self._offset_us = offset_us
             return
         self._offset_us = offset_us
@@ -121,7 +123,7 @@ class SettledClock:
             self._note(Sample(at_us, offset_us), offset_us + vague_us)
 
     def _is_no_sample(self, at_us: int, offset_us: int, vague_us: int) -> bool:
-        """Whether a long reading agrees with what is known, and tells nothing that a short one will not tell better."""
+        """Whether a long read can be ignored: it agrees with the last sample, which is less than VAGUE_FOR_US old."""
         if self._began_us is None:
             self._began_us = at_us
         high_us = self._noted_high_us
@@ -129,7 +131,7 @@ class SettledClock:
         return agrees and at_us - max(self._began_us, self._noted.monotonic_us) < VAGUE_FOR_US
 
     def engine_us(self) -> int | None:
-        """What the engine's clock says by now, going by the last observation; None before the first."""
+        """The engine's time now, extrapolated from the last observation; None before the first."""
         offset_us = self._offset_us
         return None if offset_us is None else self.monotonic_us() + offset_us
 
@@ -140,7 +142,7 @@ class SettledClock:
 
     @property
     def settled(self) -> bool:
-        """Whether what the engine's clock says has stood, but for what a step may be."""
+        """Whether the engine's clock has stood, give or take less than STEP_US."""
         return self._stood_offset_us is not None and self._unbelieved_us < STEP_US
 
     @property
@@ -149,12 +151,12 @@ class SettledClock:
         return self._unbelieved_us
 
     def last_step(self) -> Step | None:
-        """The last step, while it is news."""
+        """The last step, for TOLD_FOR_US after it; then None."""
         step = self._step
         return step if step is not None and self.monotonic_us() - step.monotonic_us < TOLD_FOR_US else None
 
     def _note(self, sample: Sample, high_us: int) -> None:
-        """`high_us`: the largest offset that this reading allows, its own being the smallest."""
+        """Keep a sample. `high_us`: the largest offset that its read allows; `sample.offset_us` is the smallest."""
         with self._lock:
             samples = self._samples
             before_us, before_high_us = self._noted.offset_us, self._noted_high_us
@@ -171,7 +173,7 @@ class SettledClock:
             self._stood_offset_us = min(each.offset_us for each in samples) if stood else None
             self._unbelieved_us = 0 if self._stood_offset_us is None else sample.offset_us - self._stood_offset_us
             by_us = 0
-            if before_high_us is not None:  # by how much at least
+            if before_high_us is not None:  # the smallest step that explains both samples
                 by_us = max(0, sample.offset_us - before_high_us) + min(0, high_us - before_us)
             if abs(by_us) >= STEP_US:
                 self._step = Step(by_us, sample.monotonic_us + sample.offset_us, sample.monotonic_us)
@@ -181,8 +183,8 @@ class SettledClock:
             self.observe_step()
         if by_us >= STEP_US:
             logger.warning(
-                "the clock went forward by %s: questions follow it; until it has stood for ten minutes nothing "
-                "expires, is folded or forgotten by it",
+                "the clock went forward by %s: questions follow it at once; expiry, folding and forgetting wait until "
+                "it has stood for ten minutes",
                 spell_duration(by_us),
             )
         elif by_us <= -STEP_US:
@@ -191,7 +193,7 @@ class SettledClock:
             )
         elif believed:
             logger.warning(
-                "the clock has stood for ten minutes since it went forward by %s, and is believed: what is older than "
-                "is kept expires",
+                "the clock has stood for ten minutes since it went forward by %s, and is believed now: events beyond "
+                "the retention expire",
                 spell_duration(was_unbelieved_us),
             )

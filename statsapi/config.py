@@ -1,6 +1,6 @@
-"""Every setting, once: name, default, unit, meaning. Read from the environment, checked as a whole at start.
+"""The one list of settings: name, default, unit, meaning. They are read from the environment and checked at start.
 
-A field `window_us` named by `STATSAPI_WINDOW` is one line of docs/configuration.md; a test compares the two.
+The field `window_us` is set by `STATSAPI_WINDOW`. docs/configuration.md has the same table; a test compares the two.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from statsapi.times import format_duration, parse_duration_us
 
 PREFIX: Final = "STATSAPI_"
 
-# Raw events are kept this much longer than the retention says. So machines whose clocks differ a little answer from the
-# same raw events, and /debug/events shows events that have just left the window.
+# Raw events are kept this much longer than the retention. So machines whose clocks differ a little answer from the same
+# raw events, and /debug/events shows events that have just left the window.
 GRACE_US: Final = 5 * MINUTE_US
 
 _METRICS_WINDOWS: Final = ("5m", "1h", "24h")
 
-# What is left out of a URL: user and password, passwords in its query, and all of it where neither has an @
-# behind it and what stands for a port is no number.
+# The secret parts of a URL: user and password; passwords in its query; and the whole rest of it where it has no @ and
+# its port is not a number, as a password may stand there by mistake.
 _HOST = r"(?:\[[^\]\s]*\]|[^\s,:/?#\[\]]*)(?::[0-9]{0,5})?"
 _SECRET = re.compile(
     rf"(?<=://)\S*(?=@)|(?<=://)(?!(?:{_HOST},)*{_HOST}(?:[/?#\s]|\Z))\S*|(?<=password=)[^&\s]*", re.IGNORECASE
@@ -59,7 +59,7 @@ def _setting(
     off: Any = _NO_OFF,
     **options: Any,
 ) -> Any:
-    """One setting. `off` is the value that the word off stands for, where there can be none of it."""
+    """One setting. off: the value that the word `off` means, for a setting that can be switched off."""
     metadata = {"field": kind(load_default=default, **options), "meaning": meaning, "off": off}
     return dataclasses.field(default=default, repr=shown, metadata=metadata)
 
@@ -86,16 +86,16 @@ class Settings:
     redis_wait_replicas: int = _setting(
         Number,
         0,
-        "a 2xx means that this many replicas of the Redis journal have the event as well; with fewer within a second "
-        "it is a 503 whose outcome is unknown",
+        "a 2xx means that this many replicas of the Redis journal have the event as well; where fewer confirm it "
+        "within a second, the answer is a 503 whose outcome is unknown",
         least=0,
         most=10,
     )
     stale_reads: str = _setting(
         fields.String,
         "serve",
-        "while a journal in Redis or PostgreSQL is away: `serve` answers reads from what the worker holds and says how "
-        "old that is (`Age`, `Warning: 110`), `refuse` answers 503",
+        "while a journal in Redis or PostgreSQL cannot be reached: `serve` answers reads from what the worker holds "
+        "and says how old that is (`Age`, `Warning: 110`), `refuse` answers 503",
         validate=validate.OneOf(("serve", "refuse")),
     )
     window_us: int = _setting(Duration, HOUR_US, "the window of a question that names none")
@@ -107,8 +107,8 @@ class Settings:
     rollup_retention_us: int = _setting(
         OptionalDuration,
         DAY_US,
-        "how long roll-ups of the raw events are kept, for longer windows: of minutes, after two days of hours; `0` "
-        "or `off` keeps none",
+        "how long roll-ups are kept, for windows longer than the retention; they hold a minute each, after two days an "
+        "hour; `0` or `off` keeps none",
         off=0,
     )
     max_future_skew_us: int | None = _setting(
@@ -122,30 +122,30 @@ class Settings:
     max_series: int = _setting(
         Number,
         100_000,
-        "most series at one time; events of further ones are refused (507)",
+        "most series at one time; events that would add another are refused (507)",
         least=1,
         most=100_000_000,
     )
     max_query_series: int = _setting(
         Number,
         100_000,
-        "most series that one question may be about; a question that chooses more is refused (422)",
+        "most series that one question may choose; a question that chooses more is refused (422)",
         least=1,
         most=100_000_000,
     )
     max_events: int = _setting(
         Number,
         0,
-        "most raw events held at one time, roll-ups included at 24 bytes an event; further ones are refused (507). 0: "
-        "what half the memory holds, divided by the workers",
+        "most raw events held at one time, each 24 bytes of roll-ups counting as one; more are refused (507). 0: as "
+        "many as half the memory holds, divided by the number of workers",
         least=0,
         most=1_000_000_000_000,
     )
     share_events: bool = _setting(
         Switch,
         True,
-        "the workers of an SQLite journal hold most events once, in files beside it that all of them map, and a "
-        "restart begins with these (20 bytes an event on the disk); `off`: each worker holds all in its own memory",
+        "the workers of an SQLite journal share most events in files beside it, which all of them map and a restart "
+        "begins with (20 bytes an event on the disk); `off`: each worker holds all events in its own memory",
     )
     idempotency_ttl_us: int = _setting(Duration, DAY_US, "how long an Idempotency-Key is remembered")
     dedup: bool = _setting(
@@ -161,40 +161,42 @@ class Settings:
     rate_limit_storage: str | None = _setting(
         fields.String,
         None,
-        "where requests are counted: `redis://host:port/db`; unset is the journal's own Redis, a file beside an "
-        "SQLite journal, or with PostgreSQL each worker by itself",
+        "where requests are counted: `redis://host:port/db`. Unset: in the journal's own Redis, in a file beside an "
+        "SQLite journal, or with PostgreSQL in each worker separately",
         validate=valid_rate_limit_storage,
         shown=False,  # it may hold a password
     )
     trusted_proxies: int = _setting(
         Number,
         0,
-        "how many proxies in front set `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix`; 0 believes "
-        "none",
+        "how many proxies in front set `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix`; with 0 these "
+        "headers are ignored",
         least=0,
         most=10,
     )
     path_prefix: str | None = _setting(
         PathPrefix,
         None,
-        "the path below which a proxy shows the service, like `/stats`, whether the proxy takes it off or not; where a "
-        "trusted proxy sends `X-Forwarded-Prefix`, that counts. Gunicorn's `SCRIPT_NAME` is taken for it",
+        "the path under which a proxy publishes the service, like `/stats`, whether the proxy strips it or not. "
+        "`X-Forwarded-Prefix` of a trusted proxy overrides it. Gunicorn's `SCRIPT_NAME` sets it too",
     )
     pin_workers: str = _setting(
         AutoSwitch,
         "auto",
-        "keep each worker on one core, the emptiest: `auto` (unless CPU time is limited by quota), `on`, `off`",
+        "keep each worker on one core, the one with the fewest workers: `auto` (unless a quota limits the CPU time), "
+        "`on`, `off`",
     )
     metrics_series: tuple[str, ...] = _setting(
         NamesOrPatterns,
         ("default",),
-        "the series whose rolling statistics `/metrics` shows, with commas in between; `web.*` or `host-?` shows all "
-        "that match, 1,000 at most",
+        "the series whose rolling statistics `/metrics` shows, separated by commas; `web.*` or `host-?` shows all that "
+        "match, 1,000 at most",
     )
     metrics_windows: tuple[str, ...] = _setting(
         Durations,
         _METRICS_WINDOWS,
-        "their windows; of the default those within what is kept",
+        "the windows that `/metrics` shows of them; windows of the default that are longer than what is kept are left "
+        "out",
     )
     api_keys_file: str | None = _setting(
         fields.String, None, "a file of API keys, one line each (docs/access.md); changes are noticed within a second"
@@ -202,40 +204,41 @@ class Settings:
     api_keys: str | None = _setting(
         fields.String,
         None,
-        "API keys beside or instead of the file: the same lines, with `;` between them. Without either no key is asked",
-        shown=False,  # hashes, unless somebody takes the key for the line
+        "API keys beside or instead of the file: the same lines, separated by `;`. Without either no key is needed",
+        shown=False,  # hashes, but somebody may put the key itself here by mistake
     )
     jwt_key: str | None = _setting(
         fields.String,
         None,
-        "what JSON Web Tokens are checked with, beside API keys: a secret of 32 bytes or more, or a public key as PEM",
+        "the key that JSON Web Tokens are checked with, beside API keys: a secret of 32 bytes or more, or a public key "
+        "as PEM",
         shown=False,
     )
     jwt_jwks_file: str | None = _setting(
-        fields.String, None, "instead of it a file of keys (JWKS); changes are noticed within a second"
+        fields.String, None, "a file of such keys (JWKS) instead; changes are noticed within a second"
     )
-    jwt_issuer: str | None = _setting(fields.String, None, "the issuer (`iss`) that tokens must be of")
-    jwt_audience: str | None = _setting(fields.String, None, "the audience (`aud`) that tokens must be for")
+    jwt_issuer: str | None = _setting(fields.String, None, "the issuer (`iss`) that tokens must name")
+    jwt_audience: str | None = _setting(fields.String, None, "the audience (`aud`) that tokens must name")
     debug_endpoint: bool = _setting(Switch, True, "`off` removes `GET /debug/events`")
     dashboard: bool = _setting(Switch, True, "`off` removes the page at `/dashboard`")
     cors_origins: tuple[str, ...] | None = _setting(
         Origins,
         None,
-        "web origins whose scripts may call the service, with commas (`https://app.example.com`), or `*`; unset or "
-        "`off`: none",
+        "web origins whose scripts may call the service (`https://app.example.com`), separated by commas, or `*`; "
+        "unset or `off`: none",
         off=None,
     )
     beacon_origins: tuple[str, ...] | None = _setting(
         NamedOrigins,
         None,
-        "web origins whose pages may record by `navigator.sendBeacon`, without a key, with commas; unset or `off`: "
-        "none",
+        "web origins whose pages may record by `navigator.sendBeacon` without a key, separated by commas; unset or "
+        "`off`: none",
         off=None,
     )
     log_format: str = _setting(
         fields.String,
         "plain",
-        "how log lines look, Gunicorn's among them: `plain`, or `json`, one object a line",
+        "the format of log lines, Gunicorn's included: `plain`, or `json` (one object a line)",
         validate=validate.OneOf(("plain", "json")),
     )
     access_log: bool = _setting(
@@ -245,10 +248,10 @@ class Settings:
     shortcuts: bool = _setting(
         Switch,
         True,
-        "`off`: each request goes the whole way through Gunicorn, Flask and Werkzeug, as they come; the answers are "
-        "the same, and take longer. `on` goes that way by itself where a shortcut could show: a `pre_request` hook, a "
+        "`off`: each request passes through all of Gunicorn, Flask and Werkzeug; the answers are the same, and take "
+        "longer. With `on`, shortcuts are not taken where they could change behaviour: with a `pre_request` hook, a "
         "worker class with its own `handle_request`, `finish_request` or `get_thread_pool`, a secret key, a session "
-        "interface, methods of the application that are replaced before its second request",
+        "interface, or methods of the application that are replaced before its second request",
     )
 
     def __post_init__(self) -> None:
@@ -260,7 +263,7 @@ class Settings:
         return max(self.retention_us, self.rollup_retention_us)
 
     def retention(self) -> Retention:
-        """How long events and roll-ups are kept, with the grace. No roll-ups where raw events outlive them."""
+        """How long events and roll-ups are kept, grace included. No roll-ups are kept where raw events outlive them."""
         rolled_up = self.rollup_retention_us > self.retention_us
         return Retention(self.retention_us + GRACE_US, self.rollup_retention_us + GRACE_US if rolled_up else 0)
 
@@ -289,9 +292,9 @@ class Settings:
 
 
 def read_one(name: str, environ: Mapping[str, str] | None = None) -> Any:
-    """One setting of this process, whatever is wrong with the others; its default where it is faulty itself.
+    """One setting of this process, even if others are faulty; its default where it is faulty itself.
 
-    For what has to happen before `Settings.from_env` can say what is wrong.
+    For steps that come before `Settings.from_env` can report faults.
     """
     variable = env_names()[name]
     text = (os.environ if environ is None else environ).get(variable, "").strip()
@@ -304,7 +307,7 @@ def read_one(name: str, environ: Mapping[str, str] | None = None) -> Any:
 
 
 def _switched_off(given: Mapping[str, str]) -> dict[str, str]:
-    """The settings, field -> variable, that are `off` where that word stands for none of it."""
+    """The settings, field -> variable, that have the value `off` and can be switched off."""
     return {
         field: name for field, name in env_names().items() if given.get(name) == "off" and _off(field) is not _NO_OFF
     }
@@ -340,7 +343,7 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
     if given.get("jwt_key") or given.get("jwt_jwks_file"):
         if any(name in given and not given[name] for name in ("jwt_issuer", "jwt_audience")):
             faults.append(
-                f"{PREFIX}JWT_ISSUER and {PREFIX}JWT_AUDIENCE say of whom and for whom tokens must be: set both"
+                f"{PREFIX}JWT_ISSUER and {PREFIX}JWT_AUDIENCE are needed to check tokens: set both"
             )
         if given.get("jwt_key") and given.get("jwt_jwks_file"):
             faults.append(f"{PREFIX}JWT_KEY and {PREFIX}JWT_JWKS_FILE are both set: unset one of them")
@@ -348,7 +351,8 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
     engine = _engine(given.get("journal"))
     if storage.startswith("memory:") and engine is not None and not engine.single_process:
         faults.append(
-            f"{PREFIX}RATE_LIMIT_STORAGE=memory:// would count in each worker apart: leave it unset, or name a Redis"
+            f"{PREFIX}RATE_LIMIT_STORAGE=memory:// would count in each worker separately: leave it unset, or name a "
+            "Redis"
         )
     counts = given.get("rate_limit") and given.get("rate_limit_storage", "faulty") is None
     if counts and engine is not None and engine.shares_limits(given["journal"]) is None:
@@ -360,7 +364,7 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
 
 
 def _engine(url: str | None) -> type[Journal] | None:
-    """The journal's engine, to ask what it can do; None where none is named, which the opening refuses."""
+    """The journal's engine, to ask it for its capabilities; None for an unknown URL, which is refused when opened."""
     try:
         return None if url is None else engine_of(url)
     except ConfigError:
@@ -373,7 +377,7 @@ def _too_short(name: str, kept_us: int, longer: str, text: str) -> str:
     return f"{PREFIX}{name} ({kept}) must not be shorter than {what} ({text})"
 
 
-# Variables of the command line that asks a service (statsapi/cli/connection.py): not settings, and not unknown.
+# Variables of the command line as a client (statsapi/cli/connection.py). They are no settings, but they are known.
 CLIENT_NAMES: Final = ("STATSAPI_URL", "STATSAPI_API_KEY", "STATSAPI_CA_FILE", "STATSAPI_CONFIG")
 
 
@@ -383,18 +387,18 @@ def env_names() -> dict[str, str]:
 
 
 def unknown_names(environ: Mapping[str, str]) -> list[str]:
-    """Variables with our prefix that are not settings. They get a warning, no refusal: Kubernetes sets some itself."""
+    """Variables with our prefix that are not settings. They get a warning only, as Kubernetes sets some by itself."""
     known = {*env_names().values(), *CLIENT_NAMES}
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 
 def without_secrets(text: str) -> str:
-    """A setting's value without what may be a user or a password in the URLs that it holds."""
+    """A setting's value, with whatever may be a user or a password in its URLs replaced by `…`."""
     return _SECRET.sub("…", text)
 
 
 class Effective(NamedTuple):
-    """A setting as people may see it: secrets are left out."""
+    """A setting as it may be shown: secrets are left out."""
 
     variable: str
     value: str
@@ -402,8 +406,9 @@ class Effective(NamedTuple):
 
 
 def effective(environ: Mapping[str, str]) -> list[Effective]:
-    """Every setting of a process with this environment, and where it came from, in the order of the table. A value is
-    told as it was written, right or wrong.
+    """Every setting of a process with this environment, and where it came from, in the order of the table.
+
+    A value is shown as it was written, valid or not.
     """
     names = env_names()
     rows = []

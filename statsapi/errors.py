@@ -3,13 +3,13 @@
     StatsError
     ├── ConfigError            settings that cannot work, or a journal that cannot be used: raised at start
     │   └── JournalRefused     another program's file, a newer format, a directory that cannot be written
-    │       └── JournalDamaged  something in it is not what was written: a flipped bit, a lost sector, a missing record
-    ├── InvalidRequest         it breaks a rule which needs the clock or the state; nothing was recorded
+    │       └── JournalDamaged  its content is not what was written: a flipped bit, a lost sector, a missing record
+    ├── InvalidRequest         the request breaks a rule; nothing was recorded
     ├── JournalUnavailable     the journal failed now: nothing was recorded, or (`outcome_unknown`) it may have been
     ├── OutOfMemory            this worker has too little memory for the request
     ├── ShuttingDown           this worker takes no new work
-    ├── ViewNotReady           the replay has not caught up in the time a reader waits
-    │   └── ViewBroken         something was raised in the middle of applying a record: the view starts afresh
+    ├── ViewNotReady           the replay had not caught up within the time that a reader waits
+    │   └── ViewBroken         an exception in the middle of applying a record: the view starts afresh
     ├── StoreFull              a limit on what is kept was reached; nothing was recorded
     └── IdempotencyConflict    the key was used before with another request
 
@@ -22,19 +22,19 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 DAMAGE_ADVICE: Final = (
-    "`statsapi journal check` says what is left; restore a backup, or save what is whole by "
+    "`statsapi journal check` says what can still be read; restore a backup, or copy the undamaged part with "
     "`statsapi journal salvage NEW`"
 )
 
 
-# Of a name or value that a client sent this many characters are told back. It could fill the whole answer otherwise:
-# 16 KiB of gzip made one of 33 MB.
+# This many characters of a client's name or value are repeated in an answer. Without a limit 16 KiB of gzip made an
+# answer of 33 MB.
 ECHO_MAX = 200
 
 
 def echo(text: str) -> str:
-    """What a client wrote, as an answer tells it back: cut at ECHO_MAX, and half a surrogate pair, which JSON may spell
-    but UTF-8 not, as its escape.
+    """A client's text as an answer may repeat it: cut at ECHO_MAX. Half a surrogate pair, which JSON can hold and UTF-8
+    cannot, becomes its escape.
     """
     if len(text) > ECHO_MAX:
         text = text[:ECHO_MAX] + "…"
@@ -42,11 +42,11 @@ def echo(text: str) -> str:
 
 
 def said_twice(words: Sequence[str], meanings: Sequence[Hashable]) -> str | None:
-    """What to leave out of a list where two words mean the same; None where each is there once."""
+    """Which word to leave out of a list in which two mean the same; None where no two do."""
     first: dict[Hashable, str] = {}
     for word, meaning in zip(words, meanings, strict=True):
         if meaning in first:
-            same = "is there twice" if word == first[meaning] else f"is the same as {echo(first[meaning])!r}"
+            same = "is given twice" if word == first[meaning] else f"is the same as {echo(first[meaning])!r}"
             return f"{echo(word)!r} {same}: leave one out"
         first[meaning] = word
     return None
@@ -59,7 +59,7 @@ class StatsError(Exception):
 
 
 class ConfigError(StatsError):
-    """Settings that cannot work. `faults` holds one sentence for each, all of them."""
+    """Settings that cannot work. `faults` holds one sentence for each fault."""
 
     code = "config"
 
@@ -76,10 +76,10 @@ class JournalRefused(ConfigError):
 
 
 class JournalDamaged(JournalRefused):
-    """`what` was read and is not what was written, or is missing: no answer is made from it, and none around it.
+    """`what` is missing or is not what was written. No answer is given from it, nor from the rest without it.
 
-    Waiting does not help. `advice` says what does; engines whose journal is not a file have their own. Nothing was
-    recorded by the call that met it, unless `outcome_unknown`.
+    Waiting does not help; `advice` says what does, and engines without a file have their own. The call that met the
+    damage recorded nothing, unless `outcome_unknown`.
     """
 
     code = "journal-damaged"
@@ -101,14 +101,14 @@ class OutOfMemory(StatsError):
 
 
 class InvalidRequest(StatsError):
-    """Refused for what it says. `items` name each fault: {"index"?, "field", "reason"}."""
+    """The content of the request is refused. `items` name each fault: {"index"?, "field", "reason"}."""
 
     code = "validation"
 
     def __init__(self, items: list[dict[str, Any]], *, rejected: int | None = None) -> None:
         super().__init__(f"{len(items)} invalid")
         self.items = items
-        self.rejected = rejected  # of a batch: how many events are at fault, where `items` name the first only
+        self.rejected = rejected  # of a batch: how many events are faulty, as `items` name the first ones only
 
 
 class JournalUnavailable(StatsError):
@@ -143,7 +143,7 @@ class ViewNotReady(StatsError):
 
 
 class ViewBroken(ViewNotReady):
-    """Something was raised in the middle of a change to what this worker holds: it starts afresh, ask again."""
+    """An exception came in the middle of a change to this worker's view. The view starts afresh: ask again."""
 
     def __init__(self) -> None:
         StatsError.__init__(self, "this worker's view is broken and starts afresh: ask again")
@@ -151,7 +151,7 @@ class ViewBroken(ViewNotReady):
 
 
 class StoreFull(StatsError):
-    """Recording would exceed `limit` `things` (events or series); what is stored stays and can be read."""
+    """Recording would exceed `limit` `things` (events or series). Everything stored stays and can be read."""
 
     code = "store-full"
 

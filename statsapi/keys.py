@@ -1,15 +1,15 @@
 """API keys: who may write, read and administer. Only hashes are kept, and they can be replaced while serving.
 
-A line of the file, and an entry of the environment variable, is
+A line of the file, or an entry of the environment variable, looks like this:
 
     ingest write blake2b:928b20366943e2afd11ebc0eae2e53a93bf177a4fcf35bcc64d503704e65e202
 
-key id, scopes with commas, hash; `#` begins a comment. Several lines may share an id: the same client with its old key
-and its new one, so that logs and Idempotency-Keys go on across a rotation.
+It has the key id, the scopes separated by commas, and the hash; `#` begins a comment. Several lines may share an id:
+they are the old and the new key of one client, so that its logs and Idempotency-Keys continue across a rotation.
 
 The hash is one plain BLAKE2b of 256 bits, as `printf %s KEY | b2sum -l 256` gives it. Slow, salted hashes protect
-passwords, which can be guessed; a key has 256 random bits, cannot be, and is hashed on the way of every event. SHA-256
-was refused for the 1 µs that OpenSSL takes to set it up.
+passwords, which can be guessed. A key has 256 random bits and cannot be guessed, and it is hashed for every request.
+SHA-256 was refused, as OpenSSL takes 1 µs to set it up.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ SCOPES: Final = (WRITE, READ, ADMIN)
 FILE_VARIABLE: Final = env_names()["api_keys_file"]
 ENTRIES_VARIABLE: Final = env_names()["api_keys"]
 
-# The file is read this often while requests come: a key that was taken out works for at most that long.
+# How often the file is read while requests come: a removed key works for at most this long.
 LOOK_EVERY_S: Final = 1.0
 
-# Room for some 2,000 keys. A path that names another file by mistake must not fill the memory.
+# Enough for some 2,000 keys. A path that names another file by mistake must not fill the memory.
 FILE_MAX_BYTES: Final = 256 * 1024
 
-# By this prefix secret scanners find keys that leaked into a repository.
+# Secret scanners find keys that leaked into a repository by this prefix.
 KEY_PREFIX: Final = "statsapi_"
 # The password in a query, as clients of InfluxDB 1.x send it.
 _PASSWORD = re.compile(r"([?&]p=)[^&\s\"']+")
@@ -62,9 +62,9 @@ _HASH = re.compile(r"blake2b:([0-9a-f]{64})", re.ASCII | re.IGNORECASE)
 class LastGood:
     """The last faultless content of a file, in memory that the arbiter shares with all its workers.
 
-    A worker that starts while the file is broken serves with the keys that the others have, instead of stopping the
-    server. A copy made by the fork was refused: it could bring back a key that was taken out since. There is no lock:
-    if two workers write at once, the record does not match its digest, and is written again within LOOK_EVERY_S.
+    A worker that starts while the file is broken uses the keys of the other workers, instead of stopping the server. A
+    copy made at the fork was refused: it could bring back a key that was removed since. There is no lock: if two
+    workers write at once, the record does not match its digest, and is written again within LOOK_EVERY_S.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ _last_good = LastGood()
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and what that one may do."""
+    """The client of a request, and what it may do."""
 
     id: str
     scopes: frozenset[str]
@@ -115,10 +115,10 @@ def new_key(scopes: Iterable[str], key_id: str | None = None) -> tuple[str, ApiK
 
 
 def revoke(file: str, which: str) -> int:
-    """Take the lines of a key id, or the line of a key, out of a file, and say how many; the rest stays as it is.
+    """Remove the lines of a key id, or the line of one key, from a file, and return how many were removed.
 
-    The file becomes the new one at once, with the owner and mode of the old one. ConfigError where it has faults, or
-    would hold no key any more: the service goes on with the keys it has then, the revoked one among them.
+    The file is replaced atomically and keeps its owner and mode. ConfigError where the file has faults, or where no key
+    would be left: the service ignores such a file and would go on accepting the revoked key.
     """
     path = os.path.realpath(file)
     keys = Keys(path, None)
@@ -136,8 +136,8 @@ def revoke(file: str, which: str) -> int:
         return 0
     if not left:
         raise ConfigError(
-            f"{file}: that is the last key, and without one the service keeps those it has: add another first, or "
-            f"unset {FILE_VARIABLE} and restart it to ask for none"
+            f"{file}: this is the last key, and a service whose file holds no key goes on with the keys it has: add "
+            f"another key first, or unset {FILE_VARIABLE} and restart the service to need no keys"
         )
     state = os.stat(path)
     new = f"{path}.{secrets.token_hex(4)}"
@@ -157,7 +157,7 @@ def revoke(file: str, which: str) -> int:
 
 
 def redact(text: str) -> str:
-    """The text without a key or token in it, which clients write into paths, queries and headers too."""
+    """The text with keys, tokens and passwords shortened to `…`: clients write them into paths and queries too."""
     if KEY_PREFIX in text:
         text = _KEY.sub(KEY_PREFIX + "…", text)
     if "eyJ" in text:
@@ -166,10 +166,10 @@ def redact(text: str) -> str:
 
 
 class Keys:
-    """The keys of one process, from a file, from entries given directly, or both; every request looks one up.
+    """The keys of one process, from a file, from given entries, or from both. Every request looks one up.
 
-    The constructor raises ConfigError with all faults. Later, a faulty or missing file leaves the keys as they were and
-    is logged, once for each fault. Thread-safe: a table is never changed, only replaced.
+    The constructor raises ConfigError with all faults. Later, a faulty or missing file is logged, once for each fault,
+    and the keys stay as they were. Thread-safe: a table is never changed, only replaced.
     """
 
     def __init__(self, file: str | None, entries: str | None, *, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -188,7 +188,7 @@ class Keys:
             _last_good.remember(file, self._content)
 
     def find(self, key: str) -> ApiKey | None:
-        """The entry of this key, None for an unknown one. 2 µs, and 20 more once a second."""
+        """The entry of this key, None for an unknown one. Costs 2 µs, and once a second 20 µs more."""
         if self._clock_s() >= self._look_at_s and self._looking.acquire(blocking=False):
             try:
                 self._look_at_s = self._clock_s() + LOOK_EVERY_S
@@ -204,14 +204,14 @@ class Keys:
     def refresh(self) -> None:
         """Read the file again.
 
-        The whole file and not its mtime: it is small, and neither a clock's granularity, a restored mtime nor a
-        symbolic link that now leads elsewhere can hide a change.
+        The whole file is compared instead of its mtime. It is small, and so a clock's granularity, a restored mtime or
+        a symbolic link that now leads elsewhere cannot hide a change.
         """
         try:
             content = self._read()
             if content == self._content:
                 if self._faults:
-                    logger.info("The API keys can be read again and have not changed")
+                    logger.info("the API keys can be read again and have not changed")
                     self._faults = ()
                 return
             table = self._parse(content)
@@ -219,19 +219,19 @@ class Keys:
             if error.faults != self._faults:
                 self._faults = error.faults
                 for fault in error.faults:
-                    logger.error("Keeping the API keys as they were: %s", fault)  # noqa: TRY400 (it says it all)
+                    logger.error("the API keys stay as they were: %s", fault)  # noqa: TRY400 (the text is enough)
             return
         self._table, self._content, self._faults = table, content, ()
         if self._file:
             _last_good.remember(self._file, content)
         ids = sorted({held.id for held in table.values()})
-        logger.info("API keys changed: %d now, of %s", len(table), ", ".join(ids))
+        logger.info("the API keys changed: %d keys now, with the ids %s", len(table), ", ".join(ids))
 
     def _read(self) -> bytes:
         return read_file(FILE_VARIABLE, self._file) if self._file else b""
 
     def _parse(self, content: bytes) -> dict[bytes, ApiKey]:
-        """Every key by its digest. ConfigError names each fault by its place, not by its text, which could be a key."""
+        """Every key by its digest. ConfigError names the place of each fault, not its text, which could be a key."""
         lines = [
             (f"{FILE_VARIABLE}={self._file}, line {number}", line)
             for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1)
@@ -252,10 +252,11 @@ class Keys:
                 faults.append(f"{place}: {error}")
                 continue
             if held.digest in table:
-                faults.append(f"{place}: the same hash is there twice")
+                faults.append(f"{place}: its hash stands in an earlier line too; remove one of them")
             table[held.digest] = held
         if not table and not faults:
-            # An emptied file must not open the service, nor a file that is being written lock everybody out.
+            # A file that was emptied must not open the service to all, and a file that is being written must not lock
+            # all clients out.
             place = f"{FILE_VARIABLE}={self._file}" if self._file else ENTRIES_VARIABLE
             faults.append(f"{place} holds no key; `statsapi keys new --scope write` makes one")
         if faults:
@@ -264,20 +265,20 @@ class Keys:
 
 
 def read_file(variable: str, file: str) -> bytes:
-    """The content of a file of keys. ConfigError, by the variable that names it, where it is none."""
+    """The content of a file of keys. ConfigError names the variable where the file cannot be one."""
     try:
         with open(file, "rb") as stream:
             content = stream.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{variable}={file} cannot be read: {error.strerror}") from None
     if len(content) > FILE_MAX_BYTES:
-        raise ConfigError(f"{variable}={file} has more than {FILE_MAX_BYTES} bytes: it holds no keys")
+        raise ConfigError(f"{variable}={file} has more than {FILE_MAX_BYTES} bytes: it cannot be a file of keys")
     return content
 
 
 def _parse_line(stated: list[str]) -> ApiKey:
     if len(stated) != 3:
-        raise ValueError(f"must be 3 words, key id, scopes and blake2b:hash, and has {len(stated)}")
+        raise ValueError(f"must have 3 words (key id, scopes and blake2b:hash), not {len(stated)}")
     key_id, scopes, stored = stated
     named = scopes.split(",")
     match = _HASH.fullmatch(stored)
@@ -285,7 +286,7 @@ def _parse_line(stated: list[str]) -> ApiKey:
     if not KEY_ID.fullmatch(key_id):
         wrong.append(f"the key id must be {KEY_ID_RULE}")
     if not set(named) <= set(SCOPES):
-        wrong.append(f"the scopes must be of {', '.join(SCOPES)}, with commas and no spaces")
+        wrong.append(f"the scopes must be from {', '.join(SCOPES)}, separated by commas without spaces")
     if match is None:
         wrong.append("the hash must be blake2b: and 64 hexadecimal digits")
     if wrong or match is None:

@@ -11,8 +11,8 @@ from typing import Final
 
 from statsapi.model import EVENT_BYTES
 
-# The part of the memory that events may take. The rest is for bodies, replays, compactions, the system's cache and
-# other programs; and during a reload old and new workers hold everything side by side.
+# The share of the memory that events may take. The rest is for request bodies, replays, compactions, the system's cache
+# and other programs. During a reload the old and the new workers both hold everything.
 EVENTS_SHARE: Final = 0.5
 
 
@@ -21,7 +21,7 @@ _OWN_CGROUP: Final = Path("/proc/self/cgroup")
 
 
 def memory_bytes(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> int:
-    """The memory that this process and those beside it may use: the machine's, or a container's or unit's limit."""
+    """The memory in bytes that this process and those beside it may use: the machine's, or the limit of its cgroup."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([machine, *(int(text) for text in _limits("memory.max", cgroups, own_cgroup) if text.isdecimal())])
 
@@ -33,14 +33,14 @@ def cpu_limit(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> float
     """
     least = float("inf")
     for text in _limits("cpu.max", cgroups, own_cgroup):
-        with contextlib.suppress(ValueError):  # "max 100000" is no limit
+        with contextlib.suppress(ValueError):  # "max 100000" means no limit
             quota_us, period_us = map(float, text.split())
             least = min(least, quota_us / period_us)
     return least
 
 
 def _limits(name: str, cgroups: Path, own_cgroup: Path) -> Iterator[str]:
-    """What the file `name` says in each folder from this process's cgroup (v2) up to the root: the least one holds."""
+    """The content of the file `name` in each cgroup (v2), from this process's up to the root. The lowest limit holds."""
     folder = cgroups / _relative_cgroup(own_cgroup)
     for limited in (folder, *folder.parents):
         with contextlib.suppress(OSError):  # the root has no limits
@@ -64,14 +64,12 @@ def allowed_cores() -> list[int]:
 
 
 def default_max_events(workers: int, memory: int | None = None) -> int:
-    """How many events may be held by `workers` processes, each of which holds all of them."""
+    """How many events each of `workers` processes may hold; each of them holds all events."""
     memory = memory_bytes() if memory is None else memory
     return max(1, int(memory * EVENTS_SHARE) // workers // EVENT_BYTES)
 
 
 def give_back_freed_memory() -> None:
-    """Let the system have what this process has freed, also in the midst of its heaps. Some ms; not everywhere there
-    is a way.
-    """
+    """Return freed memory to the system, from the middle of the heap too. Takes some ms; does nothing without glibc."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,17 +1,17 @@
-"""What the workers count about themselves, in memory that all of them share, as families of Prometheus.
+"""The workers' own counters, in memory that all workers of a machine share, as Prometheus metric families.
 
-Each worker adds to its own row of float64 cells; the worker that is scraped adds up the rows. So every worker answers
-with the same totals. A row belongs to a slot, not to a process: the worker that takes a dead one's slot goes on adding
-to its cells. Nothing has to be carried over when a worker is killed, and nothing is left behind. prometheus_client's
-multiprocess mode leaves a file for every process that ever was.
+Each worker adds to its own row of float64 cells, and the worker that is scraped adds up the rows. So every worker
+answers with the same totals. A row belongs to a slot, not to a process: the worker that takes a dead worker's slot adds
+to the same cells. Nothing has to be carried over when a worker is killed, and nothing is left behind.
+prometheus_client's multiprocess mode was refused: it leaves a file for every process that ever ran.
 
     row     requests: route x status | request seconds: route x (buckets, sum) | event counters | timings | gauges
 
 Sums are whole numbers below 2**53, or seconds. A cell is 8 aligned bytes, written at once: a reader sees the old value
-or the new one, and a worker that is killed leaves one of the two. The columns are fixed here. The arbiter imports this
-module before it forks, so workers from before and after a reload agree on them.
+or the new one, and a killed worker leaves one of the two. The columns are fixed here. The arbiter imports this module
+before it forks, so workers from before and after a reload agree on them.
 
-A new arbiter (a restart, USR2) counts from zero, which Prometheus takes for the counter reset that it is.
+A new arbiter (a restart, USR2) counts from zero, which Prometheus handles as a counter reset.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from statsapi.journal import Lost
 from statsapi.model import MINUTE_US
 from statsapi.routes import ROUTES
 
-# Requests without a row in the table of routes count as this.
+# The place of requests that have no row in the table of routes.
 OTHER: Final = len(ROUTES)
 _ROUTE_NAMES: Final = (*((route.method, route.path) for route in ROUTES), ("other", "other"))
 
@@ -50,13 +50,13 @@ STATUSES: Final = (
 _STATUS_NAMES: Final = (*map(str, STATUSES), "other")
 _STATUS_AT: Final = {status: at for at, status in enumerate(_STATUS_NAMES)}
 
-# Seconds. A single event takes 0.3 ms, a full batch 0.1 s, a waiting fsync a few ms.
+# In seconds. A single event takes 0.3 ms, a full batch 0.1 s, a wait for fsync a few ms.
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 _BUCKET_NAMES: Final = (*map(str, BUCKETS), "+Inf")
-_HISTOGRAM: Final = len(_BUCKET_NAMES) + 1  # the buckets, each for itself, and the sum
+_HISTOGRAM: Final = len(_BUCKET_NAMES) + 1  # the buckets, not cumulative, and the sum
 
 _ACCEPTED: Final = (
-    "Events accepted, by where they lay when they came: recent (in the default window), older (before it, but kept), "
+    "Events accepted, by their time at arrival: recent (in the default window), older (before it, but kept), "
     "expired (before everything kept), ahead (more than a minute ahead of the clock)."
 )
 _EVENTS: Final = (
@@ -64,48 +64,48 @@ _EVENTS: Final = (
     ("duplicate", "Events left out by deduplication."),
 )
 _TIMINGS: Final = (
-    ("journal_append", "Recording, from the request for it until it is as durable as configured."),
+    ("journal_append", "Appends to the journal, from the call until the record is as durable as configured."),
     ("journal_fsync", "Waits for the disk: COMMIT with STATSAPI_FSYNC=always, else each second's WAL checkpoint."),
 )
 
-# Where in a row each of them begins.
+# Where each group of cells begins in a row.
 _REQUESTS: Final = 0
 _SECONDS: Final = _REQUESTS + len(_ROUTE_NAMES) * len(_STATUS_NAMES)
 _EVENTS_AT: Final = _SECONDS + len(_ROUTE_NAMES) * _HISTOGRAM
 _PLACES_AT: Final = _EVENTS_AT + len(_EVENTS)
 _TIMINGS_AT: Final = _PLACES_AT + len(Placed._fields)
-_REPLAYS: Final = _TIMINGS_AT + len(_TIMINGS) * _HISTOGRAM  # how many, and their seconds
-_CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view last was level with the journal, monotonic seconds; 0: no worker
+_REPLAYS: Final = _TIMINGS_AT + len(_TIMINGS) * _HISTOGRAM  # their number, and their seconds
+_CAUGHT_UP_S: Final = _REPLAYS + 2  # when the view was last level with the journal, in monotonic seconds; 0: no worker
 _BROKEN: Final = _CAUGHT_UP_S + 1  # how often the view broke and started afresh
-# How many records, at least; since when; when that was noticed (µs since 1970, 0: never); and how many of
-# them were counted, where a loss of an unknown number is one.
+# Four cells: the least number of lost records, where an unknown number counts as one; since when; when it was noticed
+# (µs since 1970, 0: never); and how many of the lost records were counted exactly.
 _LOST: Final = _BROKEN + 1
 _STEPS: Final = _LOST + 4  # of the clock, forward or back
-_ALL_US: Final = -1  # in place of since when: nothing is left of what was before
-_UNLIMITED: Final = _STEPS + 1  # requests that no rate limit counted, as where they are counted is away
+_ALL_US: Final = -1  # instead of a time since when: all earlier records are gone
+_UNLIMITED: Final = _STEPS + 1  # requests that passed uncounted, as the rate limit's storage could not be reached
 _IGNORED: Final = _UNLIMITED + 1  # string fields of line protocol
-_CLOCK: Final = _IGNORED + 1  # 1 when it has settled, 2 when not, 0 when not known; how far it is ahead, in seconds
-# The clock samples of the last minutes, one a minute, for the next worker, which has not seen the clock stand yet.
+_CLOCK: Final = _IGNORED + 1  # two cells: 1 settled, 2 not settled, 0 unknown; how far it is ahead, in seconds
+# The clock samples of the last minutes, one a minute, for a new worker, which has no samples of its own yet.
 _SAMPLES: Final = _CLOCK + 2
 _SAMPLES_KEPT: Final = 16
 CELLS: Final = _SAMPLES + 2 * _SAMPLES_KEPT
 
 
 class CounterTable:
-    """Rows in memory that is shared with every process forked later. A row is some 7 KB, taken when first used."""
+    """Rows in memory that is shared with every process forked later. A row has some 7 KB, allocated at first use."""
 
     def __init__(self, slots: int) -> None:
         shared = mmap.mmap(-1, 8 * (1 + slots * CELLS))
-        self._used = memoryview(shared).cast("d")  # [0]: how many slots were ever used, written by the arbiter alone
+        self._used = memoryview(shared).cast("d")  # [0]: the number of slots ever used; only the arbiter writes it
         self._rows: NDArray[np.float64] = np.frombuffer(shared, np.float64, offset=8).reshape(slots, CELLS)
 
     def take(self, slot: int) -> None:
-        """Before the slot's worker is forked. The slot's counts stay; the gauges of its last worker go."""
+        """Called before the slot's worker is forked. The slot's counts stay; its last worker's gauges are cleared."""
         self._used[0] = max(self._used[0], slot + 1.0)
         self.leave(slot)
 
     def leave(self, slot: int) -> None:
-        """The slot's worker is gone; its counts stay."""
+        """Called when the slot's worker has ended; its counts stay."""
         self._rows[slot, [_CAUGHT_UP_S, _CLOCK, _CLOCK + 1]] = 0.0
 
     def row(self, slot: int) -> memoryview[float]:
@@ -118,7 +118,7 @@ class CounterTable:
 
 
 class Metrics:
-    """The counts of one worker: in plain memory, until `share` gives it a row that the others see. Thread-safe."""
+    """The counters of one worker: private, until `share` gives it a row that all workers see. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # cells[at] += 1 is three steps
@@ -126,7 +126,7 @@ class Metrics:
         self._cells: memoryview[float] = memoryview(bytearray(8 * CELLS)).cast("d")
 
     def share(self, table: CounterTable, slot: int) -> None:
-        """Count in that slot from now on; scrapes show the totals of the table."""
+        """Count in that slot's row from now on; scrapes then show the totals of the table."""
         self._table, self._cells = table, table.row(slot)
 
     def request(self, route: int, status: str, seconds: float) -> None:
@@ -171,8 +171,9 @@ class Metrics:
             self._cells[_REPLAYS + 1] += seconds
 
     def caught_up(self, at_us: int) -> None:
-        """The view was level with the journal at that time of the monotonic clock, which a machine's workers share; at
-        the start, when it began to be read.
+        """The view was level with the journal at that time of the monotonic clock, which a machine's workers share.
+
+        At the start, before it is level, the time at which its replay began.
         """
         self._cells[_CAUGHT_UP_S] = at_us / 1e6
 
@@ -181,7 +182,7 @@ class Metrics:
             self._cells[_BROKEN] += 1.0
 
     def lost(self, lost: Lost, noticed_us: int) -> None:
-        """Acknowledged records are gone. Each worker notices that by itself; a scrape shows the largest count."""
+        """Acknowledged records are missing. Each worker notices that by itself; a scrape shows the largest count."""
         with self._lock:
             cells = self._cells
             cells[_LOST] += lost.records or 1
@@ -190,8 +191,8 @@ class Metrics:
             cells[_LOST + 2] = noticed_us
 
     def last_lost(self) -> tuple[int | None, int | None, bool, int] | None:
-        """The loss that any worker noticed so far: how many records (None: nobody knows), since when or whether all
-        that there were, and when it was last noticed.
+        """The loss that any worker noticed, None without one: (records, None where the number is unknown; since when;
+        whether all earlier records are gone; when it was last noticed).
         """
         rows = self._rows_now()[:, _LOST : _LOST + 4]
         records, since_us, noticed_us, _ = rows[rows[:, 2].argmax()].tolist()
@@ -207,7 +208,7 @@ class Metrics:
             self._cells[_STEPS] += 1.0
 
     def ignored(self, strings: int) -> None:
-        """That many fields of line protocol were left out, as they are text."""
+        """This many fields of line protocol were left out, as they hold text."""
         with self._lock:
             self._cells[_IGNORED] += strings
 
@@ -221,7 +222,7 @@ class Metrics:
         self._cells[_CLOCK + 1] = ahead_us / 1e6
 
     def share_clock_sample(self, sample: Sample) -> None:
-        """Keep it for future workers: of each minute the latest time, and the smallest offset."""
+        """Keep a sample for future workers: each minute's latest time and smallest offset."""
         at = _SAMPLES + sample.monotonic_us // MINUTE_US % _SAMPLES_KEPT * 2
         with self._lock:
             cells = self._cells
@@ -229,12 +230,12 @@ class Metrics:
                 offset_us = min(cells[at + 1], sample.offset_us)
             else:
                 offset_us = sample.offset_us
-            # In this order: a reader in between must not take a new offset for an old one.
+            # In this order, so that a reader in between does not take the new offset for an old sample's.
             cells[at] = sample.monotonic_us
             cells[at + 1] = offset_us
 
     def clock_samples(self) -> list[Sample]:
-        """Those that all workers of this machine kept."""
+        """The samples that all workers of this machine kept."""
         found = self._rows_now()[:, _SAMPLES:].reshape(-1, 2)
         return [Sample(int(at_us), int(offset_us)) for at_us, offset_us in found.tolist() if at_us]
 
@@ -242,8 +243,9 @@ class Metrics:
         return np.array(self._cells).reshape(1, CELLS) if self._table is None else self._table.rows()
 
     def lag_s(self, monotonic_us: int) -> float | None:
-        """How long ago the view that is furthest behind, of this machine's workers, was level with the journal; None
-        where there is none. 10 µs.
+        """Seconds since the view that is furthest behind, among this machine's workers, was level with the journal.
+
+        None where there is no view. Costs 10 µs.
         """
         caught_up_s = self._rows_now()[:, _CAUGHT_UP_S]
         known = caught_up_s[caught_up_s > 0]
@@ -268,7 +270,7 @@ def _request_families(cells: NDArray[np.float64]) -> Iterator[Metric]:
     requests = CounterMetricFamily("statsapi_http_requests", "Requests answered.", labels=("method", "route", "status"))
     seconds = HistogramMetricFamily(
         "statsapi_http_request_duration_seconds",
-        "Requests, from their head until the answer's.",
+        "Requests, from their head until the head of the answer.",
         labels=("method", "route"),
     )
     for route, names in enumerate(_ROUTE_NAMES):
@@ -305,15 +307,15 @@ def _event_families(cells: NDArray[np.float64]) -> Iterator[Metric]:
 
 
 def _trouble_families(cells: NDArray[np.float64], rows: NDArray[np.float64]) -> Iterator[Metric]:
-    """What should not happen, and what the clock did. cells: the totals; rows: each worker's."""
+    """Faults, and the clock's steps. cells: the totals; rows: each worker's cells."""
     yield CounterMetricFamily(
         "statsapi_view_broken",
-        "How often something was raised in the middle of a change to a worker's view, which then started afresh.",
+        "How often a worker's view started afresh after an exception in the middle of a change.",
         value=float(cells[_BROKEN]),
     )
     yield CounterMetricFamily(
         "statsapi_journal_lost_records",
-        "Acknowledged records that turned out to be gone from the journal, at least.",
+        "The least number of acknowledged records that are missing from the journal.",
         value=float(rows[:, _LOST].max()),
     )
     yield CounterMetricFamily(
@@ -323,7 +325,7 @@ def _trouble_families(cells: NDArray[np.float64], rows: NDArray[np.float64]) -> 
     )
     yield CounterMetricFamily(
         "statsapi_rate_limit_uncounted",
-        "Requests that passed without being limited, as they could not be counted.",
+        "Requests that passed without a rate limit, as they could not be counted.",
         value=float(cells[_UNLIMITED]),
     )
     yield CounterMetricFamily(

@@ -1,6 +1,6 @@
 """The one table of endpoints. A new endpoint is one row here and one function of that name in `statsapi.api`.
 
-What reads it: `api` (URLs -> functions), access (scopes), metrics (rows of counters), `GET /` and OpenAPI.
+Its readers: `api` (URLs -> functions), access (scopes), metrics (rows of counters), `GET /` and OpenAPI.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Final, NamedTuple
 from statsapi.config import Settings
 from statsapi.keys import ADMIN, READ, WRITE
 
-OPEN: Final = None  # no scope: nobody needs a key
+OPEN: Final = None  # no scope: no key is needed
 
-# What a supervisor or load balancer polls: never counted against a rate limit.
+# Supervisors and load balancers poll it, so it never counts against a rate limit.
 HEALTH: Final = "/healthz"
 READY: Final = "/readyz"
 
 
 INFLUX: Final = "influx."
-"""How the endpoints begin that InfluxDB's clients call: keys and errors are as they know them."""
+"""The prefix of the endpoints for InfluxDB's clients, which take keys and give errors as InfluxDB does."""
 
 
 class Route(NamedTuple):
@@ -29,8 +29,8 @@ class Route(NamedTuple):
     rule: str  # as Flask writes it: /series/<name:name>
     endpoint: str
     scope: str | None  # what an API key must allow, where keys are configured
-    summary: str  # one line for GET / and OpenAPI; empty: listed in neither
-    switch: str = ""  # the setting, on or off, that it depends on
+    summary: str  # one line for GET / and OpenAPI; empty: it is listed in neither
+    switch: str = ""  # the field of Settings that switches it on or off
 
     @property
     def path(self) -> str:
@@ -38,8 +38,8 @@ class Route(NamedTuple):
         return re.sub("<(?:[a-z]+:)?([a-z]+)>", r"{\1}", self.rule)
 
 
-# In the order of GET /. Metrics number the rows: workers of before and after a reload must agree on them, which they do
-# as the arbiter loads this before it forks.
+# In the order of GET /. Metrics number the rows. Workers from before and after a reload agree on the numbers, as the
+# arbiter imports this module before it forks.
 ROUTES: Final = (
     Route("POST", "/event", "events.post_event", WRITE, "Record one event: {timestamp, value, series?}"),
     Route(
@@ -59,7 +59,7 @@ ROUTES: Final = (
     ),
     Route("GET", "/", "ops.index", OPEN, "This page"),
     Route("GET", HEALTH, "ops.healthz", OPEN, "200 as long as the process answers"),
-    Route("GET", "/metrics", "ops.metrics", READ, "What Prometheus scrapes, the rolling statistics among it"),
+    Route("GET", "/metrics", "ops.metrics", READ, "Metrics for Prometheus, with the rolling statistics"),
     Route(
         "GET",
         READY,
@@ -73,29 +73,39 @@ ROUTES: Final = (
     Route("GET", "/events", "events.get_events", READ, "The raw events of a range as JSON pages, NDJSON or CSV"),
     Route("GET", "/statistics/timeline", "statistics.get_timeline", READ, "Statistics step by step, for charts"),
     Route(
-        "GET", "/statistics/histogram", "statistics.get_histogram", READ, "How values are spread: how many in each bin"
+        "GET",
+        "/statistics/histogram",
+        "statistics.get_histogram",
+        READ,
+        "The distribution of the values: how many in each bin",
     ),
-    Route("GET", "/check", "check.get_check", READ, "200 when statistics are as required, else 503 with what is not"),
+    Route(
+        "GET",
+        "/check",
+        "check.get_check",
+        READ,
+        "200 when statistics meet the conditions, else 503 naming those that fail",
+    ),
     Route("PUT", "/metrics/<path:group>", "pushgateway.push", WRITE, "Push samples, as to a Prometheus Pushgateway"),
     Route("POST", "/metrics/<path:group>", "pushgateway.push", WRITE, "The same"),
-    Route("DELETE", "/metrics/<path:group>", "pushgateway.forget", WRITE, "202, and nothing is deleted"),
-    Route("GET", "/series", "series.get_series", READ, "The series there are, with their tags"),
+    Route("DELETE", "/metrics/<path:group>", "pushgateway.forget", WRITE, "Answers 202 and deletes nothing"),
+    Route("GET", "/series", "series.get_series", READ, "The series held, with their tags"),
     Route("GET", "/tags", "series.get_tags", READ, "The tags that series carry"),
     Route("GET", "/tags/<name:key>", "series.get_tag_values", READ, "The values of a tag"),
     Route("DELETE", "/series/<name:name>", "series.delete_series", ADMIN, "Forget a series, or a range of it"),
     Route(
-        "DELETE", "/series", "series.delete_named_series", ADMIN, "The same, by ?series=NAME, where any name is safe"
+        "DELETE", "/series", "series.delete_named_series", ADMIN, "The same by ?series=NAME, which works for every name"
     ),
     Route("POST", "/write", "influx.write_v1", WRITE, "Influx line protocol, as clients of InfluxDB 1.x send it"),
     Route("POST", "/api/v2/write", "influx.write_v2", WRITE, "The same for clients of InfluxDB 2, and Telegraf"),
     Route("POST", "/api/v3/write_lp", "influx.write_v3", WRITE, "The same for clients of InfluxDB 3"),
-    Route("GET", "/ping", "influx.ping", OPEN, "204: clients of InfluxDB ask it whether somebody is there"),
+    Route("GET", "/ping", "influx.ping", OPEN, "204: clients of InfluxDB ask it whether the server runs"),
     Route("GET", "/health", "influx.health", OPEN, "/readyz in the words of InfluxDB 2"),
     Route("GET", "/openapi.json", "openapi.get_description", OPEN, "The description of this API (OpenAPI 3.1)"),
     Route("GET", "/dashboard", "dashboard.get_page", OPEN, "A live page of all this, for people", switch="dashboard"),
     Route("GET", "/dashboard/<name>", "dashboard.get_file", OPEN, "", switch="dashboard"),
     # The two of the Swagger UI package, which brings its own functions.
-    Route("GET", "/docs/", "swagger_ui.show", OPEN, "The same as pages, to try it out"),
+    Route("GET", "/docs/", "swagger_ui.show", OPEN, "The same description as pages, to try the API out"),
     Route("GET", "/docs/<path:path>", "swagger_ui.show", OPEN, ""),
 )
 
@@ -103,10 +113,10 @@ SCOPES: Final = {route.endpoint: route.scope for route in ROUTES}
 
 
 def scope_of(endpoint: str) -> str | None:
-    """The scope an endpoint needs once there are keys. Without a row: admin, so that forgetting one locks a door."""
+    """The scope an endpoint needs once there are keys. Without a row it is admin, so that a forgotten row is safe."""
     return SCOPES.get(endpoint, ADMIN)
 
 
 def served(settings: Settings) -> tuple[Route, ...]:
-    """The rows that a service answers: all but those that its settings switch off."""
+    """The rows that a service with these settings answers: all but those that are switched off."""
     return tuple(route for route in ROUTES if not route.switch or getattr(settings, route.switch))

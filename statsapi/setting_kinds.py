@@ -1,5 +1,5 @@
-"""The kinds of values that settings have: durations, switches, numbers, names, origins, rate limits. Each refuses what
-could not work, in words that say what to write.
+"""The kinds of values that settings have: durations, switches, numbers, names, origins, rate limits. Each refuses a
+value that cannot work, and its message says what to write instead.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from statsapi.naming.names import canonical_name
 from statsapi.naming.patterns import Glob, is_pattern
 from statsapi.times import format_duration, parse_duration_us
 
-# A hundred years: the moment that far before or after now can still be written.
+# A hundred years: a time this far before or after now is still within the years 1 to 9999.
 DURATION_MAX_US: Final = 36_500 * DAY_US
 
 _ORIGIN = re.compile(r"(https?)://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
@@ -43,13 +43,13 @@ class Duration(fields.Field[int]):
 
 
 class Switch(fields.Boolean):
-    """On or off, in every setting alike: true and false, 1 and 0 are taken as well, and marshmallow's other words."""
+    """On or off, the same in every setting. true, false, 1, 0 and marshmallow's other words are accepted too."""
 
     default_error_messages = {"invalid": "must be on or off (or true, false, 1, 0)"}  # noqa: RUF012 (marshmallow's way)
 
 
 class AutoSwitch(Switch):
-    """A switch that can be left to us: deserializes to `auto`, `on` or `off`."""
+    """A switch that the service can choose itself: deserializes to `auto`, `on` or `off`."""
 
     default_error_messages = {"invalid": "must be auto, on or off (or true, false, 1, 0)"}  # noqa: RUF012
 
@@ -60,7 +60,7 @@ class AutoSwitch(Switch):
 
 
 class Number(fields.Integer):
-    """A whole number in plain digits: Python's own reader takes `1_000`, and digits of any script."""
+    """A whole number in plain digits. Python's int() would accept `1_000`, and digits of any script."""
 
     def __init__(self, *, least: int, most: int, **options: Any) -> None:
         rule = f"must be a whole number from {least} to {most}, in digits alone"
@@ -72,7 +72,7 @@ class Number(fields.Integer):
         return super()._deserialize(value, attr, data, **kwargs)
 
 
-# The last two are not for users: an unset one means them, with an SQLite journal and with memory://.
+# The last two are internal: they are used where the setting is unset, with an SQLite journal and with memory://.
 _RATE_LIMIT_STORAGES: Final = ("redis", "rediss", "redis+unix", "sqlite+limits", "memory")
 _RATE_LIMIT_REDIS: Final = re.compile(
     r"(?:[^/?\s]*@)?([^/?@:\s]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]*)?(\?\S*)?", re.ASCII
@@ -87,22 +87,22 @@ def valid_rate_limit(value: str) -> None:
     try:
         items = limits.parse_many(value)
     except ValueError:
-        raise ValidationError("must be like 100/minute, or several of them with commas between") from None
-    if re.search(r"(/|per)\s*0+\s*[a-z]", value.lower()):  # the library takes `1/0 minute` for `1/minute`
+        raise ValidationError("must be like 100/minute, or several of these separated by commas") from None
+    if re.search(r"(/|per)\s*0+\s*[a-z]", value.lower()):  # `limits` reads `1/0 minute` as `1/minute`
         raise ValidationError("names a period of 0: write 100/minute, or 100/5 minutes")
     for item in items:
         if not 1 <= item.amount <= _RATE_LIMIT_MOST:
             raise ValidationError(
-                f"must allow from 1 to {_RATE_LIMIT_MOST:,} requests, not {item.amount}; unset is no limit"
+                f"must allow from 1 to {_RATE_LIMIT_MOST:,} requests, not {item.amount}; unset it for no limit"
             )
         if item.get_expiry() > _YEAR_S:
             raise ValidationError("names a period of more than a year")
     if len({item.get_expiry() for item in items}) < len(items):
-        raise ValidationError("limits one period twice, and only the lower limit could ever count")
+        raise ValidationError("limits one period twice: leave only the lower of the two limits")
 
 
 def valid_rate_limit_storage(value: str) -> None:
-    """Checked here, as the `limits` library would fail in each worker, with a traceback."""
+    """Refuse a storage that cannot work. Without this check `limits` would fail in each worker, with a traceback."""
     scheme, _, place = value.partition("://")
     if scheme not in _RATE_LIMIT_STORAGES:
         raise ValidationError("must be redis://host:port/db, rediss:// for TLS, or redis+unix:///path/to/socket")
@@ -123,7 +123,7 @@ def valid_rate_limit_storage(value: str) -> None:
 
 
 PATH_PREFIX: Final = r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~-]+)*"
-"""A path below which a proxy shows the service, without its last slash; no segment is `.` or `..`."""
+"""The path under which a proxy publishes the service, without its last slash. No segment is `.` or `..`."""
 
 
 class PathPrefix(fields.String):
@@ -144,7 +144,7 @@ class OptionalDuration(Duration):
 
 
 class NamesOrPatterns(fields.Field[tuple[str, ...]]):
-    """Names of series and patterns for them, with commas in between; one given twice counts once."""
+    """Names of series and patterns for them, separated by commas. Duplicates are dropped."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
         names = []
@@ -157,7 +157,7 @@ class NamesOrPatterns(fields.Field[tuple[str, ...]]):
 
 
 class Durations(fields.Field[tuple[str, ...]]):
-    """Durations with commas in between, kept as they are written; one given twice counts once."""
+    """Durations separated by commas, kept as they are written. Duplicates are dropped."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
         seen: dict[int, str] = {}
@@ -175,19 +175,19 @@ _ITEMS_MAX: Final = 1000
 
 
 def _split(value: object) -> tuple[str, ...]:
-    """The items between the commas, at least one, each once."""
+    """The items between the commas: at least one, without duplicates."""
     items = tuple(dict.fromkeys(item.strip() for item in str(value).split(",")))
     if not any(items):
-        raise ValidationError("contains nothing but commas: write a,b,c, or leave it unset")
+        raise ValidationError("is empty or contains only commas: write a,b,c, or leave it unset")
     if not all(items):
-        raise ValidationError("has nothing before, after or between two commas: write a,b,c")
+        raise ValidationError("has an empty item before, after or between commas: write a,b,c")
     if len(items) > _ITEMS_MAX:
         raise ValidationError(f"takes at most {_ITEMS_MAX:,}, not {len(items):,}")
     return items
 
 
 class Origins(fields.Field[tuple[str, ...]]):
-    """Web origins with commas between them. Checked, as Flask-CORS would take anything unknown for a pattern."""
+    """Web origins separated by commas. They are checked, as Flask-CORS reads anything unknown as a pattern."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
         origins = _split(value)
@@ -201,12 +201,12 @@ class Origins(fields.Field[tuple[str, ...]]):
                 )
             if match[2] and int(match[2]) == {"http": 80, "https": 443}[match[1]]:
                 shorter = origin.rpartition(":")[0]
-                raise ValidationError(f"{origin} would never match: browsers leave the usual port out, write {shorter}")
+                raise ValidationError(f"{origin} would never match, as browsers leave out the default port: write {shorter}")
         return origins
 
 
 class NamedOrigins(Origins):
-    """Web origins, each by its name."""
+    """Web origins, without `*`."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, ...]:
         origins = super()._deserialize(value, attr, data, **kwargs)

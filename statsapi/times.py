@@ -1,17 +1,18 @@
-"""Text and numbers to microseconds, and back. A leaf; everything that reads a time reads it here.
+"""Text and numbers to microseconds, and back. A leaf module; every time is parsed here.
 
-What has one reading is read; what has two, or none, is refused with a sentence that says what to write instead. A text
-means the same wherever it stands: in JSON, NDJSON, CSV, columns and a query.
+A text with one possible reading is accepted. One with two, or with none, is refused with a sentence that says what to
+write instead. A text means the same everywhere: in JSON, NDJSON, CSV, columns and a query.
 
 A timestamp is
-- ISO 8601 with at least a full date, as `datetime.fromisoformat` and dateutil's `isoparse` read it, but nothing that
-  only they take for it: between date and time stands a T or a blank, and a fraction is one of seconds;
-- Unix time, as a number or as text, in seconds, or beyond ±2e10 in milliseconds, 2e13 microseconds, 2e16 nanoseconds.
-  As text, eight digits are a date and seven the day of a year, as in ISO 8601, and fourteen a date and a time;
-- RFC 2822 (`Fri, 20 Nov 2026 07:45:00 +0100`), as mail and HTTP have it;
-- a date with the year first, `2026/11/26 04:24:32`; behind it ` UTC`, ` +0100 CET`, `[Europe/Paris]`: what Go, Java and
-  Ruby write. A second 60 is the second after 59.
-Naive means UTC. What is finer than a microsecond is cut off, as both parsers do; a float is rounded.
+- ISO 8601 with at least a full date, as `datetime.fromisoformat` and dateutil's `isoparse` read it. Two of their
+  extensions are refused: date and time are separated by a T or a blank only, and only seconds may have a fraction;
+- Unix time, as a number or as text: in seconds, beyond ±2e10 in milliseconds, beyond 2e13 in microseconds, beyond 2e16
+  in nanoseconds. As text, eight digits are a date and seven a year and its day, as in ISO 8601; fourteen are a date and
+  a time;
+- RFC 2822 (`Fri, 20 Nov 2026 07:45:00 +0100`), as in mail and HTTP;
+- a date with the year first, `2026/11/26 04:24:32`, with the suffixes that Go, Java and Ruby write: ` UTC`,
+  ` +0100 CET`, `[Europe/Paris]`. Second 60 is the second after 59.
+Without an offset it is UTC. Text is truncated to microseconds, as both parsers do; a float is rounded.
 
 A duration is `90s`, `15m`, `1h30m`, `5min`, `2w`, `500ms`, a number of seconds, or the weeks, days and time of ISO 8601
 (`PT15M`, `P1DT12H`). An instant of a question is a timestamp, or `now`, `now-1h30m`, `now+5m`.
@@ -31,8 +32,8 @@ from dateutil.parser import isoparse
 
 from statsapi.model import DAY_US, HOUR_US, MAX_TS_US, MIN_TS_US, MINUTE_US, SECOND_US
 
-# Larger numbers are of the next smaller unit: as seconds, milliseconds, microseconds they would lie after the year
-# 2603. pydantic draws the same lines.
+# A number beyond one of these is in the next smaller unit: in the larger unit it would lie after the year 2603.
+# pydantic uses the same bounds.
 MILLISECONDS_BEYOND: Final = 20_000_000_000
 MICROSECONDS_BEYOND: Final = MILLISECONDS_BEYOND * 1000
 NANOSECONDS_BEYOND: Final = MICROSECONDS_BEYOND * 1000
@@ -40,9 +41,9 @@ NANOSECONDS_BEYOND: Final = MICROSECONDS_BEYOND * 1000
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 
-# What the parsers are shown. By themselves they take any character between date and time and before an offset, read
-# 03.40 as three hours and a fraction of a second, 03-40 as an offset, and a year, a month or a week alone. The first
-# pattern is what nearly all write; 20251121.07 is a number.
+# The parsers get only text that matches one of these patterns. By themselves they accept any character between date and
+# time and before an offset; they read 03.40 as three hours and a fraction of a second, and 03-40 as an offset; and they
+# accept a year, a month or a week alone. Nearly every client's text matches the first pattern; 20251121.07 is a number.
 _COMMON_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?\Z", re.ASCII)
 _DATE = r"\d{4}(?:-\d\d-\d\d|\d{4}|-?\d{3}|-?W\d\d-?\d)"
 _OFFSET = r"(?:[Zz]|[+-]\d\d(?::\d\d(?::\d\d(?:\.\d{1,6})?)?|\d\d(?:\d\d)?)?)"
@@ -55,26 +56,26 @@ _OTHER_MARK = re.compile(rf"{_DATE}(.) ?\d\d(?::?\d\d|\Z)", re.ASCII)
 _PART_OF_HOUR = re.compile(rf"({_DATE})[Tt ] *(\d\d?)([.,])(\d+)(\3\d\d)?", re.ASCII)
 _PART_OF_MINUTE = re.compile(rf"({_DATE})[Tt ] *(\d\d?:?\d\d)([.,])(\d+)", re.ASCII)
 
-# A text that is a number: as JSON writes it, and with a plus or nothing behind the point.
+# A text that is a number: as in JSON, or with a plus, or with no digits after the point.
 _NUMBER = re.compile(r"[+-]?(?:0|[1-9]\d*)(\.\d*)?([eE][+-]?\d{1,9})?", re.ASCII)
-_INTEGER_DIGITS_MAX: Final = 30  # more lie outside the years anyway, and int() refuses thousands
+_INTEGER_DIGITS_MAX: Final = 30  # longer ones lie outside the years anyway, and int() refuses thousands of digits
 
-# How a date can be written without separators, by the number of digits. As numbers those of 1900 to 2100 are refused,
-# as Unix time of 1970 to 1976, or of 2600, is hardly what anybody means.
+# The numbers of digits of a date without separators. A JSON number that spells a date of 1900 to 2100 is refused: as
+# Unix time it would lie in 1970 to 1976, or in 2600, which hardly anybody means.
 _DATE_DIGITS: Final = (7, 8, 12, 14, 17)
-_TEXT_DATE_DIGITS: Final = {7: "a year and its day", 8: "a date", 14: "a date and a time"}  # as text they are no number
+_TEXT_DATE_DIGITS: Final = {7: "a year and its day", 8: "a date", 14: "a date and a time"}  # never Unix time, as text
 
-# The other forms are short; what is longer is not looked at any further.
+# The other forms are short; a longer text is refused unread.
 _TEXT_MAX: Final = 80
 
-_SPREADSHEET_DAYS: Final = (20_000, 80_000)  # of 1954 to 2119; as Unix time 16 hours of 1970-01-01
+_SPREADSHEET_DAYS: Final = (20_000, 80_000)  # the years 1954 to 2119; as Unix time, 16 hours of 1970-01-01
 _SPREADSHEET_EPOCH: Final = datetime(1899, 12, 30)
 _SPREADSHEET_ROUNDED = re.compile(r"\d(\.\d{1,5})?E\+\d\d", re.ASCII)
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-# The names that RFC 2822 defines; anywhere else EST and its like have several offsets.
+# The zone names that RFC 2822 defines. In any other form, names like EST stand for several offsets.
 _RFC_2822_HOURS: Final = {
     **dict.fromkeys(("gmt", "ut", "utc"), 0),
     **dict.fromkeys(("est", "cdt"), -5),
@@ -89,8 +90,8 @@ _RFC_2822 = re.compile(
     re.ASCII,
 )
 
-# What stands behind a time, from the end: tags of RFC 9557; Go's monotonic clock (its plus is a blank in a URL); a
-# zone's name; an offset behind a blank, which Go repeats where the zone has no name.
+# The suffixes of a time, from the end: tags of RFC 9557; Go's monotonic clock (its plus is a blank in a URL); a zone's
+# name; an offset after a blank, which Go repeats where the zone has no name.
 _TAGS = re.compile(r" ?((?:\[[^\[\]]+\])+)\Z", re.ASCII)
 _MONOTONIC = re.compile(r" m=[+ -]\d+\.\d+\Z", re.ASCII)
 _ZONE_NAME = re.compile(r"(?<=\d) *((?i:UTC|GMT))\Z|(?<=\d) +([A-Z]{1,5})\Z", re.ASCII)
@@ -114,7 +115,7 @@ _HOW: Final = f"write it like {_EXAMPLE} or as Unix seconds"
 
 
 def parse_timestamp_us(value: object) -> int:
-    """Microseconds since 1970-01-01 UTC of a timestamp as a client may write it.
+    """A client's timestamp in microseconds since 1970-01-01 UTC.
 
     Raises ValueError with a sentence that says what to write instead. 0.4 µs for the common ISO forms, 5 µs for those
     that only `isoparse` reads, 4-12 µs for all others.
@@ -132,7 +133,7 @@ def parse_timestamp_us(value: object) -> int:
 
 
 def read_iso_us(value: object) -> int | None:
-    """What `parse_timestamp_us` makes of a text in its quickest way, 0.5 µs; None leaves it to that."""
+    """The fast path of `parse_timestamp_us`, 0.5 µs: the same result for common text, None for everything else."""
     if isinstance(value, str) and (_COMMON_ISO.match(value) or _ISO.match(value)):
         with suppress(ValueError):
             return _since_1970_us(datetime.fromisoformat(value))
@@ -140,9 +141,9 @@ def read_iso_us(value: object) -> int | None:
 
 
 def has_offset(value: object) -> bool:
-    """Whether a timestamp that `parse_timestamp_us` accepts says its own place in UTC; False: it was read as UTC.
+    """Whether a timestamp that `parse_timestamp_us` accepts has an offset from UTC. Without one it was read as UTC.
 
-    A Unix number is counted from an instant in UTC, so it has one. Costs what parsing does: for the rare path.
+    A Unix number counts from an instant in UTC, so it has one. Costs as much as parsing; used on rare paths only.
     """
     if not isinstance(value, str):
         return True
@@ -160,22 +161,22 @@ def _unix_us(number: int | float) -> int:
     if magnitude <= MILLISECONDS_BEYOND:
         if 1_000_000 <= magnitude < 100_000_000:
             _refuse_spelt_date(number)
-        # round() of the double product is the nearest microsecond: both errors together stay under half of one.
+        # round() of the float product is the nearest microsecond: the two rounding errors stay under half of one.
         return round(number * SECOND_US)
-    if not magnitude < 1e24:  # NaN fails this too, and integers of 400 digits do not overflow it
+    if not magnitude < 1e24:  # refuses NaN too, and compares integers of 400 digits without an overflow
         raise ValueError("must be a finite number of Unix seconds within the years 1 to 9999")
     _refuse_spelt_date(number)
     if magnitude <= MICROSECONDS_BEYOND:
         return round(number * 1000)
     if magnitude <= NANOSECONDS_BEYOND:
         return round(number)
-    # An integer is cut off, and so equals ISO 8601 with nine digits; a float of this size has rounded already.
+    # An integer is truncated, like ISO 8601 text with nine digits. A float of this size has been rounded already.
     return _in_range(number // 1000 if isinstance(number, int) else round(number / 1000))
 
 
 def _refuse_spelt_date(number: int | float) -> None:
-    """20261126 is a date to a person and 1970-08-23 to a clock. As text it is the date; as a number it is refused."""
-    digits = str(int(number))  # 20261126.0 is pandas' way to write 20261126
+    """Refuse a number like 20261126: a date to a person, 1970-08-23 to a clock. As text it is read as the date."""
+    digits = str(int(number))  # pandas writes 20261126 as 20261126.0
     moment = _spelt_date(digits)
     if moment and 1900 <= moment.year <= 2100:
         date = moment.isoformat() if len(digits) > 8 else str(moment.date())
@@ -196,7 +197,7 @@ def _spelt_date(digits: str) -> datetime | None:
 
 
 def _read_number(text: str, fraction: str | None, exponent: str | None) -> int:
-    """A text that is a number means what the number means, but where a person would take it for something else."""
+    """Read a number in text as Unix time. Refuse one that a person would read as something else."""
     if _SPREADSHEET_ROUNDED.fullmatch(text):
         raise ValueError("looks like a number that a spreadsheet cut short; let it show all digits, or write ISO 8601")
     if fraction or exponent:
@@ -219,24 +220,24 @@ def _read_number(text: str, fraction: str | None, exponent: str | None) -> int:
 
 
 def _read_text(text: str) -> tuple[int, bool]:
-    """Microseconds, and whether the text says where in UTC that is."""
+    """Microseconds, and whether the text has an offset from UTC."""
     text = text.strip()
-    if not text.isprintable():  # any character may separate date and time, NUL too
-        raise ValueError(f"is no timestamp, as it holds a control character; {_HOW}")
+    if not text.isprintable():  # the parsers accept any separator, NUL too
+        raise ValueError(f"is not a timestamp, as it holds a control character; {_HOW}")
     number = _NUMBER.fullmatch(text)
     if number and not (len(text) in _TEXT_DATE_DIGITS and text.isdigit()):
         return _read_number(text, *number.groups()), True
     if moment := _iso(text):
         return _since_1970_us(moment), moment.tzinfo is not None
     if len(text) > _TEXT_MAX:
-        raise ValueError(f"is no timestamp, with its {len(text)} characters; {_HOW}")
+        raise ValueError(f"is not a timestamp, as it has {len(text)} characters; {_HOW}")
     if mail := _RFC_2822.fullmatch(text):
         return _read_rfc_2822(*mail.groups()), True
     return _read_other(text)
 
 
 def _iso(text: str) -> datetime | None:
-    """As either parser reads it; None for what is no ISO 8601 with a full date, or names no moment."""
+    """As either parser reads it; None for a text that is not ISO 8601 with a full date, or that does not exist."""
     if not _ISO.match(text):
         return None
     with suppress(ValueError):
@@ -250,10 +251,10 @@ def _iso(text: str) -> datetime | None:
 
 
 def _since_1970_us(moment: datetime) -> int:
-    if moment.tzinfo is UTC:  # most; a third of what the others take
+    if moment.tzinfo is UTC:  # the common case, in a third of the time
         since = moment - _EPOCH_UTC
     else:
-        # Not astimezone(UTC): that overflows where year 1 or 9999 is crossed by the offset.
+        # astimezone(UTC) is not used: it overflows where the offset leads out of the years 1 to 9999.
         since = moment.replace(tzinfo=None) - _EPOCH
         offset = moment.utcoffset()
         if offset:
@@ -264,7 +265,7 @@ def _since_1970_us(moment: datetime) -> int:
 def _read_rfc_2822(*parts: str | None) -> int:
     weekday, day, month, year, hour, minute, second, sign, ahead, past, zone = [part or "" for part in parts]
     if month.lower() not in _MONTHS:
-        raise ValueError(f"names no month with {month}; {_HOW}")
+        raise ValueError(f"has {month} in place of a month's name; {_HOW}")
     if zone and zone.lower() not in _RFC_2822_HOURS:
         raise ValueError(f"names the zone {zone}, which RFC 2822 does not define; write its offset, like +0100")
     leap = second == "60"
@@ -272,7 +273,7 @@ def _read_rfc_2822(*parts: str | None) -> int:
     try:
         moment = datetime(int(year), _MONTHS.index(month.lower()) + 1, int(day), *clock)
     except ValueError as error:
-        raise ValueError(f"is no moment that exists: {error}; {_HOW}") from None
+        raise ValueError(f"is a time that does not exist: {error}; {_HOW}") from None
     if weekday and weekday.lower() != _WEEKDAYS[moment.weekday()]:
         raise ValueError(f"contradicts itself: {moment.date()} is a {moment:%A}, not {weekday}")
     offset_us = _RFC_2822_HOURS[zone.lower()] * HOUR_US if zone else int(ahead) * HOUR_US + int(past) * MINUTE_US
@@ -282,10 +283,10 @@ def _read_rfc_2822(*parts: str | None) -> int:
 
 
 def _read_other(text: str) -> tuple[int, bool]:
-    """ISO 8601 with what Go, Java, Ruby, databases and people put around it."""
+    """ISO 8601 with the suffixes and separators of Go, Java, Ruby, databases and people."""
     if not text[:4].isdigit():
         raise _Unreadable(text, "")
-    # Each pattern only where it may match: a search costs a µs.
+    # Each pattern is tried only where it may match, as a search costs 1 µs.
     rest, tags = _cut(_TAGS, text) if text.endswith("]") else (text, "")
     if "[!" in tags:
         raise ValueError("marks its [!…] as critical, which is not checked here; leave the suffix out")
@@ -315,20 +316,22 @@ def _read_other(text: str) -> tuple[int, bool]:
 
 
 class _Unreadable(ValueError):
-    """(text, what is left of it as ISO 8601). Its reason is found when it is asked for: of a batch's, the first 100."""
+    """Its arguments: the text, and the rest of it that should be ISO 8601. The reason is worked out only when it is
+    shown, which a batch does for its first 100 faults.
+    """
 
     def __str__(self) -> str:
         return _why_unreadable(*self.args)
 
 
 def _cut(pattern: re.Pattern[str], text: str) -> tuple[str, str]:
-    """The text without what matches at its end, and that."""
+    """The text without the match at its end, and the match."""
     match = pattern.search(text)
     return (text[: match.start()], match[0].strip()) if match else (text, "")
 
 
 def _year_first(text: str) -> str:
-    """2026/1/5 4:24 and 20261126074500 as ISO 8601 has them; anything else as it is."""
+    """Rewrite 2026/1/5 4:24 and 20261126074500 as ISO 8601; anything else is returned as it is."""
     if parts := _YEAR_FIRST.fullmatch(text):
         year, _, month, day, clock = parts.groups()
         clock = f"0{clock}" if clock and clock[1:2] == ":" else clock
@@ -337,16 +340,16 @@ def _year_first(text: str) -> str:
 
 
 def _why_unreadable(text: str, iso: str) -> str:
-    """What is wrong with this text, and what to write. `iso` is what is left of it as ISO 8601, if it is that."""
+    """What is wrong with this text, and what to write. `iso`: the part of it that should be ISO 8601."""
     word = text.lower()
     if not text:
         return f"is empty; {_HOW}"
     if word in _NO_TIME:
-        return f"holds no time, but {text}; {_HOW}, or leave the event out"
+        return f"holds {text} instead of a time; {_HOW}, or leave the event out"
     if word.startswith(("now", "today", "yesterday", "tomorrow")):
-        return f"is relative to the clock, as only start and end may be (now, now-1h); {_HOW}"
+        return f"is relative to the clock, which only start and end may be (now, now-1h); {_HOW}"
     if text.startswith(("$", "`", "%(", "{{")):
-        return f"holds a command or variable that nothing has filled in (no shell does within single quotes); {_HOW}"
+        return f"holds a command or variable that was not replaced (within single quotes no shell does); {_HOW}"
     if _AM_PM.search(text):
         return f"has AM or PM; write the hour from 00 to 23, like {_EXAMPLE}"
     if parts := _DAY_OR_MONTH_FIRST.match(text):
@@ -362,7 +365,7 @@ def _why_unreadable(text: str, iso: str) -> str:
             return str(error)
         return f"is a number with a decimal comma; write it with a point, {text.replace(',', '.')}"
     if text.isdigit() and text.isascii() and len(text) in _TEXT_DATE_DIGITS:
-        return f"has {len(text)} digits, as {_TEXT_DATE_DIGITS[len(text)]} would, but names none that exists; {_HOW}"
+        return f"has {len(text)} digits, like {_TEXT_DATE_DIGITS[len(text)]}, but no such date exists; {_HOW}"
     if re.fullmatch(r"\d{4}-\d\d|\d{4}-?W\d\d", text, re.ASCII):
         return f"is not a full date, as it names no day; {_HOW}"
     if _ISO.match(iso):
@@ -370,26 +373,26 @@ def _why_unreadable(text: str, iso: str) -> str:
             datetime.fromisoformat(iso)
         except ValueError as error:
             if "isoformat" not in str(error):
-                return f"is no moment that exists: {error}; {_HOW}"
+                return f"is a time that does not exist: {error}; {_HOW}"
     return _why_no_clock(iso) or f"is not an ISO 8601 date and time; {_HOW}"
 
 
 def _why_no_clock(text: str) -> str | None:
-    """What is wrong with the time behind a date; None where that is not known."""
+    """What is wrong with the time after a date; None where no reason is found."""
     if parts := _PART_OF_HOUR.match(text):
         date, hour, mark, rest, seconds = parts.groups()
         if seconds or len(rest) == 2:
             clock = f"{date}T{hour:0>2}:{rest}" + (f":{seconds[1:]}" if seconds else "")
             if seconds:
-                return f"has {mark!r} in its time where colons stand; write it like {clock}"
+                return f"has {mark!r} in its time where colons belong; write it like {clock}"
             return f"has two readings, {clock[-5:]} and {hour}{mark}{rest} hours; for the first write {clock}"
-        return f"has a part of an hour, {hour}{mark}{rest}; write hours and minutes, like {date}T07:45"
+        return f"has a fraction of an hour, {hour}{mark}{rest}; write hours and minutes, like {date}T07:45"
     if parts := _PART_OF_MINUTE.match(text):
         date, clock, mark, rest = parts.groups()
         cure = f"write the seconds with a colon, like {date}T07:45:{rest:0<2.2}"
-        return f"has a part of a minute or seconds behind {clock}{mark}; {cure}"
+        return f"has either a fraction of a minute or seconds after {clock}{mark}; {cure}"
     if (mark := _OTHER_MARK.match(text)) and mark[1] not in "Tt ":
-        return f"has {mark[1]!r} where a T or a blank stands between date and time; {_HOW}"
+        return f"has {mark[1]!r} between date and time, where a T or a blank belongs; {_HOW}"
     return None
 
 
@@ -401,7 +404,7 @@ def _why_day_or_month_first(first: str, _: str, second: str, year: str) -> str:
         with suppress(ValueError):
             dates.append(str(datetime(int(year), int(month), int(day)).date()))
     if not dates:
-        return f"names no day that exists; write the year first, like {_EXAMPLE}"
+        return f"names a day that does not exist; write the year first, like {_EXAMPLE}"
     if len(set(dates)) == 1:
         return f"does not begin with the year; write {dates[0]} and then the time"
     return f"has two readings, {dates[0]} and {dates[1]}; write the one you mean, and then the time"
@@ -414,7 +417,7 @@ def _in_range(ts_us: int) -> int:
 
 
 def format_timestamp(ts_us: int) -> str:
-    """ISO 8601 in UTC with a numeric offset, microseconds only where there are any."""
+    """ISO 8601 in UTC with a numeric offset; microseconds are written only where they are not 0."""
     second, microsecond = divmod(ts_us, SECOND_US)
     return f"{_format_second(second)}.{microsecond:06d}+00:00" if microsecond else f"{_format_second(second)}+00:00"
 
@@ -436,12 +439,12 @@ _FORMATTED: Final = np.dtype(
 
 
 def format_nearest(ts_us: int) -> str:
-    """The nearest time that can be written: a wrong clock may say anything."""
+    """The timestamp, or the nearest one that can be written: the time of a wrong clock may lie anywhere."""
     return format_timestamp(min(max(ts_us, MIN_TS_US), MAX_TS_US))
 
 
 def format_timestamps(ts_us: Sequence[int]) -> list[str]:
-    """`format_timestamp` for many: 0.3 µs each, where those that share no second take 1.5."""
+    """`format_timestamp` for many, at 0.3 µs each; that function takes 1.5 µs where no two share their second."""
     days, in_day_us = np.divmod(np.array(ts_us, np.int64), DAY_US)
     different_days, which = np.unique(days, return_inverse=True)
     seconds, microseconds = (part.astype(np.int32) for part in np.divmod(in_day_us, SECOND_US))
@@ -490,7 +493,7 @@ _DURATION_EXAMPLES: Final = "must be a duration such as 90s, 15m, 1h30m, 7d or P
 
 
 class FromNow(NamedTuple):
-    """An instant that lies `offset_us` from that of the answer."""
+    """An instant relative to the answer's now: `offset_us` after it, or before it where negative."""
 
     offset_us: int
 
@@ -519,8 +522,9 @@ def _why_no_instant(text: str, error: ValueError) -> str:
 
 
 def parse_duration_us(text: str) -> int:
-    """Microseconds of `90s`, `15m`, `1h30m`, `1.5d`, `5 min`, `PT15M`, `P1D` or bare seconds, cut off to whole ones;
-    ValueError says what to write. 1-3 µs.
+    """`90s`, `15m`, `1h30m`, `1.5d`, `5 min`, `PT15M`, `P1D` or bare seconds, truncated to whole microseconds.
+
+    ValueError says what to write. Costs 1-3 µs.
     """
     text = text.strip()
     if _SECONDS_ALONE.fullmatch(text):
@@ -531,7 +535,7 @@ def parse_duration_us(text: str) -> int:
     above_us = _UNIT_US["w"] + 1
     while part := _DURATION_PART.match(text, at):
         unit_us = _unit_us(part[2])
-        if unit_us >= above_us:  # 5m 1h might be a list
+        if unit_us >= above_us:  # `5m 1h` may be meant as a list
             raise ValueError(f"{_DURATION_EXAMPLES}; its units must go from large to small, each once")
         above_us = unit_us
         total_us += _times(part[1], unit_us)
@@ -579,7 +583,7 @@ def format_duration(duration_us: int) -> str:
 _SPELLED = (("day", DAY_US), ("h", HOUR_US), ("min", MINUTE_US), ("s", SECOND_US))
 _YEAR_US = 365 * DAY_US
 
-# From a duration on, to what it is rounded when it is spelled.
+# (from this duration on, it is spelled in multiples of this unit)
 _ROUNDED_TO = ((10 * DAY_US, DAY_US), (DAY_US, HOUR_US), (10 * MINUTE_US, MINUTE_US), (0, SECOND_US))
 
 

@@ -1,8 +1,8 @@
-"""JSON Web Tokens (RFC 7519) beside API keys: whom an identity provider has let in, and for what.
+"""JSON Web Tokens (RFC 7519) beside API keys: an identity provider says who a caller is and what it may do.
 
-A token must be signed by the configured key, for this audience and by this issuer, be valid now, and name its user
-(`sub`). What it may do is in its `scope`: the words write, read and admin among them. Which algorithms are taken
-depends on the key alone, never on what the token says of itself (RFC 8725, section 3.1).
+A token must be signed by the configured key, come from this issuer for this audience, be valid now, and name its user
+(`sub`). Its `scope` says what it may do; only the words write, read and admin count. The accepted algorithms depend on
+the key alone, never on the token's own header (RFC 8725, section 3.1).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("statsapi")
 
 LEEWAY_S: Final = 30
-"""So far may the clocks of provider and service be apart."""
+"""How far the clocks of provider and service may differ."""
 
 SUBJECT_MAX: Final = 128
-_KNOWN_MAX: Final = 1024  # tokens that were taken: a megabyte or so
-TOKEN_MAX_BYTES: Final = 8190  # the longest header that Gunicorn takes
+_KNOWN_MAX: Final = 1024  # accepted tokens kept, about a megabyte
+TOKEN_MAX_BYTES: Final = 8190  # the longest header that Gunicorn accepts
 
 KEY_VARIABLE: Final = "STATSAPI_JWT_KEY"
 FILE_VARIABLE: Final = "STATSAPI_JWT_JWKS_FILE"
 
-_HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518, section 3.2: a secret is as long as the hash
+_HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}  # bytes: a secret is as long as the hash (RFC 7518, section 3.2)
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
 _EDWARDS: Final = ("EdDSA",)
@@ -41,7 +41,7 @@ _last_good = LastGood()
 
 
 class InvalidTokenError(Exception):
-    """Why a token is not taken, in words for who sent it."""
+    """Why a token is not accepted, in words for its sender."""
 
 
 class _Key(NamedTuple):
@@ -50,10 +50,11 @@ class _Key(NamedTuple):
 
 
 class Tokens:
-    """The keys that tokens are checked with, in one process. Any thread may call.
+    """The keys that one process checks tokens with. Any thread may call.
 
-    The constructor raises ConfigError. Settings has checked that all four fit together. A JWKS file is read again while
-    requests come; a faulty or missing one leaves the keys as they were, and is logged once for each fault.
+    The constructor raises ConfigError for faulty keys; Settings has checked that the four settings fit together. A JWKS
+    file is read again while requests come. A faulty or missing one is logged once for each fault, and the keys stay as
+    they were.
     """
 
     def __init__(self, settings: Settings, *, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -65,7 +66,7 @@ class Tokens:
         self._look_at_s = clock_s()
         self._fault = ""
         self._content = b""
-        self._known: dict[str, tuple[Caller, float]] = {}  # what the keys of now have taken
+        self._known: dict[str, tuple[Caller, float]] = {}  # tokens accepted by the current keys
         self._keys: dict[str | None, _Key]
         if self._file is None:
             self._keys = {None: read_key(settings.jwt_key or "")}
@@ -75,12 +76,12 @@ class Tokens:
             self._refresh()
 
     def find(self, token: str) -> Caller:
-        """Who sent it. InvalidTokenError for one that is not taken.
+        """The token's sender. InvalidTokenError for a token that is not accepted.
 
-        1 µs for one that was taken lately; else 78 with HS256, 103 with RS256, 144 with ES256, 156 with EdDSA.
+        Costs 1 µs for a token accepted lately; else 78 µs with HS256, 103 with RS256, 144 with ES256, 156 with EdDSA.
         """
         self._refresh()
-        known = self._known  # before the keys are looked at: what old ones took must not be remembered under new ones
+        known = self._known  # read before the keys: a token that old keys accept must not be kept for new keys
         caller, until_s = known.get(token) or (None, 0.0)
         if caller is not None and time.time() < until_s:
             return caller
@@ -91,7 +92,7 @@ class Tokens:
         return caller
 
     def _check(self, token: str) -> tuple[Caller, float]:
-        """Who sent it, and until when that holds."""
+        """The token's sender, and until when the token is valid."""
         import jwt  # here, as only services with tokens need it
 
         if len(token) > TOKEN_MAX_BYTES:
@@ -114,18 +115,18 @@ class Tokens:
         except jwt.InvalidAudienceError:
             raise InvalidTokenError("it is for another audience (aud)") from None
         except jwt.InvalidIssuerError:
-            raise InvalidTokenError("it is of another issuer (iss)") from None
+            raise InvalidTokenError("it is from another issuer (iss)") from None
         except jwt.MissingRequiredClaimError as error:
             raise InvalidTokenError(f"it lacks {error.claim}") from None
         except jwt.InvalidAlgorithmError:
-            raise InvalidTokenError("it is signed by another algorithm than this service's key has") from None
+            raise InvalidTokenError("it is signed with an algorithm that does not fit this service's key") from None
         except jwt.InvalidSignatureError:
-            raise InvalidTokenError("its signature is not that of this service's key") from None
+            raise InvalidTokenError("its signature does not match this service's key") from None
         except (jwt.InvalidTokenError, ValueError, TypeError):
             raise InvalidTokenError("it is malformed") from None
         subject, expires_s, scope = claims["sub"], claims["exp"], claims.get("scope", "")
-        if isinstance(expires_s, bool) or not isinstance(expires_s, int | float):  # PyJWT takes text too
-            raise InvalidTokenError("its exp is no number")
+        if isinstance(expires_s, bool) or not isinstance(expires_s, int | float):  # PyJWT accepts text too
+            raise InvalidTokenError("its exp is not a number")
         if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_MAX or not subject.isprintable():
             raise InvalidTokenError(f"its sub must be 1 to {SUBJECT_MAX} printable characters")
         words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else []
@@ -140,7 +141,7 @@ class Tokens:
             return next(iter(keys.values()))
         key = keys.get(kid) if isinstance(kid, str) else None
         if key is None:
-            raise InvalidTokenError("its key (kid) is none of this service's")
+            raise InvalidTokenError("its key (kid) is not one of this service's keys")
         return key
 
     def _refresh(self) -> None:
@@ -151,18 +152,18 @@ class Tokens:
             if read_file(FILE_VARIABLE, self._file) != self._content:
                 content = load(self._file)
                 self._keys, self._content, self._known = _key_set(self._file, content), content, {}
-                logger.info("The keys for tokens changed: %d now", len(self._keys))
+                logger.info("the keys for tokens changed: %d keys now", len(self._keys))
             self._fault = ""
         except ConfigError as error:
             if str(error) != self._fault:
                 self._fault = str(error)
-                logger.error("Keeping the keys for tokens as they were: %s", error)  # noqa: TRY400 (it says it all)
+                logger.error("the keys for tokens stay as they were: %s", error)  # noqa: TRY400 (the text is enough)
         finally:
             self._looking.release()
 
 
 def load(file: str) -> bytes:
-    """What this JWKS file holds, which workers that start from now on inherit. ConfigError for a faulty one."""
+    """The content of a JWKS file. Workers that start from now on inherit it. ConfigError for a faulty file."""
     content = read_file(FILE_VARIABLE, file)
     _key_set(file, content)
     _last_good.remember(file, content)
@@ -170,7 +171,7 @@ def load(file: str) -> bytes:
 
 
 def read_key(text: str) -> _Key:
-    """The key that the variable holds: a secret, or a public key as PEM. ConfigError for one that cannot be used."""
+    """The key in the variable: a secret, or a public key as PEM. ConfigError for a key that cannot be used."""
     if "-----BEGIN" not in text:
         return _secret(text.encode("utf-8", "surrogateescape"), KEY_VARIABLE)
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -180,11 +181,11 @@ def read_key(text: str) -> _Key:
     try:
         return _public(load_pem_public_key(text.replace("\\n", "\n").encode()), KEY_VARIABLE)
     except ValueError as error:
-        raise ConfigError(f"{KEY_VARIABLE} is no public key as PEM: {str(error).partition('.')[0]}") from None
+        raise ConfigError(f"{KEY_VARIABLE} is not a public key as PEM: {str(error).partition('.')[0]}") from None
 
 
 def _key_set(file: str, content: bytes) -> dict[str | None, _Key]:
-    """The keys of a JWKS (RFC 7517) by their kid. ConfigError names a fault by its place, never by what is there."""
+    """The keys of a JWKS (RFC 7517) by their kid. ConfigError names the place of a fault, never the content there."""
     import jwt
 
     place = f"{FILE_VARIABLE}={file}"
@@ -193,7 +194,7 @@ def _key_set(file: str, content: bytes) -> dict[str | None, _Key]:
     except (ValueError, KeyError, TypeError):
         held = None
     if not isinstance(held, list):
-        raise ConfigError(f'{place} is no key set: {{"keys": […]}}')
+        raise ConfigError(f'{place} is not a key set: {{"keys": […]}}')
     keys: dict[str | None, _Key] = {}
     for number, each in enumerate(held, 1):
         where = f"{place}, key {number}"
@@ -207,10 +208,10 @@ def _key_set(file: str, content: bytes) -> dict[str | None, _Key]:
             else:
                 found = _public(jwt.PyJWK({name: each[name] for name in each if name != "alg"}).key, where)
         except (jwt.PyJWTError, ValueError, KeyError, TypeError, AttributeError):
-            raise ConfigError(f"{where} is no key that tokens can be checked with") from None
+            raise ConfigError(f"{where} is not a key that tokens can be checked with") from None
         if (named := each.get("alg")) is not None:
             if named not in found.algorithms:
-                raise ConfigError(f"{where} is for another algorithm than its kind of key has")
+                raise ConfigError(f"{where} names an algorithm (alg) that does not fit its kind of key")
             found = _Key(found.key, (named,))
         if kid in keys:
             raise ConfigError(f"{where} has the kid of another key")
@@ -223,7 +224,7 @@ def _key_set(file: str, content: bytes) -> dict[str | None, _Key]:
 def _secret(secret: bytes, place: str) -> _Key:
     algorithms = tuple(name for name, least_bytes in _HMAC.items() if len(secret) >= least_bytes)
     if not algorithms:
-        raise ConfigError(f"{place} is too short a secret: 32 bytes or more (openssl rand -base64 32)")
+        raise ConfigError(f"{place} is too short a secret: use 32 bytes or more (openssl rand -base64 32)")
     return _Key(secret, algorithms)
 
 
@@ -234,10 +235,10 @@ def _public(key: Any, place: str) -> _Key:
 
     if isinstance(key, RSAPublicKey):
         if key.key_size < 2048:
-            raise ConfigError(f"{place} is an RSA key of {key.key_size} bits: 2048 or more")
+            raise ConfigError(f"{place} is an RSA key of {key.key_size} bits: use 2048 or more")
         return _Key(key, _RSA)
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
         return _Key(key, _CURVES[key.curve.name])
     if isinstance(key, Ed25519PublicKey):
         return _Key(key, _EDWARDS)
-    raise ConfigError(f"{place} is of a kind that is not taken: RSA, P-256, P-384, P-521, Ed25519, or a secret")
+    raise ConfigError(f"{place} is of a kind that is not supported: use RSA, P-256, P-384, P-521, Ed25519, or a secret")

@@ -341,14 +341,14 @@ def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path, caplog:
         clock_s.now_s += 2
         return ring.find(key) is not None
 
-    for content, said in (("", "holds no key"), (f"{new} read", "line 1: must be 3 words"), (None, "cannot be read")):
+    for content, said in (("", "holds no key"), (f"{new} read", "line 1: must have 3 words"), (None, "cannot be read")):
         caplog.clear()
         file.unlink()
         if content is not None:
             file.write_text(content)
         assert all(find(old) for _ in range(3))
         (message,) = caplog.messages
-        assert message.startswith("Keeping the API keys as they were: ")
+        assert message.startswith("the API keys stay as they were: ")
         assert said in message
         assert new not in message
     caplog.clear()
@@ -358,8 +358,8 @@ def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path, caplog:
     assert find(old)
     assert find(new)
     assert caplog.messages == [
-        "The API keys can be read again and have not changed",
-        "API keys changed: 2 now, of a, b",
+        "the API keys can be read again and have not changed",
+        "the API keys changed: 2 keys now, with the ids a, b",
     ]
 
 
@@ -413,7 +413,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.Ca
     file.write_text("a b")
     capsys.readouterr()
     assert main(["keys", "check", str(file)]) == os.EX_CONFIG
-    assert "line 1: must be 3 words" in capsys.readouterr().err
+    assert "line 1: must have 3 words" in capsys.readouterr().err
     file.write_text(new_key(["read"])[1].line())
     assert main(["keys", "check", str(file)]) == 0
 

@@ -187,7 +187,7 @@ def test_one_series_is_answered_as_ever(shared_client: FlaskClient, rows: list[R
         ("series=a&series=a\x00b", "series", ""),
         ("stats=mean,count,avg", "stats", "'avg' is the same as 'mean'"),
         ("stats=p50,median", "stats", "'median' is the same as 'p50'"),
-        ("percentiles=5,5", "percentiles", "'5' is there twice"),
+        ("percentiles=5,5", "percentiles", "'5' is given twice"),
         ("windows=60m,5m,1h", "windows", "'1h' is the same as '60m'"),
     ],
 )

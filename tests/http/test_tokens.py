@@ -89,7 +89,7 @@ def test_each_kind_of_key_takes_its_algorithms(algorithm: str) -> None:
     assert ask(client, token(algorithm)).status_code == 200
     for other in PRIVATE:
         if type(PRIVATE[other]) is not type(private):
-            assert "signed by another algorithm" in refused(client, token(other))
+            assert "signed with an algorithm that does not fit" in refused(client, token(other))
 
 
 def test_scopes_are_those_of_the_token(client: FlaskClient) -> None:
@@ -123,7 +123,7 @@ def test_scopes_are_those_of_the_token(client: FlaskClient) -> None:
         ({"iat": int(time.time()) + 3600}, "it is not valid yet"),
         ({"aud": "another"}, "it is for another audience (aud)"),
         ({"aud": []}, "it lacks aud"),
-        ({"iss": "https://evil.example"}, "it is of another issuer (iss)"),
+        ({"iss": "https://evil.example"}, "it is from another issuer (iss)"),
         ({"exp": None}, "it lacks exp"),
         ({"sub": None}, "it lacks sub"),
         ({"aud": None}, "it lacks aud"),
@@ -132,7 +132,7 @@ def test_scopes_are_those_of_the_token(client: FlaskClient) -> None:
         ({"sub": "a\nb"}, "its sub must be 1 to 128 printable characters"),
         ({"sub": "a" * 129}, "its sub must be 1 to 128 printable characters"),
         ({"exp": "tomorrow"}, "it is malformed"),
-        ({"exp": str(int(time.time()) + 86_400)}, "its exp is no number"),
+        ({"exp": str(int(time.time()) + 86_400)}, "its exp is not a number"),
         ({"exp": [1]}, "it is malformed"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_public_key_is_no_secret() -> None:
     signed = f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part(claims(scope='admin'))}"
     for secret in (public, public.strip(), public.replace("\n", "\\n")):
         made = base64.urlsafe_b64encode(hmac.digest(secret.encode(), signed.encode(), hashlib.sha256)).rstrip(b"=")
-        assert "signed by another algorithm" in refused(client, f"{signed}.{made.decode()}")
+        assert "signed with an algorithm that does not fit" in refused(client, f"{signed}.{made.decode()}")
 
 
 @given(text=st.one_of(st.text("eyJ.abc_-=ß \0", max_size=80), st.tuples(st.text(), st.text(), st.text()).map(".".join)))
@@ -222,16 +222,16 @@ def test_keys_of_a_set_are_found_by_kid(tmp_path: Path) -> None:
     assert ask(client, token("RS256", kid="a")).status_code == 200
     assert ask(client, token("ES256", kid="b")).status_code == 200
     assert ask(client, token("HS256", kid="c")).status_code == 200
-    assert "signed by another algorithm" in refused(client, token("HS256", kid="a"))
-    assert "its key (kid) is none of this service's" in refused(client, token("RS256", kid="d"))
-    assert "its key (kid) is none of this service's" in refused(client, token("RS256"))
+    assert "signed with an algorithm that does not fit" in refused(client, token("HS256", kid="a"))
+    assert "its key (kid) is not one of this service's keys" in refused(client, token("RS256", kid="d"))
+    assert "its key (kid) is not one of this service's keys" in refused(client, token("RS256"))
     one = tmp_path / "one.json"
     one.write_text(jwks(("a", "RS256")))
     assert ask(client_of(jwt_jwks_file=str(one)), token("RS256")).status_code == 200
     one.write_text(json.dumps({"keys": [jwk("RS256") | {"alg": "RS256"}, {"kty": "RSA", "use": "enc"}]}))
     strict = client_of(jwt_jwks_file=str(one))
     assert ask(strict, token("RS256")).status_code == 200
-    assert "signed by another algorithm" in refused(strict, token("PS384"))
+    assert "signed with an algorithm that does not fit" in refused(strict, token("PS384"))
 
 
 def test_a_changed_set_counts_and_a_broken_one_does_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -259,7 +259,7 @@ def test_a_changed_set_counts_and_a_broken_one_does_not(tmp_path: Path, caplog: 
     path.unlink()
     now_s[0] += 1
     assert tokens.find(new).id == "jwt:ada"
-    said = [record.message for record in caplog.records if "Keeping the keys for tokens" in record.message]
+    said = [record.message for record in caplog.records if "the keys for tokens stay" in record.message]
     assert len(said) == 5  # the second is faulty in the way of the first
     # A worker that starts meanwhile has the keys that the others have.
     assert Tokens(settings_of(jwt_jwks_file=str(path))).find(new).id == "jwt:ada"
@@ -328,15 +328,15 @@ def test_a_tokens_user_is_limited_and_logged_by_sub(caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"jwt_key": "short"}, r"STATSAPI_JWT_KEY is too short a secret: 32 bytes or more"),
+        ({"jwt_key": "short"}, r"STATSAPI_JWT_KEY is too short a secret: use 32 bytes or more"),
         ({"jwt_key": SECRET, "jwt_issuer": None}, "set both"),
         ({"jwt_key": SECRET, "jwt_audience": None}, "set both"),
         ({"jwt_key": SECRET, "jwt_jwks_file": "x"}, "are both set: unset one"),
         ({"jwt_jwks_file": "/nowhere"}, "STATSAPI_JWT_JWKS_FILE=/nowhere cannot be read: No such file"),
-        ({"jwt_key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"}, "is no public key as PEM"),
+        ({"jwt_key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"}, "is not a public key as PEM"),
         ({"jwt_key": "-----BEGIN PRIVATE KEY-----"}, "holds a private key: give the public one"),
         ({"jwt_key": pem(rsa.generate_private_key(65537, 1024))}, "an RSA key of 1024 bits: 2048 or more"),
-        ({"jwt_key": pem(ec.generate_private_key(ec.SECP256K1()))}, "of a kind that is not taken"),
+        ({"jwt_key": pem(ec.generate_private_key(ec.SECP256K1()))}, "of a kind that is not supported"),
     ],
 )
 def test_settings_that_cannot_be_safe_are_refused(given: dict[str, Any], said: str) -> None:
@@ -351,8 +351,8 @@ def test_settings_that_cannot_be_safe_are_refused(given: dict[str, Any], said: s
     [
         ([{"kty": "oct", "k": "AAAA"}], "key 1 is too short a secret"),
         ([jwk("RS256") | {"kid": "a"}, jwk("ES256") | {"kid": "a"}], "key 2 has the kid of another key"),
-        ([jwk("RS256") | {"alg": "HS256"}], "key 1 is for another algorithm than its kind of key has"),
-        ([{"kty": "what"}], "key 1 is no key that tokens can be checked with"),
+        ([jwk("RS256") | {"alg": "HS256"}], "key 1 names an algorithm (alg) that does not fit its kind of key"),
+        ([{"kty": "what"}], "key 1 is not a key that tokens can be checked with"),
         (["key"], "holds no key to check signatures with"),
     ],
 )

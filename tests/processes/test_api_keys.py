@@ -116,7 +116,7 @@ def test_keys_for_tokens_are_changed_while_serving(tmp_path: Path) -> None:
     refused = start_gunicorn(tmp_path / "refused", env=env)
     try:
         assert refused.process.wait(30) == 78
-        assert f"STATSAPI_JWT_JWKS_FILE={file} is no key set" in refused.log
+        assert f"STATSAPI_JWT_JWKS_FILE={file} is not a key set" in refused.log
         assert "Traceback" not in refused.log
     finally:
         stop(refused)

@@ -262,7 +262,7 @@ def test_doctor_of_a_page_that_is_not_ours(tmp_path: Path) -> None:
 def test_config_names_what_is_wrong() -> None:
     """Status 78, each fault in a line, and the settings all the same; faulty keys too. Defaults are none."""
     assert run("config")[::2] == (0, "")
-    assert "must be 3 words" in run("config", env={"STATSAPI_API_KEYS": "x"}).err
+    assert "must have 3 words" in run("config", env={"STATSAPI_API_KEYS": "x"}).err
     done = run("config", env={"STATSAPI_WINDOW": "soon", "STATSAPI_FSYNC": "perhaps"})
     assert (done.status, done.err.count("\n")) == (78, 2)
     assert "STATSAPI_WINDOW   " in done.out
@@ -276,7 +276,7 @@ def test_config_names_what_is_wrong() -> None:
         ("JOURNAL", "rediss://h?ssl_ca_certs=/nope", "ssl_ca_certs=/nope is not a file of certificates"),
         ("JOURNAL", "redis://h/99999999999999999999", "the last database that there can be is"),
         ("JWT_AUDIENCE", "x", "does nothing without a key"),
-        ("METRICS_SERIES", "a,,b", "has nothing before, after or between two commas"),
+        ("METRICS_SERIES", "a,,b", "has an empty item before, after or between commas"),
     ):
         done = run("config", env={f"STATSAPI_{name}": value})
         assert (done.status, done.err.count("\n")) == (78, 1)

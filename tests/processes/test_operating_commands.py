@@ -108,7 +108,7 @@ def test_what_cannot_be_revoked_is_told(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     text = f"{new_key(['read'], 'a')[1].line()}\n{new_key(['read'], 'a')[1].line()}\n"
     file.write_text(text)
-    for which, status, said in (("b", 1, "has no such key"), ("a", 78, "that is the last key")):
+    for which, status, said in (("b", 1, "has no such key"), ("a", 78, "this is the last key")):
         done = run("keys", "revoke", str(file), which)
         assert (done.status, done.out, done.err.count("\n")) == (status, "", 1)
         assert said in done.err

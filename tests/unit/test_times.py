@@ -199,7 +199,7 @@ def test_timestamp_is_what_datetime_means(moment: datetime) -> None:
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
-        *[(f"2026-11-27{mark}03:40", f"has {re.escape(repr(mark))} where a T or a blank") for mark in "x;|,_/+é-"],
+        *[(f"2026-11-27{mark}03:40", f"has {re.escape(repr(mark))} between date and time, where a T or a blank") for mark in "x;|,_/+é-"],
         ("2026-11-27+01:00", "where a T or a blank"),
         *[
             (f"2026-11-27 03:40{mark}{offset}", "is not an ISO 8601")
@@ -215,12 +215,12 @@ def test_timestamp_is_what_datetime_means(moment: datetime) -> None:
         ],
         ("2026/11/27 7.30", "two readings, 07:30 and 7.30 hours"),
         ("2026-11-27 07.30 UTC", "two readings"),
-        ("2026-11-27T07.5", "part of an hour, 07.5"),
+        ("2026-11-27T07.5", "fraction of an hour, 07.5"),
         ("2026-11-27 07.30.15", "like 2026-11-27T07:30:15"),
-        ("2026-11-27 03:40,5", "part of a minute or seconds .*like 2026-11-27T07:45:50"),
-        ("2026-11-27 03:40.30", "part of a minute or seconds .*like 2026-11-27T07:45:30"),
-        ("20261127T0340.5", "part of a minute or seconds"),
-        ("2026-11-27 03:40,5 +01:00", "part of a minute or seconds"),
+        ("2026-11-27 03:40,5", "fraction of a minute or seconds .*like 2026-11-27T07:45:50"),
+        ("2026-11-27 03:40.30", "fraction of a minute or seconds .*like 2026-11-27T07:45:30"),
+        ("20261127T0340.5", "fraction of a minute or seconds"),
+        ("2026-11-27 03:40,5 +01:00", "fraction of a minute or seconds"),
         ("2026-11-27 03-40", "is not an ISO 8601"),
         ("2026-11-27 03-05", "is not an ISO 8601"),
         ("2026-11-27 03-0530", "is not an ISO 8601"),
