@@ -40,7 +40,10 @@ def cpu_limit(cgroups: Path = _CGROUPS, own_cgroup: Path = _OWN_CGROUP) -> float
 
 
 def _limits(name: str, cgroups: Path, own_cgroup: Path) -> Iterator[str]:
-    """The content of the file `name` in each cgroup (v2), from this process's up to the root. The lowest limit holds."""
+    """The content of the file `name` in each cgroup (v2), from this process's up to the root. The lowest limit counts.
+
+    A cgroup without the file is passed over.
+    """
     folder = cgroups / _relative_cgroup(own_cgroup)
     for limited in (folder, *folder.parents):
         with contextlib.suppress(OSError):  # the root has no limits

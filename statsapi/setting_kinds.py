@@ -201,7 +201,7 @@ class Origins(fields.Field[tuple[str, ...]]):
                 )
             if match[2] and int(match[2]) == {"http": 80, "https": 443}[match[1]]:
                 shorter = origin.rpartition(":")[0]
-                raise ValidationError(f"{origin} would never match, as browsers leave out the default port: write {shorter}")
+                raise ValidationError(f"{origin} never matches, as browsers omit the default port: write {shorter}")
         return origins
 
 

@@ -1,4 +1,4 @@
-"""Who may call what: API keys and their scopes, and the pages of other origins."""
+"""Access control: API keys and their scopes, tokens, and pages of other origins."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from statsapi.routes import INFLUX, OPEN, scope_of
 from statsapi.tokens import InvalidTokenError, Tokens
 
 _BEACONS: Final = ("events.post_event", "events.post_events")
-# What takes text: all else refuses what a browser sends unasked, as it is not JSON.
+# Endpoints that accept text. All others refuse whatever a browser sends without a CORS preflight, as it is not JSON.
 _TEXT_DOORS: Final = (INFLUX, "pushgateway.")
 _SENT_UNASKED: Final = ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
-# Headers that a browser's script may send and read across origins, beside those that it always may.
+# Headers that a browser's script may send and read across origins, beside the ones that CORS always allows.
 _CORS_SENT: Final = [
     "Authorization",
     "Content-Encoding",
@@ -42,10 +42,10 @@ _CORS_READ: Final = [
 
 
 def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens | None) -> None:
-    """Guard the app's routes. Hooks registered later find the caller's key id as `g.key_id`, where there is a key.
+    """Guard the app's routes. Hooks registered later find the caller's key id in `g.key_id`, where a key was sent.
 
-    Rate limits count a request after its caller was identified and before it is refused: a refused request counts too,
-    by its address where the key is not known.
+    Rate limits count a request after its caller was identified and before it may be refused. So a refused request
+    counts too, by its address where the key is not known.
     """
     if settings.cors_origins:
         CORS(
@@ -56,7 +56,7 @@ def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens |
             expose_headers=_CORS_READ,
             send_wildcard=True,
             always_send=False,
-            intercept_exceptions=False,  # our errors are answers by then, and pass after_request as all do
+            intercept_exceptions=False,  # our errors are answers by then, which pass through after_request
             max_age=600,
         )
     if settings.beacon_origins:
@@ -85,10 +85,11 @@ def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens |
 
 
 def _take_beacon(origins: frozenset[str]) -> None:
-    """Take what navigator.sendBeacon sends from those pages for JSON, and let it in without a key.
+    """Read a body that navigator.sendBeacon sent from one of these pages as JSON, and accept it without a key.
 
-    A browser sends text/plain without asking first, and no headers of the page's. Whoever is no browser can write any
-    Origin, so it opens recording alone: with a query (a dry run, dedup) the answer would tell what is there.
+    A browser sends text/plain without a CORS preflight, and without headers of the page's own. Any other client can
+    forge the Origin. So only plain recording is open: with a query (a dry run, dedup) the answer would reveal stored
+    data.
     """
     environ = request.environ
     if (
@@ -103,11 +104,11 @@ def _take_beacon(origins: frozenset[str]) -> None:
 
 
 def _refuse_other_sites(known: frozenset[str]) -> Response | None:
-    """403 for what a page of another site has its visitors' browsers send here, where no key is asked.
+    """403 where a page of another site makes its visitors' browsers record here, on a service without keys (CSRF).
 
-    A browser asks first (CORS) before it sends JSON across origins. Text and forms it sends at once, and line protocol
-    and pushes are text; so it does with a body of no type, which counts as JSON. Clients that are no browsers send no
-    Origin.
+    A browser sends JSON across origins only after a CORS preflight. It sends text, forms and bodies without a type at
+    once; line protocol and pushes are text, and a body without a type counts as JSON. Clients other than browsers send
+    no Origin.
     """
     environ = asked().environ
     origin = environ.get("HTTP_ORIGIN")
@@ -124,17 +125,17 @@ def _refuse_other_sites(known: frozenset[str]) -> Response | None:
     ):
         return None
     detail = (
-        f"Pages of {echo(origin)} may not record here: name them in STATSAPI_CORS_ORIGINS, or send the request from no "
-        "browser, without an Origin."
+        f"Pages of {echo(origin)} may not record here: add this origin to STATSAPI_CORS_ORIGINS, or send the request "
+        "from a program that is not a browser, without an Origin."
     )
     return problems.problem(403, problems.code_of("Forbidden"), "Forbidden", detail)
 
 
 def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
-    """Identify the caller: sets `g.key_id`. 401 without a known key, 403 without the scope. 5 µs."""
+    """Identify the caller and set `g.key_id`. 401 without a known key, 403 without the scope. Costs 5 µs."""
     caller = asked()
     rule, environ = caller.url_rule, caller.environ
-    # A preflight cannot carry a key, and an unknown path has nothing to guard: they go on to 200, 404 and 405.
+    # A preflight cannot carry a key, and an unknown path has nothing to guard: they get their usual 200, 404 or 405.
     if rule is None or environ["REQUEST_METHOD"].upper() == "OPTIONS":
         return None
     scope = scope_of(rule.endpoint)
@@ -171,7 +172,7 @@ def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
 
 
 def _find(keys: Keys | None, tokens: Tokens | None, presented: str) -> Caller:
-    """InvalidTokenError, with a sentence, where nobody is known by it."""
+    """The caller with this key or token. InvalidTokenError, with a sentence for the client, where it is not known."""
     held = None if keys is None else keys.find(presented)
     if held is not None:
         return held
@@ -180,7 +181,7 @@ def _find(keys: Keys | None, tokens: Tokens | None, presented: str) -> Caller:
     try:
         return tokens.find(presented)
     except InvalidTokenError as error:
-        raise InvalidTokenError(f"This token is not taken: {error}.") from None
+        raise InvalidTokenError(f"This token is not accepted: {error}.") from None
 
 
 def _presented_as_influx(caller: Request) -> str:
@@ -208,4 +209,4 @@ def _presented(environ: dict[str, str]) -> str:
         return authorization[7:].strip()
     return environ.get(
         "HTTP_X_API_KEY", ""
-    ).strip()  # also beside Authorization: Basic, which a proxy may need for itself
+    ).strip()  # next to Authorization: Basic too, which a proxy in front may need

@@ -17,13 +17,13 @@ _PAGE: Final = "dashboard.get_page"  # not there where a setting switches it off
 
 
 def asked() -> Request:
-    """The request itself: each use of Flask's proxy costs 0.6 µs, this 0.2."""
+    """The request itself: this costs 0.2 µs, and each use of Flask's proxy 0.6 µs."""
     found: Request = request._get_current_object()  # type: ignore[attr-defined]
     return found
 
 
 class Json(JSONProvider):
-    """Answers in the order of their keys, without spaces; 1 µs where Flask's own provider takes 10."""
+    """Writes JSON with keys in the given order, without spaces. Costs 1 µs; Flask's own provider takes 10 µs."""
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         return msgspec.json.encode(obj).decode()
@@ -35,7 +35,7 @@ class Json(JSONProvider):
         return self.answer(msgspec.json.encode(self._prepare_response_obj(args, kwargs)) + b"\n")
 
     def answer(self, body: bytes) -> Response:
-        """200 with a document that is JSON already."""
+        """200 with a body that is JSON already."""
         return Response(body, content_type="application/json")
 
 
@@ -49,10 +49,10 @@ class PlainApp(Flask):
         super().__init__("statsapi", static_folder=None)
 
     def raise_routing_exception(self, request: Request) -> NoReturn:
-        """A path that lacks its last slash, or the page's that has one more, is told so relative to itself.
+        """Redirect by a relative URL: a path without its last slash, and the dashboard's path with one too many.
 
-        Werkzeug would name an absolute URL, made of the Host that the client sent: another's, where a cache in between
-        keeps it, and a wrong one behind a proxy that changes host or prefix.
+        Werkzeug would redirect to an absolute URL made from the client's Host header. An attacker's Host could stay in
+        a cache, and behind a proxy that changes host or prefix the URL is wrong.
         """
         target = ""
         if isinstance(request.routing_exception, RequestRedirect):
@@ -73,6 +73,6 @@ class _ShortJson(Json):
 
 
 class ShortApp(flask_side.App, PlainApp):
-    """The same by the shortcuts, unless they are switched off."""
+    """PlainApp with the shortcuts of `statsapi.shortcuts`."""
 
     json_provider_class = _ShortJson

@@ -1,4 +1,4 @@
-"""The body of a request: read to its end, unpacked, and as JSON; what is wrong with it where it cannot be read."""
+"""The body of a request: reads it to its end, unpacks it, parses JSON, and says why a body cannot be read."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from statsapi.api import cures
 from statsapi.api.application import asked
 from statsapi.errors import echo
 
-# The most that one event may have, alone, as a line of NDJSON or as a row of CSV: a thousand times what it needs. The
-# standard parser takes 3 ms for it at worst.
+# The largest single event: a body, a line of NDJSON or a row of CSV. It is a thousand times what an event needs. The
+# standard JSON parser takes 3 ms for it at worst.
 EVENT_MAX_BYTES: Final = 64 * 1024
 
 
 def read_body(limit_bytes: int) -> bytes:
     """The whole body, unpacked. BadRequest for one that was cut off, RequestEntityTooLarge beyond the limit.
 
-    When a client goes away in the middle, Gunicorn hands over what came as if that were all: half a CSV could count.
+    When a client disconnects in the middle, Gunicorn hands over the received part as if it were the whole body: half a
+    CSV could be recorded.
     """
-    environ = asked().environ  # not the request's properties: each costs a µs here, on the way of every event
+    environ = asked().environ  # not the request's properties: each costs 1 µs, for every event
     announced = None if "HTTP_TRANSFER_ENCODING" in environ else int(environ.get("CONTENT_LENGTH") or 0)
     if announced is not None and announced > limit_bytes:
         raise _too_large(limit_bytes)
     try:
         if announced is None:
-            # Werkzeug cuts a chunked body off at its limit without a word.
+            # Werkzeug truncates a chunked body at its limit without an error.
             request.max_content_length = limit_bytes + 1
             body = request.get_data(cache=False)
         else:
-            # In one go: get_data reads 64 KiB at a time, and each time Gunicorn moves what is left. 0.4 ms for 0.5 MB,
-            # where that takes 0.9.
+            # One read takes 0.4 ms for 0.5 MB. get_data takes 0.9 ms: it reads 64 KiB at a time, and each time Gunicorn
+            # moves the rest.
             body = environ["wsgi.input"].read(announced)
     except (ClientDisconnected, OSError):
         raise BadRequest("The body was cut off; nothing was recorded.") from None
@@ -62,7 +63,7 @@ def require_json(body: bytes) -> None:
 
 
 def with_cure(refusal: str, body: bytes, sent_as: str | None) -> str:
-    """The refusal, and what the body looks like instead, if that can be told."""
+    """The refusal, and a guess at what the body is instead, if there is one."""
     if found := cures.unreadable(body):
         return f"The body {found}."
     found = cures.cure(body, sent_as)
@@ -70,10 +71,10 @@ def with_cure(refusal: str, body: bytes, sent_as: str | None) -> str:
 
 
 def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
-    """The body through `schema`: 400 for what is no JSON, 422 for what does not fit.
+    """The body loaded by `schema`: 400 where it is not JSON, 422 where it does not fit the schema.
 
-    The standard library's parser, not a stricter one: it lets NaN, huge numbers and long integers through to the
-    schema, whose refusal names the field.
+    The standard library's parser is used. It passes NaN, huge numbers and long integers on to the schema, whose refusal
+    names the field; a stricter parser could not.
     """
     try:
         document = loads(body.decode("utf-8-sig"))
@@ -82,9 +83,9 @@ def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
     except ValueError as error:
         raise BadRequest(with_cure(_malformed(body, error), body, cures.JSON)) from None
     if isinstance(document, list):
-        raise ValidationError("is an array: this takes a single event, POST /events takes many")
+        raise ValidationError("is an array, and this takes a single event: send many to POST /events")
     if isinstance(document, dict) and isinstance(document.get("events", document.get("timestamp")), list):
-        raise ValidationError("is many events: this takes a single one, POST /events takes many")
+        raise ValidationError("holds many events, and this takes a single one: send many to POST /events")
     if found := what_is_twice(document):
         field, reason = found
         raise ValidationError({field: [reason]})
@@ -92,7 +93,7 @@ def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
 
 
 class Twice(dict[str, Any]):
-    """A JSON object in which some names stand twice; of each the last value holds."""
+    """A JSON object in which some names are given twice; it holds the last value of each."""
 
     names: frozenset[str]
 
@@ -111,14 +112,14 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_of_pairs)
 
 
 def loads(text: str) -> object:
-    """json.loads, which keeps in mind what stands twice: see `what_is_twice`."""
+    """json.loads that remembers names given twice, for `what_is_twice`."""
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
     return cast(object, _DECODER.decode(text))
 
 
 def what_is_twice(item: object) -> tuple[str, str] | None:
-    """(field, reason) of an event in which a member or a tag is given twice, so that it has two readings; else None."""
+    """(field, reason) for an event in which a member or a tag is given twice, which is ambiguous; else None."""
     if isinstance(item, Twice):
         return min(item.names), "is given twice: keep one of them"
     if isinstance(item, dict) and isinstance(tags := item.get("tags"), Twice):
@@ -133,7 +134,7 @@ def _malformed(body: bytes, error: ValueError) -> str:
 
 
 def why_not_json(error: ValueError) -> str:
-    """What was wrong, for the error that json.loads raised, behind "the body" or "the line"."""
+    """The reason for an error that json.loads raised, to follow "the body" or "the line"."""
     if isinstance(error, UnicodeDecodeError):
         return _not_utf8(error, error.start)
     if isinstance(error, json.JSONDecodeError):
@@ -150,7 +151,7 @@ def _not_utf8(error: UnicodeDecodeError, at: int) -> str:
 
 
 def why_not_utf8(body: bytes) -> str | None:
-    """The same for a body of any length, which is decoded in steps; None where it is UTF-8."""
+    """The reason why a body of any length is not UTF-8, found in steps; None where it is UTF-8."""
     if body.isascii():
         return None
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -166,19 +167,20 @@ def why_not_utf8(body: bytes) -> str | None:
 
 # -- Content-Encoding ----------------------------------------------------------------------------------------------
 
-# What goes in and comes out at one time. A call holds what it gives twice, so this is not the whole body.
+# The input and output of one inflate call. A call holds its output twice, so a step is smaller than the whole body.
 _GZIP_STEP_BYTES: Final = 64 * 1024
 
-# Setting up an inflater takes microseconds: 16 MiB of empty members, 20 bytes each, would hold a core for seconds.
+# Each member needs a new inflater, which takes microseconds: 16 MiB of empty members, 20 bytes each, would keep a core
+# busy for seconds.
 _GZIP_MEMBERS_MAX: Final = 1000
 
 
 def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes:
-    """The body without its Content-Encoding, which may be identity or gzip, of one member or many.
+    """The body without its Content-Encoding, which may be identity, or gzip with one member or many.
 
-    Never inflates more than `limit_bytes` and one byte, whatever the body would become: RequestEntityTooLarge. A
-    corrupt or truncated one is a BadRequest, another encoding UnsupportedMediaType. The copy at the end doubles, for a
-    moment, the memory of what is accepted.
+    RequestEntityTooLarge beyond `limit_bytes`: never more than one byte beyond is inflated. BadRequest for a corrupt or
+    truncated body, UnsupportedMediaType for another encoding. The copy at the end doubles the memory of an accepted
+    body for a moment.
     """
     encoding = (content_encoding or "").strip().lower()
     if encoding in ("", "identity"):
@@ -205,7 +207,7 @@ def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes
                 raise BadRequest(f"The gzip body is corrupt: {error}.") from None
             if not step and not piece and not inflater.eof:
                 raise BadRequest("The gzip body is truncated.")
-            # At a member's end zlib may show what is left over in both places.
+            # At a member's end zlib may report the rest in both attributes.
             at += len(step) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail)
             held += len(piece)
             if held > limit_bytes:

@@ -1,6 +1,6 @@
-"""A yes or no for monitors and CI: do these statistics hold what is required of them? 200, or 503 with what does not.
+"""A check for monitors and CI: 200 where the statistics meet all conditions, 503 naming the conditions that fail.
 
-Nothing is remembered between two questions. A condition whose figure is null (no events, one for a stddev) never holds.
+No state is kept between two checks. A condition on a null figure (no events, or one event for a stddev) always fails.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-# Possessive, and no sign is in two of its parts: tried in one way only, however long it is.
+# Possessive quantifiers, and no character fits two neighbouring parts: so a match is linear in the text's length.
 _CONDITION: Final = re.compile(r"([^<>=!~\s]*+)\s*+([<>=!~]++)([^<>=!~]*+)")
 _LOST_PLUS: Final = re.compile(r"(?<=[eE]) (?=\d)", re.ASCII)
 _EXAMPLE: Final = "p95<500"
 
 
 class Condition(NamedTuple):
-    """text: as it was written, without blanks."""
+    """text: the condition as it was written, without blanks."""
 
     text: str
     figure: Figure
@@ -63,13 +63,15 @@ def parse_condition(text: str) -> Condition:
     """`p95<500`: a statistic, one of < <= > >= == !=, and a number. ValueError says what to write."""
     found = _CONDITION.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f"{echo(text)!r} is no condition: write a statistic, < <= > >= == or !=, a number: {_EXAMPLE}")
+        raise ValueError(
+            f"{echo(text)!r} is not a condition: write a statistic, one of < <= > >= == != and a number, as {_EXAMPLE}"
+        )
     word, sign, number = found.groups()
     number = _LOST_PLUS.sub("+", number.strip())
     if sign not in _OPERATORS:
         meant = {"=": "==", "=>": ">=", "=<": "<=", "<>": "!=", "===": "=="}.get(sign)
-        cure = f"write {word}{meant}{number}" if meant else "there are < <= > >= == and !="
-        raise ValueError(f"{echo(text)!r} compares by {echo(sign)}: {cure}")
+        cure = f"write {word}{meant}{number}" if meant else "write one of < <= > >= == !="
+        raise ValueError(f"{echo(text)!r} compares by {echo(sign)}, which is not an operator: {cure}")
     try:
         figure = parse_figure(word)
     except ValueError as error:
@@ -83,7 +85,7 @@ def parse_condition(text: str) -> Condition:
 
 
 class Conditions(fields.Field[tuple[Condition, ...]]):
-    """One condition, or several with commas between them."""
+    """One condition, or several separated by commas."""
 
     json_schema: ClassVar = {"type": "string", "minLength": 1, "examples": [_EXAMPLE]}
 
@@ -99,13 +101,13 @@ class CheckQuery(ChoiceQuery, WindowQuery):
         Conditions(),
         CONDITIONS_MAX,
         required=f"is missing; give a condition such as {_EXAMPLE}",
-        description="what has to hold, with commas between or given again: a statistic or percentile, < <= > >= == or "
-        "!=, and a number",
+        description="a condition: a statistic or percentile, one of < <= > >= == !=, and a number; several are "
+        "separated by commas or given as more parameters",
     )
-    by = By(metadata={"description": "`series` or the key of a tag: every group must hold, by itself"})
+    by = By(metadata={"description": "`series` or the key of a tag: each group must meet the conditions by itself"})
     limit = fields.Integer(
         validate=validate.Range(min=1, max=GROUPS_MAX),
-        metadata={"description": f"how many of the groups that do not hold are named; {GROUPS_SHOWN} unless given"},
+        metadata={"description": f"how many of the failing groups are named; {GROUPS_SHOWN} by default"},
     )
 
 
@@ -113,7 +115,7 @@ _QUERY: Final = CheckQuery()
 
 
 def get_check() -> dict[str, Any] | Response:
-    """200 where every condition holds, with each figure; else 503, a problem whose `conditions` say which do not."""
+    """200 with each figure where every condition holds; else 503, a problem whose `conditions` say which ones fail."""
     query = load_query(_QUERY)
     conditions = [condition for some in query["require"] for condition in some]
     if len(conditions) > CONDITIONS_MAX:
@@ -122,7 +124,7 @@ def get_check() -> dict[str, Any] | Response:
     figures = [condition.figure for condition in conditions]
     percents = percents_of(figures)
     places = places_of(figures, percents)
-    # All groups are looked at, and those that do not hold are shown.
+    # All groups are checked, and only failing ones are shown.
     grouping = None if by is None else Groups(Grouping(key_of(by), limit=service().settings.max_query_series))
     reading = ask()
     found = reading.over(choice.selection).statistics(
@@ -134,7 +136,7 @@ def get_check() -> dict[str, Any] | Response:
     )
     (total,) = found.total
     told: dict[str, Any] = choice.head(found.matched) | dump_edges(total)
-    # Where nothing is chosen there is no group, and what is required of one is required of no events.
+    # Without a chosen series there is no group. The conditions are then checked on an empty set of events.
     if not found.groups:
         told["conditions"] = _dump(conditions, total, places, reading.now_us)
         n_failed = sum(not each["held"] for each in told["conditions"])
@@ -171,7 +173,7 @@ def _name(group: dict[str, Any]) -> str:
 
 
 def _said(conditions: Sequence[dict[str, Any]]) -> str:
-    """The first that does not hold, as a sentence."""
+    """The first failing condition, as a sentence."""
     condition = next(condition for condition in conditions if not condition["held"])
     value = condition["value"]
     return f"{condition['require']} does not hold: it is {'null' if value is None else value}"
@@ -180,7 +182,7 @@ def _said(conditions: Sequence[dict[str, Any]]) -> str:
 def _dump(
     conditions: Sequence[Condition], answer: SpanAnswer, places: Mapping[str, int], now_us: int
 ) -> list[dict[str, Any]]:
-    """Each condition, its figure, and whether it holds. A percentile out of roll-ups says how near it is."""
+    """Each condition, its figure, and whether it holds. A percentile from roll-ups carries its error bound."""
     told = []
     statistics = answer.statistics
     for text, figure, holds, bound in conditions:

@@ -1,8 +1,8 @@
 """Which series a question is about, and in which groups: series=, match=, where=, by=, order=, limit=.
 
-A question with one `series=` (or none) and nothing else of this is about one series. It is answered as ever, by the
-shortest way, and its answer names the series. Every other one is about the union of those it chooses, and its answer
-says how many of them there are.
+A question with one `series=` (or none), and none of the other parameters, is about one series: it takes the shortest
+path, and its answer names the series. Every other question is about the union of the chosen series, and its answer says
+how many were chosen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from statsapi.service.over import Groups
 GROUPS_MAX: Final = 10_000
 GROUPS_SHOWN: Final = 100
 
-# Each name is held against each pattern: 50 of them and 100,000 names take a second or two.
+# Each name is compared with each pattern: 50 patterns and 100,000 names take a second or two.
 PATTERNS_MAX: Final = 50
 
 BY_SERIES: Final = "series"
@@ -68,25 +68,25 @@ class By(fields.Field[str]):
 
 
 class Choice(NamedTuple):
-    """series: the only one that the question can be about, and is answered for as ever; else None."""
+    """series: the name, where the question is about one series; else None."""
 
     selection: Selection
     series: str | None
 
     def head(self, matched: int) -> dict[str, Any]:
-        """How an answer begins."""
+        """The first members of an answer."""
         return {"matched": matched} if self.series is None else {"series": self.series}
 
 
 class ChoiceQuery(StrictSchema):
-    """Which series."""
+    """The parameters that choose series."""
 
     series = Repeated(
         QuerySeriesName(load_default=None),
-        description="which series, each by its name; their union where there are several",
+        description="a series by its name; several are answered as their union",
     )
     match = Repeated(
-        Pattern(), PATTERNS_MAX, description="all series whose name fits: * is any characters, ? is one; case counts"
+        Pattern(), PATTERNS_MAX, description="series by a pattern: * is any characters, ? is one; case-sensitive"
     )
     where = Repeated(
         TagPattern(),
@@ -97,23 +97,23 @@ class ChoiceQuery(StrictSchema):
 
 
 class GroupsQuery(ChoiceQuery):
-    """Which series, and in which groups."""
+    """The parameters that choose series and group them."""
 
     by = By(
         metadata={
-            "description": "`series`, or the key of a tag: a group for each series or each value beside the total; of "
-            "all series where nothing chooses"
+            "description": "`series`, or the key of a tag: adds a group for each series or tag value to the total; "
+            "covers all series where none is chosen"
         }
     )
     order = fields.String(
         metadata={
-            "description": "what groups are put in order by: `series`, or any statistic or percentile (p95), with - "
-            "in front for the largest first"
+            "description": "the order of the groups: `series`, or any statistic or percentile (p95); with - in front, "
+            "the largest first"
         }
     )
     limit = fields.Integer(
         validate=validate.Range(min=1, max=GROUPS_MAX),
-        metadata={"description": f"how many groups are shown; {GROUPS_SHOWN} unless given"},
+        metadata={"description": f"how many groups are shown; {GROUPS_SHOWN} by default"},
     )
 
     @validates_schema
@@ -125,13 +125,13 @@ class GroupsQuery(ChoiceQuery):
 
 
 def selection_of(query: Mapping[str, Any]) -> Selection:
-    """What a ChoiceQuery chooses: every series, where it says nothing."""
+    """The series that a ChoiceQuery chooses; all series where it has no parameter."""
     globs, where = query.get("match", ()), query.get("where", ())
     return Selection(frozenset(query.get("series", ())), tuple(dict.fromkeys(globs)), tuple(dict.fromkeys(where)))
 
 
 def choice_of(query: Mapping[str, Any]) -> Choice:
-    """The same for a question about statistics, which is about one series unless it says otherwise."""
+    """The same for a question about statistics, which is about `default` where it has no parameter."""
     if not query.keys() & {"series", "match", "where", "by"}:
         return Choice(Selection(frozenset((DEFAULT_SERIES,))), DEFAULT_SERIES)
     selection = selection_of(query)
@@ -140,14 +140,14 @@ def choice_of(query: Mapping[str, Any]) -> Choice:
 
 
 class Order(NamedTuple):
-    """figure: None is the group's own name."""
+    """figure: what the groups are ordered by; None for the group's own name."""
 
     figure: Figure | None
     descending: bool
 
 
 def order_of(query: Mapping[str, Any]) -> Order:
-    """ValidationError where it is no figure."""
+    """The order that a query asks for. ValidationError where it names no figure."""
     written = query.get("order", "").strip()  # a plus that a URL turned into a blank
     descending = written[:1] == "-"
     word = written[1:] if descending or written[:1] == "+" else written
@@ -172,7 +172,7 @@ def groups_of(query: Mapping[str, Any]) -> Groups | None:
         return Groups(Grouping(key, descending=descending, limit=limit))
     percents = figures.percents_of((figure,))
     places = figures.places_of((figure,), percents)
-    # A rate is a count over the same time in all of them.
+    # All groups cover the same time, so the order by rate is the order by count.
     meant = Figure("count", "count") if figure.stat == "rate" else figure
 
     def value(answer: Statistics) -> int | float | None:
@@ -182,17 +182,17 @@ def groups_of(query: Mapping[str, Any]) -> Groups | None:
 
 
 def key_of(by: str) -> Callable[[str], str | None]:
-    """The group of a series by its name; None of those without that tag."""
+    """A function from a series' name to its group; None for a series without that tag."""
     return str if by == BY_SERIES else partial(tag_value, key=by)
 
 
 def hidden_of(query: Mapping[str, Any]) -> tuple[Figure, ...]:
-    """What a question has to ask for its order alone."""
+    """The figures that are needed for the order only."""
     if "by" not in query or (figure := order_of(query).figure) is None:
         return ()
     return (figure,)
 
 
 def dump_key(by: str, key: str | None) -> dict[str, Any]:
-    """How a group says which it is: a tag may be called like a statistic, so it has a place of its own."""
+    """The members that name a group. A tag has a member of its own, as its key may equal a statistic's name."""
     return {"series": key} if by == BY_SERIES else {"tag": {by: key}}

@@ -161,7 +161,7 @@ def unreadable(body: bytes) -> str | None:
 
 
 def cure(body: bytes, sent_as: str | None) -> str | None:
-    """A sentence that says what the body looks like, where that is not `sent_as`, and what to send; None else."""
+    """A sentence that says what the body looks like and what to send; None where it looks like `sent_as`."""
     if found := unreadable(body):
         return f"The body {found}."
     text = body[:_HEAD_BYTES].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
@@ -242,7 +242,7 @@ def header_faults(names: Sequence[str], body: bytes | None = None) -> dict[str, 
 
 
 def _line_fault(names: Sequence[str], body: bytes) -> str | None:
-    """What is wrong with the first line as a whole: it is no list of names, or not one with commas between."""
+    """What is wrong with the first line as a whole: it is not a list of names, or not one separated by commas."""
     line = ",".join(names)
     if re.match(rf"{_COLUMN}(?:,{_COLUMN})+(?=[\d\"'+-])", line):
         return f"the first line is both the names of columns and data: {_EAT_LINE_ENDS}"
@@ -313,7 +313,7 @@ def _is_moment(field: str) -> bool:
 
 
 def quoted_delimiter(body: bytes, asked: str = ",") -> str:
-    """What to do where quoted fields are separated by something else than was asked for; else nothing."""
+    """What to do where quoted fields are separated by another character than `asked`; else an empty text."""
     first = body[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[0]
     for delimiter, called in _DELIMITERS.items():
         if delimiter != asked and (f'"{delimiter}' if delimiter != " " else '" "') in first:
@@ -389,7 +389,7 @@ def why_no_number(value: object) -> str:
 
 
 def without_separators(text: str) -> str | None:
-    """1234.5 for 1,234.5 and 1.234,5; None without separators, and where they have two readings."""
+    """1234.5 for 1,234.5 and 1.234,5; None without separators, and where they are ambiguous."""
     grouped = _GROUPED.fullmatch(text)
     if grouped is None or grouped[1] == grouped[2]:
         return None

@@ -1,5 +1,5 @@
-"""The live page at /dashboard: files of the package, in the folder `statsapi/dashboard/`. They hold no data, so nobody
-needs a key for them; the page asks for one when the service does.
+"""The live page at /dashboard: files of the package, in the folder `statsapi/dashboard/`. They hold no data, so they
+need no key. The page asks its user for a key where the service needs one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MEDIA_TYPES: Final = {
     "svg": "image/svg+xml",
 }
 
-# Scripts, styles and questions of this origin alone: what a series is called can never run.
+# Only scripts, styles and requests of this origin: code in the name of a series can never run.
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -60,7 +60,7 @@ def get_file(name: str) -> Response:
 
 
 def _serve(name: str) -> Response:
-    """Browsers keep it and ask whether it is still the same: 304, and a new version shows at once."""
+    """A file with an ETag. Browsers cache it and revalidate it each time (304), so that a new version shows at once."""
     file = _files()[name]
     packed = request.accept_encodings["gzip"] > 0
     response = Response(file.packed if packed else file.body, content_type=file.media_type)

@@ -1,4 +1,4 @@
-"""Recording events, getting them out again, and finding out why one does not show."""
+"""Recording events, exporting them, and finding out why an event does not show."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ _DEBUG_QUERY = DebugQuery()
 _EXPORT_QUERY = ExportQuery()
 
 _MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(decoding.NDJSON_TYPES, "ndjson"), decoding.CSV_TYPE: "csv"}
-_LINES_TYPE = "text/plain; charset=utf-8"  # of line protocol, which has no name of its own; so Accept cannot ask for it
+_LINES_TYPE = "text/plain; charset=utf-8"  # of line protocol, which has no media type of its own, so that Accept cannot name it
 
-# One row of an export; they are what the batch endpoint reads fastest, and repr() gives a float back to the last bit.
+# One row of an export. The batch endpoint reads these forms fastest, and repr() preserves a float to the last bit.
 _ROWS = {
     "csv": "{}Z,{!r},{}\n",
     "ndjson": '{{"timestamp":"{}Z","value":{!r},"series":{}}}\n',
@@ -55,7 +55,7 @@ _ROWS = {
 }
 
 
-# A dry run tells of this many series, and how many there are.
+# A dry run lists this many series, and says how many there are.
 SERIES_SHOWN_MAX = 100
 
 
@@ -66,12 +66,12 @@ def recording(
     answer: Callable[[Reply], Response] = json_reply,
     is_recorded: Callable[[], bool] = lambda: True,
 ) -> Callable[[Callable[..., Reply]], Callable[..., Response]]:
-    """A route from the function that records a body under its idempotency key; it is given what the path holds as well.
+    """Make a route of a function that records a body under its idempotency key. It gets the path's parameters as well.
 
-    A key that is known brings back its first answer, before the body is looked at. Where a request is refused for what
-    it says, its events are counted: `alone`, unless the refusal names a number. The body may have `most_bytes`, and
-    what the settings say. answer: the response that a reply becomes. is_recorded: whether this request leaves anything;
-    one that does not is no retry of what was recorded, so its key is passed over.
+    A known key returns its first answer before the body is parsed. The events of an invalid request are counted as
+    rejected: `alone` of them, unless the refusal has their number. The body may have at most `most_bytes`, and at most
+    what the settings allow. answer: turns the reply into the response. is_recorded: whether this request records
+    anything; where it does not (a dry run), its key is ignored.
     """
 
     def decorate(record: Callable[..., Reply]) -> Callable[..., Response]:
@@ -135,7 +135,7 @@ def _is_no_dry_run() -> bool:
 
 @recording(alone=0, is_recorded=_is_no_dry_run)
 def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
-    """Record many events as one record: all of them or none, or with ?partial=true the good ones."""
+    """Record many events as one record: all of them or none; with ?partial=true, all valid ones."""
     recorder = service()
     settings = recorder.settings
     query = load_query(_BATCH_QUERY)
@@ -177,7 +177,7 @@ def post_events(body: bytes, key: IdempotencyKey | None) -> Reply:
 
 
 def _add_proposal(decoded: decoding.Decoded, body: bytes, mapping: ColumnMapping | None) -> None:
-    """To the first fault, the query that takes the body as it is, where there is one."""
+    """Add to the first fault the query that would read the body as it is, if there is one."""
     first = decoded.errors[0]
     first["reason"] += decoding.proposed(body, request.mimetype, mapping, first["reason"])
 
@@ -198,7 +198,9 @@ def _told(recorded: Recorded, decoded: decoding.Decoded, status: str) -> dict[st
 
 
 def _foreseen(recorded: Recorded, decoded: decoding.Decoded, partial: bool, settings: Settings) -> dict[str, Any]:
-    """What recording would answer, and what is in the batch. Without ?partial=true a fault means that none is kept."""
+    """The answer to a dry run: what recording would answer, and the content of the batch. Without ?partial=true one
+    fault means that nothing would be recorded.
+    """
     told = _told(recorded, decoded, "dry_run")
     kept = partial or not decoded.rejected
     if not kept:
@@ -235,8 +237,8 @@ def _line(answer: dict[str, Any]) -> bytes:
 def get_events() -> Response:
     """The raw events of a range, of chosen series or all: streamed as CSV or NDJSON, or in pages as JSON.
 
-    A stream is a snapshot: what is recorded after the request began is not in it. Events of a series are in order of
-    time, then of arrival; series by name.
+    A stream is a snapshot: events recorded after the request began are not in it. Series are ordered by name, the
+    events of a series by time, then by arrival.
     """
     query = load_query(_EXPORT_QUERY)
     selection = selection_of(query)
@@ -259,7 +261,7 @@ def get_events() -> Response:
 
 
 def _accepted_form() -> str:
-    """What Accept likes best; JSON where it likes all alike. Its parameters (charset=utf-8) are passed over."""
+    """The form that Accept prefers; JSON where it has no preference. Parameters (charset=utf-8) are ignored."""
     accepted = [(media_type.partition(";")[0], quality) for media_type, quality in request.accept_mimetypes]
     best = MIMEAccept(accepted).best_match(_MEDIA_TYPES) if accepted else "application/json"
     if best is None:
@@ -268,7 +270,7 @@ def _accepted_form() -> str:
 
 
 def _stream(named: list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]], form: str) -> Iterator[bytes]:
-    """Some 16,000 rows at a time; 0.8 µs a row. Names are as that form writes them."""
+    """The rows, some 16,000 at a time, at 0.8 µs a row. named: (the series as this form writes it, its columns)."""
     row = _ROWS[form].format
     if form == "csv":
         yield b"timestamp,value,series\n"
@@ -279,7 +281,7 @@ def _stream(named: list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]], form
 
 
 def _written(name: str, form: str) -> str:
-    """The series as a row of that form has it. ValidationError where the form cannot."""
+    """The series' name as a row of that form holds it. ValidationError where the form cannot hold it."""
     if form == "csv":
         return _csv_field(name)
     return _line_series(name) if form == "influx" else msgspec.json.encode(name).decode()
@@ -290,7 +292,7 @@ _IN_TAG = str.maketrans({",": "\\,", " ": "\\ ", "=": "\\="})
 
 
 def _line_series(name: str) -> str:
-    """Measurement and tags of line protocol: what POST /write makes this name of."""
+    """The measurement and tags of line protocol that POST /write would turn into this name."""
     base, tags = split_name(name)
     if base[0] == "#" or any(text.endswith("\\") for text in (base, *tags, *tags.values())):
         what = f"cannot hold the series {echo(name)!r}: nothing may begin with # or end with a backslash there"
@@ -300,7 +302,7 @@ def _line_series(name: str) -> str:
 
 
 def _csv_field(name: str) -> str:
-    """In quotes where it holds what would end the field, or quotes."""
+    """The name, quoted where it holds a delimiter, a line end or quotes."""
     return '"' + name.replace('"', '""') + '"' if "," in name or '"' in name else name
 
 

@@ -1,7 +1,7 @@
-"""What statistics are called, wherever somebody names one: stats=, percentiles=, order=, require= and the columns of
-CSV. `NAMES` is the one table of the words; a percentile is a word too: p95, p99.9.
+"""The names of statistics, in all places that use them: stats=, percentiles=, order=, require= and the columns of CSV.
+`NAMES` is the one table of names; a percentile has a name too: p95, p99.9.
 
-A figure keeps the word that its client wrote, which is its name in the answer.
+A figure keeps the name that its client wrote, and has that name in the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statsapi.model import SECOND_US, Percent, Span
 
 STATS: Final = ("count", "min", "max", "mean", "sum", "variance", "stddev", "first", "last", "rate")
 
-# What is told of several events, beside the ten. It is not in stats=all, which had ten keys before.
+# Another figure beside the ten statistics. It is not in stats=all, whose ten keys must stay the same.
 RANGE: Final = "range"
 _MEDIAN: Final = 50
 
@@ -50,8 +50,9 @@ ALL: Final = tuple(Figure(name, name) for name in STATS)
 
 
 def parse_percent(text: str) -> Percent:
-    """The number from 0 to 100 that the text names: a fraction, as the float next to 99.9 is another number, and has
-    another rank. ValueError says what to write.
+    """The percentile's number, 0 to 100, as a fraction: the float nearest to 99.9 is another number with another rank.
+
+    ValueError says what to write.
     """
     if _PERCENT.fullmatch(text):
         whole, _, decimals = text.partition(".")
@@ -62,7 +63,7 @@ def parse_percent(text: str) -> Percent:
 
 
 def parse_figure(text: str) -> Figure:
-    """ValueError says what can be named."""
+    """The figure of that name. ValueError lists the names."""
     meant = NAMES.get(text)
     if isinstance(meant, str):
         return Figure(text, meant)
@@ -72,19 +73,19 @@ def parse_figure(text: str) -> Figure:
         try:
             return Figure(text, percent=parse_percent(text[1:]))
         except ValueError:
-            raise ValueError("is no percentile: write p0 to p100, such as p95 or p99.9") from None
+            raise ValueError("is not a percentile: write p0 to p100, such as p95 or p99.9") from None
     raise ValueError(f"is not one of {', '.join(NAMES)}, or a percentile such as p95 or p99.9")
 
 
 def percents_of(figures: Iterable[Figure]) -> tuple[Percent, ...]:
-    """The percentiles that these need, each once."""
+    """The percentiles that these figures need, without duplicates."""
     return tuple(dict.fromkeys(figure.percent for figure in figures if figure.percent is not None))
 
 
 def places_of(figures: Iterable[Figure], percents: Sequence[Percent]) -> dict[str, int]:
-    """At which of the percentiles asked for each of these figures is, by its name.
+    """Figure name -> index of its percentile in `percents`.
 
-    Looked up once for each question: a Fraction takes 2 µs to hash.
+    Looked up once for each question, as hashing a Fraction takes 2 µs.
     """
     at = {percent: place for place, percent in enumerate(percents)}
     return {figure.name: at[figure.percent] for figure in figures if figure.percent is not None}
@@ -95,7 +96,7 @@ def want_ends(figures: Iterable[Figure]) -> bool:
 
 
 def spread(summary: Summary) -> float | None:
-    """The greatest value less the least one; None for no values, and where that leaves float64."""
+    """The maximum minus the minimum; None without values, and where the difference is beyond float64."""
     if summary.min is None or summary.max is None:
         return None
     difference = summary.max - summary.min  # one subtraction of two float64 is rounded once
@@ -110,7 +111,7 @@ def rate(summary: Summary, span: Span, now_us: int) -> float | None:
 def value_of(
     figure: Figure, answer: Statistics, places: Mapping[str, int], span: Span, now_us: int
 ) -> int | float | None:
-    """Its value in the answer for that span, whose percentiles are at these `places`. None where there is none."""
+    """The figure's value in the answer for one span; None where it has none. places: from `places_of`."""
     stat = figure.stat
     if figure.percent is not None:
         return answer.percentiles[places[figure.name]] if answer.percentiles else None
@@ -123,10 +124,10 @@ def value_of(
 
 
 class Shown(NamedTuple):
-    """What an answer shows: `figures` as keys of their own, and `nested` percentiles under "percentiles".
+    """What an answer shows: `figures` as its own members, and `nested` percentiles under "percentiles".
 
-    percents: all that are asked of the store, in the order of its answer: those of both, and of what groups are ordered
-    by. large: those of the figures that may leave float64. places: of `places_of`.
+    percents: all percentiles that the store is asked for, in the order of its answer; hidden ones included. large: the
+    figures that may leave float64. places: from `places_of`.
     """
 
     figures: tuple[Figure, ...] = SEED
@@ -138,7 +139,7 @@ class Shown(NamedTuple):
 
     @classmethod
     def of(cls, figures: Sequence[Figure] | None, percentiles: Sequence[tuple[str, Percent]], *hidden: Figure) -> Shown:
-        """hidden: figures that are needed, and not shown."""
+        """hidden: figures that are computed and not shown, such as the order of groups."""
         if figures is None and not percentiles and not hidden:
             return _SEED_SHOWN
         shown = SEED if figures is None else tuple(figures)
@@ -213,8 +214,9 @@ def _overflows(stat: str, summary: Summary) -> bool:
 
 
 def change_of(now: int | float | None, before: int | float | None) -> float | None:
-    """How much larger it is than before, as a part of how large that was: 0.1 for 110 after 100, and for -90 after
-    -100. None where there is no number, after 0, and beyond float64.
+    """The relative change, (now - before) / abs(before): 0.1 for 110 after 100, and for -90 after -100.
+
+    None where a number is missing, after 0, and beyond float64.
     """
     if now is None or before is None or not before:
         return None
@@ -225,8 +227,9 @@ def change_of(now: int | float | None, before: int | float | None) -> float | No
 
 
 def parse_figures(text: str) -> list[Figure]:
-    """Of `stats=`: with commas between, each once, or `all`. First the statistics in their fixed order, then the
-    percentiles as they were asked.
+    """The figures of `stats=`: names separated by commas, without duplicates, or `all`.
+
+    The statistics come first, in their fixed order, then the percentiles as they were given.
     """
     if text == "all":
         return list(ALL)

@@ -1,4 +1,4 @@
-"""What the routes share: the service, its reading, the query, the idempotency key, the answer to a recording."""
+"""Helpers that the routes share: the service, its reading, the query, the idempotency key, the answer to a recording."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from statsapi.service.service import Reply, Service
 
 STALE_WARNING: Final = '110 statsapi "Response is Stale"'
 
-_NO_UTF8: Final = "is not UTF-8 behind its percent signs"
+_NO_UTF8: Final = "holds percent-encoded bytes that are not UTF-8"
 
-# The IETF draft's key is a quoted string; most clients send it bare. Both are the same key.
+# The IETF draft has the key in quotes, and most clients send it without. Both forms mean the same key.
 _IDEMPOTENCY_KEY: Final = re.compile(r'"([\x20\x21\x23-\x5b\x5d-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})', re.ASCII)
 
 
@@ -33,8 +33,8 @@ def service() -> Service:
 
 
 def ask() -> Reading:
-    """The reading that answers this request. An answer from a stale one says so: RFC 9111's Age, and the warning that
-    HTTP caches use for it.
+    """The reading that answers this request. A stale reading marks the answer with RFC 9111's Age, and with the Warning
+    that HTTP caches use.
     """
     reading = service().ask()
     if reading.stale_s is not None:
@@ -50,7 +50,7 @@ def ask() -> Reading:
 
 
 def load_query(schema: StrictSchema) -> dict[str, Any]:
-    """The query through `schema`; a parameter given twice is refused where one of them would be ignored."""
+    """The query loaded by `schema`. A parameter given twice is refused where one of its values would be ignored."""
     if schema.defaults is not None and not asked().environ.get("QUERY_STRING"):  # most requests; saves 30 µs
         return dict(schema.defaults)
     args = query_args()
@@ -64,8 +64,8 @@ def load_query(schema: StrictSchema) -> dict[str, Any]:
 
 
 def query_args() -> MultiDict[str, str]:
-    """The query's parameters. ValidationError where one is not UTF-8: Werkzeug leaves %FF as these three letters, which
-    would be another name.
+    """The query's parameters. ValidationError where one is not UTF-8: Werkzeug leaves %FF as the three characters, which
+    would be the name of another series.
     """
     written: str = asked().environ.get("QUERY_STRING", "")
     if "%" in written or not written.isascii():
@@ -79,7 +79,9 @@ def query_args() -> MultiDict[str, str]:
 
 
 def idempotency_key(body: bytes) -> IdempotencyKey | None:
-    """The request's key, bound to API key, method and path, with a digest of what was asked; None without the header.
+    """The request's idempotency key, bound to API key, method and path, with a digest of the request.
+
+    None without the header.
 
     See draft-ietf-httpapi-idempotency-key-header.
     """
@@ -92,7 +94,7 @@ def idempotency_key(body: bytes) -> IdempotencyKey | None:
     name = hashlib.blake2b(digest_size=32)
     for part in (request.method, request.path, match[1] or match[2]):
         name.update(part.encode() + b"\0")
-    if (key_id := g.get("key_id")) is not None:  # nothing for anonymous: names from before there were keys still hold
+    if (key_id := g.get("key_id")) is not None:  # anonymous adds nothing, so that names from before API keys were configured stay valid
         name.update(key_id.encode() + b"\0")
     digest = hashlib.blake2b(body, digest_size=32)
     digest.update(b"\0".join((b"", request.mimetype.encode(), request.query_string)))
@@ -105,7 +107,7 @@ def json_reply(reply: Reply) -> Response:
 
 
 def require_utf8(field: str) -> None:
-    """For a path. Werkzeug puts U+FFFD in the place of what is none: that would be another name."""
+    """ValidationError where the path is not UTF-8. Werkzeug would put U+FFFD there, which makes another name."""
     try:
         request.environ["PATH_INFO"].encode("latin-1").decode()
     except UnicodeDecodeError:

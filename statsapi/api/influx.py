@@ -1,8 +1,8 @@
-"""The doors that InfluxDB's clients and Telegraf know: its three endpoints for line protocol, /ping and /health.
+"""Endpoints for InfluxDB's clients and Telegraf: the three that take line protocol, /ping and /health.
 
-Each numeric field of a point becomes one event (decoding/line_protocol.py). Database, bucket and organisation mean
-nothing here. As in InfluxDB, the good lines of a body are stored where others are refused, and the answer then is a
-400 in the form of that version; `accept_partial=false` stores all or nothing.
+Each numeric field of a point becomes one event (decoding/line_protocol.py). Database, bucket and organisation are
+ignored. As in InfluxDB, the valid lines of a body are stored where others are refused, and the answer is then a 400 in
+the form of that version; `accept_partial=false` stores all or nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MESSAGE_HEADER: Final = "X-Statsapi-Message"
 
 
 def _check_precision(word: str) -> None:
-    """A function, as the description would repeat all seventeen words for each endpoint."""
+    """A function instead of OneOf, as the API's description would list all seventeen words for each endpoint."""
     if word and word not in PRECISIONS_US:
         raise ValidationError("must be ns, us, ms, s, m, h or auto")
 
@@ -55,7 +55,7 @@ def _ignored(**options: Any) -> fields.String:
 
 
 class WriteQuery(RecordQuery):
-    """What any of the clients sends to any of the endpoints: that of 3 sends an `org` to an endpoint that has none."""
+    """The parameters of all clients together, as clients send unneeded ones too: that of 3 sends `org` everywhere."""
 
     expired = fields.String(
         load_default="accept",
@@ -88,7 +88,7 @@ _QUERIES: Final = {"write_v1": WriteQuery(), "write_v2": WriteQuery(), "write_v3
 
 
 class _Outcome(msgspec.Struct, array_like=True):
-    """What came of a write: this is kept under its idempotency key, and the answer is made of it."""
+    """The outcome of a write. It is kept under the idempotency key, and the answer is made from it."""
 
     stored: int
     duplicates: int
@@ -99,7 +99,7 @@ class _Outcome(msgspec.Struct, array_like=True):
 
 
 def _said(outcome: _Outcome) -> list[str]:
-    """A sentence for each line that is named."""
+    """A sentence for each refused line that is listed."""
     found = []
     for bad in outcome.refused:
         of = f"field {bad.field} " if bad.field not in ("", "timestamp", "tags", "series") else ""
@@ -109,7 +109,7 @@ def _said(outcome: _Outcome) -> list[str]:
 
 
 class _Shape(NamedTuple):
-    """How a version of InfluxDB tells an error: `error` and `message` are the members that hold it."""
+    """The form of an InfluxDB version's errors: `error` and `message` are the members that hold the text."""
 
     code: bool
     text: str
@@ -137,7 +137,7 @@ _SHAPES: Final = {"write_v1": _V1, "write_v2": _V2, "write_v3": _V3}
 
 
 def _shaped(shape: _Shape) -> problems.Shape:
-    """A problem of any kind, as that version tells it. What is not valid is a 400 there."""
+    """Any problem in the form of that version, which answers 400 for an invalid request."""
 
     def respond(
         status: int, code: str, detail: str, headers: Mapping[str, str] | None, members: dict[str, Any]
@@ -172,7 +172,7 @@ def _answer(door: str, reply: Reply) -> Response:
 
 
 def _refusal(door: str, outcome: _Outcome) -> bytes:
-    """The words `partial write` and `unable to parse` are those by which Telegraf knows not to send the batch again."""
+    """The body of a refusal. By the words `partial write` and `unable to parse` Telegraf knows not to send it again."""
     said = _said(outcome)
     more = outcome.rejected - len({bad.line for bad in outcome.refused})
     rest = [f"and {more} more lines"] if more else []
@@ -232,7 +232,7 @@ def _write(door: str, body: bytes, key: IdempotencyKey | None) -> Reply:
 
 
 def _precision_meant(decoded: decoding.Decoded, unit_us: int) -> str | None:
-    """The precision in which the first and the last of the events lie in this century, where they do not as read."""
+    """A precision that would put the first and the last event into this century, where the given one does not."""
     times = decoded.sent.ts_us[decoded.sent.good]
     first, last = (precision_meant(number_of(int(ts_us), unit_us), unit_us) for ts_us in (times.min(), times.max()))
     return first if first == last else None
@@ -260,7 +260,7 @@ def write_v3(body: bytes, key: IdempotencyKey | None) -> Reply:
 
 
 def ping() -> Response:
-    """204 with the version in a header, as clients ask whether somebody is there."""
+    """204 with the version in a header: clients ask it whether the server runs."""
     response = Response(status=204, headers={"X-Influxdb-Version": VERSION, "X-Influxdb-Build": "statsapi"})
     del response.headers["Content-Type"]
     return response

@@ -1,6 +1,6 @@
-"""Where rate limits count without a Redis: a small SQLite file beside the journal, which all workers share.
+"""Counters of rate limits without a Redis: a small SQLite file beside the journal, which all workers share.
 
-The `limits` library has no such storage. Defining the class makes it known there, by its scheme.
+The `limits` library has no such storage. Defining the class registers it there, by its scheme.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ RETURNING count
 
 
 class SqliteStorage(Storage):
-    """Counters in a SQLite file, `sqlite+limits:///path`: one statement a hit, so no two workers count the same one.
+    """Counters in an SQLite file, `sqlite+limits:///path`. A hit is one statement, so that no hit of two workers is lost.
 
-    20 µs a hit. Nothing is synced: after a power cut the counters may begin anew. Opened with the first hit, in the
-    process that hits, never before a fork. Any thread may call any method.
+    A hit costs 20 µs. Nothing is synced: after a power cut the counters may start again. The file is opened with the
+    first hit in each process, never before a fork. Any thread may call any method.
     """
 
     STORAGE_SCHEME = ["sqlite+limits"]  # noqa: RUF012 - as the base class declares it
@@ -54,7 +54,7 @@ class SqliteStorage(Storage):
                 connection.execute("PRAGMA journal_mode=WAL").fetchall()
                 connection.execute("PRAGMA synchronous=OFF")
                 connection.execute(_SCHEMA)
-                weakref.finalize(self, connection.close)  # nobody closes a storage
+                weakref.finalize(self, connection.close)  # `limits` never closes a storage
                 self._connection = connection
             rows = self._connection.execute(statement, parameters).fetchall()
         return rows[0] if rows else None

@@ -1,8 +1,8 @@
-"""How log lines look. Plain is Gunicorn's own form; JSON is one object a line, tracebacks included. In both, lines that
-are logged while a request is answered carry its id, and anything that looks like an API key is left out. Both happen
+"""The formats of log lines. Plain is Gunicorn's own format; JSON is one object a line, tracebacks included. In both, a
+line logged during a request carries the request's id, and anything that looks like an API key is cut out. Both are done
 when a line is written: a request that logs nothing pays nothing.
 
-Formatters of the standard library: python-json-logger offers more (renaming, encoders), which is not needed here.
+They are formatters of the standard library. python-json-logger offers more (renaming, encoders), which is not needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statsapi.keys import redact
 REQUEST_ID: Final = "statsapi.request_id"  # its place in the WSGI environ
 
 access = logging.getLogger("statsapi.access")
-access.setLevel(logging.INFO)  # of its own, so that --log-level=warning does not silence STATSAPI_ACCESS_LOG=on
+access.setLevel(logging.INFO)  # its own level, so that --log-level=warning does not silence STATSAPI_ACCESS_LOG=on
 
 
 class PlainFormatter(logging.Formatter):
@@ -58,11 +58,11 @@ class JsonFormatter(logging.Formatter):
                 line["request_id"] = request_id
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return redact(json.dumps(line))  # ASCII: a surrogate or a line separator of Unicode's does no harm
+        return redact(json.dumps(line))  # pure ASCII, so that a surrogate or a Unicode line separator does no harm
 
 
 def _request_id(record: logging.LogRecord) -> str | None:
-    """The id of the request that is being answered; None outside of one, and for the access line, which has it."""
+    """The id of the current request; None outside a request, and for an access line, which has the id already."""
     if hasattr(record, "fields") or not has_request_context():
         return None
     request_id: str | None = request.environ.get(REQUEST_ID)
@@ -76,6 +76,6 @@ def note_request(fields: dict[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
-    """Quoted unless it is one plain word: a path may hold anything, line ends too."""
+    """The value, quoted unless it is one plain word: a path may hold anything, line ends too."""
     text = "-" if value is None else str(value)
     return text if text.isprintable() and text.isascii() and not set(' "=') & set(text) else json.dumps(text)

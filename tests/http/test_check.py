@@ -145,8 +145,8 @@ def test_more_groups_than_are_ever_shown(client: FlaskClient, app: Flask, clock:
 @pytest.mark.parametrize(
     ("required", "reason"),
     [
-        ("", "is no condition"),
-        ("p95", "is no condition"),
+        ("", "is not a condition"),
+        ("p95", "is not a condition"),
         ("p95<", "is missing"),
         ("<5", "is not one of"),
         ("p95=5", "write p95==5"),
@@ -155,14 +155,14 @@ def test_more_groups_than_are_ever_shown(client: FlaskClient, app: Flask, clock:
         ("p95<>5", "write p95!=5"),
         ("p95!5", "there are"),
         ("p95~5", "there are"),
-        ("1<p95<5", "is no condition"),
+        ("1<p95<5", "is not a condition"),
         ("p101<5", "p0 to p100"),
         ("size<5", "is not one of"),
         ("p95<5ms", "is '5ms'"),
         ("p95<nan", "finite"),
         ("p95<1e999", "finite"),
-        ("p95<5,", "is no condition"),
-        ("count>=1;p95<5", "is no condition"),
+        ("p95<5,", "is not a condition"),
+        ("count>=1;p95<5", "is not a condition"),
         (",".join(["count>=0"] * 51), "at most 50"),
     ],
 )

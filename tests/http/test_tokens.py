@@ -138,7 +138,7 @@ def test_scopes_are_those_of_the_token(client: FlaskClient) -> None:
 )
 def test_what_a_token_says_must_hold(client: FlaskClient, changed: dict[str, Any], said: str) -> None:
     """Each claim that is missing or wrong is named."""
-    assert refused(client, token(**changed)) == f"This token is not taken: {said}."
+    assert refused(client, token(**changed)) == f"This token is not accepted: {said}."
 
 
 def test_a_token_that_has_just_expired_is_taken(client: FlaskClient) -> None:
