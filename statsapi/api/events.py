@@ -45,7 +45,7 @@ _DEBUG_QUERY = DebugQuery()
 _EXPORT_QUERY = ExportQuery()
 
 _MEDIA_TYPES = {"application/json": "json", **dict.fromkeys(decoding.NDJSON_TYPES, "ndjson"), decoding.CSV_TYPE: "csv"}
-_LINES_TYPE = "text/plain; charset=utf-8"  # of line protocol, which has no media type of its own, so that Accept cannot name it
+_LINES_TYPE = "text/plain; charset=utf-8"  # line protocol has no media type, so Accept cannot name it
 
 # One row of an export. The batch endpoint reads these forms fastest, and repr() preserves a float to the last bit.
 _ROWS = {

@@ -1,4 +1,4 @@
-"""Helpers that the routes share: the service, its reading, the query, the idempotency key, the answer to a recording."""
+"""Helpers of the routes: the service, its reading, the query, the idempotency key, the answer to a recording."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def load_query(schema: StrictSchema) -> dict[str, Any]:
 
 
 def query_args() -> MultiDict[str, str]:
-    """The query's parameters. ValidationError where one is not UTF-8: Werkzeug leaves %FF as the three characters, which
+    """The query's parameters. ValidationError where one is not UTF-8: Werkzeug leaves %FF as three characters, which
     would be the name of another series.
     """
     written: str = asked().environ.get("QUERY_STRING", "")
@@ -94,7 +94,7 @@ def idempotency_key(body: bytes) -> IdempotencyKey | None:
     name = hashlib.blake2b(digest_size=32)
     for part in (request.method, request.path, match[1] or match[2]):
         name.update(part.encode() + b"\0")
-    if (key_id := g.get("key_id")) is not None:  # anonymous adds nothing, so that names from before API keys were configured stay valid
+    if (key_id := g.get("key_id")) is not None:  # anonymous adds nothing: older names stay valid
         name.update(key_id.encode() + b"\0")
     digest = hashlib.blake2b(body, digest_size=32)
     digest.update(b"\0".join((b"", request.mimetype.encode(), request.query_string)))

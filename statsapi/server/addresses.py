@@ -1,4 +1,4 @@
-"""Why an address cannot be listened at: found out before Gunicorn tries, and said in one sentence."""
+"""Checks the configured addresses before Gunicorn binds them, and says in one sentence why one cannot be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 import gunicorn.systemd
 import gunicorn.util
 
-# How long an address may still be held: workers of a server that was killed let go of it in milliseconds.
+# How long to wait for an address in use: workers of a killed server release it within milliseconds.
 ADDRESS_WAIT_S: Final = 0.5
 
 UNIX_PATH_BYTES: Final = 107  # Linux; elsewhere 103
@@ -23,8 +23,8 @@ UNIX_PATH_BYTES: Final = 107  # Linux; elsewhere 103
 def faults_of_addresses(server: Any) -> list[str]:
     """Why the configured addresses cannot be bound, a sentence for each.
 
-    Gunicorn tries for five seconds before it gives up, names no setting, and takes a Unix socket away from the server
-    that listens to it. Sockets that systemd or an older arbiter (USR2) hands over are bound already.
+    Gunicorn itself tries for five seconds, names no setting, and replaces a Unix socket on which another server
+    listens. Sockets that systemd or an older arbiter (USR2) hands over are bound already.
     """
     if server.master_pid or gunicorn.systemd.listen_fds(unset_environment=False) or server.cfg.reuse_port:
         return []
@@ -88,7 +88,7 @@ def _why_no_unix_socket(path: str) -> str | None:
             sock.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return None  # left behind by a server that was killed: Gunicorn takes its place
-        except TimeoutError:  # somebody listens, with a full queue
+        except TimeoutError:  # a server listens there, and its queue is full
             return _IN_USE
     return _IN_USE
 
@@ -100,7 +100,7 @@ def _shown(address: Any) -> str:
 
 
 def _holder(address: Any) -> str:
-    """Which process listens at a port of this machine, as far as this user may know it."""
+    """Which process listens at a port of this machine; empty where this user may not see it."""
     if not isinstance(address, tuple):
         return ""
     inodes = set()

@@ -1,4 +1,4 @@
-"""The board: shared memory in which each worker shows how many connections it has, for the others to see."""
+"""The board: shared memory in which each worker publishes how many connections it has."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _CELLS: Final = 3  # of a slot: connections + 1, turns, core + 1
 
 
 class Load(NamedTuple):
-    """What a worker shows of itself: its open connections, a count that rises with each turn of its poll loop, and the
-    core it is pinned to (None: it roams).
+    """A worker's published state: its open connections, a count of its poll loop's turns, and the core it is pinned to
+    (None: not pinned).
     """
 
     connections: int
@@ -21,10 +21,10 @@ class Load(NamedTuple):
 
 
 class Board:
-    """Shared memory in which each worker shows its load. A slot is 24 bytes, written by its owner alone.
+    """Shared memory in which each worker publishes its load. A slot has 24 bytes, and only its owner writes it.
 
-    It must exist before the first fork. There is no lock: a load that is read is at most one turn old, and then one
-    connection goes to another worker than the best.
+    It must exist before the first fork. There is no lock. A load that is read may be one turn old; at worst one
+    connection then goes to a worker that is not the freest.
     """
 
     SLOTS: Final = mmap.PAGESIZE // (8 * _CELLS)
@@ -33,7 +33,7 @@ class Board:
         self._cells = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
 
     def take(self, slot: int, core: int | None) -> None:
-        """For the arbiter: the slot's next worker, which takes no connections yet, runs on `core`."""
+        """Called by the arbiter: the slot's next worker will run on `core`, and accepts no connections yet."""
         self.clear(slot)
         self._cells[_CELLS * slot + 2] = 0 if core is None else core + 1
 
@@ -42,11 +42,11 @@ class Board:
         self._cells[_CELLS * slot] = connections + 1
 
     def clear(self, slot: int) -> None:
-        """The slot's worker takes no (more) connections: it is starting, leaving, or gone."""
+        """Note that the slot's worker accepts no connections: it is starting, stopping, or gone."""
         self._cells[_CELLS * slot] = 0
 
     def loads(self) -> dict[int, Load]:
-        """The workers that take connections, by slot."""
+        """The loads of the workers that accept connections, by slot."""
         cells = self._cells.tolist()
         return {
             at // _CELLS: Load(cells[at] - 1, cells[at + 1], cells[at + 2] - 1 if cells[at + 2] else None)
@@ -56,8 +56,10 @@ class Board:
 
 
 def freer_than(slot: int, loads: Mapping[int, Load]) -> set[int]:
-    """The slots of the workers that should rather take a connection: they have fewer; or as many, and fewer are open on
-    their core. So two busy connections do not meet on one core while another is idle.
+    """The slots of the workers that should take a new connection before the worker in `slot`.
+
+    These workers have fewer connections. Among workers with equally many, they run on a core with fewer connections:
+    two busy connections should not share a core while another core is idle.
     """
     own = loads.get(slot)
     if own is None:

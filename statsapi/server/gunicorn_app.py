@@ -1,6 +1,6 @@
 """Gunicorn as `statsapi serve` runs it: the packaged configuration and application, and refusals in one line.
 
-Importing this imports Gunicorn, which reads WEB_CONCURRENCY then and there: check it before.
+Importing this module imports Gunicorn, which reads WEB_CONCURRENCY at import: check the variable before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _refuse(reason: str) -> NoReturn:
 
 
 class _Parser:
-    """Gunicorn's own parser, which is asked for the command line (no argument) and for GUNICORN_CMD_ARGS."""
+    """Gunicorn's own parser. Gunicorn calls it for the command line (no argument) and for GUNICORN_CMD_ARGS."""
 
     def __init__(self, parser: argparse.ArgumentParser, options: Sequence[str]) -> None:
         self._parser = parser
@@ -38,7 +38,7 @@ class _Parser:
         self._parser.error = refuse  # type: ignore[method-assign]
         found = self._parser.parse_args(self._options if given is None else given)
         if found.args:
-            refuse(f"unexpected {found.args[0]!r}: the application is statsapi, only options of Gunicorn belong here")
+            refuse(f"unexpected {found.args[0]!r}: only options of Gunicorn may follow --, as the application is statsapi")
         return found
 
 
@@ -49,7 +49,7 @@ class _Config(Config):  # type: ignore[misc]  # Gunicorn has no types
         return _Parser(super().parser(), self.options)
 
     def set(self, name: str, value: Any) -> None:
-        """Names the setting at fault, which Gunicorn's validators do not."""
+        """Set a value; an error names the setting, which Gunicorn's validators do not."""
         try:
             super().set(name, value)
         except (ValueError, TypeError) as error:
@@ -57,14 +57,15 @@ class _Config(Config):  # type: ignore[misc]  # Gunicorn has no types
 
 
 class Server(WSGIApplication):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn with these options of its own; `run()` makes this process the arbiter, and ends with SystemExit."""
+    """Gunicorn with the given options. `run()` makes this process the arbiter, and ends with SystemExit."""
 
-    # How the address is chosen, for whoever must choose another one.
+    # The options that choose the address, for error messages.
     address_options = "--host or --port"
 
     def __init__(self, options: Sequence[str]) -> None:
         self._options = ["--config", CONFIGURATION, *options]
-        # What USR2 starts. Not sys.argv, where `python -m statsapi` has become the path of __main__.py.
+        # USR2 starts this command again. sys.argv would not do: for `python -m statsapi` it holds the path of
+        # __main__.py.
         sys.argv = sys.orig_argv[1:]
         super().__init__("statsapi serve -- [OPTIONS]", prog="statsapi serve --")
 
@@ -82,5 +83,5 @@ class Server(WSGIApplication):  # type: ignore[misc]  # Gunicorn has no types
         self.cfg.set("wsgi_app", "statsapi.app:create_app()")  # another --config need not name it
 
     def chdir(self) -> None:
-        """The folder does not become a place of modules: a redis.py in it must not be taken for the package."""
+        """Change the folder without adding it to sys.path: a redis.py in it must not hide the package."""
         os.chdir(self.cfg.chdir)

@@ -1,6 +1,6 @@
-"""How Gunicorn serves statsapi: `statsapi serve` and the gunicorn.conf.py of a checkout read it, from any folder.
+"""Gunicorn's configuration for statsapi. `statsapi serve` and the gunicorn.conf.py of a checkout read it, from any folder.
 
-Command line and GUNICORN_CMD_ARGS win over every line here; code is in statsapi.server.hooks.
+The command line and GUNICORN_CMD_ARGS override every line here. The code is in statsapi.server.hooks.
 """
 
 import os
@@ -12,13 +12,13 @@ wsgi_app = "statsapi.app:create_app()"
 # --bind opens the service to a network; the container image and nginx's unit do.
 bind = f"{HOST}:{PORT}"
 
-# Threads of one process share one core's worth of Python, so cores are used by processes. WEB_CONCURRENCY is what
-# platforms set. `gunicorn` reads it before this file and ends in a traceback where it is not a number; `statsapi serve`
-# refuses that in one line.
+# The threads of one process share one interpreter lock, so only more processes use more cores. Platforms set
+# WEB_CONCURRENCY. `gunicorn` reads it before this file, and a value that is not a number ends in a traceback;
+# `statsapi serve` refuses it in one line.
 workers = int(os.environ.get("WEB_CONCURRENCY") or hooks.default_workers())
 worker_class = hooks.worker_class()
 
-# Threads overlap the waits for the journal; more than four only add switches (benchmarks/README.md).
+# Threads overlap the waits for the journal. More than four only add thread switches (benchmarks/README.md).
 threads = 4
 
 # Longer than nginx keeps its idle connections (60 s): the side that reuses a connection must be the one to close it,
@@ -38,19 +38,19 @@ if os.path.isdir("/dev/shm"):  # noqa: S108
 # Gunicorn 27 opens a control socket in the home directory, through which the workers can be changed; not asked for.
 control_socket_disable = True
 
-# nginx's log has the requests; STATSAPI_ACCESS_LOG=on brings ours, with request and key id, unlike this one.
+# nginx logs the requests. STATSAPI_ACCESS_LOG=on writes our own access log; Gunicorn's lacks request and key ids.
 accesslog = None
 logger_class = "statsapi.server.logger.Logger"
 
-# The longest question is a list of series in the query; nginx's header buffers are 8 KiB as well.
+# The longest requests have a list of series in the query. nginx's header buffers have 8 KiB too.
 limit_request_line = 8190
 limit_request_fields = 64
 limit_request_field_size = 8190
 
-# Gunicorn would believe X-Forwarded-Proto, SCRIPT_NAME and PATH_INFO as headers from loopback and any Unix socket, so
-# from every client without a proxy in between: STATSAPI_TRUSTED_PROXIES alone says what is believed.
-# SCRIPT_NAME of the environment is taken for STATSAPI_PATH_PREFIX: Gunicorn would answer 500 to every path outside of
-# it, health checks included.
+# By default Gunicorn trusts the headers X-Forwarded-Proto, SCRIPT_NAME and PATH_INFO from loopback and any Unix socket,
+# which includes clients without a proxy in between. Only STATSAPI_TRUSTED_PROXIES says which proxies are trusted.
+# SCRIPT_NAME of the environment becomes STATSAPI_PATH_PREFIX, as Gunicorn would answer 500 to every path outside of it,
+# health checks included.
 os.environ.setdefault("STATSAPI_PATH_PREFIX", os.environ.pop("SCRIPT_NAME", ""))
 secure_scheme_headers: dict[str, str] = {}
 forwarder_headers = ""

@@ -1,17 +1,17 @@
 """The hooks that Gunicorn's configuration names, in the order in which Gunicorn calls them.
 
-What the arbiter (the parent process) decides for a worker is set on the worker object before the fork, and both
-sides see it:
+The arbiter (the parent process) sets its decisions for a worker on the worker object before the fork, so that both
+sides see them:
 
     pre_fork          arbiter   gives the worker a slot on the board and a core
     post_fork         worker    pins itself to that core, and ends with the arbiter
     post_worker_init  worker    starts the application's service: files and threads belong after the fork
-    worker_exit       worker    closes the service: what was acknowledged is flushed
-    child_exit        arbiter   clears the slot, also of a worker that was killed
+    worker_exit       worker    closes the service and flushes acknowledged records
+    child_exit        arbiter   clears the slot, even if the worker was killed
     on_exit           arbiter   leaves the journal as one file
 
-Gunicorn does not kill a worker that hangs before its first heartbeat; a service's `start()` must therefore not wait
-for anything that may never come.
+Gunicorn does not kill a worker that hangs before its first heartbeat. So the service's `start()` must not wait for
+anything that may never come.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from statsapi.service.service import Service
 
 
 def default_workers() -> int:
-    """A worker for each core that may be used, at most four: each may hold all live events in its own memory."""
+    """One worker for each usable core, at most four, as each may hold all live events in its own memory."""
     if _is_memory_only():
         return 1
     return int(max(1, min(len(allowed_cores()) or os.cpu_count() or 1, cpu_limit(), 4)))
@@ -63,15 +63,15 @@ def _is_memory_only() -> bool:
     try:
         return engine_of(read_one("journal")).single_process
     except ConfigError:
-        return False  # on_starting says what is wrong
+        return False  # on_starting reports the fault
 
 
 def worker_class() -> str:
-    """The worker by the shortcuts, or the one without."""
+    """The path of the worker class, with or without shortcuts."""
     try:
         short = read_one("shortcuts")
     except ConfigError:
-        short = True  # on_starting says what is wrong
+        short = True  # on_starting reports the fault
     return f"statsapi.server.worker.{'ShortWorker' if short else 'FairThreadWorker'}"
 
 
@@ -85,7 +85,8 @@ def on_starting(server: Any) -> None:
     except ConfigError as error:
         faults += error.faults
     try:
-        # Opened once here, and closed before the fork: workers that are refused side by side end in a traceback.
+        # Opened and closed here, before the fork: a journal that is refused in several workers at once ends in a
+        # traceback.
         opened = open_journal(
             read_one("journal"), fsync=read_one("fsync"), wait_replicas=read_one("redis_wait_replicas")
         )
@@ -94,7 +95,7 @@ def on_starting(server: Any) -> None:
     except ConfigError as error:
         faults += error.faults
     except JournalUnavailable as error:
-        server.log.warning("Starting without the journal: %s", error)
+        server.log.warning("starting without the journal: %s", error)
     for load in (_load_keys, _load_token_keys, _check_prefix):
         try:
             load()
@@ -102,7 +103,7 @@ def on_starting(server: Any) -> None:
             faults += error.faults
     faults += faults_of_addresses(server)
     if server.num_workers < 1:
-        faults.append(f"{server.num_workers} workers answer nothing: set --workers or WEB_CONCURRENCY to 1 or more")
+        faults.append(f"{server.num_workers} workers cannot answer anything: set --workers or WEB_CONCURRENCY to 1 or more")
     if _is_memory_only():
         if server.num_workers > 1:
             faults.append(
@@ -122,12 +123,12 @@ def on_starting(server: Any) -> None:
     for fault in faults:
         server.log.error("Refusing to start: %s", fault)
     if server.pidfile is not None:
-        server.pidfile.unlink()  # Gunicorn has written it already and forgets it on this path
+        server.pidfile.unlink()  # Gunicorn has written it already, and does not remove it on this path
     sys.exit(os.EX_CONFIG)
 
 
 def nworkers_changed(server: Any, new: int, old: int | None) -> None:
-    """Keep memory:// at one worker, whatever TTIN asks for. At start (`old` is None) on_starting refuses instead."""
+    """Keep one worker with memory://, even if TTIN asks for more. At start (`old` is None) on_starting refuses."""
     if old is not None and new > 1 and _is_memory_only():
         server.log.warning("Staying at one worker: STATSAPI_JOURNAL=memory:// keeps events in one process")
         server.num_workers = 1
@@ -136,13 +137,13 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
 def on_reload(server: Any) -> None:
     """HUP with memory://: stop the old worker before Gunicorn starts the new one.
 
-    What it held is lost either way, as by a restart, and the log says so. Gunicorn would run the two side by side
-    for a while, each with its own events; so the old one finishes first, and new connections wait in the listen queue.
+    The old worker's events are lost, as by a restart, and the log says so. Gunicorn would run both workers side by side
+    for a while, each with its own events. So the old one finishes first, and new connections wait in the listen queue.
     """
     if not _is_memory_only():
         return
     server.log.warning("Reloading with STATSAPI_JOURNAL=memory://: all events held are lost")
-    server.cfg.set("workers", 1)  # a reload spawns as many as the file says, before nworkers_changed is heard
+    server.cfg.set("workers", 1)  # a reload starts as many as the file says before it calls nworkers_changed
     server.kill_workers(signal.SIGTERM)
     deadline = time.monotonic() + server.cfg.graceful_timeout
     while server.WORKERS and time.monotonic() < deadline:
@@ -152,7 +153,7 @@ def on_reload(server: Any) -> None:
 
 
 def _load_keys() -> None:
-    """Let the workers inherit what the arbiter could read last: see statsapi.keys."""
+    """Let the workers inherit the keys that the arbiter read last: see statsapi.keys."""
     file, entries = read_one("api_keys_file"), read_one("api_keys")
     if file or entries:
         Keys(file, entries)
@@ -172,7 +173,7 @@ def _check_prefix() -> None:
 def pre_fork(server: Any, worker: Any) -> None:
     """Give the worker a slot that no living worker has, and a core.
 
-    Both are derived from the living workers, so nothing has to be kept in step over replacement, HUP, TTIN and TTOU.
+    Both follow from the living workers, so replacement, HUP, TTIN and TTOU need no state of their own.
     """
     living = list(server.WORKERS.values())
     taken = {getattr(other, "slot", None) for other in living}
@@ -185,12 +186,12 @@ def pre_fork(server: Any, worker: Any) -> None:
         board.take(worker.slot, worker.core)
         counters.take(worker.slot)
     open_lifeline()
-    if isinstance(worker, FairThreadWorker):  # another class would not let them through again
+    if isinstance(worker, FairThreadWorker):  # another class would never unblock the signals
         hold_signals_back()
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Keep all threads of the worker on one core, and watch the arbiter: the first of those threads."""
+    """Pin the worker, then start its first thread, which watches the arbiter: all threads inherit the core."""
     if worker.core is not None:
         os.sched_setaffinity(0, {worker.core})
     watch_arbiter(worker)
@@ -204,7 +205,7 @@ def post_worker_init(worker: Any) -> None:
     service = service_of(worker)
     if service is None:
         return
-    if isinstance(worker.wsgi, Flask):  # a chunk that cannot be told apart is the client's fault, not ours
+    if isinstance(worker.wsgi, Flask):  # a malformed chunk is the client's fault, not ours
         worker.wsgi.register_error_handler(ParseException, problems.unreadable)
         if worker.slot is not None:
             service.metrics.share(counters, worker.slot)
@@ -214,16 +215,14 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Flush and close the service. Gunicorn may call this in the arbiter too, where the application was never
-    loaded.
-    """
+    """Flush and close the service. Gunicorn may call this in the arbiter too, where no application was loaded."""
     service = service_of(worker)
     if service is not None:
         service.close()
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Clear the slot: a worker that was killed could not."""
+    """Clear the slot, as a killed worker could not."""
     if worker.slot is not None:
         board.clear(worker.slot)
         counters.leave(worker.slot)
@@ -234,4 +233,4 @@ def on_exit(server: Any) -> None:
     try:
         put_away(read_one("journal"))
     except (ConfigError, JournalUnavailable) as error:
-        server.log.info("The journal was left as it is: %s", error)
+        server.log.info("the journal was left as it is: %s", error)

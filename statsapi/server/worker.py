@@ -1,7 +1,7 @@
-"""The worker class: Gunicorn's threaded worker, which shares connections fairly, hears every stop and ends with its
-arbiter. What Gunicorn refuses by itself is answered as a problem like all others.
+"""The worker class: Gunicorn's threaded worker, which also shares connections fairly, misses no stop signal and ends
+with its arbiter. A request that Gunicorn itself refuses is answered as a problem, like every other error.
 
-It overrides private names of Gunicorn. tests/processes/test_serving.py names all of them.
+It overrides private names of Gunicorn. tests/processes/test_serving.py lists them.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from statsapi.shortcuts import gunicorn_side
 PAUSE_S: Final = 0.001
 PATIENCE_S: Final = 0.030
 
-# Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. Every quarter of a
-# second is far inside any sensible `timeout`, and saves the system calls.
+# Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. Four times a second
+# is often enough for any sensible `timeout`, and saves system calls.
 HEARTBEAT_S: Final = 0.25
 
 
-# A connection that closes while its client still sends: closed at once, the system would take back the answer, and the
-# client would see a broken pipe in place of a 413. So what comes is thrown away, up to these bounds. The answer cannot
-# say `Connection: close`: Gunicorn leaves out that header of an application's.
+# If a connection is closed while its client still sends, the system discards the answer, and the client sees a broken
+# pipe instead of a 413. So input is read and dropped first, up to these bounds. The answer cannot say
+# `Connection: close`, as Gunicorn drops that header from an application's answer.
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 32 << 20
 _LINGER_STEP_BYTES: Final = 64 * 1024
 
-# How a thread of Gunicorn's tells the poll loop that a connection has not sent anything yet.
+# A thread of Gunicorn's returns this to the poll loop for a connection that has not sent anything yet.
 _NO_DATA_YET: Final[Future[object]] = Future()
 _NO_DATA_YET.set_result(gthread._DEFER)
 
@@ -59,11 +59,11 @@ counters = CounterTable(Board.SLOTS)
 class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
     """Gunicorn's threaded worker, which leaves a new connection to a worker that has fewer.
 
-    All workers wait on one listening socket, and the first to wake takes everything: of 16 keep-alive connections
-    opened at once, all may stay with one of two workers, for as long as they live. Here a worker that has more
-    connections than another one (or as many, and its core has more) ignores the listener for a moment. After PATIENCE_S
-    it takes the connection all the same, and ignores the workers it waited for until their poll loops turn again: a
-    worker that is stuck or stopped delays one connection, not each.
+    All workers wait on one listening socket, and the first to wake takes everything: 16 keep-alive connections opened
+    at once may all stay with one of two workers for their whole life. Here a worker ignores the listener for a moment
+    where another one is freer (see `freer_than`). After PATIENCE_S it takes the connection all the same, and stops
+    waiting for those workers until their poll loops turn again: a worker that is stuck or stopped delays one
+    connection, not each.
 
     Without a slot (more workers than the board has, or no hooks) it is Gunicorn's own worker.
     """
@@ -75,8 +75,8 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         self._turns = 0
         self._heartbeat_at = 0.0
         self._paused_until = 0.0
-        self._waiting_since: float | None = None  # when the connection that is being left to others was first seen
-        self._stuck: dict[int, int] = {}  # slot -> turns, of workers that let a connection wait
+        self._waiting_since: float | None = None  # since when a connection has been left to others
+        self._stuck: dict[int, int] = {}  # slot -> turns of each worker that did not take a connection in time
 
     def notify(self) -> None:
         now = time.monotonic()
@@ -86,7 +86,7 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 
     def set_accept_enabled(self, enabled: bool) -> None:
         if self.slot is not None and not self.alive:
-            board.clear(self.slot)  # leaving: the others must not wait for this one
+            board.clear(self.slot)  # stopping: the others must not wait for this one
         super().set_accept_enabled(enabled and time.monotonic() >= self._paused_until)
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
@@ -118,9 +118,9 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
     def enqueue_req(self, conn: Any) -> None:
         """A new connection waits for its first bytes in the poll loop, not in a thread.
 
-        Gunicorn gives it a thread that waits up to 5 s. Browsers open silent connections ahead: as many as there are
-        threads stopped everybody else for that long. It waits here for as long as it would there in all, so also where
-        `--keep-alive 0` leaves it no time in the poll loop.
+        Gunicorn gives it a thread that waits up to 5 s. Browsers open silent connections in advance: one for each
+        thread blocked all other clients for that long. A connection waits here as long as it would in a thread, even
+        where `--keep-alive 0` leaves it no time in the poll loop.
         """
         if self.alive and not conn.initialized and not conn.data_ready:
             self.finish_request(conn, _NO_DATA_YET)
@@ -130,16 +130,16 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 
     def init_signals(self) -> None:
         super().init_signals()
-        _let_signals_through()  # what came since the fork is heard now
+        _let_signals_through()  # signals since the fork are delivered now
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """SIGTERM: /readyz says no from here on, before any answer tells its client that the connection closes."""
+        """SIGTERM: /readyz answers 503 from here on, before any answer tells its client that the connection closes."""
         if isinstance(service := service_of(self), Service):
             service.leave()
         super().handle_exit(sig, frame)
 
     def leave_orphaned(self) -> None:
-        """The arbiter is gone: close the port at once, so that another server can start; finish what runs."""
+        """The arbiter is gone: close the port at once, so that another server can start, and finish running requests."""
         self.set_accept_enabled(False)
         for listener in self.sockets:
             listener.close()
@@ -147,8 +147,8 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         self.handle_exit(signal.SIGTERM, None)
 
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        """Whether the connection can be used again. Where it cannot, the client is waited for here, in a thread:
-        Gunicorn does so in its poll loop, where one client that does not close stops all others for 2 s.
+        """Whether the connection can be used again. If not, this thread waits for the client to close it. Gunicorn
+        waits in its poll loop, where one client that does not close blocks all others for 2 s.
         """
         finished = conn.parser.finish_body(deadline=time.monotonic() + LINGER_S)  # up to 64 KiB of it
         if keepalive and finished:
@@ -158,7 +158,8 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         return False
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Called once when the worker stops: silent connections end with the idle ones, not at graceful_timeout."""
+        """Called once when the worker stops: connections that sent nothing end with idle ones, not at graceful_timeout.
+        """
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
@@ -187,11 +188,11 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 
 
 class ShortWorker(FairThreadWorker, gunicorn_side.ThreadWorker):
-    """The same by the shortcuts, unless STATSAPI_SHORTCUTS=off."""
+    """FairThreadWorker with shortcuts; used unless STATSAPI_SHORTCUTS=off."""
 
 
 def _linger(sock: socket.socket) -> None:
-    """Say that no more will come, and take what the client sends until it closes as well."""
+    """Close the sending side, and drop the client's input until it closes too."""
     deadline = time.monotonic() + LINGER_S
     left = LINGER_BYTES
     with suppress(OSError):
@@ -206,9 +207,9 @@ def _linger(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)  # so that Gunicorn, which closes it, need not wait any more
 
 
-# Signals that stop a worker. Between the fork and init_signals a worker has the arbiter's handlers, which swallow them,
-# and the arbiter does not send them again: a server that was stopped while it started hung until graceful_timeout. So
-# they are blocked from before the fork until init_signals.
+# The signals that stop a worker. Between the fork and init_signals a worker has the arbiter's handlers, which swallow
+# them, and the arbiter does not send them again: a server stopped during its start hung until graceful_timeout. So they
+# are blocked from before the fork until init_signals.
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)
 
@@ -224,12 +225,12 @@ def _let_signals_through() -> None:
 os.register_at_fork(after_in_parent=_let_signals_through)
 
 
-# How a worker learns that its arbiter was killed. Gunicorn's own workers compare their parent's id once in a turn of
-# their loop, and then go on for graceful_timeout with the port open, as long as a client keeps them busy. Here the
-# arbiter alone holds the write end of a pipe, which the system closes whatever the arbiter died of. PR_SET_PDEATHSIG
-# in its place was refused: only Linux has it, and it would end requests in the middle. It is used for one thing: a
-# worker that is stopped (SIGSTOP) cannot see its arbiter's end, so the system continues it then. A sibling that is just
-# being forked holds the write end for a moment, so the parent's id is compared as well.
+# A worker learns by a pipe that its arbiter was killed. Gunicorn's own workers compare their parent's id once in a turn
+# of their loop, and then keep the port open for graceful_timeout while a client keeps them busy. Here only the arbiter
+# holds the write end of a pipe, which the system closes however the arbiter dies. PR_SET_PDEATHSIG instead was refused:
+# only Linux has it, and it would end requests in the middle. It is used for one purpose: a worker that is stopped
+# (SIGSTOP) cannot see its arbiter's end, so the system then continues it. A sibling that is being forked holds the
+# write end for a moment, so the parent's id is compared as well.
 
 ORPHAN_LOOKS_S: Final = 0.3
 ORPHAN_FINISHES_S: Final = 1  # running requests may take this long; Gunicorn wants whole seconds
@@ -241,14 +242,14 @@ _lifeline: tuple[int, int] | None = None
 
 
 def open_lifeline() -> None:
-    """In the arbiter, before it forks: the pipe whose end says that it is gone."""
+    """Called in the arbiter before it forks: open the pipe that closes when the arbiter is gone."""
     global _lifeline
     if _lifeline is None:
         _lifeline = os.pipe()
 
 
 def watch_arbiter(worker: Any) -> None:
-    """In a new worker: end with the arbiter, from now on and in a thread of its own."""
+    """Called in a new worker: start a thread that ends the worker when the arbiter is gone."""
     if _lifeline is not None:
         os.close(_lifeline[1])
         if sys.platform == "linux":
@@ -263,7 +264,7 @@ def _await_end_of(worker: Any, lifeline: int) -> None:
         pass
     worker.log.error("The arbiter (pid:%s) was killed, so this worker ends (pid:%s)", worker.ppid, os.getpid())
     if not worker.booted:
-        os._exit(1)  # it has answered nobody
+        os._exit(1)  # it has not answered any request yet
     if isinstance(worker, FairThreadWorker):
         worker.method_queue.defer(worker.leave_orphaned)
     else:
@@ -273,15 +274,15 @@ def _await_end_of(worker: Any, lifeline: int) -> None:
 
 
 def service_of(worker: Any) -> Any:
-    """The service of the application that the worker has loaded; None before that, and where it has none."""
+    """The service of the worker's application; None before it is loaded, and for an application without one."""
     return getattr(getattr(worker, "wsgi", None), "extensions", {}).get("statsapi")
 
 
-# What Gunicorn refuses by itself: a broken request line, too large a header
+# Requests that Gunicorn itself refuses: a broken request line, too large a header
 
 
 def _write_problem(sock: Any, status: int, reason: str, message: str) -> None:
-    """In place of `gunicorn.util.write_error`, which writes HTML; Gunicorn has no hook for that."""
+    """Replaces `gunicorn.util.write_error`, which writes HTML; Gunicorn has no hook for it."""
     if status != HTTPStatus.BAD_REQUEST and reason == HTTPStatus.BAD_REQUEST.phrase:
         reason = HTTPStatus(status).phrase  # Gunicorn says "Bad Request" of 500 and 501 too
     members = {"outcome": "unknown"} if status == HTTPStatus.INTERNAL_SERVER_ERROR else {}  # the method is not known
