@@ -27,7 +27,7 @@ RETURNING count
 
 
 class SqliteStorage(Storage):
-    """Counters in an SQLite file, `sqlite+limits:///path`. A hit is one statement, so no two workers count the same one.
+    """Counters in an SQLite file, `sqlite+limits:///path`. A hit is one statement, so that none is lost.
 
     A hit costs 20 µs. Nothing is synced: after a power cut the counters may start again. The file is opened with the
     first hit in each process, never before a fork. Any thread may call any method.

@@ -38,7 +38,7 @@ class _Parser:
         self._parser.error = refuse  # type: ignore[method-assign]
         found = self._parser.parse_args(self._options if given is None else given)
         if found.args:
-            refuse(f"unexpected {found.args[0]!r}: only options of Gunicorn may follow --, as the application is statsapi")
+            refuse(f"unexpected {found.args[0]!r}: only options of Gunicorn may follow --; the application is statsapi")
         return found
 
 

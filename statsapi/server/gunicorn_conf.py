@@ -1,4 +1,4 @@
-"""Gunicorn's configuration for statsapi. `statsapi serve` and the gunicorn.conf.py of a checkout read it, from any folder.
+"""Gunicorn's configuration for statsapi. `statsapi serve` and a checkout's gunicorn.conf.py read it, from any folder.
 
 The command line and GUNICORN_CMD_ARGS override every line here. The code is in statsapi.server.hooks.
 """

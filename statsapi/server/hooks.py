@@ -103,7 +103,9 @@ def on_starting(server: Any) -> None:
             faults += error.faults
     faults += faults_of_addresses(server)
     if server.num_workers < 1:
-        faults.append(f"{server.num_workers} workers cannot answer anything: set --workers or WEB_CONCURRENCY to 1 or more")
+        faults.append(
+            f"{server.num_workers} workers cannot answer anything: set --workers or WEB_CONCURRENCY to 1 or more"
+        )
     if _is_memory_only():
         if server.num_workers > 1:
             faults.append(

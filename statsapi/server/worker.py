@@ -139,7 +139,7 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         super().handle_exit(sig, frame)
 
     def leave_orphaned(self) -> None:
-        """The arbiter is gone: close the port at once, so that another server can start, and finish running requests."""
+        """The arbiter is gone: close the port at once, so another server can start, and finish the running requests."""
         self.set_accept_enabled(False)
         for listener in self.sockets:
             listener.close()

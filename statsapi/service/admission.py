@@ -1,6 +1,6 @@
-"""What may be recorded, and where it lies: times that are accepted, limits, duplicates.
+"""Admission: which timestamps are accepted, limits, duplicates, and where in time the events lie.
 
-Whatever must not count is decided here, before or inside the append; once a record is in the journal it counts.
+Events that must not count are refused here, before or inside the append. Every record in the journal counts.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from statsapi.service.spans import describe_kept
 from statsapi.times import format_duration, format_timestamp, spell_duration
 
 # Limits are checked against the last caught-up view, at most LIMIT_AGE_S old (housekeeping catches up once a second
-# anyway). Within LIMIT_NEAR_EVENTS of the limit the view is caught up first: that costs every append a read, so only
-# there. A replay is waited for LIMIT_WAIT_S.
+# anyway). Only within LIMIT_NEAR_EVENTS of the limit is the view caught up first, as that costs every append a read.
+# The check waits at most LIMIT_WAIT_S for a replay.
 LIMIT_AGE_S: Final = 1.0
 LIMIT_NEAR_EVENTS: Final = 2_000_000
 LIMIT_WAIT_S: Final = 1.0
 
 
 class Recorded(NamedTuple):
-    """What recording a batch comes to, at the journal's time `now_us`.
+    """The outcome of recording a batch, at the journal's time `now_us`.
 
-    placed: where its events lie by `bounds`, duplicates too. `expired` of them are older than everything kept: they are
-    in the journal and in no answer. With deduplication those older than the raw events are left out: whether they were
-    there before can no longer be told.
+    placed: where its events lie by `bounds`, duplicates included. `expired` of them are older than everything kept:
+    they are in the journal and in no answer. With deduplication, events older than the raw events are left out, as they
+    can no longer be compared.
     """
 
     bounds: Bounds
@@ -53,7 +53,7 @@ class Recorded(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """The first and the last timestamp that is accepted, and what to say of one before and one after."""
+    """The first and the last accepted timestamp, and the reasons for refusing an earlier or a later one."""
 
     first_us: int
     last_us: int
@@ -65,7 +65,7 @@ class Accepted(NamedTuple):
         return self.too_early if ts_us < self.first_us else self.too_late if ts_us > self.last_us else None
 
     def before_shift(self, shift_us: int) -> Accepted:
-        """What of timestamps that will be moved by this."""
+        """The same limits for timestamps that will be moved by `shift_us` afterwards."""
         first_us, last_us = max(self.first_us, MIN_TS_US) - shift_us, min(self.last_us, MAX_TS_US) - shift_us
         return Accepted(
             max(first_us, MIN_TS_US),
@@ -79,7 +79,7 @@ ANY_TIME: Final = Accepted(MIN_TS_US, MAX_TS_US, "", "")
 
 
 class Admission:
-    """Judges what is about to be recorded or deleted, by the settings and the follower's view.
+    """Decides whether a recording or deletion is allowed, by the settings and the follower's view.
 
     Limits bound memory and are not exact to the event: other workers may add some at the same moment.
     """
@@ -98,8 +98,8 @@ class Admission:
     # -- times
 
     def accepted(self, *, reject_expired: bool = False, dedup: bool = False) -> Accepted:
-        """What STATSAPI_MAX_FUTURE_SKEW and ?expired=reject allow as of now; for those who can tell which event of a
-        batch it is.
+        """The timestamps that STATSAPI_MAX_FUTURE_SKEW and ?expired=reject allow now; for decoders, which can name the
+        event at fault.
         """
         skew_us = self._settings.max_future_skew_us
         if skew_us is None and not reject_expired:
@@ -121,7 +121,7 @@ class Admission:
             raise InvalidRequest([{"field": "timestamp", "reason": accepted.too_late}])
 
     def refuse_expired(self, bounds: Bounds, placed: Placed) -> None:
-        """Of a batch most were refused before, by `accepted`, which can be told which; these expired since then."""
+        """Refuse events that expired after decoding. `accepted` refused the others before, naming each event."""
         fault = {"field": "timestamp", "reason": self._too_early(bounds)}
         raise InvalidRequest([fault], rejected=placed.expired if sum(placed) > 1 else None)
 
@@ -136,7 +136,7 @@ class Admission:
         return f"is older than everything kept: {describe_kept(self._settings, self._retention)}, {since}"
 
     def bounds(self, store: Store, *, dedup: bool = False) -> Bounds:
-        """Where the events that come now lie."""
+        """The bounds by which the events that come now are placed."""
         view = self._follower.view()
         now_us = view.now_us(store)
         bounds = Bounds(now_us, now_us - self._settings.window_us, self._retention)
@@ -145,31 +145,31 @@ class Admission:
         if not dedup:
             return bounds
         raw_from_us = self._comparable_from_us(store, now_us)
-        if raw_from_us < bounds.kept_from_us:  # right after a start: nothing that is kept is left out
+        if raw_from_us < bounds.kept_from_us:  # right after a start: no kept event is left out
             return bounds
         return bounds._replace(window_from_us=max(bounds.window_from_us, raw_from_us), raw_from_us=raw_from_us)
 
     def _comparable_from_us(self, store: Store, now_us: int) -> int:
-        """From when on an event can be compared with all that are held. What is left out for want of that is gone for
-        good, so it goes by time that has stood.
+        """The first instant from which an event can be compared with all events held. An event before it is left out
+        for good, so this goes by the time that has stood.
         """
         return max(store.raw_from_us(self._follower.settled_us(now_us)), MIN_TS_US)
 
     def settled_from_us(self, now_us: int) -> int:
-        """What lies before has expired also by the time that has stood."""
+        """The first instant that has not expired by the time that has stood."""
         return self._retention.from_us(self._follower.settled_us(now_us))
 
     # -- limits
 
     def count_kept(self, now_us: int, batch: EventBatch) -> int:
-        """How many events of the batch take room: what expires by a clock that has yet to stand does all the same."""
+        """How many events of the batch take room. Events that expire only by a clock that has not stood yet count."""
         kept_from_us = self.settled_from_us(now_us)
         return int(np.count_nonzero(batch.ts_us >= kept_from_us))
 
     def refuse_too_many_series(self, batch: EventBatch) -> None:
         """StoreFull where the batch would begin more series than STATSAPI_MAX_SERIES allows.
 
-        Catches the view up where that is old or the answer close, so that `refuse_too_many_events` can judge by it.
+        Catches the view up where it is old or near a limit, so that `refuse_too_many_events` can use it afterwards.
         """
         view = self._follower.view()
         store = view.last_caught_up()
@@ -181,13 +181,13 @@ class Admission:
             return
         try:
             store = view.catch_up(wait_s=LIMIT_WAIT_S)
-        except ViewNotReady:  # a replay must not hold up those who record: limits are judged by what it has
+        except ViewNotReady:  # a replay must not block recording: limits are checked against what it has so far
             store = view.last_caught_up()
         kept_from_us = self.settled_from_us(view.now_us(store))
-        # What has expired costs nothing: neither a series that has nothing else left, nor one that would begin so.
+        # Expired events take no room. A series with only expired events does not count, whether held or new.
         nothing_expired = bool(
             batch.ts_us.min(initial=MAX_TS_US) >= kept_from_us
-        )  # a comparison for each of many series takes seconds
+        )  # comparing each of many series would take seconds
         added = store.unknown_series(
             batch.names
             if nothing_expired
@@ -201,7 +201,7 @@ class Admission:
             raise StoreFull("series", held, limit, adding=len(added), names=added, setting="STATSAPI_MAX_SERIES")
 
     def refuse_too_many_events(self, store: Store, adding: int) -> None:
-        """`adding` are those that have not expired: what has is dropped as soon as it is read, and takes no room."""
+        """StoreFull where `adding` events are too many. Expired events are not in it: they are dropped when read."""
         if adding and store.sizes.used_events() + adding > self.max_events:
             store.expire()
             held = store.sizes.used_events()
@@ -211,8 +211,9 @@ class Admission:
     # -- decisions under the journal's write lock
 
     def without_duplicates(self, batch: EventBatch, *, reject_expired: bool) -> tuple[EventBatch, Placed, Recorded]:
-        """What the caught-up view does not hold is new. The new events, where those to be counted lie, and what it
-        comes to. Runs under the journal's write lock.
+        """The events that the caught-up view does not hold, where the counted events lie, and the outcome.
+
+        Runs under the journal's write lock.
         """
         store = self._follower.view().catch_up(wait_s=DECIDE_WAIT_S)
         bounds = self.bounds(store, dedup=True)
@@ -227,15 +228,15 @@ class Admission:
             if new.any():
                 parts.append(Part(series, ts_us[new], values[new]))
         fresh = EventBatch(tuple(parts))
-        self.refuse_too_many_events(store, len(fresh))  # only now: one that was recorded before needs no room
+        self.refuse_too_many_events(store, len(fresh))  # only now, as duplicates need no room
         counted = bounds.tally([part.ts_us for part in parts])
         stored = len(fresh) - counted.expired
         counted = counted._replace(expired=placed.expired)
         return fresh, counted, Recorded(bounds, placed, stored, len(batch) - stored - placed.expired)
 
     def refuse_cut_rollups(self, store: Store, edges: Iterable[tuple[str, int]], now_us: int) -> None:
-        """A deletion takes whole minutes, and whole hours where there are no minutes any more: it may not be decided by
-        what has been rolled up already.
+        """Refuse a deletion that would cut a roll-up: it takes whole minutes, and whole hours where minutes have been
+        merged. This goes by time, as views differ in how far they have merged.
         """
         faults = []
         for field, edge_us in edges:
@@ -254,7 +255,7 @@ class Admission:
 
 def _duplicates_within(ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
     """Which events equal an earlier one of the same arrays: bool[n]. O(n log n)."""
-    order = np.lexsort((values, ts_us))  # stable: of equal events the first to come stays first
+    order = np.lexsort((values, ts_us))  # stable: the first of equal events stays first
     duplicates = np.zeros(len(ts_us), np.bool_)
     same = (np.diff(ts_us[order]) == 0) & (values[order][1:] == values[order][:-1])
     duplicates[order[1:]] = same

@@ -1,5 +1,5 @@
-"""Checkpoints: what stands in the journal for the records that were compacted, how a store begins with it, and how the
-next one is made.
+"""Checkpoints: the state that replaces compacted records in the journal, how a store begins with one, and how the next
+one is made.
 
     state    version u8 = 3 | 7 zeros | horizon_us i64 | pieces_from_us i64 | minutes_from_us i64 | pieces_to_us i64
              | the raw events from the horizon on, as one encoded batch
@@ -10,8 +10,8 @@ A piece holds the roll-ups of all series for one minute, or for one hour from `m
 compaction adds the piece of the minute that has just been folded, and drops the oldest; so its cost does not grow with
 what is kept. A state of version 2 has no pieces_to_us, which was its horizon; one of version 1 has no roll-ups.
 
-Compaction goes by the time that has stood (clocks.py). A record that a wrong clock stamped does not hold it up: one
-from the future is passed, with what of its events is live in the state; one from the past waits for those before it.
+Compaction goes by the time that has stood (clocks.py). A record stamped by a wrong clock does not block it: one from
+the future is compacted, and its live events go into the state; one from the past waits for the records before it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VERSION: Final = 3
 _HEAD: Final = struct.Struct("<Bxxxxxxxqqqq")
 _HEAD_2: Final = struct.Struct("<Bxxxxxxxqqq")
 _HEAD_1: Final = struct.Struct("<Bxxxxxxxq")
-# What SQLite takes in one row, less a little: 60 million events that are stamped ahead.
+# A little less than SQLite's limit for one row: 60 million events that are stamped ahead.
 _MAX_BYTES: Final = 950_000_000
 _EVENT_BYTES: Final = 16
 
@@ -43,10 +43,10 @@ _PIECE_HEAD: Final = struct.Struct("<BBHI")
 
 
 class _State(NamedTuple):
-    """horizon_us: how far raw events were folded, by the time that had stood then. pieces_from_us: no piece is of an
-    earlier minute. minutes_from_us: no piece from there on is of an hour. pieces_to_us: no piece reaches past it.
+    """horizon_us: up to where raw events were folded, by the time that had stood. pieces_from_us: the first minute that
+    a piece may have. minutes_from_us: from there on all pieces are of minutes. pieces_to_us: no piece ends after it.
 
-    The horizon falls when a clock that was believed is put right; the pieces that were made by it stay.
+    The horizon falls when a clock that was believed is put right; pieces made by the wrong clock stay.
     """
 
     horizon_us: int
@@ -86,7 +86,7 @@ def _encode_piece(minutes: int, blocks: dict[str, bytes]) -> bytes:
 
 
 def _decode_piece(piece: bytes) -> tuple[int, dict[str, bytes]]:
-    """How many minutes it is of, and its blocks by series."""
+    """How many minutes the piece covers (1 or 60), and its blocks by series."""
     version, minutes, _, n = _PIECE_HEAD.unpack_from(piece)
     if version != _PIECE_VERSION:
         raise JournalRefused(f"a roll-up has format {version}; this statsapi reads {_PIECE_VERSION}")
@@ -103,9 +103,9 @@ def _decode_piece(piece: bytes) -> tuple[int, dict[str, bytes]]:
 
 
 def begin(journal: Journal, retention: Retention) -> tuple[Store, Mark]:
-    """A store that holds what the checkpoint does, and the mark from which the records go on.
+    """A store with the checkpoint's content, and the mark after which its records follow. Costs about 1 µs a block.
 
-    HistoryChanged when another checkpoint was made in the meantime: begin again. About 1 µs a block.
+    HistoryChanged when another checkpoint was made in the meantime: begin again.
     """
     checkpoint = journal.read_checkpoint()
     store = Store(retention)
@@ -121,7 +121,7 @@ def begin(journal: Journal, retention: Retention) -> tuple[Store, Mark]:
 
 
 def _read_hour(journal: Journal, checkpoint_id: bytes, hour_us: int) -> dict[str, dict[int, bytes]]:
-    """An hour's blocks by series, then by minute; 60 is the whole hour."""
+    """An hour's blocks by series, then by minute; minute 60 stands for the whole hour."""
     hour: dict[str, dict[int, bytes]] = defaultdict(dict)
     for key, piece in _read(journal, checkpoint_id, hour_us, hour_us + HOUR_US):
         minutes, blocks = _decode_piece(piece)
@@ -136,11 +136,11 @@ def _read(journal: Journal, checkpoint_id: bytes, start_us: int, end_us: int) ->
 
 
 def compact(journal: Journal, retention: Retention, settled_us: int, wrong_after_us: int | None = None) -> bool:
-    """Replace the records that are older than raw events are kept by what they add up to; whether that was done.
+    """Replace the records beyond the raw retention by a checkpoint of their sums. Returns whether that was done.
 
-    `settled_us` is a time that has stood; records stamped later than `wrong_after_us` are known to be stamped by a
-    clock that was wrong. It costs reading and adding those records once, and the pieces that they touch. Several
-    workers may do it at once: one wins, and the others find out and leave it.
+    `settled_us` is a time that has stood. Records stamped later than `wrong_after_us` are known to come from a wrong
+    clock. The cost is one read and addition of those records, and of the pieces that they change. Several workers may
+    compact at once: one wins, and the others notice and stop.
     """
     try:
         return _compact(journal, retention, settled_us, wrong_after_us)
@@ -154,8 +154,8 @@ def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_afte
     state = _NOTHING if checkpoint is None else _decode_state(checkpoint.state)
     if checkpoint is not None and horizon_us == state.horizon_us:
         return False
-    # What is new: the records since the checkpoint, and its raw events that are none any more. Of the roll-ups that are
-    # there only those are looked at to which something is added.
+    # New in the roll-ups are the records since the checkpoint, and those of its raw events that are no longer kept raw.
+    # Of the existing roll-ups only those that change are read.
     store = Store(retention)
     store.settle(settled_us)
     mark = START
@@ -178,9 +178,9 @@ def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_afte
     if mark == began_at and (checkpoint is None or pieces_from_us - state.pieces_from_us < HOUR_US):
         return False
     store.expire(horizon_us, state.minutes_from_us)
-    # Roll-ups are merged into hours as of the last record that is compacted, not as of `settled_us`: a deletion that
-    # comes after it may name minutes of an hour that was still kept by minutes then. And not past what there is, as a
-    # clock that was believed may be put right.
+    # Roll-ups are merged into hours as of the last compacted record, not as of `settled_us`: a later deletion in the
+    # journal may name minutes of an hour that was still kept in minutes then. Nor are they merged past the existing
+    # ones, as a clock that was believed may be put right.
     pieces_to_us = max(state.pieces_to_us, store.contents.folded_to_us)
     bounds = retention.rollup_bounds(min(store.appended_us, settled_us))
     hours_to_us = min(bounds.minutes_from_us, pieces_to_us - pieces_to_us % -HOUR_US)
@@ -206,7 +206,7 @@ def _compact(journal: Journal, retention: Retention, settled_us: int, wrong_afte
 
 
 class _Pieces:
-    """The pieces that a compaction changes: `changed` by key, None for those that go."""
+    """The pieces that a compaction changes: `changed` by key, None for a piece to remove."""
 
     def __init__(self, journal: Journal, checkpoint_id: bytes, deletions: list[Deletion]) -> None:
         self.changed: dict[int, bytes | None] = {}
@@ -215,7 +215,7 @@ class _Pieces:
         self._deletions = deletions
 
     def add(self, store: Store) -> None:
-        """Add the store's roll-ups to those that are there."""
+        """Add the store's roll-ups to the existing pieces."""
         added: dict[tuple[int, int], dict[str, bytes]] = defaultdict(dict)
         for series, held in store.contents.rolled_up().items():
             for rolled in held:
@@ -230,12 +230,12 @@ class _Pieces:
                 self._change(hour_us, HOUR_US, {})
 
     def delete(self, start_us: int, end_us: int) -> None:
-        """Take from the range's pieces what the deletions name."""
+        """Remove the series that the deletions name from the range's pieces."""
         for deletion in self._deletions:
             first_us, last_us = max(deletion.start_us, start_us), min(deletion.end_us, end_us)
             for hour_us in range(floor_us(first_us, HOUR_US), last_us, HOUR_US):
                 for key, piece in self._read(max(hour_us, first_us), min(hour_us + HOUR_US, last_us)):
-                    # Most pieces do not have the name anywhere, which is found out at 1 GB/s.
+                    # Most pieces do not contain the name; the search runs at 1 GB/s.
                     if key not in self.changed and deletion.series.encode() in piece:
                         minutes, blocks = _decode_piece(piece)
                         if deletion.series in blocks:

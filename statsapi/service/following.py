@@ -1,8 +1,8 @@
-"""How a worker follows the journal: one view, opened by whoever comes first, and who catches it up when.
+"""How a worker follows the journal: one view, opened at its first use, and when it is caught up by which thread.
 
-Whoever asks catches up first, so what any worker acknowledged before is in the answer. While the journal is away a
-question may get what the view held when it was last level, if the settings allow it. A worker that records faster than
-its view follows is slowed down here.
+A question catches the view up first, so its answer holds everything that any worker acknowledged before. While the
+journal is away a question may be answered from the view as it was when last level, if the settings allow it. A worker
+that records faster than its view follows is slowed down here.
 """
 
 from __future__ import annotations
@@ -28,21 +28,24 @@ from statsapi.times import format_nearest
 
 logger = logging.getLogger("statsapi")
 
-# How long a read waits for a replay before it is told to come back.
+# How long a read waits for a replay before it gets a 503.
 READ_WAIT_S: Final = 10.0
 
 # How long a decision that holds the journal's write lock waits for the view to catch up: others wait behind it.
 DECIDE_WAIT_S: Final = 1.0
 
-# Whoever asks applies what was recorded since the view was last caught up. At full speed a second's worth of batches
-# kept a reader waiting for 0.5 to 1.5 s. So a worker that has recorded FOLLOW_EVENTS since its view was level wakes a
-# thread that catches up, and from PACE_EVENTS on the poster catches up itself before it answers. That is the
-# back-pressure: no worker acknowledges faster than its view follows, and single events do not pay. A worker that
-# records nothing looks by itself, soon again after a catch-up that took longer than FOLLOW_BUSY_S.
-# Two workers, two connections of batches, p99 of a GET, in order and late, each without and with percentiles, and the
-# rate of batches: never paced 1,400 ms; woken at 20,000 and paced at 30,000 22, 25, 35 and 65 ms (on a busier machine
-# 25, 30, 52 and 145), 3.8 to 4.7 M/s; at 30,000 and 50,000 24, 49, 97 and 316 ms, 3.8 to 5.0 M/s; woken by the clock
-# alone, each 0.25 or 0.1 s, 370 to 970 ms.
+# A question applies the records since the last catch-up. At full speed a second's worth of batches kept a reader
+# waiting for 0.5 to 1.5 s. So a worker that has recorded FOLLOW_EVENTS since its view was level wakes a thread that
+# catches up. From PACE_EVENTS on, the recording request itself catches up before it is answered. This is back-pressure:
+# no worker acknowledges faster than its view follows, and single events do not pay for it. A worker that records
+# nothing checks the journal by itself, again soon after a catch-up that took longer than FOLLOW_BUSY_S.
+# Measured with two workers and two connections of batches: the p99 of a GET for batches in order without percentiles,
+# in order with percentiles, late without, late with; and the rate of batches.
+#     never paced                                1,400 ms
+#     woken at 20,000 and paced at 30,000        22, 25, 35 and 65 ms; 3.8 to 4.7 M/s (on a busier machine 25, 30, 52,
+#                                                145 ms)
+#     woken at 30,000 and paced at 50,000        24, 49, 97 and 316 ms; 3.8 to 5.0 M/s
+#     woken by the clock only, each 0.25 or 0.1 s   370 to 970 ms
 FOLLOW_EVENTS: Final = 20_000
 PACE_EVENTS: Final = 30_000
 PACE_WAIT_S: Final = 1.0
@@ -51,12 +54,15 @@ FOLLOW_SOON_S: Final = 0.05
 FOLLOW_IDLE_S: Final = 0.25
 FOLLOW_AGAIN_S: Final = 1.0
 
-# A worker that records nothing has a view to keep level as well. Where it gets too little of its core for that, who
-# asks it waits for the whole of what it lacks. So from PACE_LAG_S on posters of batches pause before they are answered,
-# which leaves it the core too; a worker that has lagged for longer than PACE_GIVES_UP_S is stopped or stuck, and is not
-# waited for. The rate of batches in order, and the worst wait of four readers beside late ones: without a pause 1.0
-# and, on a busy machine, 8,900 ms; 0.2 s from 0.3 s on 0.83 and 106; 0.05 from 0.5 on 1.0 and 491; 0.05 from 0.3 on
-# 0.93 and 132.
+# A worker that records nothing must keep its view level too. If it gets too little of its core for that, its readers
+# wait until it has applied everything it lacks. So once any worker lags by PACE_LAG_S, recordings of batches pause
+# before they are answered, which leaves the core to that worker. A worker that lags for longer than PACE_GIVES_UP_S is
+# stopped or stuck, and nobody waits for it. Measured: the relative rate of batches in order, and the longest wait of
+# four readers beside late batches.
+#     no pause                        1.0     8,900 ms on a busy machine
+#     a pause of 0.2 s from 0.3 s on  0.83      106 ms
+#     0.05 s from 0.5 s on            1.0       491 ms
+#     0.05 s from 0.3 s on            0.93      132 ms
 PACE_LAG_S: Final = 0.3
 PACE_PAUSE_S: Final = 0.05
 PACE_GIVES_UP_S: Final = 10.0
@@ -71,7 +77,7 @@ AWAY_HOLDS_S: Final = 1.0
 class Follower:
     """This worker's view of its journal. Any thread may call any method.
 
-    open_journal: called once, in the process that uses it. on_open: called when the view has come to be.
+    open_journal: called once, in the process that uses it. on_open: called when the view has been made.
     """
 
     def __init__(
@@ -82,7 +88,7 @@ class Follower:
         metrics: Metrics,
         on_open: Callable[[], None],
     ) -> None:
-        # Only where the engine is another machine: a local file that cannot be read wants somebody to see to it.
+        # Only for a remote engine: a local file that cannot be read needs a person to repair it.
         self._serves_stale = settings.stale_reads == "serve" and engine_of(settings.journal).is_remote
         self._retention = settings.retention()
         self._shares_events = settings.share_events
@@ -97,14 +103,14 @@ class Follower:
         self._closed = False
         self._view: View | None = None
         self._replay_began_s: float | None = None
-        # Until then questions do without the journal. Threads write it without a lock: the worst that comes of a race
-        # is one more question that waits, or one more stale answer while the journal is away.
+        # Until this time questions are answered without the journal. Threads write it without a lock: at worst a race
+        # makes one more question wait, or gives one more stale answer while the journal is away.
         self._asks_again_s = -math.inf
         self._recorded_since_level = 0
         self._work = threading.Event()
 
     def view(self) -> View:
-        """The view, with the journal opened by whoever comes first. Raises JournalRefused and JournalUnavailable."""
+        """The view; the first caller opens the journal. Raises JournalRefused and JournalUnavailable."""
         if self._view is None:
             with self._opening:
                 if self._closed:
@@ -142,7 +148,7 @@ class Follower:
         return view
 
     def stop(self) -> None:
-        """Nobody opens a journal any more, and `follow` returns at once. What is open still serves until `close`."""
+        """Open no journal from now on, and let `follow` return at once. An open view still serves until `close`."""
         self._closed = True
         self._work.set()
 
@@ -156,14 +162,14 @@ class Follower:
                 self._images.close()
 
     def _tell_lost(self, lost: Lost) -> None:
-        """Acknowledged records are gone: say so in the log, in the metrics and on /readyz."""
+        """Report in the log, in the metrics and on /readyz that acknowledged records are missing."""
         records = "an unknown number of" if lost.records is None else f"at least {lost.records:,}"
-        since = ", all that there were" if lost.all else ""
+        since = ", which are all there were" if lost.all else ""
         if lost.since_us is not None:
             since = f", recorded after {format_nearest(lost.since_us)}"
         logger.error(
-            "LOST: %s acknowledged records are no longer in the journal%s: %s. Answers are of what is left; "
-            "restore the newest copy if there is one",
+            "LOST: %s acknowledged records are no longer in the journal%s: %s. Answers cover the rest only; restore "
+            "the newest copy if there is one",
             records,
             since,
             lost.how,
@@ -173,12 +179,12 @@ class Follower:
         self._metrics.lost(lost, self._clock_us() if engine_us is None else engine_us)
 
     def now_us(self) -> int:
-        """The engine's time; the last record's where that is a little ahead: what was recorded has happened."""
+        """The engine's time; the last record's time where that is a little ahead, as a recorded event has happened."""
         view = self.view()
         return view.now_us(view.last_caught_up())
 
     def settled_us(self, now_us: int) -> int:
-        """The time that has stood, and is not after that one."""
+        """The time that has stood, at most `now_us`."""
         return min(now_us, self.view().settled_us())
 
     # -- catching up
@@ -191,7 +197,7 @@ class Follower:
         began_us = self.monotonic_us()
         store = self.view().catch_up(wait_s=wait_s)
         self._asks_again_s = -math.inf
-        self._recorded_since_level = 0  # no lock: one that is missed is counted with the next ones
+        self._recorded_since_level = 0  # no lock: a missed event is counted with the next ones
         self._metrics.caught_up(began_us)
         if self._replay_began_s is not None:
             with self._opening:
@@ -225,21 +231,21 @@ class Follower:
             raise
 
     def _stale(self) -> tuple[Store, float] | None:
-        """None where there is no store that was ever level, or it must not be used."""
+        """The store as last level, and its age in s; None where it was never level, or must not be used."""
         view = self._view
         if not self._serves_stale or view is None or (age_s := view.age_s()) == math.inf:
             return None
         return view.last_caught_up(), age_s
 
     def share(self) -> None:
-        """Share what is held with the other views of this machine, as far as that is due (sharing.py)."""
+        """Write or map an image, if that is due (sharing.py)."""
         if self._sharing is not None:
             self._sharing.share()
 
     # -- keeping pace
 
     def recorded(self, events: int) -> None:
-        """This worker has just appended that many. Slows its poster down where the view falls behind."""
+        """Note that this worker has just appended this many events. Delays the request where the view falls behind."""
         self._asks_again_s = -math.inf  # the journal is there, and what was acknowledged must be in the next answer
         self._recorded_since_level += events
         if self._recorded_since_level >= FOLLOW_EVENTS:
@@ -248,8 +254,8 @@ class Follower:
                 self._keep_pace()
 
     def _keep_pace(self) -> None:
-        """Apply what was recorded, on behalf of whoever asks next. What fails here is theirs to find out: the events
-        are in the journal. A replay has no pace to keep, and must not hold up those who record.
+        """Apply the new records, so that the next question need not. An error is left to that question, as the events
+        are safe in the journal. Recording never waits for a replay.
         """
         if self.view().age_s() < math.inf:
             with contextlib.suppress(StatsError, MemoryError):
@@ -259,10 +265,10 @@ class Follower:
                 time.sleep(PACE_PAUSE_S)
 
     def follow(self) -> None:
-        """Catch up, then wait until there may be something to apply again. For a thread of its own."""
+        """Catch up, then wait until there may be new records. Runs in its own thread."""
         began_s = time.monotonic()
         wait_s = FOLLOW_AGAIN_S
-        with contextlib.suppress(StatsError):  # housekeeping meets it as well, and logs it
+        with contextlib.suppress(StatsError):  # housekeeping gets the same error, and logs it
             self.catch_up(None)
             wait_s = FOLLOW_SOON_S if time.monotonic() - began_s > FOLLOW_BUSY_S else FOLLOW_IDLE_S
         self._work.wait(wait_s)

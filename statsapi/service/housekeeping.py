@@ -1,6 +1,6 @@
-"""Keeping house: the journal's upkeep, folding and dropping what is due, compaction. Every worker does so.
+"""Housekeeping: the journal's upkeep, folding, expiry, compaction. Every worker does it.
 
-What is due is decided by the clock and the journal alone, and nothing is done for good by a time that has yet to stand.
+The clock and the journal alone decide what is due. A step that cannot be undone goes by the time that has stood.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Housekeeping:
         self._said_ahead = False
         self._tidied_minute_us: int | None = None
         self._compacted_minute_us: int | None = None
-        # Where several workers keep house one compacts, and those whose turn comes later in the minute find it done.
+        # Each worker has its own moment in the minute: the first one compacts, and the others find it done.
         self._compact_after_us = secrets.randbelow(COMPACT_WITHIN_US) if background else 0
 
     def begin(self) -> None:
@@ -50,7 +50,8 @@ class Housekeeping:
         with self._beginning:
             if not self._background or self._threads or self._stopping.is_set():
                 return
-            # Apart, since a replay or a compaction may take long, and what bounds a power cut's cost must not wait.
+            # Separate threads: a replay or a compaction may take long, and the upkeep that limits the loss at a power
+            # cut must not wait for it.
             for act, interval_s in (
                 (self._maintain_journal, HOUSEKEEPING_INTERVAL_S),
                 (self._tidy, HOUSEKEEPING_INTERVAL_S),
@@ -75,11 +76,11 @@ class Housekeeping:
         self._tidy()
 
     def clock_notice(self) -> dict[str, Any] | None:
-        """What /readyz tells of a clock that jumped, or that the last record is ahead of."""
+        """The member `clock` of /readyz: the clock jumped, or the last record is ahead of it; None for neither."""
         view = self._follower.opened()
         if view is not None and (step := view.clock.last_step()) is not None:
             return _describe_step(step, view.clock)
-        if view is not None and view.clock.unbelieved_us >= STEP_US:  # before this worker was there
+        if view is not None and view.clock.unbelieved_us >= STEP_US:  # the step came before this worker started
             return _describe_clock(view.clock)
         return {"last_record_ahead": True} if view is not None and self._said_ahead else None
 
@@ -100,26 +101,26 @@ class Housekeeping:
                 store = view.catch_up()
             self._tidied_minute_us = minute_us
         store.settle(settled_us)
-        store.expire()  # also what came late for its minute since
+        store.expire()  # each time, as late events may have arrived for a folded minute
         if minute_us != self._compacted_minute_us and settled_us - minute_us >= self._compact_after_us:
-            self._compacted_minute_us = minute_us  # also where it fails: what is damaged need not be read each second
+            self._compacted_minute_us = minute_us  # set before it may fail: damaged records need not be read each second
             view.compact()
 
     def _note_clock(self, view: View, store: Store) -> None:
-        """What the metrics show of the clock, and a line where it and the last record are too far apart."""
+        """Set the clock's metrics, and log where the clock and the last record are too far apart."""
         self._metrics.clock(view.clock.settled, view.clock.unbelieved_us)
         engine_us = view.clock.engine_us()
         ahead = engine_us is not None and store.appended_us - engine_us > CLOCKS_DIFFER_US
         if ahead and not self._said_ahead:
             logger.warning(
-                "the last record was stamped %s, which the clock has yet to reach: one of them was wrong. Questions go "
-                "by the clock of now; nothing is lost",
+                "the last record was stamped %s, which is in the future: its clock was wrong, or this one is. Questions "
+                "go by the present clock; nothing is lost",
                 format_nearest(store.appended_us),
             )
         self._said_ahead = ahead
 
     def _tick(self, settled_us: int) -> None:
-        """Append an empty record where nobody records any more: only records move the horizon of every view."""
+        """Append an empty record where no others come in: only records move the horizon of every view."""
 
         def unless_another_did() -> Proposal:
             store = self._follower.view().catch_up(wait_s=DECIDE_WAIT_S)
@@ -137,12 +138,12 @@ class Housekeeping:
                 self._said.pop(name, None)
             except StatsError as error:
                 if str(error) not in self._said.values():  # once, not each second for as long as it lasts
-                    refused = isinstance(error, JournalRefused)  # and somebody has to see to it
+                    refused = isinstance(error, JournalRefused)  # a person has to repair it
                     level = logging.ERROR if refused else logging.WARNING
                     logger.log(level, "housekeeping waits for the journal: %s", error)
                 self._said[name] = str(error)
             except Exception:
-                # Logged in full and tried again: without this thread nothing would expire any more.
+                # Logged with its traceback and tried again: without this thread nothing would expire.
                 logger.exception("housekeeping failed")
                 wait_s = HOUSEKEEPING_INTERVAL_S
             if self._stopping.wait(max(0.0, started_s + wait_s - time.monotonic())):

@@ -126,7 +126,7 @@ def test_what_cannot_work_is_refused_before_gunicorn_is_imported(
         ([], {"GUNICORN_CMD_ARGS": "--nonsense"}, 2, "in GUNICORN_CMD_ARGS: unrecognized arguments: --nonsense"),
         ([], {"GUNICORN_CMD_ARGS": "other:app"}, 2, "in GUNICORN_CMD_ARGS: unexpected 'other:app'"),
         ([], {"GUNICORN_CMD_ARGS": "--bind 'x"}, 2, "No closing quotation"),
-        (["--", "--workers", "0", "--bind", "127.0.0.1:0"], {}, 78, "0 workers answer nothing: set --workers"),
+        (["--", "--workers", "0", "--bind", "127.0.0.1:0"], {}, 78, "0 workers cannot answer anything: set --workers"),
         (["--journal", "kafka://x", "--port", "0"], {}, 78, "no journal engine for 'kafka'"),
         (["--journal", "sqlite:////proc/none/x.db", "--port", "0"], {}, 78, "/proc/none"),
         (["--journal", "memory://", "--port", "0", "--workers", "2"], {}, 78, "start one (--workers 1"),
