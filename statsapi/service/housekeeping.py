@@ -103,7 +103,7 @@ class Housekeeping:
         store.settle(settled_us)
         store.expire()  # each time, as late events may have arrived for a folded minute
         if minute_us != self._compacted_minute_us and settled_us - minute_us >= self._compact_after_us:
-            self._compacted_minute_us = minute_us  # set before it may fail: damaged records need not be read each second
+            self._compacted_minute_us = minute_us  # set before a failure: damage need not be read each second
             view.compact()
 
     def _note_clock(self, view: View, store: Store) -> None:
@@ -113,8 +113,8 @@ class Housekeeping:
         ahead = engine_us is not None and store.appended_us - engine_us > CLOCKS_DIFFER_US
         if ahead and not self._said_ahead:
             logger.warning(
-                "the last record was stamped %s, which is in the future: its clock was wrong, or this one is. Questions "
-                "go by the present clock; nothing is lost",
+                "the last record was stamped %s, which is in the future: its clock was wrong, or this one is. "
+                "Questions go by the present clock; nothing is lost",
                 format_nearest(store.appended_us),
             )
         self._said_ahead = ahead

@@ -1,20 +1,21 @@
-"""Images: what a view held at a mark, in files that the views of this machine map in place of memory of their own, and
-that a restart begins with.
+"""Images: the state of a view at a mark, in files. The views of this machine map them instead of using memory of their
+own, and a restart begins with them.
 
-    FOLDER/image           what is held at a mark, and in which parts the chunks are     replaced as a whole
+    FOLDER/image           the state at a mark, and which part holds which chunk         replaced as a whole
     FOLDER/HEX.part        packed chunks (engine/packed.py), one after another           never changed
-    FOLDER/leader          whose lock one process holds: it alone writes                 empty
+    FOLDER/leader          the process that holds its lock is the only writer            empty
 
-The leader writes the chunks that are in no part yet into a new one, then an image that names all parts, and removes the
-parts that no image names any more; whoever maps one keeps it. A chunk that changes (late events are merged, some are
-deleted) becomes another, which is in no part. A part most of which is of no use any more is written anew.
+The leader writes the chunks that are in no part yet into a new part, then an image that lists all parts. Then it
+removes the parts that the image does not list; a process that has mapped one keeps it. A chunk that changes (late
+events are merged, events are deleted) becomes a new chunk, which is in no part. A part that is mostly unused is
+rewritten.
 
-Nobody needs an image: where there is none that can be used, a view is built from the journal. It is used if its mark
-still stands in the journal, and never for more than what was held there: the records after it are applied as ever. So
-two services on one journal, or a leader that was killed in the middle of anything, do no harm.
+An image is optional: without a usable one, a view is built from the journal. An image is used if its mark still stands
+in the journal, and the records after the mark are applied as usual. So two services on one journal, or a leader that
+was killed at any moment, do no harm.
 
-An image and each part have a CRC-32, which is compared once by each process, before the part is mapped. The folder and
-its files are for this user alone, since nothing is compared after that.
+An image and each part have a CRC-32, which each process compares once, before it maps the part. Nothing is compared
+after that, so the folder and its files are private to this user.
 """
 
 from __future__ import annotations
@@ -57,10 +58,10 @@ _CRC_BYTES: Final = 4
 _IO_BYTES: Final = 1 << 20
 _MAX_SMALL_BYTES: Final = 1 << 30
 
-# Parts, and what was being written when a process ended. All else in the folder is somebody's.
+# Parts, and files left half-written when a process ended. Any other file in the folder is not ours.
 _OURS: Final = re.compile(r"[0-9a-f]{16}\.part(\.new)?|image\.new")
 
-# At least what a sealed event takes in a part.
+# The least number of bytes of a sealed event in a part.
 _EVENT_BYTES: Final = 18
 
 Moved = list[tuple[Chunk, SealedColumns, Place]]
@@ -74,8 +75,8 @@ class _Part(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Series(msgspec.Struct, array_like=True, frozen=True):
-    """Columns of 8 bytes a row. parts, at: in which part each chunk is, and from which byte on. late_counts: how many
-    late events each chunk has, which follow each other in the other late columns.
+    """Columns of 8 bytes a row. parts, at: each chunk's part, and its first byte there. late_counts: how many late
+    events each chunk has; the other late columns hold them one chunk after another.
     """
 
     name: str
@@ -91,14 +92,14 @@ class _Series(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _Head(msgspec.Struct, array_like=True, frozen=True):
-    """How an image of any version begins."""
+    """The first members of an image, the same in every version."""
 
     version: int
     journal: int
 
 
 class _Image(msgspec.Struct, array_like=True, frozen=True):
-    """journal: which file it is of. times_us: those of `State`. events: how many are sealed."""
+    """journal: identifies the journal's file. times_us: the times of `State`. events: the number of sealed events."""
 
     version: int
     journal: int
@@ -121,9 +122,9 @@ class _Stamp(NamedTuple):
 
 
 class Images:
-    """Those in `folder`, of a journal that one process follows. Any thread may call any method.
+    """The images in `folder`, for one process that follows a journal. Any thread may call any method.
 
-    retention: an image of another one is not used, as it may lack what is to be kept raw.
+    retention: an image with another retention is not used, as it may lack events that must be kept raw.
     """
 
     def __init__(self, folder: str, retention: Retention) -> None:
@@ -131,16 +132,16 @@ class Images:
         self._retention = retention
         self._lock = threading.Lock()
         self._leader_fd: int | None = None
-        self._seen: _Stamp | None = None  # of the image that was written or looked at last
-        self._parts: dict[str, tuple[_Part, memoryview]] = {}  # those of that image, mapped
+        self._seen: _Stamp | None = None  # of the image written or read last
+        self._parts: dict[str, tuple[_Part, memoryview]] = {}  # that image's parts, mapped
         self._said = ""
         self.events = 0
-        """How many sealed events that image had."""
+        """How many sealed events the image written or read last had."""
 
     def begin(self, journal: Journal) -> tuple[Store, Mark] | None:
-        """A store as the image has it, and its mark; None where there is no image that can be used.
+        """A store with the image's state, and its mark; None without a usable image.
 
-        10M events: some 40 ms for the checksums of parts that are not mapped yet, and 13 ms for the rest.
+        With 10M events it costs some 40 ms for the checksums of parts not mapped yet, and 13 ms for the rest.
         """
         with self._lock:
             stamp = self._stamp()
@@ -151,7 +152,7 @@ class Images:
                 return self._load(journal)
             except HistoryChanged:
                 return None
-            except Exception as error:  # whatever a file holds, it costs the sharing alone
+            except Exception as error:  # a bad file must cost no more than the sharing
                 if isinstance(error, JournalUnavailable | JournalRefused) and not isinstance(error, JournalDamaged):
                     self._seen = None  # it is looked at again
                     raise
@@ -162,12 +163,12 @@ class Images:
             return None
 
     def has_another(self) -> bool:
-        """Whether there is an image that this process has neither written nor looked at. 3 µs."""
+        """Whether there is an image that this process has neither written nor read. Costs 3 µs."""
         stamp = self._stamp()
         return stamp is not None and stamp != self._seen
 
     def leads(self) -> bool:
-        """Whether this process is the one that writes: from then on until it ends, or `close`."""
+        """Whether this process is the leader. Once it is, it stays so until it ends, or until `close`."""
         with self._lock:
             if self._leader_fd is None:
                 try:
@@ -177,17 +178,18 @@ class Images:
             return self._leader_fd is not None
 
     def close(self) -> None:
-        """Let another process lead. What is mapped stays."""
+        """Let another process lead. Mapped parts stay mapped."""
         with self._lock:
             if self._leader_fd is not None:
                 os.close(self._leader_fd)
                 self._leader_fd = None
 
     def publish(self, journal: int, mark: Mark, state: State) -> Moved | None:
-        """Write an image of the state at the mark. Gives the chunks that may let go of their arrays, and what takes
-        their place; None where the files cannot be written, which is said once and leaves what was there.
+        """Write an image of the state at the mark. Only the leader may call it. Returns the chunks that may drop their
+        arrays, with their replacements; None where the files cannot be written, which is logged once and leaves the
+        old image.
 
-        For the leader. 10M events that are in no part yet: 0.13 s, in which others may run.
+        10M events that are in no part yet take 0.13 s, in which other threads run.
         """
         with self._lock:
             try:
@@ -204,7 +206,7 @@ class Images:
         for chunk in held:
             if chunk.place is not None:
                 used_bytes[chunk.place.file] += _EVENT_BYTES * len(chunk.ts_us)
-        # Another leader, of another retention, or a person may have removed one.
+        # A part may be gone: removed by another leader with another retention, or by a person.
         kept = {
             name: part
             for name, part in self._parts.items()
@@ -291,7 +293,7 @@ class Images:
         self._said = what
 
     def _require_private(self) -> None:
-        """A folder made here is. A link is none: it could lead to what is somebody's own."""
+        """Raise unless the folder is a private directory of this user. A link is refused: it may lead to other files."""
         found = os.lstat(self._folder)
         if not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError("the folder is a link or a file: remove it")
@@ -329,7 +331,9 @@ class Images:
         return part, starts
 
     def _write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """What cannot be written leaves nothing. Written and not mapped, so that a full disk is an error, no signal."""
+        """Write a file; a failure leaves no file. It is written, not mapped, so that a full disk raises an error instead
+        of a signal.
+        """
         path = self._path(name)
         new = path + ".new"
         try:
@@ -353,7 +357,7 @@ class Images:
                         os.unlink(self._path(name))
 
     def _checked(self, part: _Part) -> memoryview:
-        """The part, mapped. It is read first, so that a bad disk is an error and no signal."""
+        """The part, mapped. It is read first, so that a bad disk raises an error instead of a signal."""
         buffer = memoryview(bytearray(_IO_BYTES))
         checksum = 0
         with self._open(part.name) as file:
@@ -364,7 +368,7 @@ class Images:
         return self._map(part)
 
     def _open(self, name: str) -> FileIO:
-        """A file, and nothing that blocks or never ends."""
+        """Open a regular file; anything else, which might block or never end, is refused."""
         fd = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)

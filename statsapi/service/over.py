@@ -22,10 +22,10 @@ from statsapi.naming.catalogue import Catalogue
 from statsapi.naming.patterns import Selection
 from statsapi.service.spans import Cut, SpanAnswer, Spans
 
-# Over several series: spans or steps times series, which is what a question holds while it is answered (300 bytes
-# each); and of all groups that are shown, the numbers of percentiles, and of spans or steps (5 µs each). Of a group
-# that is not shown only the one figure of the order is computed (20 µs), which counts where it is a percentile. All of
-# them, over 100,000 series of 3 events, take 5 s, and 8 s where they are of ten windows each.
+# The limit of a question over several series. It bounds the number of spans or steps times series, which the answer
+# holds in memory (300 bytes each). It also bounds the percentiles, and the spans or steps, of all shown groups (5 µs
+# each). For a group that is not shown, only the figure of the order is computed (20 µs), and it counts where it is a
+# percentile. The largest question, over 100,000 series of 3 events, takes 5 s, and with ten windows 8 s.
 PARTS_MAX: Final = 1_000_000
 GROUP_PERCENTILES_MAX: Final = 1_000_000
 GROUP_ROWS_MAX: Final = 200_000
@@ -35,14 +35,14 @@ OtherT = TypeVar("OtherT")
 
 
 class ManySteps(NamedTuple):
-    """The same over several series, and in groups of them."""
+    """The steps of several series together, and of groups of them."""
 
     cut: Cut
     answer: groups.Answer[list[Statistics]]
 
 
 class ManyBins(NamedTuple):
-    """How values are spread over a span."""
+    """The histogram of a span."""
 
     span: Span
     resolution_us: int
@@ -50,14 +50,14 @@ class ManyBins(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Which groups are shown beside the total. ends: whether their order looks at the first or last event."""
+    """Which groups are shown beside the total. ends: whether their order needs the first or last event."""
 
     grouping: Grouping
     ends: bool = False
 
 
 class _Chooser(NamedTuple):
-    """Chooses the series of a question, those also that are named and not held. check: refuses too many."""
+    """Chooses the series of a question, including named ones that are not held. check: refuses too many."""
 
     selection: Selection
     catalogue: Catalogue
@@ -78,10 +78,10 @@ class _Chooser(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """What a reading answers about the union of several series, and about groups of them.
+    """Answers of a reading about the union of several series, and about groups of them.
 
-    Each method is answered from one instant (engine/groups.py), as if all the events were of one series. Raises
-    InvalidRequest where more series are chosen than STATSAPI_MAX_QUERY_SERIES, or where these make too much to hold.
+    Each method answers from one instant (engine/groups.py), as if all events were in one series. Raises InvalidRequest
+    where more series are chosen than STATSAPI_MAX_QUERY_SERIES, or where the answer would be too large (PARTS_MAX).
     """
 
     _store: Store
@@ -104,7 +104,7 @@ class Over:
     ) -> groups.Answer[list[SpanAnswer]]:
         """As `Reading.statistics`. With `compare_us` (or PREVIOUS) each span is compared with an earlier one.
 
-        What `by` looks at is part of what is asked, in that order.
+        The figures that `by` orders groups by must be among those asked for, in that order.
         """
         spans = self._spans.meant(windows_us, start_us, end_us, field=field)
         earlier = [(None, "")] * len(spans) if compare_us is None else self._spans.compared(spans, compare_us)
@@ -156,7 +156,7 @@ class Over:
         log: bool = False,
         by: Groups | None = None,
     ) -> ManyBins:
-        """How the values of a window or range are spread. InvalidRequest for `log` with values that have none."""
+        """The histogram of a window or range. InvalidRequest for `log` bins with values that are not positive."""
         (span,) = self._spans.meant([] if window_us is None else [window_us], start_us, end_us)
         histogram = Histogram(span, bins, tuple(edges), log, by is not None and by.ends)
         try:
@@ -209,7 +209,7 @@ class Over:
 
 
 def _map(change: Callable[[AnswerT], OtherT], answer: groups.Answer[AnswerT]) -> groups.Answer[OtherT]:
-    """With what it says of the series in another form."""
+    """The answer with `change` applied to its total and to each group."""
     shown = [groups.Group(key, series, change(found)) for key, series, found in answer.groups]
     let_go(answer.groups)
     return groups.Answer(answer.matched, change(answer.total), shown, answer.groups_total)

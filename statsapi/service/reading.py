@@ -1,7 +1,7 @@
-"""A reading: one consistent instant of a view, from which everything that a request asks is answered.
+"""A reading: one consistent instant of a view, from which all questions of a request are answered.
 
-It fixes the state and *now*. `spans.py` says what a question means by that now, and `over.py` answers questions about
-several series. What is kept, and how it adds up, is the store's.
+It fixes the state and *now*. `spans.py` turns a question into spans at that now, and `over.py` answers questions about
+several series. The store keeps the events and sums them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVERY_SERIES: Final = Selection()
 
 
 class PagePosition(NamedTuple):
-    """A place among the events by series and time: behind `shown` of the events at that very instant."""
+    """A place among the events, ordered by series and time: after `shown` of the events at the instant `ts_us`."""
 
     series: str
     ts_us: int
@@ -45,14 +45,14 @@ class Page(NamedTuple):
 
 
 class Reading:
-    """The store as caught up for one request, at `now_us`. To be used by that request and then dropped.
+    """The store as caught up for one request, at `now_us`. The request uses it and drops it.
 
-    spans: what a question means by its windows and ranges. catalogue: chooses among the names of the series that are
-    held, and remembers what it found for other readings. stale_s: how long ago the store was level with the journal,
-    where the journal is away and the settings allow such answers; None otherwise.
+    spans: turns the windows and ranges of a question into spans. catalogue: chooses among the names of the series held,
+    and caches its results for other readings. stale_s: seconds since the store was level with the journal, where the
+    journal is away and the settings allow such answers; None otherwise.
 
-    Each method is answered from one moment of the store, which takes its own lock. What is recorded between two calls
-    is in the second only; now is the same for both.
+    Each method answers from one moment of the store, which takes its own lock. Events recorded between two calls are in
+    the second answer only; now is the same for both.
     """
 
     __slots__ = ("_settings", "catalogue", "now_us", "spans", "stale_s", "store")
@@ -80,7 +80,7 @@ class Reading:
         ends: bool = False,
         field: str = "window",
     ) -> list[SpanAnswer]:
-        """One answer for each span that is meant, all from one moment. See `Store.statistics`."""
+        """One answer for each span of the question, all from one moment. See `Store.statistics`."""
         spans = self.spans.meant(windows_us, start_us, end_us, field=field)
         answers = self.store.statistics(series, spans, self.now_us, percentiles, ends=ends)
         return [
@@ -102,15 +102,15 @@ class Reading:
     ) -> StepsAnswer:
         """A window or range in steps of `step_us`, empty ones included, all from one moment.
 
-        InvalidRequest for more steps than are answered, and for those that roll-ups cannot be cut into, unless these
-        may be made longer (`align`).
+        InvalidRequest for too many steps, and for steps that roll-ups cannot be cut into, unless `align` allows longer
+        ones.
         """
         cut = self.spans.cut(step_us, window_us, start_us, end_us, len(percentiles), align=align)
         answers = self.store.steps(series, cut.span, cut.step_us, len(cut.spans), self.now_us, percentiles, ends=ends)
         return StepsAnswer(cut, answers)
 
     def over(self, selection: Selection) -> Over:
-        """Questions about all series that it chooses, answered as one. Of a single series `statistics` is cheaper."""
+        """Answers about all chosen series as one. For a single series `statistics` is cheaper."""
         return Over(self.store, self.spans, self.catalogue, selection, self._settings.max_query_series)
 
     # -- series and events
@@ -123,7 +123,7 @@ class Reading:
         return self.store.series_page(prefix, after, limit, self.now_us, raw_only=raw_only, chosen=chosen)
 
     def tag_keys(self, selection: Selection = EVERY_SERIES) -> dict[str, int]:
-        """Each key of a tag, sorted, with how many of the chosen series carry it: of those held, rolled up or not."""
+        """Each tag key, sorted, with the number of chosen series that carry it. Series with roll-ups only count too."""
         return self.catalogue.tag_keys(self.store.names(), selection)
 
     def tag_values(self, key: str, selection: Selection = EVERY_SERIES) -> dict[str, int]:
@@ -131,9 +131,9 @@ class Reading:
         return self.catalogue.tag_values(self.store.names(), key, selection)
 
     def page(self, selection: Selection, span: Span, limit: int, position: PagePosition | None) -> Page:
-        """The first `limit` raw events of a span of raw events from that position on, of the chosen series.
+        """The first `limit` raw events of the chosen series in the span, from that position on.
 
-        An event that comes late into what was shown before the position is not met again.
+        A late event that lies before the position does not show on later pages.
         """
         rows: list[tuple[str, int, float]] = []
         for name in self._raw_names(selection, position.series if position else ""):
@@ -158,11 +158,11 @@ class Reading:
         return Page(rows, PagePosition(name, ts_us, shown))
 
     def stream(self, selection: Selection, span: Span) -> list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]]:
-        """All events of a span of raw events, by series: a snapshot, to be walked at leisure. See `Store.snapshot`."""
+        """All raw events of the span, by series: a snapshot that may be read at any pace. See `Store.snapshot`."""
         return self.store.snapshot(list(self._raw_names(selection)), span)
 
     def _raw_names(self, selection: Selection, from_name: str = "") -> Iterator[str]:
-        """Those of the chosen series that hold raw events, from that name on, sorted. A page seldom needs them all."""
+        """The chosen series with raw events, sorted, from that name on. An iterator, as a page seldom needs them all."""
         if selection.is_one_name():
             yield from selection.names
             return

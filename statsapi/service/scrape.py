@@ -1,4 +1,4 @@
-"""What /metrics shows of a reading."""
+"""The part of /metrics that comes from a reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METRICS_MATCHED_MAX: Final = 1_000
 
 
 def view_state(reading: Reading, settings: Settings, journal_bytes: int, clock_skew_us: int | None) -> ViewState:
-    """What the view holds, and the windows of the series that are shown. O(series + chunks)."""
+    """The view's sizes, and the windows of the shown series. O(series + chunks)."""
     sizes = reading.store.sizes
     windows = [(text, parse_duration_us(text)) for text in settings.metrics_windows]
     windows = [(text, us) for text, us in windows if us <= settings.longest_window_us()]

@@ -1,8 +1,9 @@
-"""What the service does, as orders of steps: record, delete, ask. Knows no HTTP and no engine.
+"""The service's operations as sequences of steps: record, delete, ask. It knows neither HTTP nor the engine.
 
-Recording appends to the journal and nothing else. Reading first catches the view up with the journal, then asks it; so
-what any worker acknowledged before the question is in the answer. Clocks decide which part of the state a question
-covers; they never change the state, only records do. What cannot be undone goes by time that has stood (clocks.py).
+Recording only appends to the journal. Reading first catches the view up with the journal, then asks the view. So the
+answer holds everything that any worker acknowledged before the question. Clocks decide which part of the state a
+question covers. Only records change the state. A step that cannot be undone goes by the time that has stood
+(clocks.py).
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ from statsapi.times import format_nearest
 
 logger = logging.getLogger("statsapi")
 
-# How long a scrape waits for a replay; it shows what it has without it.
+# How long a scrape waits for a replay; after that it shows the counters alone.
 SCRAPE_WAIT_S: Final = 1.0
 
-# What a readiness check waits for the journal's write lock and for a replay, each; and for how long its finding holds.
+# How long a readiness check waits for the journal's write lock, and then for a replay; and for how long its result is
+# used again.
 READY_WAIT_S: Final = 0.5
 READY_HOLDS_US: Final = SECOND_US
 
 
-# Makes the answer to a recording out of what it came to: it is kept under the idempotency key, with the record.
+# Makes the answer to a recording from its outcome. The idempotency key keeps this answer, with the record.
 MakeAnswer = Callable[[Recorded], bytes]
 
 
@@ -49,10 +51,10 @@ class Reply(NamedTuple):
 
 
 class Service:
-    """Opens its journal with the first use or `start()`, in the process that uses it: never before a fork.
+    """Opens its journal at the first use or at `start()`, in the process that uses it, so never before a fork.
 
-    open_journal: called once. clock_us: this machine's, microseconds since 1970 UTC. background: keep house in threads
-    of its own, once a second; without them, `keep_house()` is the caller's (tests).
+    open_journal: called once. clock_us: this machine's clock, in microseconds since 1970 UTC. background: do
+    housekeeping in threads, once a second; without them the caller calls `keep_house()` (tests).
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Service:
         self.settings = settings
         self.retention = settings.retention()
         self.metrics = Metrics()
-        # Housekeeping begins with the journal where nobody calls `start`: under other servers than ours.
+        # Under other servers nothing calls `start`: there housekeeping begins when the journal is opened.
         self._follower = Follower(settings, open_journal, clock_us, self.metrics, lambda: self._housekeeping.begin())
         self._housekeeping = Housekeeping(self._follower, self.metrics, background=background)
         self._admission = Admission(settings, self._follower)
@@ -82,7 +84,7 @@ class Service:
         return self._admission.max_events
 
     def share_memory(self, workers: int) -> None:
-        """Set STATSAPI_MAX_EVENTS, where it is left to us, to what fits when that many processes hold all events."""
+        """Unless STATSAPI_MAX_EVENTS is set, allow as many events as fit when this many processes hold all of them."""
         self._admission.share_memory(workers)
 
     # -- from start to end
@@ -90,9 +92,9 @@ class Service:
     def start(self) -> None:
         """Open the journal and begin the replay in the background. Safe to call twice.
 
-        A journal that is not available now, or that cannot be used, is not waited for: it is tried again once a second
-        and by each request, which gets the reason. The server has checked it before this worker was forked. So what is
-        wrong now came later, and other workers may still answer: they must not end with this one.
+        It does not wait for a journal that is unavailable or unusable. The journal is tried again once a second and by
+        each request, which gets the reason. The server checked the journal before it forked this worker. So a fault
+        came later, and other workers may still answer: they must not end with this one.
         """
         self._housekeeping.begin()
         logger.info("at most %s raw events are held at one time (STATSAPI_MAX_EVENTS)", f"{self.max_events:,}")
@@ -101,10 +103,10 @@ class Service:
         except JournalUnavailable as error:
             logger.warning("starting without the journal: %s", error)
         except JournalRefused as error:
-            logger.error("starting without the journal: %s", error)  # noqa: TRY400 (the text says it all)
+            logger.error("starting without the journal: %s", error)  # noqa: TRY400 (the text is enough)
 
     def leave(self) -> None:
-        """From now on this worker is not ready; what reaches it all the same is still served until `close`."""
+        """Report this worker as not ready from now on. It still serves requests until `close`."""
         self._leaving = True
 
     def close(self) -> None:
@@ -116,22 +118,22 @@ class Service:
         self._follower.close()
 
     def keep_house(self) -> None:
-        """What the background threads do once a second, for a caller with a clock of its own."""
+        """The background threads' work of one second, for a caller with its own clock."""
         self._housekeeping.keep_house()
 
     def view(self) -> View:
-        """The view, with the journal opened by whoever comes first."""
+        """The view; the first caller opens the journal."""
         return self._follower.view()
 
     def now_us(self) -> int:
-        """The engine's time; the last record's where that is a little ahead: what was recorded has happened."""
+        """The engine's time; the last record's time where that is a little ahead, as a recorded event has happened."""
         return self._follower.now_us()
 
     def check_ready(self) -> None:
-        """Raise what keeps this worker from recording and answering now: ShuttingDown, JournalUnavailable,
+        """Raise the reason why this worker cannot record and answer now: ShuttingDown, JournalUnavailable,
         JournalRefused or ViewNotReady.
 
-        What was found holds for a second of the clock, so any number of checks costs the journal one look a second.
+        The result is used for a second, so any number of checks costs the journal one access a second.
         """
         if self._leaving:
             raise ShuttingDown
@@ -149,7 +151,7 @@ class Service:
                 raise self._not_ready.with_traceback(None)
 
     def notices(self) -> dict[str, Any]:
-        """What /readyz tells beside that this worker is ready: a clock that jumped, records that were lost."""
+        """The notices that /readyz adds while this worker is ready: a clock that jumped, records that were lost."""
         told: dict[str, Any] = {}
         if (clock := self._housekeeping.clock_notice()) is not None:
             told["clock"] = clock
@@ -165,7 +167,7 @@ class Service:
     # -- recording
 
     def find_answer(self, key: IdempotencyKey) -> Reply | None:
-        """The first answer to this key, if there was one; to be asked before limits and the like are looked at."""
+        """The first answer to this key, or None. Call it before limits and the body are checked."""
         body = self.view().journal.find_answer(key)
         return None if body is None else Reply(body, replayed=True)
 
@@ -227,8 +229,8 @@ class Service:
         return Reply(appended.answer or b"", appended.replayed)
 
     def foresee(self, batch: EventBatch, *, dedup: bool = False, reject_expired: bool = False) -> Recorded:
-        """What recording the batch would come to as of now, without recording it. Raises what `record` raises for what
-        the batch is and for the limits.
+        """The outcome of recording the batch now, without recording it. Raises as `record` does for an invalid batch
+        and for the limits.
         """
         admission = self._admission
         admission.refuse_far_future(batch)
@@ -245,10 +247,10 @@ class Service:
         return Recorded(bounds, placed, sum(placed) - placed.expired)
 
     def delete(self, series: str, span: Span) -> int:
-        """Forget the series' events in the span, everywhere; how many of those held that were.
+        """Delete the series' events in the span, on every worker. Returns how many of the events held were deleted.
 
-        The edges are whole minutes; InvalidRequest names the nearest ones otherwise. A record like any other: events
-        recorded later count, also in that span.
+        The edges must be whole minutes; otherwise InvalidRequest names the nearest ones. A deletion is a record like
+        any other: events recorded later count, even in that span.
         """
         edges = (("start", span.start_us), ("end", MAX_TS_US + 1 if span.end_us is None else span.end_us))
         deleted = 0
@@ -258,7 +260,7 @@ class Service:
             view = self.view()
             store = view.catch_up(wait_s=DECIDE_WAIT_S)
             now_us = view.now_us(store)
-            # Not by a clock that is behind the others', which may have merged minutes into hours by now.
+            # The later of the two times: other workers' clocks may be ahead, and have merged minutes into hours.
             self._admission.refuse_cut_rollups(store, edges, max(now_us, store.appended_us))
             kept_from_us = self._admission.settled_from_us(now_us)
             deleted = store.count(series, span._replace(start_us=max(span.start_us, kept_from_us)))
@@ -269,7 +271,7 @@ class Service:
         return deleted
 
     def _catch_up_before_deciding(self) -> None:
-        """So that only what was recorded since is caught up with under the write lock: a replay there would stop every
+        """Catch up without the write lock first, so that little is left to do under it: a replay there would stop every
         other writer.
         """
         self.view().catch_up(wait_s=READ_WAIT_S)
@@ -277,16 +279,16 @@ class Service:
     # -- asking
 
     def ask(self) -> Reading:
-        """Everything acknowledged before this call, at this moment: for one request, not to be kept.
+        """A reading with everything acknowledged before this call. It is for one request; do not keep it.
 
-        Raises ViewNotReady while a replay takes longer than READ_WAIT_S, and JournalUnavailable. While a Redis journal
-        is away, and STATSAPI_STALE_READS=serve, it is of the state when last level: its `stale_s` tells how old.
+        Raises ViewNotReady while a replay takes longer than READ_WAIT_S, and JournalUnavailable. While a remote journal
+        is away, with STATSAPI_STALE_READS=serve, it holds the state when last level, and `stale_s` says how old it is.
         """
         store, stale_s = self._follower.catch_up_or_stale()
         return Reading(store, self.view().now_us(store), self.settings, self._catalogue, stale_s)
 
     def expose_metrics(self, accept: str) -> tuple[bytes, str]:
-        """All workers' counts and the caught-up state, and their media type. Without journal or view the counts alone.
+        """All workers' counters and the caught-up state, and the media type. Without a view the counters alone.
 
         O(series + chunks): 0.7 ms for a million events of one series, 0.14 s for 100,000 series.
         """
@@ -295,6 +297,6 @@ class Service:
             journal = self.view().journal
             reading = Reading(store, self.view().now_us(store), self.settings, self._catalogue)
             state = view_state(reading, self.settings, journal.size_bytes(), journal.clock_skew_us)
-        except StatsError:  # that is for a scrape to show, not to fail by
+        except StatsError:  # the scrape shows it (statsapi_view_ready) and does not fail
             state = None
         return expose(self.metrics, state, self._follower.monotonic_us(), accept)

@@ -1,5 +1,5 @@
-"""When a view's image is written, and when another's is taken (images.py), so that the workers of a machine do not each
-hold all events in memory of their own.
+"""When a view writes its image, and when it maps another's (images.py), so that the workers of a machine share the
+memory of most events.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ from statsapi.machine import give_back_freed_memory
 from statsapi.service.images import Images
 from statsapi.service.view import View
 
-# An image is written when this many sealed events, and this part of all, are in none. With a 16th, 10 million events
-# in two workers took 26.6 bytes each (23.4 and 23.4 without images), and 24.5 in four.
+# An image is written when at least this many sealed events, and at least this fraction of all, are in no image. With a
+# 16th, 10 million events took 26.6 bytes each in two workers together (23.4 in each worker without images), and 24.5 in
+# four.
 SHARED_FROM_EVENTS: Final = 262_144
 SHARED_PART: Final = 16
 
-# While records come in, or where the disk is full, not sooner than this after the last one, nor than this many times as
-# long as that took: a backfill of late events makes nearly all chunks anew.
+# While records come in, or where the disk is full, the next image waits this long after the last one, and this many
+# times as long as writing the last one took: a backfill of late events changes nearly all chunks.
 BUSY_S: Final = 10.0
 BUSY_TIMES: Final = 20.0
 
-# An image holds the rest of the state as well, which is taken under the store's lock: 1 µs for each series and minute.
+# An image holds the rest of the state too, which is copied under the store's lock: 1 µs for each series and minute.
 MAX_SERIES: Final = 4_096
 MAX_ROLLUP_BYTES: Final = 64 << 20
 
 
 class Sharing:
-    """For one thread, which calls `share` about once a second."""
+    """Decides for one view. A single thread calls `share` about once a second."""
 
     def __init__(self, view: View, images: Images) -> None:
         self._view = view
@@ -38,9 +39,9 @@ class Sharing:
         self._fails = False
 
     def share(self) -> None:
-        """Hold what another view has shared in place of memory of its own, or share, where this process leads and that
-        is worth it. 3 µs where nothing is to be done; a new image of 10M events takes 20 ms, a quarter of them under
-        no lock that questions need.
+        """Map another view's image instead of using own memory, or write one, where this process leads and it is worth
+        it. Costs 3 µs where nothing is to be done. A new image of 10M events takes 20 ms, a quarter of that under no
+        lock that questions need.
         """
         view, images = self._view, self._images
         if view.age_s() == math.inf:

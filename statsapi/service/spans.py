@@ -1,4 +1,4 @@
-"""Which span a question means: where it begins and ends, how far back it may reach, how finely it may be cut."""
+"""The spans of a question: where they begin and end, how far back they may reach, how finely they may be cut."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ STEPS_MAX: Final = 5_000
 STEP_PERCENTILES_MAX: Final = 50_000
 
 PREVIOUS: Final = 0
-"""`compare` with the span of equal length before."""
+"""The value of `compare` for the span of equal length before."""
 
 
 class Cut(NamedTuple):
-    """A span cut into steps of `step_us`, whose edges before the raw events are multiples of `resolution_us`. The last
-    step ends where the span does.
+    """A span cut into steps of `step_us`. Edges before the raw events are multiples of `resolution_us`. The last step
+    ends with the span.
     """
 
     span: Span
@@ -32,9 +32,10 @@ class Cut(NamedTuple):
 
 
 class SpanAnswer(NamedTuple):
-    """The statistics of a span. Its edges, where they lie before the raw events, are multiples of `resolution_us`.
+    """The statistics of a span. Edges before the raw events are multiples of `resolution_us`.
 
-    previous: of the span that it is compared with; where there is none although it was asked for, `missing` says why.
+    previous: the statistics of the span it is compared with. Where they were asked for and do not exist, `missing` says
+    why.
     """
 
     span: Span
@@ -45,7 +46,7 @@ class SpanAnswer(NamedTuple):
 
 
 class Spans:
-    """What spans mean at one instant: `now_us`, and what the store keeps then."""
+    """Turns questions into spans at one instant, by `now_us` and what the store keeps then."""
 
     __slots__ = ("_settings", "_store", "now_us")
 
@@ -64,9 +65,9 @@ class Spans:
     ) -> list[Span]:
         """The spans that a question means: an explicit range, or windows that end now and have no upper bound.
 
-        Without either it is the default window. An edge where there are only roll-ups is moved outwards, to between two
-        of them. InvalidRequest where a span reaches past what is kept; `field` is what its client calls the windows. A
-        start may lie up to the grace before the retention, as its client computed it some time ago.
+        Without either it is the default window. An edge among roll-ups moves outwards, to the edge of a roll-up.
+        InvalidRequest where a span reaches past what is kept; `field` is the client's name of the windows. A start may
+        lie up to the grace before the retention, as its client computed it some time ago.
         """
         now_us = self.now_us
         if start_us is not None:
@@ -90,13 +91,13 @@ class Spans:
         return Span(start_us, end_us)
 
     def resolution_us(self, span: Span) -> int:
-        """Where it begins before the raw events: its edges are multiples of this many µs."""
+        """The span's edges are multiples of this many µs where it begins before the raw events."""
         return self._store.resolution_us(span.start_us, self.now_us)
 
     def of_raw_events(self, start_us: int | None, end_us: int | None) -> Span:
-        """The span of raw events that a question means; without a start it begins with the first one held.
+        """The span of raw events that a question means; without a start it begins with the first raw event.
 
-        InvalidRequest where it begins before.
+        InvalidRequest where it begins before the raw events.
         """
         raw_from_us = self._store.raw_from_us(self.now_us)
         if start_us is not None and start_us < raw_from_us:
@@ -122,11 +123,11 @@ class Spans:
             step_us += resolution_us - step_us % resolution_us
         if step_us % resolution_us:
             reason = (
-                f"must be a multiple of {format_duration(resolution_us)}: this span begins where no less is kept; "
-                "align=true takes the next one"
+                f"must be a multiple of {format_duration(resolution_us)}, as the roll-ups at the span's start have that "
+                "length; align=true takes the next multiple"
             )
             raise InvalidRequest([{"field": "step", "reason": reason}])
-        # A window is as long as it is called, although its start may have been moved to between two roll-ups.
+        # A window keeps its length, although its start may have moved to the edge of a roll-up.
         length_us = window_us or (self.now_us if span.end_us is None else span.end_us) - span.start_us
         n_steps = max(1, -(-length_us // step_us))
         if n_steps > STEPS_MAX:
@@ -140,10 +141,10 @@ class Spans:
         return Cut(span, resolution_us, step_us, spans)
 
     def compared(self, spans: Sequence[Span], compare_us: int) -> list[tuple[Span | None, str]]:
-        """With which span each of these `spans` is compared, or why with none.
+        """The span that each of `spans` is compared with, or None and the reason.
 
-        PREVIOUS is the span of equal length before; else it is the same span that long ago, and what has no upper end
-        then ended at that long before now.
+        PREVIOUS means the span of equal length before; a number of µs means the same span that long ago. A span without
+        an upper end then ends `compare_us` before now.
         """
         found: list[tuple[Span | None, str]] = []
         from_us = self._store.retention.from_us(self.now_us)
@@ -165,6 +166,6 @@ class Spans:
 
 
 def describe_kept(settings: Settings, retention: Retention) -> str:
-    """For how long anything is kept, and the setting that says so."""
+    """How long events or roll-ups are kept, and the setting for it."""
     setting = "STATSAPI_ROLLUP_RETENTION" if retention.rollup_us else "STATSAPI_RETENTION"
     return f"{format_duration(settings.longest_window_us())} ({setting})"

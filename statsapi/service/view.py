@@ -1,11 +1,11 @@
 """A view: one worker's store, and how it follows the journal.
 
-The store is the sum of the records up to a mark. Following means reading what was committed after it; where the record
-at the mark no longer stands (HistoryChanged), a new store starts from the checkpoint. So it does where anything was
-raised in the middle of a change: applying is all or nothing.
+The store is the sum of the records up to a mark. Following means reading the records committed after it. Where the
+record at the mark no longer stands (HistoryChanged), a new store starts from the checkpoint. The same happens after an
+exception in the middle of a change: applying is all or nothing.
 
-What readings say of the engine's clock goes to `clock` (clocks.py): its time is now, and what of it has stood decides
-what is done for good.
+Each journal read returns the engine's time, which goes to `clock` (clocks.py). That time is now, and steps that cannot
+be undone go by the part of it that has stood.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ logger = logging.getLogger("statsapi")
 
 
 class _Left(NamedTuple):
-    """Where a view stood when its history changed, and what the engine knows of that."""
+    """Where a view stood when its history changed, and what the engine says about that."""
 
     mark: Mark
     lost: Lost | None
 
 
 class View:
-    """Follows `journal`, and holds what is kept for the `retention`.
+    """Follows `journal`, and holds its events and roll-ups for the `retention`.
 
     Any thread may call any method. Catching up is serialised by a lock that is taken before the store's and after the
     journal's write lock.
@@ -49,21 +49,21 @@ class View:
         clock: SettledClock | None = None,
         begin: Callable[[Journal], tuple[Store, Mark] | None] = lambda journal: None,
     ) -> None:
-        """begin: gives a store, and the mark at which it stands, to begin with in place of the checkpoint; or None."""
+        """begin: returns a store and its mark to start from instead of the checkpoint, or None."""
         self.journal = journal
         self._begin_elsewhere = begin
         self.retention = retention
         self.clock = SettledClock(wall_clock_us) if clock is None else clock
         self.observe_lost: Callable[[Lost], None] = lambda lost: None
-        """Called when acknowledged records turn out to be gone."""
+        """Called when acknowledged records turn out to be missing."""
         self.observe_broken: Callable[[], None] = lambda: None
-        """Called when the view starts afresh as something was raised in the middle of a change."""
+        """Called when the view starts afresh after an exception in the middle of a change."""
         self._catching_up = threading.Lock()
         self._caught_up_s = -math.inf
         self._failure = ""
         self._failed_s = -math.inf
         self._stands = False  # whether _mark is known to be one of this journal's
-        self._changing = False  # whether store and mark may not belong together
+        self._changing = False  # True while store and mark may disagree
         self._left: _Left | None = None
         self._mark: Mark = START
         self._end = 0  # the journal's last position, as of the last read
@@ -74,12 +74,14 @@ class View:
     def catch_up(self, *, wait_s: float | None = None) -> Store:
         """The store, holding everything that was committed before this call.
 
-        What comes in meanwhile is left to others: where it comes as fast as it is applied there is no end of it. With
-        nothing new it costs what the journal takes to say so (SQLite: a few µs). Raises ViewNotReady when a replay
-        takes longer than `wait_s` (None waits for its end); what was replayed is kept and the next call goes on. Do not
-        keep the store: another takes its place when history changed. JournalUnavailable where the journal fails, also
-        when it failed another caller while this one waited: no use that each finds out by a timeout of its own. What is
-        raised in the middle of applying starts the view afresh, at once; what is raised then again comes out here.
+        Records that come in meanwhile are not waited for, as they may come as fast as they are applied. With nothing
+        new it costs one look at the journal (SQLite: a few µs). Do not keep the store: a new one replaces it when
+        history changed.
+
+        Raises ViewNotReady when a replay takes longer than `wait_s` (None waits for its end); the replayed part is
+        kept, and the next call continues. Raises JournalUnavailable where the journal fails, even if it failed another
+        caller while this one waited: each would only run into its own timeout. After an exception in the middle of
+        applying, the view starts afresh at once; a second exception is raised here.
         """
         asked_s = time.monotonic()
         deadline_s = None if wait_s is None else asked_s + wait_s
@@ -89,7 +91,7 @@ class View:
             if self._failed_s > asked_s:
                 raise JournalUnavailable(self._failure)
             if self._caught_up_s >= asked_s and not self._unusable():
-                return self._store  # somebody else's catching up began after this call did, and so does for both
+                return self._store  # another thread's catch-up began after this call did, and serves both
             began_s = time.monotonic()
             try:
                 end: int | None = None  # of the journal, when it was first read for this call
@@ -111,17 +113,18 @@ class View:
             self._catching_up.release()
 
     def last_caught_up(self) -> Store:
-        """The store as the last catching up left it, without asking the journal: for limits and housekeeping."""
+        """The store as the last catch-up left it, without asking the journal: for limits and housekeeping."""
         return self._store
 
     @property
     def position(self) -> int:
-        """That of the last record applied. No lock: one reference is read."""
+        """The position of the last record applied. No lock: one reference is read."""
         return self._mark.position
 
     def state(self) -> tuple[Store, Mark, State] | None:
-        """All that is held, the mark that it stands at, and whose it is; None of a view that is not level with any
-        journal now. 1 µs for each chunk and small series, with the store's lock held.
+        """The store, its mark, and its whole state; None while the view is not level with a journal.
+
+        Costs 1 µs for each chunk and small series, under the store's lock.
         """
         with self._catching_up:
             if not self._stands or self._unusable():
@@ -129,9 +132,9 @@ class View:
             return self._store, self._mark, self._store.contents.state()
 
     def change_to(self, store: Store, mark: Mark) -> None:
-        """Let a store that stands at a mark of this journal take this view's place, when it has followed as far.
+        """Replace this view's store by one that stands at a mark of this journal, once that has caught up as far.
 
-        Most of that is done before others are kept waiting. Where history changes on the way all stays as it is.
+        Most of the catching up is done before the lock is taken. Where history changes on the way, nothing is replaced.
         """
         store.settle(self.clock.settled_us())
         try:
@@ -146,7 +149,7 @@ class View:
             return
 
     def _followed(self, store: Store, mark: Mark) -> Mark:
-        """The mark at which the store stands when it has followed as far as this view has by now."""
+        """Let the store follow as far as this view has by now, and return its mark."""
         end = self._mark.position
         while mark.position < end:
             segment = self.journal.read(mark)
@@ -157,19 +160,19 @@ class View:
         return mark
 
     def age_s(self) -> float:
-        """How long ago the last catching up that came to its end began; infinite before the first."""
+        """Seconds since the start of the last catch-up that was completed; infinite before the first."""
         return math.inf if self._store.broken else time.monotonic() - self._caught_up_s
 
     def now_us(self, store: Store) -> int:
-        """Now, for what is asked of that store: the engine's time, by this machine's clock where that is it, else as of
-        the last reading and what has passed since.
+        """Now, for questions to that store: the engine's time. Where the engine's clock is not this machine's, it is
+        the time of the last read plus the time since.
         """
         local_clock_us = self.journal.local_clock_us
         clock_us = self.clock.engine_us() if local_clock_us is None else local_clock_us()
         return store.appended_us if clock_us is None else time_after(clock_us, store.appended_us)
 
     def settled_us(self) -> int:
-        """The time that has stood, by which something may be done for good; MIN_TS_US: none has."""
+        """The time that has stood, for steps that cannot be undone; MIN_TS_US where none has."""
         return self.clock.settled_us()
 
     def _step_or_start_afresh(self) -> bool:
@@ -180,11 +183,11 @@ class View:
         except Exception:
             if not self._unusable():
                 raise
-            logger.exception("a change to what this worker holds failed in the middle")
+            logger.exception("a change to this worker's view failed in the middle")
         return self._step()
 
     def _step(self) -> bool:
-        """Apply one segment; whether there may be more. Caller holds _catching_up."""
+        """Apply one segment. Returns whether there may be more. Caller holds _catching_up."""
         try:
             if not self._stands or self._unusable():
                 self._begin()
@@ -199,7 +202,7 @@ class View:
         self.clock.observe(segment.now_us, asked_us)
         if segment.appended_us is not None:
             self._store.settle(self.clock.settled_us())
-            self._changing = True  # whatever is raised from here on, by whomever, leaves it so
+            self._changing = True  # any exception from here on leaves it True
             self._store.apply(segment.changes, segment.appended_us)
             self._mark = segment.mark
             self._changing = False
@@ -213,13 +216,13 @@ class View:
     def _begin(self) -> None:
         """Caller holds _catching_up."""
         if self._unusable():
-            logger.error("this worker's view starts afresh: something was raised in the middle of a change to it")
-            self._store = Store(self.retention)  # lets the memory of the old one go
+            logger.error("this worker's view starts afresh after an exception in the middle of a change to it")
+            self._store = Store(self.retention)  # frees the old store's memory
             self._changing = True
             self._caught_up_s = -math.inf
             self.observe_broken()
         store, mark = self._begin_elsewhere(self.journal) or checkpoint.begin(self.journal, self.retention)
-        self._caught_up_s = -math.inf  # until its replay is over it is no state that the journal ever had
+        self._caught_up_s = -math.inf  # until the replay is over, the store is not a state that the journal ever had
         self._changing = True
         self._store, self._mark = store, mark
         self._changing = False
@@ -228,7 +231,7 @@ class View:
             self._left = None  # a compaction has passed the view
 
     def _tell_lost(self, left: _Left) -> None:
-        """The replay of the other history is over: what was there that is no longer?"""
+        """Called after the replay of the other history: report the records that are missing from it."""
         self._left = None
         lost = left.lost
         if lost is None:
@@ -240,7 +243,7 @@ class View:
         self.observe_lost(lost)
 
     def compact(self) -> bool:
-        """Let a checkpoint take the place of the records older than raw events are kept; whether that was done.
+        """Replace the records beyond the raw retention by a checkpoint. Returns whether that was done.
 
         The store is not touched. See `checkpoint.compact`.
         """

@@ -658,7 +658,7 @@ def test_what_happened_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert client.get("/statistics").json["count"] == 2
     assert gauge("statsapi_clock_steps_total") == 2
     said = [record.getMessage() for record in caplog.records]
-    assert ["forward by 3 days" in said[0], "back by 3 days" in said[1], "has yet to reach" in said[2]] == [True] * 3
+    assert ["forward by 3 days" in said[0], "back by 3 days" in said[1], "is in the future" in said[2]] == [True] * 3
     assert len(said) == 3
     clock.advance(DAY_US)
     service.keep_house()
