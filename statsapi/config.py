@@ -342,9 +342,7 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
         ][:1]
     if given.get("jwt_key") or given.get("jwt_jwks_file"):
         if any(name in given and not given[name] for name in ("jwt_issuer", "jwt_audience")):
-            faults.append(
-                f"{PREFIX}JWT_ISSUER and {PREFIX}JWT_AUDIENCE are needed to check tokens: set both"
-            )
+            faults.append(f"{PREFIX}JWT_ISSUER and {PREFIX}JWT_AUDIENCE are needed to check tokens: set both")
         if given.get("jwt_key") and given.get("jwt_jwks_file"):
             faults.append(f"{PREFIX}JWT_KEY and {PREFIX}JWT_JWKS_FILE are both set: unset one of them")
     storage = given.get("rate_limit_storage") or ""

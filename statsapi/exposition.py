@@ -47,9 +47,7 @@ def _state_families(state: ViewState | None) -> Iterator[Metric]:
     yield gauge("statsapi_store_bytes", "Memory of the raw events in each worker.", state.events_bytes)
     yield gauge("statsapi_store_rollup_bytes", "Memory of the roll-ups in each worker.", state.rollup_bytes)
     yield gauge("statsapi_store_series", "Series held.", state.series)
-    yield gauge(
-        "statsapi_journal_size_bytes", "Size of the journal, on disk or in its server.", state.journal_bytes
-    )
+    yield gauge("statsapi_journal_size_bytes", "Size of the journal, on disk or in its server.", state.journal_bytes)
     if state.clock_skew_us is not None:
         yield gauge(
             "statsapi_clock_skew_seconds",

@@ -293,7 +293,7 @@ class Images:
         self._said = what
 
     def _require_private(self) -> None:
-        """Raise unless the folder is a private directory of this user. A link is refused: it may lead to other files."""
+        """Raise unless the folder is a private directory of this user. A link is refused, as it may lead elsewhere."""
         found = os.lstat(self._folder)
         if not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError("the folder is a link or a file: remove it")
@@ -331,9 +331,7 @@ class Images:
         return part, starts
 
     def _write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write a file; a failure leaves no file. It is written, not mapped, so that a full disk raises an error instead
-        of a signal.
-        """
+        """Write a file; a failure leaves no file. It is not mapped, so a full disk is an error, not a signal."""
         path = self._path(name)
         new = path + ".new"
         try:

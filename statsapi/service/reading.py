@@ -162,7 +162,7 @@ class Reading:
         return self.store.snapshot(list(self._raw_names(selection)), span)
 
     def _raw_names(self, selection: Selection, from_name: str = "") -> Iterator[str]:
-        """The chosen series with raw events, sorted, from that name on. An iterator, as a page seldom needs them all."""
+        """The chosen series with raw events, sorted, from that name on. A page seldom needs all of them."""
         if selection.is_one_name():
             yield from selection.names
             return

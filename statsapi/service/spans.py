@@ -123,8 +123,8 @@ class Spans:
             step_us += resolution_us - step_us % resolution_us
         if step_us % resolution_us:
             reason = (
-                f"must be a multiple of {format_duration(resolution_us)}, as the roll-ups at the span's start have that "
-                "length; align=true takes the next multiple"
+                f"must be a multiple of {format_duration(resolution_us)}, the length of the roll-ups at the span's "
+                "start; align=true takes the next multiple"
             )
             raise InvalidRequest([{"field": "step", "reason": reason}])
         # A window keeps its length, although its start may have moved to the edge of a roll-up.

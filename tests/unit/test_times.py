@@ -199,7 +199,10 @@ def test_timestamp_is_what_datetime_means(moment: datetime) -> None:
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
-        *[(f"2026-11-27{mark}03:40", f"has {re.escape(repr(mark))} between date and time, where a T or a blank") for mark in "x;|,_/+é-"],
+        *[
+            (f"2026-11-27{mark}03:40", f"has {re.escape(repr(mark))} between date and time, where a T or a blank")
+            for mark in "x;|,_/+é-"
+        ],
         ("2026-11-27+01:00", "where a T or a blank"),
         *[
             (f"2026-11-27 03:40{mark}{offset}", "is not an ISO 8601")
