@@ -256,7 +256,7 @@ REFUSED = {
     "Fri Nov 20 2026 08:45:00 GMT+0100 (CET)": "month as a word",
     "Thu, 20 Nov 2026 07:45:00 GMT": "2026-11-20 is a Friday, not Thu",
     "Fri, 31 Nov 2026 07:45:00 GMT": "day is out of range",
-    "20 Xyz 2026 07:45:00 GMT": "no month with Xyz",
+    "20 Xyz 2026 07:45:00 GMT": "has Xyz in place of a month's name",
     "20 Nov 2026 07:45:00 CET": "RFC 2822 does not define",
     "2026-11-26 07:45 CET": "names the zone CET",
     "2026-11-26 07:45:00 EST": "names the zone EST",

@@ -1,4 +1,4 @@
-"""`statsapi stats`, `top` and `check`: the figures of now, live, side by side, or as a yes or no."""
+"""`statsapi stats`, `top` and `check`: current statistics, live, compared, or tested against conditions."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def stats(
     watch: bool,
     interval: float,
 ) -> None:
-    """Show the statistics of SERIES (`default` unless given), of several as one, or of those that --match.
+    """Show the statistics of SERIES (default: `default`); several, or all that --match, are answered as one.
 
-    On a terminal the course of the mean stands below. With --watch figures are shown again every --interval: in place
-    on a terminal, a line each in a pipe, an object each with --json. It goes on when the service was away.
+    On a terminal a sparkline below shows the mean over time. With --watch the figures are shown again every --interval:
+    in place on a terminal, a line each in a pipe, an object each with --json. It continues after the service was away.
     """
     if not span:
         span = {"window": "1h"}
@@ -72,9 +72,10 @@ def stats(
 
 
 def _check_holds(answer: dict[str, Any], service: Connection, *names: str) -> None:
-    """Another server's JSON holds none of these."""
+    """Fail where the answer lacks all of `names`: then another server gave it."""
     if not answer.keys() & set(names):
-        raise failures.Failed(f"{service.url} answered otherwise, so this is not statsapi", failures.NO_SERVICE)
+        what = f"{service.url} gave another kind of answer, so it is not statsapi: check --url"
+        raise failures.Failed(what, failures.NO_SERVICE)
 
 
 def _title(series: tuple[str, ...], chosen: dict[str, Any], span: dict[str, Any], answer: dict[str, Any]) -> str:
@@ -91,7 +92,7 @@ def _rows(answer: dict[str, Any], wanted: str) -> list[tuple[str, Any]]:
 
 
 def _course(client: Client, question: dict[str, Any], span: dict[str, Any]) -> str:
-    """The mean, step by step."""
+    """A sparkline of the mean, step by step."""
     if "window" not in span:
         return ""
     seconds = _seconds_of(client, question)
@@ -102,7 +103,7 @@ def _course(client: Client, question: dict[str, Any], span: dict[str, Any]) -> s
 
 
 def _seconds_of(client: Client, question: dict[str, Any]) -> float | None:
-    """How long the window is: what it means is the service's to say."""
+    """The window's length in seconds, as the service reads it."""
     from datetime import datetime
 
     answer = client.statistics(**{**question, "windows": f"{question['window']},1us", "window": None, "stats": "count"})
@@ -111,7 +112,7 @@ def _seconds_of(client: Client, question: dict[str, Any]) -> float | None:
 
 
 def _asked_until_away(client: Client, question: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The answer, or None and why the service is away. What would be so again is raised."""
+    """The answer, or None and why the service is away. An error that would come again is raised."""
     from statsapi.client import Unavailable
 
     try:
@@ -168,7 +169,7 @@ def _watch_on_terminal(
                 answered_s = time.monotonic()
                 try:
                     course = _course(client, question, span)
-                except Unavailable:  # between the two questions; the next one tells
+                except Unavailable:  # it went away between the two questions; the next one reports it
                     course = ""
                 cells = [[name, output.cell(value)] for name, value in _rows(answer, wanted)]
                 table = output.rich_table(("STATISTIC", "VALUE"), cells, {1})
@@ -239,10 +240,10 @@ def check(
     by: str | None,
     quiet: bool,
 ) -> int:
-    """Require conditions of statistics, such as 'p95<500' (in quotes: < is the shell's), for monitors, cron and CI.
+    """Test conditions on statistics, for monitors, cron and CI. Quote a condition, as 'p95<500': shells redirect by <.
 
-    Exit status: 0 all hold, 1 one does not; 2 a condition is not understood; 69, 75, 77 nothing can be said, as nobody
-    answers or the key may not ask. A figure that is null, without events, holds never.
+    Exit status: 0 all hold, 1 one fails; 2 a condition cannot be read; 69, 75, 77 not known, as the service does not
+    answer or the key may not read. A condition on a null figure (without events) fails.
     """
     from statsapi.client import Refused, Unavailable
 
@@ -258,7 +259,7 @@ def check(
         except Refused as error:
             if error.status != 422:
                 raise
-            raise failures.Failed(str(error), failures.USAGE) from error  # not "does not hold": it is not understood
+            raise failures.Failed(str(error), failures.USAGE) from error  # 2, not 1: it cannot be read
     if quiet and not status:
         return status
     if service.as_json:

@@ -1,4 +1,4 @@
-"""`statsapi bench URL`: how fast is my installation, as a client here sees it."""
+"""`statsapi bench URL`: how fast a service is, as seen by a client on this machine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from statsapi.cli.connection import Connection, may_ask_service
 SERIES: Final = "statsapi-bench"
 _BATCH: Final = 1_000
 _EVENTS_MAX: Final = 200_000  # a fast service must not be filled
-_FAILURES_MAX: Final = 20  # in a row: it is away, or wants no more
+_FAILURES_MAX: Final = 20  # in a row: the service is away, or refuses more
 
 
 class Phase(NamedTuple):
-    """What was done again and again. Latencies are of the requests that succeeded, in seconds, sorted."""
+    """The results of one kind of request. Latencies of the successful requests, in seconds, sorted."""
 
     name: str
     took_s: float
@@ -69,8 +69,8 @@ def bench(
 ) -> int:
     """Measure the service at URL (--url unless given): single events, batches of 1,000, and reads, some seconds each.
 
-    The events are real ones, in a series of their own, at most 200,000 in batches; they leave as all others do. What is
-    measured includes the network and this Python client, which one core bounds. Exit status 1: a request failed.
+    The events are real ones, in their own series, at most 200,000 in batches; they expire like all others. The figures
+    include the network and this Python client, which can use one core only. Exit status 1: a request failed.
     """
     service = find_service(address)
     if not service.as_json:
@@ -78,7 +78,7 @@ def bench(
             f"Recording into the series {series} of {service.url}: its events are real, and expire as others do."
         )
     with service.client(connections=connections) as client:
-        client.record(1.0, series=series)  # whoever may not, or nobody there: told before anything is measured
+        client.record(1.0, series=series)  # fails before measuring, if the key may not write
         events = [{"value": float(value), "series": series} for value in range(_BATCH)]
         done = [
             _measure("one event", client.record, connections, seconds, 1, 1.0, series=series),

@@ -1,4 +1,4 @@
-"""Which service a command speaks to: --url, --key and their like, from the command line, variables, or a file.
+"""The service that a command speaks to: --url, --key and so on, from the command line, variables, or a file.
 
 The file is $STATSAPI_CONFIG, or statsapi.toml in $XDG_CONFIG_HOME (~/.config):
 
@@ -7,7 +7,7 @@ The file is $STATSAPI_CONFIG, or statsapi.toml in $XDG_CONFIG_HOME (~/.config):
     ca_file = "/etc/ssl/our-ca.pem"
     timeout = 10
 
-The file's key goes to the file's URL only: `--url` with another one must not hand it to a stranger.
+The file's key is sent to the file's URL only: `--url` with another one must not give it to another server.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KINDS: Final[dict[str, tuple[type, ...]]] = {"url": (str,), "key": (str,), "ca_
 
 
 class Chosen(NamedTuple):
-    """A value, and where it came from, in words."""
+    """A value, and its source in words."""
 
     value: Any
     source: str
@@ -43,7 +43,7 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class Connection:
-    """The service that a command was told to speak to, and how to answer: `as_json` says that of the user."""
+    """The service that a command speaks to. as_json: whether the user wants JSON."""
 
     url: str
     key: str | None
@@ -53,7 +53,7 @@ class Connection:
     sources: Mapping[str, str]
 
     def client(self, *, give_up_after_s: float = 0.0, **options: Any) -> Client:
-        """A client of it. A question is asked once unless told otherwise: people rather see at once that it is away."""
+        """A client of the service. By default it does not retry, so that a person sees at once that it is away."""
         from statsapi.client import Client
 
         if self.ca_file is not None:
@@ -72,7 +72,7 @@ class Connection:
             raise self._wrong(name, str(error)) from error
 
     def _check_ca_file(self, path: str) -> None:
-        """Here, as a connection would take its absence for a fault of the server."""
+        """Fail for a missing CA file. A connection would report it as a fault of the server."""
         import ssl
 
         try:
@@ -99,8 +99,8 @@ def asks_service(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def may_ask_service(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a command that goes on where its settings are wrong, or has a URL of its own: it is given what finds
-    the `Connection` (of that `url`).
+    """The same for a command that continues with wrong settings, or takes a URL itself. It gets a function that finds
+    the `Connection` (for that `url`).
     """
 
     def run(**given: Any) -> Any:
@@ -146,7 +146,7 @@ _OPTIONS: Final = (
 
 
 def service_of(given: Mapping[str, Any], *, as_json: bool = False) -> Connection:
-    """From what the command line gave, else the variables, else the file, else the defaults."""
+    """The connection by the command line, else the variables, else the file, else the defaults."""
     found = settings_of(given)
     return Connection(
         found["url"].value,
@@ -159,7 +159,7 @@ def service_of(given: Mapping[str, Any], *, as_json: bool = False) -> Connection
 
 
 def settings_of(given: Mapping[str, Any]) -> dict[str, Chosen]:
-    """Each setting of a client with where it came from."""
+    """Each client setting with its source."""
     path = file_path()
     held = read_file(path)
     found: dict[str, Chosen] = {}
@@ -188,7 +188,7 @@ def file_path() -> Path:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """What stands in the file; {} where there is none, unless STATSAPI_CONFIG names it. Failed for what is wrong."""
+    """The file's settings; {} without a file, unless STATSAPI_CONFIG names it. Failed for a faulty file."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

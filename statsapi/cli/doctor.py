@@ -1,6 +1,6 @@
-"""`statsapi doctor URL`: what is wrong between here and the service, and the cure.
+"""`statsapi doctor URL`: finds faults between this machine and the service, and says how to repair them.
 
-Each finding is one of: ok, note (good to know), fault (with the cure), unknown (could not be looked at). It only asks;
+Each finding is one of: ok, note (good to know), fault (with the cure), unknown (could not be checked). It only reads;
 nothing is recorded.
 """
 
@@ -23,7 +23,7 @@ from statsapi.cli.connection import Connection, may_ask_service
 if TYPE_CHECKING:
     from statsapi.client import Client
 
-# Clocks kept by NTP differ by milliseconds. Events stamped by the minute do not suffer from less than this.
+# Clocks kept by NTP differ by milliseconds. A difference below this does not matter for windows of minutes.
 _SKEW_S: Final = 2.0
 
 
@@ -62,7 +62,7 @@ def doctor(find_service: Callable[..., Connection], address: str | None) -> int:
 
 
 def examine(service: Connection) -> Iterator[Finding]:
-    """The findings, as they are made. After an address that does not lead to statsapi there is nothing to look at."""
+    """The findings, one by one. It stops after the address where that does not lead to statsapi."""
     from statsapi.client import StatsapiError
 
     with service.client() as client:
@@ -145,7 +145,7 @@ def _of_clock(server_time: str, began_s: float, ended_s: float) -> Finding:
         theirs_s = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except ValueError:
         return Finding("clock", "unknown", f"the service's time is no time: {server_time[:50]!r}")
-    # The answer was made at some moment between the two.
+    # The service read its clock at some moment between the two.
     ahead_s = theirs_s - ended_s if theirs_s > ended_s else min(0.0, theirs_s - began_s)
     if abs(ahead_s) <= _SKEW_S:
         return Finding("clock", "ok", f"within {max(0.1, abs(ahead_s) + (ended_s - began_s)):.1f} s of this machine's")
@@ -167,7 +167,7 @@ def _span(seconds: float) -> str:
 
 
 def _of_readiness(client: Client) -> Iterator[Finding]:
-    """The journal, records that are gone, a clock that jumped, proxies."""
+    """The journal, lost records, a clock that jumped, proxies."""
     from statsapi.client import StatsapiError
 
     try:
@@ -198,7 +198,7 @@ _SCOPES: Final = (("read", "/series", {"limit": 1}), ("admin", "/debug/events", 
 
 
 def _of_key(client: Client, service: Connection) -> Iterator[Finding]:
-    """What the key may do. Nothing is recorded to find that out, so `write` shows only where no key is asked."""
+    """What the key may do. Nothing is recorded to find it out, so `write` shows only where no key is needed."""
     from statsapi.client import Refused, StatsapiError, Unauthorized
 
     may = []
@@ -229,7 +229,7 @@ def _of_key(client: Client, service: Connection) -> Iterator[Finding]:
 
 
 def _asks_no_key(service: Connection) -> bool:
-    """Whether it answers without the key as well."""
+    """Whether the service answers without the key too."""
     from statsapi.client import StatsapiError
 
     with dataclasses.replace(service, key=None).client() as client:

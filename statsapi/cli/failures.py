@@ -1,14 +1,14 @@
-"""Every way in which a command ends that is not well: one line with the cure, and an exit status.
+"""How commands fail: one line with the cure, and an exit status.
 
 0    done
-1    not done: refused by the service, or what was checked does not hold
+1    not done: the service refused it, or a checked condition fails
 2    a wrong command line
 69   no service there: nothing listens, the name is not known, TLS fails, or another server answers (EX_UNAVAILABLE)
-75   it is there and cannot now: too many requests, starting, no journal, or the journal is away; try again later
-     (EX_TEMPFAIL)
+75   the service is there and cannot do it now: too many requests, starting, no journal, or the journal is away; try
+     again later (EX_TEMPFAIL)
 77   the API key is missing, not known, or may not do this (EX_NOPERM)
 78   settings, a configuration file, a spool or a journal cannot be used (EX_CONFIG)
-130  Ctrl-C;  141  nobody reads the output any more
+130  Ctrl-C;  141  the reader of the output is gone
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202
 
 
 class Failed(Exception):
-    """A command's own ending: `message` is one line, with the cure."""
+    """A failure that a command reports itself: `message` is one line, with the cure."""
 
     def __init__(self, message: str, status: int = NOT_DONE) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Told(NamedTuple):
 
 
 def say(line: str) -> None:
-    """To standard error. What another server said may hold codes that a terminal obeys; they are not passed on."""
+    """Print to standard error. Terminal control codes, which another server's text may hold, are removed."""
     click.echo(_UNPRINTABLE.sub("?", line), err=True)
 
 
@@ -66,7 +66,7 @@ def of_os(error: OSError) -> str:
 
 @contextmanager
 def of_arguments() -> Iterator[None]:
-    """What the client finds wrong with its arguments (ValueError, TypeError) is a wrong command line."""
+    """Turn ValueError and TypeError of the client, for bad arguments, into a wrong command line."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -74,7 +74,7 @@ def of_arguments() -> Iterator[None]:
 
 
 def told(error: Exception) -> Told | None:
-    """The status and the lines for what a user can cause; None for what only a fault of ours can."""
+    """The status and the lines for an error that a user can cause; None for one that only our own fault can cause."""
     if isinstance(error, Failed):
         return Told(error.status, [f"statsapi: {error}"])
     if isinstance(error, click.ClickException):
@@ -164,7 +164,7 @@ def _one_line(error: object) -> str:
 
 
 def why_away(error: Unavailable) -> str:
-    """For commands that go on: the same line, without who says it."""
+    """The same line without `statsapi:`, for commands that continue."""
     told = _of_client(error)
     return "" if told is None else told.lines[0].removeprefix("statsapi: ")
 

@@ -1,12 +1,14 @@
-"""Where files ended when they were imported: `statsapi import` cuts there again, so that a file that has grown since is
-cut as it was, and its old rows go under their old keys. By how much a file was moved to now. And which row was recorded
-before its line end was there.
+"""The state that `statsapi import` remembers of a file: where it ended at each import, by how much its times were moved
+to now, and which row was recorded before its line end was there.
+
+The next import cuts the file at the old ends again. So a file that has grown is cut as before, and its old rows are
+sent under their old keys.
 
     ~/.local/state/statsapi/imports/6f1d….json    {"file": "/data/measured.csv", "ends": [10, 45000], …}
 
-in rows, or in µs: one for each imported file, so that any number of imports may run at once; two of the same file take
-turns. It is a help, not a truth: without it a repeated import of a grown file counts the rows of its last piece twice,
-and one of a file that was moved to now counts all of them twice.
+Ends are in rows, shifts in µs. Each imported file has its own state file, so that any number of imports may run at
+once; two imports of the same file take turns. Without the state file, a repeated import of a grown file counts the rows
+of its last piece twice, and a repeated import of a file that was moved to now counts all rows twice.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any, Final
 from statsapi.cli import failures
 
 _ENDS_MAX: Final = 3_000  # two for each minute of a day; older keys are forgotten by then
-_KEPT_S: Final = 30 * 86_400  # of a file that nobody imports any more
+_KEPT_S: Final = 30 * 86_400  # how long the state of a file is kept after its last import
 
 _said: set[str] = set()
 
@@ -45,13 +47,13 @@ def remembered(file: str) -> list[int]:
 
 
 def remember(file: str, rows: int) -> None:
-    """To be called before these rows are sent. Where it cannot be kept, that is said."""
+    """Remember this end. Call it before the rows are sent. If it cannot be written, a message says so."""
     _change(file, lambda known: known | {"ends": sorted({*known.get("ends", []), rows})[-_ENDS_MAX:]})
 
 
 def moved_by_us(file: str, which: str) -> int | None:
-    """By how much the file was moved to now when it was imported first. `which` import of it that is, and what is the
-    same as long as the file only grows.
+    """By how many µs the file's times were moved to now at its first import. `which` identifies that import, and stays
+    the same while the file only grows.
     """
     found = _read(file).get(_named("moved", which))
     return None if found is None else found[0]
@@ -62,31 +64,31 @@ def remember_move(file: str, which: str, shift_us: int) -> None:
 
 
 class UnfinishedRows:
-    """The rows of a file that one import of it recorded without their line end: each was the file's last one then."""
+    """The rows of a file that an import recorded without their line end. Each was the file's last row at the time."""
 
     def __init__(self, file: str, which: str) -> None:
         self._file = file
         self._name = _named("unfinished", which)
         numbers = _read(file).get(self._name, [])
-        # By its number in the file: how long it was, and what it was.
+        # Row number -> its length, and a digest of its content.
         self._rows: dict[int, tuple[int, int]] = {
             row: (size, digest) for row, size, digest in zip(*[iter(numbers)] * 3, strict=False)
         }
 
     def have_begun(self, number: int, row: bytes) -> bool:
-        """Whether that row is one of those, and goes on since."""
+        """Whether this row was recorded without its line end, and has become longer since."""
         size, digest = self._rows.get(number, (0, 0))
         row = row.rstrip(b"\r\n")
         return 0 < size < len(row) and _digest(row[:size]) == digest
 
     def add(self, number: int, row: bytes) -> None:
-        """To be called before it is sent."""
+        """Note a row. Call it before the row is sent."""
         row = row.rstrip(b"\r\n")
         self._rows[number] = len(row), _digest(row)
         self._keep()
 
     def remove(self, number: int) -> None:
-        """It was not recorded."""
+        """Forget a row that was not recorded after all."""
         del self._rows[number]
         self._keep()
 
@@ -105,7 +107,7 @@ def _digest(row: bytes) -> int:
 
 
 def _change(file: str, change: Callable[[dict[str, list[int]]], dict[str, list[int]]]) -> None:
-    """Change what is known of the file; others who want to wait. Where it cannot be kept, that is said once."""
+    """Change the file's state under a lock. If it cannot be written, a message says so once."""
     path = _place(file)
     partial = path.with_suffix(f".{os.getpid()}")
     try:

@@ -1,7 +1,7 @@
-"""Line protocol for `statsapi import`: a file's points one by one, and what the service answers to a piece of them.
+"""Line protocol for `statsapi import`: splits a file into points, and reads the service's answer to a piece of them.
 
-Pieces go to the endpoint of InfluxDB 3, as its answer names each line that is refused in members of their own. It
-stores the others, and answers the same again under the same Idempotency-Key.
+Pieces go to the endpoint of InfluxDB 3, as its answer lists each refused line in JSON. It stores the other lines, and
+gives the same answer again under the same Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Open(bytes):
 
 
 def points(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines, and those as one that a string spans. One whose string is never closed is its own fault alone."""
+    """The points: a string may join several lines into one. A string that is never closed spoils its own line only."""
     ahead: deque[bytes] = deque()
     source = iter(lines)
 
@@ -58,7 +58,7 @@ def points(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _toggles(text: bytes) -> bool:
-    """Whether a string that is open before it is closed behind it, and the other way round."""
+    """Whether the text holds an odd number of quotes, so that it opens a string or closes an open one."""
     return b'"' in text and _ESCAPED.sub(b"", text).count(b'"') % 2 == 1
 
 
@@ -97,14 +97,14 @@ def post(client: Client, body: bytes, key: str | None, dedup: dict[str, str]) ->
 
 
 def reason_of(error: Exception) -> str:
-    """Why a piece that is one line cannot be read: the file has another number for it."""
+    """Why a piece of one line cannot be read, without the line's number in the piece."""
     said = _told(getattr(error, "body", b"")).get("error") or str(error)
     return _OF_THE_PIECE.sub("", str(said))
 
 
 def _refused_besides(client: Client, body: bytes) -> int:
-    """How many lines are refused that an answer does not name. All or nothing is nothing for a piece that has such, so
-    this records nothing.
+    """How many refused lines an answer does not list. It asks for all or nothing, which records nothing here, as some
+    lines are faulty.
     """
     from statsapi.client import Refused
 

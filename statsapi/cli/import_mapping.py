@@ -1,7 +1,8 @@
-"""How `statsapi import` reads the columns of a file: as its options say, and for the rest as the service proposes.
+"""How `statsapi import` reads the columns of a file: by its options, and for the rest by the service's proposal.
 
-The service reads the files: what it cannot read it refuses, and proposes the columns and forms that it can. No second
-guesser is here. The options are parameters of POST /events, and what the service says of those is told as options.
+The service parses the files. It refuses a file that it cannot read, and proposes the columns and forms with which it
+can. This module guesses nothing itself. The options are parameters of POST /events, and the service's messages about
+those are shown in terms of the options.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PARAMETER: Final = re.compile(
     r"[?&]?\b(timestamp|date|time|value|series|tags|into|delimiter|decimal|time_format|timezone|fold|skip|header)=(?=\S)"
 )
 
-# What of a proposal an option that was given stands in place of.
+# The parameters of a proposal that a given option replaces.
 _INSTEAD_OF: Final = {
     "timestamp": ("date", "time"),
     "date": ("timestamp",),
@@ -59,9 +60,7 @@ def takes_mapping(command: Any) -> Any:
 
 
 class Mapping:
-    """How one file is read. `query` has the parameters, as text that stays the same for the same reading: keys are made
-    of it.
-    """
+    """How one file is read. `query`: the parameters as text, the same for the same reading; keys are made from it."""
 
     def __init__(self, file: str, given: dict[str, str]) -> None:
         self._file = file  # as messages name it
@@ -71,12 +70,12 @@ class Mapping:
         return dict(_pairs(self.query))
 
     def options(self) -> str:
-        """As they are typed."""
+        """The options as a user types them."""
         return _options(self.query)
 
     def complete(self, refusal: str) -> str | None:
-        """Take the reading that the service proposes in a refusal; None where it proposes none. Gives the service's
-        advice about times, if any.
+        """Adopt the reading that the service proposes in a refusal. Returns the service's advice about times, which may
+        be empty; None where it proposes nothing.
         """
         proposed = _PROPOSED.search(refusal)
         if proposed is None:
@@ -86,7 +85,7 @@ class Mapping:
         return "" if advice is None else advice[1]
 
     def _choose(self, proposed: list[str], grouped: re.Match[str] | None) -> None:
-        """The reading that is proposed, with what was given. Where there are two, nobody but the user can say which."""
+        """Adopt the proposed reading and the given options. With two proposals, the user has to choose one."""
         readings = list(dict.fromkeys(map(self._with_given, proposed)))
         if len(readings) > 1:
             each = "; or ".join(map(_options, readings))
@@ -109,7 +108,7 @@ class Mapping:
         return urlencode(found | given)
 
 
-# What has no option of the same name.
+# Parameters without an option of the same name, and other texts to replace.
 _OURS: Final = tuple(
     (re.compile(theirs), ours)
     for theirs, ours in (
@@ -124,7 +123,7 @@ _OURS: Final = tuple(
 
 
 def with_options(said: str) -> str:
-    """What the service said, with our options instead of its queries and parameters."""
+    """The service's message, with our options instead of its queries and parameters."""
     for theirs, ours in _OURS:
         said = theirs.sub(ours, said)
     told, at = "", 0
@@ -148,7 +147,7 @@ def _options(query: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    """For a shell."""
+    """The value quoted for a shell."""
     if not value.isprintable():
         return "$'" + "".join(_escaped(sign) for sign in value) + "'"
     return shlex.quote(value) if _EXPANDED.search(value) else f'"{value}"'
@@ -161,5 +160,5 @@ def _escaped(sign: str) -> str:
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
-    """A value may be empty: pandas writes an index without a name."""
+    """The query's parameters. A value may be empty: pandas writes an index column without a name."""
     return parse_qsl(query, keep_blank_values=True)

@@ -1,12 +1,12 @@
-"""How `statsapi import` cuts a file: pieces that end where a row does, the same ones whenever it is cut.
+"""How `statsapi import` cuts a file into pieces of whole rows, the same ones each time.
 
-The Idempotency-Key of a piece is made of what it holds. So a file must be cut alike each time, also when it has grown
-meanwhile: then there is a cut where it ended before (import_ends.py remembers that), and the rows before it go under
-the keys that they went under.
+The Idempotency-Key of a piece is made from its content. So a file must be cut the same way each time, even when it has
+grown: it is cut where it ended before (import_ends.py remembers that), and the rows before that cut are sent under the
+same keys as before.
 
-A last row that is not finished, as no line end is there or its quote is open, may be another one when the file has
-grown. So it is a piece of its own. And each piece ends with a line feed, whatever the file has there: the row is the
-same one when its line end has come.
+A last row without a line end, or with an open quote, may become longer as the file grows. So it is a piece by itself.
+Each piece is sent with a line feed at its end, even where the file has none yet: so the row stays the same one when its
+line end has come.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from statsapi.cli import failures, import_lines
 
 PIECE_ROWS: Final = 20_000
 PIECE_BYTES: Final = 2 << 20
-LINE_BYTES: Final = 16 << 20  # STATSAPI_MAX_BODY_BYTES unless it is raised; a JSON document goes as one too
+LINE_BYTES: Final = 16 << 20  # the default of STATSAPI_MAX_BODY_BYTES; a JSON document is one piece too
 _CHUNK_BYTES: Final = 1 << 16
 
 
@@ -39,11 +39,11 @@ class Piece(NamedTuple):
 
     @property
     def lines(self) -> int:
-        """How many of the file's."""
+        """How many of the file's lines the piece holds."""
         return self.body.count(b"\n") + (self.body[-1:] not in (b"", b"\n"))
 
     def halves(self, cutter: Cutter) -> list[Piece]:
-        """Of whole rows; none where it is a single one."""
+        """Two pieces of whole rows; none where it is a single row."""
         rows = list(cutter.rows(cutter.points(io.BytesIO(self.body)), self.rows, len(self.body) + 1))
         if len(rows) < 2:
             return []
@@ -57,21 +57,21 @@ class Piece(NamedTuple):
 
 
 class Cutter:
-    """Of files of one form. `delimiter` is CSV's: a quote has a meaning only where a field begins."""
+    """Cuts files of one form. `delimiter` is for CSV, where a quote counts only at the beginning of a field."""
 
     def __init__(self, form: str, delimiter: str = ",") -> None:
         self._form = form
         mark = re.escape(delimiter.encode())
-        # Behind a field's opening quote: up to the closing one, if that is in this line.
+        # After a field's opening quote: the text up to the closing one, if that is in this line.
         self._opens = re.compile(rb"(?:^|" + mark + rb')[ ]*"')
         self._closes = re.compile(rb'(?:[^"]|"")*"(?!")')
 
     def points(self, lines: Iterable[bytes]) -> Iterator[bytes]:
-        """The lines, and those as one that a string of line protocol spans."""
+        """The points of line protocol: a string may join several lines into one."""
         return import_lines.points(lines) if self._form == "lines" else iter(lines)
 
     def rows(self, lines: Iterable[bytes], most: int, most_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
-        """The next rows, up to so many or so many bytes: a line's end within quotes of CSV is no row's."""
+        """The next rows, at most `most` of them and about `most_bytes`. A line end within quotes of CSV ends no row."""
         rows, size, row, is_open = 0, 0, list[bytes](), False
         for line in lines:
             row.append(line)
@@ -90,7 +90,7 @@ class Cutter:
             yield import_lines.Open(b"".join(row))
 
     def _open_behind(self, line: bytes, is_open: bool) -> bool:
-        """Whether a quoted field goes on behind this line's end."""
+        """Whether a quoted field continues after this line's end."""
         at = 0
         while True:
             if is_open:
@@ -104,9 +104,10 @@ class Cutter:
             at, is_open = opening.end(), True
 
     def pieces(self, lines: Iterator[bytes], headers: int, ends: Iterable[int]) -> Iterator[Piece]:
-        """All of it, each piece with the first `headers` lines. A cut is at each of `ends`: so many lines behind them.
+        """All pieces of the file, each with the first `headers` lines as its header. It is cut after each number of rows
+        in `ends`, which do not count the header.
 
-        Bounded memory, but for a JSON document.
+        Memory is bounded, except for a JSON document.
         """
         if self._form == "json":
             yield Piece(1, 1, b"", b"".join(lines).rstrip())
@@ -133,12 +134,12 @@ def _blank(rows: list[bytes]) -> int:
 
 
 def is_finished(row: bytes) -> bool:
-    """Whether its end is there."""
+    """Whether the row's line end is there."""
     return row.endswith(b"\n") and not isinstance(row, import_lines.Open)
 
 
 def _parts(rows: list[bytes]) -> Iterator[tuple[bool, list[bytes]]]:
-    """The rows that are finished together, each other one for itself."""
+    """The rows in groups: neighbouring finished rows together, each unfinished row by itself."""
     begin = 0
     for at, row in enumerate(rows):
         if not is_finished(row):
@@ -155,8 +156,8 @@ def _ended(body: bytes) -> bytes:
 
 
 def lines_of(file: str, content: IO[bytes]) -> Iterator[bytes]:
-    """The lines. One of more than LINE_BYTES is no event, and is refused before it fills the memory. Where a file ends
-    its lines with carriage returns alone, as old Macs did, they end with line feeds here.
+    """The lines of the file. A line of more than LINE_BYTES is refused before it fills the memory. Carriage returns
+    alone, the line ends of old Macs, become line feeds.
     """
     head = content.read(_CHUNK_BYTES)
     if b"\r" in head and b"\n" not in head.replace(b"\r", b"", 1).lstrip() and b"\n" not in head:

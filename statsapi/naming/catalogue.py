@@ -1,7 +1,7 @@
-"""What can be chosen from: the names of the series that are held, and the tags in them.
+"""The catalogue: the names of the series held, and the tags in them.
 
-Nothing of it is stored: the sorted list of names, which the store keeps anyway, is looked through when somebody asks.
-What was found is remembered for as long as that list is the same one, so a dashboard that asks each second pays once.
+It stores no index: a question searches the sorted list of names, which the store keeps anyway. Results are cached while
+that list stays the same, so a dashboard that asks each second pays once.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from statsapi.naming.patterns import Selection
 
 _REMEMBERED: Final = 16
 
-# After this many names the thread stands back, so that those who need the interpreter for a moment get it: else they
-# wait for up to 5 ms each time.
+# After this many names the thread releases the interpreter lock, as other threads would wait up to 5 ms for it each
+# time.
 _SLICE_NAMES: Final = 1000
 _PAUSE_S: Final = 0.000_05
 
 
 class _Found(NamedTuple):
-    """What was found in one list of names."""
+    """The cached results for one list of names."""
 
     held: Sequence[str]
     chosen: dict[Selection, list[str]]
@@ -32,9 +32,9 @@ class _Found(NamedTuple):
 
 
 class Catalogue:
-    """Any thread may call any method. What is handed out is shared: not to be changed.
+    """Any thread may call any method. Results are shared: do not change them.
 
-    `held` is always the sorted list of canonical names that are held, never changed but replaced by another list.
+    `held` is always the sorted list of the canonical names held. It is never changed, only replaced by another list.
     """
 
     __slots__ = ("_found",)
@@ -43,7 +43,7 @@ class Catalogue:
         self._found = _Found((), {}, {}, {})
 
     def chosen(self, held: Sequence[str], selection: Selection) -> list[str]:
-        """Those that the selection chooses, sorted. About 0.3 µs a name that is looked at, once."""
+        """The names that the selection chooses, sorted. About 0.3 µs for each name examined, once."""
         found = self._found_in(held)
         names = found.chosen.get(selection)
         if names is None:

@@ -1,9 +1,9 @@
 """How a question chooses series: by name, by pattern, narrowed by tags. `Selection` is the whole of that.
 
-A pattern knows `*` (any characters, none included) and `?` (one character). Every other character is itself, upper and
-lower case are not the same, and the whole name has to fit. It becomes a regular expression in which what stands between
-two stars is sought once, from the left, and never again (an atomic group). So a hostile pattern costs at most the
-length of the pattern times that of the name, 20 µs, where `.*a.*a.*a` costs it to the third power.
+In a pattern `*` is any number of characters and `?` is one. Every other character stands for itself, case matters, and
+the whole name has to match. The pattern becomes a regular expression in which the text between two stars is searched
+once, from the left, without backtracking (an atomic group). So a hostile pattern costs at most the pattern's length
+times the name's, 20 µs; `.*a.*a.*a` would cost the name's length to the third power.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BEHIND_ALL: Final = "\U0010ffff"  # no character, so no name holds it
 
 
 def is_pattern(text: str) -> bool:
-    """Whether it can fit more than one name, where both patterns and names may be given."""
+    """Whether the text is a pattern, in places that take names and patterns: it can match more than one name."""
     return "*" in text or "?" in text
 
 
@@ -38,12 +38,12 @@ class Glob:
         if not 0 < len(pattern) <= PATTERN_MAX:
             raise ValueError(f"must be a pattern of 1 to {PATTERN_MAX} characters, not {len(pattern)}")
         self.prefix = re.split(r"[*?]", pattern, maxsplit=1)[0]
-        """What everything that matches begins with."""
+        """The literal text that every matching name begins with."""
         first, *others = ("".join("." if c == "?" else re.escape(c) for c in part) for part in pattern.split("*"))
         expression = first + "".join(f"(?>.*?{part})" for part in others[:-1])
         if not others:
             expression += r"\Z"
-        elif others[-1]:  # stands at the end, behind all that was found: it is looked at there, and not sought
+        elif others[-1]:  # the last part stands at the end of the name, so it is compared there, not searched
             least = len(pattern) - pattern.rindex("*") - 1
             expression += f".{{{least},}}+(?<={others[-1]})"
         self._match = re.compile(expression, re.DOTALL).match
@@ -62,7 +62,7 @@ class Glob:
 
 
 class Where(NamedTuple):
-    """`key=glob`: the series carries that tag, with a value that fits."""
+    """`key=glob`: the series carries that tag, with a value that matches."""
 
     key: str
     glob: Glob
@@ -82,9 +82,9 @@ class Where(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Those of the names, and those that fit one of the globs, that fulfil every `where`.
+    """The series with one of the names, or matching one of the globs, that also meet every `where`.
 
-    names are canonical. With neither names nor globs it is every series that fulfils them.
+    names are canonical. With neither names nor globs it chooses every series that meets them.
     """
 
     names: frozenset[str] = frozenset()
@@ -103,13 +103,13 @@ class Selection(NamedTuple):
         return any(glob.matches(name) for glob in self.globs)
 
     def is_one_name(self) -> bool:
-        """Whether it can only ever be that one series: the question then is of one series, and costs what that does."""
+        """Whether it can choose only this one series, so that the cheaper path for one series answers the question."""
         return len(self.names) == 1 and not self.globs and not self.where
 
     def among(self, held: Sequence[str], slice_names: int = 1000) -> Iterator[list[str]]:
-        """Those that it chooses of the names held (sorted, canonical), sorted, in pieces out of at most that many.
+        """The chosen ones of the names held (sorted, canonical), sorted: a list for each `slice_names` names examined.
 
-        Only names that begin as a pattern does are looked at. The caller may let others in between two pieces.
+        Only names with a pattern's prefix are examined. The caller may release a lock between two lists.
         """
         for first, last in self._ranges(held):
             for at in range(first, last, slice_names):
@@ -118,7 +118,7 @@ class Selection(NamedTuple):
                     yield chosen
 
     def _ranges(self, held: Sequence[str]) -> list[tuple[int, int]]:
-        """The places in `held` at which a chosen name may stand: rising, none of them twice."""
+        """The index ranges of `held` in which a chosen name may lie: rising, without overlap."""
         if not self.names and not self.globs:
             return [(0, len(held))]
         ranges = [(bisect_left(held, name), bisect_right(held, name)) for name in self.names]

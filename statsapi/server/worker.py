@@ -158,7 +158,7 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         return False
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Called once when the worker stops: connections that sent nothing end with idle ones, not at graceful_timeout."""
+        """Called once when the worker stops: silent connections end with idle ones, not at graceful_timeout."""
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)

@@ -1,8 +1,8 @@
-"""Flask and Werkzeug, the short way. See the package's text for what each shortcut is worth.
+"""Shortcuts through Flask and Werkzeug. The package's docstring has the gain of each shortcut.
 
-A request that is in any way unusual takes their own way: an unknown host, path or method, a context within a context,
-somebody who listens to Flask's signals, hooks of a blueprint or for the end of a request, sessions. So does every
-request of an application whose methods somebody has replaced, as tools that trace requests do.
+An unusual request takes the normal path through Flask and Werkzeug: one with an unknown host, path or method, a nested
+context, a receiver for one of Flask's signals, hooks of a blueprint or for the end of a request, or sessions. So does
+every request of an application whose methods were replaced, as request tracing tools do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from werkzeug.routing import MapAdapter, Rule
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-# A service has one or two names; a client that makes up more must not fill the memory.
+# A service has one or two host names. A client that invents more must not fill the memory.
 _HOSTS_MAX: Final = 64
 
 _JSON: Final = ("Content-Type", "application/json")
@@ -41,13 +41,13 @@ _ADDRESSES: Final = frozenset(("location", "content-location"))
 
 
 class JsonAnswer(Response):
-    """A 200 that is one JSON document: made without Werkzeug's look at what it may be made of, and sent without its
-    look for what it does not have, a Location, a status without a body, an iterator to be closed. Where a hook has
-    changed the body or its length, Werkzeug looks.
+    """A 200 with one JSON document. It skips Werkzeug's checks that cannot matter here: the type of the body when it is
+    made; a Location, a status without a body, an iterator to close when it is sent. Where a hook has changed the body
+    or its length, Werkzeug's own checks run.
     """
 
     def __init__(self, body: bytes) -> None:
-        # What Response.__init__ sets.
+        # The attributes that Response.__init__ sets.
         self.headers = Headers()
         self._length = ("Content-Length", str(len(body)))
         self.headers._list = [_JSON, self._length]
@@ -75,9 +75,9 @@ class JsonAnswer(Response):
 
 
 class _Request(Request):
-    """A request that holds the environ alone until it is asked for more."""
+    """A request that holds only the environ until another attribute is read."""
 
-    # What Request.__init__ finds out.
+    # The attributes that Request.__init__ computes.
     _found_out: Final = frozenset(
         ("method", "scheme", "server", "root_path", "path", "query_string", "headers", "remote_addr")
     )
@@ -89,7 +89,7 @@ class _Request(Request):
             environ["werkzeug.request"] = self
 
     def __getattr__(self, name: str) -> Any:
-        """Called for what is not there yet."""
+        """Python calls it for an attribute that is not set yet."""
         if name not in self._found_out:
             raise AttributeError(name)
         super().__init__(self.environ, populate_request=False, shallow=self.shallow)
@@ -97,7 +97,7 @@ class _Request(Request):
 
 
 class _Adapter(MapAdapter):
-    """The URLs of one request. `known`: the rules without parameters, by method and path, for all of one host."""
+    """The URL adapter of one request. `known`: the rules without parameters by method and path, shared for one host."""
 
     def __init__(
         self, like: MapAdapter, path: str, method: str, query: str, known: dict[tuple[str, str], Rule]
@@ -108,7 +108,7 @@ class _Adapter(MapAdapter):
         self.known = known
 
     def match(self, *args: Any, **kwargs: Any) -> tuple[Rule | Any, Mapping[str, Any]]:
-        """As Werkzeug matches; a path without parameters is matched once."""
+        """Match as Werkzeug does. A path without parameters is matched only the first time."""
         if args or kwargs != {"return_rule": True}:
             return super().match(*args, **kwargs)
         asked = self.default_method, self.path_info
@@ -116,15 +116,15 @@ class _Adapter(MapAdapter):
         if rule is not None:
             return rule, {}
         rule, values = super().match(return_rule=True)
-        # Nothing else: a client must not fill the memory with paths that mean the same, such as //event.
+        # Only the exact path is kept: a client must not fill the memory with equivalent paths, such as //event.
         if not values and rule.rule == self.path_info and self.default_method in (rule.methods or ()):
             self.known[asked] = rule
         return rule, values
 
 
 class _NoSessions(SecureCookieSessionInterface):
-    """There are no sessions: all requests share an empty one that cannot be written. Whoever embeds the application and
-    sets a secret key has Flask's.
+    """No sessions: all requests share an empty one that cannot be written. An embedding program that sets a secret key
+    gets Flask's sessions.
     """
 
     empty: Final = NullSession()
@@ -137,10 +137,12 @@ _NO_SESSIONS: Final = _NoSessions()
 
 
 class _AppContext(AppContext):
-    """Without a URL adapter, which only requests have, and a look for who listens to what nobody listens to."""
+    """An application context without a URL adapter, which only requests need, and without sending signals that have no
+    receiver.
+    """
 
     def __init__(self, app: Flask) -> None:
-        # What AppContext.__init__ sets.
+        # The attributes that AppContext.__init__ sets.
         self.app = app
         self.url_adapter = None
         self.g = app.app_ctx_globals_class()
@@ -154,8 +156,8 @@ class _AppContext(AppContext):
 
 
 class _Context(RequestContext):
-    """A request's context: the route of a known host, method and path is looked up, and who does not need a URL adapter
-    gets none.
+    """A request's context. The route of a known host, method and path is looked up, and a URL adapter is made only when
+    it is needed.
     """
 
     app: App
@@ -172,7 +174,7 @@ class _Context(RequestContext):
         if rule is None:
             super().__init__(app, environ, request, session)
             return
-        # What RequestContext.__init__ and its match_request set.
+        # The attributes that RequestContext.__init__ and its match_request set.
         self.app = app
         self.request = made = app.request_class(environ)
         made.json_module = app.json
@@ -183,7 +185,7 @@ class _Context(RequestContext):
         self._cv_tokens = []
 
     def __getattr__(self, name: str) -> Any:
-        """The adapter of a known path, made when somebody asks for it."""
+        """Make the URL adapter of a known path when it is first read."""
         if name != "url_adapter":
             raise AttributeError(name)
         self.url_adapter = adapter = self.app.create_url_adapter(self.request)
@@ -214,20 +216,20 @@ class _Context(RequestContext):
             return
         token, app_context = self._cv_tokens.pop()
         _cv_request.reset(token)
-        self.request.environ["werkzeug.request"] = None  # or each would be garbage in a circle
+        self.request.environ["werkzeug.request"] = None  # otherwise each request would be a reference cycle
         if app_context is not None:
             _cv_app.reset(app_context._cv_tokens.pop())
 
 
 class App(Flask):
-    """Flask by these shortcuts."""
+    """Flask with these shortcuts."""
 
     request_class = _Request
     session_interface = _NO_SESSIONS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.is_replaced: bool | None = None  # not looked for before a known path is asked
+        self.is_replaced: bool | None = None  # None until the first request to a known path
         self._adapters: dict[tuple[str | None, ...], _Adapter] = {}
         self._blueprints_of: dict[str, frozenset[str]] = {}  # by endpoint
 
@@ -238,8 +240,8 @@ class App(Flask):
         return _Context(self, environ)
 
     def known_rule(self, environ: WSGIEnvironment) -> Rule | None:
-        """The route of a request to a host, by a method and to a path that were seen before; None for any other, and
-        where Flask is to do all of it: for the sessions of whoever embeds the application, and for their methods.
+        """The route of a request whose host, method and path were seen before. None for any other, and where Flask must
+        do everything: an embedding program has sessions, or has replaced methods.
         """
         adapter = self._adapters.get(_host_of(environ))
         if adapter is None or "HTTP_UPGRADE" in environ:
@@ -252,9 +254,9 @@ class App(Flask):
         return None if self.is_replaced else rule
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Werkzeug is asked once for each host, not for each request, what a URL is relative to."""
+        """Werkzeug binds URLs once for each host, not for each request."""
         if request is None:
-            return None  # URLs are made for requests alone
+            return None  # URLs are made for requests only
         environ = request.environ
         if "HTTP_UPGRADE" in environ:
             return super().create_url_adapter(request)
@@ -315,7 +317,7 @@ class App(Flask):
         return self.make_response(answer)
 
 
-# What a known path passes by.
+# The functions of Flask and Werkzeug that a known path skips.
 _PASSED_BY: Final = (
     *("full_dispatch_request", "preprocess_request", "dispatch_request", "finalize_request", "make_response"),
     *("process_response", "do_teardown_request", "do_teardown_appcontext", "ensure_sync"),
@@ -324,12 +326,12 @@ _PASSED_BY_OF_CONTEXTS: Final = ("__init__", "push", "pop", "match_request")
 
 
 def _is_replaced(app: App) -> bool:
-    """Whether anything that a known path passes by is not as Flask or this module made it: replaced on the application,
-    on one of its classes or on a context's, or overridden; or whether a function is a coroutine. 60 µs, looked for
-    once: Flask lets nobody add a view or a hook after the first request.
+    """Whether a function that a known path skips is not Flask's or this module's own: it was replaced on the
+    application, on one of its classes or on a context's class, or overridden. True also where a function is a coroutine.
 
-    A function is known by the globals it was made with: what a tool puts in its place has the name and module of the
-    one before, and may be there before this module is loaded.
+    It takes 60 µs and runs once, as Flask allows no new view or hook after the first request. A function is recognised
+    by its globals: a tool's replacement copies the name and module of the original, and may be in place before this
+    module is loaded.
     """
     if app.request_class is not _Request or app.response_class is not Response:
         return True

@@ -1,7 +1,7 @@
-"""Gunicorn, the short way: what it reads of a request, the environ, its settings, and its threads. See the package's
-text for what each shortcut is worth.
+"""Shortcuts through Gunicorn: parsing a request, the environ, the settings, and the threads. The package's docstring
+has the gain of each.
 
-It overrides private names of Gunicorn. tests/processes/test_serving.py names all of them.
+It overrides private names of Gunicorn. tests/processes/test_serving.py lists them.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from gunicorn.workers import gthread
 
 from statsapi.shortcuts.response import OneWriteResponse
 
-# Heads that were read before: those of a keep-alive client or proxy are alike from request to request. A longer one is
-# read by Gunicorn each time; with these bounds they hold 1 MB at most.
+# Request heads that were parsed before are kept: a keep-alive client or proxy sends the same head each time. A longer
+# head is parsed by Gunicorn each time. With these bounds the kept heads take 1 MB at most.
 HEADS_KEPT_MAX: Final = 256
 _HEAD_MAX_BYTES: Final = 2048
 
-# A head that was seen once is not kept yet: one with an id of its own in each request would drive the others out.
+# A head is kept only when it comes a second time: heads with a new id in each request would displace the others.
 _ONCE_KEPT_MAX: Final = 1024
 
-# They decide how the body comes, or whether this is HTTP/1 at all.
+# Headers that decide how the body is sent, or whether this is HTTP/1 at all.
 _NEVER_KNOWN: Final = ("TRANSFER-ENCODING", "EXPECT", "UPGRADE")
 
 _END: Final = b"\r\n\r\n"
 
 
 class _KnownHead:
-    """What Gunicorn read out of a head, the same for each request that has it. `environs`: by the listener's address,
-    what Gunicorn made of it but for what is the connection's.
+    """Gunicorn's parse of a head, which is the same for each request with it. `environs`: Gunicorn's environ for that
+    head by the listener's address, without the keys that belong to the connection.
     """
 
     __slots__ = ("environs", "fields", "length_bytes")
@@ -60,10 +60,10 @@ _once: set[int] = set()
 
 
 class KnownRequest(Request):  # type: ignore[misc]  # Gunicorn has no types
-    """A request whose head is read once, and not each time that it comes.
+    """A request whose head was parsed before, and is not parsed again.
 
-    Only what Gunicorn has read without a fault is known, and what nothing but the head and the settings decides: no
-    chunked body, no Expect, no trusted proxy's headers (see `can_know`).
+    Only a head that Gunicorn parsed without an error is kept, and only if its meaning depends on the head and the
+    settings alone: no chunked body, no Expect, no headers of a trusted proxy (see `can_know`).
     """
 
     known: _KnownHead | None = None
@@ -100,7 +100,7 @@ class KnownRequest(Request):  # type: ignore[misc]  # Gunicorn has no types
             unreader.unread(data[stop:])
 
     def should_close(self) -> bool:
-        """Whether the client wants the connection closed; looked for once."""
+        """Whether the client wants the connection closed; computed once."""
         return bool(self.must_close or self.closes)
 
     def _note(self, head: bytes) -> None:
@@ -118,19 +118,19 @@ class KnownRequest(Request):  # type: ignore[misc]  # Gunicorn has no types
 
 
 class Parser(RequestParser):  # type: ignore[misc]  # Gunicorn has no types
-    """Reads requests whose heads are known faster."""
+    """Parses requests; one with a known head takes the shortcut."""
 
     mesg_class = KnownRequest
 
     def finish_body(self, deadline: float | None = None, max_bytes: int | None = None) -> bool:
-        """A body that came with its head is off the socket already: no look at it, and no timeout set for that."""
+        """Skip this for a body that came with its head: nothing of it is left on the socket."""
         if self.mesg is not None and type(self.mesg.body) is io.BytesIO:
             return True
         return bool(super().finish_body(deadline, max_bytes))
 
 
 class _Errors:
-    """wsgi.errors, made when something is written: log files may have been opened again since the head was known."""
+    """wsgi.errors, opened only when written to: log files may have been reopened since the head was kept."""
 
     def __init__(self, cfg: Any) -> None:
         self._cfg = cfg
@@ -142,7 +142,7 @@ class _Errors:
 def create(
     req: Any, sock: Any, client: Any, server: Any, cfg: Any, response_class: Any = None, response_args: Any = ()
 ) -> tuple[Any, dict[str, Any]]:
-    """In place of `gunicorn.http.wsgi.create`: the environ of a known head is a copy of the one that Gunicorn made."""
+    """Replaces `gunicorn.http.wsgi.create`: the environ of a known head is a copy of the one that Gunicorn made."""
     known = getattr(req, "known", None)
     if known is None or response_class is not None or not isinstance(client, tuple | str | bytes):
         return _create(  # type: ignore[no-any-return]
@@ -180,8 +180,8 @@ class _Quick(Config):  # type: ignore[misc]  # Gunicorn has no types
 
 
 def quicken(cfg: Any) -> None:
-    """From now on the settings of this process are attributes. What is no plain value stays as it is, and so does a
-    configuration that looks settings up in a way of its own.
+    """Turn the settings of this process into attributes. Settings that are not plain values stay as they are, and so
+    does a configuration class with its own look-up.
     """
     kind = type(cfg)
     if isinstance(cfg, _Quick) or kind.__getattr__ is not Config.__getattr__:
@@ -191,9 +191,7 @@ def quicken(cfg: Any) -> None:
 
 
 def can_know(cfg: Any) -> bool:
-    """Whether the same head always means the same, whoever sends it, and nobody changes a request before it is
-    answered.
-    """
+    """Whether the same head always means the same request: its sender makes no difference, and no hook changes it."""
     return not (
         cfg.pre_request is not PreRequest.default
         or cfg.is_ssl
@@ -206,9 +204,9 @@ def can_know(cfg: Any) -> bool:
 
 
 class _Threads:
-    """A pool that hands over connections alone: no future, no lock of Python's, no callback for each.
+    """A thread pool that takes only connections: without a future, a Python lock or a callback for each.
 
-    They end with the main thread, as those of ThreadPoolExecutor do.
+    Its threads end with the main thread, as those of ThreadPoolExecutor do.
     """
 
     def __init__(self, threads: int, serve: Callable[[Any], None]) -> None:
@@ -235,7 +233,7 @@ class _Threads:
             self._serve(conn)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """What was put before is still served. Nobody waits for that."""
+        """Stop after the connections in the queue have been served. It does not wait for that."""
         for _ in range(self._threads):
             self.put(None)
 
@@ -245,7 +243,7 @@ _LOOKS_EVERY_S: Final = 1.0
 
 
 class _Outcome:
-    """Of a request, as `finish_request` asks a future for it."""
+    """A request's result, with the interface of the future that `finish_request` expects."""
 
     def __init__(self, result: Any) -> None:
         self._result = result
@@ -260,16 +258,16 @@ class _Outcome:
 
 
 def _is_gunicorns(worker: Any, name: str) -> bool:
-    """Whether no subclass has a method of its own in place of Gunicorn's."""
+    """Whether no subclass overrides this method of Gunicorn's."""
     return getattr(type(worker), name) is getattr(gthread.ThreadWorker, name)
 
 
 class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
-    """Gunicorn's threaded worker, whose threads give a connection back to the poller by themselves.
+    """Gunicorn's threaded worker, whose threads return a connection to the poller by themselves.
 
-    Gunicorn's wake the poll loop through a pipe, so that it does that: a second switch of threads for each request. A
-    subclass with a `finish_request` or a pool of its own has Gunicorn's way, where both are asked for each request, and
-    one with a `handle_request`, which may change the request, has each head read.
+    Gunicorn's threads wake the poll loop through a pipe to do it, which costs a second thread switch for each request.
+    A subclass with its own `finish_request` or pool keeps Gunicorn's way, which calls both for each request. For one
+    with its own `handle_request`, which may change the request, each head is parsed.
     """
 
     def init_process(self) -> None:
@@ -296,7 +294,7 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has 
             super().enqueue_req(conn)
 
     def _serve(self, conn: Any) -> None:
-        """In a thread of the pool, which never ends by what is raised."""
+        """Run in a thread of the pool; an exception never ends the thread."""
         result: Any
         try:
             result = self.handle(conn)
@@ -308,10 +306,10 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has 
         self.method_queue.defer(self.finish_request, conn, _Outcome(result))
 
     def _await_next(self, conn: Any) -> None:
-        """The connection is idle: the poll loop waits for its next request. Its sockets may be registered meanwhile."""
+        """Give an idle connection to the poll loop, which waits for its next request."""
         conn.set_timeout()
         self.keepalived_conns.append(conn)
-        if not self.alive:  # since then: the end of idle connections may have been set before this one was there
+        if not self.alive:  # stopped meanwhile: the idle connections' deadline may have been set without this one
             conn.timeout = min(conn.timeout, time.monotonic() + gthread.STOP_KEEPALIVE_LINGER)
         try:
             self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_client_socket_readable, conn))
@@ -320,6 +318,6 @@ class ThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has 
             raise
 
     def _cap_keepalive(self, deadline: float) -> None:
-        """Over a copy: threads add to the others."""
+        """Work on a copy, as threads add connections meanwhile."""
         for conn in list(self.keepalived_conns):
             conn.timeout = min(conn.timeout, deadline)

@@ -110,7 +110,7 @@ def test_a_step_of_raw_events_stays(filled: FlaskClient) -> None:
     assert body["step"] == "90500ms"
     assert "resolution" not in body
     problem = assert_problem(filled.get("/statistics/timeline?window=24h&step=90s"), 422, "validation")
-    assert problem["errors"][0]["reason"].endswith("align=true takes the next one")
+    assert problem["errors"][0]["reason"].endswith("align=true takes the next multiple")
 
 
 def test_a_day_step_by_step(filled: FlaskClient, clock: FakeClock) -> None:

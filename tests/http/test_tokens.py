@@ -335,7 +335,7 @@ def test_a_tokens_user_is_limited_and_logged_by_sub(caplog: pytest.LogCaptureFix
         ({"jwt_jwks_file": "/nowhere"}, "STATSAPI_JWT_JWKS_FILE=/nowhere cannot be read: No such file"),
         ({"jwt_key": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----"}, "is not a public key as PEM"),
         ({"jwt_key": "-----BEGIN PRIVATE KEY-----"}, "holds a private key: give the public one"),
-        ({"jwt_key": pem(rsa.generate_private_key(65537, 1024))}, "an RSA key of 1024 bits: 2048 or more"),
+        ({"jwt_key": pem(rsa.generate_private_key(65537, 1024))}, "an RSA key of 1024 bits: use 2048 or more"),
         ({"jwt_key": pem(ec.generate_private_key(ec.SECP256K1()))}, "of a kind that is not supported"),
     ],
 )
@@ -351,7 +351,7 @@ def test_settings_that_cannot_be_safe_are_refused(given: dict[str, Any], said: s
     [
         ([{"kty": "oct", "k": "AAAA"}], "key 1 is too short a secret"),
         ([jwk("RS256") | {"kid": "a"}, jwk("ES256") | {"kid": "a"}], "key 2 has the kid of another key"),
-        ([jwk("RS256") | {"alg": "HS256"}], "key 1 names an algorithm (alg) that does not fit its kind of key"),
+        ([jwk("RS256") | {"alg": "HS256"}], "key 1 names an algorithm .alg. that does not fit its kind of key"),
         ([{"kty": "what"}], "key 1 is not a key that tokens can be checked with"),
         (["key"], "holds no key to check signatures with"),
     ],

@@ -518,7 +518,7 @@ def test_a_column_that_is_not_there_is_named(body: str, query: dict[str, str], p
 
 BAD_ROWS = [
     ("t,v\n20.11.2026 07:45,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "not written as time_format=%d.%m.%Y says"),
-    ("t,v\n31.02.2026,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "a time that does not exist"),
+    ("t,v\n31.02.2026,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "no moment that exists"),
     ("t,v\n,1\n", {"time_format": "%d.%m.%Y"}, (2, "t"), "is empty"),
     (
         "t,v\n2026-11-27 07.30,1\n",
