@@ -1,8 +1,8 @@
 """The API's description, OpenAPI 3.1, at /openapi.json, and pages to try it out at /docs.
 
-Methods, paths, scopes and summaries come from the table of routes. apispec derives parameters and bodies from the very
+Methods, paths, scopes and summaries come from the table of routes. apispec derives parameters and bodies from the
 marshmallow schemas that validate them. Answers, headers and media types are written by hand (openapi_operations.py,
-openapi_shapes.py). The description is built with the first request for it, in some 20 ms.
+openapi_shapes.py). The first request for the description builds it, in some 20 ms.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from statsapi.times import format_timestamp
 # BaseLayout: StandaloneLayout has a bar that loads descriptions from elsewhere, which the page's policy forbids.
 # No oauth2RedirectUrl: the package would write an absolute URL, made of the Host that the client sent.
 _PAGES: Final = {"app_name": "statsapi", "validatorUrl": None, "layout": "BaseLayout", "oauth2RedirectUrl": None}
-# All links are relative, for who is below a proxy's path. Where the pages are is said where they are registered.
+# All links are relative, as a proxy may add a path. The blueprint's URL is given where it is registered.
 docs: Blueprint = get_swaggerui_blueprint(".", "../openapi.json", _PAGES)
 
 _NO_PREFIX: Final = "/"
@@ -50,16 +50,16 @@ _PROBLEMS: Final = {
     400: "The body cannot be read: malformed, cut off, or no longer than its head.",
     401: "An API key is needed, or this one is not known (only where keys are configured).",
     403: "The API key does not have the scope that this needs.",
-    404: "There is no such endpoint.",
-    406: "No media type is offered that Accept names.",
+    404: "This endpoint does not exist.",
+    406: "Accept names no media type that this endpoint has.",
     413: "The body, an event in it (64 KiB) or the number of events is over the limit; or more than 40,000 different "
     "timestamps are in rare forms, or more than 60,000 items are not written as events are.",
-    415: "The body is of no known media type or Content-Encoding.",
+    415: "The body's media type or Content-Encoding is not supported.",
     422: "Well-formed, but not valid: `errors` names what to fix. Nothing was recorded.",
     429: "More requests than STATSAPI_RATE_LIMIT allows.",
-    500: "A fault of the service, which has been logged. Of a recording `outcome` is `unknown`.",
-    503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded. Of "
-    "/check also: a condition does not hold (`check-failed`).",
+    500: "A fault of the service, which has been logged. For a recording `outcome` is `unknown`.",
+    503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded. From "
+    "/check also: a condition fails (`check-failed`).",
     507: "A limit on the stored events or series was reached; nothing was recorded, stored events can be read.",
 }
 _ABOUT: Final = (
@@ -87,14 +87,14 @@ def _describe_route(route: Route, operation: Operation, converter: Any) -> Json:
 
 
 def _own_json_schema(self: Any, field: Any, **kwargs: Any) -> Json:
-    """What our own fields say about themselves: apispec knows marshmallow's fields only."""
+    """The JSON Schema of our own fields, as apispec knows marshmallow's fields only."""
     said: Json = getattr(field, "json_schema", {})
     return said
 
 
 @cache
 def describe(routes: tuple[Route, ...]) -> bytes:
-    """The description of these endpoints as JSON, with EXAMPLE_MOMENT for now and _NO_PREFIX for where they are."""
+    """The description of these endpoints as JSON. EXAMPLE_MOMENT stands for now, _NO_PREFIX for the path prefix."""
     plugin = MarshmallowPlugin()
     spec = APISpec(
         title="statsapi",
@@ -137,7 +137,7 @@ def describe(routes: tuple[Route, ...]) -> bytes:
 
 
 def _share_parameters(described: Json) -> None:
-    """Put parameters that several operations have into the components: a fourth less to send."""
+    """Move parameters that several operations have into the components, which makes the document a fourth smaller."""
     lists = [operation["parameters"] for path in described["paths"].values() for operation in path.values()]
     alike: dict[bytes, list[tuple[list[Json], int]]] = {}
     for parameters in lists:
@@ -155,7 +155,7 @@ def _share_parameters(described: Json) -> None:
 
 
 def _problem_example(status: int) -> Json:
-    """A real one: of the problems with this status, the one that clients meet most often."""
+    """A real problem: the one with this status that clients meet most often."""
     code, title = problems.usual(status)
     body = {"type": f"urn:statsapi:problem:{code}", "title": title, "status": status, "detail": _PROBLEMS[status]}
     if status == 422:
@@ -183,7 +183,7 @@ _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 @docs.after_request
 def _allow_only_own_scripts(response: Response) -> Response:
-    """The page has one inline script, the package's. It and the files beside the page may run, nothing else."""
+    """Allow the package's one inline script and the page's own files to run, nothing else."""
     if response.mimetype == "text/html":
         hashes = [hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(response.get_data())]
         allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)

@@ -1,4 +1,4 @@
-"""What each endpoint takes and answers in the API's description, beyond what the table of routes says of it."""
+"""The requests and answers of each endpoint in the API's description, which the table of routes does not hold."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _line_body(moment: str) -> Json:
     }
 
 
-# Kept short, and once for the three: clients fetch the description as a whole.
+# Kept short, and shared by the three endpoints, as clients fetch the whole description.
 INFLUX_WRITTEN: Final[Json] = {
     "description": "They are in the journal.",
     "headers": _REQUEST_ID
@@ -127,7 +127,7 @@ def _influx_answers(schema: str) -> Json:
 
 
 class Operation(NamedTuple):
-    """What the table of routes does not say of an endpoint. The parameters of `query` are described by its schema."""
+    """An endpoint's request and answers, beyond the table of routes. The schema `query` describes its parameters."""
 
     responses: Json
     query: type[StrictSchema] | None = None
@@ -136,7 +136,7 @@ class Operation(NamedTuple):
 
 
 def operations_of(converter: Any) -> dict[str, Operation]:
-    """By endpoint. A listed one that is missing here is in no description, which a test finds."""
+    """The operations by endpoint. A test fails where a listed endpoint is missing here."""
     recording = (_IDEMPOTENCY_KEY, _CONTENT_ENCODING)
     recorded = (*_WITH_BODY, 507)
     streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "") | _text("text/plain", "")

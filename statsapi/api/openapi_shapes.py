@@ -1,6 +1,6 @@
-"""What bodies and answers look like in the API's description: JSON Schemas, and the examples in them.
+"""Bodies and answers in the API's description: JSON Schemas, and the examples in them.
 
-They are written by hand, as no marshmallow schema knows them; a test holds real answers against them.
+They are written by hand, as no marshmallow schema has them; a test compares real answers with them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def object_of(*, optional: tuple[str, ...] = (), example: Json | None = None, **
 
 
 def _statistics(**more: Json) -> Json:
-    """Any of the statistics, and percentiles by the words that stats= has for them, with what is told beside these."""
+    """Any of the statistics, percentiles by their names in stats=, and the members that explain them."""
     found = object_of(optional=(*more, *_STATISTICS), **more, **_STATISTICS)
     return found | {"patternProperties": {r"^p[0-9.]+$": _NUMBER}}
 
@@ -56,8 +56,8 @@ _STATISTICS: Final[Json] = {
     },
     "relative_error": {
         "type": ["number", "null"],
-        "description": "how far each of the percentiles is at most from the exact one, as a part of that: 0.01, "
-        "or more where the values lie over many decades; null where one lies between a negative and a positive value",
+        "description": "the proven bound of each percentile's relative error: 0.01, or more where the values span many "
+        "decades; null where a percentile lies between a negative and a positive value",
     },
     "reasons": {"type": "object", "additionalProperties": {"type": "string"}, "description": "why one is null"},
 }
@@ -74,7 +74,7 @@ _STEP_STATISTICS: Final = _statistics(**_SPAN) | {"required": list(_SPAN)}
 _CHANGE: Final[Json] = {
     "type": ["object", "null"],
     "additionalProperties": {"anyOf": [_NUMBER, {"type": "object", "additionalProperties": _NUMBER}]},
-    "description": "how much larger than the previous, as a part of its size; null where that is not defined",
+    "description": "the relative change since the previous one; null where it is not defined",
 }
 _PREVIOUS: Final = _statistics(**_SPAN, resolution=_RESOLUTION) | {
     "type": ["object", "null"],
@@ -129,7 +129,7 @@ _NOTES_BY_KIND: Final = object_of(
     expired=COUNT | {"description": "older than everything kept: they count in no window"},
     outside_window=COUNT | {"description": "kept, but before the default window"},
     ahead=COUNT | {"description": "more than a minute ahead of the clock: they count in every window until then"},
-    read_as_utc=COUNT | {"description": "those of the three that lie there for want of an offset"},
+    read_as_utc=COUNT | {"description": "how many of these three lie there because they have no offset"},
 ) | {"description": "all events that a note is about, however many notes there are"}
 _EXPORTED: Final = object_of(timestamp=_MOMENT, value={"type": "number"}, series=_NAME)
 
@@ -310,7 +310,7 @@ SCHEMAS: Final[dict[str, Json]] = {
     ),
 }
 
-# How the versions of InfluxDB tell an error.
+# The form of errors in each version of InfluxDB.
 _TEXT: Final[Json] = {"type": "string", "description": "what to do; of lines, each one's number and what is wrong"}
 _OUTCOME: Final[Json] = {"enum": ["unknown", "not recorded"]}
 INFLUX_ERRORS: Final[dict[str, Json]] = {

@@ -1,4 +1,4 @@
-"""Questions about the service itself: what it offers, whether it is well, what it counted."""
+"""Questions about the service itself: its endpoints, its health, its metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def index() -> dict[str, Any]:
 
 
 def healthz() -> dict[str, Any]:
-    """The process answers. It looks at nothing else: a supervisor must not restart it because the journal is away."""
+    """The process answers. Nothing else is checked: a supervisor must not restart it because the journal is away."""
     return {"status": "ok"}
 
 
@@ -35,8 +35,8 @@ def readyz() -> dict[str, Any]:
 
 
 def _proxy_notice() -> dict[str, str]:
-    """That the proxies in front and STATSAPI_TRUSTED_PROXIES do not fit, as far as this request shows it. Whoever asks
-    may have written the header; it tells nobody more than they wrote, and that number.
+    """A notice where this request shows that STATSAPI_TRUSTED_PROXIES does not fit the proxies in front. A client may
+    have forged the header, but the notice reveals only that header's length and the setting.
     """
     header = request.headers.get("X-Forwarded-For", "")
     named = len([address for address in header.split(",") if address.strip()])
@@ -45,7 +45,7 @@ def _proxy_notice() -> dict[str, str]:
         return {}
     if not trusted:
         return {
-            "proxy": "X-Forwarded-For came, and STATSAPI_TRUSTED_PROXIES=0 believes no proxy: rate limits and logs "
+            "proxy": "X-Forwarded-For came, and STATSAPI_TRUSTED_PROXIES=0 trusts no proxy: rate limits and logs "
             "take all clients of a proxy for one. Set it to how many proxies are in front"
         }
     return {

@@ -20,10 +20,10 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, default_ex
 from statsapi import errors
 from statsapi.keys import redact
 
-# An answer names at most this many faults, and says how many there are.
+# An answer lists at most this many faults, and says how many there are.
 ERRORS_NAMED_MAX: Final = 100
 
-# The most specific class wins. Of those with one status, the one that clients meet most often comes first.
+# The most specific class wins. Among classes with the same status, the most frequent one comes first.
 _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
     errors.InvalidRequest: (422, "The request is not valid"),
     errors.IdempotencyConflict: (422, "Idempotency-Key was used before"),
@@ -39,7 +39,7 @@ _STATUS: dict[type[errors.StatsError], tuple[int, str]] = {
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-# How an endpoint tells errors that has a form of its own for them: (status, code, detail, headers, members) -> answer.
+# For an endpoint with its own form of errors: (status, code, detail, headers, members) -> answer.
 Shape = Callable[[int, str, str, Mapping[str, str] | None, dict[str, Any]], Response]
 SHAPES: Final[dict[str, Shape]] = {}
 """By Flask's name of the endpoint."""
@@ -59,7 +59,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **members: Any,
 ) -> Response:
-    """An answer with that body, or in the form that the endpoint has for it."""
+    """An answer with that problem, in the endpoint's own form of errors where it has one."""
     shape = SHAPES.get(request.endpoint or "") if has_request_context() else None
     if shape is not None:
         return shape(status, code, detail, headers, members)
@@ -83,7 +83,7 @@ def encode(status: int, code: str, title: str, detail: str, **members: Any) -> b
 
 
 def code_of(title: str) -> str:
-    """The code of a status that HTTP has a name for: "Not Found" is not-found."""
+    """The code for a status's name in HTTP: "Not Found" becomes not-found."""
     return title.lower().replace(" ", "-")
 
 
@@ -97,7 +97,9 @@ def usual(status: int) -> tuple[str, str]:
 
 
 def unreadable(error: Exception) -> Response:
-    """Gunicorn found a fault in the body while it was read. The connection closes: where the next begins is unknown."""
+    """The answer to a body in which Gunicorn found a fault. The connection closes, as the next request's start is
+    unknown.
+    """
     detail = f"The body could not be read: {error}; nothing was recorded."
     return problem(400, "bad-request", "Bad Request", detail, headers={"Connection": "close"})
 
@@ -157,20 +159,20 @@ def _refused(error: errors.StatsError) -> Response:
 
 
 def _out_of_memory(error: MemoryError) -> Response:
-    """A line without a traceback: where the limit is too low there may be one for each request."""
+    """Log one line without a traceback, as too low a memory limit may cause one for each request."""
     current_app.logger.error("out of memory in %s %s", request.method, request.path)
     detail = "This worker has too little memory for the request: send less at once, or give the service more."
     return _refused(errors.OutOfMemory(detail))
 
 
 def _http(error: HTTPException) -> Response:
-    """What Flask and Werkzeug refuse: 404, 405, 413, 415; and 500 for every exception that nothing else handles."""
+    """Errors of Flask and Werkzeug: 404, 405, 413, 415; and 500 for every exception that nothing else handles."""
     status = error.code or 500
     title = error.name  # Werkzeug's, for http.HTTPStatus has other phrases in Python 3.13
     detail = _HTTP_DETAIL.get(status) or error.description or title
-    # Werkzeug's own Content-Type and body give way to ours; Allow, Location and the like stay.
+    # Our Content-Type and body replace Werkzeug's; headers like Allow and Location stay.
     headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-    if "Allow" in headers:  # a set's order is another one at each start
+    if "Allow" in headers:  # a set's order differs at each start
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
     if status == 405:
         detail = f"{errors.echo(request.path)} takes {headers.get('Allow', 'other methods')}, not {request.method}."

@@ -1,4 +1,4 @@
-"""What proxies in front tell of a request: the client's address, the scheme, and the path below which they show us."""
+"""Headers of proxies in front: the client's address, the scheme, and the path under which they publish the service."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FIRST_SEGMENTS: Final = frozenset(route.rule.split("/")[1] for route in ROUTES)
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Believe as many proxies as the settings say. ConfigError for a prefix that is the path of an endpoint."""
+    """Trust as many proxies as the settings say. ConfigError for a prefix that is the path of an endpoint."""
     configured = settings.path_prefix or ""
     require_prefix(configured)
     trusted = settings.trusted_proxies
     if trusted or configured:
         app.wsgi_app = _below(app.wsgi_app, configured)  # type: ignore[assignment,method-assign]
     if trusted:
-        # The prefix is one proxy's word, however many there are: each replaces it, and adds nothing to a list.
+        # x_prefix is 1 for any number of proxies: each replaces the prefix instead of adding to a list.
         believed = ProxyFix(app.wsgi_app, x_for=trusted, x_proto=trusted, x_prefix=1)
         app.wsgi_app = _with_prefixes_only(believed)  # type: ignore[assignment,method-assign]
 
@@ -38,16 +38,16 @@ def require_prefix(configured: str) -> None:
     """ConfigError for a prefix that is the path of an endpoint."""
     if _is_ours(configured):
         raise ConfigError(
-            f"STATSAPI_PATH_PREFIX {configured} begins as an endpoint does: a request for one could be a "
-            "request for the other, so choose another"
+            f"STATSAPI_PATH_PREFIX {configured} begins like an endpoint's path, so that a request could mean either: "
+            "choose another prefix"
         )
 
 
 def _below(answer: WSGIApplication, configured: str) -> WSGIApplication:
-    """Take the prefix off the path, where the proxy in front left it there.
+    """Strip the prefix from the path, where the proxy in front did not.
 
-    Left there is better: nginx, told to take it off (`proxy_pass` with a path), decodes %2F and joins // as well, and
-    series may be named so.
+    It is better if the proxy does not strip it: nginx does so with `proxy_pass` and a path, and then also decodes %2F
+    and merges //, which names of series may hold.
     """
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -63,7 +63,7 @@ def _below(answer: WSGIApplication, configured: str) -> WSGIApplication:
 
 
 def _with_prefixes_only(answer: WSGIApplication) -> WSGIApplication:
-    """Leave X-Forwarded-Prefix out where it is not made of paths: `//evil.example` would lead elsewhere."""
+    """Drop an X-Forwarded-Prefix that is not made of paths: `//evil.example` would lead to another site."""
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if _HEADER in environ:

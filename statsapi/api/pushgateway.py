@@ -1,8 +1,8 @@
-"""The door that Prometheus' batch jobs know, that of the Pushgateway: /metrics/job/JOB/LABEL/VALUE…
+"""The Pushgateway's endpoints, for Prometheus' batch jobs: /metrics/job/JOB/LABEL/VALUE…
 
-A Pushgateway keeps the last value of each series until somebody deletes it. Here each push is an event, and all that
-were pushed count. So PUT, which replaces a group there, and POST, which adds to it, do the same; DELETE, which jobs
-send when they end, forgets nothing.
+A Pushgateway keeps the last value of each series until it is deleted. Here each pushed sample is an event, and all of
+them count. So PUT, which replaces a group there, and POST, which adds to it, do the same here. DELETE, which jobs send
+when they end, deletes nothing.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def read_group(path: str) -> dict[str, str]:
             try:
                 value = base64.b64decode(value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), b"-_", True).decode()
             except (binascii.Error, ValueError):
-                raise ValidationError({label: [f"is no base64 of UTF-8: {echo(value)!r}"]}) from None
+                raise ValidationError({label: [f"is not base64 of UTF-8 text: {echo(value)!r}"]}) from None
         if label == "__name__":
             raise ValidationError({label: ["is the name of a metric, which each sample has: leave it out of the path"]})
         if label in group:

@@ -1,4 +1,4 @@
-"""The queries of questions that may be about many series: what `choosing.py` has, and what is asked of these."""
+"""Query schemas of questions that may be about many series: the parameters of `choosing.py`, and their own."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LIST_PAGE_MAX: Final = 10_000
 
 
 class Compare(Duration):
-    """`previous`, or how long ago: deserializes to PREVIOUS or microseconds."""
+    """`previous`, or a duration: deserializes to PREVIOUS or to microseconds ago."""
 
     json_schema: ClassVar = {
         "type": "string",
         "pattern": f"^previous$|{Duration.json_schema['pattern']}",
         "examples": ["previous", "1w"],
-        "description": "tells `previous` and `change` beside the answer: of the span of equal length before, or with "
-        "1d, 1w or any duration of the same span that long ago",
+        "description": "adds `previous` and `change` to the answer: `previous` compares with the span of equal length "
+        "before, and 1d, 1w or any duration with the same span that long ago",
     }
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
@@ -53,11 +53,11 @@ class _Edge(FiniteFloat):
     default_error_messages = {"invalid": "is no number such as 42.5"}  # noqa: RUF012
 
     def make_error(self, key: str, **kwargs: Any) -> ValidationError:
-        return fields.Float.make_error(self, key, **kwargs)  # FiniteFloat's words are about an event's value
+        return fields.Float.make_error(self, key, **kwargs)  # FiniteFloat's own messages are about an event's value
 
 
 class Edges(CommaSeparated):
-    """Rising numbers with commas between them."""
+    """Rising numbers separated by commas."""
 
     json_schema: ClassVar = {
         "type": "string",
@@ -81,7 +81,7 @@ class Edges(CommaSeparated):
 def _format() -> fields.String:
     return fields.String(
         validate=validate.OneOf(("json", "csv")),
-        metadata={"description": "without it as Accept says, and JSON where that likes both alike"},
+        metadata={"description": "the form of the answer; by default the one that Accept prefers, else JSON"},
     )
 
 
@@ -102,7 +102,7 @@ class TimelineQuery(GroupsQuery, WindowQuery):
 
 
 class ExportQuery(ChoiceQuery, SpanQuery):
-    """Of all series, where nothing chooses."""
+    """The query of an export; without a choice it covers all series."""
 
     format = fields.String(validate=validate.OneOf(("json", "ndjson", "csv", "influx")))
     limit = fields.Integer(validate=validate.Range(min=1, max=EXPORT_PAGE_MAX))
@@ -129,14 +129,14 @@ class HistogramQuery(GroupsQuery, WindowQuery):
 
 
 class Normalized(fields.String):
-    """Text in the form that names have."""
+    """Text in Unicode's normal form NFC, which names have."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         return unicodedata.normalize("NFC", super()._deserialize(value, attr, data, **kwargs))
 
 
 class ListQuery(ChoiceQuery):
-    """Pages of what is found among the names of the chosen series."""
+    """The query of a paged list about the chosen series."""
 
     after = fields.String(load_default="", metadata={"description": "`next` of the page before"})
     limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=LIST_PAGE_MAX))

@@ -32,7 +32,7 @@ logger = logging.getLogger("statsapi")
 # Redis answers in less than a millisecond.
 REDIS_TIMEOUT_S: Final = 0.2
 
-# After a failure nobody asks the storage for this long. Then one request of the process tries it, and no other waits.
+# After a failure no request uses the storage for this long. Then one request of the process tries it; no other waits.
 RETRY_EVERY_S: Final = 1.0
 
 _UNCOUNTED: Final = WindowStats(0.0, 0)
@@ -63,11 +63,11 @@ class _Lenient(FixedWindowRateLimiter):
             window = WindowStats(self.storage.get_expiry(key), left)
         except Exception as error:  # noqa: BLE001 - whatever it is: a limit protects the service, it must not stop it
             if self._is_news(time.monotonic() + RETRY_EVERY_S):
-                logger.error("Requests are not limited while they cannot be counted: %s", error)  # noqa: TRY400
+                logger.error("requests are not limited while they cannot be counted: %s", error)  # noqa: TRY400
             service().metrics.unlimited()
             return True
         if trial and self._is_news(None):
-            logger.warning("Requests can be counted again and are limited")
+            logger.warning("requests can be counted again and are limited")
         g.setdefault("rate_limit_windows", {})[item] = window
         return left >= 0
 
@@ -85,7 +85,7 @@ class _Lenient(FixedWindowRateLimiter):
             return True
 
     def _is_news(self, try_at_s: float | None) -> bool:
-        """Whether the storage went away, or came back, with this."""
+        """Whether this changes the storage's state: it went away, or it came back."""
         with self._lock:
             before, self._try_at_s = self._try_at_s, try_at_s
         return (before is None) != (try_at_s is None)
@@ -137,13 +137,13 @@ def install(app: Flask, settings: Settings) -> None:
 
 
 def _who() -> str:
-    """The API key's id; without keys the client's address, as far as STATSAPI_TRUSTED_PROXIES lets us know it."""
+    """The API key's id; without one the client's address, as far as STATSAPI_TRUSTED_PROXIES reveals it."""
     key_id = g.get("key_id")
     return f"key:{key_id}" if key_id else f"address:{request.remote_addr or 'unix'}"
 
 
 def _storage(settings: Settings) -> tuple[str, dict[str, Any]]:
-    """Where to count, and that storage's options: unless a place is named, where all who share the journal look."""
+    """The storage's URI and options: the configured one, else the one that all users of the journal share."""
     if uri := settings.rate_limit_storage:
         return uri, _redis_options() if uri.startswith("redis") else {}
     place = engine_of(settings.journal).shares_limits(settings.journal)
@@ -151,8 +151,8 @@ def _storage(settings: Settings) -> tuple[str, dict[str, Any]]:
         raise ConfigError("STATSAPI_RATE_LIMIT needs a place to count in: set STATSAPI_RATE_LIMIT_STORAGE")
     if place.per_worker:
         logger.warning(
-            "Each worker counts its own requests against STATSAPI_RATE_LIMIT, so n let n times as many through: "
-            "STATSAPI_RATE_LIMIT_STORAGE=redis://host:port/db counts all together"
+            "each worker counts its own requests against STATSAPI_RATE_LIMIT, so n workers pass n times as many: "
+            "set STATSAPI_RATE_LIMIT_STORAGE=redis://host:port/db to count all together"
         )
     return place.uri, {**(_redis_options() if place.uri.startswith("redis") else {}), **place.options}
 
@@ -161,6 +161,6 @@ def _redis_options() -> dict[str, Any]:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    # No second try: it would double what a request waits, and the next one tries again anyway.
+    # No retry: it would double a request's wait, and the next request tries again anyway.
     retry = Retry(NoBackoff(), 0)
     return {"socket_timeout": REDIS_TIMEOUT_S, "socket_connect_timeout": REDIS_TIMEOUT_S, "retry": retry}

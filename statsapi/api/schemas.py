@@ -1,6 +1,6 @@
-"""JSON and query parameters <-> model: shapes and ranges. The service has the rules that need its state or a clock.
+"""JSON and query parameters <-> model: shapes and ranges. Rules that need the state or a clock are in the service.
 
-Our own fields describe their input in `json_schema`; openapi.py describes the API from these very schemas.
+Our own fields describe their input in `json_schema`; openapi.py describes the API from these schemas.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Timestamp(fields.Field[int]):
             {"type": "number", "minimum": MIN_TS_US * 1000, "exclusiveMaximum": (MAX_TS_US + 1) * 1000},
         ],
         "description": "ISO 8601 with a full date, RFC 2822, or Unix time as a number or text (seconds, beyond 2e10 "
-        "milliseconds, 2e13 microseconds, 2e16 nanoseconds); UTC without an offset. What has two readings is refused",
+        "milliseconds, 2e13 microseconds, 2e16 nanoseconds); UTC without an offset. An ambiguous one is refused",
     }
     default_error_messages = {  # noqa: RUF012 (marshmallow reads it from the class)
         "required": "is missing; give an ISO 8601 string or Unix seconds",
@@ -56,8 +56,9 @@ class Timestamp(fields.Field[int]):
             raise ValidationError(str(error)) from None
 
 
-# A space before an offset: it follows a time, and only a zone's name or tag may follow the offset. Go writes the offset
-# twice where the zone has no name. The first colons of 2025:11:21 07:45, as cameras write it, belong to the date.
+# A space that was a plus before an offset: it follows a time, and only a zone's name or tag may follow the offset. Go
+# writes the offset twice where the zone has no name. The first colons of 2025:11:21 07:45, from cameras, belong to the
+# date.
 _LOST_PLUS: Final = re.compile(
     r"((?:[Tt]\d|[^\d:]\d\d?:).{0,24}?) (\d\d(?::?\d\d)?)(?: +\2)?(?= *(?:\Z|\[|\([^)]*\)\Z| [A-Z]{1,5}\b))", re.ASCII
 )
@@ -67,9 +68,9 @@ _LOST_PLUS_OF_NOW: Final = re.compile(r"\A(now) +(?=[\dP])", re.ASCII | re.IGNOR
 
 
 class Instant(fields.Field[int | FromNow]):
-    """A timestamp as in a body, or one relative to the instant of the answer, which `span_edges` knows.
+    """A timestamp as in a body, or one relative to the instant of the answer, which `span_edges` resolves.
 
-    A space before an offset may be a plus, as in ?start=2025-11-21T07:45:00+01:00, where a URL means a space by it.
+    A space before an offset may be a plus: in a URL, the + of ?start=2025-11-21T07:45:00+01:00 means a space.
     """
 
     json_schema: ClassVar = {
@@ -87,7 +88,7 @@ class Instant(fields.Field[int | FromNow]):
 
 
 class CommaSeparated(fields.Field[list[Any]]):
-    """`a,b,c` in one parameter: each through `inner`, at least one, at most `most`, none twice."""
+    """`a,b,c` in one parameter: each item is loaded by `inner`; at least one, at most `most`, no duplicates."""
 
     json_schema: ClassVar = {"type": "string", "minLength": 1, "description": "several, with commas between"}
 
@@ -103,7 +104,7 @@ class CommaSeparated(fields.Field[list[Any]]):
         loaded = []
         if len(items) > 1 and "" in items:
             raise ValidationError(
-                "has nothing before, behind or between commas: write what is missing, or take one away"
+                "has an empty item before, after or between commas: write the missing item, or remove a comma"
             )
         for item in items:
             try:
@@ -116,15 +117,15 @@ class CommaSeparated(fields.Field[list[Any]]):
 
 
 class Repeated(fields.Field[tuple[Any, ...]]):
-    """A parameter that may be given more than once: each value through `inner`, at most `most` of them.
+    """A parameter that may be given more than once: each value is loaded by `inner`, at most `most` of them.
 
-    Names and patterns hold commas, so that a list of them cannot be written with these.
+    Names and patterns may hold commas, so a list of them cannot be separated by commas.
     """
 
     def __init__(
         self, inner: fields.Field[Any], most: int = REPEATED_MAX, *, description: str, required: str = ""
     ) -> None:
-        """required: what to say where it is missing; nothing where it may be."""
+        """required: the message where the parameter is missing; None where it is optional."""
         described = {"description": description} if description else {}
         messages: dict[str, Any] = {"required": required} if required else {}
         super().__init__(required=bool(required), metadata=described, error_messages=messages)
@@ -161,7 +162,7 @@ class Stats(fields.Field[list[Figure]]):
 
 
 class Percentile(fields.Field[tuple[str, Percent]]):
-    """A percentile as it was written, which is its name in the answer, and the number from 0 to 100 that it names."""
+    """A percentile: the text as written, which is its name in the answer, and its number from 0 to 100."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> tuple[str, Percent]:
         try:
@@ -174,7 +175,7 @@ TAGS_RULE: Final = 'must be an object such as {"route": "/users", "status": 200}
 
 
 class FiniteFloat(fields.Float):
-    """A number, or what Python's float() reads in a string, within float64; no booleans, NaN or infinities."""
+    """A finite float64: a number, or a string that Python's float() reads; no booleans, NaN or infinities."""
 
     json_schema: ClassVar = {
         "type": ["number", "string"],
@@ -194,7 +195,7 @@ class FiniteFloat(fields.Float):
 
 
 class SeriesName(fields.String):
-    """Any way to write a name; deserializes to the canonical one, which is the series."""
+    """A name in any form; deserializes to the canonical name, which identifies the series."""
 
     json_schema: ClassVar = {
         "pattern": r"^(?![=+@ -])[^\u0000-\u001f\u007f-\u009f]*[^\u0000-\u0020\u007f-\u009f;]$",
@@ -214,17 +215,17 @@ class SeriesName(fields.String):
 
 
 class QuerySeriesName(SeriesName):
-    """As in a body. A plus in a URL is a blank, which names may hold; a plus itself is written %2B.
+    """A name as in a body. A plus in a URL means a blank, which names may hold; a plus itself is written %2B.
 
-    Where only the name with pluses is held, it is that one: once no name held a blank, and both could be written. A %20
-    has never been a plus.
+    Where a series with the plus is held and none with the blank, the plus stays: in older versions no name held a
+    blank, so an unescaped plus worked. A %20 has never meant a plus.
     """
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         name = super()._deserialize(value, attr, data, **kwargs)
         if " " not in name or not has_request_context():
             return name
-        # Of what was sent, with its pluses as they stand.
+        # The text as it was sent, with its pluses.
         sent = (
             part.partition("=")[2]
             for part in request.query_string.decode(errors="replace").split("&")
@@ -239,7 +240,7 @@ class QuerySeriesName(SeriesName):
 
 
 class NameAsHeld(fields.String):
-    """As it was written: a name that is held is that one, whatever today's rule says of it."""
+    """A name as it was written: a name that is held is accepted, even if today's rule would refuse it."""
 
     json_schema: ClassVar = SeriesName.json_schema
 
@@ -265,7 +266,7 @@ class Tags(fields.Field[dict[str, Any]]):
 
 
 class Cursor(fields.Field[PagePosition | None]):
-    """Where an export goes on: what `dump_cursor` wrote. Nothing is the beginning."""
+    """The position at which an export continues, as `dump_cursor` wrote it. Empty means the beginning."""
 
     json_schema: ClassVar = {"type": "string", "description": "`next` of the page before"}
 
@@ -293,7 +294,7 @@ def dump_cursor(position: PagePosition) -> str:
 
 
 class StrictSchema(Schema):
-    """Refuses what it does not know, naming what it does: a misspelt field must not be lost."""
+    """Refuses unknown fields and lists the known ones: a misspelt field must not be ignored."""
 
     class Meta:
         unknown = RAISE
@@ -310,13 +311,11 @@ class StrictSchema(Schema):
             if isinstance(field, fields.Boolean):
                 field.error_messages["invalid"] = "must be true or false"
         self.repeated = frozenset(name for name, field in self.fields.items() if isinstance(field, Repeated))
-        # What an empty input loads to; None where a field is required. Copy it, never change it.
+        # The result of loading an empty input; None where a field is required. Copy it, never change it.
         self.defaults = None if any(field.required for field in self.fields.values()) else self.load({})
 
     def handle_error(self, error: ValidationError, data: Any, **kwargs: Any) -> None:
-        """Names what is unknown in order of the alphabet: marshmallow takes it from a set, of another order at each
-        start.
-        """
+        """Sort unknown fields by name: marshmallow takes them from a set, whose order differs at each start."""
         if isinstance(error.messages, dict):
             of_fields = {name: why for name, why in error.messages.items() if name in self.fields}
             others = sorted(error.messages.keys() - of_fields.keys(), key=str)
@@ -364,14 +363,14 @@ class RecordQuery(StrictSchema):
         load_default="accept",
         validate=validate.OneOf(("accept", "reject"), error="must be accept or reject"),
         metadata={
-            "description": "what becomes of an event that is older than everything kept: `accept` answers 200 and says "
-            "that it has expired, `reject` refuses it like any other that is not valid"
+            "description": "for an event that is older than everything kept: `accept` answers 200 and says that it has "
+            "expired, `reject` refuses it as invalid"
         },
     )
 
 
 def _of_mapping(description: str, *rules: Any) -> fields.String:
-    """A parameter of decoding.mapping, which judges it."""
+    """A parameter of decoding.mapping, which validates it."""
     metadata = {"description": description + " (CSV and NDJSON)"}
     return fields.String(load_default=None, validate=[validate.Length(max=COLUMNS_TEXT_MAX), *rules], metadata=metadata)
 
@@ -467,7 +466,7 @@ class WindowQuery(SpanQuery):
 
 
 class PlainStatisticsQuery(WindowQuery):
-    """Of one series, which nearly every question is about; `questions.py` has the others."""
+    """The query of a question about one series, as nearly all are; `questions.py` has the others."""
 
     series = QuerySeriesName()
     windows = CommaSeparated(Duration(), WINDOWS_MAX)
@@ -476,18 +475,18 @@ class PlainStatisticsQuery(WindowQuery):
 
 
 def align_field() -> fields.Boolean:
-    """Of both queries of a timeline."""
+    """The field `align` of both timeline queries."""
     return fields.Boolean(
         load_default=False,
         metadata={
-            "description": "whether a step that is no multiple of the resolution is made longer, up to the next one; "
-            "`step` in the answer says how long"
+            "description": "whether a step that is no multiple of the resolution is lengthened to the next multiple; "
+            "`step` in the answer is its length"
         },
     )
 
 
 class PlainTimelineQuery(WindowQuery):
-    """As PlainStatisticsQuery."""
+    """The same for a timeline of one series."""
 
     series = QuerySeriesName()
     step = Duration(required=True, error_messages={"required": "is missing; give a duration such as 1m"})

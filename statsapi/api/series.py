@@ -1,4 +1,4 @@
-"""Which series and tags there are, and forgetting a series."""
+"""Listing series and tags, and deleting a series."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _DELETE_NAMED_QUERY = DeleteNamedQuery()
 
 
 class NameConverter(BaseConverter):
-    """The rest of a path, whatever it holds: a name may begin or end with a slash, and what is no name is told why."""
+    """The rest of a path, unchanged: a name may begin or end with a slash, and an invalid name gets a reason."""
 
     regex = "(?s:.+)"
     part_isolating = False
 
 
 def get_series() -> dict[str, Any]:
-    """The series that a question can be about, by name; `next` is what to give as `after` for the next page.
+    """The series held, by name; give `next` as `after` for the next page.
 
-    `count`, `first` and `last` are of all that is kept. Where events have been rolled up, `first` and `last` are the
-    edges between which they lie, and `resolution` says how far apart such edges are.
+    `count`, `first` and `last` cover raw events and roll-ups. Where events have been rolled up, `first` and `last` are
+    edges of roll-ups, and `resolution` is the roll-ups' length.
     """
     query = load_query(_QUERY)
     page = ask().series(
@@ -77,7 +77,7 @@ def get_tag_values(key: str) -> dict[str, Any]:
 
 
 def _page(found: dict[str, int], query: dict[str, Any]) -> tuple[list[tuple[str, int]], str | None]:
-    """The page that the query asks for, and what its `next` is."""
+    """The page that the query asks for, and its `next`."""
     texts = list(found)
     first = bisect_right(texts, query["after"])
     last = first + query["limit"]
@@ -91,7 +91,7 @@ def delete_series(name: str) -> dict[str, Any]:
 
 
 def delete_named_series() -> dict[str, Any]:
-    """The same with the name in the query, where every name is safe: clients and proxies change what a path holds."""
+    """The same with the name in the query, which works for every name: clients and proxies may change a path."""
     query = load_query(_DELETE_NAMED_QUERY)
     return _delete("series", query.pop("series"), query)
 
@@ -108,7 +108,7 @@ def _delete(field: str, name: str, query: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_relative(query: dict[str, Any]) -> None:
-    """now-10m is no whole minute, and to round it would delete what nobody named: the range to send is told instead."""
+    """Refuse relative times and suggest a range: now-10m is not a whole minute, and rounding would delete other events."""
     now_us = service().now_us()
     edges = dict(zip(("start", "end"), span_edges(query, now_us), strict=True))
     faults = {}

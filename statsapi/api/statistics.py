@@ -1,8 +1,8 @@
 """Questions about a window, several windows, a range, or a range step by step; of one series or of many.
 
-Where a span begins before the raw events, its edges there lie between roll-ups: `from` is the true one, `resolution`
-the roll-ups' length. Where an event of it lies there, percentiles come with `method` and `relative_error`, and
-`first` is null. All else is exact as ever.
+Where a span begins before the raw events, its edges there are edges of roll-ups: `from` is the edge used, `resolution`
+the roll-ups' length. Where the span has events there, percentiles come with `method` and `relative_error`, and `first`
+is null. All other figures stay exact.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from statsapi.model import Span
 from statsapi.service.spans import Cut, SpanAnswer
 from statsapi.times import format_duration, format_timestamp
 
-# Of a timeline as CSV with ?align=true: the step that there is, as `step` says in JSON.
+# For a timeline as CSV with ?align=true: the step used, which is `step` in JSON.
 STEP_HEADER: Final = "X-Statsapi-Step"
 
 _PLAIN: Final = PlainStatisticsQuery()
@@ -44,8 +44,8 @@ _NAMES: Final[dict[StrictSchema, frozenset[str]]] = {
 
 
 def _is_plain(schema: StrictSchema) -> bool:
-    """Whether this is a question about one series, answered as JSON, of which `schema` knows every parameter: most
-    are. It costs 2 µs, where a schema that knows all of them takes 20 µs more.
+    """Whether this is a question about one series, answered as JSON, with parameters of `schema` only, as most are. It
+    costs 2 µs; the schema with all parameters would take 20 µs more.
     """
     environ = asked().environ
     if "csv" in environ.get("HTTP_ACCEPT", "") and tables.accepted():
@@ -59,7 +59,7 @@ def _is_plain(schema: StrictSchema) -> bool:
 def get_statistics() -> Json | Response:
     """Statistics of one or several windows or of a range, including everything acknowledged before the request.
 
-    Exactly the seed's four keys unless more is asked for. All windows, groups and what they are compared with are
+    It has exactly four keys (count, min, max, mean) unless more is asked for. All windows, groups and comparisons are
     answered from one instant.
     """
     if not _is_plain(_PLAIN):
@@ -119,8 +119,8 @@ def _many_statistics(query: Json) -> Json | Response:
 def get_timeline() -> Json | Response:
     """The same statistics for each step of a window or range, empty steps included, in one pass: for charts.
 
-    The steps begin at the window's start. The last one ends with the range; a window's has no upper end, as the window
-    has none, so the counts add up to the window's.
+    The steps begin at the window's start. The last step ends with the range. A window has no upper end, and neither has
+    its last step, so the counts add up to the window's.
     """
     if not _is_plain(_PLAIN_TIMELINE):
         return _many_steps(load_query(_TIMELINE))
@@ -175,7 +175,7 @@ def _many_steps(query: Json) -> Json | Response:
 
 
 def get_histogram() -> Json | Response:
-    """How the values of a window or range are spread: how many lie in each bin."""
+    """The distribution of the values in a window or range: how many lie in each bin."""
     query = load_query(_HISTOGRAM)
     choice, by = choice_of(query), query.get("by")
     reading = ask()
@@ -207,7 +207,7 @@ def _windows_us(query: Json) -> list[int]:
 
 
 def _rows(choice: Choice, by: str | None, found: groups.Answer[Any], dump: Any) -> Iterator[Json]:
-    """Each row of a table: of the total where there are no groups, else of the groups."""
+    """The rows of a table: for the total where there are no groups, else for the groups."""
     if by is None:
         head = choice.head(found.matched)
         yield from (head | row for row in dump(found.total))
@@ -232,7 +232,7 @@ def _numbers(shown: Shown) -> list[str]:
 
 
 def _columns(shown: Shown) -> list[str]:
-    """The columns of one span's statistics: how percentiles were found is told beside them, as in JSON."""
+    """The columns of one span's statistics, with the percentiles' method and error as in JSON."""
     return _numbers(shown) + (["method", "relative_error"] if shown.percents else [])
 
 
@@ -267,7 +267,7 @@ def _dump_span(span: Span) -> Json:
 
 
 def _dump_cut(cut: Cut, query: Json) -> Json:
-    """What a timeline is of, and where the step may be another than was asked for, which it is."""
+    """The span of a timeline, and its step where that may differ from the one asked for."""
     told = _dump_span(cut.span) | _dump_resolution(cut.resolution_us)
     return told | {"step": format_duration(cut.step_us)} if query["align"] else told
 
@@ -305,7 +305,7 @@ def _dump_bins(bins: Bins) -> Json:
 
 
 def _bin_rows(bins: Bins, edges_given: bool) -> Sequence[Json]:
-    """Where the edges were given, also what lies below and above them."""
+    """The bins as rows; where the client gave the edges, also the counts below and above them."""
     rows: list[Json] = [
         {"low": low, "high": high, "count": count}
         for low, high, count in zip(bins.edges, bins.edges[1:], bins.counts, strict=False)

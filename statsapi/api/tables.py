@@ -1,6 +1,6 @@
 """Answers as CSV: one row for each span, step, group or bin, and no cell that holds more than one value.
 
-What spreadsheets, pandas, DuckDB and Grafana read. The columns follow from the question alone, never from the data.
+Spreadsheets, pandas, DuckDB and Grafana read it. The columns follow from the question alone, never from the data.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from flask import Response, request
 from statsapi.api.choosing import BY_SERIES
 from statsapi.api.decoding import CSV_TYPE
 
-# Spreadsheets take text that begins so for a formula, and run it. A tag's value may.
+# Spreadsheets run text that begins with one of these as a formula. A tag's value may begin so.
 _RUN_BY_SPREADSHEETS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def is_asked(query: Mapping[str, Any]) -> bool:
-    """By `format`, or else where Accept likes CSV better than JSON."""
+    """Whether CSV is asked for: by `format`, or else where Accept prefers CSV to JSON."""
     if (form := query.get("format")) is not None:
         return bool(form == "csv")
     return accepted()
 
 
 def accepted() -> bool:
-    """Whether Accept likes CSV better than JSON. Some 20 µs where there is such a header."""
+    """Whether Accept prefers CSV to JSON. Costs some 20 µs with such a header."""
     return request.accept_mimetypes.best_match(("application/json", CSV_TYPE)) == CSV_TYPE
 
 
@@ -39,7 +39,7 @@ def head_of(by: str | None, series: str | None) -> list[str]:
 
 
 def answer(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Response:
-    """A row without some column has an empty cell there, as has one whose value is null."""
+    """The rows as CSV. A missing or null value is an empty cell."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow([_safe(column) for column in columns])
@@ -52,10 +52,10 @@ def _safe(cell: Any) -> Any:
 
 
 def flat(told: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON answer as cells: percentiles as p99.9, what is inside `previous`, `change` or `tag` with that in front."""
+    """A JSON answer as cells: percentiles as p99.9; members of `previous`, `change` or `tag` with that as a prefix."""
     cells: dict[str, Any] = {}
     for name, value in told.items():
-        if name == "percentiles" and isinstance(value, Mapping):  # a tag may be called so
+        if name == "percentiles" and isinstance(value, Mapping):  # a tag may have this key too
             cells |= {f"p{percentile}": number for percentile, number in value.items()}
         elif isinstance(value, Mapping):
             cells |= {f"{name}.{inner}": cell for inner, cell in flat(value).items()}

@@ -104,8 +104,8 @@ class Cutter:
             at, is_open = opening.end(), True
 
     def pieces(self, lines: Iterator[bytes], headers: int, ends: Iterable[int]) -> Iterator[Piece]:
-        """All pieces of the file, each with the first `headers` lines as its header. It is cut after each number of rows
-        in `ends`, which do not count the header.
+        """All pieces of the file, each with the first `headers` lines as its header. It is cut after each number of
+        rows in `ends`, which do not count the header.
 
         Memory is bounded, except for a JSON document.
         """

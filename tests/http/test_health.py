@@ -106,7 +106,7 @@ def test_a_service_that_leaves_is_not_ready_at_once(clock: FakeClock) -> None:
     ("trusted", "header", "told"),
     [
         (0, None, ""),
-        (0, "192.0.2.1", "STATSAPI_TRUSTED_PROXIES=0 believes no proxy"),
+        (0, "192.0.2.1", "STATSAPI_TRUSTED_PROXIES=0 trusts no proxy"),
         (1, "192.0.2.1", ""),
         (1, "198.51.100.1, 192.0.2.1", ""),
         (2, "192.0.2.1", "STATSAPI_TRUSTED_PROXIES=2, and X-Forwarded-For names 1"),

@@ -585,8 +585,8 @@ def test_a_cursor_of_another_choice_is_refused(shared_client: FlaskClient, rows:
 @pytest.mark.parametrize(
     ("edges", "said"),
     [
-        ("0,", "has nothing before, behind or between commas: write what is missing, or take one away"),
-        (",", "has nothing before, behind or between commas: write what is missing, or take one away"),
+        ("0,", "has an empty item before, after or between commas: write the missing item, or remove a comma"),
+        (",", "has an empty item before, after or between commas: write the missing item, or remove a comma"),
         ("a,b", "'a' is no number such as 42.5"),
         ("1;2", "'1;2' is no number such as 42.5"),
         ("", "'' is no number such as 42.5"),

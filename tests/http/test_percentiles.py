@@ -240,7 +240,9 @@ def test_where_no_error_is_claimed(client: FlaskClient, clock: FakeClock) -> Non
 def test_no_percentile(client: FlaskClient, text: str) -> None:
     """What is no plain number from 0 to 100 is refused, by a hair too."""
     problem = assert_problem(client.get("/statistics", query_string={"percentiles": text}), 422, "validation")
-    said = "has nothing before, behind or between" if text == "5," else "must be a number from 0 to 100, such as 99.9"
+    said = (
+        "has an empty item before, after or between" if text == "5," else "must be a number from 0 to 100, such as 99.9"
+    )
     assert said in problem["errors"][0]["reason"]
 
 

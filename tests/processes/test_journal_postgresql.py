@@ -155,7 +155,7 @@ def test_requests_are_counted_by_each_worker(
     for client in clients:
         assert [client.get("/statistics").status_code for _ in range(3)] == [200, 200, 429]
         client.application.extensions["statsapi"].close()
-    assert sum("Each worker counts its own requests" in record.getMessage() for record in caplog.records) == 2
+    assert sum("each worker counts its own requests" in record.getMessage() for record in caplog.records) == 2
 
 
 def test_what_the_engine_says_before_it_is_open() -> None:

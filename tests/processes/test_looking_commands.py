@@ -272,7 +272,7 @@ def test_config_names_what_is_wrong() -> None:
     assert "STATSAPI_JWT_KEY is too short" in done.err
     assert "STATSAPI_JWT_ISSUER" in run("config", env={"STATSAPI_JWT_KEY": "s" * 32}).err
     for name, value, said in (
-        ("PATH_PREFIX", "/events", "begins as an endpoint does"),
+        ("PATH_PREFIX", "/events", "begins like an endpoint"),
         ("JOURNAL", "rediss://h?ssl_ca_certs=/nope", "ssl_ca_certs=/nope is not a file of certificates"),
         ("JOURNAL", "redis://h/99999999999999999999", "the last database that there can be is"),
         ("JWT_AUDIENCE", "x", "does nothing without a key"),
