@@ -1,13 +1,13 @@
-# One command each; CI runs the same. Everything lives in .venv, made when it is first needed.
+# Each target is one command; CI runs the same ones. Everything is installed into .venv, made when it is first needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-help:  ## what there is
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(VENV)/.runtime  ## make .venv with what the service needs
+install: $(VENV)/.runtime  ## make .venv with the service's dependencies
 
 $(VENV)/.runtime: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "statsapi needs Python 3.11 or newer; set PYTHON=...")'

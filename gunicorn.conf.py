@@ -1,4 +1,4 @@
-"""What `gunicorn wsgi:app` reads in this folder: the packaged configuration. Lines below the import win over it."""
+"""The configuration of `gunicorn wsgi:app` in this folder: the packaged one. Lines below the import override it."""
 
 import os
 import sys

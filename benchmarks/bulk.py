@@ -45,7 +45,7 @@ def with_integers(items: list[Event], first_us: int) -> list[Event]:
 
 
 def bodies(encode: Callable[[list[Event]], bytes], batches: int, *, integers: bool = False) -> list[bytes]:
-    """So many batches in order of time, from half an hour ago on."""
+    """This many batches in order of time, from half an hour ago on."""
     start_us = time.time_ns() // 1000 - 1_800_000_000
     made = []
     for number in range(batches):

@@ -108,7 +108,7 @@ def _delete(field: str, name: str, query: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_relative(query: dict[str, Any]) -> None:
-    """Refuse relative times and suggest a range: now-10m is not a whole minute, and rounding would delete other events."""
+    """Refuse relative times and suggest a range: now-10m is no whole minute, and rounding would delete other events."""
     now_us = service().now_us()
     edges = dict(zip(("start", "end"), span_edges(query, now_us), strict=True))
     faults = {}

@@ -1,9 +1,9 @@
-"""`statsapi import`: files of events, as they are, and each row once.
+"""`statsapi import`: records files of events as they are, and each row once.
 
-How a file is read is asked for by a dry run of its beginning (import_mapping.py). It goes in pieces (import_pieces.py).
-The Idempotency-Key of a piece is made of how it is read, its place and what it holds: so the same import again sends
-the same pieces under the same keys, and none counts twice for as long as the service remembers them
-(STATSAPI_IDEMPOTENCY_TTL, a day). Those that it knew are told apart.
+A dry run of the file's beginning finds out how to read it (import_mapping.py). The file is sent in pieces
+(import_pieces.py). The Idempotency-Key of a piece is made from how it is read, its place and its content. So the same
+import again sends the same pieces under the same keys, and none counts twice while the service remembers the keys
+(STATSAPI_IDEMPOTENCY_TTL, a day). Pieces that it had recorded before are reported as such.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from statsapi.client import Client
 
 _HEAD_ROWS: Final = 1_000
-_UNREADABLE_MAX: Final = 1_000  # lines that had to be found by halving; a file of another kind has nothing else
+_UNREADABLE_MAX: Final = 1_000  # unreadable lines found by halving; in a file of another kind every line is unreadable
 _TOLD_EVERY_S: Final = 5.0
 _REASONS_SHOWN: Final = 5  # of a dry run
 
@@ -131,8 +131,8 @@ def import_files(service: Connection, files: tuple[str, ...], no_header: bool, f
 
 
 def _each(files: tuple[str, ...], import_one: Callable[[str], int]) -> int:
-    """What is wrong with one file is told, and the others go on. What would be wrong with all ends it: with the names
-    of those that were not tried.
+    """Import each file. A fault of one file is reported, and the others go on. A fault that all files would have ends
+    the import, with the names of the files that were not tried.
     """
     status = 0
     for number, file in enumerate(files, 1):
@@ -165,13 +165,13 @@ def _show_sums(file: str, sums: Sums, *, dry_run: bool) -> None:
 
 
 def _shown(file: str) -> str:
-    """A name may hold what a terminal obeys."""
+    """The name without terminal control codes."""
     return file if file.isprintable() else repr(file)
 
 
 @contextlib.contextmanager
 def _named(file: str) -> Iterator[None]:
-    """What the service refuses is told with the file's name, and with our options instead of its parameters."""
+    """Report refusals with the file's name, and with our options instead of the service's parameters."""
     from statsapi.client import Refused
 
     try:
@@ -228,13 +228,13 @@ def _zstd(file: str) -> Any:
 
 
 def _packing_errors() -> tuple[type[Exception], ...]:
-    """What the libraries raise that were loaded."""
+    """The exceptions of the decompression libraries that are loaded."""
     loaded = [sys.modules[name] for name in _ZSTD if name in sys.modules]
     return (gzip.BadGzipFile, EOFError, zlib.error, *(library.ZstdError for library in loaded))
 
 
 class _Import:
-    """One file into the service. `mapping` is how it is read, `sums` what became of it so far."""
+    """The import of one file. `mapping` says how it is read, `sums` counts its rows so far."""
 
     def __init__(
         self,
@@ -269,8 +269,8 @@ class _Import:
         self._is_head_all = True  # what is looked at before
 
     def shift_to_now_us(self, *, yes: bool, dry_run: bool) -> int:
-        """How far the file's last event is before now, or was when it was imported first. The service reads all of it,
-        and records nothing.
+        """By how much the file's last event lies before now, or lay at its first import. The service reads the whole
+        file for it, and records nothing.
         """
         if self._file == "-" or self._form == "lines":
             raise click.UsageError("--rebase reads a file twice, and is for CSV, NDJSON and JSON")
@@ -362,7 +362,7 @@ class _Import:
         return seen, self._cutter.pieces(itertools.chain(head, lines), headers, ends)
 
     def _look(self, head: bytes, *, yes: bool) -> dict[str, Any]:
-        """A dry run of the beginning; where the service proposes how to read it, that is taken if the user agrees."""
+        """Do a dry run of the beginning. Where the service proposes how to read it, use that if the user agrees."""
         from statsapi.client import Refused
 
         refused: Refused | None = None
@@ -433,12 +433,12 @@ class _Import:
             )
 
     def _rows_of(self, piece: Piece, answer: dict[str, Any]) -> int:
-        """Of JSON the service knows how many events it holds."""
+        """The number of rows in a piece; for JSON only the service knows it."""
         names = ("stored", "duplicates", "expired", "rejected")
         return piece.rows - piece.blank if self._form != "json" else sum(answer.get(name, 0) for name in names)
 
     def _tell(self, message: str, told: set[str], before: int, rows: int) -> None:
-        """What the service says of the events of a piece: once where they lie, and once that some expired."""
+        """Show the service's notes about the events of a piece: each kind (outside the window, expired) once."""
         kind = "expired" if "(expired)" in message else "elsewhere"
         if message and kind not in told:
             told.add(kind)
@@ -510,7 +510,7 @@ class _Import:
         return {**decode(self._client.url, reply), "replayed": "Idempotent-Replayed" in reply.headers}
 
     def _which(self) -> str:
-        """What makes it another import of the same file."""
+        """The text that tells one import of the same file from another."""
         run = f"{self._run}\0" if self._run else ""
         return f"{run}{self._form}\0{self.mapping.query}"
 
@@ -543,21 +543,21 @@ class _Import:
 
 
 def _why_none_is_read(seen: dict[str, Any]) -> str:
-    """Of a dry run: what the service says of rows that are all refused."""
+    """The service's reason in a dry run that refused all rows."""
     if not seen["rejected"] or seen["rejected"] < seen["rows"]:
         return ""
     return "; ".join(f"{_place(error)}{error['reason']}" for error in seen["errors"])
 
 
 def _place(error: dict[str, Any]) -> str:
-    """Where the service found fault."""
+    """The place of a fault."""
     line = f"line {error['line']}, " if "line" in error else f"item {error['index']}, " if "index" in error else ""
     return f"{line}{error['field']}: " if error.get("field") else line
 
 
 @contextlib.contextmanager
 def _progress(file: str, size: int) -> Iterator[Any]:
-    """Gives what to call with the file and the rows so far; a bar on a terminal."""
+    """Yield a function to call with the file and the rows so far; it shows a bar on a terminal."""
     if not sys.stderr.isatty() or not size:
         yield lambda content, rows: None
         return

@@ -1,4 +1,4 @@
-"""`statsapi series` and `statsapi tags`: what there is to ask about."""
+"""`statsapi series` and `statsapi tags`: list the series and their tags."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def tags(service: Connection, key: str | None, match: tuple[str, ...]) -> None:
 
 
 def say_unknown(client: Client, names: Iterable[str]) -> None:
-    """Those of these series that are not there, on standard error: what was asked is answered all the same."""
+    """Name on standard error the series that do not exist. The question is answered all the same."""
     from statsapi.client import StatsapiError
 
     for name in names:

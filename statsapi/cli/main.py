@@ -1,7 +1,7 @@
-"""`statsapi COMMAND`, or `python -m statsapi COMMAND`: the service, what operators do beside it, and what users ask.
+"""`statsapi COMMAND`, or `python -m statsapi COMMAND`: the service, commands for operators, and commands for users.
 
-Each command is a module of its own, imported when it is asked for: `statsapi --help` and `serve` pay for no other.
-What goes wrong is told in one line, with the cure, and an exit status (failures.py).
+Each command is its own module, imported when it is used: `statsapi --help` and `serve` load no other. An error is one
+line with the cure, and an exit status (failures.py).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Program(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
-        """What click's own test runner calls."""
+        """The entry that click's own test runner calls."""
         sys.exit(main(args))
 
 
@@ -89,7 +89,7 @@ program = Program(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line, and return its exit status; whatever the user did, no traceback."""
+    """Run a command line, and return its exit status. A user's mistake never ends in a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     _mend_streams()
     try:
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `statsapi journal info | head -1`: the reader has what it wanted
         _write_no_more()
         return 128 + signal.SIGPIPE
-    except OSError as error:  # what a command could not foresee: the output's disk is full
+    except OSError as error:  # an error outside the command itself, such as a full disk for the output
         failures.say(f"{PROGRAM}: {failures.of_os(error)}")
         _write_no_more()
         return failures.NOT_DONE
@@ -106,8 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mend_streams() -> None:
-    """A stream that was closed before we began (`statsapi series >&-`) is one that nobody reads; and what a terminal
-    cannot show is written as an escape.
+    """Replace a stream that was closed before the start (`statsapi series >&-`) by one that drops its input. Characters
+    that a terminal cannot show are written as escapes.
     """
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115 - for the whole process
@@ -146,7 +146,7 @@ def _run(words: list[str]) -> int:
 
 
 def _write_no_more() -> None:
-    """The interpreter flushes once more at its end, and must not meet the same again."""
+    """Drop the output: the interpreter flushes once more at its end, and would raise the same error again."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):  # closed, or no file at all, as under a test's capture

@@ -24,7 +24,7 @@ def show_json(what: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[str] = ()) -> None:
-    """Columns of `numbers` stand to the right. On a terminal it fits the width; in a pipe it is plain aligned lines."""
+    """Columns of `numbers` are right-aligned. On a terminal the table fits the width; in a pipe it is aligned lines."""
     right = {at for at, name in enumerate(columns) if name in set(numbers)}
     cells = [[cell(value) for value in row] for row in rows]
     if is_terminal():
@@ -62,7 +62,7 @@ def plain_lines(columns: Sequence[str], cells: Sequence[Sequence[str]], right: s
 
 @contextlib.contextmanager
 def busy(what: str) -> Iterator[None]:
-    """On a terminal: that work is under way, and since when. It goes to standard error and leaves nothing behind."""
+    """On a terminal, show on standard error that work is under way and since when. It is erased at the end."""
     if not sys.stderr.isatty():
         yield
         return

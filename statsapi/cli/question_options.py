@@ -1,4 +1,4 @@
-"""Which series and which span a question is about: the options that commands share."""
+"""The options that commands share to choose series and spans."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _SPAN: Final = {
 
 
 def chooses_series(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --match and --where, and gives the command what was given of them as `chosen`."""
+    """Adds --match and --where, and passes their values to the command as `chosen`."""
     return _collecting(command, "chosen", _SERIES)
 
 
 def chooses_range(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --start and --end, and gives the command what was given of them as `span`."""
+    """Adds --start and --end, and passes their values to the command as `span`."""
     return _collecting(command, "span", _RANGE)
 
 
 def chooses_span(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --window, --start and --end, and gives the command what was given of them as `span`."""
+    """Adds --window, --start and --end, and passes their values to the command as `span`."""
     return _collecting(command, "span", _SPAN)
 
 

@@ -119,7 +119,7 @@ class _Line(NamedTuple):
 
 
 def _post_lines(service: Connection, series: str | None, tags: dict[str, str], retry_s: float) -> int:
-    """In batches of what came meanwhile: `tail -f | statsapi post -` is recorded as it comes."""
+    """Record lines in batches of all that have come meanwhile: `tail -f | statsapi post -` is recorded as it comes."""
     lines: queue.Queue[tuple[int, str] | None] = queue.Queue(2 * _BATCH_EVENTS)
 
     def read() -> None:
@@ -160,7 +160,7 @@ def _post_lines(service: Connection, series: str | None, tags: dict[str, str], r
 
 
 class _Interrupt:
-    """^C ends the waiting for lines. What is being recorded is finished first; a second ^C ends that too."""
+    """^C ends the wait for lines. A batch under way is finished first; a second ^C ends that too."""
 
     def __init__(self) -> None:
         self.is_waiting = False
@@ -180,7 +180,7 @@ class _Interrupt:
 
 
 def _batch(lines: queue.Queue[tuple[int, str] | None]) -> tuple[list[tuple[int, str]], bool]:
-    """The lines that came, but blank ones, and whether more may come. ^C ends it with what is there."""
+    """The lines that have come, without blank ones, and whether more may come. ^C ends the input there."""
     batch: list[tuple[int, str]] = []
     end_s = time.monotonic() + _FLUSH_S
     try:
@@ -208,7 +208,7 @@ def _event_of(line_number: int, text: str) -> _Line:
 
 
 def _record(client: Client, events: list[_Line], series: str | None, tags: dict[str, str]) -> int:
-    """How many were recorded: those whose time the service refuses are told and left out."""
+    """Record events and return how many. Events whose time the service refuses are reported and left out."""
     from statsapi.client import Refused
 
     while events:

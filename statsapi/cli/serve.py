@@ -1,8 +1,8 @@
-"""`statsapi serve`: Gunicorn with the packaged configuration, in this very process and from any folder.
+"""`statsapi serve`: Gunicorn with the packaged configuration, in this same process and from any folder.
 
-The process that was started is Gunicorn's arbiter: signals, systemd and containers meet what `gunicorn wsgi:app` would
-be, and USR2 starts `statsapi serve` again with the same arguments. Not an exec of the `gunicorn` script, which may lie
-elsewhere than Python (`pip install --user`) or nowhere, and which reads WEB_CONCURRENCY before anything can check it.
+This process becomes Gunicorn's arbiter: for signals, systemd and containers it is the same as `gunicorn wsgi:app`, and
+USR2 starts `statsapi serve` again with the same arguments. An exec of the `gunicorn` script was refused: it may lie in
+another folder than Python (`pip install --user`) or be missing, and it reads WEB_CONCURRENCY before it can be checked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _whole(least: int, most: int | None = None) -> _Check:
 
 
 class _Serve(click.Command):
-    """What stands after `--` is Gunicorn's, and nothing of ours is looked for in it."""
+    """Arguments after `--` are passed to Gunicorn unparsed."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
@@ -125,7 +125,7 @@ def serve(
 
 
 def _check_concurrency() -> None:
-    """Before Gunicorn is imported, which reads it then and there and ends in a traceback."""
+    """Refuse a faulty WEB_CONCURRENCY. Gunicorn reads it at import, where it would end in a traceback."""
     text = os.environ.get(CONCURRENCY)
     if text is None:
         return

@@ -1,4 +1,4 @@
-"""`statsapi statsd`: takes StatsD's datagrams, and records what they measured."""
+"""`statsapi statsd`: receives StatsD's datagrams, and records their values as events."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from statsapi.client.buffered import Buffered
 
 REPORT_EVERY_S: Final = 60.0
-_LOOK_EVERY_S: Final = 0.25  # so soon a signal to stop is heard
+_LOOK_EVERY_S: Final = 0.25  # a signal to stop is noticed within this time
 _DATAGRAM_BYTES: Final = 65_535
-# What the kernel keeps while this process is busy; it may grant less (net.core.rmem_max).
+# The kernel's buffer while this process is busy; it may grant less (net.core.rmem_max).
 _RECEIVE_BYTES: Final = 8 << 20
-# With a spool one fsync is for all of them. So many are in memory alone meanwhile, as they were in the kernel's.
+# At most this many datagrams are taken at once; with a spool they share one fsync. Until then they are in memory only,
+# as they were in the kernel's.
 _AT_ONCE: Final = 2_000
-_EVENTS_AT_ONCE: Final = 5_000  # as many as the sender keeps as one
+_EVENTS_AT_ONCE: Final = 5_000  # the sender stores this many as one piece
 _DRAIN_S: Final = 3.0
 _COUNT_S: Final = 1.0
 _SEND_LAST_S: Final = 10.0
@@ -79,8 +80,9 @@ def statsd(
 ) -> int:
     """Timers (ms), histograms (h), distributions (d) and gauges (g) become events, with DogStatsD's tags.
 
-    What is no event is refused and counted: counters, sets, changes of a gauge, samples. Once a minute it tells what it
-    received, refused and sent. While the service is away it keeps up to N events; then it drops, and counts those too.
+    Lines that are not single events are refused and counted: counters, sets, changes of a gauge, samples. Once a minute
+    it reports what it received, refused and sent. While the service is away it keeps up to N events; beyond that it
+    drops events, and counts those too.
     """
     client = find_service(to).client()
     from statsapi.client import SpoolError
@@ -124,7 +126,7 @@ def _say_problem(problem: Problem) -> None:
 
 
 class Gateway:
-    """From one socket to one sender. For one thread; `stop` may come from a signal."""
+    """Reads one socket and feeds one sender, in one thread. A signal handler may call `stop`."""
 
     def __init__(self, taking: socket.socket, sender: Buffered, *, counters: bool, gauges: bool = False) -> None:
         self._taking = taking
@@ -141,7 +143,7 @@ class Gateway:
         self._stopping = True
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Receive and record until `stop`."""
         waiting = select.poll()
         waiting.register(self._taking, select.POLLIN)
         while not self._stopping:
@@ -151,7 +153,7 @@ class Gateway:
                 self.report()
 
     def received(self) -> list[bytes]:
-        """The datagrams that wait, some of them where they are many. Waits for none."""
+        """Waiting datagrams, at most _AT_ONCE of them. It does not block."""
         datagrams: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
             while len(datagrams) < _AT_ONCE:
@@ -159,7 +161,7 @@ class Gateway:
         return datagrams
 
     def take(self, datagrams: list[bytes]) -> None:
-        """Record what they measured. Waits for nothing but, with a spool, the disk: once for all of them."""
+        """Record their values. It blocks only with a spool, for one fsync for all of them."""
         self._datagrams += len(datagrams)
         events: list[dict[str, Any]] = []
         for datagram in datagrams:
@@ -187,8 +189,8 @@ class Gateway:
             failures.say(f"statsapi: refused: {detail}")
 
     def _end_receiving(self) -> None:
-        """Clients may send faster than it is taken. From now on they meet a port that is closed: the kernel passes on
-        to a socket with a peer what the peer sends, here itself. What waits already stays.
+        """Accept no more datagrams, as clients may send faster than they are read. The socket is connected to itself:
+        the kernel then passes on only what its peer sends, and clients see a closed port. Waiting datagrams stay.
         """
         host, port, *rest = self._taking.getsockname()
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
@@ -196,7 +198,7 @@ class Gateway:
             self._taking.connect((host, port, *rest))
 
     def report(self, *, are_lost: bool = False) -> None:
-        """Tell the sums since the start; `are_lost`: what waits is given up."""
+        """Report the sums since the start. are_lost: waiting events are given up."""
         self._told_at_s = time.monotonic()
         stats = self._sender.stats()
         refused = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self._refused.items()))
@@ -212,7 +214,7 @@ class Gateway:
         )
 
     def close(self) -> int:
-        """Take what the kernel has, send it, and tell the sums; the exit status."""
+        """Take the kernel's last datagrams, send them, and report the sums. Returns the exit status."""
         from statsapi.client import Undelivered
 
         self._end_receiving()

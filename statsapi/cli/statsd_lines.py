@@ -2,9 +2,9 @@
 
     NAME:VALUE[:VALUE…]|TYPE[|@RATE][|#TAG,…][|T SECONDS][|c:… |e:… |card:…]      several lines a datagram
 
-An event is one measured value, so ms, h, d and g are events. What is a sum, a change or a sample of events is refused
-by name, never guessed at. Sources: github.com/statsd/statsd, its page "metric types"; Datadog's page "DogStatsD
-datagram format", protocols 1.0 to 1.4.
+An event is one measured value, so ms, h, d and g are events. A sum, a change or a sample of events is refused by name,
+never guessed at. Sources: github.com/statsd/statsd, its page "metric types"; Datadog's page "DogStatsD datagram
+format", protocols 1.0 to 1.4.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]
 _SECONDS: Final = re.compile(r"[0-9]{1,11}", re.ASCII)
 _EVENTS: Final = frozenset({"ms", "h", "d", "g"})
 _SHOWN: Final = 80
-# Sections that only DogStatsD's clients write. They have no changes of a gauge: a sign is the value's own.
+# Sections that only DogStatsD's clients write. These send no changes of a gauge: a sign belongs to the value.
 _DOGSTATSD: Final = re.compile(rb"\|(?:#|c:|e:|card:|T[0-9])")
-# From others a gauge below zero comes as two lines, since a sign means a change: to 0, and then by what it is.
+# Other clients send a gauge below zero as two lines, since a sign means a change: set it to 0, then change it.
 _ZEROED: Final = re.compile(rb"([^:|]+):0(\|g(?:\|.*?)?)\r?")
 
 

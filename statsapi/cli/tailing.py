@@ -1,8 +1,8 @@
-"""`statsapi tail`: events as they come, each once, whatever order they come in and however often the service is away.
+"""`statsapi tail`: shows each event once as it comes, in any order, even if the service was away meanwhile.
 
-The service lists events by their time, not by their arrival, and two equal events are two. So each look takes the
-events of the last minutes and shows those that are more than were shown before, counted for each (time, series, value).
-Where the count of what is older than some seconds has not changed, only the newest seconds are read.
+The service lists events by their time, not by their arrival, and two equal events are two. So each poll reads the
+events of the last minutes, counts them for each (time, series, value), and shows those beyond the count shown before.
+Where the count of events older than some seconds has not changed, only the newest seconds are read.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def _show(at: datetime, name: str, value: float, as_json: bool) -> None:
 
 
 class Follower:
-    """Gives each event once. `late` is how far back a time may lie that is noticed.
+    """Returns each event once. late: how far back the time of a new event may lie.
 
-    Memory: the events of that span, some 200 bytes each. A look is two small questions, and the events of the newest
-    seconds.
+    Memory: the events of that span, some 200 bytes each. A poll makes two small requests, and reads the events of the
+    newest seconds.
     """
 
     def __init__(self, client: Client, question: dict[str, Any], late: timedelta) -> None:
@@ -96,7 +96,7 @@ class Follower:
         self._looked_at: datetime | None = None  # the service's time when the last whole look began
 
     def look(self) -> list[Key]:
-        """The events that are new since the last look, by their time. What is raised leaves all as it was."""
+        """The events that are new since the last poll, by their time. An exception changes nothing."""
         now = datetime.fromisoformat(self._client.ask("/")["server_time"])
         since = (now if self._looked_at is None else min(now, self._looked_at)) - self._late
         start = since
@@ -107,7 +107,7 @@ class Follower:
                 start = newest if shown == self._count(since, newest) else since
         found = self._read(start)
         new = sorted((found - self._shown).elements())
-        # What was deleted is forgotten, so that it shows when it is recorded again.
+        # Deleted events are forgotten, so that they show when they are recorded again.
         kept = {key: count for key, count in self._shown.items() if since <= key[0] < start}
         self._shown = Counter(kept) + found
         self._looked_at = now

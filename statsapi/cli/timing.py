@@ -1,4 +1,4 @@
-"""`statsapi time`: how long a command takes, from cron as well. To whoever started it, it ends as the command does."""
+"""`statsapi time`: records how long a command takes, in cron jobs too. It exits with the command's own status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from statsapi.cli.recording import retry_option, tag_option
 
 
 class _Time(click.Command):
-    """What follows the first word that is no option is the command, with or without `--` before it."""
+    """The first word that is no option begins the command, with or without `--` before it."""
 
     allow_interspersed_args = False
 
@@ -63,9 +63,9 @@ def time(
 
 
 def _run(command: tuple[str, ...]) -> int:
-    """The status as shells tell it. What we are told by signals goes on to the command; ^C reaches it by itself."""
+    """The command's status as shells report it. Signals are passed on to the command; ^C reaches it by itself."""
     child: subprocess.Popen[bytes] | None = None
-    early: list[int] = []  # before the child was there
+    early: list[int] = []  # signals before the child was started
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         if child is None:
@@ -98,7 +98,7 @@ def _run(command: tuple[str, ...]) -> int:
 
 @contextlib.contextmanager
 def _handling(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
-    """Those that are ignored stay so, as under nohup: the command inherits that."""
+    """Handle the signals, except ignored ones, as under nohup: the command inherits those as ignored."""
     before: dict[signal.Signals, Any] = {}
     try:
         for number, handler in handlers.items():

@@ -327,7 +327,7 @@ _PASSED_BY_OF_CONTEXTS: Final = ("__init__", "push", "pop", "match_request")
 
 def _is_replaced(app: App) -> bool:
     """Whether a function that a known path skips is not Flask's or this module's own: it was replaced on the
-    application, on one of its classes or on a context's class, or overridden. True also where a function is a coroutine.
+    application, on one of its classes or on a context's class, or overridden. True also where one is a coroutine.
 
     It takes 60 µs and runs once, as Flask allows no new view or hook after the first request. A function is recognised
     by its globals: a tool's replacement copies the name and module of the original, and may be in place before this
