@@ -47,7 +47,7 @@ EVERY = Chosen(Selection(globs=(Glob("web.*"),)))
 
 
 def filled(series: int, events: int) -> Store:
-    """That many series of that many events each, over the last hour; lognormal, as latencies are."""
+    """This many series of this many events each, over the last hour; lognormal, as latencies are."""
     store = Store(Retention(HOUR_US + 5 * MINUTE_US))
     for i in range(series):
         ts_us = NOW_US - HOUR_US + np.sort(DICE.integers(0, HOUR_US, events))
@@ -88,7 +88,7 @@ def show(what: str, took_ms: list[float], goal_ms: float | None = None) -> None:
 def union() -> None:
     """1,000 series of 10,000 events beside one series with 10 million, in turns, events recorded before each.
 
-    The one series is asked twice: with what is kept of the question before, and without.
+    The one series is asked twice: with the results kept from the previous question, and without them.
     """
     many = filled(1_000, 10_000)
     one = Store(many.retention)

@@ -5,8 +5,8 @@
 
 For each: the processor's time it took, the worker's peak memory as a multiple of the body's size (unpacked), how long
 /healthz waited at the longest meanwhile, the answer's status and size. Within the limits no body may take 1 s, 8 times
-its size (32 MiB for those below 4 MiB), 50 ms of the interpreter, or bring back 1 MiB. The wait is more than what the
-interpreter is held for: it takes in both requests' own ways, and whoever else uses the machine.
+its size (32 MiB for those below 4 MiB), 50 ms of the interpreter, or bring back 1 MiB. The wait is longer than the
+interpreter lock is held: it includes both requests' own processing, and other users of the machine.
 """
 
 from __future__ import annotations

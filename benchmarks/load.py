@@ -103,7 +103,7 @@ def run_load(
 ) -> Load:
     """Drive `target` for `warmup_s`, which is thrown away, then for `seconds`. Returns when the time is over.
 
-    `read` tells of the bytes that have come whether they are a whole answer, and how it is; HTTP unless told otherwise.
+    read: says whether the received bytes are a whole answer, and its status; HTTP by default.
     """
     family, peer = address(target)
     poller = select.epoll()

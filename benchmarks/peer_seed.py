@@ -4,7 +4,7 @@
     python -m benchmarks.peer_seed --port 8001 --best     at its best: async handlers, no access log
     python -m benchmarks.peer_seed --port 8001 --preload 1000000
 
-It keeps what made the seed what it is: values are validated by a pydantic model, events live in a
+It keeps the seed's design: values are validated by a pydantic model, events live in a
 `collections.deque` in arrival order, and GET /statistics walks all of them and computes with Python's `statistics`.
 It has the seed's four endpoints with their exact shapes, and nothing more: nothing is durable, nothing expires, a
 second process would see other events. `--preload` fills the deque before the first request, as posting a million

@@ -1,10 +1,10 @@
-"""What many write first, as an honest peer: a table in PostgreSQL behind Flask, under the same Gunicorn.
+"""The common first solution, as an honest peer: a table in PostgreSQL behind Flask, under the same Gunicorn.
 
     PEER_DATABASE=postgresql://… gunicorn -c gunicorn.conf.py benchmarks.peer_table:app
 
 An indexed table; each POST /event is one INSERT that is committed before its answer, each GET /statistics one SELECT
 with count, min, max, avg and percentile_cont over the past hour. A pool of connections, prepared statements, no schema
-library. PEER_COMMIT is its synchronous_commit, to be as durable as what it is compared with.
+library. PEER_COMMIT is its synchronous_commit, so that it is as durable as the service in the comparison.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def record() -> Any:
 
 @app.get("/statistics")
 def statistics() -> Any:
-    """Of the past hour, or of so many `seconds`; with the percentile in `percentiles`, with the variance."""
+    """Statistics of the past hour, or of this many `seconds`; with the percentile in `percentiles` and the variance."""
     query, names = SELECT % request.args.get("seconds", 3600, int), ["count", "min", "max", "mean"]
     if "percentiles" in request.args:
         share = request.args.get("percentiles", 95.0, float)

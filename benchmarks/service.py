@@ -33,7 +33,7 @@ MILLION = 1_000_000
 
 
 def preload(directory: Path, events: int) -> None:
-    """A journal of that many events of the last 50 minutes, in any order."""
+    """A journal of this many events of the last 50 minutes, in any order."""
     directory.mkdir(parents=True)
     journal = open_journal(f"sqlite:///{directory}/events.db")
     now_us = time.time_ns() // 1000

@@ -1,10 +1,10 @@
 """A service under half its load for twenty minutes: `make soak` or `python -m benchmarks.soak [--minutes 20]`.
 
 Two workers on an SQLite journal, raw events for a minute (and five of grace), roll-ups for 20. Single events come at
-half the rate that the machine reached just before, each due at its own instant, so that a server that stalls is charged
-for all it kept waiting; beside them batches, in order and late, deletions, questions of every kind and, every three
-minutes, a reload (HUP). A series of which the client keeps a list is asked for all the time: its count, min, max and
-mean must equal those of the list.
+half the rate that the machine reached just before. Each is due at its own instant, so that a stalled server is charged
+for every event that it kept waiting. Beside them come batches, in order and late, deletions, questions of every kind
+and, every three minutes, a reload (HUP). The client keeps a list of one series' events and asks for that series all the
+time: its count, min, max and mean must equal those of the list.
 
 Every second the workers' memory, the journal's size, the descriptors and the latencies are noted. In the steady half,
 once everything that expires has begun to, they must be flat: the last quarter of the run is compared with the quarter

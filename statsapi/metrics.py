@@ -284,7 +284,7 @@ def _request_families(cells: NDArray[np.float64]) -> Iterator[Metric]:
 
 
 def _event_families(cells: NDArray[np.float64]) -> Iterator[Metric]:
-    """What was recorded, how long it took, and replays."""
+    """The families about recorded events, their durations, and replays."""
     placed = CounterMetricFamily("statsapi_events_accepted", _ACCEPTED, labels=("placement",))
     counts = Placed(*cells[_PLACES_AT : _PLACES_AT + len(Placed._fields)].tolist())
     for name, count in counts._asdict().items():

@@ -34,7 +34,7 @@ class Route(NamedTuple):
 
     @property
     def path(self) -> str:
-        """As OpenAPI and the metrics write it: /series/{name}."""
+        """The path as OpenAPI and the metrics write it: /series/{name}."""
         return re.sub("<(?:[a-z]+:)?([a-z]+)>", r"{\1}", self.rule)
 
 

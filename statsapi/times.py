@@ -588,7 +588,7 @@ _ROUNDED_TO = ((10 * DAY_US, DAY_US), (DAY_US, HOUR_US), (10 * MINUTE_US, MINUTE
 
 
 def spell_duration(duration_us: int) -> str:
-    """For people, rounded as they would say it: 5 h, 1 h 20 min, 3 days, 12 years."""
+    """The duration rounded for people: 5 h, 1 h 20 min, 3 days, 12 years."""
     if duration_us >= 2 * _YEAR_US:
         return f"{duration_us // _YEAR_US} years"
     if duration_us < SECOND_US:

@@ -55,6 +55,6 @@ def _proxy_notice() -> dict[str, str]:
 
 
 def metrics() -> Response:
-    """What all workers counted, and the exact statistics of the configured windows as of now."""
+    """All workers' counters, and the exact statistics of the configured windows as of now."""
     body, media_type = service().expose_metrics(request.headers.get("Accept", ""))
     return Response(body, content_type=media_type)

@@ -42,7 +42,7 @@ MEDIA_TYPE: Final = "application/problem+json"
 # For an endpoint with its own form of errors: (status, code, detail, headers, members) -> answer.
 Shape = Callable[[int, str, str, Mapping[str, str] | None, dict[str, Any]], Response]
 SHAPES: Final[dict[str, Shape]] = {}
-"""By Flask's name of the endpoint."""
+"""The endpoints with their own form of errors, by Flask's name of the endpoint."""
 
 _HTTP_DETAIL: dict[int, str] = {
     404: "There is no such endpoint; GET / lists them.",

@@ -76,7 +76,7 @@ class Where(NamedTuple):
         return cls(canonical_key(key), Glob(pattern))
 
     def matches(self, name: str) -> bool:
-        """Of a canonical name. About 0.5 µs."""
+        """Whether the canonical name carries the tag with a matching value. About 0.5 µs."""
         value = tag_value(name, self.key)
         return value is not None and self.glob.matches(value)
 
