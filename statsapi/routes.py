@@ -1,6 +1,7 @@
 """The one table of endpoints. A new endpoint is one row here and one function of that name in `statsapi.api`.
 
-Its readers: `api` (URLs -> functions), access (scopes), metrics (rows of counters), `GET /` and OpenAPI.
+Its readers: `api` (URLs -> functions), access (scopes), metrics (a counter for each row), `GET /` and OpenAPI (the
+summaries), and the setting of a path prefix. tests/http/test_routes.py holds the running application against it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import re
 from typing import Final, NamedTuple
 
 from statsapi.config import Settings
+from statsapi.errors import ConfigError
 from statsapi.keys import ADMIN, READ, WRITE
 
 OPEN: Final = None  # no scope: no key is needed
@@ -29,13 +31,18 @@ class Route(NamedTuple):
     rule: str  # as Flask writes it: /series/<name:name>
     endpoint: str
     scope: str | None  # what an API key must allow, where keys are configured
-    summary: str  # one line for GET / and OpenAPI; empty: it is listed in neither
-    switch: str = ""  # the field of Settings that switches it on or off
+    summary: str  # one line for GET / and, where is_described, for OpenAPI; empty (a page's own files): in neither
+    switch: str = ""  # the setting, on or off, that it depends on
 
     @property
     def path(self) -> str:
         """The path as OpenAPI and the metrics write it: /series/{name}."""
         return re.sub("<(?:[a-z]+:)?([a-z]+)>", r"{\1}", self.rule)
+
+    @property
+    def is_described(self) -> bool:
+        """Whether OpenAPI describes it: all but the pages that people look at, and the description itself."""
+        return self.endpoint.partition(".")[0] not in ("dashboard", "swagger_ui", "openapi")
 
 
 # In the order of GET /. Metrics number the rows. Workers from before and after a reload agree on the numbers, as the
@@ -120,3 +127,20 @@ def scope_of(endpoint: str) -> str | None:
 def served(settings: Settings) -> tuple[Route, ...]:
     """The rows that a service with these settings answers: all but those that are switched off."""
     return tuple(route for route in ROUTES if not route.switch or getattr(settings, route.switch))
+
+
+_FIRST_SEGMENTS: Final = frozenset(route.rule.split("/")[1] for route in ROUTES)
+
+
+def begins_as_endpoint(prefix: str) -> bool:
+    """Whether a path that begins with this prefix could be meant for an endpoint."""
+    return prefix != "" and prefix.split("/")[1] in _FIRST_SEGMENTS
+
+
+def require_prefix(configured: str) -> None:
+    """ConfigError for a STATSAPI_PATH_PREFIX that is the path of an endpoint."""
+    if begins_as_endpoint(configured):
+        raise ConfigError(
+            f"STATSAPI_PATH_PREFIX {configured} begins like an endpoint's path, so that a request could mean either: "
+            "choose another prefix"
+        )

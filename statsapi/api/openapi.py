@@ -127,8 +127,8 @@ def describe(routes: tuple[Route, ...]) -> bytes:
     spec.components.security_scheme("header", {"type": "apiKey", "in": "header", "name": "X-API-Key"})
     operations = operations_of(converter)
     for route in routes:
-        if operation := operations.get(route.endpoint):
-            described_route = _describe_route(route, operation, converter)
+        if route.is_described:
+            described_route = _describe_route(route, operations[route.endpoint], converter)
             spec.path(route.path, operations={route.method.lower(): described_route})
     described = spec.to_dict()
     _share_parameters(described)

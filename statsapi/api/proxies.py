@@ -10,15 +10,13 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from statsapi.config import Settings
-from statsapi.errors import ConfigError
-from statsapi.routes import ROUTES
+from statsapi.routes import begins_as_endpoint, require_prefix
 from statsapi.setting_kinds import PATH_PREFIX
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _HEADER: Final = "HTTP_X_FORWARDED_PREFIX"
-_FIRST_SEGMENTS: Final = frozenset(route.rule.split("/")[1] for route in ROUTES)
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -34,15 +32,6 @@ def register(app: Flask, settings: Settings) -> None:
         app.wsgi_app = _with_prefixes_only(believed)  # type: ignore[assignment,method-assign]
 
 
-def require_prefix(configured: str) -> None:
-    """ConfigError for a prefix that is the path of an endpoint."""
-    if _is_ours(configured):
-        raise ConfigError(
-            f"STATSAPI_PATH_PREFIX {configured} begins like an endpoint's path, so that a request could mean either: "
-            "choose another prefix"
-        )
-
-
 def _below(answer: WSGIApplication, configured: str) -> WSGIApplication:
     """Strip the prefix from the path, where the proxy in front did not.
 
@@ -52,7 +41,7 @@ def _below(answer: WSGIApplication, configured: str) -> WSGIApplication:
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         prefix = environ.get("SCRIPT_NAME") or configured
-        if prefix and not _is_ours(prefix):
+        if prefix and not begins_as_endpoint(prefix):
             environ["SCRIPT_NAME"] = prefix
             path = environ.get("PATH_INFO", "")
             if path == prefix or path.startswith(prefix + "/"):
@@ -75,7 +64,3 @@ def _with_prefixes_only(answer: WSGIApplication) -> WSGIApplication:
         return answer(environ, start_response)
 
     return answered
-
-
-def _is_ours(prefix: str) -> bool:
-    return prefix != "" and prefix.split("/")[1] in _FIRST_SEGMENTS

@@ -21,11 +21,11 @@ def config(service: Connection, changed: bool) -> int:
 
     Secrets are left out. Exit status 78: a setting is wrong; the line says which and why.
     """
-    from statsapi.api.proxies import require_prefix
     from statsapi.config import Settings, effective, unknown_names, without_secrets
     from statsapi.errors import ConfigError
     from statsapi.journal import engine_of
     from statsapi.keys import Keys
+    from statsapi.routes import require_prefix
     from statsapi.tokens import Tokens
 
     rows: list[tuple[str, str, str]] = [

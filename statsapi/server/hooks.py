@@ -28,12 +28,12 @@ from gunicorn.http.errors import ParseException
 import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
 from statsapi import tokens
 from statsapi.api import problems
-from statsapi.api.proxies import require_prefix
 from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import engine_of, open_journal, put_away
 from statsapi.keys import Keys
 from statsapi.machine import allowed_cores, cpu_limit
+from statsapi.routes import require_prefix
 from statsapi.server.addresses import faults_of_addresses
 from statsapi.server.board import Board
 from statsapi.server.interpreter import hand_over_soon, keep_freed_memory, make_full_collections_rare

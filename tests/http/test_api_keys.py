@@ -26,7 +26,6 @@ from statsapi.cli.main import main
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from statsapi.keys import Keys, new_key
-from statsapi.routes import ROUTES
 from tests.calls import CALLS
 from tests.fakes import NOW, FakeClock
 from tests.servers import ROOT
@@ -145,27 +144,6 @@ def test_head_is_guarded_as_get_and_unknown_paths_stay_404(client: FlaskClient) 
     assert client.get("/nothing").status_code == 404
     assert client.put("/statistics").status_code == 405
     assert client.options("/statistics").status_code == 200
-
-
-def test_every_endpoint_is_in_the_table(app: Flask) -> None:
-    """A route without a row, and a row without a route, fail here: scopes, metrics, GET / and OpenAPI read the rows."""
-    served = {
-        (method, rule.rule, rule.endpoint)
-        for rule in app.url_map.iter_rules()
-        for method in rule.methods or ()
-        if method not in ("HEAD", "OPTIONS")
-    }
-    assert served == {(route.method, route.rule, route.endpoint) for route in ROUTES}
-    assert len(served) == len(ROUTES)
-
-
-def test_every_endpoint_is_described(app: Flask) -> None:
-    """What GET / lists, /openapi.json describes: all but the description itself and the pages for people."""
-    described = app.test_client().get("/openapi.json").json
-    assert described is not None
-    operations = {(method.upper(), path) for path, of in described["paths"].items() for method in of}
-    left_out = ("openapi.", "swagger_ui.", "dashboard.")
-    assert operations == {(r.method, r.path) for r in ROUTES if not r.endpoint.startswith(left_out)}
 
 
 def test_an_endpoint_without_a_line_needs_admin(
