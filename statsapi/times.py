@@ -1,4 +1,4 @@
-"""Text and numbers to microseconds, and back. A leaf module; every time is parsed here.
+"""Text and numbers to microseconds, and back. Everything that reads a time reads it here.
 
 A text with one possible reading is accepted. One with two, or with none, is refused with a sentence that says what to
 write instead. A text means the same everywhere: in JSON, NDJSON, CSV, columns and a query.

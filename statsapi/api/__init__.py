@@ -1,5 +1,43 @@
 """HTTP: what requests and answers look like, in Flask and marshmallow. Each endpoint loads its input, asks the service,
-and dumps the answer; rules that need state or a clock are the service's. Only `app` and `server` import this.
+and dumps the answer; rules that need state or a clock are the service's. Only `app` and `server` import it.
+
+Routes, as the table in statsapi/routes.py names them
+events               recording, /events and its CSV, /debug/events
+statistics           /statistics, its timeline and histogram, as JSON and in columns of CSV
+check                /check
+series               /series and /tags
+influx               the endpoints of InfluxDB's clients
+pushgateway          the endpoints of jobs that push
+ops                  /, /healthz, /readyz, /metrics
+dashboard            the files of the live page
+openapi              /openapi.json and /docs/
+openapi_operations   in it: what each endpoint takes and answers
+openapi_shapes       in it: bodies and answers, and their examples
+
+What a request says
+bodies               reading, unpacking and JSON, and why a body cannot be read
+decoding/            bodies of many events -> columns
+schemas              what an event and a query may say, and the words of a 422 about a field
+questions            the queries of questions that may be about many series
+choosing             series=, match=, where=, by=, order=, limit=
+figures              what statistics are called, in queries, answers and columns of CSV
+cures                what an unreadable body seems to be, and what to send instead
+incoming             the service, the query and the Idempotency-Key of a request
+
+What an answer says
+notes                of events that were taken and do not show
+tables               answers as CSV: the columns that all begin with, and what a cell may hold
+problems             every error: its status and title, and the body
+
+Around every request
+application          Flask, its JSON, redirects
+access               keys and scopes (401, 403), other origins
+ratelimits           requests that are too many: the 429 and its words
+limit_storage        where they are counted without a Redis
+observing            request ids, counters, the access log, headers of every answer
+logs                 how a log line looks
+processes            refuses memory:// with several processes
+proxies              what proxies in front are believed
 """
 
 from __future__ import annotations

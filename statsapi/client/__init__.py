@@ -1,5 +1,6 @@
 """The Python client: records events and asks questions, on urllib3 alone. Made so that no event is lost or
-counted twice; that is tested against faults of the transport, and not yet against killed processes.
+counted twice; that is tested against faults of the transport, a service that is killed, and with a spool also against
+clients that are killed.
 
     from statsapi.client import Client
 

@@ -4,7 +4,7 @@ Columns never change. What was counted in one stays true, so the next question c
 of a window over 10 million events that slides by a second, in the chunks sealed since. Of a `CutColumn` the cut moves:
 what it left behind is subtracted.
 
-Pure functions and immutable values: no lock, no clock, no I/O; numpy and the standard library only.
+Pure functions and immutable values: no lock, no clock, no I/O.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ most 53 bits times a power of two, and so is every partial sum on the way: numpy
 order it likes. Then Σx = Σ_i Σ l_i and Σx² = Σ_ij l_i·l_j are put together in Python integers. Values that four limbs
 do not reach are summed apart by their exponents (`_sums_by_exponent`).
 
-Pure functions: no state, no I/O; numpy and the standard library only.
+Pure functions: no state, no I/O.
 """
 
 from __future__ import annotations

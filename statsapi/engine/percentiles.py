@@ -11,7 +11,7 @@ below each pivot, 6 µs for 8,192 values where copying them takes 35.
 Pivots and counts are kept for the next question (`counted.py`): while they still enclose the wanted ranks, only new
 columns are counted. Wrong ones cost time and never a wrong answer: whether a rank lies between two pivots is counted.
 
-Pure functions: no state, no I/O; numpy and the standard library only.
+Pure functions: no state, no I/O.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ while values come and go.
 A value that comes or goes is counted in the stretch where it lies. So a rank is looked up as long as it lies in a known
 stretch; once it has left it, the bag is of no use any more and is made anew.
 
-Pure functions and immutable values: no lock, no clock, no I/O; numpy and the standard library only.
+Pure functions and immutable values: no lock, no clock, no I/O.
 """
 
 from __future__ import annotations

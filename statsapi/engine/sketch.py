@@ -25,7 +25,7 @@ of two ranks, and both are answered so. Where they have one sign, the same error
 Where one is negative and the other positive, the point between them may be next to nothing while their errors are not;
 what holds is then found from the ends of the two buckets, and may be nothing.
 
-Pure functions and values: no state, no I/O, no locks; numpy and the standard library only.
+Pure functions and values: no state, no I/O, no locks.
 """
 
 from __future__ import annotations

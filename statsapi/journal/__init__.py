@@ -1,11 +1,61 @@
-"""The journal: the durable order of records. It opens a journal by its URL, and nobody else looks at that URL.
+"""The journal: the durable order of records. It opens a journal by its URL, and nobody else looks at that URL. Others
+import this file alone, and the engines import none of it. HTTP, settings and the state that records add up to stay out.
 
-protocol.py says what every engine promises and how it is asked. Below it: format.py, checksums.py and columns.py (the
-bytes of records), group_commit.py (appends of several threads at once), and the engines, which import none of this
-file. Durability is decided where an engine commits: sqlite_link.py and sqlite_keeper.py, redis_appends.py,
-postgres_settings.py and postgres_appends.py. Answers kept under an Idempotency-Key are written with their records:
-sqlite_tables.py, redis_answers.py, sql/postgres.sql.
-HTTP, settings and the state that records add up to stay out.
+Every engine
+protocol              what an engine promises and how it is asked
+format                the bytes of a record
+columns               many records as columns at once
+checksums             what proves that a record, a checkpoint or a kept answer is what was written
+group_commit          appends of several threads in one
+server_clock          the clock of a server, between two answers
+memory                the engine in memory
+
+SQLite
+sqlite                the engine: what COMMIT waits for (synchronous), and what becomes of a crash
+sqlite_tables         tables, page size (PAGE_BYTES), statements, kept answers, and how each row that is read is proven
+sqlite_url            its URL
+sqlite_start          the file is made, checked and brought up to date
+sqlite_upgrade        from older tables to these
+sqlite_file           opening the file (pragmas, locks), and noticing another in its place
+sqlite_link           a connection, and when it is opened afresh
+sqlite_appends        groups of records, and decisions
+sqlite_keeper         each second: the WAL is flushed (fsync=interval) and moved, old rows go
+sqlite_wal            how large -wal and -shm get
+highwater             the -mark file, by which a lost end is noticed: what is noted of the last record
+sqlite_errors         what its errors mean, in words
+sqlite_check          everything in the file that is not what was written
+sqlite_rows           rows around pages that cannot be read
+sqlite_salvage        the undamaged part, in a new file
+sqlite_backup         a copy, while others record
+sqlite_compact        space given back to the disk
+
+Redis and Valkey
+redis_streams         the engine: its keys, and what keeps each promise
+redis_url             its URL
+redis_primary         connections to the server that takes writes, and the outcome of each call
+redis_server          keys, calls and clock of one journal
+redis_scripts         the scripts of lua/, each with its constants
+redis_appends         groups of records, large batches, decisions, and the replicas that are waited for
+redis_answers         answers kept under an Idempotency-Key
+redis_heads           what stands beside a payload, and how the two are proven to fit
+redis_history         a server that has another history
+redis_checkpoint      checkpoints, staged and put in place
+redis_settings        what the server's settings keep: appendonly, appendfsync, eviction
+lua/                  the scripts
+
+PostgreSQL
+postgres              the engine, and what keeps each promise
+postgres_url          its URL
+postgres_login        why a server does not let us in
+postgres_server       sessions, timeouts, what its errors mean, its clock
+postgres_tables       the schema that is made and looked at;  sql/ has the statements
+postgres_rows         what a read brings, and how it is proven
+postgres_appends      groups of records, decisions, lost answers
+postgres_history      a server that has another history
+postgres_checkpoint   checkpoints, replaced in one transaction
+postgres_settings     what the server's settings keep: synchronous_commit, fsync, standbys
+postgres_health       whether it can take appends now
+sql/                  tables, and the function that appends: kept answers too
 
 A new engine is one module with the Journal protocol and one line in ENGINES; tests/unit/test_journal.py is its suite.
 """

@@ -1,4 +1,5 @@
-"""The service's operations as sequences of steps: record, delete, ask. It knows neither HTTP nor the engine.
+"""The service's operations as sequences of steps: record, delete, ask. It knows no HTTP, and of a journal only what
+every engine promises.
 
 Recording only appends to the journal. Reading first catches the view up with the journal, then asks the view. So the
 answer holds everything that any worker acknowledged before the question. Clocks decide which part of the state a

@@ -3,7 +3,11 @@
 Everything of that kind is in this folder, made of their own extension points: subclasses, class attributes, contexts.
 STATSAPI_SHORTCUTS=off switches all of it off; the test suite passes both ways. tests/http/test_shortcuts.py,
 tests/unit/test_known_heads.py, tests/unit/test_response.py and tests/processes/test_shortcuts.py hold each against what
-it stands for. Whatever is unusual takes the long way.
+it stands for. Whatever is unusual takes the long way. What a request means stays out.
+
+flask_side       application, routing, contexts and answers
+gunicorn_side    heads, the environ, settings and threads
+response         Gunicorn's response: head and body in one write
 
 flask_side: processor time in the process of a POST /event (GET /statistics), each line on top of those above it
 

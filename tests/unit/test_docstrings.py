@@ -1,4 +1,4 @@
-"""The examples in docstrings hold, and the map of the package is the one that its imports are checked against."""
+"""The examples in docstrings hold, and the text of each folder lists what is in it, as its imports are checked."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from tests.servers import ROOT
 NAMES = [
     module.name for module in pkgutil.walk_packages(statsapi.__path__, "statsapi.") if "__main__" not in module.name
 ]
+PACKAGES = [
+    "statsapi",
+    *(module.name for module in pkgutil.walk_packages(statsapi.__path__, "statsapi.") if module.ispkg),
+]
+NO_CODE = ("__pycache__", "dashboard")
 EXAMPLES = {
     name: examples
     for name in NAMES
@@ -23,14 +28,28 @@ EXAMPLES = {
 }
 
 
-def test_the_map_of_the_package_is_in_the_order_of_its_layers() -> None:
-    """Each name of statsapi/__init__.py stands where the linter has it: no module is missing, none imports upwards."""
+def layers_of(package: str) -> dict[str, int]:
+    """Where the linter has each module of a package, from above; empty where it has no layers."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    (layers,) = (each["layers"] for each in contracts if each.get("containers") == ["statsapi"])
-    place = {name: at for at, layer in enumerate(layers) for name in layer.split(" | ")}
-    named = re.findall(r"^([a-z_]+)/? {2,}", statsapi.__doc__ or "", re.MULTILINE)
-    assert sorted(named) == sorted(place)
-    assert [place[name] for name in named] == sorted(place.values())
+    layers = [each["layers"] for each in contracts if each.get("containers") == [package]]
+    return {name: at for at, layer in enumerate(*layers) for name in layer.split(" | ")} if layers else {}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_folder_lists_what_is_in_it(package: str) -> None:
+    """Every file and folder of code once, and nothing that is gone; where imports point down the list, as the linter
+    has them.
+    """
+    told = importlib.import_module(package).__doc__ or ""
+    named = re.findall(r"^([a-z_0-9]+/?) {2,}", told, re.MULTILINE)
+    folder = ROOT.joinpath(*package.split("."))
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
+    folders = {f"{path.name}/" for path in folder.iterdir() if path.is_dir() and path.name not in NO_CODE}
+    assert sorted(named) == sorted(modules | folders)
+    if "Imports point down this list" in told:
+        layers = layers_of(package)
+        places = [layers[name.rstrip("/")] for name in named]
+        assert places == sorted(places)
 
 
 def test_there_are_examples() -> None:

@@ -16,6 +16,23 @@ null, a name out of the alphabet) goes to the schema, row by row, so one odd row
 neighbours. tests/unit/test_batches.py and test_plain.py hold them against each other; benchmarks/decoding.py measures
 them.
 
+forms                 the table of forms, and what all share: the schema for rows in doubt, parts by series
+rows                  columns as they were written, and the limits of a body (items, lines, brackets)
+json_reader           JSON: an array, {"events": […]}, columns
+ndjson_reader         NDJSON
+csv_reader            CSV: its columns, quotes and separators
+plain                 bodies whose rows are all written alike
+elements              where the elements of a JSON array lie
+words                 numbers out of bytes
+timestamps            a column of timestamps -> microseconds
+mapping               which columns of a table make the events (the query of POST /events)
+mapped                their events
+local_times           times by the clock of a place
+proposals             the mapping that a refusal proposes
+line_protocol         Influx line protocol
+exposition            Prometheus' formats, pushed
+exposition_protobuf   the same in protobuf
+
 A new form is one more reader, `read(body, max_events) -> Rows`, and one more line in `FORMS` (forms.py). Influx line
 protocol has endpoints of its own, as the unit of its timestamps stands in the query: `decode_lines`.
 
