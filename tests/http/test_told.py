@@ -396,6 +396,9 @@ class Lie(NamedTuple):
     as_utc: bool
 
 
+OFFSETS = [timedelta(minutes=15 * quarters) for quarters in range(-12 * 4, 14 * 4 + 1)]
+
+
 def twin_of(row: Row, *, rollups: bool, dedup: bool) -> Lie | None:
     """Where an event lies, from the contract's words and datetimes; None for one that is refused or shows."""
     if not isinstance(row.value, float):
@@ -413,7 +416,7 @@ def twin_of(row: Row, *, rollups: bool, dedup: bool) -> Lie | None:
     window = now - timedelta(hours=1)
     if window <= moment <= now + timedelta(minutes=1):
         return None
-    readings = [moment - timedelta(minutes=15 * quarters) for quarters in range(-12 * 4, 14 * 4 + 1)]
+    readings = (moment - ahead for ahead in OFFSETS)
     helps = not offset and any(window <= reading <= now + timedelta(minutes=1) for reading in readings)
     kind = "ahead" if moment > now else "expired" if moment < kept else "outside_window"
     return Lie(kind, helps)

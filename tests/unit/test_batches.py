@@ -1187,9 +1187,9 @@ BESIDE = [
 
 
 @pytest.mark.parametrize(("text", "field"), TWICE)
-def test_a_member_given_twice_is_refused_by_name(client: FlaskClient, text: str, field: str) -> None:
+def test_a_member_given_twice_is_refused_by_name(shared_client: FlaskClient, text: str, field: str) -> None:
     """It has two readings: alone, in an array, in `events` and in NDJSON, whatever and how much stands beside it."""
-    problem = assert_problem(client.post("/event", data=text, content_type=JSON), 422, "validation")
+    problem = assert_problem(shared_client.post("/event", data=text, content_type=JSON), 422, "validation")
     assert [error["field"] for error in problem["errors"]] == [field]
     assert "twice: keep one of them" in problem["errors"][0]["reason"]
     assert decode_one(text.encode()) is None
