@@ -1,4 +1,7 @@
-"""Text and numbers to microseconds, and back. Everything that reads a time reads it here.
+"""Text and numbers to microseconds, and back. Which times are read, and as what, is decided here.
+
+api/decoding reads whole columns of them, quicker and to the same microseconds, and besides the forms that the query of
+a file names (local_times.py).
 
 A text with one possible reading is accepted. One with two, or with none, is refused with a sentence that says what to
 write instead. A text means the same everywhere: in JSON, NDJSON, CSV, columns and a query.

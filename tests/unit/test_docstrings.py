@@ -29,10 +29,10 @@ EXAMPLES = {
 
 
 def layers_of(package: str) -> dict[str, int]:
-    """Where the linter has each module of a package, from above; empty where it has no layers."""
+    """Where the linter has each module of a package, from above."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    layers = [each["layers"] for each in contracts if each.get("containers") == [package]]
-    return {name: at for at, layer in enumerate(*layers) for name in layer.split(" | ")} if layers else {}
+    (layers,) = (each["layers"] for each in contracts if each.get("containers") == [package])
+    return {name: at for at, layer in enumerate(layers) for name in layer.split(" | ")}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
