@@ -136,7 +136,7 @@ class Operation(NamedTuple):
 
 
 def operations_of(converter: Any) -> dict[str, Operation]:
-    """The operations by endpoint: one for each route that is described. Where one is missing, no description is built."""
+    """The operations by endpoint, one for each described route. Where one is missing, no description is built."""
     recording = (_IDEMPOTENCY_KEY, _CONTENT_ENCODING)
     recorded = (*_WITH_BODY, 507)
     streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "") | _text("text/plain", "")
