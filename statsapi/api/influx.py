@@ -16,7 +16,8 @@ from marshmallow import ValidationError, fields, validate
 
 from statsapi import __version__
 from statsapi.api import decoding, notes, observing, problems
-from statsapi.api.decoding.line_protocol import PRECISIONS_US, Refused, number_of, precision_meant
+from statsapi.api.decoding.line_protocol import Refused
+from statsapi.api.decoding.line_words import PRECISIONS_US, from_us, precision_meant
 from statsapi.api.events import dedup_of, recording
 from statsapi.api.incoming import load_query, service
 from statsapi.api.schemas import RecordQuery
@@ -234,7 +235,7 @@ def _write(door: str, body: bytes, key: IdempotencyKey | None) -> Reply:
 def _precision_meant(decoded: decoding.Decoded, unit_us: int) -> str | None:
     """A precision that would put the first and the last event into this century, where the given one does not."""
     times = decoded.sent.ts_us[decoded.sent.good]
-    first, last = (precision_meant(number_of(int(ts_us), unit_us), unit_us) for ts_us in (times.min(), times.max()))
+    first, last = (precision_meant(from_us(int(ts_us), unit_us), unit_us) for ts_us in (times.min(), times.max()))
     return first if first == last else None
 
 

@@ -16,8 +16,9 @@ from line_protocol_parser import LineFormatError, parse_line
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from statsapi.api.bodies import EVENT_MAX_BYTES
-from statsapi.api.decoding import line_protocol
-from statsapi.api.decoding.line_protocol import PRECISIONS_US, Points, read, to_us
+from statsapi.api.decoding import line_series
+from statsapi.api.decoding.line_protocol import Points, read
+from statsapi.api.decoding.line_words import PRECISIONS_US, to_us
 from statsapi.errors import echo
 from statsapi.model import MAX_TS_US, MIN_TS_US
 from statsapi.naming.names import fold_tags
@@ -366,6 +367,6 @@ def test_names_are_kept_within_bounds() -> None:
     """Series names are remembered from body to body, up to a number."""
     for batch in range(3):
         points_of("\n".join(f"m,a={batch}-{number} f=1" for number in range(9_000)))
-        assert len(line_protocol._names) <= line_protocol._NAMES_KEPT
+        assert len(line_series._names) <= line_series._NAMES_KEPT
     assert EVENT_MAX_BYTES == 65536
     assert len(points_of("bad" * 1000).refused[0].text) == len(echo("bad" * 1000))

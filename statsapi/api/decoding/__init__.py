@@ -29,7 +29,11 @@ mapping               which columns of a table make the events (the query of POS
 mapped                their events
 local_times           times by the clock of a place
 proposals             the mapping that a refusal proposes
-line_protocol         Influx line protocol
+line_protocol         Influx line protocol: plain lines by columns, the others one by one
+line_columns          in it: plain lines -> columns
+line_scanner          in it: any line -> its point, or why it holds none
+line_series           in it: names of series
+line_words            in it: timestamps and numbers, and what a precision means
 exposition            Prometheus' formats, pushed
 exposition_protobuf   the same in protobuf
 
