@@ -16,7 +16,8 @@ null, a name out of the alphabet) goes to the schema, row by row, so one odd row
 neighbours. tests/unit/test_batches.py and test_plain.py hold them against each other; benchmarks/decoding.py measures
 them.
 
-forms                 the table of forms, and what all share: the schema for rows in doubt, parts by series
+forms                 the table of forms: decode, in any of them
+judging               what all share: the schema for rows in doubt, parts by series
 rows                  columns as they were written, and the limits of a body (items, lines, brackets)
 json_reader           JSON: an array, {"events": […]}, columns
 ndjson_reader         NDJSON
@@ -28,7 +29,11 @@ timestamps            a column of timestamps -> microseconds
 mapping               which columns of a table make the events (the query of POST /events)
 mapped                their events
 local_times           times by the clock of a place
-proposals             the mapping that a refusal proposes
+proposals             the mappings that a refusal proposes
+guessed_columns       in it: which columns hold what
+guessed_formats       in it: how times are written
+table_head            in it: the first rows
+cells                 in it: what a cell holds
 line_protocol         Influx line protocol: plain lines by columns, the others one by one
 line_columns          in it: plain lines -> columns
 line_scanner          in it: any line -> its point, or why it holds none
@@ -50,15 +55,14 @@ from statsapi.api.decoding.forms import (
     CSV_TYPE,
     JSON_TYPE,
     NDJSON_TYPES,
-    Decoded,
     Lines,
-    Sent,
     decode,
     decode_lines,
     decode_one,
     proposed,
     with_query,
 )
+from statsapi.api.decoding.judging import Decoded, Sent
 
 __all__ = [
     "CSV_TYPE",
