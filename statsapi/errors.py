@@ -41,8 +41,10 @@ def echo(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def said_twice(words: Sequence[str], meanings: Sequence[Hashable]) -> str | None:
-    """Which word to leave out of a list in which two mean the same; None where no two do."""
+def why_repeated(words: Sequence[str], meanings: Sequence[Hashable]) -> str | None:
+    """The reason why a list is refused in which two words mean the same, with the word to leave out; None where no two
+    do. meanings: what each word stands for.
+    """
     first: dict[Hashable, str] = {}
     for word, meaning in zip(words, meanings, strict=True):
         if meaning in first:

@@ -17,7 +17,8 @@ openapi_shapes       in it: bodies and answers, and their examples
 What a request says
 bodies               reading, unpacking and JSON, and why a body cannot be read
 decoding/            bodies of many events -> columns
-schemas              what an event and a query may say, and the words of a 422 about a field
+schemas              what an event and a query may say
+field_kinds          the kinds of their fields: what each takes, and the words of a 422 about one
 questions            the queries of questions that may be about many series
 choosing             series=, match=, where=, by=, order=, limit=
 figures              what statistics are called, in queries, answers and columns of CSV

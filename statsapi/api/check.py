@@ -22,10 +22,11 @@ from statsapi.api.choosing import (
     dump_key,
     key_of,
 )
+from statsapi.api.field_kinds import FiniteFloat, Repeated
 from statsapi.api.figures import Figure, parse_figure, percents_of, places_of, value_of, want_ends
 from statsapi.api.incoming import ask, load_query, service
 from statsapi.api.problems import problem
-from statsapi.api.schemas import FiniteFloat, Repeated, WindowQuery, span_edges
+from statsapi.api.schemas import WindowQuery, span_edges
 from statsapi.api.statistics import dump_edges
 from statsapi.engine.groups import Grouping
 from statsapi.engine.piecewise import let_go

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Final, NamedTuple
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from statsapi.api import figures
+from statsapi.api.field_kinds import QuerySeriesName, Repeated
 from statsapi.api.figures import Figure, parse_figure
-from statsapi.api.schemas import QuerySeriesName, Repeated, StrictSchema
+from statsapi.api.schemas import StrictSchema
 from statsapi.engine.answers import Statistics
 from statsapi.engine.groups import Grouping
 from statsapi.errors import echo

@@ -18,6 +18,7 @@ from statsapi.api import decoding, notes, observing
 from statsapi.api.bodies import EVENT_MAX_BYTES, load_json, read_body, require_json
 from statsapi.api.choosing import selection_of
 from statsapi.api.decoding.mapping import ColumnMapping
+from statsapi.api.field_kinds import dump_cursor
 from statsapi.api.incoming import ask, idempotency_key, json_reply, load_query, service
 from statsapi.api.questions import ExportQuery
 from statsapi.api.schemas import (
@@ -25,7 +26,6 @@ from statsapi.api.schemas import (
     DebugQuery,
     EventSchema,
     RecordQuery,
-    dump_cursor,
     span_edges,
 )
 from statsapi.config import Settings

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from statsapi.engine.answers import Statistics
 from statsapi.engine.summary import Summary
-from statsapi.errors import echo, said_twice
+from statsapi.errors import echo, why_repeated
 from statsapi.model import SECOND_US, Percent, Span
 
 STATS: Final = ("count", "min", "max", "mean", "sum", "variance", "stddev", "first", "last", "rate")
@@ -239,7 +239,7 @@ def parse_figures(text: str) -> list[Figure]:
             figures.append(parse_figure(word))
         except ValueError as error:
             raise ValueError(f"{echo(word)!r} {error}; stats=all gives {', '.join(STATS)}") from None
-    if twice := said_twice([figure.name for figure in figures], [figure[1:] for figure in figures]):
+    if twice := why_repeated([figure.name for figure in figures], [figure[1:] for figure in figures]):
         raise ValueError(twice)
     places = {stat: place for place, stat in enumerate((*STATS, RANGE))}
     figures.sort(key=lambda figure: places.get(figure.stat, len(places)))

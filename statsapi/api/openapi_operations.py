@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from statsapi.api import check, decoding, influx, problems, questions, schemas
 from statsapi.api.decoding.exposition import PUSH_MAX_BYTES
 from statsapi.api.decoding.exposition_protobuf import MEDIA_TYPE as PROTOBUF
+from statsapi.api.field_kinds import SeriesName
 from statsapi.api.incoming import STALE_WARNING
 from statsapi.api.openapi_shapes import EXAMPLE, EXAMPLE_MOMENT, NEXT, Json, list_of, object_of
 from statsapi.api.schemas import StrictSchema
@@ -143,7 +144,7 @@ def operations_of(converter: Any) -> dict[str, Operation]:
     table = _text(decoding.CSV_TYPE, "")
     by_accept: Json = {"Vary": {"schema": {"const": "Accept"}}}
     exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
-    name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(schemas.SeriesName())}
+    name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(SeriesName())}
     name["schema"].pop("default")
     group = {
         "name": "group",

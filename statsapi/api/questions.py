@@ -9,16 +9,12 @@ from typing import Any, ClassVar, Final
 from marshmallow import ValidationError, fields, validate
 
 from statsapi.api.choosing import ChoiceQuery, GroupsQuery
+from statsapi.api.field_kinds import CommaSeparated, Cursor, FiniteFloat, Percentile, Stats
 from statsapi.api.schemas import (
     EXPORT_PAGE_MAX,
     PERCENTILES_MAX,
     WINDOWS_MAX,
-    CommaSeparated,
-    Cursor,
-    FiniteFloat,
-    Percentile,
     SpanQuery,
-    Stats,
     WindowQuery,
     align_field,
 )

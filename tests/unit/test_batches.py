@@ -29,8 +29,9 @@ from statsapi.api.decoding import Decoded, decode, decode_one, rows
 from statsapi.api.decoding import plain as plain_module
 from statsapi.api.decoding import timestamps as timestamps_module
 from statsapi.api.decoding.mapping import ColumnMapping
+from statsapi.api.field_kinds import Instant
 from statsapi.api.problems import ERRORS_NAMED_MAX
-from statsapi.api.schemas import EventSchema, Instant
+from statsapi.api.schemas import EventSchema
 from statsapi.times import format_timestamp
 from tests.calls import assert_problem
 from tests.fakes import NOW

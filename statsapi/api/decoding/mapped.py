@@ -21,8 +21,8 @@ from statsapi.api.cures import without_separators
 from statsapi.api.decoding.mapping import Chosen, name_event
 from statsapi.api.decoding.rows import Fault, require_tags_within
 from statsapi.api.decoding.timestamps import Mask
+from statsapi.api.field_kinds import FiniteFloat
 from statsapi.api.problems import ERRORS_NAMED_MAX
-from statsapi.api.schemas import FiniteFloat
 from statsapi.errors import ECHO_MAX, echo
 from statsapi.model import TimestampsUs, Values
 from statsapi.service.admission import Accepted
