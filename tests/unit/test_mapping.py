@@ -22,8 +22,10 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from statsapi.api.decoding import Decoded, decode, timestamps
-from statsapi.api.decoding.local_times import Clock, Fold, ZoneRefused, check_format, find_zone
+from statsapi.api.decoding.local_times import Clock
 from statsapi.api.decoding.mapping import ColumnMapping
+from statsapi.api.decoding.time_formats import check_format
+from statsapi.api.decoding.time_zones import Fold, ZoneRefused, find_zone
 from statsapi.api.schemas import BatchQuery
 from statsapi.times import parse_timestamp_us
 

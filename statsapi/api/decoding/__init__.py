@@ -28,7 +28,9 @@ words                 numbers out of bytes
 timestamps            a column of timestamps -> microseconds
 mapping               which columns of a table make the events (the query of POST /events)
 mapped                their events
-local_times           times by the clock of a place
+local_times           times as a file has them
+time_formats          in it: by a format
+time_zones            in it: by the clock of a place
 proposals             the mappings that a refusal proposes
 guessed_columns       in it: which columns hold what
 guessed_formats       in it: how times are written

@@ -18,7 +18,9 @@ from urllib.parse import quote
 
 from marshmallow import ValidationError
 
-from statsapi.api.decoding.local_times import Clock, Fold, FormatRefused, ZoneRefused, check_format, find_zone
+from statsapi.api.decoding.local_times import Clock
+from statsapi.api.decoding.time_formats import FormatRefused, check_format
+from statsapi.api.decoding.time_zones import Fold, ZoneRefused, find_zone
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES
 from statsapi.naming.names import canonical_key, canonical_name, fold_tags, split_name
