@@ -26,9 +26,11 @@ doctor             `doctor`: what is wrong between here and the service
 bench              `bench`: how fast an installation is
 statsd             `statsd`: takes StatsD's datagrams
 statsd_lines       a datagram as events
-importing          `import`: files of events, with the four below
+importing          `import`: files of events, with the six below
 import_mapping     how the columns of a file are read
 import_lines       line protocol
+import_packing     how a file is unpacked
 import_pieces      where a file is cut
 import_ends        where it was cut before
+import_refused     the rows that are refused
 """

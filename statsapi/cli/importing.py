@@ -1,25 +1,21 @@
 """`statsapi import`: records files of events as they are, and each row once.
 
 A dry run of the file's beginning finds out how to read it (import_mapping.py). The file is sent in pieces
-(import_pieces.py). The Idempotency-Key of a piece is made from how it is read, its place and its content. So the same
-import again sends the same pieces under the same keys, and none counts twice while the service remembers the keys
+(import_pieces.py), and the rows that the service refuses are kept in another (import_refused.py).
+
+The Idempotency-Key of a piece is made from how it is read, its place and its content. So the same import again sends
+the same pieces under the same keys, and none counts twice while the service remembers the keys
 (STATSAPI_IDEMPOTENCY_TTL, a day). Pieces that it had recorded before are reported as such.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
-import importlib
-import io
 import itertools
-import json
 import os
-import shlex
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -31,7 +27,9 @@ import click
 from statsapi.cli import failures, import_ends, import_lines, output
 from statsapi.cli.connection import Connection, asks_service
 from statsapi.cli.import_mapping import Mapping, takes_mapping, with_options
+from statsapi.cli.import_packing import opened, packing_errors, packing_of
 from statsapi.cli.import_pieces import LINE_BYTES, PIECE_BYTES, PIECE_ROWS, Cutter, Piece, is_finished, lines_of
+from statsapi.cli.import_refused import RefusedRows
 
 if TYPE_CHECKING:
     from statsapi.client import Client
@@ -116,9 +114,9 @@ def import_files(service: Connection, files: tuple[str, ...], no_header: bool, f
                            growing=growing, run=run)  # fmt: skip
             shift_us = 0
             if rebase:
-                with _named(file), _opened(file) as content:
+                with _named(file), opened(file) as content:
                     shift_us = make(content).shift_to_now_us(yes=yes, dry_run=dry_run)
-            with _named(file), _opened(file) as content:
+            with _named(file), opened(file) as content:
                 one = make(content, shift_us=shift_us)
                 sums = one.run(dry_run=dry_run, yes=yes)
             if service.as_json:
@@ -199,40 +197,6 @@ def _form_of(file: str, given: str | None) -> str:
     raise click.UsageError(f"{file}: give --form csv, ndjson, json or lines, as its name does not tell")
 
 
-@contextlib.contextmanager
-def _opened(file: str) -> Iterator[IO[bytes]]:
-    with contextlib.ExitStack() as stack:
-        raw: Any = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
-        head = raw.peek(4)
-        unpacked: Any = raw
-        if head.startswith(b"\x1f\x8b"):
-            unpacked = gzip.GzipFile(fileobj=raw)
-        elif head.startswith(b"\x28\xb5\x2f\xfd"):
-            unpacked = io.BufferedReader(_zstd(file).ZstdFile(raw))
-        yield unpacked
-
-
-_ZSTD: Final = ("compression.zstd", "backports.zstd")  # Python's own from 3.14 on
-
-
-def _zstd(file: str) -> Any:
-    """The library for Zstandard."""
-    for name in _ZSTD:
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(name)
-    shown = shlex.quote(file)
-    raise click.UsageError(
-        f"{file}: is packed with Zstandard, which takes the package backports.zstd (pip install 'statsapi[zstd]'); or "
-        f"unpack it before: zstdcat {shown} | statsapi import - --form csv (or ndjson, json, lines)"
-    )
-
-
-def _packing_errors() -> tuple[type[Exception], ...]:
-    """The exceptions of the decompression libraries that are loaded."""
-    loaded = [sys.modules[name] for name in _ZSTD if name in sys.modules]
-    return (gzip.BadGzipFile, EOFError, zlib.error, *(library.ZstdError for library in loaded))
-
-
 class _Import:
     """The import of one file. `mapping` says how it is read, `sums` counts its rows so far."""
 
@@ -260,13 +224,13 @@ class _Import:
         self._remembers = file != "-" and form != "json"
         self.sums = Sums()
         self._content = content
-        self._beside = {"dedup": "true"} if dedup else {}  # parameters that are no part of how it is read
+        self._beside = {"dedup": "true"} if dedup else {}  # parameters that say nothing of how the file is read
         if shift_us:
             self._beside["shift"] = f"{shift_us}us"
         self.mapping = Mapping(self._name, given)
-        self._refused: IO[str] | None = None
+        self._refused = RefusedRows(file, self._name, is_json=form == "json")
         self._unreadable = 0
-        self._is_head_all = True  # what is looked at before
+        self._is_head_all = True  # whether the rows that are looked at first are all there are
 
     def shift_to_now_us(self, *, yes: bool, dry_run: bool) -> int:
         """By how much the file's last event lies before now, or lay at its first import. The service reads the whole
@@ -295,7 +259,7 @@ class _Import:
         return shift_us
 
     def run(self, *, dry_run: bool, yes: bool) -> Sums:
-        """Record it, or with `dry_run` look at its beginning."""
+        """Record the file, or with `dry_run` look at its beginning."""
         if dry_run and self._form == "lines":
             raise click.UsageError("--dry-run is for CSV, NDJSON and JSON")
         try:
@@ -306,25 +270,18 @@ class _Import:
                         failures.say(f"{self._name}: {_place(error)}{with_options(error['reason'])}")
                     return Sums().plus(seen.get("rows", 0), seen)
                 sums = self._send(pieces)
-                if self._refused is None:  # what an earlier import has left there is no longer so
-                    with contextlib.suppress(OSError):
-                        os.unlink(self._refused_place())
+                self._refused.remove_old()
                 return sums
         finally:
-            if self._refused is not None:
-                self._refused.close()
-
-    def _refused_place(self) -> str:
-        return f"{'standard-input' if self._file == '-' else self._file}.refused.ndjson"
+            self._refused.close()
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[None]:
         try:
             yield
-        except _packing_errors() as error:
-            kind = "zstd" if isinstance(self._content, io.BufferedReader) else "gzip"
+        except packing_errors() as error:
             raise failures.Failed(
-                f"{self._name}: is no whole {kind} file: {error}; what came before was recorded, "
+                f"{self._name}: is no whole {packing_of(self._content)} file: {error}; what came before was recorded, "
                 f"{self.sums.stored:,} events"
             ) from None
 
@@ -335,7 +292,7 @@ class _Import:
             if len(head[0]) > LINE_BYTES:
                 raise failures.Failed(f"{self._name}: more than 16 MiB of JSON: jq -c '.[]' makes NDJSON of an array")
         else:
-            # Which delimiter it is, is not known yet. The file is cut once more when it is.
+            # The delimiter is not known yet. Once it is, the file is cut again.
             first = Cutter(self._form)
             lines = first.points(lines_of(self._name, self._content))
             head = []
@@ -346,7 +303,7 @@ class _Import:
                 and not is_finished(rows[-1])
                 and (self._is_growing or (rows[-1].endswith(b"\n") and len(rows) > 2))
             ):
-                rows.pop()  # it is looked at when its turn has come
+                rows.pop()  # the last row goes on behind what has been read, or its end has not been written yet
         begin = b"".join(rows)
         if not begin.strip():
             return {}, iter(())
@@ -404,7 +361,7 @@ class _Import:
             ):
                 before = self.sums.rows
                 sums = self.sums = self.sums.plus(self._rows_of(piece, answer), answer)
-                self._keep_refused(piece, answer.get("errors", []), answer.get("rejected", 0))
+                self._refused.add(piece, answer.get("errors", []), answer.get("rejected", 0))
                 self._tell(answer.get("message", ""), told, before, sums.rows)
                 advance(self._content, sums.rows)
                 if time.monotonic() - told_s > _TOLD_EVERY_S and not sys.stderr.isatty():
@@ -445,8 +402,8 @@ class _Import:
             failures.say(f"{self._name}: rows {before + 1:,} to {rows:,}: {with_options(message)}")
 
     def _taken(self, row: int, piece: Piece) -> Iterator[tuple[Piece, dict[str, Any]]]:
-        """The piece with what became of it; `row` is the number of its last one. A row that was recorded before its end
-        was there, and goes on since, is told and not recorded once more.
+        """The piece with what became of it. row: the number of its last row. A row that an earlier import found without
+        its end, and that has become longer, is refused: recorded once more it would count twice.
         """
         if piece.rows == 1 and self._remembers and self._unfinished.have_begun(row, piece.body):
             reason = (
@@ -466,8 +423,8 @@ class _Import:
             yield part, answer
 
     def _recorded(self, piece: Piece) -> Iterator[tuple[Piece, dict[str, Any]]]:
-        """The piece with what became of it. What is too much at once goes in halves, and so does line protocol that
-        cannot be read as a whole, until the line at fault stands alone. Of such a piece nothing was recorded.
+        """The piece with what became of it. A piece that is too large goes in halves, and so does line protocol that
+        cannot be read as a whole, until the line at fault is alone. Of a piece that is halved nothing was recorded.
         """
         from statsapi.client import Refused
 
@@ -519,27 +476,6 @@ class _Import:
         made.update(piece.header)
         made.update(piece.body)
         return f"import-{made.hexdigest()[:48]}"
-
-    def _keep_refused(self, piece: Piece, errors: list[dict[str, Any]], rejected: int) -> None:
-        if not rejected:
-            return
-        if self._refused is None:
-            place = self._refused_place()
-            self._refused = open(place, "w")  # noqa: SIM115 (closed by `run`)
-            columns = f"; jq -c '.[]' {shlex.quote(self._file)} makes NDJSON, whose columns can be named by options"
-            failures.say(f"{self._name}: rows are refused, see {place}{columns if self._form == 'json' else ''}")
-        rows = piece.body.split(b"\n")
-        for error in ({**each, "reason": with_options(each["reason"])} for each in errors):
-            if self._form == "json":  # one document: its items have no lines
-                self._refused.write(json.dumps(error) + "\n")
-                continue
-            at = error.get("line", 1) - 1 - piece.header.count(b"\n")
-            row = rows[at].decode(errors="replace").rstrip("\r") if 0 <= at < len(rows) else ""
-            self._refused.write(json.dumps({**error, "line": piece.first_line + at, "row": row}) + "\n")
-        if rejected > len(errors):
-            last = piece.first_line + piece.lines - 1
-            more = f"{rejected - len(errors):,} more rows of lines {piece.first_line} to {last} are refused"
-            self._refused.write(json.dumps({"reason": more}) + "\n")
 
 
 def _why_none_is_read(seen: dict[str, Any]) -> str:

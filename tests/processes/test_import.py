@@ -21,7 +21,7 @@ import click
 import pytest
 from backports import zstd
 
-from statsapi.cli import import_ends, importing
+from statsapi.cli import import_ends, import_packing
 from statsapi.client import Client
 from tests.servers import ROOT, Server, gunicorn_server, wait_until
 
@@ -560,7 +560,7 @@ def test_zstandard_without_its_package(tmp_path: Path, monkeypatch: pytest.Monke
     file.write_bytes(zstd.compress(b"timestamp,value\n"))
     for name in ("compression.zstd", "backports.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(click.UsageError, match="zstd") as refused, importing._opened(str(file)):
+    with pytest.raises(click.UsageError, match="zstd") as refused, import_packing.opened(str(file)):
         pass
     assert "pip install 'statsapi[zstd]'" in refused.value.message
     assert f"zstdcat '{file}' | statsapi import -" in refused.value.message
