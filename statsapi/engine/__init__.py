@@ -1,13 +1,13 @@
 """The engine: numbers and state. Exact sums, summaries, sketches, roll-ups, timelines, and the store that holds all of
-them behind its lock. It imports `statsapi.model`, `statsapi.errors`, numpy, and of the standard library what computes:
-no file, socket or clock. Flask, SQL and settings stay out, so it works as a library of its own.
+them behind its lock. It imports `statsapi.model`, `statsapi.errors`, numpy, and those modules of the standard library
+that compute: no file, socket or clock. Flask, SQL and settings stay out, so it works as a library of its own.
 
 Imports point down this list, never up.
 
 groups          one question over many series: the total, and groups beside it
 store           all series behind the lock: what the journal's records add up to, and every question about one series
 sizes           how much a store holds: for limits and metrics
-contents        all that a store holds, taken out and brought back: for checkpoints and images
+contents        everything a store holds, taken out and put back: for checkpoints and images
 union_both      two questions about the same series at once
 union_steps     a chart over the union of series
 histogram       how the values of a union are spread
@@ -16,18 +16,18 @@ union           what each series adds to a question over several
 step_details    percentiles, first and last of a chart's steps
 guard           the lock
 holdings        timelines and roll-ups by series: what changes them, folds them and drops them
-answers         answers about spans, put together of raw events and roll-ups
-sweep           one instant of many series, looked at little by little
-changes         what was recorded lately
+answers         answers about spans, put together from raw events and roll-ups
+sweep           many series looked at in short slices of time, each as it was at one instant
+changes         the latest events of all series
 timeline        one series: exact answers about any range of its events
-rollup          one series: the bytes that are left of a minute's events
+rollup          one series: a minute's events reduced to some bytes
 held_events     the events of one series: its chunks and its open tail
 packed          the bytes of a sealed chunk, for other processes to map
 chunks          what a sealed chunk holds, how many events it takes, what late ones do to it
-ranked          a bag of values, of which those near some ranks are known
+ranked          a bag of values; only the values near some ranks are known
 percentiles     exact percentiles of many sorted columns
-sketch          the quantile sketch: percentiles of what was rolled up
-counted         what percentiles counted in a column, kept for the next question
+sketch          the quantile sketch: percentiles of events that were rolled up
+counted         the counts that percentiles take in each column, kept for the next question
 summary         count, min, max and both sums of a bag of values, and how they are rounded
 exact           exact sums of floats, as integers
 piecewise       calls over very many objects, in pieces

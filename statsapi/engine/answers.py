@@ -1,7 +1,7 @@
-"""Answers to questions about spans, and how they are put together where part of a span is rolled up.
+"""Answers to questions about spans, and how they are put together when part of a span is rolled up.
 
-Under the store's lock a question only gathers what it needs, in a `Draft`. The long work on a draft is done after the
-lock has been released.
+Under the store's lock a question only gathers its data, in a `Draft`. The long work on a draft is done after the lock
+has been released.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Statistics(NamedTuple):
     """One span's answer.
 
     percentiles: one for each that was asked for; [] for an empty span.
-    first, last: the values of the first and last event; None for an empty span, and where the event has been rolled up.
-    rolled_up: "first", "last" or both, where they have been rolled up.
-    relative_errors: the bound that is proven for each percentile (`sketch.Estimate`); [] where they are exact.
+    first, last: the values of the first and last event; None for an empty span, and if the event has been rolled up.
+    rolled_up: "first", "last" or both, if these events have been rolled up.
+    relative_errors: the proven error bound of each percentile (`sketch.Estimate`); [] if they are exact.
     """
 
     summary: Summary
@@ -35,11 +35,11 @@ class Statistics(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """An answer whose percentiles are still to be found, in the blocks of roll-ups and in sketches of raw events.
+    """An answer whose percentiles are still to be computed, from the blocks of roll-ups and sketches of raw events.
 
-    partial: roll-ups that are not complete, as not all of their events have been folded yet: for each one its blocks,
-    and the sketches of its raw events. The complete roll-up has at most MAX_BUCKETS buckets, so these together are
-    bounded to that too: all views give the same answer.
+    partial: incomplete roll-ups, some of whose events have not been folded yet: for each its blocks, and the sketches
+    of its raw events. A complete roll-up has at most MAX_BUCKETS buckets. So blocks and sketches of a partial one are
+    together bounded to as many, and all views give the same answer.
     """
 
     answer: Statistics
@@ -48,7 +48,7 @@ class Draft(NamedTuple):
     sketches: list[Sketch] = []  # noqa: RUF012
 
     def finished(self, percentiles: Sequence[Percent]) -> Statistics:
-        """Needs no lock: what it holds never changes."""
+        """The complete answer. Needs no lock: a draft's contents never change."""
         answer = self.answer
         low, high = answer.summary.min, answer.summary.max
         if not (self.blocks or self.partial or self.sketches) or low is None or high is None:
@@ -60,7 +60,7 @@ class Draft(NamedTuple):
         )
 
     def sketch(self) -> Sketch:
-        """The sketch of everything in here; not bounded."""
+        """The sketch of the whole draft; not bounded."""
         partial = [sketch.merge([rollup.sketch(blocks), *raw]).bounded() for blocks, raw in self.partial]
         return sketch.merge([rollup.sketch(self.blocks), *partial, *self.sketches])
 
@@ -75,7 +75,7 @@ class OldSpan(NamedTuple):
     def draft(
         self, summary: Summary, timeline: Timeline, rolled: list[Rolled], percentiles: Sequence[Percent], ends: bool
     ) -> Draft:
-        """The answer, the same in each view, however far it has folded. Caller holds the lock."""
+        """The draft. Its answer is the same in every view, however far the view has folded. Caller holds the lock."""
         answer = Statistics(summary, [])
         raw = Span(max(self.span.start_us, self.raw_from_us), self.span.end_us)
         if ends and summary.count:
@@ -104,7 +104,9 @@ class OldSpan(NamedTuple):
 
 
 def block_at(ts_us: int, minutes_from_us: int) -> tuple[int, int]:
-    """Start and length of the roll-up that holds the instant, or will: a minute from minutes_from_us on, or an hour."""
+    """Start and length of the roll-up that holds, or will hold, the instant: a minute from minutes_from_us on, else an
+    hour.
+    """
     length_us = HOUR_US if ts_us < minutes_from_us else MINUTE_US
     return floor_us(ts_us, length_us), length_us
 

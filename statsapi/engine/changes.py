@@ -1,6 +1,6 @@
-"""What was recorded lately, of all series: so that an answer that is kept can be brought up to date.
+"""The latest events of all series, kept so that an earlier answer can be brought up to date.
 
-No locks, no clock, no I/O. The caller holds Store._lock; what `since` gives may be read without it.
+No locks, no clock, no I/O. The caller holds Store._lock; the result of `since` may be read without it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from statsapi.engine.chunks import NO_TS, NO_VALUES, Buffer
 from statsapi.model import MIN_TS_US, TimestampsUs, Values
 
-# This many events are remembered, in 16 bytes each and 50 for the name that goes with it. To add more of them to an
-# answer takes as long, 20 ms, as asking 1,000 series anew.
+# This many events are remembered, in 16 bytes each and 50 for each insertion's name. Adding that many to an answer
+# takes 20 ms, as long as asking 1,000 series anew.
 _EVENTS_MAX: Final = 131_072
 
-# Folding leaves one, deletions may leave as many as there are.
+# At most this many removals are remembered. Folding needs one, since its ends rise; each deletion may need another.
 _REMOVALS_MAX: Final = 1_024
 
 
@@ -29,11 +29,11 @@ class Mark(NamedTuple):
 
 
 NO_MARK: Final = Mark(-1, 0)
-"""What came since then is not known."""
+"""A mark whose later changes are never known."""
 
 
 class Since(NamedTuple):
-    """What came after a mark.
+    """The changes after a mark.
 
     names, ends: each insertion's series, and where its events end among all. removed_to_us: every removal ended there
     or before; MIN_TS_US without any.
@@ -46,7 +46,7 @@ class Since(NamedTuple):
     removed_to_us: int
 
     def of(self, members: Container[str]) -> tuple[TimestampsUs, Values]:
-        """The events of some series. Shared. 50 ns an insertion."""
+        """The events of some series. The arrays are shared. 50 ns an insertion."""
         chosen = [name in members for name in self.names]
         if all(chosen):
             return self.ts_us, self.values
@@ -58,8 +58,8 @@ NOTHING: Final = Since([], [], NO_TS, NO_VALUES, MIN_TS_US)
 
 
 class Instant(NamedTuple):
-    """raw_from_us: see Store. names: every series held, sorted, never changed. since: what came after each of some
-    marks, None where that is forgotten.
+    """raw_from_us: see Store. names: every series held, sorted; the list is never changed. since: for each of some
+    marks the changes after it, None if they are forgotten.
     """
 
     raw_from_us: int
@@ -69,7 +69,9 @@ class Instant(NamedTuple):
 
 
 class Changes:
-    """Notes nothing until somebody asks for a mark, nor when nobody has looked for long."""
+    """The log of insertions and removals. It is off until a mark is asked for, and again when nobody has read it for
+    long.
+    """
 
     __slots__ = ("_ends", "_events", "_first", "_looked_at", "_names", "_noting", "_removals", "_removed")
 
@@ -81,17 +83,17 @@ class Changes:
         self._ends: list[int] = []
         self._events = Buffer()
         self._removed = 0
-        # (how many removals there were with this one, where it ended): the ends fall, as an earlier removal that ended
-        # no later tells nothing that this one does not.
+        # (the removal's number, from 1; where it ended). Ends fall along the list: a removal makes earlier ones that
+        # ended no later superfluous.
         self._removals: list[tuple[int, int]] = []
 
     def mark(self) -> Mark:
-        """Now. From here on all is noted, until it is too much."""
+        """The mark of now. From here on every change is noted, until there are too many."""
         self._noting = self._looked_at = True
         return Mark(self._first + len(self._names), self._removed)
 
     def since(self, mark: Mark) -> Since | None:
-        """What came after the mark; None where that is forgotten. Some µs."""
+        """The changes after the mark; None if they are forgotten. Some µs."""
         at = mark.insertions - self._first
         if at < 0:
             return None
@@ -105,7 +107,7 @@ class Changes:
         return Since(self._names[at:], ends, ts_us[from_event:], values[from_event:], removed_to_us)
 
     def inserted(self, series: str, ts_us: TimestampsUs, values: Values) -> None:
-        """Events were added. They are copied. 0.5 µs for one."""
+        """Note that events were added. They are copied. 0.5 µs for one event."""
         if not self._noting:
             return
         if self._events.n + len(ts_us) > _EVENTS_MAX:
@@ -117,18 +119,18 @@ class Changes:
         self._ends.append(self._events.n)
 
     def removed(self, end_us: int) -> None:
-        """Events of a series were removed or folded, all of them from before that instant."""
+        """Note that events of a series were removed or folded, all of them from before end_us."""
         self._removed += 1
         removals = self._removals
         while removals and removals[-1][1] <= end_us:
             removals.pop()
         if len(removals) < _REMOVALS_MAX:
             removals.append((self._removed, end_us))
-        else:  # as if this one, too, ended where the one before did
+        else:  # full: this one is noted as if it ended where the last one did, which is later
             removals[-1] = self._removed, removals[-1][1]
 
     def _make_room(self, events: int) -> None:
-        """Forget the older half, or everything where nobody has looked since the last time."""
+        """Forget the older half, or everything if nobody has read the changes since the last call."""
         n = len(self._names)
         self._noting = self._looked_at
         self._looked_at = False
@@ -136,7 +138,7 @@ class Changes:
         from_event = self._ends[forgotten - 1] if forgotten else 0
         if not self._noting or self._events.n - from_event + events > _EVENTS_MAX:
             self._noting = self._noting and events <= _EVENTS_MAX
-            # A batch too large to be noted counts as one insertion that is forgotten.
+            # A batch too large to be noted counts as one forgotten insertion.
             self._first += n + 1
             self._names, self._ends, self._events = [], [], Buffer()
             return

@@ -1,4 +1,4 @@
-"""All that a store holds, as a checkpoint or an image takes it out and brings it back."""
+"""Everything a store holds, taken out and put back: for checkpoints and images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from statsapi.engine.rollup import Rolled
 from statsapi.engine.timeline import Timeline
 from statsapi.model import EventBatch, Part
 
-# Others get in after this many chunks, which take some 0.2 ms.
+# Others get the lock after this many chunks, which take some 0.2 ms.
 _CHUNKS_PER_LOCK: Final = 128
 
 
 class Times(NamedTuple):
-    """Those of `Holdings`."""
+    """The times of `Holdings`."""
 
     appended_us: int
     folded_to_us: int
@@ -26,7 +26,7 @@ class Times(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a store held at one instant. Its arrays are never changed.
+    """Everything a store held at one instant. The arrays are never changed.
 
     small: the events of series without chunks.
     """
@@ -39,7 +39,7 @@ class State(NamedTuple):
 
 
 class Contents:
-    """All that this store holds. `lock` is the store's, which each method takes where it does not say otherwise."""
+    """Everything one store holds. `lock` is the store's; each method takes it unless it says otherwise."""
 
     __slots__ = ("_held", "_lock")
 
@@ -58,7 +58,7 @@ class Contents:
             self._held.load_rollups(hour_us, blocks)
 
     def live_events(self) -> EventBatch:
-        """A copy of every raw event held: what a checkpoint carries."""
+        """A copy of every raw event held, for a checkpoint."""
         with self._lock:
             return EventBatch(
                 tuple(Part(name, *timeline.columns(None, None)) for name, timeline in self._held.timelines.items())
@@ -66,7 +66,7 @@ class Contents:
 
     @property
     def folded_to_us(self) -> int:
-        """No roll-up reaches past it."""
+        """An instant that no roll-up reaches past."""
         return self._held.folded_to_us
 
     def rolled_up(self) -> dict[str, list[Rolled]]:
@@ -75,7 +75,7 @@ class Contents:
             return {name: list(rollups.between(None, None)) for name, rollups in self._held.rollups.items()}
 
     def state(self) -> State:
-        """All that is held, to be put away without the lock. 1 µs for each chunk, small series and roll-up."""
+        """Everything held, to be written without the lock. 1 µs for each chunk, small series and roll-up."""
         with self._lock:
             held = self._held
             sealed = {name: some for name, timeline in held.timelines.items() if (some := timeline.sealed())}
@@ -89,8 +89,8 @@ class Contents:
             return State(times_us, sealed, small, rollups, list(held.late))
 
     def restore(self, state: State) -> None:
-        """Begin with that, but for the roll-ups, which `load_rollups` brought. The store must be new else, and the
-        state's chunks nobody else's.
+        """Begin with that state, except its roll-ups, which `load_rollups` must have loaded before. Otherwise the store
+        must be new. No other store may use the state's chunks.
         """
         with self._lock:
             held = self._held
@@ -103,12 +103,14 @@ class Contents:
             held.late.extend(state.late)
 
     def move(self, moved: Sequence[tuple[Chunk, SealedColumns, Place]]) -> None:
-        """Let chunks hold those arrays, which equal their own: see `Chunk.move_to`. Others get in between."""
+        """Let each chunk hold the given arrays, which equal its own: see `Chunk.move_to`. Others get the lock in
+        between.
+        """
         for first in range(0, len(moved), _CHUNKS_PER_LOCK):
             with self._lock:
                 for chunk, columns, place in moved[first : first + _CHUNKS_PER_LOCK]:
                     chunk.move_to(columns, place)
 
     def unshared_events(self) -> int:
-        """How many events lie in chunks that no other process can map. No lock: it may be off by what changes."""
+        """How many events lie in chunks that no other process can map. No lock: changes meanwhile may be missed."""
         return sum([timeline.unshared_events() for timeline in list(self._held.timelines.values())])

@@ -1,8 +1,9 @@
-"""How many values of sorted columns lie below some keys, and which lie between two of them: kept for the next question.
+"""Counts for percentiles: how many values of sorted columns lie below some keys, and which values lie between two keys.
+They are kept for the next question.
 
-Columns never change. What was counted in one stays true, so the next question counts only in those that are new to it:
-of a window over 10 million events that slides by a second, in the chunks sealed since. Of a `CutColumn` the cut moves:
-what it left behind is subtracted.
+Columns never change, so a count in a column stays true. The next question counts only in columns that are new to it: in
+a window over 10 million events that slides by a second, these are the chunks sealed since. In a `CutColumn` the cut
+moves: the values it left behind are subtracted.
 
 Pure functions and immutable values: no lock, no clock, no I/O.
 """
@@ -18,16 +19,17 @@ from numpy.typing import NDArray
 
 from statsapi.model import Values
 
-# Numbers of columns: none is given twice.
+# Numbers of columns. No two columns get the same one.
 COLUMN_NUMBERS: Final = count(1)
 
 # A selection that looked at more values than this between two pivots is not kept: it would hold half a megabyte.
 _MIDDLE_KEPT: Final = 65_536
 
-# This many selections are kept for a series, and for all unions of series: four windows and those before them.
+# This many selections are kept for each series, and as many for all unions of series: four windows, each with its
+# predecessor.
 _SELECTIONS_KEPT: Final = 8
 
-# They take at most this much for each event that the largest is about.
+# All kept selections together take at most this many bytes for each event of the largest selection.
 _KEPT_BYTES_PER_EVENT: Final = 0.5
 
 _NONE: Final = np.empty(0, np.int64)
@@ -36,7 +38,7 @@ _NONE: Final = np.empty(0, np.int64)
 class SortedColumn(NamedTuple):
     """Values in ascending order, and each 64th of them.
 
-    number: what was counted in it is found by it again; 0 for a column that is made for one question.
+    number: identifies the column, so that later questions find its counts; 0 for a column made for one question.
     """
 
     values: Values
@@ -45,7 +47,7 @@ class SortedColumn(NamedTuple):
 
 
 class CutColumn(NamedTuple):
-    """A sorted column, of which only the values whose rank lies in [first, last) count: one or more of them.
+    """A sorted column in which only some values count: those whose rank lies in [first, last), one or more.
 
     rank uint16[n]: each value's place in time. near: the values at the places from `near_from` on, in order of time.
     """
@@ -74,7 +76,7 @@ def ranked_in(rank: NDArray[np.uint16], first: int, last: int) -> NDArray[np.boo
 
 
 class Keys(NamedTuple):
-    """Two keys: the values v with low <= v < high lie between them. only: all of those are equal to it."""
+    """Two keys: the values v with low <= v < high lie between them. only: when set, all of these values equal it."""
 
     low: float
     high: float
@@ -82,11 +84,11 @@ class Keys(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What was counted for some pairs of keys.
+    """The counts for some pairs of keys.
 
     numbers int64[columns]: the columns, in the order in which they were asked. below int64[columns, 2 · pairs]: how
-    many values of each are less than each key. between: of each pair, the values between its keys, column by column;
-    none of a pair whose values are all equal. cuts: the same of the columns of which only some values count.
+    many values of each column are less than each key. between: for each pair, the values between its keys, column by
+    column; empty for a pair whose values are all equal. cuts: the same for the cut columns.
     """
 
     keys: tuple[Keys, ...]
@@ -97,12 +99,12 @@ class Counted(NamedTuple):
 
     @classmethod
     def of(cls, columns: Sequence[SortedColumn], cuts: Sequence[CutColumn], keys: Sequence[Keys]) -> Counted:
-        """2 µs a column; 15 µs for one that is cut."""
+        """Count in all columns. 2 µs a column; 15 µs for one that is cut."""
         none = Counted(tuple(keys), _NONE, np.empty((0, 2 * len(keys)), np.int64), [np.empty(0)] * len(keys), _NO_CUTS)
         return none.moved(columns, cuts)
 
     def moved(self, columns: Sequence[SortedColumn], cuts: Sequence[CutColumn]) -> Counted:
-        """The same for other columns: nothing is counted again in those that are among these. 0.1 µs a column."""
+        """The counts for other columns. Columns that are counted here already are not counted again: 0.1 µs each."""
         cuts_counted = self.cuts.moved(cuts, self.keys)
         numbers = np.array([number for _, _, number in columns], np.int64)
         known = int(np.count_nonzero(self.numbers))  # columns without a number come last
@@ -135,7 +137,7 @@ class Counted(NamedTuple):
     def _extended(
         self, added: Sequence[SortedColumn], known: int, numbers: NDArray[np.int64], cuts: CountedCuts
     ) -> Counted:
-        """The usual case: the first columns are those that are known, and others come after them."""
+        """The usual case: the first columns are the known ones, and new ones come after them."""
         if not added and known == len(self.numbers):
             return self._replace(cuts=cuts)
         flat = _flat(self.keys)
@@ -155,7 +157,7 @@ class Counted(NamedTuple):
         return Counted(self.keys, numbers, below, between, cuts)
 
     def narrowed(self, g: int, keys: Keys) -> Counted:
-        """With other keys for pair g, between those that it has. Looks at what lies between these, 10 ns a value."""
+        """With narrower keys for pair g: both lie between its present ones. 10 ns for each value between those."""
         values = self.between[g]
         lengths = self.below[:, 2 * g + 1] - self.below[:, 2 * g]
         less, inside, stays = _counts_by_owner(values, lengths, keys)
@@ -171,7 +173,7 @@ class Counted(NamedTuple):
         )
 
     def totals(self) -> list[tuple[int, int]]:
-        """Of each pair, how many values are less than its keys."""
+        """For each pair, how many values are less than its low key and less than its high key."""
         sums = self.below.sum(axis=0)
         if len(self.cuts.numbers):
             sums += self.cuts.below.sum(axis=0)
@@ -179,13 +181,13 @@ class Counted(NamedTuple):
         return list(zip(totals[::2], totals[1::2], strict=True))
 
     def values_between(self, g: int) -> Values:
-        """Those of pair g, in any order. Copied."""
+        """The values between the keys of pair g, in any order. Copied."""
         if not len(self.cuts.numbers):
             return self.between[g].copy()
         return np.concatenate((self.between[g], self.cuts.kept_between(g)))
 
     def only(self, pairs: Sequence[int]) -> Counted:
-        """What is known of some of the pairs."""
+        """The counts for some of the pairs."""
         if len(pairs) == len(self.keys):
             return self
         flat = [at for g in pairs for at in (2 * g, 2 * g + 1)]
@@ -199,7 +201,7 @@ class Counted(NamedTuple):
 
     @staticmethod
     def joined(some: Sequence[Counted]) -> Counted:
-        """All pairs of some that are about the same columns."""
+        """One object with the pairs of all of `some`, which are about the same columns."""
         first = some[0]
         if len(some) == 1:
             return first
@@ -217,11 +219,12 @@ class Counted(NamedTuple):
 
 
 class CountedCuts(NamedTuple):
-    """What was counted in columns of which only some values count.
+    """The counts in cut columns.
 
-    numbers int64[cuts]: the columns. first, last int64[cuts]: which of their values count.
-    places int64[cuts, 2 · pairs]: where each key stands among all values; below: how many that count are less.
-    between, ranks: of each pair, all values between its keys, column by column, and their ranks.
+    numbers int64[cuts]: the columns. first, last int64[cuts]: the ranks from which and up to which values count.
+    places int64[cuts, 2 · pairs]: where each key stands among all values of the column. below: how many of the values
+    that count are less than the key.
+    between, ranks: for each pair, all values between its keys, column by column, and their ranks.
     """
 
     numbers: NDArray[np.int64]
@@ -350,7 +353,7 @@ _NO_CUTS: Final = CountedCuts(_NONE, _NONE, _NONE, _NO_COUNTS, _NO_COUNTS, [], [
 
 
 class _Selection(NamedTuple):
-    """asked: what was asked, as a key. n: among how many values."""
+    """asked: the question, as a key. n: how many values it was about."""
 
     asked: object
     n: int
@@ -359,8 +362,8 @@ class _Selection(NamedTuple):
 
 
 class Selections:
-    """What the latest selections have counted. Its methods may be called by several threads at once: what one keeps
-    may then be lost, and is counted again.
+    """The counts of the latest selections. Several threads may call its methods at once; then the counts of one thread
+    may be lost, and are taken again.
     """
 
     __slots__ = ("_kept",)
@@ -371,12 +374,13 @@ class Selections:
     def recall(
         self, asked: object, n: int, columns: Sequence[SortedColumn], cuts: Sequence[CutColumn]
     ) -> Counted | None:
-        """What was counted for the same question about nearly the same values; None for nothing. Some µs."""
+        """The counts for the same question about nearly the same values; None without any. Some µs."""
         found: _Selection | None = None
         for each in self._kept:
             if each.asked != asked or (found is not None and abs(each.n - n) > abs(found.n - n)):
                 continue
-            # Windows of other lengths, and spans beside this one, have other pivots.
+            # Windows of another length and spans elsewhere have other pivots. So a selection is of use only if it has
+            # counted this question's middle column.
             of_columns, of_cuts = each.counted.numbers, each.counted.cuts.numbers
             if (columns and (of_columns == columns[len(columns) // 2].number).any()) or (
                 cuts and (of_cuts == cuts[len(cuts) // 2].column.number).any()
@@ -385,7 +389,7 @@ class Selections:
         return found and found.counted
 
     def keep(self, asked: object, n: int, counted: Counted, before: Counted | None) -> None:
-        """Keep it in the place of what it came from, unless that was of a window of another length."""
+        """Keep the counts in place of `before`, from which they were made, unless its window has another length."""
         if any(len(values) > _MIDDLE_KEPT for values in (*counted.between, *counted.cuts.between)):
             return
         nbytes = sum([array.nbytes + 112 for array in counted.arrays()])
@@ -398,7 +402,7 @@ class Selections:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of memory they take."""
+        """How many bytes of memory the kept selections take."""
         return sum([selection.nbytes for selection in self._kept])
 
 
@@ -407,7 +411,7 @@ def _flat(keys: Sequence[Keys]) -> Values:
 
 
 def _rows_of(numbers: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each number stands among others; -1 for a number that is not there, or is 0."""
+    """Where each number stands in `among`; -1 for a number that is not in it, or is 0."""
     if len(numbers) == len(among) and (numbers == among).all():
         rows = np.arange(len(numbers))
     elif len(among):
@@ -430,16 +434,19 @@ def _runs_of(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def _ends(places: NDArray[np.int64]) -> list[int]:
-    """0, and where the values of each column between two keys end, of all columns' one after another."""
+    """0, then for each column the place where its values between two keys end, when all columns' values follow each
+    other.
+    """
     return [0, *(places[:, 1] - places[:, 0]).cumsum().tolist()]
 
 
 def _counts_by_owner(
     values: Values, lengths: NDArray[np.int64], keys: Keys, counted: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """How many values of each owner are less than the keys, and how many lie between them; and which ones lie there.
+    """For each owner, how many of its values are less than the keys, and how many lie between them; then a mask of the
+    values between them.
 
-    lengths: how many values each owner has, one after another. counted: which of them count; None: all.
+    lengths: how many values each owner has; they follow each other. counted: which values count; None: all.
     """
     owner = np.arange(len(lengths)).repeat(lengths)
     less, stays = values < keys.low, (values >= keys.low) & (values < keys.high)
@@ -462,7 +469,7 @@ def _count_below(some: list[Values], flat: Values, order: NDArray[np.int64]) -> 
 
 
 def _kept_below(kept: NDArray[np.bool_], ends: list[int]) -> list[int]:
-    """How many of the first ends[i] are kept; ends ascend."""
+    """For each i, how many of the first ends[i] values are kept; ends ascend."""
     counts = []
     start = total = 0
     for end in ends:

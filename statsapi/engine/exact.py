@@ -1,8 +1,8 @@
-"""Exact sums of float64 arrays as Python integers, and the statistics that are rounded from them once.
+"""Exact sums of float64 arrays as Python integers, and the statistics made from them, rounded once.
 
 Every finite float64 is an integer multiple of 2**-1074, so Σx is an integer scaled by 2**1074 and Σx² one scaled
-by 2**2148. Integers add without error and in any order, so whatever is built on them (expiry by subtraction,
-merging, roll-ups) gives the same bits as one sum over the events that are left.
+by 2**2148. Integers add without error and in any order. So expiry by subtraction, merging and roll-ups all give the
+same bits as one sum over the remaining events.
 
 How an array is summed (`scaled_sums`): each value is cut into signed limbs of B bits on one grid for the array,
 
@@ -10,9 +10,9 @@ How an array is summed (`scaled_sums`): each value is cut into signed limbs of B
 
 by the error-free extraction `l = (x + s) - s` with s = 1.5 · 2**52 · u (Rump, Ogita & Oishi, "Accurate
 floating-point summation", 2008). With n <= 2**13 values and B = 21 each dot product of two limbs is an integer of at
-most 53 bits times a power of two, and so is every partial sum on the way: numpy computes it exactly, in whatever
-order it likes. Then Σx = Σ_i Σ l_i and Σx² = Σ_ij l_i·l_j are put together in Python integers. Values that four limbs
-do not reach are summed apart by their exponents (`_sums_by_exponent`).
+most 53 bits times a power of two, and so is every partial sum on the way: numpy computes it exactly, in any order.
+Then Σx = Σ_i Σ l_i and Σx² = Σ_ij l_i·l_j are put together in Python integers. Arrays for which four limbs are too few
+are summed by exponents instead (`_sums_by_exponent`).
 
 Pure functions: no state, no I/O.
 """
@@ -32,12 +32,12 @@ from statsapi.model import Percent, Values
 SUM_SCALE_BITS = 1074
 SQUARES_SCALE_BITS = 2 * SUM_SCALE_BITS
 
-# Up to here plain Python integers win; they cost 0.6 µs a value, numpy's small calls 37 µs in all.
+# Up to this many values plain Python integers are faster: they cost 0.6 µs a value, numpy's small calls 37 µs in all.
 _FEW = 64
 # The limbs of a block fit the second-level cache. Also, BLAS keeps a dot product of up to 10,000 elements on the
 # calling thread, so no hidden threads start in a worker that is pinned to one core.
 _BLOCK = 8_192
-# Up to here they win for values of any magnitudes: those cost some 100 µs by exponents, however few they are.
+# For magnitudes far apart Python integers are faster up to this many values: `_sums_by_exponent` costs at least 100 µs.
 _FEW_FAR_APART = 150
 # Four limbs of 21 bits reach 84 bits below the largest value: 53 for the value itself, 31 for the spread of
 # magnitudes in the array. Normal, log-normal or decimal data spread over some 15.
@@ -49,9 +49,9 @@ _LOW, _HIGH = 2.0**-400, 2.0**480
 def scaled_sums(values: Values) -> tuple[int, int]:
     """Return (Σx · 2**1074, Σx² · 2**2148), both exact.
 
-    `values` is a one-dimensional float64 array of any length and is not changed; subnormals, ±1.8e308 and any mix of
-    them are fine, NaN and infinities are the caller's to keep out. O(n): 6 ns a value while magnitudes differ by
-    less than 2**31, 25 ns when they differ by more, by however much.
+    `values` is a one-dimensional float64 array of any length and is not changed. Subnormals, ±1.8e308 and any mix of
+    them are fine; the caller keeps out NaN and infinities. O(n): 6 ns a value while magnitudes differ by less than
+    2**31, 25 ns when they differ by more.
     """
     n = len(values)
     if n <= _FEW:
@@ -76,16 +76,16 @@ def _sums_of_few(values: Values) -> tuple[int, int]:
 
 
 class CumulativeSums:
-    """The exact sums of the first step, 2·step, 3·step, … of some values, for those who sum up to any place often.
+    """The exact sums of the first `step`, 2·step, 3·step, … of some values, kept so that a sum up to any place is fast.
 
-    `digits` int64[places, d] are d = 3m - 1 integers a place for m limbs, see _Grid: 88 bytes at most, where a pair of
-    Python integers takes 450. Making them takes little longer than the sums of all values alone.
+    `digits` int64[places, d] holds d = 3m - 1 integers for each place, with m limbs, see _Grid: 88 bytes at most, where
+    a pair of Python integers takes 450. Making them takes little longer than one sum of all values.
     """
 
     __slots__ = ("_grid", "digits", "step", "whole")
 
     def __init__(self, limbs: Values, grid: _Grid, step: int) -> None:
-        """From what `_cut` gives; `CumulativeSums.of` is for callers."""
+        """From the result of `_cut`. Callers use `CumulativeSums.of`."""
         if missing := -limbs.shape[1] % step:
             limbs = np.pad(limbs, ((0, 0), (0, missing)))
         self._grid = grid
@@ -97,7 +97,7 @@ class CumulativeSums:
 
     @classmethod
     def noted(cls, scale: Sequence[int], digits: NDArray[np.int64], whole: tuple[int, int]) -> CumulativeSums:
-        """Those whose `scale`, `digits` and `whole` were noted."""
+        """Make the sums again from their `scale`, `digits` and `whole`, which somebody kept."""
         sums = cls.__new__(cls)
         *grid, sums.step = scale
         sums._grid = _Grid(*grid)
@@ -107,7 +107,7 @@ class CumulativeSums:
 
     @property
     def scale(self) -> tuple[int, ...]:
-        """What `noted` needs beside digits and sums: five integers."""
+        """The five integers that `noted` needs beside `digits` and `whole`."""
         return *self._grid, self.step
 
     @classmethod
@@ -122,11 +122,11 @@ class CumulativeSums:
 
 
 class _Grid(NamedTuple):
-    """What the limbs of an array count in: limb i in 2**(unit - i · bits), of values multiplied by 2**scaling.
+    """The units of an array's limbs: limb i is a multiple of 2**(unit - i · bits). Values were scaled by 2**scaling.
 
     The sums of some of the values are m digits for Σx, one for each limb, and 2m - 1 for Σx²: one for all products
-    l_i·l_j of the same weight i + j. The highest come first, each counts 2**bits times the next, and none is carried
-    over: they are of any sign and up to 2**55.
+    l_i·l_j of the same weight i + j. The highest digit comes first, and each counts 2**bits times the next. Nothing is
+    carried over: digits have any sign and go up to 2**55.
     """
 
     limbs: int
@@ -135,12 +135,12 @@ class _Grid(NamedTuple):
     scaling: int
 
     def exponents(self) -> list[int]:
-        """Each of what `_sums_of_limbs` gives, times two to this, is an integer in its limbs' own units."""
+        """The exponents e: each sum s of `_sums_of_limbs`, as s · 2**e, is an integer count of its limbs' own units."""
         m, bits, unit, _ = self
         return [i * bits - unit for i in range(m)] + [(i + j) * bits - 2 * unit for i, j in _pairs(m)]
 
     def digits(self, integers: list[Any]) -> list[Any]:
-        """The digits out of those integers: Python's, or int64 columns of them."""
+        """The digits from those integers, which are Python's or int64 columns."""
         m = self.limbs
         squares: list[Any] = [0] * (2 * m - 1)
         for products, (i, j) in zip(integers[m:], _pairs(m), strict=True):
@@ -148,7 +148,7 @@ class _Grid(NamedTuple):
         return integers[:m] + squares
 
     def put_together(self, digits: list[int]) -> tuple[int, int]:
-        """The scaled sums out of one row of `digits`."""
+        """The scaled sums from one row of `digits`."""
         m, bits, unit, scaling = self
         total = squares = 0
         for digit in digits[:m]:
@@ -166,7 +166,7 @@ def _pairs(m: int) -> list[tuple[int, int]]:
 
 def _sums_of_limbs(limbs: Values) -> Values:
     """Σ l_i, then Σ l_i·l_j for j >= i, over the last axis: each an exact float64."""
-    # Not limbs @ limbs.T, which is as fast: BLAS may start threads for it, in a worker that is pinned to one core.
+    # Refused: limbs @ limbs.T. It is as fast, but BLAS may start threads for it, in a worker pinned to one core.
     products = [np.vecdot(limbs[i:], limbs[i]) for i in range(len(limbs))]
     return np.concatenate([limbs.sum(axis=-1), *products])
 
@@ -190,11 +190,11 @@ def _cut(values: Values) -> tuple[Values, _Grid] | None:
     source = values
     if scaling:
         source = values * 2.0**scaling
-        # Downwards, a product that is subnormal has lost bits. (Upwards all are exact.)
+        # Scaling down may make a product subnormal, which loses bits. Scaling up is exact.
         if scaling < 0 and not (source * 2.0**-scaling == values).all():
             return None
         largest *= 2.0**scaling
-    # A sum of n products of two limbs is at most n · 2**(2B - 2) units, which must not pass 2**53.
+    # A sum of n products of two limbs is at most n · 2**(2B - 2) units. It must not exceed 2**53.
     bits = (55 - (n - 1).bit_length()) // 2
     unit = math.frexp(largest)[1] - bits + 1  # u_0 is 2**unit; largest < 2**(bits - 1) · u_0
     limbs = np.empty((_LIMBS, n))
@@ -204,7 +204,7 @@ def _cut(values: Values) -> tuple[Values, _Grid] | None:
         np.add(source, grid, out=limb)
         limb -= grid
         np.subtract(source, limb, out=rest)
-        # Looking at a few first saves looking at all, as long as there is something left.
+        # While a rest is left, a look at the first few values mostly finds it and saves a look at all.
         if not rest[:32].any() and not rest.any():
             return limbs[: i + 1], _Grid(i + 1, bits, unit, scaling)
         source = rest
@@ -217,20 +217,20 @@ def _shift(scaled: int, bits: int) -> int:
 
 
 def _sums_by_exponent(values: Values) -> tuple[int, int]:
-    """The sums of at most _BLOCK values of any magnitudes: a superaccumulator of a digit for each eight exponents.
+    """The sums of at most _BLOCK values of any magnitudes: a superaccumulator with a digit for each eight exponents.
 
-    With x = y · 2**(8g - 1023) and 1 <= |y| < 2**8, y has 60 bits on one grid whatever g is, and is cut once for all:
+    With x = y · 2**(8g - 1023) and 1 <= |y| < 2**8, every y has 60 bits on one grid, for any g, and is cut into
 
         y = l0 + l1 + l2,    |l0| <= 2**19 units of 2**-11,    |l1| <= 2**19 of 2**-31,    |l2| <= 2**20 of 2**-52
 
-    Of 2**13 values the sums of l0, of l1 + l2, and of the products of one weight are integers of at most 53 bits in
-    their units. They are taken by g, and put together in Python integers.
+    For 2**13 values the sums of l0, of l1 + l2, and of the products of one weight are integers of at most 53 bits in
+    their units. They are computed for each g, and put together in Python integers.
     """
     if len(values) <= _FEW_FAR_APART:
         return _sums_of_few(values)
     bits = np.ascontiguousarray(values).view(np.int64)
     exponent = (bits >> 52) & 0x7FF
-    subnormal = exponent == 0  # and zeros
+    subnormal = exponent == 0  # true for zeros as well
     if subnormal.any():
         total, squares = _sums_of_subnormals(values[subnormal])
         of_others = _sums_by_exponent(values[~subnormal])
@@ -259,7 +259,7 @@ def _sums_by_exponent(values: Values) -> tuple[int, int]:
     products = (l0 * l0, l0 * l1, l1 * l1 + l0_l2, l1 * l2, l2 * l2)
     for row, (column, unit) in enumerate(zip((l0, rest, *products), _UNITS, strict=True)):
         digits[row, places] = np.ldexp(np.add.reduceat(column, starts), -unit).astype(np.int64)
-    # Of the sums pairs of digits first, so that digits of both are 16 bits apart.
+    # The digits of Σx are 8 bits apart, those of Σx² 16. Pairs of the former are added, so that both are 16 apart.
     sums = np.pad(digits[:2], ((0, 0), (0, digits.shape[1] % 2))).reshape(2, -1, 2)
     upper, lower = _read_digits(sums[..., 0] + (sums[..., 1] << 8))
     base = 8 * first - 1023
@@ -273,13 +273,12 @@ def _sums_by_exponent(values: Values) -> tuple[int, int]:
 
 _UPPER_CUT = 1.5 * 2.0 ** (52 - 11)
 _LOWER_CUT = 1.5 * 2.0 ** (52 - 31)
-# What l0, the rest of it, and the products l0·l0, l0·l1, l1·l1 + 2·l0·l2, l1·l2 and l2·l2 are multiples of, as powers
-# of two.
+# The units, as exponents of two, of l0, of l1 + l2, and of the products l0·l0, l0·l1, l1·l1 + 2·l0·l2, l1·l2 and l2·l2.
 _UNITS = (-11, -52, -22, -42, -62, -83, -104)
 
 
 def _sums_of_subnormals(values: Values) -> tuple[int, int]:
-    """They are below 2**52 units of 2**-1074, as zeros are: always few enough limbs."""
+    """The sums of subnormals and zeros. All are below 2**52 units of 2**-1074, so four limbs always suffice."""
     sums = _sums_by_limbs(values)
     if sums is None:
         raise AssertionError("subnormals have at most 52 bits")
@@ -287,10 +286,10 @@ def _sums_of_subnormals(values: Values) -> tuple[int, int]:
 
 
 def _read_digits(digits: NDArray[np.int64]) -> list[int]:
-    """Each row's integer Σ digits[k] · 2**(16k), for digits of any sign and up to 2**62: 5 µs a row of 128."""
+    """Each row's integer Σ digits[k] · 2**(16k), for digits of any sign and up to 2**62. 5 µs for a row of 128."""
     rows, count = digits.shape
     digits = np.pad(digits, ((0, 0), (0, -count % 4)))
-    # Digits that are 64 bits apart make one integer without a carry, if they have no sign.
+    # Every fourth digit is 64 bits further on: such digits, made positive by 2**62, are the words of one integer.
     apart = digits.reshape(rows, -1, 4).transpose(0, 2, 1) + 2**62
     offset = int.from_bytes(b"\0\0\0\0\0\0\0\x40" * apart.shape[2], "little")
     read = int.from_bytes
@@ -308,9 +307,7 @@ def rounded_sum(total: int) -> float:
 
 
 def mean(count: int, total: int) -> float | None:
-    """The float64 nearest to Σx / count, equal to `statistics.mean` bit for bit; None for no values. Never
-    overflows.
-    """
+    """The float64 nearest to Σx / count, equal to `statistics.mean` bit for bit; None for no values. No overflow."""
     return total / (count << SUM_SCALE_BITS) if count else None
 
 
@@ -328,7 +325,7 @@ def variance(count: int, total: int, squares: int) -> float | None:
 def stddev(count: int, total: int, squares: int) -> float | None:
     """The float64 nearest to the root of the exact sample variance, equal to `statistics.stdev`; None below two values.
 
-    It is rounded once: the root is not taken of a variance that was rounded, or had overflowed, before. Raises
+    It is rounded once: the root is taken of the exact variance, which may be too large for float64. Raises
     OverflowError when the root itself leaves float64 ([1.7e308, -1.7e308]).
     """
     if count < 2:
@@ -337,9 +334,9 @@ def stddev(count: int, total: int, squares: int) -> float | None:
 
 
 class RankPosition(NamedTuple):
-    """Where a percentile lies among sorted values: part / of of the way from rank `lower` to the next one.
+    """Where a percentile lies among sorted values: at `lower` + `part` / `of`, between two ranks.
 
-    Ranks count from 0; 0 <= part < of, and a part of 0 needs no next one.
+    Ranks count from 0; 0 <= part < of. With part 0 the rank above `lower` need not exist.
     """
 
     lower: int
@@ -348,10 +345,10 @@ class RankPosition(NamedTuple):
 
 
 def percentile_position(p: Percent, n: int) -> RankPosition:
-    """The position h = p · (n - 1) / 100 among n values, which is the one definition of a percentile here: linear
+    """The position h = p · (n - 1) / 100 among n values. This is the one definition of a percentile here: linear
     interpolation between closest ranks, type 7 of Hyndman & Fan, "Sample quantiles in statistical packages" (1996).
 
-    An integer division: p29 of 101 values is the value of rank 29, where 29 / 100 * 100 as floats is less.
+    The division is of integers: p29 of 101 values is the value of rank 29, while 29 / 100 * 100 in floats is less.
     """
     numerator, denominator = p.as_integer_ratio()
     of = 100 * denominator
@@ -362,7 +359,7 @@ def percentile_position(p: Percent, n: int) -> RankPosition:
 def interpolate(low: float, high: float, part: int, of: int) -> float:
     """The float64 nearest to low + (high - low) · part / of. A zero has no sign. About 1 µs.
 
-    Nothing is rounded on the way, so neither subnormals nor neighbours more than 1.8e308 apart are a case of their own.
+    Nothing is rounded on the way, so subnormals and neighbours more than 1.8e308 apart need no special case.
     """
     if part == 0 or low == high:
         return low + 0.0
@@ -373,15 +370,15 @@ def interpolate(low: float, high: float, part: int, of: int) -> float:
 
 
 def _variance_ratio(count: int, total: int, squares: int) -> tuple[int, int]:
-    """(n·Σx² − (Σx)²) / (n·(n−1)) as two integers: nothing cancels, for nothing is rounded."""
+    """(n·Σx² − (Σx)²) / (n·(n−1)) as two integers. Nothing is rounded, so no digits cancel."""
     return count * squares - total * total, count * (count - 1) << SQUARES_SCALE_BITS
 
 
 def _rounded_root(numerator: int, denominator: int) -> float:
     """The float64 nearest to sqrt(numerator / denominator), for numerator >= 0 and denominator > 0.
 
-    The way of CPython's statistics module: an integer root of 55 bits or more, rounded to odd, so that the division
-    that follows cannot round twice (Boldo & Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+    As in CPython's statistics module: an integer root of 55 bits or more is rounded to odd, so that the division that
+    follows cannot round twice (Boldo & Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
     """
     if numerator == 0:
         return 0.0

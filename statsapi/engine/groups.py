@@ -1,4 +1,4 @@
-"""Ask a store one question over many series: the total, and groups beside it, from one instant."""
+"""Ask a store one question over many series: for their total and for groups of them, at one instant."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from statsapi.model import Percent
 
 
 class Grouping(NamedTuple):
-    """Which groups there are, and which of them are shown.
+    """How series are grouped, and which groups are shown.
 
-    key_of: the group of a series by its name; None is a group too (of those without that tag).
-    value: by which a group's place is found; None: by its key. Groups without a value come last, either way.
-    percentiles: those that `value` looks at. Of groups that are not shown nothing else is computed.
+    key_of: maps a series' name to its group; None is a group too (of the series without that tag).
+    value: the value by which groups are put in order; None: by key. Groups without a value come last, either way.
+    percentiles: those that `value` looks at. For groups that are not shown, nothing else is computed.
     """
 
     key_of: Callable[[str], str | None]
@@ -41,7 +41,7 @@ class Group(NamedTuple, Generic[AnswerT]):
 
 
 class Answer(NamedTuple, Generic[AnswerT]):
-    """matched: how many of the series chosen are held. groups_total: how many groups there are, shown or not."""
+    """matched: how many of the chosen series are held. groups_total: how many groups there are, shown or not."""
 
     matched: int
     total: AnswerT
@@ -52,11 +52,11 @@ class Answer(NamedTuple, Generic[AnswerT]):
 def ask(
     store: Store, chooser: Chooser, question: Question[Any, AnswerT], now_us: int, grouping: Grouping | None = None
 ) -> Answer[AnswerT]:
-    """The answer for the union of the chosen series, and for each group of them, of one instant.
+    """The answer for the union of the chosen series, and for each group of them, at one instant.
 
-    What is recorded while it is put together is in none of it. Others wait for the lock for about a millisecond at a
-    time, and for the interpreter as long as the process lets them (a worker: server/interpreter.py). Raises ViewBroken
-    as every question does.
+    No part of it includes events recorded meanwhile. Other threads wait about a millisecond at a time for the lock, and
+    for the interpreter as long as the process makes them (in a worker: server/interpreter.py). Raises ViewBroken, as
+    every question does.
     """
     if grouping is None and isinstance(question, Spans):
         known = store.unions.ask(store, chooser, question, now_us, store.selections)

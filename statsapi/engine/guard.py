@@ -8,7 +8,7 @@ from statsapi.errors import ViewBroken
 
 
 class Guard:
-    """A lock that lets nobody in any more once something was raised by who held it: ViewBroken."""
+    """A lock that stays shut after an exception was raised under it: from then on, entering raises ViewBroken."""
 
     __slots__ = ("_lock", "broken", "waiting")
 
@@ -16,10 +16,10 @@ class Guard:
         self._lock = threading.Lock()
         self.broken = False
         self.waiting: list[None] = []
-        """As long as the number of threads that wait. A list, as each change of it is one step."""
+        """Its length is the number of waiting threads. A list, because append and pop are atomic."""
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(False):  # by name it takes 50 ns more
+        if not self._lock.acquire(False):  # `blocking=False` by name takes 50 ns more
             self.waiting.append(None)
             try:
                 self._lock.acquire()

@@ -1,8 +1,8 @@
 """How the values of the union of several series are spread: how many lie in each of some bins.
 
-While every event of the span is raw the counts are exact, whatever the edges. Of roll-ups only the sketch's buckets are
-left. Then they are the bins, merged in pairs until they are few enough; where edges were given, each one that lies
-inside a bucket moves to the nearer end of it. The counts are exact for the edges that are told.
+While every event of the span is raw, the counts are exact for any edges. A roll-up only has the buckets of its sketch.
+Then these are the bins, merged in pairs until they are few enough; where edges were given, an edge that lies inside a
+bucket moves to the nearer end of the bucket. The counts are exact for the edges in the answer.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _FEWEST: Final = 3
 
 
 class Bins(NamedTuple):
-    """edges: rising, one more than counts. Bin i holds edges[i] <= value < edges[i + 1], the last one its end too.
+    """edges: rising, one more than counts. Bin i holds edges[i] <= value < edges[i + 1], the last bin also its end.
 
-    below, above: how many values lie in no bin, where the edges were given. A single edge has no bin: `above` are the
-    values from it on.
-    of_sketch: the edges are the sketch's, also where others were given: perhaps fewer, each moved by half a bucket at
-    most (1 % of the edge while buckets are at their finest). Every value of a bin lies between its two edges, and one
-    that equals an edge may be counted on either side of it.
+    below, above: how many values lie in no bin, where the edges were given. A single edge makes no bin: `above` then
+    counts the values from the edge on.
+    of_sketch: the edges are those of the sketch's buckets. Edges that were given have moved by half a bucket at most
+    (1 % of the edge while buckets are at their finest), and may have become fewer. Every value of a bin lies between
+    its two edges; a value that equals an edge may be counted on either side.
     """
 
     statistics: Statistics
@@ -47,11 +47,11 @@ class Bins(NamedTuple):
 
 
 class Histogram(NamedTuple):
-    """Of one span: `edges` (rising), or that many `bins` between the least and the greatest value, of equal width or,
-    with `log`, of equal ratio.
+    """The histogram of one span. Its bins lie between the given `edges` (rising); without edges there are `bins` of
+    them between the least and the greatest value, of equal width or, with `log`, of equal ratio.
 
     ends: whether groups are put in order by their first or last event.
-    With `log` a value that is not positive raises ValueError, which says so: whatever the edges, raw or rolled up.
+    With `log`, a value that is not positive raises ValueError, with any edges, for raw and rolled-up events alike.
     """
 
     span: Span
@@ -109,20 +109,20 @@ class Histogram(NamedTuple):
             inner = [exp(first + (last - first) * i / self.bins) for i in range(1, self.bins)]
         else:
             inner = [interpolate(low, high, i, self.bins) for i in range(1, self.bins)]
-        # Where the values lie next to each other, not every edge is a float64 of its own.
+        # If low and high are close neighbours among float64 numbers, several edges round to the same one.
         return [low, *sorted({edge for edge in inner if low < edge < high}), high]
 
     def place(self, parts: Sequence[tuple[SpanPart, ...]], percentiles: Sequence[Percent]) -> Statistics:
         return self._spans().place(parts, percentiles)
 
     def _spans(self) -> Spans:
-        """What is looked at in each series: its values, which are what any percentile asks for."""
+        """The question that is put to each series. A percentile, whichever, makes it gather the values."""
         return Spans((self.span,), (50,), self.ends)
 
 
 def _joined(ends: list[tuple[float, float]], counts: list[int], most: int) -> tuple[list[float], list[int]]:
-    """Buckets side by side as edges and counts: with an empty bin wherever there is a gap between two, unless these
-    make more than `most` bins. Then a gap belongs to the bin below it.
+    """Turn buckets into edges and counts of at most `most` bins. A gap between two buckets becomes an empty bin. If
+    that makes more than `most` bins, each gap belongs to the bin below it instead.
     """
     edges, filled = [ends[0][0]], []
     for (low, high), count in zip(ends, counts, strict=True):
@@ -139,8 +139,8 @@ def _joined(ends: list[tuple[float, float]], counts: list[int], most: int) -> tu
 
 
 def _with_width(edges: list[float], counts: list[int]) -> tuple[list[float], list[int]]:
-    """Without bins between two equal edges, such as that of zero: their values are in the next one, as its lower edge,
-    or in the last one. Of one number alone there is one such bin.
+    """Remove bins between two equal edges, such as the bin of zero. Their values go to the next bin, whose lower edge
+    they equal, or else to the last one. Where all values are one number, a single such bin stays.
     """
     wide, filled, left = [edges[0]], [], 0
     for high, count in zip(edges[1:], counts, strict=True):
@@ -158,7 +158,7 @@ def _with_width(edges: list[float], counts: list[int]) -> tuple[list[float], lis
 def _between_buckets(
     statistics: Statistics, ends: list[tuple[float, float]], counts: list[int], asked: Sequence[float]
 ) -> Bins:
-    """The bins between given edges, each of which moves out of the bucket that it lies in."""
+    """The bins between the edges `asked`. An edge inside a bucket moves to the nearer end of the bucket."""
     edges: list[float] = []
     at: list[int] = []  # this many buckets lie below each edge
     for edge in asked:
@@ -167,7 +167,7 @@ def _between_buckets(
             low, high = ends[i]
             if low < edge < high:
                 edge = low if edge - low <= high - edge else high
-            # A bucket of one number, such as zero, begins the bin from it on, and belongs to the last one all the same.
+            # A bucket of one number, such as zero, counts as above an edge that equals it, but as below the last edge.
             i += low < high == edge or (low == high == edge == asked[-1] and len(asked) > 1)
         if edges and edge <= edges[-1]:
             at[-1] = max(at[-1], i)

@@ -1,17 +1,16 @@
-"""What a store holds, and every change of it: timelines and roll-ups by series. The lock is the store's; whoever calls
-holds it.
+"""All a store holds, and every change of it: timelines and roll-ups by series. The caller holds the store's lock.
 
-What decides what is held (`model.Retention` says where the bounds may lie):
-- the *mark*: the last record applied. `appended_us` is that record's time; it falls where a wrong clock was put right.
-- the time that has *stood*, `settled_us`. Nothing is done for good by a later time, nor by one after the mark's.
-- the *horizon*: a whole minute that follows these. Events before it are due to be *folded*: a timeline's minute becomes
-  a block of the series' roll-ups. Without roll-ups they are dropped. It moves back with a clock that had been believed
-  wrongly; what is folded stays so, and `folded_to_us` is after the last of it.
-- the *floor*: what lies before it counts nowhere any more.
+These decide what is held (`model.Retention` says where the bounds may lie):
+- the *mark*: the last record applied. `appended_us` is that record's time; it falls when a wrong clock was put right.
+- the time that has *stood*, `settled_us`. Nothing irreversible is done by a time later than this or the mark's.
+- the *horizon*: a whole minute, computed from the two. Events before it are due to be *folded*: a timeline's minute
+  becomes a block of the series' roll-ups. Without roll-ups they are dropped. The horizon moves back when the clock was
+  wrong; folded events stay folded, and `folded_to_us` is after the last of them.
+- the *floor*: events before it do not count any more.
 
-Every event is either in its series' timeline or in its roll-ups, and a question adds up both. So folding may be done
-in small slices, with questions in between, and an event that comes late for its minute is simply put into the timeline,
-to be folded soon.
+Every event is either in its series' timeline or in its roll-ups, and a question adds up both. So folding can be done in
+small slices, with questions in between. An event that comes late for its minute is put into the timeline, and is folded
+soon.
 """
 
 from __future__ import annotations
@@ -39,10 +38,11 @@ from statsapi.model import (
     floor_us,
 )
 
-# How many of the events that were too old to count are remembered, so that a wrongly stamped one can be found.
+# This many events that came too old to be kept raw are remembered, so that wrong timestamps can be found.
 LATE_REMEMBERED: Final = 1000
 
-# This many new names are put in their places, each in 50 µs among 100,000; more are sorted in. So many are remembered.
+# Up to _PUT_IN new names are inserted into the sorted list, in 50 µs each among 100,000; more are sorted in together.
+# Up to _CAME_MAX are remembered for that.
 _PUT_IN: Final = 64
 _CAME_MAX: Final = 16_384
 
@@ -51,7 +51,7 @@ _FOLD_CHUNKS: Final = 128
 
 
 class LateEvent(NamedTuple):
-    """An event that was older than everything kept when it was recorded."""
+    """An event that was older than all raw events kept when it was recorded."""
 
     series: str
     ts_us: int
@@ -59,7 +59,9 @@ class LateEvent(NamedTuple):
 
 
 class Holdings:
-    """The state of one store. Its fields are read by the store, and written here alone but for the two times."""
+    """The state of one store. The store reads its fields and writes `appended_us` and `settled_us`; the rest is written
+    here.
+    """
 
     def __init__(self, retention: Retention) -> None:
         self.retention = retention
@@ -67,21 +69,21 @@ class Holdings:
         self.rollups: dict[str, Rollups] = {}
         self.event_count = 0  # raw events, over all series
         self.rollup_bytes = 0
-        self.sweeps: dict[int, Sweep[Any]] = {}  # questions that have yet to see some series
+        self.sweeps: dict[int, Sweep[Any]] = {}  # questions that have not looked at all series yet
         self.changes = Changes()
         self.late: deque[LateEvent] = deque(maxlen=LATE_REMEMBERED)
         self.due: set[str] = set()  # series that may hold something from before the horizon
         self.appended_us = MIN_TS_US
         self.settled_us = MIN_TS_US
         self.folded_to_us = MIN_TS_US  # no roll-up reaches past it
-        self.hours_to_us = MIN_TS_US  # no roll-up of an hour does
+        self.hours_to_us = MIN_TS_US  # no roll-up of an hour reaches past it
         self._horizon_us = MIN_TS_US
         self._rollup_bounds = RollupBounds(MIN_TS_US, MIN_TS_US)
-        self._names: list[str] | None = None  # sorted, but for those that came; None when a series went
+        self._names: list[str] | None = None  # sorted, without those in _came; None when a series has gone
         self._came: list[str] = []
 
     def minutes_from_us(self, now_us: int) -> int:
-        """From when on roll-ups are of minutes, and not of hours, or to be so."""
+        """The instant from which roll-ups are, or will be, of minutes. Before it they are of hours."""
         return max(self.retention.rollup_bounds(now_us).minutes_from_us, self.hours_to_us)
 
     def insert(self, events: Events) -> None:
@@ -89,7 +91,7 @@ class Holdings:
         oldest_us = ts_us.item() if len(ts_us) == 1 else int(ts_us.min())
         stamps_us = events.appended_us
         latest_us = int(stamps_us[0] if len(stamps_us) == 1 else stamps_us.max())
-        # One comparison clears nearly every batch of all questions.
+        # For nearly every batch this comparison is the only check.
         if oldest_us < max(self.retention.raw_from_us(latest_us), self._horizon_us):
             self._remember_late(events)
             if oldest_us < (floor_us := self._floor_us()):
@@ -111,16 +113,16 @@ class Holdings:
         self.event_count += len(ts_us)
 
     def _floor_us(self) -> int:
-        """What lies before may be dropped: the horizon itself, where there are no roll-ups."""
+        """Events before this instant may be dropped. Without roll-ups it is the horizon."""
         return self.retention.from_us(self._time_us()) if self.retention.rollup_us else self._horizon_us
 
     def _time_us(self) -> int:
-        """The time by which something may be done for good: never past the last record's, nor what has stood."""
+        """The time for irreversible steps: never past the last record's, nor past the time that has stood."""
         return min(self.settled_us, self.appended_us)
 
     def _remember_late(self, events: Events) -> None:
-        """Whether an event is late depends on its own record only, so all views agree."""
-        if len(events.ts_us) == 1:  # 1 µs, where arrays of one take 5: a batch may have 100,000 series of one event
+        """Remember late events. Whether an event is late depends on its own record only, so all views agree."""
+        if len(events.ts_us) == 1:  # 1 µs, while arrays of one take 5: a batch may have 100,000 series of one event
             ts_us, appended_us = events.ts_us.item(), int(events.appended_us[0])
             if ts_us < floor_us(appended_us - self.retention.raw_us, MINUTE_US):
                 self.late.append(LateEvent(events.series, ts_us, events.values.item()))
@@ -153,7 +155,7 @@ class Holdings:
             self.late.remove(late)
 
     def _drop(self, series: str) -> None:
-        """An empty timeline costs nothing."""
+        """Remove an empty timeline, so that it takes no memory."""
         del self.timelines[series]
         if series not in self.rollups:
             self._names = None
@@ -164,20 +166,22 @@ class Holdings:
             self._names = None
 
     def _show_sweeps(self, series: str) -> None:
-        """The series is about to change: questions that have yet to see it do so now."""
+        """Called before the series changes: questions that have not looked at it yet do so now."""
         for sweep in tuple(self.sweeps.values()):
             sweep.before_change(series, *self.of(series))
 
     def of(self, series: str) -> tuple[Timeline, Rollups]:
-        """What is held of a series. The caller writes to neither."""
+        """The timeline and roll-ups of a series; empty ones if there are none. The caller changes neither."""
         return self.timelines.get(series, _NO_TIMELINE), self.rollups.get(series, _NO_ROLLUPS)
 
     def sorted_names(self) -> list[str]:
-        """Sorted anew only when a series went: 100,000 names take 20 ms, 4 when many came, and 0.2 when one did."""
+        """The names of all series, sorted. For 100,000 names: 20 ms after a series has gone, 4 ms after many have come,
+        and 0.2 ms after one has.
+        """
         if self._names is None:
             self._names = sorted(self.timelines.keys() | self.rollups.keys())
         elif len(self._came) > _PUT_IN:
-            self._names = sorted(self._names + self._came)  # a list that is sorted but for its end takes less
+            self._names = sorted(self._names + self._came)  # faster than from scratch: all but the end is in order
         elif self._came:
             self._names = self._names.copy()  # others may be reading it
             for name in self._came:
@@ -192,7 +196,7 @@ class Holdings:
             self._names = None
 
     def advance(self, horizon_us: int | None = None, minutes_from_us: int | None = None) -> None:
-        """Move the horizon; what that concerns becomes due."""
+        """Move the horizon. Series with events or roll-ups to fold, merge or drop become due."""
         time_us = self._time_us()
         if horizon_us is None:
             horizon_us = self.retention.raw_from_us(time_us)
@@ -204,14 +208,14 @@ class Holdings:
         bounds = self.retention.rollup_bounds(time_us)
         if minutes_from_us is not None:
             bounds = bounds._replace(minutes_from_us=minutes_from_us)
-        if bounds != self._rollup_bounds:  # once an hour roll-ups are merged, and dropped
+        if bounds != self._rollup_bounds:  # once an hour roll-ups are merged and dropped
             self._rollup_bounds = bounds
             self.due.update(self.rollups)
 
     def fold(self, series: str) -> int:
-        """Fold or drop some of what is due of a series, or find that nothing is any more.
+        """Fold or drop a slice of a due series, if anything in it is still due. Returns how many raw events that were.
 
-        At most a minute and some chunks at once: about 1 ms. How many raw events that were.
+        A slice is at most a minute and some chunks: about 1 ms.
         """
         self.due.discard(series)
         self._show_sweeps(series)
@@ -280,6 +284,6 @@ class Holdings:
                 self.folded_to_us = max(self.folded_to_us, hour_us + (max(held) + 1) * MINUTE_US)
 
 
-# Of a series that nothing is held of. Never written to.
+# What `Holdings.of` returns for a series without events. Never written to.
 _NO_TIMELINE: Final = Timeline()
 _NO_ROLLUPS: Final = Rollups()

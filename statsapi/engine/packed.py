@@ -1,11 +1,11 @@
-"""The bytes of a sealed chunk, which any number of processes may map and hold in place of arrays of their own.
+"""The bytes of a sealed chunk. Any number of processes may map them instead of having arrays of their own.
 
     packed   head int64[16] | Σx, Σx² as signed integers, each zero-padded to a multiple of 8 bytes
              | ts_us int64[n] | values float64[n] | digits int64[places, width] | buckets int64[] | sample float64[]
              | rank uint16[n] | zeros up to a multiple of 8
 
-Little-endian, as long as a multiple of 8. Unpacking copies no array and looks at none. It judges nothing either: the
-bytes must be those that `pack` gave, which is for the caller to know.
+Little-endian; the length is a multiple of 8. Unpacking copies no array, reads none, and checks nothing: the caller must
+know that the bytes are those that `pack` made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from statsapi.engine.chunks import SealedColumns
 from statsapi.engine.exact import CumulativeSums
 
-# Arrays are mapped as they lie in memory.
+# Arrays are mapped with the bytes they have in memory, so the machine must be little-endian.
 CAN_PACK: Final = sys.byteorder == "little"
 
 _HEAD_WORDS: Final = 16
@@ -28,7 +28,7 @@ _NONE: Final = np.empty(0, np.int64)
 
 
 def pack(columns: SealedColumns) -> Sequence[bytes | memoryview]:
-    """The bytes, in pieces: those of large arrays are not copied. 15 µs."""
+    """The bytes, in pieces. Large arrays are not copied. 15 µs."""
     sums = [_signed_bytes(number) for number in columns.sums]
     cumulative, buckets = columns.cumulative, columns.buckets
     digits = _NONE.reshape(0, 0) if cumulative is None else cumulative.digits
@@ -56,7 +56,7 @@ def pack(columns: SealedColumns) -> Sequence[bytes | memoryview]:
 
 
 def unpack(data: memoryview, at: int) -> SealedColumns:
-    """The chunk whose bytes begin there: its arrays are views of `data`, and keep it alive. 8 µs."""
+    """The chunk whose bytes begin at `at`. Its arrays are views of `data` and keep it alive. 8 µs."""
     n, sum_bytes, square_bytes, places, width, buckets, sample, sampled_from, merge_at, *scale = np.frombuffer(
         data, np.int64, _HEAD_WORDS, at
     ).tolist()

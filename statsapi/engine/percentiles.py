@@ -1,15 +1,15 @@
 """Exact percentiles of the values in many sorted columns, without merging the columns.
 
 Every sorted column comes with a sample, each 64th of its values. For a wanted rank the samples give two pivots that
-very likely enclose it. How many values of each column lie below a pivot is one binary search, so whether they do is
-known; and only the values between the pivots, some ten thousand out of millions, are looked at. The idea is that of
-Floyd & Rivest's SELECT (1975).
+very likely enclose it. One binary search a column counts the values below a pivot, and the counts tell whether the
+pivots enclose the rank. Only the values between the pivots are looked at, some ten thousand out of millions. The idea
+is that of Floyd & Rivest's SELECT (1975).
 
-A column of which a span keeps only some values (a `CutColumn`) is not copied either: those that are kept are counted
-below each pivot, 6 µs for 8,192 values where copying them takes 35.
+A `CutColumn`, of whose values a span keeps only some, is not copied either: its kept values are counted below each
+pivot, which takes 6 µs for 8,192 values where copying them takes 35.
 
-Pivots and counts are kept for the next question (`counted.py`): while they still enclose the wanted ranks, only new
-columns are counted. Wrong ones cost time and never a wrong answer: whether a rank lies between two pivots is counted.
+Pivots and counts are kept for the next question (`counted.py`): while the pivots still enclose the wanted ranks, only
+new columns are counted. Bad pivots cost time and never give a wrong answer, since counts verify them.
 
 Pure functions: no state, no I/O.
 """
@@ -31,14 +31,14 @@ from statsapi.model import Percent, Values
 _SAMPLE_STEP = 64
 # Up to this many values, partitioning all of them (12 ns each) is faster than narrowing them down first (0.2 ms).
 _PARTITION_ALL = 16_384
-# Pivots that are kept have about this many values between them and the wanted ranks on either side, or every 128th of
-# all. Of 10M events, 2,800 of which come and go with each question, the median moves by some 40 ranks, to and
-# fro; and partitioning twice as many takes 40 µs.
+# Pivots that are kept have about this many values between them and the wanted rank on either side, but at most 1/128 of
+# all values. When 2,800 of 10M events come and go with each question, the median moves to and fro by some 40 ranks;
+# partitioning the values of both sides takes 40 µs.
 _KEPT_VALUES = 4_096
 
 
 def sample_of(values: Values, stagger: int) -> Values:
-    """Every 64th of sorted values, copied. `stagger` is any number and chooses the first one.
+    """Every 64th of some sorted values, copied. `stagger`, any number, decides which value is the first.
 
     Columns that are asked together get different staggers: if all samples began at 0, each sampled value would be
     ranked half a step too low.
@@ -60,8 +60,8 @@ def of_columns(
     """The percentiles of the values of all columns together, one for each of `ps` (0 to 100); [] without values.
 
     Linear interpolation between closest ranks, see `exact.percentile_position`. O(columns · log n + n / 64): 0.5 ms for
-    1M values, 4 ms for 10M; more percentiles cost little more. selections: what is kept from one question to the next,
-    with which it is O(columns) as long as the values move little.
+    1M values, 4 ms for 10M; more percentiles cost little more. selections: the counts kept from one question to the
+    next; with them it is O(columns) as long as the values move little.
     """
     n = sum([len(column[0]) for column in columns])
     n += sum([cut.last - cut.first for cut in cuts])
@@ -87,7 +87,7 @@ def ranks_of(n: int, ps: Sequence[Percent]) -> list[int]:
 
 
 def interpolated(n: int, at: dict[int, float], ps: Sequence[Percent]) -> list[float]:
-    """The percentiles of n values, from those at `ranks_of`."""
+    """The percentiles of n values, from the values `at` the ranks that `ranks_of` gives."""
     return _interpolated(_positions(n, ps), at)
 
 
@@ -113,8 +113,8 @@ def few(n: int) -> bool:
 def pivots_around(
     columns: Sequence[SortedColumn], cuts: Sequence[CutColumn], n: int, ranks: Sequence[int], width: int
 ) -> list[tuple[float, float]]:
-    """Pairs of pivots, ascending and apart from each other: each of the ranks (ascending) very likely lies between two,
-    with that many values on either side. An infinite one is no value's. Some ms for 10M values.
+    """Pairs of pivots, ascending, which do not overlap. Each of the ranks (ascending) very likely lies in a pair, with
+    `width` values between it and either pivot. A pivot is infinite where the sample ends. Some ms for 10M values.
     """
     sample, spread = _sample_and_spread(columns, cuts)
     margin = 2 + isqrt(spread) + width // _SAMPLE_STEP
@@ -172,13 +172,13 @@ def _values_at(
 
 
 def _sample_and_spread(columns: Sequence[SortedColumn], cuts: Sequence[CutColumn]) -> tuple[Values, int]:
-    """The sampled values that count, copied, and the square of how many of them a rank may be wrong by.
+    """The sampled values that count, copied, and the square of the likely error of a rank, in sampled values.
 
     Each column's sample ranks its values wrongly by less than one step, in a direction that differs from column to
     column. If the starts of the samples are as good as random, the sum of these errors has a standard deviation of 0.29
-    sqrt(columns) steps. A margin of 3.4 deviations, plus 2, seldom needs a second try. Of a cut column, which sampled
-    values are kept is as good as random too: of m with a share f kept, the variance is m f (1 - f) / 4 in the middle of
-    the values, and less elsewhere.
+    sqrt(columns) steps. A margin of 3.4 deviations, plus 2, seldom needs a second try. In a cut column the choice of
+    the sampled values that are kept is as good as random too: if a share f of m is kept, the variance is
+    m f (1 - f) / 4 in the middle of the values, and less elsewhere.
     """
     samples = [column[1] for column in columns]
     spread = len(columns) + len(cuts)
@@ -195,7 +195,7 @@ def _kept_values(n: int) -> int:
 
 
 def _kept_sample(cut: CutColumn) -> Values:
-    """Those of a cut column's sampled values that count."""
+    """The sampled values of a cut column that count."""
     rank = cut.rank[cut.sampled_from :: _SAMPLE_STEP]
     return np.compress(ranked_in(rank, cut.first, cut.last), cut.column.sample)
 
@@ -217,7 +217,7 @@ def _narrow(
 ) -> list[Counted]:
     """Add to `found` the values at those ranks that lie within `margin` sampled values of where they are expected.
 
-    Gives what was counted for that.
+    Returns the counts that it took.
     """
     # Neighbours share a pair of pivots: every percentile wants two ranks next to each other.
     groups: list[list[int]] = []
@@ -226,8 +226,8 @@ def _narrow(
             groups[-1].append(rank)
         else:
             groups.append([rank])
-    # Columns shorter than a step may have no sampled value, and of cut ones as many are kept as chance will have it, so
-    # the sample may be shorter or longer than n / 64.
+    # The sample may be shorter or longer than n / 64: a column shorter than a step may have no sampled value, and
+    # chance decides how many sampled values of a cut column are kept.
     pivots_at = [(group[0] * len(sample) // n - margin, group[-1] * len(sample) // n + margin + 1) for group in groups]
     inner = sorted({at for pair in pivots_at for at in pair if 0 <= at < len(sample)})
     if inner:
@@ -236,12 +236,12 @@ def _narrow(
         (float(sample[low]) if low >= 0 else -inf, float(sample[high]) if high < len(sample) else inf)
         for low, high in pivots_at
     ]
-    # One binary search a column serves all groups. Pivots inside a long run of equal values are equal; then the bounds
-    # of that run are asked for instead.
+    # One binary search a column serves all groups. Pivots inside a long run of equal values are equal; then the keys
+    # are the bounds of that run instead.
     keys = [Keys(nextafter(low, inf), high) if low < high else _run_of(low) for low, high in pivots]
     counted = Counted.of(columns, cuts, keys)
     useful = _look_up(counted, ranks, found, n)
-    # A rank outside is in a run of values equal to a pivot, or the pivots have missed it.
+    # A rank outside its pivots is in a run of values that equal a pivot, or the pivots have missed it.
     runs: dict[float, Keys] = {}
     for group, (low, high), (first, last) in zip(groups, pivots, counted.totals(), strict=True):
         if low < high and group[0] < first:
@@ -254,9 +254,9 @@ def _narrow(
 
 
 def _look_up(counted: Counted, ranks: list[int], found: dict[int, float], n: int) -> list[Counted]:
-    """Add to `found` the values at those ranks that lie between two of the keys.
+    """Add to `found` the values at those ranks that lie between the keys of a pair.
 
-    Gives what was of use for that, if any, with keys nearer to the ranks where they were far away.
+    Returns the counts of the pairs that held a rank, if any. Keys far from the ranks are replaced by nearer ones.
     """
     useful = []
     width = _kept_values(n)
@@ -282,5 +282,5 @@ def _look_up(counted: Counted, ranks: list[int], found: dict[int, float], n: int
 
 
 def _run_of(value: float) -> Keys:
-    """The keys between which the values equal to `value` lie."""
+    """The pair of keys that encloses just the values equal to `value`."""
     return Keys(value, nextafter(value, inf), value)

@@ -1,7 +1,7 @@
-"""One call that goes over 100,000 objects, done in pieces, between which other threads get the interpreter.
+"""Calls that go over 100,000 objects, done in pieces. Between two pieces other threads get the interpreter.
 
-numpy lets others run while it computes, but not while it puts 100,000 arrays side by side (30 to 50 ms), nor does
-Python while it sorts (20 ms) or forgets (80 ms) as many objects. POST /event waited as long.
+numpy lets other threads run while it computes, but not while it concatenates 100,000 arrays (30 to 50 ms). Nor does
+Python while it sorts (20 ms) or frees (80 ms) as many objects. POST /event waited as long.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def concatenated(arrays: Sequence[ArrayT]) -> ArrayT:
 
 
 def in_order(items: Iterable[T], key: Callable[[T], Any], *, descending: bool = False) -> Iterator[T]:
-    """As `sorted` has them: stable, also when descending. The first ones come before all are in order."""
+    """The items as `sorted` orders them: stable, also when descending. The first come before all have been ordered."""
     items = iter(items)
     pieces = []
     while piece := list(islice(items, PIECE)):
@@ -40,7 +40,7 @@ def in_order(items: Iterable[T], key: Callable[[T], Any], *, descending: bool = 
 
 
 def let_go(*lists: list[Any]) -> None:
-    """Empty the lists, whose items nobody else needs. At a function's end they would be forgotten at once."""
+    """Empty the lists, whose items nobody else needs. At a function's end Python would free all items in one go."""
     for items in lists:
         while items:
             del items[-PIECE:]

@@ -1,7 +1,7 @@
 """Where events lie at an instant: in the default window, before it, before everything kept, or ahead of the clock.
 
 This is the one place that tells them apart: answers, metrics and refusals all ask here. Nearly every batch lies in the
-window as a whole, so that is what is looked at first: two comparisons for an event, two passes over a batch.
+window as a whole, so that is checked first: two comparisons for an event, two passes over a batch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from statsapi.model import MINUTE_US, Retention, TimestampsUs
 
-# The clocks of clients differ from ours by seconds. What lies further ahead was stamped wrongly, or in another zone.
+# The clocks of clients differ from ours by seconds. An event further ahead has a wrong time, or that of another zone.
 AHEAD_TOLERATED_US: Final = MINUTE_US
 
 
 class Placed(NamedTuple):
-    """How many events lie where.
+    """How many events lie in each place.
 
     recent: in the default window, and at most a minute ahead of the clock. older: before the window, but kept.
     expired: before everything kept. ahead: more than a minute ahead of the clock.
@@ -39,12 +39,12 @@ AHEAD: Final = Placed(0, 0, 0, 1)
 
 
 class Bounds(NamedTuple):
-    """What separates them at `now_us`.
+    """The instants that separate the places at `now_us`.
 
-    window_from_us: the first instant of the default window. retention: says what is kept. raw_from_us: with
-    deduplication, the first instant of the raw events: events before it are not kept then. window_from_us is not
-    before what is kept. clock_ahead_us: by how much the clock went forward without having stood since (clocks.py); what
-    has expired by it is kept until then.
+    window_from_us: the first instant of the default window, which is never before kept_from_us. retention: says what is
+    kept. raw_from_us: with deduplication, the first instant of the raw events; events before it are not kept then.
+    clock_ahead_us: by how much the clock went forward and has not stood since (clocks.py); events that expired by this
+    step are kept until it has.
     """
 
     now_us: int
@@ -68,11 +68,11 @@ class Bounds(NamedTuple):
         return OLDER if ts_us >= self.kept_from_us else EXPIRED
 
     def tally(self, columns: Sequence[TimestampsUs]) -> Placed:
-        """How many of the columns' events lie where. Some µs and 0.5 ns an event where all are recent, else 2 ns."""
+        """How many of the columns' events lie in each place. Some µs, and 0.5 ns an event if all are recent, else 2."""
         if len(columns) == 1:
             ts_us = columns[0]
         elif columns:
-            ts_us = np.concatenate(columns)  # many short ones would each cost two calls of numpy
+            ts_us = np.concatenate(columns)  # else each of many short columns would cost two calls of numpy
         else:
             return NONE
         events = len(ts_us)
@@ -86,6 +86,6 @@ class Bounds(NamedTuple):
         return Placed(events - older - expired - ahead, older, expired, ahead)
 
     def split(self, ts_us: TimestampsUs) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which events are older, expired and ahead: bool[n] each."""
+        """Masks of the older, the expired and the ahead events: bool[n] each."""
         expired = ts_us < self.kept_from_us
         return (ts_us < self.window_from_us) & ~expired, expired, ts_us > self.ahead_after_us

@@ -1,10 +1,10 @@
-"""A bag of millions of values of which only those near some ranks are known: enough for its percentiles and extremes,
-while values come and go.
+"""A bag of millions of values. Only the values near some ranks are known: enough for percentiles and extremes while
+values come and go.
 
-    values   ... [ known, each with how often ] ... 4,700,000 more ... [ known ] ... 480,000 more ... [ known ] ...
+    values   ... [ known, each with its count ] ... 4,700,000 more ... [ known ] ... 480,000 more ... [ known ] ...
 
-A value that comes or goes is counted in the stretch where it lies. So a rank is looked up as long as it lies in a known
-stretch; once it has left it, the bag is of no use any more and is made anew.
+A value that comes or goes is counted in the stretch where it lies. A rank can be looked up as long as it lies in a
+known stretch; once it has left that, the bag must be made anew.
 
 Pure functions and immutable values: no lock, no clock, no I/O.
 """
@@ -23,16 +23,16 @@ from statsapi.engine.counted import Counted, CutColumn, Keys, SortedColumn
 from statsapi.engine.piecewise import concatenated
 from statsapi.model import Values
 
-# This many values are known on either side of a wanted rank, or every 64th of all: 0.25 MB each. Of 10 million, 2,800
-# come and go each second; the median's rank moves by some 40, and by 100 where values rise by a twentieth.
+# This many values are known on either side of a wanted rank, but at most 1/64 of all: 0.25 MB for each rank. When 2,800
+# of 10 million values come and go each second, the median's rank moves by some 40, and by 100 where values rise by 5 %.
 _KEPT_VALUES: Final = 8_192
 
 
 class Ranked(NamedTuple):
-    """edges float64[2 · stretches]: every value v with edges[2i] <= v < edges[2i + 1] is known; they ascend.
+    """edges float64[2 · stretches], ascending: every value v with edges[2i] <= v < edges[2i + 1] is known.
 
     unknown int64[stretches + 1]: how many values lie before the first stretch, between two, and after the last one.
-    values, counts: the known values, ascending, none twice, and how often each is there; 0 for one that has gone.
+    values, counts: the known values, ascending, each listed once, and how often it occurs; 0 for one that has gone.
     """
 
     edges: Values
@@ -42,7 +42,7 @@ class Ranked(NamedTuple):
 
     @classmethod
     def of(cls, columns: Sequence[SortedColumn], cuts: Sequence[CutColumn], n: int, ranks: Sequence[int]) -> Ranked:
-        """Of the n values of all columns, those near the ranks (ascending). 5 µs a column, 20 for one that is cut."""
+        """The bag of the n values of all columns, known near the ranks (ascending). 5 µs a column, 20 for a cut one."""
         if percentiles.few(n):
             arrays = [column.values for column in columns] + [cut.kept_values() for cut in cuts]
             known = np.unique(concatenated(arrays) if arrays else np.empty(0), return_counts=True)
@@ -74,7 +74,7 @@ class Ranked(NamedTuple):
         return whole._near(ranks, width)
 
     def _near(self, ranks: Sequence[int], width: int) -> Ranked:
-        """With nothing known but the values at those ranks, and this many on either side."""
+        """The same bag with fewer known values: those at the ranks, and `width` more on either side."""
         ends = self.counts.cumsum()
         edges: list[float] = []
         unknown: list[int] = []
@@ -96,7 +96,7 @@ class Ranked(NamedTuple):
         return Ranked(np.array(edges), np.array([*unknown, n - before]), self.values[kept], self.counts[kept])
 
     def _stretches(self, ends: NDArray[np.int64]) -> Iterator[tuple[float, float, int, int, int]]:
-        """Each known one: its edges, where its values begin and end, and how many less are not known."""
+        """Each known stretch: its edges, where its values begin and end, and how many smaller values are unknown."""
         places, edges = self.values.searchsorted(self.edges).tolist(), self.edges.tolist()
         base = 0
         for i, more in enumerate(self.unknown.tolist()[:-1]):
@@ -104,7 +104,9 @@ class Ranked(NamedTuple):
             yield edges[2 * i], edges[2 * i + 1], places[2 * i], places[2 * i + 1], base
 
     def changed(self, came: Values, gone: Values) -> Ranked:
-        """With those that came, and without those that have gone: all of them are there, or came. 50 ns each."""
+        """With the values that came, and without those that have gone. Each gone value was in the bag, or came now.
+        50 ns a value.
+        """
         changed = self
         if len(came):
             changed = changed._counted(np.sort(came), 1)
@@ -113,7 +115,7 @@ class Ranked(NamedTuple):
         return changed
 
     def _counted(self, some: Values, times: int) -> Ranked:
-        """With each of some sorted values that many times more often."""
+        """With each of some sorted values counted `times` more often."""
         known, unknown = self._apart(some)
         values, counts = self.values, self.counts
         if len(known):
@@ -133,7 +135,7 @@ class Ranked(NamedTuple):
         return Ranked(self.edges, self.unknown + times * unknown, values, counts)
 
     def _apart(self, values: Values) -> tuple[Values, NDArray[np.int64]]:
-        """Of sorted values those in known stretches, and how many lie in each other one."""
+        """Part sorted values: those in known stretches, and for each unknown stretch how many lie in it."""
         ends = values.searchsorted(self.edges)
         places = np.concatenate(([0], ends, [len(values)]))
         unknown = places[1::2] - places[::2]
@@ -158,9 +160,9 @@ class Ranked(NamedTuple):
 
 
 def _keys_of(low: float, high: float) -> list[Keys]:
-    """The keys between which the values from one pivot to the other lie, both included.
+    """Pairs of keys that together enclose the values from one pivot to the other, both included.
 
-    A pivot may stand for a million equal values: these are counted, and not looked at.
+    A million values may equal a pivot. Each pivot has a pair of its own, so these are counted and not looked at.
     """
     keys = [] if low == -inf else [Keys(low, nextafter(low, inf), low)]
     if nextafter(low, inf) < high:

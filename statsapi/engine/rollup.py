@@ -1,9 +1,9 @@
-"""Roll-ups of one series: what is left of each minute's events when they are no longer held themselves.
+"""Roll-ups of one series: each minute's events reduced to some bytes, when the events themselves are no longer held.
 
-A *block* stands for a minute's events, or an hour's, in bytes: their exact summary and their quantile sketch. Up to FEW
-events are their values instead, which take less. Blocks are a commutative monoid under `merge`, as summaries and
-sketches are, and the bytes are a function of the bag of values. So every worker makes the same bytes, in whatever order
-it folds the events, and after any restart.
+A *block* stands for a minute's events, or an hour's, in bytes: their exact summary and their quantile sketch. For up to
+FEW events it holds their values instead, which take less. Blocks are a commutative monoid under `merge`, as summaries
+and sketches are, and the bytes are a function of the bag of values. So every worker makes the same bytes, in any order
+of folding, and after any restart.
 
     few    n u8 (1 to 16) | float64[n], rising
     many   0 u8 | level u8 | width of a step u8 | width of a count u8 | buckets u16, negative buckets u16
@@ -12,11 +12,11 @@ it folds the events, and after any restart.
            (all little-endian, not aligned)
 
 In memory an hour's blocks are packed into one bytes object, since most series record little: a minute with one event
-takes some 15 bytes, one with thousands up to 4 kB.
+takes some 15 bytes, a minute with thousands of events up to 4 kB.
 
     hour   n u8 | minute u8[n], rising (60: the whole hour, then n = 1) | length u16[n] | the blocks
 
-No locks, no clock, no I/O. The caller holds Store._lock; the bytes that are handed out never change.
+No locks, no clock, no I/O. The caller holds Store._lock; bytes that were handed out never change.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from statsapi.model import HOUR_US, MINUTE_US, Values
 # Up to this many values take fewer bytes than their sums and their sketch's buckets would.
 FEW: Final = 16
 
-# The minute under which a whole hour stands.
+# The number of the minute in whose place the block of a whole hour is kept.
 WHOLE_HOUR: Final = 60
 _MANY: Final = struct.Struct("<BBBBHHHHHHiIQdd")
 _COUNT: Final = struct.Struct("<Q")
@@ -45,7 +45,7 @@ _INT_TYPES: Final = ("<u1", "<u2", "<u4", "<u8")
 
 
 def encode(summary: Summary, sketch: Sketch) -> bytes:
-    """The block of more than FEW values, whose summary and sketch these are."""
+    """The block of more than FEW values, from their summary and sketch."""
     if summary.min is None or summary.max is None:
         raise ValueError("a block needs at least one value")
     sketch = sketch.bounded()
@@ -89,7 +89,7 @@ def encode_values(values: Values) -> bytes:
 
 
 def merge(blocks: list[bytes]) -> bytes:
-    """The block of all their events. 40 µs for two that are full."""
+    """The block of the events of all blocks. 40 µs for two full blocks."""
     if len(blocks) == 1:
         return blocks[0]
     if all(block[0] for block in blocks):
@@ -106,7 +106,7 @@ def count(block: bytes) -> int:
 
 
 def summarise(blocks: Iterable[bytes]) -> Summary:
-    """The exact summary of all their events. 1.5 µs a block."""
+    """The exact summary of the events of all blocks. 1.5 µs a block."""
     few: list[bytes] = []
     parts: list[Summary] = []
     for block in blocks:
@@ -133,7 +133,7 @@ def summarise(blocks: Iterable[bytes]) -> Summary:
 
 
 def sketch(blocks: Iterable[bytes]) -> Sketch:
-    """The sketch of all their events, not bounded. 1.5 µs a block and 15 ns for each of its buckets."""
+    """The sketch of the events of all blocks, not bounded. 1.5 µs a block and 15 ns for each of its buckets."""
     few: list[bytes] = []
     many: dict[tuple[int, int, int], list[bytes]] = {}
     for block in blocks:
@@ -185,7 +185,7 @@ def _narrow(integers: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[bytes
 
 
 def _without_zeros(scaled: int) -> tuple[bytes, int]:
-    """The integer without its trailing zero bits, and how many those were: some 15 of 150 bytes remain."""
+    """The integer without its trailing zero bits, and the number of these bits: some 15 of 150 bytes remain."""
     shift = (scaled & -scaled).bit_length() - 1 if scaled else 0
     scaled >>= shift
     return scaled.to_bytes(scaled.bit_length() // 8 + 1, "little", signed=True), shift
@@ -200,7 +200,7 @@ class Rolled(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """How many events some blocks hold, where the first of them begins, and where the last one does."""
+    """How many events some blocks hold, and where the first and the last block begin."""
 
     events: int
     first_us: int
@@ -208,11 +208,11 @@ class Extent(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """What lies before `from_us`, for `Rollups.extent`.
+    """The blocks before `from_us`, counted for `Rollups.extent`.
 
-    blocks: how many of the blocks in the hour of from_us begin before it.
+    blocks: how many blocks in the hour of from_us begin before it.
     events: how many events all blocks before from_us hold.
-    first_us: where the first block begins that is not before from_us.
+    first_us: where the first block at or after from_us begins.
     """
 
     from_us: int
@@ -222,23 +222,23 @@ class _Cut(NamedTuple):
 
 
 class Rollups:
-    """The blocks of one series: minutes, and whole hours where `coarsen` has been.
+    """The blocks of one series: minutes, and whole hours that `coarsen` has made of them.
 
-    Ranges are [start_us, end_us); a block is in one when its start is. The caller sees to it that no edge lies inside a
-    block: otherwise the answer is about another range. Methods that change something return the change in bytes held,
-    which is negative when it shrinks.
+    Ranges are [start_us, end_us); a block is in a range when its start is. The caller makes sure that no edge lies
+    inside a block: otherwise the answer is about another range. Methods that change something return the change in
+    bytes held, which is negative when it shrinks.
     """
 
     __slots__ = ("_cut", "_extent", "_first_hour", "_hours", "_last_hour", "_totals", "events")
 
     def __init__(self) -> None:
         self._hours: dict[int, bytes] = {}  # by the hour's number since 1970
-        self._totals: dict[int, Summary] = {}  # of each hour that was asked for as a whole since it changed
+        self._totals: dict[int, Summary] = {}  # the summary of an hour that was asked for since it changed
         self.events = 0
         """How many events all blocks hold."""
         self._first_hour = self._last_hour = 0  # without meaning while there is no hour
-        self._cut: _Cut | None = None  # of the last question for the extent, until a block before it changes
-        self._extent: tuple[int, Extent] | None = None  # that question's from_us and answer, until any block changes
+        self._cut: _Cut | None = None  # of the last call of `extent`, until a block before it changes
+        self._extent: tuple[int, Extent] | None = None  # that call's from_us and answer, until any block changes
 
     def __len__(self) -> int:
         """How many hours have a block."""
@@ -246,11 +246,11 @@ class Rollups:
 
     @property
     def nbytes(self) -> int:
-        """About how many bytes of memory it takes, without the memory of answers."""
+        """About how many bytes of memory the blocks take; remembered answers are not counted."""
         return sum(map(len, self._hours.values())) + 130 * len(self._hours) + 600
 
     def add(self, minute_us: int, block: bytes) -> int:
-        """Add a minute's events to those that are there. Returns the change in bytes. 20 µs, and `merge`."""
+        """Add a minute's events to those already held. Returns the change in bytes. 20 µs, and `merge`."""
         self.events += count(block)
         hour, start_us = divmod(minute_us, HOUR_US)
         held = self._blocks(hour)
@@ -259,8 +259,9 @@ class Rollups:
         return self._replace(hour, held)
 
     def extend(self, hour_us: int, blocks: dict[int, bytes]) -> int:
-        """Add the blocks of an hour that has none yet, by minute, or the whole hour's by WHOLE_HOUR. Returns the change
-        in bytes.
+        """Add the blocks of an hour that has none yet, by minute, or the whole hour's block by WHOLE_HOUR.
+
+        Returns the change in bytes.
         """
         self.events += sum(map(count, blocks.values()))
         return self._replace(hour_us // HOUR_US, blocks)
@@ -298,9 +299,10 @@ class Rollups:
         return bool(self._hours) and self._first_hour < before_us // HOUR_US
 
     def extent(self, from_us: int) -> Extent | None:
-        """What the blocks from `from_us` on hold; None without any. No block may have `from_us` inside.
+        """The extent of the blocks from `from_us` on; None without any. `from_us` must not lie inside a block.
 
-        0.1 µs when the last question was the same, else 1; and once for each block of that hour before it some more.
+        0.1 µs when the last call asked the same, else 1 µs, and a little more for each block of the hour before from_us
+        that has not been counted yet.
         """
         known = self._extent
         if known is not None and known[0] == from_us:
@@ -327,7 +329,7 @@ class Rollups:
         n = packed[0]
         minutes = packed[1 : 1 + n]
         upto = bisect_left(minutes, -(-start_us // MINUTE_US))
-        # Each minute the cut moves on by one block: only that one is counted, not again all before it.
+        # The cut moves on by one block each minute: only the new block is counted, and not all before it again.
         first = events = 0
         if self._cut is not None and self._cut.from_us // HOUR_US == hour and self._cut.blocks <= upto:
             first, events = self._cut.blocks, self._cut.events
@@ -346,7 +348,7 @@ class Rollups:
         return _Cut(from_us, upto, events, _start_us(following, self._hours[following][1]))
 
     def summarise(self, start_us: int | None, end_us: int | None) -> Summary:
-        """The exact summary of a range: 0.3 µs for an hour that was asked for before, else 1.5 µs a minute."""
+        """The exact summary of a range. 0.3 µs for an hour that was asked for before, else 1.5 µs a minute."""
         parts: list[Summary] = []
         cut: list[bytes] = []
         for hour in self._hours_between(start_us, end_us):
@@ -393,7 +395,7 @@ class Rollups:
         return held
 
     def _replace(self, hour: int, blocks: dict[int, bytes]) -> int:
-        """Let these be the hour's blocks. Returns the change in bytes."""
+        """Replace the hour's blocks by these. Returns the change in bytes."""
         self._totals.pop(hour, None)
         self._extent = None
         if self._cut is not None and hour * HOUR_US <= self._cut.first_us:

@@ -1,4 +1,4 @@
-"""How much a store holds: what limits are judged by, and what metrics tell."""
+"""How much a store holds, for limits and metrics."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from statsapi.engine.holdings import Holdings
 from statsapi.engine.union_kept import KeptUnions
 from statsapi.model import EVENT_BYTES
 
-# Others get in after this many series.
+# Others get the lock after this many series.
 _SERIES_PER_LOCK: Final = 1000
 
 
 class Sizes:
-    """How much that store holds. `lock` is the store's, which each method takes where it does not say otherwise."""
+    """How much one store holds. `lock` is the store's; each method takes it unless it says otherwise."""
 
     __slots__ = ("_held", "_lock", "_selections", "_unions")
 
@@ -26,7 +26,7 @@ class Sizes:
         self._held = held
 
     def rollup_bytes(self) -> int:
-        """What the roll-ups hold. No lock: one number is read."""
+        """How many bytes the roll-ups take. No lock: one number is read."""
         return self._held.rollup_bytes
 
     def event_count(self) -> int:
@@ -34,19 +34,19 @@ class Sizes:
         return self._held.event_count
 
     def used_events(self) -> int:
-        """What is held, measured in events: the raw ones, plus the bytes of roll-ups / EVENT_BYTES. This is what
-        STATSAPI_MAX_EVENTS limits. No lock: two numbers are read.
+        """The size in events: the raw ones, plus the bytes of roll-ups / EVENT_BYTES. STATSAPI_MAX_EVENTS limits it. No
+        lock: two numbers are read.
         """
         return self._held.event_count + self._held.rollup_bytes // EVENT_BYTES
 
     def held_series(self) -> int:
-        """How many timelines and series of roll-ups are held. No lock: two numbers are read."""
+        """How many timelines are held, plus how many series with roll-ups. No lock: two numbers are read."""
         return len(self._held.timelines) + len(self._held.rollups)
 
     def series_count(self, from_us: int | None = None) -> int:
-        """How many series are held; with from_us those with a raw event at or after it or with roll-ups.
+        """How many series are held. With from_us: how many have a raw event at or after it, or roll-ups.
 
-        O(series) with from_us, or where there are roll-ups; others get in between, so it is true to a few.
+        O(series) with from_us or if there are roll-ups. Others get the lock in between, so it may be off by a few.
         """
         timelines, rollups = self._held.timelines, self._held.rollups
         with self._lock:
@@ -63,7 +63,7 @@ class Sizes:
         return count
 
     def memory_bytes(self) -> int:
-        """About how much memory the events held take. O(chunks + series); others get in between."""
+        """About how many bytes the held events take. O(chunks + series). Others get the lock in between."""
         with self._lock:
             names = list(self._held.timelines)
         size_bytes = self._selections.nbytes + self._unions.nbytes + self._held.changes.nbytes

@@ -1,10 +1,10 @@
 """A quantile sketch: how many values lie in each of a bounded number of logarithmic buckets.
 
 The mapping is DDSketch's (Masson, Rim & Lee, "DDSketch: a fast and fully-mergeable quantile sketch with relative-error
-guarantees", VLDB 2019): bucket k holds the magnitudes from g**(k-1) up to g**k. Here g = 2**(1/35), so that 35 buckets
-make an octave and the boundaries between 1 and 2, times powers of two, are all there are. They are float64 numbers,
-computed once with integers, and a value's bucket is found by comparing bits. So every machine finds the same one; a
-logarithm from the math library may differ in its last bit.
+guarantees", VLDB 2019): bucket k holds the magnitudes from g**(k-1) up to g**k. Here g = 2**(1/35): 35 buckets make an
+octave, and every boundary is one of the boundaries between 1 and 2 times a power of two. Boundaries are float64
+numbers, computed once with integers, and a value's bucket is found by comparing bits. So every machine finds the same
+bucket; a logarithm from the math library may differ in its last bit.
 
     key    -71610 ... -1     0      1 ... 71610
     holds  negative values | zero | positive values        keys rise with the values
@@ -12,18 +12,18 @@ logarithm from the math library may differ in its last bit.
 Buckets 1 and -1 also take the magnitudes below 2.3e-308, the least normal float64.
 
 When more than MAX_BUCKETS are taken, neighbours are merged in pairs over the whole range, which squares g (the uniform
-collapse of UDDSketch: Epicoco, Melle, Cafaro & Pulimeno, IEEE Access 2020). How often that was done is the *level*. It
-is the least at which the values fit, so a sketch depends on the bag of values alone: neither on their order nor on what
-was merged first. DDSketch's own collapse of the lowest buckets leaves no bound for them; this one always has one.
+collapse of UDDSketch: Epicoco, Melle, Cafaro & Pulimeno, IEEE Access 2020). The *level* is the number of such merges.
+It is the least at which the values fit, so a sketch depends on the bag of values alone, and not on their order or on
+the order of merging. DDSketch's own collapse of the lowest buckets gives these no error bound; this one always has one.
 
-The value of rank r (of n sorted ones, from 0) is answered by a point of its bucket that lies within `relative_error`
-of every value in there: 0.01 at level 0, at most twice that at each further one. A percentile lies between the values
-of two ranks, and both are answered so. Where they have one sign, the same error holds for the point between them:
+The answer for the value of rank r (of n sorted values, from 0) is a point of its bucket, within `relative_error` of
+every value in the bucket: 0.01 at level 0, at most doubled by each further level. A percentile lies between the values
+of two ranks, and each has such an answer. Where both have one sign, the same error holds for the point between them:
 
     |(1-t)·a' + t·b' - ((1-t)·a + t·b)| <= (1-t)·e·|a| + t·e·|b| = e · |(1-t)·a + t·b|
 
-Where one is negative and the other positive, the point between them may be next to nothing while their errors are not;
-what holds is then found from the ends of the two buckets, and may be nothing.
+Where one is negative and the other positive, the point between them may be close to zero while their errors are large.
+Then the bound is computed from the ends of the two buckets, and there may be none.
 
 Pure functions and values: no state, no I/O, no locks.
 """
@@ -46,14 +46,14 @@ from statsapi.model import Percent, Values
 MAX_BUCKETS: Final = 640
 
 _PER_OCTAVE: Final = 35
-# tanh(ln(g) / 2) = 0.0099 is what a bucket's width comes to, and the hundredth part of it that is left over covers what
-# is rounded on the way to an answer. The width doubles with each level: tanh(2x) = 2·tanh(x) / (1 + tanh(x)²).
+# A bucket's width alone gives an error of tanh(ln(g) / 2) = 0.0099. The rest, a hundredth, covers what is rounded on
+# the way to an answer. The width doubles with each level: tanh(2x) = 2·tanh(x) / (1 + tanh(x)²).
 _RELATIVE_ERROR: Final = Fraction(1, 100)
 # At this level all magnitudes are in one bucket.
 _LEVELS: Final = 17
 
-# A bucket is one int64: its key in the upper bits, which sorts it, and its count. 2**44 events are more than come in
-# a thousand years at 500 a microsecond.
+# A bucket is one int64: its key in the upper bits, by which it sorts, and its count in the lower ones. 2**44 events are
+# 557 years of a thousand events a second.
 _COUNT_BITS: Final = 44
 _COUNT_MASK: Final = (1 << _COUNT_BITS) - 1
 
@@ -68,7 +68,7 @@ NO_BUCKETS: Buckets = np.empty(0, np.int64)
 
 
 class Estimate(NamedTuple):
-    """A percentile that was found in buckets: |value - true| <= relative_error * |true|; None: nothing is proven."""
+    """A percentile found in buckets: |value - true| <= relative_error * |true|. None: no bound is proven."""
 
     value: float
     relative_error: float | None
@@ -108,8 +108,8 @@ def _octave() -> list[int]:
 
 
 _BOUNDARIES: Final = np.array(_octave()) - (1 << 52)
-# By the first 12 bits of a mantissa: the last boundary at or below the least such mantissa. It is the value's, or the
-# next one is: boundaries lie 0.02 apart, these steps 0.0002.
+# For each value of a mantissa's first 12 bits: the last boundary at or below the least such mantissa. A value's own
+# boundary is this one or the next: boundaries lie 0.02 apart, these steps 0.0002.
 _FIRST: Final = (_BOUNDARIES.searchsorted(np.arange(1 << 12) << 40, side="right") - 1).astype(np.int32)
 _MANTISSA: Final = (1 << 52) - 1
 
@@ -151,7 +151,7 @@ def count_values(values: Values, *, in_order: bool = False) -> Buckets:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sketch:
-    """How many values lie in which bucket, at a level; the buckets are never changed."""
+    """How many values lie in each bucket, at a level. The buckets are never changed."""
 
     level: int
     buckets: Buckets
@@ -170,13 +170,13 @@ class Sketch:
 
     @classmethod
     def of_counts(cls, level: int, keys: NDArray[np.int64], counts: NDArray[np.integer]) -> Sketch:
-        """From keys of that level in any order, each perhaps several times, with their counts."""
+        """The sketch of some counts by key: keys of that level in any order, which may repeat."""
         return cls(level, _add_up(_pack(keys, counts)))
 
     @property
     def relative_error(self) -> float:
-        """What holds for the value of any rank: |answer - value| <= relative_error * |value|, for each value that is 0,
-        or at least 2.4e-308 from it (at level 0; further levels need more).
+        """The error bound of any rank's answer: |answer - value| <= relative_error * |value|, for each value that is 0,
+        or at least 2.4e-308 away from 0 (at level 0; further levels need more).
         """
         return _ERRORS[min(self.level, _LEVELS)]
 
@@ -187,7 +187,7 @@ class Sketch:
         return self.buckets & _COUNT_MASK
 
     def at_level(self, level: int) -> Sketch:
-        """The same with neighbours merged until that level, which is not below its own."""
+        """The sketch with neighbouring buckets merged until it has that level, which is not below its own."""
         if level == self.level:
             return self
         keys = self.keys()
@@ -196,22 +196,22 @@ class Sketch:
         return Sketch(level, _add_up(_pack(merged, self.counts())))
 
     def bounded(self) -> Sketch:
-        """At the least level, from its own on, at which MAX_BUCKETS suffice."""
+        """The sketch at the lowest level, from its own on, at which MAX_BUCKETS suffice."""
         sketch = self
         while len(sketch.buckets) > MAX_BUCKETS:
             sketch = sketch.at_level(sketch.level + 1)
         return sketch
 
     def edges(self, low: float, high: float) -> list[tuple[float, float]]:
-        """Between which two numbers the values of each bucket lie, of values from `low` to `high`: rising."""
+        """For each bucket the two numbers between which its values lie, rising, when all values are in [low, high]."""
         pairs = (_ends(key, self.level, low, high) for key in self.keys().tolist())
         return [(float(least), float(greatest)) for least, greatest in pairs]
 
     def percentiles(self, ps: Sequence[Percent], low: float, high: float) -> list[Estimate]:
-        """Estimates of the n values' percentiles, which `exact.percentile_position` defines, with their error bounds.
+        """Estimates of the n values' percentiles, as `exact.percentile_position` defines them, with their error bounds.
 
         `low` and `high` are the least and the greatest value: no answer lies beyond them, and they are the exact
-        answers of ranks 0 and n - 1. Needs at least one value. About 10 µs, and 2 µs for each of `ps`.
+        answers for ranks 0 and n - 1. Needs at least one value. About 10 µs, and 2 µs for each of `ps`.
         """
         keys = self.keys()
         below = self.counts().cumsum()
@@ -243,13 +243,13 @@ class Sketch:
 
     def _point(self, key: int, low: float, high: float) -> float:
         """The point whose relative distance to both ends of the bucket is the same: 2ab / (a + b)."""
-        if abs(key) == 1:  # which begins as near to zero as a float64 can be, or as these values do
+        if abs(key) == 1:  # this bucket begins at the float64 next to zero, or at the value that is nearest to it
             a, b = _ends(key, self.level, low, high)
             return float(2 * a * b / (a + b))
         return min(max(_middle(key, self.level), low), high)
 
     def _ends(self, rank: int, key: int, n: int, low: float, high: float) -> tuple[Fraction, Fraction]:
-        """Between which two numbers the value of that rank lies, both included."""
+        """The two numbers between which the value of that rank lies, both included."""
         if rank in (0, n - 1):
             return (Fraction(low if rank == 0 else high),) * 2
         return _ends(key, self.level, low, high)
@@ -259,7 +259,7 @@ EMPTY = Sketch(0, NO_BUCKETS)
 
 
 def merge(sketches: Iterable[Sketch]) -> Sketch:
-    """The sketch of all their values, not bounded: at the highest of their levels.
+    """The sketch of the values of all sketches, at the highest of their levels and not bounded.
 
     O(buckets): 6 ns each for many.
     """
@@ -277,10 +277,10 @@ def _pack(keys: NDArray[np.int64], counts: NDArray[np.integer]) -> Buckets:
 
 
 def _add_up(buckets: Buckets) -> Buckets:
-    """Buckets in any order, a key perhaps several times, as they ought to be."""
+    """Put buckets in order, and add the counts of equal keys."""
     if len(buckets) > 4_096:
-        # Sorting 8,000, 100,000 and 600,000 buckets takes 65, 720 and 6,800 µs; counting them into one place for each
-        # key there may be 21, 310 and 3,500, and up to 300 for few buckets whose keys lie far apart.
+        # Sorting 8,000, 100,000 and 600,000 buckets takes 65, 720 and 6,800 µs. Counting them into an array with a
+        # place for each possible key takes 21, 310 and 3,500, and up to 300 for few buckets whose keys lie far apart.
         keys = buckets >> _COUNT_BITS
         lowest = int(keys.min())
         # Counted in float64, which is exact below 2**53.
@@ -294,10 +294,11 @@ def _add_up(buckets: Buckets) -> Buckets:
 
 
 def _middle(key: int, level: int) -> float:
-    """The point whose relative distance to both ends of the bucket is the same, where both are normal numbers."""
+    """The point whose relative distance to both ends of the bucket is the same. Both must be normal numbers."""
     if key == 0:
         return 0.0
-    # a / b as a power of two. A start * 2 may leave float64, which the greatest value sets right.
+    # The ends' ratio a / b is taken as a power of two. The point of the topmost bucket may leave float64: the caller
+    # limits it to the greatest value.
     middle: float = _boundary(abs(key) - 1 << level) * (2.0 / (1.0 + 2.0 ** (-(1 << level) / _PER_OCTAVE)))
     return middle if key > 0 else -middle
 
@@ -309,7 +310,7 @@ def _boundary(steps: int) -> float:
 
 
 def _ends(key: int, level: int, low: float, high: float) -> tuple[Fraction, Fraction]:
-    """The least and the greatest number that the bucket may hold, of values from `low` to `high`."""
+    """The least and the greatest number that the bucket may hold, when all values are in [low, high]."""
     if key == 0:
         return Fraction(), Fraction()
     size = abs(key)
@@ -320,9 +321,7 @@ def _ends(key: int, level: int, low: float, high: float) -> tuple[Fraction, Frac
 
 
 def _proven(value: float, low: Fraction, high: Fraction) -> float | None:
-    """How far `value` is at most from a number between those two, as a part of that number; None where it may be any
-    part.
-    """
+    """The largest relative error of `value` as an estimate of any number in [low, high]; None if it is unbounded."""
     if low <= 0 <= high:
         return 0.0 if low == high == value else None
     try:

@@ -1,4 +1,4 @@
-"""What the steps of a chart show besides their summaries, out of the events themselves."""
+"""The first and last event and the percentiles of each step of a chart, from the events themselves."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from statsapi.engine.piecewise import concatenated
 from statsapi.engine.summary import Summary
 from statsapi.model import Percent, TimestampsUs, Values
 
-# A chunk that lies in more steps than this is put in order of time, in 60 µs, and else what is in each step is copied
-# out of it, sorted, in 35 µs each.
+# A chunk that lies in more steps than this is put in order of time, in 60 µs. From other chunks the values of each step
+# are copied, sorted, in 35 µs a step.
 _STEPS_SORTED = 2
 
 Event = tuple[int, float]
 
 
 class StepDetails(NamedTuple):
-    """What a step's summary does not tell: its first and last event, and percentiles ([] if empty)."""
+    """What a step's summary lacks: the first and last event, and percentiles ([] if the step is empty)."""
 
     first: Event | None
     last: Event | None
@@ -37,7 +37,7 @@ class StepDetails(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Some events of one step: in a sorted column, loose, or both. first, last: where they are asked for."""
+    """Some events of one step: in a sorted column, loose, or both. first, last: None unless they were asked for."""
 
     step: int
     column: SortedColumn | None
@@ -56,14 +56,14 @@ def step_details(
     ends: bool,
     few: Sequence[Values] = (),
 ) -> Iterator[StepDetails]:
-    """The details of n_steps steps of step_us each from start_us on, of the events of some series together.
+    """The details of n_steps steps of step_us each from start_us on, for the events of some series together.
 
-    The last step takes whatever comes after it too. Of equal stamps the first event is that of the series that comes
-    first, and the last one that of the series that comes last. Chunks that lie in one step are not looked through: 10
-    million events in 60 steps take 15 ms, and 15 ns an event where steps are narrower than chunks. Needs no lock, and
-    the memory of one step's values.
+    The last step also takes all events after it. Where timestamps are equal, the first event is that of the first
+    series, and the last event that of the last series. A chunk that lies in one step is not searched: 10 million events
+    in 60 steps take 15 ms, and 15 ns an event where steps are narrower than chunks. Needs no lock, and the memory of
+    one step's values.
 
-    few: more values of each step, in any order, which no end event is among.
+    few: more values of each step, in any order. They have no timestamps, so they are given only without `ends`.
     """
     later_edges = start_us + step_us * np.arange(1, n_steps)
     walks = [_Walk(_pieces(frozen, later_edges, ends=ends)) for frozen in some]
@@ -114,7 +114,7 @@ def _pieces(frozen: Frozen, later_edges: NDArray[np.int64], *, ends: bool) -> It
     """The events of one series, in order of their steps."""
     for number, chunk in enumerate(frozen.pieces):
         if ends and len(chunk.late[0]):
-            # Which is first and last shows when the late ones are sorted in.
+            # The first and last event are known only when the late events are sorted in.
             chunk = FrozenChunk(*chunk.columns(), None)
         places = _places(chunk.ts_us, frozen, later_edges)
         if chunk.rank is not None and len(places) > _STEPS_SORTED:
@@ -134,7 +134,7 @@ def _pieces(frozen: Frozen, later_edges: NDArray[np.int64], *, ends: bool) -> It
 
 
 def _places(ts_us: TimestampsUs, frozen: Frozen, later_edges: NDArray[np.int64]) -> dict[int, tuple[int, int]]:
-    """Where each step begins and ends among sorted stamps, of those steps in which there are any."""
+    """Where each step begins and ends among sorted timestamps. Steps without any are left out."""
     first, last = ts_us.searchsorted((frozen.start_us, frozen.end_us)).tolist()
     if first == last:
         return {}
@@ -145,7 +145,7 @@ def _places(ts_us: TimestampsUs, frozen: Frozen, later_edges: NDArray[np.int64])
 
 
 def _between(chunk: FrozenChunk, first: int, last: int, number: int) -> tuple[SortedColumn | None, Values]:
-    """The values at positions first to last in time: sorted, or else loose."""
+    """The values at positions [first, last) in time: as a sorted column, or loose."""
     if first == last:
         return None, NO_VALUES
     if chunk.rank is None:

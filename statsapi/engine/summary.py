@@ -6,9 +6,9 @@ sliding-window papers.
     combine   combine(a, b, ...)       the summary of all the values of several bags
     lower     .mean .variance ...      a summary -> the numbers that are shown
 
-Associative, commutative and exact: count and both sums are integers, min and max pick. So a total may be combined in
-any order and grouping, over any parts, and comes out equal under ==; also when parts were subtracted on the way.
-Nothing is rounded before `lower`, and there once.
+It is associative, commutative and exact: count and both sums are integers, min and max pick. So totals combined in any
+order and grouping, over any parts, are equal under ==; also when parts were subtracted on the way. Only `lower` rounds,
+once.
 
 Pure values: no time, no I/O, no locks.
 """
@@ -23,11 +23,11 @@ import numpy as np
 from statsapi.engine import exact
 from statsapi.model import Values
 
-# The fields of the summary of one value or more; a zero may have a sign. What is combined at once is made of these: a
-# Summary takes 1 µs to make.
+# The fields of the summary of one value or more; a zero may have a sign. Summaries that are combined at once stay in
+# this form: a Summary takes 1 µs to make.
 Fields = tuple[int, float, float, int, int]
 
-# Up to here plain Python picks the extremes sooner than numpy, whose two calls take 4 µs.
+# Up to this many values plain Python finds the extremes faster than numpy, whose two calls take 4 µs.
 _FEW = 8
 
 
@@ -36,7 +36,7 @@ class Summary:
     """Count, extremes and exact power sums of some float64 values.
 
     count: how many values.
-    min, max: the extremes, None for no values. A zero has no sign here: whether -0.0 or 0.0 came first must not show.
+    min, max: the extremes, None for no values. A zero has no sign here: the order of -0.0 and 0.0 must not show.
     sum_scaled: Σx · 2**1074, exact.
     sum_squares_scaled: Σx² · 2**2148, exact.
     """
@@ -109,7 +109,7 @@ IDENTITY = Summary(0, None, None, 0, 0)
 
 
 def fields_of(values: Values) -> Fields:
-    """Those of one value or more. 2 µs for one, then as `Summary.of`."""
+    """The fields of one value or more. 2 µs for one value, else as `Summary.of`."""
     n = len(values)
     if n <= _FEW:
         some = values.tolist()
@@ -119,12 +119,12 @@ def fields_of(values: Values) -> Fields:
 
 
 def add_fields(a: Fields, b: Fields) -> Fields:
-    """Those of both bags together."""
+    """The fields of both bags together."""
     return a[0] + b[0], min(a[1], b[1]), max(a[2], b[2]), a[3] + b[3], a[4] + b[4]
 
 
 def combine_fields(parts: list[Fields]) -> Summary:
-    """The summary of all the values of some bags; IDENTITY for none."""
+    """The summary of all the values of some bags; IDENTITY for no bags."""
     if not parts:
         return IDENTITY
     count, low, high, total, squares = parts[0]

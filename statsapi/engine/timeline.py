@@ -1,19 +1,19 @@
 """One series: exact answers about any range of its events, each remembered until something changes.
 
-A range covers a run of whole chunks (`held_events.py`), the parts of at most two that its edges cut, and some of the
-tail. The run is the difference of two prefix sums (and numpy's min and max over one number per chunk), so its cost
-hardly depends on how many events it holds. Differences of integers are exact: nothing drifts, whatever has been dropped
-or come late. `percentiles.py` tells how ranks are selected.
+A range covers a run of whole chunks (`held_events.py`), parts of the chunks that its edges cut, at most two, and some
+of the tail. The run is the difference of two prefix sums (and numpy's min and max over one number per chunk), so its
+cost hardly depends on how many events it holds. Differences of integers are exact: nothing drifts when events are
+dropped or come late. `percentiles.py` says how ranks are selected.
 
     operation                 cost, for n events in the range of a series of c chunks of C events
     summarise                 O(log c + C) for the edges + O(c / 1000) µs for the extremes
     percentiles               O(c log C + n / 64)
 
-Monoid vocabulary and the idea of trees of partial aggregates: Tangwongsan, Hirzel & Schneider, "Optimal and general
-out-of-order sliding-window aggregation" (2019). Theirs keeps a finger B-tree of partials since it may not subtract;
-exact integers may, so a list of prefix sums is enough. Two levels (blocks of 64 chunks) were measured and refused:
-they save the 0.3 ms it takes to extend 1,220 prefix sums after a late event at the far end, and cost a third of what
-timelines and chunks are.
+The monoid vocabulary and the idea of partial aggregates are from Tangwongsan, Hirzel & Schneider, "Optimal and general
+out-of-order sliding-window aggregation" (2019). They keep a finger B-tree of partials, since their operations cannot
+subtract; exact integers can, so a list of prefix sums is enough. Two levels (blocks of 64 chunks) were measured and
+refused: they save the 0.3 ms it takes to extend 1,220 prefix sums after a late event at the far end, and need a third
+more code in timelines and chunks.
 
 The caller holds Store._lock around every call.
 """
@@ -39,19 +39,19 @@ from statsapi.model import MAX_TS_US, MIN_TS_US, Percent, Values
 # A timeline remembers this many answers until its next change.
 _MEMO_ENTRIES = 16
 
-# From this many on, loose values become a sorted column of their own, which is remembered; fewer are sorted together
-# with those of other series, as a column costs each question some 2 µs.
+# From this many on, loose values become a sorted column of their own, which is remembered. Fewer are sorted together
+# with those of other series, since a column costs each question some 2 µs.
 _SORTED_FROM = 256
 
-# Where a range spans more chunks than this, what its percentiles counted is kept for the next question: with 12 chunks
-# that saves a quarter of the time.
+# Where a range spans more chunks than this, the counts of its percentiles are kept for the next question: with 12
+# chunks that saves a quarter of the time.
 _COUNTS_KEPT_FROM = 2
 
 
 class ValueColumns(NamedTuple):
-    """The values of some events: in sorted columns, in such of which only a part counts, and the rest in any order.
+    """The values of some events: in sorted columns, in cut columns, and the rest in any order.
 
-    Shared, never to be changed; they stay true whatever happens to the series.
+    The arrays are shared and must not be changed. They stay true when the series changes.
     """
 
     sorted: list[SortedColumn]
@@ -61,12 +61,12 @@ class ValueColumns(NamedTuple):
 
 NO_COLUMNS = ValueColumns([], [], NO_VALUES)
 
-# Tails that are asked together get samples with different staggers.
+# Tails that one question looks at together get samples with different staggers.
 _STAGGERS = count()
 
 
 class Timeline(HeldEvents):
-    """Events that answer: summaries, percentiles, steps, and what a union of several series needs of this one.
+    """Events, and the answers about them: summaries, percentiles, steps, and what a union of series needs of this one.
 
     >>> timeline = Timeline()
     >>> timeline.insert(np.array([10, 30, 20, 20]), np.array([1.0, 4.0, 2.0, 3.0]))
@@ -108,12 +108,12 @@ class Timeline(HeldEvents):
     def percentiles(self, start_us: int | None, end_us: int | None, ps: Sequence[Percent]) -> list[float]:
         """The percentiles of the range's values, one for each of `ps` (0 to 100); [] when it holds no event.
 
-        Linear interpolation between closest ranks (type 7, `exact.percentile_position`), of which the exact point is
-        rounded once. `numpy.percentile` means the same and rounds on the way: it may differ in the last places, and
+        Linear interpolation between closest ranks (type 7, `exact.percentile_position`); the exact point is rounded
+        once. `numpy.percentile` has the same definition but rounds on the way: it may differ in the last places, and
         between neighbours more than 1.8e308 apart it gives inf or nan. A zero has no sign. Raises ValueError for a p
-        outside.
+        outside 0 to 100.
 
-        All of them cost little more than one: 1M events 0.5 ms, 10M 4 ms; unchanged, some µs.
+        All of `ps` cost little more than one: 0.5 ms for 1M events, 4 ms for 10M; some µs if nothing has changed.
         """
         for p in ps:
             if not 0 <= p <= 100:
@@ -129,8 +129,7 @@ class Timeline(HeldEvents):
         if known is not None:
             return list(known)
         columns, chosen = self._sorted_columns(first, last, cut, start_us, end_us)
-        # Late events are not merged into their chunks for a question, which would stall it: sorting them costs 10 ns
-        # each.
+        # A question does not merge late events into their chunks, which would stall it: sorting them costs 10 ns each.
         chosen.append(np.sort(self._unsorted_values(first, last, cut, start_us, end_us)))
         columns += [SortedColumn(values, sample_of(values, i)) for i, values in enumerate(chosen, 1) if len(values)]
         if self._selections is None and len(columns) > _COUNTS_KEPT_FROM:
@@ -140,8 +139,8 @@ class Timeline(HeldEvents):
         return answer
 
     def few_values(self, start_us: int, end_us: int | None) -> Values | None:
-        """The range's values, in any order, of a series that has so few that nothing of it is remembered; None of one
-        that has more. Shared, never to be changed. 1 µs.
+        """The range's values, in any order, if the series has so few events that no answer about it is remembered; else
+        None. The array is shared and must not be changed. 1 µs.
         """
         tail = self._tail
         if tail.n > UNSUMMED_EVENTS or self._chunks.chunks:
@@ -152,10 +151,10 @@ class Timeline(HeldEvents):
         return tail.values[first:last]
 
     def value_columns(self, start_us: int | None, end_us: int | None) -> ValueColumns:
-        """The range's values, for a selection among those of several series without the lock.
+        """The range's values, for a selection among the values of several series without the lock.
 
-        0.1 µs a chunk, 1 µs for each that is cut; a tail that has grown by some 256 events, or that is cut elsewhere
-        than before, is sorted, which takes 20 ns an event.
+        0.1 µs a chunk, 1 µs for a chunk that is cut. A tail that has grown by some 256 events, or is cut elsewhere than
+        before, is sorted, which takes 20 ns an event.
         """
         start_us, end_us = bounds_of(start_us, end_us)
         if start_us >= end_us or not self._n:
@@ -166,7 +165,7 @@ class Timeline(HeldEvents):
         return self._value_columns(first, last, cut, in_tail, start_us, end_us)
 
     def summary_and_columns(self, start_us: int | None, end_us: int | None) -> tuple[Summary, ValueColumns]:
-        """What `summarise` and `value_columns` give, for a union: nothing is looked for twice or remembered."""
+        """The results of `summarise` and `value_columns`, for a union: searched once, and not remembered."""
         start_us, end_us = bounds_of(start_us, end_us)
         if start_us >= end_us or not self._n:
             return IDENTITY, NO_COLUMNS
@@ -195,7 +194,7 @@ class Timeline(HeldEvents):
             if in_order is not None:
                 columns.append(in_order)
             return ValueColumns(columns, cuts, rest)
-        # The key under which the values of no sorted column are kept: it holds until something changes.
+        # The key of the column made of loose values. It is valid until something changes.
         key: tuple[Any, ...] = "loose", *in_tail
         if late_whole:
             key += first, last
@@ -213,9 +212,9 @@ class Timeline(HeldEvents):
         return ValueColumns(columns, cuts, NO_VALUES)
 
     def sketches(self, start_us: int | None, end_us: int | None) -> list[Sketch]:
-        """Sketches that together are the range's, at level 0 and not bounded, to be merged without the lock.
+        """Sketches that together make the range's sketch, at level 0 and not bounded, to be merged without the lock.
 
-        About 1 µs a chunk, and for the cut ones and the tail up to 0.1 ms each.
+        About 1 µs a chunk, and up to 0.1 ms for each chunk that is cut and for the tail.
         """
         start_us, end_us = bounds_of(start_us, end_us)
         if start_us >= end_us:
@@ -229,12 +228,12 @@ class Timeline(HeldEvents):
         return parts
 
     def slice_end_us(self, chunks: int) -> int:
-        """An instant after the first event, with about so many chunks before it; MAX_TS_US + 1 when there are fewer.
+        """An instant after the first event, with about this many chunks before it; MAX_TS_US + 1 when there are fewer.
 
-        Where more of them begin at one instant there is no such one among them.
+        If more chunks than that begin at one instant, the result lies after all of them.
         """
         starts = self._chunks.starts
-        # A start is a bound, and no event need be there any more: whoever folds up to it for ever folds nothing.
+        # A start is a lower bound and may lie before the first event. Folding up to it would never fold anything.
         at = bisect_right(starts, self.first_ts_us, chunks) if len(starts) > chunks else len(starts)
         return starts[at] if at < len(starts) else MAX_TS_US + 1
 
@@ -262,7 +261,7 @@ class Timeline(HeldEvents):
         i = max(bisect_left(starts, start_us) - 1, 0)
         while i < len(chunks) and starts[i] < end_us:
             step = (starts[i] - start_us) // step_us
-            # Chunks up to the one in which the step ends, which is left out: its last stamp is not known to be inside.
+            # Whole chunks of the step. The chunk in which the step ends is left out: its last event may lie outside.
             whole = bisect_left(starts, start_us + (step + 1) * step_us, i + 1) - 1
             if step >= 0 and whole > i:
                 parts[step].append(self._chunks.run(i, whole))
@@ -277,14 +276,14 @@ class Timeline(HeldEvents):
     def _sorted_columns(
         self, first: int, last: int, cut: list[int], start_us: int, end_us: int
     ) -> tuple[list[SortedColumn], list[Values]]:
-        """The range's values that chunks hold sorted: of whole chunks with their samples, of cut ones without."""
+        """The range's values that chunks hold sorted: whole chunks with their samples, cut ones without."""
         chunks = self._chunks.chunks
         columns = [chunk.column for chunk in chunks[first:last]]
         chosen = [chunks[i].select_sorted(start_us, end_us) for i in cut]
         return columns, [values for values in chosen if len(values)]
 
     def _unsorted_values(self, first: int, last: int, cut: list[int], start_us: int, end_us: int) -> Values:
-        """The range's values that no sorted column holds: those of late events and of the tail. Copied."""
+        """The range's values in no sorted column: those of late events and of the tail. Copied."""
         chunks = self._chunks.chunks
         values = [late.columns()[1] for chunk in chunks[first:last] if (late := chunk.late)]
         for i in cut:
@@ -297,8 +296,8 @@ class Timeline(HeldEvents):
     def _memo_key(
         self, first: int, last: int, cut: list[int], in_tail: tuple[int, int], start_us: int, end_us: int
     ) -> tuple[int, ...]:
-        """What the answer to a range hangs on, until something changes: a window that slid past no event has the
-        same.
+        """Where the range's edges fall among the events, valid until something changes. A window that slid past no
+        event has the same key.
         """
         place: tuple[int, ...] = (first, last, *in_tail)
         for i in cut:
@@ -309,11 +308,11 @@ class Timeline(HeldEvents):
         return place
 
     def recall(self, key: tuple[Any, ...]) -> Any:
-        """What was remembered for that key since the last change; None for nothing."""
+        """The answer remembered for that key since the last change; None without one."""
         return self._memo.get(key) if self._memo else None
 
     def remember(self, key: tuple[Any, ...], answer: Any) -> None:
-        """Keep an answer until the next change, or until there are too many."""
+        """Keep an answer until the next change, or until too many are kept."""
         if self._n <= UNSUMMED_EVENTS:
             return
         if self._memo is None or len(self._memo) >= _MEMO_ENTRIES:

@@ -1,9 +1,9 @@
-"""Questions over the union of several series' events: what each series adds to it, and how the parts add up.
+"""Questions over the union of several series' events: what each series adds, and how the parts become one answer.
 
-A question `look`s at each series under the store's lock, which gathers references and little more, and `unite`s any
-number of parts after it. The answer is that of one series that holds all the events: summaries add up exactly, and
-percentiles are selected among the values of all. Once an event of the union lies before the raw ones, percentiles come
-from sketches, whose buckets add up exactly too.
+A question looks at each series under the store's lock, which gathers references and little more. Afterwards, without
+the lock, it `unite`s any number of parts. The answer is that of one series that holds all the events: summaries add up
+exactly, and percentiles are selected among the values of all. Once an event of the union lies before the raw events,
+percentiles come from sketches, whose buckets add up exactly too.
 """
 
 from __future__ import annotations
@@ -37,35 +37,36 @@ class Bounds(NamedTuple):
 
 
 class Looks(Protocol[PartOut]):
-    """What is asked of every series."""
+    """The half of a question that each series is asked."""
 
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], PartOut]:
-        """What looks at one series: under the lock, changing nothing, in some 10 to 100 µs."""
+        """A function that looks at one series. It is called under the lock, changes nothing and takes 10 to 100 µs."""
 
 
 class Question(Looks[Part], Protocol[Part, AnswerOut]):
-    """What is asked of every series, and how the parts become one answer."""
+    """A question to each series, and the way to make one answer of the parts."""
 
     def unite(self, parts: Sequence[Part], *, selections: Selections | None = None) -> AnswerOut:
-        """The answer for the union of those series. Parts are in order of the series' names. Needs no lock.
+        """The answer for the union of the series. Parts are in order of the series' names. Needs no lock.
 
-        selections: what percentiles counted, kept from one such question to the next.
+        selections: the counts of percentiles, kept from one such question to the next.
         """
 
     def place(self, parts: Sequence[Part], percentiles: Sequence[Percent]) -> Statistics:
-        """The statistics by which a group is put in order, with those percentiles alone: asked of every group, where
-        `unite` is asked of those that are shown. Needs no lock.
+        """The statistics by which a group is put in order, with those percentiles alone. Called for every group, while
+        `unite` is called only for groups that are shown. Needs no lock.
         """
 
 
 class SpanPart(NamedTuple):
     """What one series adds to one span.
 
-    few: its values, where they are so few that they are summarised faster together with those of other series; they are
-    in neither the draft's summary nor the columns.
-    draft: its answer so far; with `old` it has an event from before the raw ones, and the draft its sketches.
-    columns: the values of its raw events, where percentiles may be exact.
-    first, last: its end events as (ts_us, value), as far as they are raw.
+    few: the values of a series with very few, which are summarised faster together with those of other series. Neither
+    the draft's summary nor the columns include them.
+    draft: the answer so far.
+    columns: the values of the raw events, where percentiles may be exact.
+    first, last: the end events as (ts_us, value), if they are raw.
+    old: the span has an event from before the raw ones; then the draft has sketches.
     """
 
     draft: Draft
@@ -81,10 +82,10 @@ NOTHING: Final = SpanPart(_NO_DRAFT)
 
 
 class Spans(NamedTuple):
-    """Some spans, each with its statistics, as `Store.statistics` has them for one series.
+    """Statistics of some spans over a union, as `Store.statistics` gives them for one series.
 
-    The first event of the union is the earliest one, of the series whose name comes first where stamps are equal; the
-    last one is the latest, of the series whose name comes last.
+    The first event of the union is the earliest one, and the last event the latest one. Where timestamps are equal, the
+    first event is that of the series whose name comes first, and the last event that of the name that comes last.
     """
 
     spans: tuple[Span, ...]
@@ -110,18 +111,18 @@ class Spans(NamedTuple):
             return SpanPart(draft, last=last, old=True)
         if not summary.count:
             return NOTHING
-        # Another series may have an older event: then percentiles come from sketches.
+        # If another series has an older event, percentiles come from sketches.
         sketches = timeline.sketches(*span) if self.percentiles else []
         columns = timeline.value_columns(*span) if self.percentiles else NO_COLUMNS
         draft = Draft(Statistics(summary, []), sketches=sketches)
         return SpanPart(draft, columns, NO_VALUES, *self._ends(timeline, span))
 
     def _look_at_raw(self, timeline: Timeline, span: Span) -> SpanPart:
-        """At a series none of whose events in the span can be older than the raw ones."""
+        """Look at a series in a span that begins at the raw events or later."""
         if not self.ends and (few := timeline.few_values(*span)) is not None:
             return SpanPart(_NO_DRAFT, NO_COLUMNS, few) if len(few) else NOTHING
-        # A span that is asked for again while the series stays as it is costs 2 µs. One is remembered, since of a
-        # window that slides each is another one.
+        # A span that is asked for again while the series has not changed costs 2 µs. Only one is remembered: a window
+        # that slides never asks for the same span again.
         key = "part", bool(self.percentiles), self.ends
         known: tuple[Span, SpanPart] | None = timeline.recall(key)
         if known is not None and known[0] == span:
@@ -133,7 +134,7 @@ class Spans(NamedTuple):
         if not summary.count:
             return NOTHING
         part = SpanPart(Draft(Statistics(summary, [])), columns, NO_VALUES, *self._ends(timeline, span))
-        if not columns.cut:  # what is cut is copied when it is asked for again
+        if not columns.cut:  # a column that is cut is copied when it is asked for again
             timeline.remember(key, (span, part))
         return part
 
@@ -148,12 +149,12 @@ class Spans(NamedTuple):
     ) -> list[Statistics]:
         if not parts:
             return [Statistics(IDENTITY, [])] * len(self.spans)
-        # Not zip: it would take all the parts at once.
+        # Not zip(*parts), which passes all parts as arguments at once.
         of_spans = [[part[i] for part in parts] for i in range(len(self.spans))]
         return [unite_span(of_span, self.percentiles, self.ends, selections) for of_span in of_spans]
 
     def place(self, parts: Sequence[tuple[SpanPart, ...]], percentiles: Sequence[Percent]) -> Statistics:
-        """Those of the first span. Percentiles need `self.percentiles` not to be empty."""
+        """The statistics of the first span. Percentiles can be asked for only if `self.percentiles` has some."""
         return unite_span([part[0] for part in parts], percentiles, self.ends)
 
 
@@ -169,7 +170,7 @@ def unite_span(
     old = any(part.old for part in parts)
     answer = Statistics(summary, [])
     if ends and summary.count:
-        # min keeps the first of equals, max with the parts turned round the last.
+        # min keeps the first of equals; max, over the reversed parts, keeps the last.
         last = max((part.last for part in reversed(parts) if part.last), key=stamp_of, default=None)
         if old:
             rolled_up = ("first",) if last else ("first", "last")
@@ -199,7 +200,7 @@ def _draft_of(parts: Sequence[SpanPart], few: list[Values], answer: Statistics) 
 
 
 def sketch_of(parts: Sequence[SpanPart]) -> Sketch:
-    """The sketch of a span, an event of which is old; not bounded."""
+    """The sketch of a span with an event from before the raw ones; not bounded."""
     few = [part.few for part in parts if len(part.few)]
     return _draft_of(parts, few, Statistics(IDENTITY, [])).sketch()
 
@@ -209,7 +210,7 @@ def stamp_of(event: tuple[int, float]) -> int:
 
 
 def columns_of(parts: Iterable[ValueColumns], few: list[Values]) -> tuple[list[SortedColumn], list[CutColumn]]:
-    """The values of all parts in sorted columns, and in such of which only a part counts."""
+    """The values of all parts, in sorted columns and in cut ones."""
     columns: list[SortedColumn] = []
     cuts: list[CutColumn] = []
     unsorted = list(few)

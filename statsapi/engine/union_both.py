@@ -1,4 +1,4 @@
-"""Two questions about the same series at the same instant: what puts groups in order, and what is shown of them."""
+"""Two questions about the same series at the same instant: one puts groups in order, one is shown for each group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from statsapi.model import Percent
 
 
 class Both(NamedTuple, Generic[AnswerT]):
-    """Looking costs what the two cost. The answer is that of `shown`; `order` is asked only where groups are placed."""
+    """Looking costs as much as for both. The answer is that of `shown`; `order` only puts groups in order."""
 
     order: Spans
     shown: Question[Any, AnswerT]

@@ -1,20 +1,20 @@
 """The latest answers over unions, kept and brought up to date: a dashboard asks a thousand series the same again and
 again.
 
-To look at a thousand series takes 10 to 20 ms, and nearly all of them are as they were but for some events. So what is
-kept of an answer is about all series together, and says nothing of any one:
+Looking at a thousand series takes 10 to 20 ms, and in nearly all of them little has changed since the last question. So
+an answer is kept for all series together, without anything about a single series:
 
     start                               now
       [edge: all events by time |              ]         summary of all, and the values near the wanted ranks
-       gone as the window slides                <- came: what was recorded since (changes.py)
+       gone as the window slides                <- came: the events recorded since (changes.py)
 
-What was recorded since is added, what the window has left behind is subtracted, both counted in integers: the answer is
-the same to the bit, and no series is looked at, but for their edges once in a while. What is kept is of no use any more
-where an event was removed that counts, where a rank has left the values that are known (ranked.py), or where
-too much was recorded. Then all series are looked at, and an answer is kept again at the second question: most
-questions are asked once.
+Events recorded since are added, and events that the window has left behind are subtracted, both in integers: the answer
+is the same to the bit. No series is looked at, except for the edges once in a while. A kept answer becomes useless when
+an event in its window is removed, when a wanted rank has left the known values (ranked.py), or when too much was
+recorded. Then all series are looked at, and an answer is kept again at the second question: most questions are asked
+once.
 
-Spans that have an end, or begin before the raw events, are not kept, nor are groups or the first and last event.
+Spans that have an end or begin before the raw events are not kept, nor are groups or the first and last event.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ PartT = TypeVar("PartT")
 # events slides over them in 94 s; then the edges of all series are looked at again, which takes 30 to 40 ms.
 _EDGE_EVENTS: Final = 262_144
 
-# The latest answers are kept that take at most so many bytes together. Over 10 million events, with three percentiles,
-# one takes 5 MB: four windows, and as many of less.
+# The latest answers are kept as long as they take at most this many bytes together. An answer about 10 million events,
+# with three percentiles, takes 5 MB: there is room for four such windows, and some smaller ones.
 _BYTES_MAX: Final = 32_000_000
 
-# This many questions are remembered, so that the second one of a kind is known as such. Each takes 200 bytes.
+# This many questions are remembered, so that a repeated one is recognised. Each takes 200 bytes.
 _ASKED_MAX: Final = 64
 
-# Fewer series are looked at sooner: two of ten events took 0.05 ms where 0.06 did it this way, eight of a thousand 0.09
-# and 0.06, 128 of them 1.6 and 0.25 as a window slid by a second.
+# With fewer series, looking at each is faster. Times as a window slid by a second, for looking and for a kept answer:
+# two series of ten events 0.05 and 0.06 ms, eight of a thousand events 0.09 and 0.06, 128 of a thousand 1.6 and 0.25.
 _SERIES_MIN: Final = 8
 
 
@@ -68,7 +68,7 @@ class Edge(NamedTuple):
 
     @classmethod
     def of(cls, some: Sequence[Frozen | Columns], start_us: int, to_us: int, events_max: int) -> Edge:
-        """It ends earlier, where it would be longer than events_max. No lock; 20 µs a chunk, 1 for few events."""
+        """The edge ends before to_us if it would have more than events_max events. No lock; 20 µs a chunk, 1 if few."""
         ts_us: list[TimestampsUs] = [NO_TS]
         values: list[Values] = [NO_VALUES]
         n = 0
@@ -80,7 +80,7 @@ class Edge(NamedTuple):
                 if int(piece_ts_us[-1]) >= to_us:
                     end = int(piece_ts_us.searchsorted(to_us))
                 ts_us.append(piece_ts_us[:end])
-                # A view may be of a whole chunk that was put in order for this.
+                # Copied: a view would keep alive a whole chunk that was put in order for this walk.
                 values.append(piece_values[:end].copy() if isinstance(events, Frozen) else piece_values[:end])
                 n += end
             while n > events_max:
@@ -99,7 +99,7 @@ class Edge(NamedTuple):
         return cls(ts_us[order], values[order], to_us)
 
     def with_late(self, ts_us: TimestampsUs, values: Values) -> Edge:
-        """With those of the events that lie in it, or before it."""
+        """The edge with those of the events that lie in it or before it."""
         late = ts_us < self.to_us
         if not late.any():
             return self
@@ -107,27 +107,29 @@ class Edge(NamedTuple):
         return self._ordered(ts_us, values, self.to_us)
 
     def slid(self, start_us: int) -> tuple[Values, Edge]:
-        """The values it leaves behind, and what is left. start_us is at most to_us."""
+        """The values before start_us, and the edge without them. start_us is at most to_us."""
         at = int(self.ts_us.searchsorted(start_us))
         return self.values[:at], Edge(self.ts_us[at:], self.values[at:], self.to_us)
 
 
 class Chooser(Protocol):
-    """Which series a question is about. All of it must agree; no method is called with names that are not canonical."""
+    """Which series a question is about. Its members must agree. Its methods are called with canonical names only."""
 
     @property
     def selection(self) -> Hashable:
-        """Two with equal ones choose alike."""
+        """Identifies the choice: choosers with equal selections choose the same series."""
 
     def matches(self, name: str) -> bool:
-        """Whether it is about that series. Called under the store's lock: about a µs."""
+        """Whether the question is about that series. Called under the store's lock: about a µs."""
 
     def chosen(self, held: Sequence[str]) -> Sequence[str]:
-        """All it is about, sorted: those of the names held (sorted), and others that it names. No lock is held."""
+        """All series that the question is about, sorted: chosen from `held` (sorted), and others that it names itself.
+        No lock is held.
+        """
 
 
 class Source(Protocol):
-    """What a store can tell, see there."""
+    """The methods of `Store` that are used here."""
 
     def names(self) -> Sequence[str]: ...
 
@@ -145,7 +147,7 @@ class Source(Protocol):
 
 
 class _Chosen(NamedTuple):
-    """The series that a question is about. held: all that were held then. matched: how many of these it is about."""
+    """The series that a question is about. held: all series that were held then. matched: how many of them it chose."""
 
     held: Sequence[str]
     names: Sequence[str]
@@ -157,7 +159,7 @@ class _Chosen(NamedTuple):
         return cls((), names, _set_of(names), matched)
 
     def now(self, held: Sequence[str], names: Sequence[str]) -> _Chosen:
-        """Those among others that are held now. 50 ns for each, if they are others."""
+        """The chosen series `names`, with `held` as it is now. 50 ns for each series, if either has changed."""
         if held is self.held:
             return self
         members = self.members if names == self.names else _set_of(names)
@@ -166,7 +168,7 @@ class _Chosen(NamedTuple):
 
 
 def _set_of(names: Sequence[str]) -> set[str]:
-    """Never changed from here on."""
+    """The names as a set, which is never changed."""
     members: set[str] = set()
     for at in range(0, len(names), PIECE):
         members.update(names[at : at + PIECE])
@@ -174,7 +176,7 @@ def _set_of(names: Sequence[str]) -> set[str]:
 
 
 class _Kept(NamedTuple):
-    """What is known of the events of some series from a window's start on, as they stood at an instant."""
+    """What is known at an instant about the events of some series from a window's start on."""
 
     chosen: _Chosen
     n: int
@@ -185,7 +187,7 @@ class _Kept(NamedTuple):
 
     @classmethod
     def of(cls, parts: Sequence[SpanPart], edge: Edge, chosen: _Chosen, ps: Sequence[Percent]) -> _Kept:
-        """None of the parts is old. 10 to 20 µs a series."""
+        """From parts without old events. 10 to 20 µs a series."""
         summary = unite_span(parts, (), False).summary
         few = [part.few for part in parts if len(part.few)]
         columns, cuts = columns_of([part.columns for part in parts], few)
@@ -193,9 +195,9 @@ class _Kept(NamedTuple):
         return cls(chosen, summary.count, summary.sum_scaled, summary.sum_squares_scaled, ranked, edge)
 
     def moved(self, start_us: int, since: Since, chosen: _Chosen) -> _Kept:
-        """The same of a window that has slid, at a later instant."""
+        """The same for the window after it has slid, at a later instant."""
         ts_us, values = since.of(chosen.members)
-        # Some may be older than the window: they come, and are left behind at once.
+        # Some events may be older than the window: they are added, and left behind at once.
         gone, edge = self.edge.with_late(ts_us, values).slid(start_us)
         came_sums, gone_sums = scaled_sums(values), scaled_sums(gone)
         return _Kept(
@@ -208,9 +210,10 @@ class _Kept(NamedTuple):
         )
 
     def lengthened(self, added: Edge, since: Since, since_added: Since | None, chosen: _Chosen) -> _Kept | None:
-        """The same of the window that begins where the edge ended, with another edge, which was looked at on the way.
+        """The same for the window that begins where the edge ended, with a new edge, which was read between the two
+        instants.
 
-        since: what came since this was. since_added: since the edge was looked at, None where that is forgotten.
+        since: the changes since this was kept. since_added: those since the new edge was read; None if forgotten.
         """
         from_us = self.edge.to_us
         if since_added is None or since.removed_to_us > from_us:
@@ -221,7 +224,7 @@ class _Kept(NamedTuple):
         return self.moved(from_us, since, chosen)._replace(edge=edge)
 
     def answer(self, ps: Sequence[Percent]) -> Statistics | None:
-        """None where a rank that is wanted is not known, or not any more."""
+        """The answer; None where the value at a wanted rank is unknown."""
         n = self.n
         if not n:
             return Statistics(IDENTITY, [])
@@ -237,14 +240,14 @@ class _Kept(NamedTuple):
 
 
 def _ranks(n: int, ps: Sequence[Percent]) -> list[int]:
-    """Those of the percentiles and of the extremes, ascending."""
+    """The ranks of the percentiles and of the extremes, ascending."""
     return percentiles.ranks_of(n, (0, *ps, 100)) if n else []
 
 
 class _Asked(NamedTuple):
-    """A question about a window that began at start_us, at the instant of the mark.
+    """A question about a window that began at start_us, asked at the instant of the mark.
 
-    slide_us: how far it may have slid when the same is asked again. kept: of the second question on.
+    slide_us: how far the window may have slid when the question is repeated. kept: None until the second question.
     """
 
     key: Hashable
@@ -254,7 +257,7 @@ class _Asked(NamedTuple):
     kept: _Kept | None = None
 
     def covers(self, key: Hashable, start_us: int) -> bool:
-        """Whether that is the same question, about that window when it has slid."""
+        """Whether the question at start_us is this one, with its window slid."""
         return 0 <= start_us - self.start_us <= self.slide_us and self.key == key
 
 
@@ -262,7 +265,7 @@ _Looked = tuple[Sequence[SpanPart], list[Frozen | Columns | None]]
 
 
 class _Look(NamedTuple):
-    """What is asked of each series: its part of each span, and the events of the edge of each, where there is one."""
+    """The question to each series: its part of each span, and the events of the span's edge, if it has one."""
 
     spans: Spans
     edges: Sequence[Span | None]
@@ -270,7 +273,7 @@ class _Look(NamedTuple):
     def looker(self, bounds: Bounds) -> Callable[[Timeline, Rollups], _Looked]:
         spans, edges = self.spans, self.edges
         if any(edges) and not spans.percentiles:
-            spans = spans._replace(percentiles=(50,))  # extremes are looked up among the values as well
+            spans = spans._replace(percentiles=(50,))  # extremes need the values, too
         look = spans.looker(bounds)
         return lambda timeline, rollups: (
             look(timeline, rollups),
@@ -284,7 +287,7 @@ def _edge_events(timeline: Timeline, span: Span) -> Frozen | Columns:
 
 
 class KeptUnions:
-    """Any thread may call any method: what one keeps may then be lost, and is made again."""
+    """Any thread may call any method. What one thread keeps may then be lost, and is made again."""
 
     __slots__ = ("_asked",)
 
@@ -294,10 +297,10 @@ class KeptUnions:
     def ask(
         self, store: Source, chooser: Chooser, question: Spans, now_us: int, selections: Selections
     ) -> tuple[int, list[Statistics]] | None:
-        """How many of the chosen series are held, and the answers for their union, of one instant.
+        """How many of the chosen series are held, and the answers for their union, all at one instant.
 
-        None for a question of which nothing is ever kept. 0.2 ms and 0.1 µs for each event that came or went, where
-        enough is kept; the lock is held for some µs of it. Else as long as looking at all of them.
+        None for a question whose answers are never kept. With a kept answer it takes 0.2 ms, and 0.1 µs for each event
+        that came or went; the lock is held for some µs of that. Else it takes as long as looking at all series.
         """
         if question.ends or any(span.end_us is not None for span in question.spans):
             return None
@@ -315,7 +318,7 @@ class KeptUnions:
         moved: list[_Asked] = []
         chosen: _Chosen | None = None
         for start_us, before, since, edge in zip(starts_us, asked, instant.since, added, strict=False):
-            # What was removed from before a window's start, the window has left behind anyway.
+            # Removals from before a window's start do not matter: the window has left those events behind.
             if before is None or since is None or since.removed_to_us > start_us:
                 sound.append(None)
                 continue
@@ -340,7 +343,7 @@ class KeptUnions:
         return matched, found
 
     def _nearest(self, key: Hashable, start_us: int) -> _Asked | None:
-        """The same question about the window that has slid least: those of other lengths may cover it, too."""
+        """The same question about the window that has slid least. Windows of other lengths may cover it, too."""
         covering = [each for each in self._asked if each.covers(key, start_us)]
         return max(covering, key=lambda each: each.start_us, default=None)
 
@@ -358,14 +361,14 @@ class KeptUnions:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of memory they take."""
+        """How many bytes of memory the kept answers take."""
         return sum([each.kept.nbytes for each in self._asked if each.kept is not None])
 
 
 def _added_edges(
     store: Source, chooser: Chooser, asked: Sequence[_Asked | None], starts_us: Sequence[int], now_us: int
 ) -> tuple[list[Edge | None], Mark]:
-    """An edge for each window that has slid past the end of its own, from there on, and the instant of all of them."""
+    """For each window that has slid past the end of its edge, the next edge; and the instant of all of them."""
     spans = [
         Span(before.kept.edge.to_us, start_us + before.slide_us)
         if before is not None and before.kept is not None and start_us > before.kept.edge.to_us
@@ -399,7 +402,7 @@ def _looked(
     selections: Selections,
     asked: Sequence[_Asked | None],
 ) -> tuple[int, list[Statistics], list[_Asked]]:
-    """How many series are held, the answers from all of them, and what to remember. asked: those asked before."""
+    """Look at all series: how many are held, the answers, and what to remember. asked: the earlier questions."""
     ps = question.percentiles
     edges = [
         None if before is None else Span(span.start_us, span.start_us + before.slide_us)

@@ -1,4 +1,4 @@
-"""A chart over the union of several series: statistics for each of many steps, as `Store.steps` has them for one."""
+"""A chart over the union of several series: statistics of many steps, as `Store.steps` gives them for one series."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from statsapi.model import Percent, Span, Values
 class StepsPart(NamedTuple):
     """What one series adds to a chart.
 
-    rolled: to each step that begins before the raw events. summaries: to each other one. events: of those other ones,
-    where percentiles or ends are asked for.
-    few: all its events in the span, where they are so few that they are summarised faster together with those of other
-    series: then there is nothing else.
+    rolled: its parts of the steps that begin before the raw events.
+    summaries: its summaries of the other steps. events: its events in those, if percentiles or ends are asked for.
+    few: all events in the span of a series with very few, which are summarised faster together with those of other
+    series. Then the other fields are empty.
     """
 
     rolled: Sequence[SpanPart]
@@ -40,8 +40,9 @@ class StepsPart(NamedTuple):
 class Steps(NamedTuple):
     """n_steps stretches of step_us each; the last ends where the span does.
 
-    A step that begins before `raw_from_us` begins between roll-ups. Looking at a series takes as long as `Store.steps`;
-    uniting takes as long as `step_details` where percentiles or ends are asked for, and holds the values of one step.
+    A step that begins before `raw_from_us` begins between two roll-ups. Looking at a series takes as long as
+    `Store.steps`. Uniting, if percentiles or ends are asked for, takes as long as `step_details`, and the memory of one
+    step's values.
     """
 
     span: Span
@@ -59,7 +60,7 @@ class Steps(NamedTuple):
         n_rolled = bisect_left([span.start_us for span in spans], bounds.raw_from_us)
         one = Spans(spans=(), percentiles=self.percentiles, ends=self.ends)
         details = bool(self.percentiles or self.ends) and n_rolled < self.n_steps
-        # 3 µs, where 10 steps take 40.
+        # Gathering few events takes 3 µs, while 10 steps take 40.
         few = UNSUMMED_EVENTS if not n_rolled and not self.ends else 0
 
         def look(timeline: Timeline, rollups: Rollups) -> StepsPart:
@@ -71,7 +72,7 @@ class Steps(NamedTuple):
             summaries.append(timeline.summarise(*spans[-1]))
             rolled = []
             if n_rolled:
-                # The last of those steps reaches into the raw events, and may have nothing else.
+                # The last rolled step reaches into the raw events, and may have no others.
                 rolled = self._look_at_old(timeline, rollups, spans[: n_rolled - 1], summaries, bounds)
                 rolled.append(one.look_at(timeline, rollups, spans[n_rolled - 1], bounds))
             frozen = timeline.freeze(spans[n_rolled].start_us, self.span.end_us) if details else None
@@ -82,7 +83,7 @@ class Steps(NamedTuple):
     def _look_at_old(
         self, timeline: Timeline, rollups: Rollups, spans: list[Span], summaries: list[Summary], bounds: Bounds
     ) -> list[SpanPart]:
-        """The steps that end before the raw events: one walk over the roll-ups."""
+        """The parts of the steps that end before the raw events: one walk over the roll-ups."""
         rolled_by_step: list[list[Rolled]] = [[] for _ in spans]
         if spans:
             for rolled in rollups.between(spans[0].start_us, spans[-1].end_us):
@@ -120,7 +121,7 @@ class Steps(NamedTuple):
         return answers + [each.added_to(summary) for summary, each in zip(raw, details, strict=True)]
 
     def _few_by_step(self, some: list[Columns]) -> list[Values]:
-        """The values of each step, in any order; nothing for no events."""
+        """The values of each step, in any order; [] for no events."""
         if not some:
             return []
         ts_us = concatenated([each for each, _ in some])
@@ -129,7 +130,7 @@ class Steps(NamedTuple):
         return np.split(concatenated([each for _, each in some])[order], ts_us[order].searchsorted(later_edges))
 
     def place(self, parts: Sequence[StepsPart], percentiles: Sequence[Percent]) -> Statistics:
-        """Summaries alone: the first and last event and percentiles of a whole span are another question (`Both`)."""
+        """Gives summaries only. Groups placed by the whole span's first or last event or percentiles need `Both`."""
         summaries = [step.draft.answer.summary for part in parts for step in part.rolled]
         summaries += [summary for part in parts for summary in part.summaries]
         few = [part.few[1] for part in parts if part.few is not None]
