@@ -1,6 +1,5 @@
-"""The Python client: records events and asks questions, on urllib3 alone. Made so that no event is lost or
-counted twice; that is tested against faults of the transport, a service that is killed, and with a spool also against
-clients that are killed.
+"""The Python client: records events and asks questions. It needs urllib3 alone. No event is lost or counted twice: this
+is tested with faults of the transport and killed services, and for the spool also with killed clients.
 
     from statsapi.client import Client
 
@@ -10,26 +9,26 @@ clients that are killed.
 
 Imports point down this list, never up.
 
-client         what is called
+client         the class that programs call
 calls          one question or recording, tried until it is settled
 buffered       the sender in the background: takes events
-delivery       sends what was taken, batch after batch, each until it is settled
+delivery       sends the events taken, batch after batch, each until it is settled
 attempt        one attempt at a batch
-backlog        what was taken and is not settled, behind the sender's one lock
+backlog        events taken and not settled, behind the sender's one lock
 lifecycle      ends and forks of the process
 spool          a directory of events on disk
-spool_file     a file in it
+spool_file     one file of the spool
 spool_owners   which process owns which files
-spool_format   what is in a file
-problems       what a sender has to tell
-outbox         what a sender needs of a store of events; the one in memory
+spool_format   the format of a file
+problems       the problems that a sender reports
+outbox         the store of events that a sender needs; the one in memory
 recorder       timers
 http           one request, its answer and its errors
 frames         pandas
 events         events and questions as text
-errors         what is raised
+errors         the exceptions
 
-It imports nothing of the service, so neither Flask nor numpy need be there.
+It imports nothing of the service, so it works without Flask and numpy.
 """
 
 from statsapi.client.buffered import Buffered, Stats

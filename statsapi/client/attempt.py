@@ -10,11 +10,11 @@ from statsapi.client.outbox import Batch, Outbox
 
 
 class Attempt:
-    """A batch that is sent once, and what has come of it.
+    """One sending of a batch, and its outcome.
 
-    was_tried: of an earlier attempt the outcome is unknown. sent: acknowledged events, of which the `expired` count
-    nowhere, as they are older than what is kept. rejected: those that the service will not have, some of which it named
-    in `refused`.
+    was_tried: the outcome of an earlier attempt is unknown. sent: how many events were acknowledged. expired: how many
+    of these count nowhere, as they are older than everything kept. rejected: how many events the service refused.
+    refused: the rejected events that it named.
     """
 
     def __init__(self, transport: Transport, box: Outbox[Any], batch: Batch) -> None:
@@ -28,18 +28,18 @@ class Attempt:
         self._batch = batch
 
     def send(self) -> None:
-        """Raises Refused, Conflict and Unavailable as they come; what was sent before is in the counts."""
+        """Send the batch. Raises the first Refused, Conflict or Unavailable; the counts include pieces sent before."""
         if self._batch.events:
             self._send(self._batch.lines(), "")
 
     def _send(self, lines: list[bytes], piece: str) -> None:
-        """A piece that is too large goes in halves, each under a key of its own."""
+        """Send a piece of the batch. If it is too large, send its halves, each under a key of its own."""
         key = self._batch.key
         if piece not in self._batch.split:
             try:
                 self._post(f"{key}.{piece}" if piece else key, lines)
             except Refused as error:
-                # If an attempt before this may have been taken whole, its halves would count twice.
+                # If an earlier attempt may have been recorded whole, its halves would count twice.
                 if error.status != 413 or self.was_tried:
                     raise
                 if len(lines) < 2:
@@ -57,7 +57,7 @@ class Attempt:
         body = b"\n".join(lines) + b"\n"
         body, encoding = squeezed(body)
         headers = {"Content-Type": NDJSON, "Idempotency-Key": key, **encoding}
-        # The query is part of what a key stands for: it must stay the same for ever.
+        # A key stands for the whole request, with its query: the query must stay the same for ever.
         answer = recorded(self._transport.url, self._transport.send("POST", "/events", "partial=true", body, headers))
         for error in answer.get("errors", ()):
             at = error.get("index", error.get("line", 1) - 1)

@@ -1,4 +1,4 @@
-"""What a buffered sender has taken and not settled yet: what the threads that record and the one that sends share."""
+"""Events that a buffered sender has taken and not settled: shared by threads that record and the thread that sends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Totals:
 
     taken: int = 0
     expired: int = 0
-    settled: int = 0  # no longer pending, whatever became of them
+    settled: int = 0  # no longer pending: sent, refused or given up
     sent: int = 0
     dropped: int = 0
     refused: int = 0
@@ -33,11 +33,11 @@ class Totals:
 class Backlog:
     """The outbox, its open batch, and the totals, behind the one lock of a sender.
 
-    That lock is `changed`. Who reads or writes an attribute or calls a method holds it, but for the constructor and
-    `start_empty`, which run before other threads are there. It is notified of all that a thread may wait for: events to
-    send, events that are settled, the end. It is not held during an fsync of events or a request to the service, nor
-    while problems are told, except those that are `dropped` or `damaged`; a callback may record, as it may be entered
-    twice.
+    The lock is `changed`. The caller holds it while reading or writing an attribute or calling a method, except for the
+    constructor and `start_empty`, which run before other threads exist. It is notified of everything that a thread may
+    wait for: events to send, settled events, the end. It is not held during an fsync of events or a request to the
+    service. Problems are reported without it, except `dropped` and `damaged` ones; the lock is reentrant, so a callback
+    may record.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Backlog:
         self.start_empty()
 
     def start_empty(self) -> None:
-        """As it is at first, and in the child of a fork."""
+        """Begin without events: in the constructor, and in the child of a fork."""
         self.changed = threading.Condition()
         self.totals = Totals()
         self.box: Outbox[Any] | None = None
         self.end_s: float | None = None  # after close(): no attempt begins later than this
-        self.last_error: str | None = None  # why the last attempt came to nothing
+        self.last_error: str | None = None  # why the last attempt failed
         self.opened_s = 0.0  # when the first event of the open batch came
         self.adopt_at_s = 0.0
         self._open_bytes = 0
@@ -75,7 +75,7 @@ class Backlog:
         return self.end_s is not None and self.clock_s() >= self.end_s
 
     def outbox(self) -> Outbox[Any]:
-        """In the child of a fork it is made when something is taken."""
+        """The outbox, made at the first call; in the child of a fork, when the first event is taken."""
         if self.box is None:
             self.box = self._open_outbox()
             self.totals.taken += self.box.adopted
@@ -91,8 +91,8 @@ class Backlog:
         return Spool(self.spool, self.now_us())
 
     def add(self, lines: list[str], batch_events: int) -> tuple[Any, bool]:
-        """Take these into the open batch, which is sealed when it holds `batch_events`. Gives what the outbox's `sync`
-        needs, and whether they begin a batch.
+        """Add these events to the open batch, which is sealed when it holds `batch_events`. Returns the token for the
+        outbox's `sync`, and whether the events begin a batch.
         """
         box = self.outbox()
         was_open = box.open_events()
@@ -109,15 +109,15 @@ class Backlog:
         return token, begins
 
     def seal(self) -> None:
-        """The open batch takes no more, and waits to be sent."""
+        """Close the open batch, so that it can be sent."""
         self.outbox().seal()
         self._open_bytes = 0
 
     def adopt(self) -> None:
-        """Take over what processes left in the spool that are gone."""
+        """Take over the events that ended processes left in the spool."""
         box = self.outbox()
         self.adopt_at_s = self.clock_s() + _ADOPT_EVERY_S
-        self.seal()  # what was taken first is sent first, and flush() counts on it
+        self.seal()  # events are sent in the order of taking; flush() relies on it
         try:
             self.totals.taken += box.adopt()
         except SpoolError as error:
@@ -125,7 +125,7 @@ class Backlog:
         self._tell_damage(box)
 
     def settle(self, events: int) -> None:
-        """So many are no longer pending."""
+        """This many events are no longer pending."""
         self.totals.settled += events
         self.changed.notify_all()
 

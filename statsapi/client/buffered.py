@@ -1,8 +1,8 @@
-"""The buffered sender: record() returns at once, and a thread sends what was recorded in batches, in its order.
+"""The buffered sender: record() returns at once, and a thread sends the recorded events in batches, in their order.
 
-A batch has one Idempotency-Key however often it is sent, and is sent until the service has acknowledged it. So every
-event that was taken counts once, as long as this process lives, or with a spool also when it does not. What cannot be
-kept to is told: to `on_problem`, or as a StatsapiWarning.
+A batch is sent under one Idempotency-Key until the service has acknowledged it. So every event that was taken counts
+once, as long as this process lives; with a spool, also if it does not. Where this promise cannot be kept, the sender
+reports it: to `on_problem`, or as a StatsapiWarning.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ WhenFull = Literal["block", "drop", "raise"]
 
 
 class Stats(NamedTuple):
-    """Events since the sender began, in this process. `sent` were acknowledged, `pending` wait for it. `expired` of the
-    sent ones count nowhere, as they are older than what the service keeps.
+    """Events since the sender began, in this process. `sent` events were acknowledged, `pending` ones were not yet.
+    `expired` of the sent events count nowhere, as they are older than everything the service keeps.
     """
 
     taken: int
@@ -38,13 +38,13 @@ class Stats(NamedTuple):
     dropped: int
     refused: int
     unsure: int
-    failures: int  # attempts in a row that came to nothing
+    failures: int  # failed attempts in a row
     last_error: str | None
     expired: int = 0
 
 
 class Buffered(Recorder):
-    """Takes events at once and sends them in the background. Any number of threads may record.
+    """Takes events immediately and sends them in the background. Any number of threads may record.
 
     A batch is sent when it holds `batch_events`, or when its first event has waited for `flush_s`. At most `max_events`
     wait to be acknowledged; then record() waits (`when_full="block"`), drops and counts the event ("drop"), or raises
@@ -53,10 +53,10 @@ class Buffered(Recorder):
 
     With a directory as `spool` record() returns when the event is on disk (fsync), and a start sends what earlier
     processes left there. `key_lifetime_s` is the service's STATSAPI_IDEMPOTENCY_TTL: a batch whose outcome was unknown
-    for longer is not sent again, as it might count twice, but told, and kept in the spool's folder `aside`.
+    for longer is not sent again, as it might count twice. It is reported, and kept in the spool's folder `aside`.
 
-    In the child of a fork it begins empty: what was taken before is sent by the parent. At the end of a process it is
-    closed by itself; SIGTERM without a handler ends Python without that.
+    In the child of a fork it begins empty: the parent sends the events taken before. At the end of a process it closes
+    itself, but not if SIGTERM without a handler ends Python.
     """
 
     def __init__(
@@ -101,15 +101,14 @@ class Buffered(Recorder):
                 self._delivery.start()
         lifecycle.watch(self)
 
-    # -- what a program calls ----------------------------------------------------------------------------------------
+    # -- methods for programs ----------------------------------------------------------------------------------------
 
     def record(
         self, value: Number, timestamp: Timestamp | None = None, series: str | None = None, tags: Tags | None = None
     ) -> bool:
-        """Take one event; the time is now unless given. False where it was dropped. With a spool it waits for
-        an fsync.
+        """Take one event; its time is now unless given. False if it was dropped. With a spool it waits for an fsync.
 
-        TypeError, ValueError: it is no event. BufferFull, Closed, SpoolError: it was not taken.
+        TypeError, ValueError: the arguments make no event. BufferFull, Closed, SpoolError: the event was not taken.
         """
         return self._take([encode_event(value, timestamp, series, tags, self._backlog.now_us())]) == 1
 
@@ -120,7 +119,9 @@ class Buffered(Recorder):
         series: str | None = None,
         tags: Tags | None = None,
     ) -> int:
-        """Take many, written as for Client.record_many(); how many were taken. With a spool one fsync for a batch."""
+        """Take many events, written as for Client.record_many(). Returns how many were taken. With a spool each batch
+        waits for one fsync.
+        """
         lines = (line_of(event, series, tags, self._backlog.now_us()) for event in events)
         taken = 0
         while batch := list(islice(lines, self._batch_events)):
@@ -144,7 +145,7 @@ class Buffered(Recorder):
             )
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Until what was taken before is acknowledged; Undelivered after `timeout_s`."""
+        """Wait until all events taken before this call are settled. Raises Undelivered after `timeout_s`."""
         backlog = self._backlog
         end_s = None if timeout_s is None else backlog.clock_s() + timeout_s
         with backlog.changed:
@@ -160,15 +161,15 @@ class Buffered(Recorder):
                 backlog.changed.wait(left_s)
 
     def step(self) -> float | None:
-        """What the thread does: one attempt, or else the seconds until there is something to do (None: when something
-        is recorded). For programs that run their own loop, and for tests (`background=False`).
+        """One step of the sender's thread: make an attempt, or return the seconds until there is something to do (None:
+        until something is recorded). For programs with a loop of their own, and for tests (`background=False`).
         """
         return self._delivery.step()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Send what is left and stop. No attempt begins after `timeout_s`; one that is under way is waited for.
+        """Send the pending events and stop. No attempt begins after `timeout_s`; one under way is waited for.
 
-        Undelivered names what was not acknowledged by then; with a spool that is kept there, and no error.
+        Raises Undelivered if events were not acknowledged by then. With a spool they are kept there, without an error.
         """
         backlog = self._backlog
         with backlog.changed:
@@ -212,8 +213,8 @@ class Buffered(Recorder):
     # -- taking ------------------------------------------------------------------------------------------------------
 
     def _take(self, lines: list[str]) -> int:
-        """How many were taken: the first ones. Under the lock until they are in the outbox; without it until they are
-        on disk.
+        """Take the first of the lines, as many as there is room for. Returns how many. Holds the lock until they are in
+        the outbox, and not while they go to disk.
         """
         backlog = self._backlog
         with backlog.changed:
@@ -235,7 +236,7 @@ class Buffered(Recorder):
         return len(lines)
 
     def _make_room(self, count: int) -> int:
-        """How many of them may be taken; under the lock."""
+        """How many of `count` events may be taken. Caller holds the lock."""
         backlog = self._backlog
         while not backlog.is_closed and backlog.pending + count > self._max_events:
             if self._when_full == "raise":
@@ -268,7 +269,7 @@ class Buffered(Recorder):
             self._reporter.tell("undelivered", error.events, str(error))
 
     def _forked(self) -> None:
-        """In the child. What the parent has taken it sends; locks that its threads held would never be released."""
+        """In the child of a fork. The parent sends what it has taken. Locks are new: its threads may have held them."""
         box = self._backlog.box
         self._backlog.start_empty()
         self._delivery.start_empty()

@@ -1,6 +1,6 @@
 """Calls of the service: each is one question or one recording, tried again until it is settled or its time is up.
 
-A recording goes under the same Idempotency-Key each time, so that it counts once.
+Every attempt of a recording has the same Idempotency-Key, so that it counts once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 
 class Calls:
-    """Calls over one transport. `give_up_after_s` counts from the beginning of a call: then its last error is raised.
+    """Calls over one transport. `give_up_after_s` after its beginning a call raises its last error.
 
     Any number of threads may use it at once.
     """
@@ -40,16 +40,16 @@ class Calls:
         self._sleep = sleep
 
     def ask(self, path: str, question: Mapping[str, Any], *holds: str) -> Answer:
-        """The answer, which `holds` these names; what does not is another server's."""
+        """The answer. Raises Unavailable for one without all names in `holds`: another server gave it."""
         query = query_of(question)
         url = self.transport.url
         answer = self._until_settled(lambda: decode(url, self.transport.send("GET", path, query)))
         if not isinstance(answer, dict) or not answer.keys() >= set(holds):
-            raise Unavailable(f"{url} answered GET {path} otherwise, so this is not statsapi", status=200)
+            raise Unavailable(f"{url} gave a strange answer to GET {path}, so this is not statsapi", status=200)
         return answer
 
     def record(self, path: str, media_type: str, body: bytes, key: str) -> Answer:
-        """Record events. What is Unavailable names the key, under which the same may be sent again."""
+        """Record events. An Unavailable error has the key, under which the same request may be sent again."""
         headers = {"Content-Type": media_type, "Idempotency-Key": key}
 
         def attempt() -> Answer:
@@ -62,13 +62,13 @@ class Calls:
             raise
 
     def post(self, path: str, body: bytes, media_type: str, key: str | None, parameters: Mapping[str, Any]) -> Answer:
-        """The object that is answered, {} for an empty answer: one that is something else is another server's."""
+        """The object in the answer; {} for an empty answer. Raises Unavailable for other JSON, which is not statsapi's."""
 
         def read(reply: Reply) -> Answer:
             answer = decode(self.transport.url, reply) if reply.body else {}
             if not isinstance(answer, dict):
                 raise Unavailable(
-                    f"{self.transport.url} answered POST {path} otherwise, so this is not statsapi", status=200
+                    f"{self.transport.url} gave a strange answer to POST {path}, so this is not statsapi", status=200
                 )
             return answer
 
@@ -77,7 +77,7 @@ class Calls:
     def exchange(
         self, path: str, body: bytes, media_type: str, key: str | None, parameters: Mapping[str, Any]
     ) -> Reply:
-        """The same, and the answer as it came."""
+        """As `post`, but with the raw answer."""
         return self._post(path, body, media_type, key, parameters, lambda reply: reply)
 
     def _post(
@@ -89,22 +89,22 @@ class Calls:
         parameters: Mapping[str, Any],
         read: Callable[[Reply], _T],
     ) -> _T:
-        """What `read` makes of the answer; where it raises Unavailable, that is tried again too."""
+        """The result of `read` for the answer. If `read` raises Unavailable, the request is tried again too."""
         headers = {"Content-Type": media_type, "Idempotency-Key": key or new_key()}
         sent, encoding = squeezed(body)
         query = query_of(parameters)
         return self._until_settled(lambda: read(self.transport.send("POST", path, query, sent, headers | encoding)))
 
     def export(self, query: str, media_type: str, out: BinaryIO) -> int:
-        """Write the stream of GET /events to `out` as it comes; how many bytes. One that breaks off, or is of another
-        type, is Unavailable.
+        """Write the stream of GET /events to `out` as it comes. Returns how many bytes that were. Raises Unavailable if
+        the stream breaks off or has another media type.
         """
         response = self._until_settled(lambda: self.transport.open("GET", "/events", query))
         written = 0
         try:
             if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != media_type:
                 raise Unavailable(
-                    f"{self.transport.url} answered GET /events otherwise, so this is not statsapi", status=200
+                    f"{self.transport.url} gave a strange answer to GET /events, so this is not statsapi", status=200
                 )
             for piece in response.stream(1 << 16):
                 written += out.write(piece)
@@ -115,8 +115,8 @@ class Calls:
         return written
 
     def _until_settled(self, attempt: Callable[[], _T]) -> _T:
-        """Its result, or the last error. An outcome that was unknown once stays so: a later refusal to take the request
-        says nothing of the first.
+        """The attempt's result, or its last error. Once an outcome was unknown, it stays so: that a later attempt was
+        not recorded says nothing about the first.
         """
         end_s = self._clock_s() + self._give_up_after_s
         failures, unknown = 0, False

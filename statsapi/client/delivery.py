@@ -1,4 +1,4 @@
-"""The delivery of a backlog: its batches in their order, each again and again until it is settled."""
+"""The delivery of a backlog: batches in their order, each sent again and again until it is settled."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from statsapi.client.http import Transport, pause_s
 from statsapi.client.outbox import Batch
 from statsapi.client.problems import Kind, Reporter
 
-_TOLD_AFTER_S: Final = 30.0  # an outage as long as a restart takes is nobody's business
+_TOLD_AFTER_S: Final = 30.0  # a shorter outage, such as a restart, is not reported
 _LONGEST_PAUSE_S: Final = 30.0
 
 
 class Backoff:
-    """When to try again after attempts that came to nothing, and whether that is to be told: once in a row of them.
-    Under the backlog's lock.
+    """When to try again after failed attempts, and whether to report them: once in a row of failures. Caller holds the
+    backlog's lock.
     """
 
     def __init__(self, chance: Callable[[], float]) -> None:
@@ -35,8 +35,8 @@ class Backoff:
         self._is_told = False
 
     def fail(self, now_s: float, asked_s: float | None, tell_after_s: float) -> bool:
-        """Another attempt failed, and the service asked for a pause of `asked_s`. Whether it is to be told now: when
-        they have failed for `tell_after_s`.
+        """Note a failed attempt, after which the service asked for a pause of `asked_s`. Returns whether to report it
+        now: once attempts have failed for `tell_after_s`.
         """
         if not self.failures:
             self._since_s = now_s
@@ -48,10 +48,10 @@ class Backoff:
 
 
 class Delivery:
-    """Sends what is in a backlog, in a thread of its own or step by step. One thread at a time sends.
+    """Sends the batches of a backlog, in a thread of its own or step by step. One thread at a time sends.
 
-    It takes the backlog's lock to choose a batch and to settle it, and holds it neither while it sends nor while it
-    tells. What is called under the lock says so.
+    It takes the backlog's lock to choose a batch and to settle it, and does not hold it while it sends or reports.
+    Methods that need the lock held say so.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class Delivery:
         self.thread: threading.Thread | None = None
 
     def start_empty(self) -> None:
-        """In the child of a fork, where the thread is not."""
+        """Begin anew in the child of a fork, where the thread does not run."""
         self._backoff.reset()
         self.thread = None
 
     @property
     def failures(self) -> int:
-        """Attempts in a row that came to nothing. Under the lock."""
+        """Failed attempts in a row. Caller holds the lock."""
         return self._backoff.failures
 
     def start(self) -> None:
-        """Under the lock: from now on a thread sends, if it does not yet."""
+        """Start the thread that sends, unless it runs. Caller holds the lock."""
         is_running = self.thread is not None and self.thread.is_alive()
         if self._background and not is_running and not self._backlog.is_closed:
             self.thread = threading.Thread(target=self._run, name="statsapi-sender", daemon=True)
@@ -107,8 +107,8 @@ class Delivery:
             self._attempt(batch)
 
     def step(self) -> float | None:
-        """What the thread does: one attempt, or else the seconds until there is something to do (None: when something
-        is recorded).
+        """One step of the thread: make an attempt, or return the seconds until there is something to do (None: until
+        something is recorded).
         """
         with self._backlog.changed:
             batch, wait_s = self._next()
@@ -118,7 +118,7 @@ class Delivery:
         return 0.0
 
     def _next(self) -> tuple[Batch | None, float | None]:
-        """Under the lock: the batch to send now, or how long there is nothing to do."""
+        """The batch to send now, or the seconds without anything to do. Caller holds the lock."""
         box, now_s = self._backlog.outbox(), self._backlog.clock_s()
         if self._backlog.spool is not None and now_s >= self._backlog.adopt_at_s and not self._backlog.is_closed:
             self._backlog.adopt()
@@ -139,7 +139,7 @@ class Delivery:
         return None, None if due_s is None else max(0.0, due_s - now_s)
 
     def _attempt(self, batch: Batch) -> None:
-        """Send it once. Whatever is raised, the batch is still there for the next attempt, or is settled."""
+        """Send the batch once. After any error it is either settled or still there for the next attempt."""
         with self._backlog.changed:
             box = self._backlog.outbox()
         was_tried_us, now_us = batch.tried_us, self._backlog.now_us()
@@ -191,7 +191,7 @@ class Delivery:
             self._finish(batch, attempt.sent, attempt.rejected, attempt.expired)
 
     def _forget_attempt(self, batch: Batch, attempt: Attempt) -> None:
-        """Nothing of the batch was recorded by this attempt: unless that is not so, or an earlier one is in doubt."""
+        """Note that nothing was recorded, unless a piece was sent or an earlier attempt is in doubt."""
         if not attempt.was_tried and not attempt.sent:
             with self._backlog.changed:
                 self._backlog.outbox().clear(batch)
@@ -214,7 +214,7 @@ class Delivery:
         self._reporter.tell(kind, batch.events, message)
 
     def _wait(self, message: str, asked_s: float | None, *, tell_after_s: float) -> None:
-        """This attempt came to nothing: the next one is after a pause."""
+        """Note that the attempt failed. The next one comes after a pause."""
         with self._backlog.changed:
             tell = self._backoff.fail(self._backlog.clock_s(), asked_s, tell_after_s)
             self._backlog.last_error = message

@@ -1,7 +1,8 @@
-"""Events, times and questions as the service reads them; what is wrong is a TypeError or ValueError before it is sent.
+"""Events, times and questions as the service reads them. Wrong arguments raise TypeError or ValueError before anything
+is sent.
 
 A time is a datetime with a zone, Unix seconds as a number, text as the service reads it (ISO 8601 …), or None for now.
-A datetime without a zone is refused: `datetime.now()` is local time, the service would take it as UTC.
+A datetime without a zone is refused: `datetime.now()` is local time, which the service would take as UTC.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ Tags = Mapping[str, str | int | float | bool]
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-# Within these an integer is read as microseconds, and has no length that spells a date (14 or 17 digits).
+# The service reads an integer in this range as microseconds: a date (14 or 17 digits) has another length.
 _PLAIN_US: Final = (10**15, 10**16)
 _FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
 _LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MICROSECOND
-_BOOLEANS: Final = ("bool", "bool_")  # numpy's among them, whose float() is no complaint
+_BOOLEANS: Final = ("bool", "bool_")  # Python's and numpy's types, by name; float() would accept both
 
 
 def encode_event(
     value: Number, timestamp: Timestamp | None, series: str | None, tags: Tags | None, now_us: int | None
 ) -> str:
-    """One line of NDJSON, without its end."""
+    """The event as one line of NDJSON, without the line's end."""
     line = f'{{"timestamp":{_time_of(timestamp, now_us)},"value":{_number_of(value)}'
     if series is not None:
         line += _series_of(series)
@@ -42,7 +43,7 @@ def encode_event(
 def line_of(
     event: Mapping[str, Any] | tuple[Any, ...], series: str | None, tags: Tags | None, now_us: int | None
 ) -> str:
-    """A line of NDJSON from what record_many() takes."""
+    """A line of NDJSON from an event in a form that record_many() takes."""
     if isinstance(event, Mapping):
         unknown = event.keys() - {"value", "timestamp", "series", "tags"}
         if unknown or "value" not in event:
@@ -87,7 +88,7 @@ def micros_of(moment: datetime) -> int:
 def _time_of(timestamp: Timestamp | None, now_us: int | None) -> str:
     if timestamp is None:
         if now_us is None:
-            raise ValueError("with an idempotency_key of yours give the timestamp too: a repeated call has another now")
+            raise ValueError("with an idempotency_key, give the timestamp too: a repeated call would have another time")
         return text_of_us(now_us)
     if isinstance(timestamp, datetime):
         return text_of_us(micros_of(timestamp))
@@ -146,7 +147,9 @@ def _tag_text(value: object) -> str:
 
 
 def query_of(parameters: Mapping[str, Any]) -> str:
-    """The query string. None is left out; `series`, `match` and `where` are repeated, other lists take commas."""
+    """The query string. None values are left out. Lists of `series`, `match` and `where` repeat the name, other lists
+    are joined by commas.
+    """
     pairs: list[tuple[str, str]] = []
     for name, value in parameters.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""pandas, where it is installed: answers as DataFrames, and the rows of one as events. Imported only when asked for."""
+"""Answers as pandas DataFrames, and rows of a DataFrame as events. Imported only when needed: pandas is optional."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NESTED: Final = ("groups", "windows", "steps", "reasons", "groups_total", "matc
 
 
 def frame_of(answer: dict[str, Any]) -> pd.DataFrame:
-    """A row for each group, window, step or bin; with groups none for the total. Null is NaN or NaT."""
+    """One row for each group, window, step or bin. With groups there is no row for the total. Null is NaN or NaT."""
     rows: list[dict[str, Any]] = []
     if "groups" in answer:
         for group in answer["groups"]:
@@ -68,7 +68,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 def events_of(
     frame: pd.DataFrame, value: str, timestamp: str | None, series_column: str | None, tag_columns: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The rows as events. ValueError names the column or the row at fault, before any row is given out."""
+    """The rows as events. ValueError names the column or the row at fault, before the first row is returned."""
     wanted = [name for name in (value, timestamp, series_column, *tag_columns) if name is not None]
     if missing := [name for name in wanted if name not in frame]:
         raise ValueError(f"the frame has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
@@ -78,7 +78,7 @@ def events_of(
         stamps: list[Any] = times.dt.tz_convert("UTC").dt.as_unit("us").tolist()
     elif pd.api.types.is_datetime64_any_dtype(times.dtype):
         raise ValueError(
-            f"the times in {place} have no zone: .dt.tz_localize('UTC'), or the zone that they are of, adds it"
+            f"the times in {place} have no zone: .dt.tz_localize('UTC') adds it, or another zone if they are local"
         )
     elif timestamp is None and pd.api.types.is_integer_dtype(times.dtype):
         raise ValueError("the index holds no times; name their column with timestamp=")
@@ -87,7 +87,7 @@ def events_of(
     for name, column in ((place, times), (f"column {value}", frame[value].reset_index(drop=True))):
         if column.isna().any():
             raise ValueError(
-                f"{name} holds nothing in row {int(column.isna().to_numpy().argmax())}; dropna() leaves such out"
+                f"{name} holds nothing in row {int(column.isna().to_numpy().argmax())}; dropna() removes such rows"
             )
     return _events(frame, stamps, value, series_column, tag_columns)
 

@@ -1,4 +1,4 @@
-"""One request to the service: an answer that settles it, or an error that says whether to try again.
+"""One request to the service: it ends with an answer, or with an error that says whether to try again.
 
 Redirects are not followed: a POST would become a GET. Sockets are not shared across a fork.
 """
@@ -55,7 +55,7 @@ class Transport:
         try:
             _ = parts.port
         except ValueError:
-            # It is not repeated, nor the URL: it may be a password whose @host was forgotten.
+            # Neither the port nor the URL is repeated: the port may be a password whose @host was forgotten.
             raise ValueError("it is no URL: its port is not a number up to 65535") from None
         if parts.query or parts.fragment or parts.username:
             raise ValueError("the URL may hold a path, but no query, fragment or user; the API key is `key`")
@@ -104,7 +104,7 @@ class Transport:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """The same, with a body of 2xx still to be read; its reader releases the connection."""
+        """As `send`, but the body of a 2xx is still to be read. Its reader releases the connection."""
         target = f"{self.url}{path}" + (f"?{query}" if query else "")
         try:
             response = self._pool().request(
@@ -132,7 +132,9 @@ class Transport:
         self._pools = None
 
     def _pool(self) -> urllib3.PoolManager:
-        """After a fork new connections: two processes on one socket would read each other's answers."""
+        """The pool of this process. A forked child gets a new one: on a shared socket, two processes would read each
+        other's answers.
+        """
         pools = self._pools
         if pools is None or pools[0] != os.getpid():
             pools = self._pools = (os.getpid(), urllib3.PoolManager(**self._options))
@@ -147,18 +149,18 @@ def squeezed(body: bytes) -> tuple[bytes, dict[str, str]]:
 
 
 def decode(url: str, reply: Reply) -> Any:
-    """The JSON of an answer. What is no JSON came from a proxy or another server: nothing is known then."""
+    """The JSON of an answer. Raises Unavailable for a body that is not JSON: it came from a proxy or another server."""
     try:
         return json.loads(reply.body)
     except ValueError:
         raise Unavailable(
-            f"{url} answered {reply.status} with what is no JSON, so this is not statsapi: {_shown(reply.body)}",
+            f"{url} answered {reply.status} without JSON, so this is not statsapi: {_shown(reply.body)}",
             status=reply.status,
         ) from None
 
 
 def recorded(url: str, reply: Reply) -> dict[str, Any]:
-    """The answer to a recording. What is not the service's own acknowledgement acknowledges nothing."""
+    """The answer to a recording. Raises Unavailable unless it is the service's own acknowledgement."""
     answer = decode(url, reply)
     if not isinstance(answer, dict) or answer.get("status") != "success":
         raise Unavailable(
@@ -196,7 +198,7 @@ def refusal(url: str, status: int, headers: Mapping[str, str], body: bytes) -> R
 
 
 def _problem_of(body: bytes) -> dict[str, Any]:
-    """The problem that the service wrote; {} for what another server says."""
+    """The problem document of the service; {} for another server's answer."""
     try:
         problem = json.loads(body)
     except ValueError:
@@ -206,7 +208,7 @@ def _problem_of(body: bytes) -> dict[str, Any]:
 
 
 def _retry_after_s(text: str | None) -> float | None:
-    """Seconds, or a date; None for what is neither."""
+    """The value of Retry-After in seconds, which may be given as a date; None for any other text."""
     if not text:
         return None
     try:
@@ -224,8 +226,8 @@ def _shown(body: bytes) -> str:
 
 
 def pause_s(failures: int, asked_s: float | None, chance: float, *, longest_s: float = 30.0) -> float:
-    """Seconds until the next attempt after this many failures in a row: 0.1, 0.2, 0.4 … up to `longest_s`, of which
-    `chance` (0 to 1) takes away up to half, so that many clients do not come back at once. Never less than was asked.
+    """Seconds until the next attempt after this many failures in a row: 0.1, 0.2, 0.4 … up to `longest_s`. `chance` (0
+    to 1) takes away up to half, so that many clients do not come back at once. Never less than `asked_s`.
     """
     usual_s = min(longest_s, 0.1 * 2.0 ** min(failures - 1, 20)) * (1 - chance / 2)
     return max(usual_s, asked_s or 0.0)

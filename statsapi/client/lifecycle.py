@@ -1,6 +1,6 @@
-"""The ends and the forks of this process, for the senders that live in it.
+"""The end and the forks of this process, for the senders in it.
 
-At its end each is closed; in the child of a fork each begins anew. They are not kept alive for that.
+At the process's end each sender is closed; in the child of a fork each begins anew. References to senders are weak.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 
 class Living(Protocol):
-    """What is told of both. These two methods are called here alone."""
+    """An object that is told of both. Only this module calls the two methods."""
 
     def _close_at_exit(self) -> None:
         """The process ends. Raises nothing."""
@@ -27,13 +27,13 @@ _finalized_pid = os.getpid()
 
 
 def watch(sender: Living) -> None:
-    """From now on it is told."""
+    """Tell this sender of the process's end and forks from now on."""
     _LIVE.add(sender)
 
 
 def close_at_the_end_of_this_process() -> None:
-    """Children of multiprocessing end without atexit, by finalizers of their own, which they forget at their start. So
-    this is called again where a thread starts.
+    """Make sure that this process closes its senders. Children of multiprocessing run no atexit handlers but their own
+    finalizers, and drop the parent's at their start. So this is called again whenever a thread starts.
     """
     global _finalized_pid
     if _finalized_pid != os.getpid():

@@ -1,4 +1,6 @@
-"""What a sender has taken and not yet delivered: batches in their order. In memory here, on disk in spool.py."""
+"""The outbox of a sender: batches that were taken and not yet delivered, in their order. In memory here, on disk in
+spool.py.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,9 @@ from typing import Any, Protocol, TypeVar
 class Batch(Protocol):
     """Events that are sent together, under one key.
 
-    tried_us: when it was first sent with an outcome that is unknown; None: it is surely not recorded. split: the pieces
-    that were too large, each named by the halvings that lead to it, 0 or 1. damage: why fewer events were read than had
-    been written.
+    tried_us: when it was first sent with an unknown outcome; None if it is surely not recorded. split: the pieces that
+    were too large, each named by the halvings that lead to it, 0 or 1. damage: why fewer events were read than were
+    written.
     """
 
     key: str
@@ -26,26 +28,26 @@ class Batch(Protocol):
     def events(self) -> int: ...
 
     def lines(self) -> list[bytes]:
-        """The events, as lines of NDJSON. OSError where they cannot be read."""
+        """The events, as lines of NDJSON. OSError if they cannot be read."""
 
 
 BatchT = TypeVar("BatchT", bound=Batch)
 
 
 class Outbox(Protocol[BatchT]):
-    """All calls but `sync` are made by one thread at a time."""
+    """A store of batches. One thread at a time calls any method but `sync`."""
 
-    adopted: int  # events of earlier processes that it began with
-    damaged: list[tuple[str, int]]  # what was found damaged and was not told yet: a sentence, and the events lost
+    adopted: int  # how many events of earlier processes it began with
+    damaged: list[tuple[str, int]]  # damage that was found and is not reported yet: a sentence, and the events lost
 
     def add(self, lines: Sequence[str], now_us: int) -> Any:
-        """Take events into the open batch. Gives what `sync` needs; None: they are as safe as they will ever be."""
+        """Add events to the open batch. Returns the token for `sync`; None if there is nothing to wait for."""
 
     def sync(self, token: Any) -> None:
-        """Return when they are on disk. SpoolError: they were not taken."""
+        """Wait until the events of the token are on disk. SpoolError: they were not taken."""
 
     def open_events(self) -> int:
-        """How many the open batch holds."""
+        """How many events the open batch holds."""
 
     def seal(self) -> None:
         """Close the open batch, so that it can be sent."""
@@ -54,30 +56,30 @@ class Outbox(Protocol[BatchT]):
         """The batch to send next."""
 
     def begin(self, batch: BatchT, now_us: int) -> None:
-        """Note that from now on it may have been recorded."""
+        """Note that the batch may be recorded from now on."""
 
     def clear(self, batch: BatchT) -> None:
-        """Note that it was surely not recorded."""
+        """Note that the batch was surely not recorded."""
 
     def split(self, batch: BatchT, piece: str) -> None:
-        """Note that this piece of it goes in halves."""
+        """Note that this piece of the batch is sent in halves."""
 
     def finish(self, batch: BatchT) -> None:
-        """It was acknowledged: forget it."""
+        """Forget the batch, which was acknowledged."""
 
     def set_aside(self, batch: BatchT, why: dict[str, Any]) -> None:
-        """It will not be sent: keep it apart, where there is a place for that."""
+        """Move the batch out of the way, as it will not be sent; in memory it is dropped."""
 
     def keep_refused(self, batch: BatchT, refused: Iterable[dict[str, Any]]) -> None:
-        """Keep apart these events of it, where there is a place for that."""
+        """Keep these refused events of the batch; in memory they are dropped."""
 
     def adopt(self) -> int:
-        """Take over what processes left that are gone; how many events."""
+        """Take over the events that ended processes left. Returns how many."""
 
     def close(self) -> None: ...
 
     def forget(self) -> None:
-        """In the child of a fork: all of it is the parent's."""
+        """Let go of everything in the child of a fork: it belongs to the parent."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a buffered sender has to tell whoever runs it, and how: to a callback, or as a StatsapiWarning."""
+"""Problems that a buffered sender reports to the program: to a callback, or as a StatsapiWarning."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ Kind = Literal["unavailable", "dropped", "refused", "unsure", "damaged", "undeli
 
 
 class Problem(NamedTuple):
-    """What a sender has to tell.
+    """One report of a sender.
 
-    `kind` is one of: unavailable (the service has taken nothing for half a minute, or will take nothing from us as
-    things are), dropped (the buffer is full), refused (the service will not have these events), unsure (whether they
-    count cannot be found out any more), damaged (a file of the spool is not what was written), undelivered (the process
-    ends with them). `details` holds the refused events that the service named: {"event", "field", "reason"}.
+    `kind` is one of: unavailable (the service has accepted nothing for half a minute, or our requests are wrong in a
+    way that waiting does not mend), dropped (the buffer is full), refused (the service refused these events), unsure
+    (nobody can find out any more whether the events count), damaged (a file of the spool was changed or cut),
+    undelivered (the process ends before the events were sent). `details` holds the refused events that the service
+    named: {"event", "field", "reason"}.
     """
 
     kind: Kind
@@ -28,7 +29,7 @@ class Problem(NamedTuple):
 
 
 class Reporter:
-    """Tells problems to `on_problem`, or as warnings without it. Never raises: events go on."""
+    """Reports problems to `on_problem`, or else as warnings. Never raises: recording and sending go on."""
 
     def __init__(self, on_problem: Callable[[Problem], None] | None) -> None:
         self._on_problem = on_problem

@@ -1,4 +1,4 @@
-"""What a client and a buffered sender share: record(), and the timers that are made of it."""
+"""The common base of a client and a buffered sender: record(), and timers that use it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _R = TypeVar("_R")
 class Timer:
     """Records the seconds that a `with` block takes, by time.perf_counter(), also when the block raises.
 
-    `tags` may be changed inside the block; `elapsed_s` is there after it.
+    `tags` may be changed inside the block; `elapsed_s` is set at its end.
     """
 
     def __init__(self, recorder: Recorder, series: str, tags: Tags | None, clock_s: Callable[[], float]) -> None:
@@ -44,17 +44,17 @@ class Timer:
         except StatsapiError as failure:
             if error is None:
                 raise
-            error.add_note(f"statsapi: the duration was not recorded: {failure}")  # the block's error is the one to see
+            error.add_note(f"statsapi: the duration was not recorded: {failure}")  # the block's error is the one raised
 
 
 class Recorder(ABC):
-    """What records events one by one."""
+    """A class that records events one by one."""
 
     @abstractmethod
     def record(
         self, value: Number, timestamp: Timestamp | None = None, series: str | None = None, tags: Tags | None = None
     ) -> Any:
-        """One event."""
+        """Record one event."""
 
     def timer(
         self, series: str, tags: Tags | None = None, *, clock_s: Callable[[], float] = time.perf_counter

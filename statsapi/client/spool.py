@@ -1,8 +1,8 @@
 """A directory of events that the service has not acknowledged. They outlive the process, and a power cut.
 
-A file is one batch, and the name holds its Idempotency-Key: whoever sends it again sends the same body under the same
-key, which counts once. spool_format.py says what is in a file, spool_owners.py whose it is. Whoever starts, and from
-time to time whoever runs, takes over the files of senders that have ended.
+A file is one batch, and its name holds the Idempotency-Key: a sender that sends it again sends the same body under the
+same key, which counts once. spool_format.py says what is in a file, spool_owners.py whose it is. Each sender takes over
+the files of ended senders, at its start and from time to time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from statsapi.client.spool_owners import Owners, owner_of
 
 
 class Token(NamedTuple):
-    """What was added, and is not yet known to be on disk."""
+    """Events that were added and may not be on disk yet: all up to `end`, in bytes of the file."""
 
     file: OpenFile
     end: int
@@ -31,15 +31,15 @@ class Token(NamedTuple):
 class Spool:
     """An Outbox on disk: the files of one sender in a directory that several may share.
 
-    The sender's lock guards all but `sync`, which any thread calls, and but `begin` and `split`: they touch one batch
-    that takes no more events, and are called by the one thread that sends it.
+    The caller holds the sender's lock, except for three methods. Any thread calls `sync`. Only the thread that sends
+    calls `begin` and `split`, which touch one batch that takes no more events.
     """
 
     def __init__(self, directory: str | os.PathLike[str], now_us: int) -> None:
         self._directory = Path(directory)
         self._queue: deque[SpoolBatch] = deque()
         self._current: OpenFile | None = None
-        self.damaged: list[tuple[str, int]] = []  # what is wrong with files that were taken over, and events lost
+        self.damaged: list[tuple[str, int]] = []  # damage in files that were taken over: a sentence, and events lost
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._owners = Owners(self._directory, now_us)
@@ -50,7 +50,7 @@ class Spool:
     # -- taking over -------------------------------------------------------------------------------------------------
 
     def adopt(self) -> int:
-        """Take over the files of senders that have ended; how many events that are."""
+        """Take over the files of senders that have ended. Returns how many events they hold."""
         adopted = 0
         try:
             for owner, files in self._owners.take_over():
@@ -70,11 +70,11 @@ class Spool:
             self._owners.leave_alone(owner_of(path))
             return 0
         if found.damage:
-            self.damaged.append((f"{path} is damaged: {found.damage}; all else of it is sent", found.lost))
+            self.damaged.append((f"{path} is damaged: {found.damage}; the rest of it is sent", found.lost))
         elif not found.events:
             path.unlink()
             return 0
-        # What is written next must begin a line: the unfinished one goes, a damaged one stays to be looked at.
+        # The next write must begin a line. So an unfinished line is cut off; a damaged one stays for inspection.
         end_with_a_line(path, content, len(content) if found.damage else found.sound_bytes)
         batch = SpoolBatch(path, key, found)
         self._queue.append(batch)
@@ -87,7 +87,7 @@ class Spool:
     # -- events in ---------------------------------------------------------------------------------------------------
 
     def add(self, lines: Sequence[str], now_us: int) -> Token:
-        """Write these as one line, all of them or none. They count as taken after `sync`. May raise SpoolError."""
+        """Write these events as one line, all or none. They count as taken after `sync`. May raise SpoolError."""
         if self._current is not None and self._current.failure is not None:
             self.seal()
         try:
@@ -101,7 +101,9 @@ class Spool:
             raise self._not_taken(error) from error
 
     def sync(self, token: Token) -> None:
-        """Until it is on disk. Threads that wait at once share one fsync. SpoolError: the event was not taken."""
+        """Wait until the events are on disk. Threads that wait together share one fsync. SpoolError: they were not
+        taken.
+        """
         if (failure := token.file.sync(token.end)) is not None:
             raise self._not_taken(failure) from failure
 
@@ -116,11 +118,11 @@ class Spool:
     # -- batches out -------------------------------------------------------------------------------------------------
 
     def open_events(self) -> int:
-        """How many the file holds that still takes some."""
+        """How many events the current file holds."""
         return self._current.batch.events if self._current is not None else 0
 
     def seal(self) -> None:
-        """The current file takes no more, and waits to be sent."""
+        """Close the current file for events, so that it can be sent."""
         if self._current is not None:
             self._queue.append(self._current.batch)
             self._current = None
@@ -129,30 +131,30 @@ class Spool:
         return self._queue[0] if self._queue else None
 
     def begin(self, batch: SpoolBatch, now_us: int) -> None:
-        """An attempt begins: first this is on disk, with all events of the batch."""
+        """Begin an attempt: first write all events of the batch and the mark of the attempt to disk."""
         if batch.open is not None:
             file, batch.open = batch.open, None
             file.finish()
         if batch.tried_us is None and batch.events:
             batch.tried_us = now_us
-            # A full disk must not keep the spool from getting empty. The mark is missed only where this process is
-            # killed now, and the next one starts after the service has forgotten the key.
+            # A full disk must not keep the spool from getting empty. The mark is missed only if this process is killed
+            # now and the next one starts after the service has forgotten the key.
             with suppress(OSError):
                 batch.mark("t", str(now_us))
 
     def clear(self, batch: SpoolBatch) -> None:
-        """That attempt recorded nothing. Losing the mark is safe, so no fsync."""
+        """Note that the attempt recorded nothing. Losing this mark is safe, so there is no fsync."""
         batch.tried_us = None
         with suppress(OSError):
             batch.mark("n", "", durable=False)
 
     def split(self, batch: SpoolBatch, piece: str) -> None:
-        """From now on this piece goes in halves; on disk before one of them is sent. OSError where that fails."""
+        """Note that this piece is sent in halves, on disk before the first half is sent. OSError if that fails."""
         batch.mark("s", piece)
         batch.split |= {piece}
 
     def finish(self, batch: SpoolBatch) -> None:
-        """It was acknowledged. A damaged file is put aside, so that somebody can look at it."""
+        """Remove the batch, which was acknowledged. A damaged file is put aside for inspection instead."""
         if batch.damage:
             batch.put_aside({"why": batch.damage, "events lost": batch.lost, "all others": "were recorded"})
         else:
@@ -160,12 +162,12 @@ class Spool:
         self._drop(batch)
 
     def set_aside(self, batch: SpoolBatch, why: dict[str, Any]) -> None:
-        """It cannot be sent: the file is kept for somebody to look at, with the reason beside it."""
+        """Put the file aside for inspection, with the reason beside it, as it cannot be sent."""
         batch.put_aside(why)
         self._drop(batch)
 
     def keep_refused(self, batch: SpoolBatch, refused: Iterable[dict[str, Any]]) -> None:
-        """Events of a batch that the service refused, each with the reason, as NDJSON."""
+        """Keep the events that the service refused, each with the reason, as NDJSON."""
         batch.keep_refused(refused)
 
     def _drop(self, batch: SpoolBatch) -> None:
@@ -175,7 +177,7 @@ class Spool:
     # -- ends --------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give up the locks: what is left is for the next start."""
+        """Give up the locks. Remaining files are for the next start."""
         self.seal()
         for batch in self._queue:
             if batch.open is not None:

@@ -1,7 +1,7 @@
-"""A spool's file on disk: as it takes events, and as the batch that waits to be sent.
+"""A spool's file on disk: first it takes events, then it is a batch that waits to be sent.
 
-What waits is read again when it is sent, so that a backlog takes no memory. What cannot be sent is put aside, into a
-folder beside the files, for somebody to look at.
+A waiting file is read again when it is sent, so that a backlog takes no memory. A file that cannot be sent is put
+aside for inspection, into a folder beside the others.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _ASIDE: Final = "aside"
 
 
 class SpoolBatch:
-    """The batch that a file is. `events` counts those in it; `open` is the file while its last ones may not be on disk.
+    """A file as a batch of `events` events. `open` is the open file while its last events may not be on disk.
 
-    One thread at a time uses it: whoever takes events, and from `Spool.begin` on whoever sends them.
+    One thread at a time uses it: a thread that takes events, and from `Spool.begin` on the thread that sends them.
     """
 
     def __init__(self, path: Path, key: str, found: Contents) -> None:
@@ -36,11 +36,11 @@ class SpoolBatch:
         self.open: OpenFile | None = None
 
     def lines(self) -> list[bytes]:
-        """The events, read again. OSError where the file cannot be read."""
+        """The events, read again. OSError if the file cannot be read."""
         return read(self.path.read_bytes(), self.key).events[: self.events]
 
     def mark(self, kind: str, payload: str, *, durable: bool = True) -> None:
-        """Write a line behind the events; with `durable` it is on disk then. OSError where that fails."""
+        """Write a line after the events; if `durable`, it is on disk at return. OSError if that fails."""
         offset = self.events + self.lost
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
@@ -51,12 +51,12 @@ class SpoolBatch:
             os.close(fd)
 
     def remove(self) -> None:
-        with suppress(OSError):  # it would be sent again at the next start, under the same key
+        with suppress(OSError):  # a file that stays is sent again at the next start, under the same key
             self.path.unlink(missing_ok=True)
 
     def put_aside(self, why: dict[str, Any]) -> None:
-        """Keep the file for somebody to look at, with the reason beside it."""
-        with suppress(OSError):  # then it stays, and is looked at again at the next start
+        """Move the file into a folder for inspection, with the reason beside it."""
+        with suppress(OSError):  # a file that stays is read again at the next start
             folder = self._aside()
             self.path.rename(folder / self.path.name)
             (folder / f"{self.path.name}.why.json").write_text(json.dumps(why) + "\n")
@@ -74,15 +74,15 @@ class SpoolBatch:
 
 
 class OpenFile:
-    """A file that takes events. It is made and written under the sender's lock; `sync` needs none, and any number of
-    threads call it at once.
+    """A file that takes events. It is made and written under the sender's lock. `sync` needs no lock, and any number of
+    threads may call it at once.
 
-    `_written` is how far it goes and `_synced` how far it is on disk, each as (bytes, events). Beyond `_synced` nothing
-    is acknowledged. `failure` is why no more gets in.
+    `_written` is the length written, `_synced` the length that is on disk, each as (bytes, events). No event beyond
+    `_synced` is acknowledged. `failure` is the reason why no more events get in.
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        """A new file, whose name is on disk. OSError where that fails; then there is none."""
+        """Make a new file and write its name to disk. OSError if that fails; then there is no file."""
         head = encode_head()
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -99,8 +99,8 @@ class OpenFile:
         self._syncing = threading.Lock()
 
     def append(self, lines: Sequence[str]) -> int:
-        """Write these as one line, all of them or none; how long the file is then. OSError where that fails: should a
-        piece have stayed, a line behind it could not be read, so the file must take no more.
+        """Write these events as one line, all or none. Returns the file's new length. After an OSError the file must
+        take no more: a piece of the line may have stayed, and a line after it could not be read.
         """
         batch = self.batch
         line = encode_line(batch.key, "e", batch.events, "\t".join(lines))
@@ -115,30 +115,32 @@ class OpenFile:
         return self._written[0]
 
     def sync(self, end: int) -> OSError | None:
-        """None: so many bytes are on disk. Else why they are not. Threads that wait at once share one fsync."""
+        """Write the first `end` bytes to disk. Returns None, or the reason why they are not there. Threads that wait
+        together share one fsync.
+        """
         with self._syncing:
             if self._synced[0] < end:
                 self._sync()
             return None if self._synced[0] >= end else self.failure
 
     def finish(self) -> None:
-        """It takes no more: close it, with all events of its batch on disk. Called without the sender's lock, by
-        whoever sends the batch.
+        """Close the file for good, with all events of its batch on disk. Called by the thread that sends the batch,
+        without the sender's lock.
         """
         with self._syncing:
             self._sync()
-            if self.failure is not None:  # what is cut off here was refused to those who recorded it
+            if self.failure is not None:  # for the events cut off here, record() has raised SpoolError
                 with suppress(OSError):
                     os.ftruncate(self._fd, self._synced[0])
                 self.batch.events = self._synced[1]
         os.close(self._fd)
 
     def abandon(self) -> None:
-        """Close it as it is."""
+        """Close the file as it is."""
         os.close(self._fd)
 
     def _sync(self) -> None:
-        """Under `_syncing`. After a failure the kernel may have forgotten what it had: nothing more gets in."""
+        """Caller holds `_syncing`. After a failure no more gets in: the kernel may have dropped unwritten data."""
         written = self._written
         if self.failure is None and written != self._synced:
             try:
@@ -150,7 +152,7 @@ class OpenFile:
 
 
 def end_with_a_line(path: Path, content: bytes, keep: int) -> None:
-    """Cut the file after so many bytes of its `content`, and end its last line there, so that a line can follow."""
+    """Cut the file after the first `keep` bytes of its `content`, and end the last line, so that a line can follow."""
     if keep < len(content) or content[keep - 1 : keep] != b"\n":
         with path.open("r+b") as file:
             file.truncate(keep)
@@ -164,7 +166,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """So that a file's name is on disk as well as what is in it."""
+    """Write the directory to disk, so that a new file's name is there as well as its content."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,13 +1,13 @@
-"""The format of a spool's file: events as lines of text, and what is still sound after any damage.
+"""The format of a spool's file: events as lines of text, of which all sound ones can be read after any damage.
 
     statsapi-spool 1 CRC
-    CRC e OFFSET EVENT<tab>EVENT…     events, as JSON; OFFSET counts those before this line
-    CRC t OFFSET MICROSECONDS         an attempt to send began then, after this many events: its outcome is unknown
+    CRC e OFFSET EVENT<tab>EVENT…     events, as JSON; OFFSET is the number of events before this line
+    CRC t OFFSET MICROSECONDS         an attempt to send OFFSET events began at that time: its outcome is unknown
     CRC n OFFSET                      …and is known now: nothing was recorded
-    CRC s OFFSET PIECE                this piece (empty: the whole) was too large, and goes in halves from here on
+    CRC s OFFSET PIECE                this piece (empty: the whole) was too large, and is sent in halves from here on
 
-CRC is that of the rest of the line and of the file's Idempotency-Key. So a damaged line is noticed, and OFFSET tells
-how many events were in it; a line that a crash left unfinished was never acknowledged to anyone. What is left is sent.
+CRC covers the rest of the line and the file's Idempotency-Key. So a damaged line is noticed, and the next OFFSET tells
+how many events were in it. A line that a crash left unfinished was never acknowledged. The sound lines are sent.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LINE: Final = re.compile(rb"([0-9a-f]{8}) ([etns]) (\d{1,18}) ([^\n]*)")
 
 
 class Contents(NamedTuple):
-    """What a file holds. `events` are JSON texts in their order."""
+    """The content of a file. `events` are JSON texts in their order."""
 
     events: list[bytes]
-    tried_us: int | None  # since when the outcome of an attempt is unknown
-    split: frozenset[str]  # the pieces that go in halves
-    damage: str  # what is wrong with it, in words; empty where nothing is
-    lost: int  # acknowledged to the program, and not readable; behind the last sound line there may have been more
-    sound_bytes: int  # without the last line's end where that is missing; behind them is what was never finished
+    tried_us: int | None  # the time of the first attempt whose outcome is unknown
+    split: frozenset[str]  # the pieces that are sent in halves
+    damage: str  # what is wrong with the file, in words; empty for a sound file
+    lost: int  # acknowledged events that cannot be read; after the last sound line there may have been more
+    sound_bytes: int  # length up to the end of the last sound line, whose newline may be missing
 
 
 class NewerVersionError(SpoolError):
@@ -51,9 +51,9 @@ def encode_head(version: int = VERSION) -> bytes:
 
 
 def read(content: bytes, key: str) -> Contents:
-    """What is sound in a file of this key: never an event that was not written, nor one twice.
+    """The sound lines of a file with this key: never an event that was not written, and none twice.
 
-    NewerVersionError for another version's file.
+    NewerVersionError for a file of another version.
     """
     events: list[bytes] = []
     tried_us: int | None = None
@@ -75,7 +75,7 @@ def read(content: bytes, key: str) -> Contents:
         line = content[at : stop if finished else len(content)]
         found = _sound(line, key)
         if found is None and not finished and (found := _sound(line[:-1], key)):
-            line = line[:-1]  # all of it is there, and its end alone is not what was written
+            line = line[:-1]  # the line is complete; only its newline was changed
         line_end = at + len(line) + finished
         at = stop + 1 if finished else len(content)
         if found is None:

@@ -1,9 +1,9 @@
-"""Who owns which files of a spool: each sender writes files of its own, under a lock that its process's end releases.
+"""The owners of a spool's files. Each sender writes its own files, under a lock that the end of its process releases.
 
-    OWNER.lock                      held while the sender lives; OWNER is when it started, and eight digits at random
-    OWNER-NUMBER-KEY.events         a file of it, and the Idempotency-Key of the batch in it
+    OWNER.lock                      held while the sender lives; OWNER is its start time and eight random digits
+    OWNER-NUMBER-KEY.events         a file of that owner; KEY is the Idempotency-Key of the batch in it
 
-So any number of processes may share a directory, and whoever finds a lock that nobody holds may take over.
+So any number of processes may share a directory. A sender that finds a lock which nobody holds takes over its files.
 """
 
 from __future__ import annotations
@@ -22,25 +22,24 @@ _OWNER: Final = 29  # characters of a file's name
 
 
 def owner_of(path: Path) -> str:
-    """Whose file this is."""
+    """The owner of a file."""
     return path.name[:_OWNER]
 
 
 class Owners:
-    """The owners whose files in a directory are ours: ourselves, and senders that have ended. Under the sender's lock.
-
-    OSError wherever the directory cannot be used.
+    """The owners whose files in a directory are ours: ourselves, and senders that have ended. Caller holds the sender's
+    lock. All methods raise OSError if the directory cannot be used.
     """
 
     def __init__(self, directory: Path, now_us: int) -> None:
         self._directory = directory
         self._locks: dict[str, int] = {}
-        self._left_alone: set[str] = set()  # owners of files that stay though they are not sent
+        self._left_alone: set[str] = set()  # owners of files that are not sent and stay where they are
         self._files = 0
         self._own = self._new_owner(now_us)
 
     def _new_owner(self, now_us: int) -> str:
-        """A name that is ours, under a lock; another process may have taken the new one for left behind."""
+        """A new name, with its lock. Tries again if another process took the new lock for one of an ended sender."""
         while True:
             owner = f"{max(now_us, 0):020d}-{uuid.uuid4().hex[:8]}"
             fd = self._lock(owner)
@@ -54,7 +53,7 @@ class Owners:
         return self._directory / f"{self._own}-{self._files:08d}-{key}.events"
 
     def take_over(self) -> Iterator[tuple[str, list[tuple[Path, str]]]]:
-        """Take the locks of senders that have ended, one by one: the owner, and its files, each with its key."""
+        """Take the locks of ended senders, one by one. Yields each owner, and its files with their keys."""
         names = sorted(os.listdir(self._directory))
         owners = {match[1] for name in names if (match := _FILE.fullmatch(name) or _LOCK.fullmatch(name))}
         for owner in sorted(owners - self._locks.keys()):
@@ -67,18 +66,18 @@ class Owners:
             yield owner, [(self._directory / match[0], match[3]) for match in files if match[1] == owner]
 
     def leave_alone(self, owner: str) -> None:
-        """A file of it stays where it is: the lock is kept until we end, and its file for good."""
+        """Leave a file of this owner where it is: keep the lock until we end, and the lock's file for good."""
         self._left_alone.add(owner)
 
     def release(self, owner: str) -> None:
-        """Give back the lock of another whose files are all gone. Ours stays, and those of files left alone."""
+        """Release the lock of another owner whose files are all gone. Our own stays, and those of files left alone."""
         if owner not in (self._own, *self._left_alone):
             fd = self._locks.pop(owner)
             self._lock_path(owner).unlink(missing_ok=True)
             os.close(fd)
 
     def close(self, with_files: set[str]) -> None:
-        """Give back all locks; those of owners `with_files` stay as files, for the next start."""
+        """Release all locks. The lock files of owners `with_files` stay for the next start."""
         left = with_files | self._left_alone
         for owner, fd in self._locks.items():
             if owner not in left:
@@ -94,7 +93,7 @@ class Owners:
             os.close(fd)
 
     def _lock(self, owner: str) -> int | None:
-        """The lock of this owner, or None: it is held, or was removed while we waited."""
+        """The descriptor of this owner's lock; None if the lock is held, or its file was removed meanwhile."""
         path = self._lock_path(owner)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -72,7 +72,7 @@ def test_another_zone_is_the_same_instant(client: Any) -> None:
     ("rows", "options", "said"),
     [
         (frame(load=[1.0]), {}, "the frame has no column value; it has load"),
-        (frame(value=[1.0, None]), {}, r"column value holds nothing in row 1; dropna\(\) leaves such out"),
+        (frame(value=[1.0, None]), {}, r"column value holds nothing in row 1; dropna\(\) removes such rows"),
         (frame(value=pd.array([1, None, 3], dtype="Int64")), {}, "column value holds nothing in row 1"),
         (pd.DataFrame({"value": [1.0]}), {}, "the index holds no times; name their column with timestamp="),
         (frame(value=[1.0]).tz_localize(None), {}, r"times in the index have no zone: .dt.tz_localize\('UTC'\)"),
