@@ -128,9 +128,9 @@ def in_order(n: int) -> None:
     step_us = n * SPACING_US // 60
     report(f"{n:,} events: steps, 60 of them", [timed(lambda s=s: timeline.steps(s, step_us, 60)) for s in cuts(n, 5)])
     repeated(ts_us, np.round(values / 20))
-    snapshot = report(f"{n:,} events: snapshot", [timed(lambda: timeline.snapshot(None, None)) for _ in range(10)])
-    walk = timed(lambda: sum(len(piece[0]) for piece in timeline.snapshot(None, None)))
-    print(f"{f'{n:,} events: walk of a snapshot':<74} {(walk - snapshot) * 1000 / n:7.1f} ns an event")
+    freezing = report(f"{n:,} events: freeze", [timed(lambda: timeline.freeze(None, None)) for _ in range(10)])
+    walk = timed(lambda: sum(len(piece[0]) for piece in timeline.freeze(None, None).drain()))
+    print(f"{f'{n:,} events: walk of what is frozen':<74} {(walk - freezing) * 1000 / n:7.1f} ns an event")
     last_us = timeline.last_ts_us
     one, value = np.empty(1, np.int64), np.array([3.5])
     singles, lates, reads = [], [], []

@@ -23,7 +23,12 @@ timeline        one series: exact answers about any range of its events
 rollup          one series: a minute's events reduced to some bytes
 held_events     the events of one series: its chunks and its open tail
 packed          the bytes of a sealed chunk, for other processes to map
-chunks          what a sealed chunk holds, how many events it takes, what late ones do to it
+chunks          the chunks of a series in order of time, and prefix sums over them
+chunk           sealed events, and the late ones among them
+sealed          sorted columns that never change, and the answers that they remember
+frozen          events as they stood, read without the lock
+buffer          columns that grow: the tail, and late events
+sums_before     sums before a position that moves little
 ranked          a bag of values; only the values near some ranks are known
 percentiles     exact percentiles of many sorted columns
 sketch          the quantile sketch: percentiles of events that were rolled up
@@ -32,4 +37,5 @@ summary         count, min, max and both sums of a bag of values, and how they a
 exact           exact sums of floats, as integers
 piecewise       calls over very many objects, in pieces
 placement       whether an event is recent, older, expired or ahead
+invariants      what must always hold in here, said where it is checked
 """

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from statsapi.engine.chunks import NO_TS, NO_VALUES, Buffer
+from statsapi.engine.buffer import NO_TS, NO_VALUES, Buffer
 from statsapi.model import MIN_TS_US, TimestampsUs, Values
 
 # This many events are remembered, in 16 bytes each and 50 for each insertion's name. Adding that many to an answer

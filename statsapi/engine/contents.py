@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from statsapi.engine.chunks import Chunk, Place, SealedColumns
+from statsapi.engine.chunk import Chunk
 from statsapi.engine.guard import Guard
 from statsapi.engine.held_events import Sealed
 from statsapi.engine.holdings import Holdings, LateEvent
 from statsapi.engine.rollup import Rolled
+from statsapi.engine.sealed import Place, SealedColumns
 from statsapi.engine.timeline import Timeline
 from statsapi.model import EventBatch, Part
 
@@ -103,13 +104,13 @@ class Contents:
             held.late.extend(state.late)
 
     def move(self, moved: Sequence[tuple[Chunk, SealedColumns, Place]]) -> None:
-        """Let each chunk hold the given arrays, which equal its own: see `Chunk.move_to`. Others get the lock in
+        """Let each chunk hold the given arrays, which equal its own: see `SealedEvents.move_to`. Others get the lock in
         between.
         """
         for first in range(0, len(moved), _CHUNKS_PER_LOCK):
             with self._lock:
                 for chunk, columns, place in moved[first : first + _CHUNKS_PER_LOCK]:
-                    chunk.move_to(columns, place)
+                    chunk.sealed.move_to(columns, place)
 
     def unshared_events(self) -> int:
         """How many events lie in chunks that no other process can map. No lock: changes meanwhile may be missed."""

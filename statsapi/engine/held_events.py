@@ -4,7 +4,7 @@
     starts     t0                  t1           t2                 tN        everything from tail_from on
     prefix   0 ... Σx, Σx², n of c0, of c0+c1, of c0+c1+c2, ...
 
-`chunks.py` tells what a chunk holds and what becomes of late events; `timeline.py` answers questions about them.
+`sealed.py` tells what a chunk holds, `chunk.py` what becomes of late events, and `timeline.py` answers questions.
 
     operation                 cost, for m events into a series of c chunks of C events
     insert in order           O(m), and a value sort of every C events
@@ -12,8 +12,8 @@
     count                     O(log c + C) for the edges
     expire_before, delete     O(chunks dropped + C)
 
-No locks, no clock, no I/O. The caller holds Store._lock; what is handed out (columns, snapshots) may be read without
-it.
+No locks, no clock, no I/O. The caller holds Store._lock; what is given out (columns, frozen events) may be read
+without it.
 """
 
 from __future__ import annotations
@@ -25,38 +25,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.engine.chunks import (
-    MAX_CHUNK_EVENTS,
-    NO_TS,
-    NO_VALUES,
-    Buffer,
-    Chunk,
-    Chunks,
-    Columns,
-    FrozenChunk,
-    require,
-)
+from statsapi.engine.buffer import NO_TS, NO_VALUES, Buffer, Columns
+from statsapi.engine.chunk import MAX_CHUNK_EVENTS, Chunk
+from statsapi.engine.chunks import Chunks
 from statsapi.engine.counted import Selections
+from statsapi.engine.frozen import Frozen, FrozenChunk
+from statsapi.engine.invariants import require
 from statsapi.model import MAX_TS_US, MIN_TS_US, TimestampsUs, Values
 
 # Smaller chunks leave less to sum at a window's edge, larger ones fewer to walk: summarise over 10M events took 78,
 # 95 and 150 µs with 4,096, 8,192 and 16,384, percentiles 5.1, 3.4 and 2.5 ms.
 CHUNK_EVENTS = 8_192
-
-
-class Frozen(NamedTuple):
-    """The events of a range, as they were when `Timeline.freeze` was called."""
-
-    start_us: int
-    end_us: int
-    pieces: list[FrozenChunk]
-
-    def walk(self) -> Iterator[Columns]:
-        """In order of time, then of arrival: pieces of one event or more, not to be changed. Needs no lock."""
-        for piece in self.pieces:
-            ts_us, values = _cut_columns(piece, self.start_us, self.end_us, newest_first=False)
-            if len(ts_us):
-                yield ts_us, values
 
 
 class Sealed(NamedTuple):
@@ -72,14 +51,14 @@ class Sealed(NamedTuple):
 class HeldEvents:
     """Events in any order of arrival; any half-open range [start_us, end_us) of them, counted, read or dropped.
 
-    Tail and chunks are one to all of its methods: two classes would both need the bounds' rules. A bound of None is no
-    bound. Stamps are int64 µs UTC in MIN_TS_US..MAX_TS_US, values finite float64; both are vouched for by the caller,
-    as is Store._lock, which is held around every call.
+    It treats tail and chunks as one: two classes would both need the rules of bounds. A bound of None is no bound.
+    Stamps are int64 µs UTC in MIN_TS_US..MAX_TS_US, values finite float64. The caller sees to that, and holds
+    Store._lock around every call.
 
         >>> held = HeldEvents()
         >>> held.insert(np.array([10, 30, 20, 20]), np.array([1.0, 4.0, 2.0, 3.0]))
-        >>> held.expire_before(20), len(held), held.last(None, 30)
-        (1, 3, (20, 3.0))
+        >>> held.expire_before(20), len(held), held.count(None, 30)
+        (1, 3, 2)
     """
 
     __slots__ = ("_chunk_events", "_chunks", "_memo", "_n", "_selections", "_tail", "_tail_from_us")
@@ -105,14 +84,14 @@ class HeldEvents:
         """Add events: in any order, late ones, equal stamps and equal pairs included. They are copied.
 
         `ts_us` int64[n], `values` float64[n]. Equal stamps keep the order of arrival. O(n) in order, otherwise
-        O(n log n + chunks touched) and the merges in the module's docstring. Never fails.
+        O(n log n + chunks touched) and the merges that the module's table names.
         """
         n = len(ts_us)
         tail = self._tail
         if n == 1 and tail.n < self._chunk_events - 1:
             ts = ts_us.item()
             if ts >= self._tail_from_us:
-                # The way of nearly every single event.
+                # Nearly every single event goes this way.
                 at = tail.n
                 if at == len(tail.ts_us):
                     tail.reserve(at + 1)
@@ -167,9 +146,7 @@ class HeldEvents:
         self._tail = Buffer(ts_us[end:].copy(), values[end:].copy())
 
     def expire_before(self, cutoff_us: int) -> int:
-        """Drop every event with ts < cutoff_us; how many that were. O(chunks dropped + one cut); memory is given
-        back.
-        """
+        """Drop every event with ts < cutoff_us; how many that were. O(chunks dropped + one cut). Frees their memory."""
         return self.delete(None, cutoff_us)
 
     def delete(self, start_us: int | None, end_us: int | None) -> int:
@@ -191,12 +168,13 @@ class HeldEvents:
             self._memo = None
             self._n -= removed + count
             if removed > self._n:
-                self._selections = None  # they are as large as what they were about
+                self._selections = None  # their size is in proportion to what was dropped
         return removed + count
 
     def pop_few(self, end_us: int, most: int) -> Values | None:
-        """Drop the events with ts < end_us and give their values, by time; None, and nothing dropped, for more than
-        `most`. 5 µs for a series that gets little.
+        """Drop the events with ts < end_us and return their values, in order of time. 5 µs for a series without chunks.
+
+        Where they are more than `most`, drops nothing and returns None.
         """
         if self._chunks is not _NO_CHUNKS:
             if self.count(None, end_us) > most:
@@ -226,42 +204,11 @@ class HeldEvents:
         in_cut = sum(self._chunks.chunks[i].count(start_us, end_us) for i in cut)
         return self._chunks.count_run(first, last) + in_cut + last_in_tail - first_in_tail
 
-    def first(self, start_us: int | None = None, end_us: int | None = None) -> tuple[int, float] | None:
-        """The earliest event of the range as (ts_us, value), of equal stamps the first to arrive; None without any."""
-        return self._end_event(start_us, end_us, newest_first=False)
-
-    def last(self, start_us: int | None = None, end_us: int | None = None) -> tuple[int, float] | None:
-        """The latest event of the range as (ts_us, value), of equal stamps the last to arrive; None without any."""
-        return self._end_event(start_us, end_us, newest_first=True)
-
-    def _end_event(self, start_us: int | None, end_us: int | None, newest_first: bool) -> tuple[int, float] | None:
-        ts_us, values = self.columns(start_us, end_us, 1, newest_first)
-        return (int(ts_us[0]), float(values[0])) if len(ts_us) else None
-
-    def extent(self, from_us: int) -> tuple[int, int, int] | None:
-        """How many events do not lie before `from_us`, and the first and last stamp of those; None without any.
-
-        0.5 µs where none lies before.
-        """
-        if not self._n:
-            return None
-        tail = self._tail
-        if (
-            tail.n and tail.in_order and not self._chunks.chunks
-        ):  # nearly every series; properties take half as long again
-            first_us, last_us = tail.ts_us.item(0), tail.last_ts_us
-        else:
-            first_us, last_us = self.first_ts_us, self.last_ts_us
-        if first_us >= from_us:
-            return self._n, first_us, last_us
-        first = self.first(from_us)
-        return None if first is None else (self.count(from_us, None), first[0], last_us)
-
     @property
     def first_ts_us(self) -> int:
         """The earliest stamp held. Raises ValueError when there is no event."""
         for chunk in self._chunks.chunks[:1]:
-            earliest = chunk.ts_us.item(0)
+            earliest = chunk.sealed.ts_us.item(0)
             return min(earliest, int(chunk.late.columns()[0].min())) if chunk.late else earliest
         if self._tail.n:
             return self._ordered_tail().ts_us.item(0)
@@ -273,7 +220,7 @@ class HeldEvents:
         if self._tail.n:
             return self._tail.last_ts_us
         for chunk in self._chunks.chunks[-1:]:
-            latest = chunk.ts_us.item(-1)
+            latest = chunk.sealed.ts_us.item(-1)
             return max(latest, int(chunk.late.columns()[0].max())) if chunk.late else latest
         raise ValueError("there is no event")
 
@@ -282,7 +229,7 @@ class HeldEvents:
     ) -> Columns:
         """The range's events as (ts_us int64[n], values float64[n]), copied: in order of time, then of arrival.
 
-        newest_first turns the order round; `limit` keeps the first so many in that order. O(events copied + chunk).
+        newest_first turns the order round; `limit` keeps the first ones in that order. O(events copied + chunk).
         """
         ts_us: list[TimestampsUs] = [NO_TS]
         values: list[Values] = [NO_VALUES]
@@ -291,53 +238,24 @@ class HeldEvents:
         for piece in self._pieces(*bounds, newest_first):
             if left <= 0:
                 break
-            some_ts_us, some_values = _cut_columns(piece, *bounds, newest_first)
+            some_ts_us, some_values = piece.columns_between(*bounds)
+            if newest_first:
+                some_ts_us, some_values = some_ts_us[::-1], some_values[::-1]
             ts_us.append(some_ts_us[:left])
             values.append(some_values[:left])
             left -= len(ts_us[-1])
         return np.concatenate(ts_us), np.concatenate(values)
 
-    def snapshot(self, start_us: int | None, end_us: int | None, newest_first: bool = False) -> Iterator[Columns]:
-        """The range as it stands now, to be walked later in (ts_us, values) pieces, without the lock.
-
-        Each piece has one event or more and two chunks' worth at most; it and they are in the order of `columns`.
-        The call takes about 1 µs a chunk and copies nothing: the arrays it points at are never changed, only replaced.
-        Memory stays constant, but a chunk that changes or expires in the meantime lives on until it was walked.
-        The arrays are read-only. To be walked once.
-        """
-        bounds = bounds_of(start_us, end_us)
-        pieces = list(self._pieces(*bounds, newest_first))
-        pieces.reverse()
-
-        def walk() -> Iterator[Columns]:
-            while pieces:
-                ts_us, values = _cut_columns(pieces.pop(), *bounds, newest_first)
-                if len(ts_us):
-                    ts_us.flags.writeable = values.flags.writeable = False
-                    yield ts_us, values
-
-        return walk()
-
     def freeze(self, start_us: int | None, end_us: int | None) -> Frozen:
-        """The range as it stands now, to be walked later, any number of times, as a `snapshot` is."""
+        """The range as it stands now, to be walked later without the lock. About 1 µs a chunk; copies nothing."""
         bounds = bounds_of(start_us, end_us)
         return Frozen(*bounds, list(self._pieces(*bounds, newest_first=False)))
 
-    def few_events(self, start_us: int | None, end_us: int | None) -> Columns | None:
-        """The range's events in order of time, of a series that has no chunks; None of one that has some.
-
-        Shared, never to be changed. 1 µs, where a `freeze` and its walk take 10.
-        """
-        if self._chunks.chunks:
-            return None
-        tail = self._ordered_tail()
-        first, last = tail.positions(*bounds_of(start_us, end_us))
-        return tail.ts_us[first:last], tail.values[first:last]
-
     def sealed(self) -> Sealed | None:
-        """What is held, to be put away without the lock and `restored` elsewhere; None of a series without chunks.
+        """What is held, to be written without the lock and given to `restore` elsewhere; None for a series without
+        chunks. 1 µs a chunk.
 
-        1 µs a chunk. The chunks go on changing: only what of them is sealed may be asked for.
+        Its chunks go on changing: without the lock only `Chunk.sealed_columns` may be asked of them.
         """
         chunks = self._chunks.chunks
         if not chunks:
@@ -346,11 +264,13 @@ class HeldEvents:
         return Sealed(self._tail_from_us, self._chunks.starts.copy(), chunks.copy(), late, self.unsealed())
 
     def unsealed(self) -> Columns:
-        """The events that are in no chunk, in order of arrival or time: arrays that are not to be changed. 0.3 µs."""
+        """The events that are in no chunk, in order of arrival or of time. Shared, never to be changed. 0.3 µs."""
         return self._tail.columns()
 
     def restore(self, sealed: Sealed) -> None:
-        """Begin with that, whose chunks are nobody else's and have no late events yet. There must be nothing held."""
+        """Begin with what `sealed` gave. Nothing must be held yet. Takes the chunks over, to which it adds their late
+        events.
+        """
         for chunk, (ts_us, values) in zip(sealed.chunks, sealed.late, strict=True):
             self._n += len(chunk) + len(ts_us)
             if len(ts_us):
@@ -361,27 +281,16 @@ class HeldEvents:
 
     def unshared_events(self) -> int:
         """How many events lie in chunks whose arrays no other process can map. 50 ns a chunk; needs no lock."""
-        return sum([len(chunk.ts_us) for chunk in self._chunks.chunks if chunk.place is None])
+        return sum([len(chunk.sealed.ts_us) for chunk in self._chunks.chunks if chunk.sealed.place is None])
 
     def contains(self, ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
         """Which of the pairs (ts_us[i], values[i]) are events held: bool[n]. Both must be equal (0.0 equals -0.0).
 
         O(n log n), and O(chunk_events) for each chunk in whose span some of the stamps lie.
         """
-        found = np.zeros(len(ts_us), np.bool_)
         if not len(ts_us) or not self._n:
-            return found
-        order = ts_us.argsort(kind="stable")
-        asked_ts_us, asked_values = ts_us[order], values[order]
-        sorted_found = np.zeros(len(ts_us), np.bool_)
-        for piece in self._pieces(int(asked_ts_us[0]), int(asked_ts_us[-1]) + 1, newest_first=False):
-            held_ts_us, held_values = piece.columns()
-            a = int(asked_ts_us.searchsorted(held_ts_us[0]))
-            b = int(asked_ts_us.searchsorted(held_ts_us[-1], side="right"))
-            if a < b:
-                sorted_found[a:b] |= _pairs_among(asked_ts_us[a:b], asked_values[a:b], held_ts_us, held_values)
-        found[order] = sorted_found
-        return found
+            return np.zeros(len(ts_us), np.bool_)
+        return self.freeze(int(ts_us.min()), int(ts_us.max()) + 1).contains(ts_us, values)
 
     @property
     def nbytes(self) -> int:
@@ -438,31 +347,3 @@ def bounds_of(start_us: int | None, end_us: int | None) -> tuple[int, int]:
     start = MIN_TS_US if start_us is None else max(int(start_us), MIN_TS_US)
     end = MAX_TS_US + 1 if end_us is None else min(int(end_us), MAX_TS_US + 1)
     return start, end
-
-
-def _cut_columns(piece: FrozenChunk, start_us: int, end_us: int, newest_first: bool) -> Columns:
-    """The events of a piece inside the range, in order; views where its own arrays are in order already."""
-    cut = piece.few_columns(start_us, end_us)
-    if cut is None:
-        ts_us, values = piece.columns()
-        first, last = ts_us.searchsorted((start_us, end_us)).tolist()
-        cut = ts_us[first:last], values[first:last]
-    return (cut[0][::-1], cut[1][::-1]) if newest_first else cut
-
-
-def _pairs_among(
-    ts_us: TimestampsUs, values: Values, held_ts_us: TimestampsUs, held_values: Values
-) -> NDArray[np.bool_]:
-    """Which pairs (ts_us[i], values[i]) are among the held ones, whose stamps are sorted."""
-    first = held_ts_us.searchsorted(ts_us)
-    matches = held_ts_us.searchsorted(ts_us, side="right") - first
-    pairs = int(matches.sum())
-    if pairs > 4 * (len(ts_us) + len(held_ts_us)):
-        # Thousands at one instant: comparing each with each would take seconds, a set takes 0.3 µs an event.
-        held = set(zip(held_ts_us.tolist(), held_values.tolist(), strict=True))
-        return np.fromiter((pair in held for pair in zip(ts_us.tolist(), values.tolist(), strict=True)), np.bool_)
-    asked = np.arange(len(ts_us)).repeat(matches)
-    at = np.arange(pairs) + (first - matches.cumsum() + matches)[asked]
-    found = np.zeros(len(ts_us), np.bool_)
-    found[asked[held_values[at] == values[asked]]] = True
-    return found

@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.engine.chunks import SealedColumns
 from statsapi.engine.exact import CumulativeSums
+from statsapi.engine.sealed import SealedColumns
 
 # Arrays are mapped with the bytes they have in memory, so the machine must be little-endian.
 CAN_PACK: Final = sys.byteorder == "little"

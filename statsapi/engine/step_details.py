@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from statsapi.engine import percentiles
 from statsapi.engine.answers import Statistics
-from statsapi.engine.chunks import NO_VALUES, FrozenChunk
+from statsapi.engine.buffer import NO_VALUES
 from statsapi.engine.counted import SortedColumn, ranked_in
-from statsapi.engine.held_events import Frozen
+from statsapi.engine.frozen import Frozen, FrozenChunk
 from statsapi.engine.piecewise import concatenated
 from statsapi.engine.summary import Summary
 from statsapi.model import Percent, TimestampsUs, Values

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from statsapi.engine import rollup
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
 from statsapi.engine.changes import NO_MARK, Instant, Mark
-from statsapi.engine.chunks import require
 from statsapi.engine.contents import Contents
 from statsapi.engine.counted import Selections
+from statsapi.engine.frozen import Frozen
 from statsapi.engine.guard import Guard
-from statsapi.engine.held_events import Frozen
 from statsapi.engine.holdings import Holdings
+from statsapi.engine.invariants import require
 from statsapi.engine.rollup import Rolled
 from statsapi.engine.sizes import Sizes
 from statsapi.engine.step_details import step_details
@@ -270,9 +270,8 @@ class Store:
         Each is in order of time, then arrival, in pieces of a chunk or two. About 1 µs a chunk; copies nothing.
         """
         with self._lock:
-            return [
-                (name, self._held.timelines[name].snapshot(*span)) for name in series if name in self._held.timelines
-            ]
+            timelines = self._held.timelines
+            return [(name, timelines[name].freeze(*span).drain()) for name in series if name in timelines]
 
     def contains(self, series: str, ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
         """Which of the pairs (ts_us[i], values[i]) are raw events held: bool[n]."""

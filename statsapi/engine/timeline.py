@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from statsapi.engine import percentiles
-from statsapi.engine.chunks import NO_VALUES, UNSUMMED_EVENTS, Chunk, Columns
+from statsapi.engine.buffer import NO_VALUES, UNSUMMED_EVENTS, Columns
+from statsapi.engine.chunk import Chunk
 from statsapi.engine.counted import COLUMN_NUMBERS, CutColumn, Selections, SortedColumn
 from statsapi.engine.held_events import HeldEvents, bounds_of
 from statsapi.engine.percentiles import sample_of
@@ -138,6 +139,43 @@ class Timeline(HeldEvents):
         self.remember(key, tuple(answer))
         return answer
 
+    def first(self, start_us: int | None = None, end_us: int | None = None) -> tuple[int, float] | None:
+        """The earliest event of the range as (ts_us, value), of equal stamps the first to arrive; None without any."""
+        return _only_event(self.columns(start_us, end_us, 1))
+
+    def last(self, start_us: int | None = None, end_us: int | None = None) -> tuple[int, float] | None:
+        """The latest event of the range as (ts_us, value), of equal stamps the last to arrive; None without any."""
+        return _only_event(self.columns(start_us, end_us, 1, newest_first=True))
+
+    def extent(self, from_us: int) -> tuple[int, int, int] | None:
+        """How many events do not lie before `from_us`, and the first and last stamp of those; None without any.
+
+        0.5 µs where none lies before.
+        """
+        if not self._n:
+            return None
+        tail = self._tail
+        # Nearly every series is a tail in order; the properties take half as long again.
+        if tail.n and tail.in_order and not self._chunks.chunks:
+            first_us, last_us = tail.ts_us.item(0), tail.last_ts_us
+        else:
+            first_us, last_us = self.first_ts_us, self.last_ts_us
+        if first_us >= from_us:
+            return self._n, first_us, last_us
+        first = self.first(from_us)
+        return None if first is None else (self.count(from_us, None), first[0], last_us)
+
+    def few_events(self, start_us: int | None, end_us: int | None) -> Columns | None:
+        """The range's events in order of time, of a series that has no chunks; None for one that has some.
+
+        Shared, never to be changed. 1 µs, where a `freeze` and its walk take 10.
+        """
+        if self._chunks.chunks:
+            return None
+        tail = self._ordered_tail()
+        first, last = tail.positions(*bounds_of(start_us, end_us))
+        return tail.ts_us[first:last], tail.values[first:last]
+
     def few_values(self, start_us: int, end_us: int | None) -> Values | None:
         """The range's values, in any order, if the series has so few events that no answer about it is remembered; else
         None. The array is shared and must not be changed. 1 µs.
@@ -180,7 +218,7 @@ class Timeline(HeldEvents):
         chunks, tail = self._chunks.chunks, self._tail
         if not chunks and tail.n <= _SORTED_FROM:
             return ValueColumns([], [], tail.between(*in_tail))
-        columns = [chunk.column for chunk in chunks[first:last]]
+        columns = [chunk.sealed.column for chunk in chunks[first:last]]
         cuts = []
         for i in cut:
             column = self._chunks.cut_column(i, start_us, end_us)
@@ -221,9 +259,9 @@ class Timeline(HeldEvents):
             return []
         first, last, cut = self._chunks.locate(start_us, end_us, self._tail_from_us)
         chunks = self._chunks.chunks
-        parts = [Sketch(0, chunk.buckets()) for chunk in chunks[first:last]]
+        parts = [Sketch(0, chunk.sealed.buckets()) for chunk in chunks[first:last]]
         for i in cut:
-            parts.append(Sketch(0, count_values(chunks[i].select_sorted(start_us, end_us), in_order=True)))
+            parts.append(Sketch(0, count_values(chunks[i].sealed.select(start_us, end_us), in_order=True)))
         parts.append(Sketch(0, count_values(self._unsorted_values(first, last, cut, start_us, end_us))))
         return parts
 
@@ -278,8 +316,8 @@ class Timeline(HeldEvents):
     ) -> tuple[list[SortedColumn], list[Values]]:
         """The range's values that chunks hold sorted: whole chunks with their samples, cut ones without."""
         chunks = self._chunks.chunks
-        columns = [chunk.column for chunk in chunks[first:last]]
-        chosen = [chunks[i].select_sorted(start_us, end_us) for i in cut]
+        columns = [chunk.sealed.column for chunk in chunks[first:last]]
+        chosen = [chunks[i].sealed.select(start_us, end_us) for i in cut]
         return columns, [values for values in chosen if len(values)]
 
     def _unsorted_values(self, first: int, last: int, cut: list[int], start_us: int, end_us: int) -> Values:
@@ -304,7 +342,7 @@ class Timeline(HeldEvents):
             chunk = self._chunks.chunks[i]
             if chunk.late:
                 return start_us, end_us
-            place += chunk.positions(start_us, end_us)
+            place += chunk.sealed.positions(start_us, end_us)
         return place
 
     def recall(self, key: tuple[Any, ...]) -> Any:
@@ -318,6 +356,11 @@ class Timeline(HeldEvents):
         if self._memo is None or len(self._memo) >= _MEMO_ENTRIES:
             self._memo = {}
         self._memo[key] = answer
+
+
+def _only_event(columns: Columns) -> tuple[int, float] | None:
+    ts_us, values = columns
+    return (int(ts_us[0]), float(values[0])) if len(ts_us) else None
 
 
 def _any_late(chunks: list[Chunk]) -> bool:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 from statsapi.engine import percentiles as selection
 from statsapi.engine.answers import Draft, OldSpan, Statistics, before
-from statsapi.engine.chunks import NO_VALUES
+from statsapi.engine.buffer import NO_VALUES
 from statsapi.engine.counted import CutColumn, Selections, SortedColumn
 from statsapi.engine.percentiles import sample_of
 from statsapi.engine.piecewise import concatenated

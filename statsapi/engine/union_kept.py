@@ -27,11 +27,11 @@ import numpy as np
 
 from statsapi.engine import percentiles
 from statsapi.engine.answers import Statistics
+from statsapi.engine.buffer import NO_TS, NO_VALUES, Columns
 from statsapi.engine.changes import NO_MARK, NOTHING, Instant, Mark, Since
-from statsapi.engine.chunks import NO_TS, NO_VALUES, Columns
 from statsapi.engine.counted import Selections
 from statsapi.engine.exact import scaled_sums
-from statsapi.engine.held_events import Frozen
+from statsapi.engine.frozen import Frozen
 from statsapi.engine.piecewise import PIECE, concatenated, let_go
 from statsapi.engine.ranked import Ranked
 from statsapi.engine.rollup import Rollups

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from statsapi.engine.answers import OldSpan, Statistics
-from statsapi.engine.chunks import UNSUMMED_EVENTS, Columns
+from statsapi.engine.buffer import UNSUMMED_EVENTS, Columns
 from statsapi.engine.counted import Selections
-from statsapi.engine.held_events import Frozen
+from statsapi.engine.frozen import Frozen
 from statsapi.engine.piecewise import concatenated
 from statsapi.engine.rollup import Rolled, Rollups
 from statsapi.engine.rollup import summarise as summarise_rolled

@@ -40,12 +40,13 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from statsapi.engine.chunks import Chunk, Place, SealedColumns
+from statsapi.engine.chunk import Chunk
 from statsapi.engine.contents import State, Times
 from statsapi.engine.held_events import Sealed
 from statsapi.engine.holdings import LateEvent
 from statsapi.engine.packed import CAN_PACK, pack, unpack
 from statsapi.engine.rollup import WHOLE_HOUR
+from statsapi.engine.sealed import Place, SealedColumns
 from statsapi.engine.store import Store
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import HistoryChanged, Journal, Mark, decode_batch, encode_batch
@@ -204,19 +205,19 @@ class Images:
         held = [chunk for sealed in state.sealed.values() for chunk in sealed.chunks]
         used_bytes: dict[str, int] = defaultdict(int)
         for chunk in held:
-            if chunk.place is not None:
-                used_bytes[chunk.place.file] += _EVENT_BYTES * len(chunk.ts_us)
+            if chunk.sealed.place is not None:
+                used_bytes[chunk.sealed.place.file] += _EVENT_BYTES * len(chunk.sealed.ts_us)
         # A part may be gone: removed by another leader with another retention, or by a person.
         kept = {
             name: part
             for name, part in self._parts.items()
             if 2 * used_bytes[name] > part[0].size and os.path.isfile(self._path(name))
         }
-        chunks = [chunk for chunk in held if chunk.place is None or chunk.place.file not in kept]
+        chunks = [chunk for chunk in held if chunk.sealed.place is None or chunk.sealed.place.file not in kept]
         moved: Moved = []
-        places = {id(chunk): chunk.place for chunk in held}
+        places = {id(chunk): chunk.sealed.place for chunk in held}
         if chunks:
-            part, starts = self._write_part([chunk.sealed() for chunk in chunks])
+            part, starts = self._write_part([chunk.sealed_columns() for chunk in chunks])
             data = self._map(part)
             kept[part.name] = part, data
             for chunk, at in zip(chunks, starts, strict=True):
@@ -230,7 +231,7 @@ class Images:
             mark.record_id,
             tuple(self._retention),
             state.times_us,
-            sum(len(chunk.ts_us) for chunk in held),
+            sum(len(chunk.sealed.ts_us) for chunk in held),
             [part for part, _ in kept.values()],
             [
                 _encode_series(name, sealed, numbers, [places[id(chunk)] for chunk in sealed.chunks])

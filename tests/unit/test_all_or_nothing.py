@@ -17,7 +17,22 @@ import pytest
 
 from statsapi.app import create_app
 from statsapi.config import GRACE_US, Settings
-from statsapi.engine import chunks, exact, percentiles, rollup, sketch, store, summary, timeline
+from statsapi.engine import (
+    buffer,
+    chunk,
+    chunks,
+    exact,
+    frozen,
+    held_events,
+    percentiles,
+    rollup,
+    sealed,
+    sketch,
+    store,
+    summary,
+    sums_before,
+    timeline,
+)
 from statsapi.errors import ViewNotReady
 from statsapi.journal import Proposal
 from statsapi.journal.memory import MemoryJournal
@@ -28,10 +43,11 @@ from tests import oracles
 from tests.fakes import FakeClock
 
 # A line of any of these may raise. Not what takes and releases locks: memory does not end between those.
-_FILES = {
-    module.__file__
-    for module in (checkpoint, chunks, exact, percentiles, rollup, sketch, store, summary, timeline, view)
-}
+_ENGINE = (
+    *(buffer, chunk, chunks, exact, frozen, held_events, percentiles, rollup, sealed, sketch, store, summary),
+    *(sums_before, timeline),
+)
+_FILES = {module.__file__ for module in (*_ENGINE, checkpoint, view)}
 _SAFE = {"__enter__", "__exit__", "catch_up", "_step_or_start_afresh", "age_s", "last_caught_up", "_unusable"}
 
 

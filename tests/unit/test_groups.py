@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from statsapi.engine import chunks as chunks_module
+from statsapi.engine import buffer as buffer_module
 from statsapi.engine import counted as counted_module
 from statsapi.engine import holdings as holdings_module
 from statsapi.engine import percentiles as percentiles_module
+from statsapi.engine import sealed as sealed_module
 from statsapi.engine import store as store_module
 from statsapi.engine import timeline as timeline_module
 from statsapi.engine.answers import Statistics
@@ -70,9 +71,9 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
     monkeypatch.setattr(timeline_module, "_SORTED_FROM", 2)
     monkeypatch.setattr(timeline_module, "UNSUMMED_EVENTS", 2)
-    monkeypatch.setattr(chunks_module, "UNSUMMED_EVENTS", 2)
-    monkeypatch.setattr(chunks_module, "_NEAR_CUT", 2)
-    monkeypatch.setattr(chunks_module, "_NEAR_ENDS", 1)
+    monkeypatch.setattr(buffer_module, "UNSUMMED_EVENTS", 2)
+    monkeypatch.setattr(sealed_module, "_NEAR_CUT", 2)
+    monkeypatch.setattr(sealed_module, "_NEAR_ENDS", 1)
 
 
 class Delete(NamedTuple):

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statsapi.engine.chunks import Chunk, Place
+from statsapi.engine.chunk import Chunk
 from statsapi.engine.packed import pack, unpack
+from statsapi.engine.sealed import Place
 from statsapi.engine.store import Store
 from statsapi.errors import JournalDamaged
 from statsapi.journal import Journal, Mark, Proposal, open_journal
@@ -108,18 +109,18 @@ def test_a_chunk_is_the_same_from_its_bytes(values: list[float], stagger: int) -
     """Columns, sums at every place, buckets, sample and when it merges: all are those of the chunk that was packed."""
     column = np.array(values)
     chunk = Chunk.seal(np.arange(len(values)), column, stagger, 256)
-    data = b"".join([b"12345678", *pack(chunk.sealed())])
+    data = b"".join([b"12345678", *pack(chunk.sealed_columns())])
     assert len(data) % 8 == 0
     again = Chunk.of(unpack(memoryview(data), 8), Place("part", 8))
     assert again.whole() == chunk.whole()
     assert again.merge_at == chunk.merge_at
     for a, b in zip(again.frozen().columns(), chunk.frozen().columns(), strict=True):
         assert np.array_equal(a, b)
-    assert np.array_equal(again.column.sample, chunk.column.sample)
-    assert again.sampled_from == chunk.sampled_from
-    assert np.array_equal(again.buckets(), chunk.buckets())
-    assert [again.sums_before(k) for k in range(len(values) + 1)] == [
-        chunk.sums_before(k) for k in range(len(values) + 1)
+    assert np.array_equal(again.sealed.column.sample, chunk.sealed.column.sample)
+    assert again.sealed.sampled_from == chunk.sealed.sampled_from
+    assert np.array_equal(again.sealed.buckets(), chunk.sealed.buckets())
+    assert [again.sealed.sums_before(k) for k in range(len(values) + 1)] == [
+        chunk.sealed.sums_before(k) for k in range(len(values) + 1)
     ]
 
 
@@ -141,7 +142,8 @@ def test_a_view_takes_what_another_shared(worker: Make, clock: FakeClock) -> Non
         assert answers(store, clock, ("default", "few", "none")) == answers(
             stores[2], clock, ("default", "few", "none")
         )
-    shared = [chunk.place for chunk in stores[1]._held.timelines["default"]._chunks.chunks if chunk.place]
+    chunks = stores[1]._held.timelines["default"]._chunks.chunks
+    shared = [chunk.sealed.place for chunk in chunks if chunk.sealed.place]
     assert {place.file for place in shared} == {path.name for path in leader.folder.glob("*.part")}
 
 

@@ -20,12 +20,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from statsapi.engine import chunks as chunks_module
 from statsapi.engine import counted as counted_module
 from statsapi.engine import percentiles as percentiles_module
+from statsapi.engine import sealed as sealed_module
 from statsapi.engine import step_details as step_details_module
 from statsapi.engine import timeline as timeline_module
-from statsapi.engine.chunks import Columns
+from statsapi.engine.buffer import Columns
 from statsapi.engine.counted import Counted, Keys, Selections, SortedColumn
 from statsapi.engine.sketch import Sketch, count_values, merge
 from statsapi.engine.step_details import step_details
@@ -85,8 +85,8 @@ class TimelineMachine(RuleBasedStateMachine):
         self.patch.setattr(percentiles_module, "_kept_values", lambda _: near)
         self.patch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 1e6)
         self.patch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
-        self.patch.setattr(chunks_module, "_NEAR_CUT", near)
-        self.patch.setattr(chunks_module, "_NEAR_ENDS", near)
+        self.patch.setattr(sealed_module, "_NEAR_CUT", near)
+        self.patch.setattr(sealed_module, "_NEAR_ENDS", near)
         self.patch.setattr(timeline_module, "_SORTED_FROM", near)
         self.patch.setattr(step_details_module, "_STEPS_SORTED", near)
 
@@ -209,10 +209,10 @@ class TimelineMachine(RuleBasedStateMachine):
         expected = self.naive.columns(start, end, limit, newest_first)
         assert events_of(self.timeline.columns(start, end, limit, newest_first)) == expected
 
-    @rule(start=bounds, end=bounds, newest_first=st.booleans())
-    def take_snapshot(self, start: int | None, end: int | None, newest_first: bool) -> None:
-        expected = self.naive.columns(start, end, None, newest_first)
-        self.snapshots.append((self.timeline.snapshot(start, end, newest_first), expected))
+    @rule(start=bounds, end=bounds)
+    def take_snapshot(self, start: int | None, end: int | None) -> None:
+        expected = self.naive.columns(start, end, None, False)
+        self.snapshots.append((self.timeline.freeze(start, end).drain(), expected))
 
     @precondition(lambda self: self.snapshots)
     @rule()
@@ -341,7 +341,7 @@ def test_the_range_is_half_open() -> None:
         assert timeline.percentiles(start, end, [50]) == []
         assert timeline.steps(start, 1, 0) == []
         assert timeline.first(start, end) is timeline.last(start, end) is None
-        assert len(timeline.columns(start, end)[0]) == len(list(timeline.snapshot(start, end))) == 0
+        assert len(timeline.columns(start, end)[0]) == len(list(timeline.freeze(start, end).drain())) == 0
 
 
 def test_equal_stamps_keep_the_order_of_arrival() -> None:
@@ -518,7 +518,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
     timeline = Timeline(8)
     timeline.insert(rng.integers(0, 100, 200), rng.random(200))
     expected = events_of(timeline.columns(None, None))
-    snapshot = timeline.snapshot(None, None)
+    snapshot = timeline.freeze(None, None).drain()
     walked = events_of(next(snapshot))
     timeline.insert(rng.integers(0, 200, 200), rng.random(200))
     timeline.delete(20, 40)
@@ -538,7 +538,7 @@ def test_what_is_handed_out_does_no_harm() -> None:
     ts_us[:], values[:] = -1, -1
     for column in timeline.columns(None, None):
         column[:] = 77
-    for piece in timeline.snapshot(None, None):
+    for piece in timeline.freeze(None, None).drain():
         for column in piece:
             with pytest.raises(ValueError, match="read-only"):
                 column[0] = 77
