@@ -11,13 +11,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import Schema, ValidationError, fields
 
 from statsapi.errors import ConfigError
 from statsapi.journal import Journal, engine_of
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, Retention
 from statsapi.setting_kinds import (
     AutoSwitch,
+    Choice,
     Duration,
     Durations,
     NamedOrigins,
@@ -27,6 +28,7 @@ from statsapi.setting_kinds import (
     Origins,
     PathPrefix,
     Switch,
+    read_switch,
     valid_rate_limit,
     valid_rate_limit_storage,
 )
@@ -57,10 +59,15 @@ def _setting(
     *,
     shown: bool = True,
     off: Any = _NO_OFF,
+    zero_is_off: bool = True,
     **options: Any,
 ) -> Any:
-    """One setting. off: the value that the word `off` means, for a setting that can be switched off."""
-    metadata = {"field": kind(load_default=default, **options), "meaning": meaning, "off": off}
+    """One setting. off: the value that a switch's words for off mean, for a setting that can be switched off;
+    zero_is_off: whether `0` is one of these words here.
+    """
+    metadata = {"field": kind(load_default=default, **options), "meaning": meaning}
+    if off is not _NO_OFF:
+        metadata |= {"off": off, "zero_is_off": zero_is_off}
     return dataclasses.field(default=default, repr=shown, metadata=metadata)
 
 
@@ -77,11 +84,11 @@ class Settings:
         shown=False,  # a server's URL may hold a password
     )
     fsync: str = _setting(
-        fields.String,
+        Choice,
         "interval",
         "what a 2xx means: `interval` survives the death of every process (a power cut loses at most the last "
         "second), `always` survives a power cut",
-        validate=validate.OneOf(("interval", "always")),
+        words=("interval", "always"),
     )
     redis_wait_replicas: int = _setting(
         Number,
@@ -92,11 +99,11 @@ class Settings:
         most=10,
     )
     stale_reads: str = _setting(
-        fields.String,
+        Choice,
         "serve",
         "while a journal in Redis or PostgreSQL cannot be reached: `serve` answers reads from what the worker holds "
         "and says how old that is (`Age`, `Warning: 110`), `refuse` answers 503",
-        validate=validate.OneOf(("serve", "refuse")),
+        words=("serve", "refuse"),
     )
     window_us: int = _setting(Duration, HOUR_US, "the window of a question that names none")
     retention_us: int = _setting(
@@ -112,10 +119,12 @@ class Settings:
         off=0,
     )
     max_future_skew_us: int | None = _setting(
-        Duration,
+        OptionalDuration,
         None,
-        "refuse events stamped further ahead of the server's clock than this; unset or `off` accepts all",
+        "refuse events stamped further ahead of the server's clock than this; unset or `off` accepts all. A bare `0` "
+        "is refused, as it could mean no skew or no limit",
         off=None,
+        zero_is_off=False,
     )
     max_body_bytes: int = _setting(Number, 16 * 1024 * 1024, "largest request body, in bytes", least=1024, most=1 << 30)
     max_batch_events: int = _setting(Number, 100_000, "most events in one request", least=1, most=10_000_000)
@@ -236,10 +245,10 @@ class Settings:
         off=None,
     )
     log_format: str = _setting(
-        fields.String,
+        Choice,
         "plain",
         "the format of log lines, Gunicorn's included: `plain`, or `json` (one object a line)",
-        validate=validate.OneOf(("plain", "json")),
+        words=("plain", "json"),
     )
     access_log: bool = _setting(
         Switch, False, "`on` logs a line for each request; `off` leaves that to the proxy in front"
@@ -298,7 +307,7 @@ def read_one(name: str, environ: Mapping[str, str] | None = None) -> Any:
     """
     variable = env_names()[name]
     text = (os.environ if environ is None else environ).get(variable, "").strip()
-    if text == "off" and _off(name) is not _NO_OFF:
+    if _switches_off(name, text):
         return _off(name)
     try:
         return _schema().load({variable: text} if text else {})[name]
@@ -307,14 +316,21 @@ def read_one(name: str, environ: Mapping[str, str] | None = None) -> Any:
 
 
 def _switched_off(given: Mapping[str, str]) -> dict[str, str]:
-    """The settings, field -> variable, that have the value `off` and can be switched off."""
-    return {
-        field: name for field, name in env_names().items() if given.get(name) == "off" and _off(field) is not _NO_OFF
-    }
+    """The settings, field -> variable, that can be switched off and have a word for off as their value."""
+    return {field: name for field, name in env_names().items() if _switches_off(field, given.get(name, ""))}
+
+
+def _switches_off(name: str, text: str) -> bool:
+    metadata = _metadata(name)
+    return read_switch(text) is False and "off" in metadata and (text != "0" or metadata["zero_is_off"])
 
 
 def _off(name: str) -> Any:
-    return next(field.metadata["off"] for field in dataclasses.fields(Settings) if field.name == name)
+    return _metadata(name)["off"]
+
+
+def _metadata(name: str) -> Mapping[Any, Any]:
+    return next(field.metadata for field in dataclasses.fields(Settings) if field.name == name)
 
 
 def _contradictions(given: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,5 @@
-"""The kinds of values that settings have: durations, switches, numbers, names, origins, rate limits. Each refuses a
-value that cannot work, and its message says what to write instead.
+"""The kinds of values that settings have: durations, switches, words, numbers, names, origins, rate limits. Each
+refuses a value that cannot work, and its message says what to write instead.
 """
 
 from __future__ import annotations
@@ -42,21 +42,55 @@ class Duration(fields.Field[int]):
         return duration_us
 
 
-class Switch(fields.Boolean):
-    """On or off, the same in every setting. true, false, 1, 0 and marshmallow's other words are accepted too."""
+_SWITCH_WORDS: Final = {
+    **dict.fromkeys(("on", "true", "yes", "1"), True),
+    **dict.fromkeys(("off", "false", "no", "0"), False),
+}
 
-    default_error_messages = {"invalid": "must be on or off (or true, false, 1, 0)"}  # noqa: RUF012 (marshmallow's way)
+
+def read_switch(text: object) -> bool | None:
+    """What a word for on or off means, in any case; None for any other text. It is the only reader of such words, so
+    that one word means the same in every setting.
+    """
+    return _SWITCH_WORDS.get(str(text).lower())
+
+
+class Switch(fields.Field[bool]):
+    """On or off, the same in every setting; deserializes to a bool."""
+
+    default_error_messages = {  # noqa: RUF012 (marshmallow's way)
+        "invalid": "must be on or off (or true, false, yes, no, 1, 0)"
+    }
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        on = read_switch(value)
+        if on is None:
+            raise self.make_error("invalid")
+        return on
 
 
 class AutoSwitch(Switch):
     """A switch that the service can choose itself: deserializes to `auto`, `on` or `off`."""
 
-    default_error_messages = {"invalid": "must be auto, on or off (or true, false, 1, 0)"}  # noqa: RUF012
+    default_error_messages = {"invalid": "must be auto, on or off (or true, false, yes, no, 1, 0)"}  # noqa: RUF012
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
-        if value == "auto":
-            return value
+        if str(value).lower() == "auto":
+            return "auto"
         return "on" if super()._deserialize(value, attr, data, **kwargs) else "off"
+
+
+class Choice(fields.Field[str]):
+    """One of a few words, in any case; deserializes to the word as it stands in `words`."""
+
+    def __init__(self, *, words: tuple[str, ...], **options: Any) -> None:
+        super().__init__(error_messages={"invalid": f"must be {' or '.join(words)}"}, **options)
+        self._words = words
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if (word := str(value).lower()) not in self._words:
+            raise self.make_error("invalid")
+        return word
 
 
 class Number(fields.Integer):
@@ -137,10 +171,13 @@ class PathPrefix(fields.String):
 
 
 class OptionalDuration(Duration):
-    """A duration, or 0 for none."""
+    """A duration of a setting that can be switched off: its refusals say so."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        return 0 if value == "0" else super()._deserialize(value, attr, data, **kwargs)
+        try:
+            return super()._deserialize(value, attr, data, **kwargs)
+        except ValidationError as error:
+            raise ValidationError([f"{reason}, or off" for reason in error.messages]) from None
 
 
 class NamesOrPatterns(fields.Field[tuple[str, ...]]):

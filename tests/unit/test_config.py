@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from marshmallow.fields import Field
 
 from statsapi.config import Settings, env_names, read_one, settings_table, unknown_names
 from statsapi.errors import ConfigError, JournalRefused
 from statsapi.journal import open_journal
 from statsapi.keys import Keys
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US
+from statsapi.setting_kinds import Choice, Switch
 from tests.servers import ROOT
 
 
@@ -119,17 +123,23 @@ NO_JOURNALS = ["sqlite:///:memory:", "sqlite://:memory:", "sqlite:///", "sqlite:
                f"rediss://h/0?ssl_ca_certs={__file__}", f"rediss+cluster://h?ssl_certfile={__file__}"]
 # fmt: on
 
+
+def of_kind(*kinds: type[Field[Any]]) -> dict[str, str]:
+    """The settings of these kinds, field -> variable: a new one is covered by the tests below without a line of its
+    own.
+    """
+    return {
+        field.name: env_names()[field.name]
+        for field in dataclasses.fields(Settings)
+        if isinstance(field.metadata["field"], kinds)
+    }
+
+
+SWITCHES, CHOICES = of_kind(Switch), of_kind(Choice)
+CAN_BE_OFF = {field.name: env_names()[field.name] for field in dataclasses.fields(Settings) if "off" in field.metadata}
+
 SILLY = {
-    "FSYNC": NO_CHOICES,
-    "STALE_READS": NO_CHOICES,
-    "PIN_WORKERS": NO_CHOICES,
-    "LOG_FORMAT": NO_CHOICES,
-    "ACCESS_LOG": NO_CHOICES,
-    "DEDUP": list(NO_CHOICES),
-    "DEBUG_ENDPOINT": NO_CHOICES,
-    "DASHBOARD": NO_CHOICES,
-    "SHORTCUTS": NO_CHOICES,
-    "SHARE_EVENTS": NO_CHOICES,
+    **{variable.removeprefix("STATSAPI_"): NO_CHOICES for variable in (SWITCHES | CHOICES).values()},
     "REDIS_WAIT_REPLICAS": [*NO_NUMBERS, "11"],
     "TRUSTED_PROXIES": [*NO_NUMBERS, "11"],
     "PATH_PREFIX": [
@@ -276,35 +286,69 @@ def test_keys_that_mean_nothing_are_refused(tmp_path: Path) -> None:
             Keys(None, entries)
 
 
-SWITCHES = {
-    "STATSAPI_DEDUP": "dedup",
-    "STATSAPI_DEBUG_ENDPOINT": "debug_endpoint",
-    "STATSAPI_DASHBOARD": "dashboard",
-    "STATSAPI_SHORTCUTS": "shortcuts",
-    "STATSAPI_ACCESS_LOG": "access_log",
-    "STATSAPI_PIN_WORKERS": "pin_workers",
-}
+ON_WORDS = ("on", "On", "oN", "ON", "true", "True", "TRUE", "yes", "Yes", "YES", "1")
+OFF_WORDS = ("off", "Off", "oFF", "OFF", "false", "False", "FALSE", "no", "No", "NO", "0")
 
 
-@pytest.mark.parametrize("variable", SWITCHES)
-def test_every_switch_takes_the_same_words(variable: str) -> None:
-    """true, on and 1; false, off and 0; anything else is refused with the words."""
-    on, off = ("on", "off") if variable == "STATSAPI_PIN_WORKERS" else (True, False)
-    for word in ("true", "True", "on", "ON", "1"):
-        assert getattr(Settings.from_env({variable: word}), SWITCHES[variable]) == on
-    for word in ("false", "False", "off", "OFF", "0"):
-        assert getattr(Settings.from_env({variable: word}), SWITCHES[variable]) == off
-    with pytest.raises(ConfigError, match=f"{variable}='perhaps': must be .*on or off .or true, false, 1, 0"):
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_takes_the_same_words_in_any_case(name: str) -> None:
+    """on, true, yes and 1; off, false, no and 0; anything else is refused with the words. `auto` where there is one."""
+    variable, automatic = SWITCHES[name], getattr(Settings(), name) == "auto"
+    on, off = ("on", "off") if automatic else (True, False)
+    for words, meant in ((ON_WORDS, on), (OFF_WORDS, off), (("auto", "Auto", "AUTO") if automatic else (), "auto")):
+        for word in words:
+            assert getattr(Settings.from_env({variable: word}), name) == meant
+            assert read_one(name, {variable: word}) == meant
+    for word in ("perhaps", "onn", "offf", "t", "y", "00", "-1", "ja") + (() if automatic else ("auto",)):
+        with pytest.raises(
+            ConfigError, match=f"{variable}='{word}': must be .*on or off .or true, false, yes, no, 1, 0"
+        ):
+            Settings.from_env({variable: word})
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_takes_its_words_in_any_case(name: str) -> None:
+    """A refusal names the words that there are, and each of them is taken in lower, upper and mixed case."""
+    variable = CHOICES[name]
+    with pytest.raises(ConfigError) as caught:
         Settings.from_env({variable: "perhaps"})
+    words = caught.value.faults[0].partition(": must be ")[2].split(" or ")
+    assert len(words) >= 2
+    for word in words:
+        for written in (word, word.upper(), word.title()):
+            assert getattr(Settings.from_env({variable: written}), name) == word
+            assert read_one(name, {variable: written}) == word
 
 
-def test_off_is_none_wherever_there_can_be_none() -> None:
-    """One word for it: no roll-ups, no limit of the future, no rate limit, no origins; also beside a fault."""
-    given = {
-        f"STATSAPI_{name}": "off" for name in ("ROLLUP_RETENTION", "MAX_FUTURE_SKEW", "RATE_LIMIT", "CORS_ORIGINS")
-    }
-    settings = Settings.from_env(given)
-    assert settings == Settings(rollup_retention_us=0)
+@pytest.mark.parametrize("name", CAN_BE_OFF)
+def test_what_switches_a_switch_off_means_none_elsewhere(name: str) -> None:
+    """No roll-ups, no limit of the future, no rate limit, no origins: by each word for off in any case. Only a bare 0
+    is refused as the skew, with what to write; the words for on name no value.
+    """
+    variable = CAN_BE_OFF[name]
+    for word in OFF_WORDS:
+        if (name, word) == ("max_future_skew_us", "0"):
+            with pytest.raises(ConfigError, match=r"MAX_FUTURE_SKEW='0': must be longer than 0 .*, or off$"):
+                Settings.from_env({variable: word})
+        else:
+            assert not getattr(Settings.from_env({variable: word}), name)
+            assert not read_one(name, {variable: word})
+    for word in ("on", "true", "yes"):
+        with pytest.raises(ConfigError, match=f"{variable}="):
+            Settings.from_env({variable: word})
+
+
+def test_a_limit_of_none_in_a_period_is_refused() -> None:
+    """RATE_LIMIT=0 is off like everywhere; 0/minute would refuse every request, and is refused itself."""
+    assert Settings.from_env({"STATSAPI_RATE_LIMIT": "0"}).rate_limit is None
+    with pytest.raises(ConfigError, match="unset it for no limit"):
+        Settings.from_env({"STATSAPI_RATE_LIMIT": "0/minute"})
+
+
+def test_off_is_none_also_beside_a_fault() -> None:
+    """What is switched off is no fault, and takes part in what settings contradict each other."""
+    given = dict.fromkeys(CAN_BE_OFF.values(), "off")
+    assert Settings.from_env(given) == Settings(rollup_retention_us=0)
     with pytest.raises(ConfigError) as caught:
         Settings.from_env(given | {"STATSAPI_RATE_LIMIT_STORAGE": "memory://", "STATSAPI_MAX_SERIES": "off"})
     assert [fault.partition("=")[0] for fault in caught.value.faults] == [
