@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from marshmallow import Schema, ValidationError, fields
 
 from statsapi.errors import ConfigError
-from statsapi.journal import Journal, engine_of
+from statsapi.journal import Engine, engine_of
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, Retention
 from statsapi.setting_kinds import (
     AutoSwitch,
@@ -369,7 +369,7 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
             "Redis"
         )
     counts = given.get("rate_limit") and given.get("rate_limit_storage", "faulty") is None
-    if counts and engine is not None and engine.shares_limits(given["journal"]) is None:
+    if counts and engine is not None and engine.shares_limits() is None:
         faults.append(
             f"{PREFIX}RATE_LIMIT cannot count behind Sentinel or in a Cluster: name a single Redis with "
             f"{PREFIX}RATE_LIMIT_STORAGE=redis://host:port/db"
@@ -377,8 +377,8 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _engine(url: str | None) -> type[Journal] | None:
-    """The journal's engine, to ask it for its capabilities; None for an unknown URL, which is refused when opened."""
+def _engine(url: str | None) -> Engine | None:
+    """The journal's engine, to ask it what it can do; None for an unknown URL, which is refused at the opening."""
     try:
         return None if url is None else engine_of(url)
     except ConfigError:

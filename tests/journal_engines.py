@@ -15,11 +15,13 @@ from statsapi.journal import (
     START,
     Appended,
     Checkpoint,
+    Engine,
     Events,
     Journal,
     Mark,
     Proposal,
     Segment,
+    engine_of,
     open_journal,
     wall_clock_us,
 )
@@ -28,12 +30,16 @@ from tests.programs import postgres_binaries, redis_binary
 from tests.servers import PostgresServer, RedisServer, wait_until
 
 
-class Engine:
+class Opener:
     """Opens journals that all are the same journal, and closes them at the end."""
 
     def __init__(self, url: str, fsync: str) -> None:
         self._url, self._fsync = url, fsync
         self._opened: list[Journal] = []
+
+    @property
+    def engine(self) -> Engine:
+        return engine_of(self._url)
 
     @property
     def survives(self) -> bool:
@@ -61,18 +67,18 @@ class Engine:
 
 
 @contextmanager
-def memory(folder: Path) -> Iterator[Engine]:
-    yield Engine("memory://", "interval")
+def memory(folder: Path) -> Iterator[Opener]:
+    yield Opener("memory://", "interval")
 
 
 @contextmanager
-def sqlite(folder: Path) -> Iterator[Engine]:
-    yield Engine(f"sqlite:///{folder}/{secrets.token_hex(4)}/events.db", "interval")
+def sqlite(folder: Path) -> Iterator[Opener]:
+    yield Opener(f"sqlite:///{folder}/{secrets.token_hex(4)}/events.db", "interval")
 
 
 @contextmanager
-def sqlite_always(folder: Path) -> Iterator[Engine]:
-    yield Engine(f"sqlite:///{folder}/{secrets.token_hex(4)}/events.db", "always")
+def sqlite_always(folder: Path) -> Iterator[Opener]:
+    yield Opener(f"sqlite:///{folder}/{secrets.token_hex(4)}/events.db", "always")
 
 
 @functools.cache
@@ -90,14 +96,14 @@ def shared_redis(binary: str, *, cluster: bool = False) -> RedisServer:
 
 
 @contextmanager
-def redis(folder: Path) -> Iterator[Engine]:
-    yield Engine(shared_redis(redis_binary()).journal_url(secrets.token_hex(4)), "interval")
+def redis(folder: Path) -> Iterator[Opener]:
+    yield Opener(shared_redis(redis_binary()).journal_url(secrets.token_hex(4)), "interval")
 
 
 @contextmanager
-def redis_cluster(folder: Path) -> Iterator[Engine]:
+def redis_cluster(folder: Path) -> Iterator[Opener]:
     server = shared_redis(redis_binary(), cluster=True)
-    yield Engine(f"redis+cluster://127.0.0.1:{server.port}?stream={secrets.token_hex(4)}", "interval")
+    yield Opener(f"redis+cluster://127.0.0.1:{server.port}?stream={secrets.token_hex(4)}", "interval")
 
 
 @functools.cache
@@ -111,13 +117,13 @@ def shared_postgres(binaries: Path) -> PostgresServer:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[Engine]:
-    yield Engine(shared_postgres(postgres_binaries()).journal_url(secrets.token_hex(4)), "interval")
+def postgresql(folder: Path) -> Iterator[Opener]:
+    yield Opener(shared_postgres(postgres_binaries()).journal_url(secrets.token_hex(4)), "interval")
 
 
 @contextmanager
-def postgresql_always(folder: Path) -> Iterator[Engine]:
-    yield Engine(shared_postgres(postgres_binaries()).journal_url(secrets.token_hex(4)), "always")
+def postgresql_always(folder: Path) -> Iterator[Opener]:
+    yield Opener(shared_postgres(postgres_binaries()).journal_url(secrets.token_hex(4)), "always")
 
 
 ENGINES = {

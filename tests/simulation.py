@@ -214,7 +214,7 @@ class Worker:
         self._opened: list[Journal] = []
 
         def open_it() -> Journal:
-            journal = simulation.engine.open(clock)
+            journal = simulation.opener.open(clock)
             self._opened.append(journal)
             watched: Any = Watched(journal, simulation)
             return watched
@@ -227,7 +227,7 @@ class Worker:
             journal.close()
 
 
-class MemoryEngine:
+class MemoryOpener:
     """A memory journal that all workers share, as in one process with several views."""
 
     survives_copies = False
@@ -242,7 +242,7 @@ class MemoryEngine:
         self._journal.close()
 
 
-class SqliteEngine:
+class SqliteOpener:
     """A SQLite file; copies of it are taken and put back as the documentation says."""
 
     survives_copies = True
@@ -293,7 +293,7 @@ class SqliteEngine:
         return mend
 
 
-class ServerEngine:
+class ServerOpener:
     """A journal in a real server (Redis, PostgreSQL). Its time is one clock for all workers, as a server's is."""
 
     survives_copies = False
@@ -311,11 +311,11 @@ class ServerEngine:
 class Simulation:
     """`run(steps)` does that many from the seed. Raises AssertionError with the seed and the last acts."""
 
-    def __init__(self, seed: int, engine: Callable[[FakeClock], Any], *, rollups: bool = True) -> None:
+    def __init__(self, seed: int, make_opener: Callable[[FakeClock], Any], *, rollups: bool = True) -> None:
         self.seed = seed
         self.dice = random.Random(seed)
         self.machine = FakeClock()
-        self.engine = engine(self.machine)
+        self.opener = make_opener(self.machine)
         self.settings = Settings(
             journal="memory://", retention_us=HOUR_US, rollup_retention_us=DAY_US if rollups else 0
         )
@@ -365,7 +365,7 @@ class Simulation:
     def close(self) -> None:
         for worker in self.workers:
             worker.end()
-        self.engine.close()
+        self.opener.close()
 
     def met(self, fault: Fault) -> None:
         crash = isinstance(fault.error, Crash)
@@ -591,20 +591,20 @@ class Simulation:
 
     def copy_or_restore(self) -> None:
         """Take a copy of the journal, or put the last one in its place: what came since is gone, and so it is told."""
-        if not self.engine.survives_copies:
+        if not self.opener.survives_copies:
             return
         worker = self.worker()
         if self.copy is None:
-            self.copy = self.engine.copy(worker.service.view().journal), [*self.truth.events], dict(self.keys)
+            self.copy = self.opener.copy(worker.service.view().journal), [*self.truth.events], dict(self.keys)
             return
         path, self.truth.events, self.keys = self.copy
-        self.engine.restore(path)
+        self.opener.restore(path)
         self.copy = None
         self.seen["restored"] += 1
 
     def damage(self) -> None:
         """A flipped bit in a record: whoever must read it is refused, the others answer; then it is mended."""
-        if not isinstance(self.engine, SqliteEngine) or (mend := self.engine.damage(self.dice)) is None:
+        if not isinstance(self.opener, SqliteOpener) or (mend := self.opener.damage(self.dice)) is None:
             return
         try:
             for worker in (*self.workers, fresh := Worker(self, self.workers[0].clock)):

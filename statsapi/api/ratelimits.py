@@ -146,7 +146,7 @@ def _storage(settings: Settings) -> tuple[str, dict[str, Any]]:
     """The storage's URI and options: the configured one, else the one that all users of the journal share."""
     if uri := settings.rate_limit_storage:
         return uri, _redis_options() if uri.startswith("redis") else {}
-    place = engine_of(settings.journal).shares_limits(settings.journal)
+    place = engine_of(settings.journal).shares_limits()
     if place is None:
         raise ConfigError("STATSAPI_RATE_LIMIT needs a place to count in: set STATSAPI_RATE_LIMIT_STORAGE")
     if place.per_worker:

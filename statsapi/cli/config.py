@@ -48,7 +48,7 @@ def config(service: Connection, changed: bool) -> int:
         if settings.jwt_key or settings.jwt_jwks_file:
             Tokens(settings)
         require_prefix(settings.path_prefix or "")
-        engine_of(settings.journal).check_url(settings.journal)
+        engine_of(settings.journal).check_url()
         faults: tuple[str, ...] = ()
     except ConfigError as error:
         faults = error.faults

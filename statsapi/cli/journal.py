@@ -10,15 +10,17 @@ import click
 from statsapi.cli import failures, output
 from statsapi.config import Settings
 from statsapi.errors import JournalDamaged, JournalRefused
-from statsapi.journal import Journal, engine_of, find_damage, open_journal
-from statsapi.journal import compact as compact_journal
-from statsapi.journal import salvage as salvage_journal
+from statsapi.journal import Engine, Journal, engine_of, open_journal
 from statsapi.times import format_timestamp
 
 
 @click.group(short_help="Back up, inspect, check, compact or salvage the journal.")
 def journal() -> None:
     """Back up, inspect, check, compact or salvage the journal that STATSAPI_JOURNAL names."""
+
+
+def _engine() -> Engine:
+    return engine_of(Settings.from_env().journal)
 
 
 def _open() -> contextlib.closing[Journal]:
@@ -85,9 +87,9 @@ def info(as_json: bool) -> None:
 _NAMED_MAX = 100
 
 
-def _say_damage(url: str) -> int:
+def _say_damage(engine: Engine) -> int:
     count = 0
-    for count, line in enumerate(find_damage(url), 1):
+    for count, line in enumerate(engine.find_damage(), 1):
         if count <= _NAMED_MAX:
             click.echo(line)
     if count > _NAMED_MAX:
@@ -103,19 +105,19 @@ def check(as_json: bool) -> int:
     Every checksum is compared; each damage is a line. Exit status 0: no damage; 1: damage was found. It may run beside
     the service.
     """
-    url = Settings.from_env().journal
+    engine = _engine()
     if as_json:
-        damages = list(find_damage(url))
+        damages = list(engine.find_damage())
         output.show_json({"damages": damages})
         return failures.NOT_DONE if damages else 0
     with output.busy("reading the journal"):
-        count = _say_damage(url)
+        count = _say_damage(engine)
     if not count:
         click.echo("everything is what was written")
         return 0
     otherwise = (
         "fail over to a replica"  # a server's journal is no file to salvage from
-        if engine_of(url).is_remote
+        if engine.is_remote
         else "save what is whole with `statsapi journal salvage NEW`"
     )
     failures.say(f"{count:,} damaged: restore a backup, or {otherwise}")
@@ -129,9 +131,9 @@ def compact() -> None:
     The service uses that space again, so this is for a journal that was once far larger. Stop the service first. It
     takes as much space again as the journal for a while.
     """
-    url = Settings.from_env().journal
+    engine = _engine()
     with output.busy("writing the journal anew"):
-        before, after = compact_journal(url)
+        before, after = engine.compact()
     click.echo(f"{after:,} bytes, before {before:,}")
 
 
@@ -143,14 +145,14 @@ def salvage(new: str) -> None:
     Every record, roll-up and kept answer that is whole goes to NEW, and what is missing is told. The damaged one stays
     as it is. Stop the service first, and move NEW into its place then.
     """
-    url = Settings.from_env().journal
+    engine = _engine()
     try:
         with output.busy("saving what is whole"):
-            saved = salvage_journal(url, new)
+            saved = engine.salvage(new)
     except JournalRefused as error:
         if not str(error).startswith(new):
             raise
         raise failures.Failed(str(error)) from error  # of the file that was named, not of the settings
     click.echo(f"{new} holds {saved}; missing is:")
-    if not _say_damage(url):
+    if not _say_damage(engine):
         click.echo("nothing")

@@ -2,7 +2,8 @@
 import this file alone, and the engines import none of it. HTTP, settings and the state that records add up to stay out.
 
 Every engine
-protocol              what an engine promises and how it is asked
+protocol              what a journal promises, and what a process that has it open asks of it
+engine_protocol       what is asked of an engine by the URL alone: what it can do, opening, damage, salvage
 format                the bytes of a record
 columns               many records as columns at once
 checksums             what proves that a record, a checkpoint or a kept answer is what was written
@@ -57,17 +58,19 @@ postgres_settings     what the server's settings keep: synchronous_commit, fsync
 postgres_health       whether it can take appends now
 sql/                  tables, and the function that appends: kept answers too
 
-A new engine is one module with the Journal protocol and one line in ENGINES; tests/unit/test_journal.py is its suite.
+A new engine is one module, with an Engine and the Journal that it opens, and one line in ENGINES. Its suite is
+tests/unit/test_journal.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
 from statsapi.errors import ConfigError
+from statsapi.journal.engine_protocol import Engine, Options
 from statsapi.journal.format import decode_batch, encode_batch
 from statsapi.journal.protocol import (
     CLOCKS_DIFFER_US,
@@ -82,10 +85,8 @@ from statsapi.journal.protocol import (
     HistoryChanged,
     Info,
     Journal,
-    LimitStorage,
     Lost,
     Mark,
-    Options,
     Proposal,
     Segment,
     time_after,
@@ -104,36 +105,32 @@ __all__ = [
     "Clock",
     "Decide",
     "Draft",
+    "Engine",
     "Events",
     "Fsync",
     "HistoryChanged",
     "IdempotencyKey",
     "Info",
     "Journal",
-    "LimitStorage",
     "Lost",
     "Mark",
     "Proposal",
     "Segment",
-    "compact",
     "decode_batch",
     "encode_batch",
     "engine_of",
-    "find_damage",
     "open_journal",
-    "put_away",
-    "salvage",
     "time_after",
     "wall_clock_us",
 ]
 
-_REDIS: Final = "redis_streams:RedisJournal"
-_POSTGRES: Final = "postgres:PostgresJournal"
+_REDIS: Final = "redis_streams:RedisEngine"
+_POSTGRES: Final = "postgres:PostgresEngine"
 
 # The engine of each URL scheme, as module:class. It is imported when it is asked for: SQLite needs no Redis client.
 ENGINES: Final = {
-    "memory": "memory:MemoryJournal",
-    "sqlite": "sqlite:SqliteJournal",
+    "memory": "memory:MemoryEngine",
+    "sqlite": "sqlite:SqliteEngine",
     "redis": _REDIS,
     "rediss": _REDIS,
     "redis+sentinel": _REDIS,
@@ -145,8 +142,8 @@ ENGINES: Final = {
 }
 
 
-def engine_of(url: str) -> type[Journal]:
-    """The engine that `url` names, to ask what it can do before a journal is open. ConfigError where there is none."""
+def engine_of(url: str) -> Engine:
+    """The engine of the journal that `url` names. Nothing is opened. ConfigError where there is no such engine."""
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in ENGINES:  # the URL itself is not repeated: it may hold a password
         known = ", ".join(f"{name}://" for name in ENGINES)
@@ -156,12 +153,12 @@ def engine_of(url: str) -> type[Journal]:
         raise ConfigError(f"no journal engine for {shown}: the known ones are {known}{file}")
     module, _, name = ENGINES[scheme].partition(":")
     try:
-        engine: type[Journal] = getattr(import_module(f"statsapi.journal.{module}"), name)
+        engine: Callable[[str], Engine] = getattr(import_module(f"statsapi.journal.{module}"), name)
     except ModuleNotFoundError as error:
         if error.name != "psycopg":
             raise
         raise ConfigError("a journal in PostgreSQL needs psycopg: pip install 'statsapi[postgresql]'") from error
-    return engine
+    return engine(url)
 
 
 def open_journal(
@@ -184,30 +181,4 @@ def open_journal(
     if wait_replicas and not engine.has_replicas:
         scheme = url.partition("://")[0]
         raise ConfigError(f"STATSAPI_REDIS_WAIT_REPLICAS is for a journal in Redis; {scheme}:// has no replicas")
-    return engine.open(url, Options("always" if fsync == "always" else "interval", clock_us, create, wait_replicas))
-
-
-def find_damage(url: str) -> Iterator[str]:
-    """Read all of the journal and give one sentence for each thing in it that is not what was written.
-
-    JournalRefused and JournalUnavailable where it cannot be read at all.
-    """
-    return engine_of(url).find_damage(url)
-
-
-def salvage(url: str, target: str) -> str:
-    """Save all undamaged data of a journal to a new file, and say what was saved. JournalRefused where it cannot be."""
-    return engine_of(url).salvage(url, target)
-
-
-def compact(url: str) -> tuple[int, int]:
-    """Give the space of what is no longer kept back to the disk: the journal's bytes before and after.
-
-    JournalRefused where somebody uses the journal, and of engines that do so by themselves.
-    """
-    return engine_of(url).compact(url)
-
-
-def put_away(url: str) -> None:
-    """After the last process that used the journal: leave it ready to be copied or replaced. Raises as opening does."""
-    engine_of(url).put_away(url)
+    return engine.open(Options("always" if fsync == "always" else "interval", clock_us, create, wait_replicas))

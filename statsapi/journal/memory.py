@@ -14,11 +14,16 @@ from typing import ClassVar, NamedTuple
 from statsapi.errors import ConfigError, IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.checksums import MISMATCH, piece_checksum, seal
 from statsapi.journal.columns import decode_sealed
+from statsapi.journal.engine_protocol import (
+    NOTHING_TO_COMPACT,
+    NOTHING_TO_SALVAGE,
+    LimitStorage,
+    Options,
+    damage_by_reading,
+)
 from statsapi.journal.format import VERSION, encode
 from statsapi.journal.protocol import (
     NO_PIECES,
-    NOTHING_TO_COMPACT,
-    NOTHING_TO_SALVAGE,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
     START,
@@ -29,18 +34,50 @@ from statsapi.journal.protocol import (
     HistoryChanged,
     Info,
     Journal,
-    LimitStorage,
     Lost,
     Mark,
-    Options,
     Proposal,
     Segment,
     SharedFolder,
-    damage_by_reading,
     time_after,
     wall_clock_us,
 )
 from statsapi.model import IdempotencyKey
+
+
+class MemoryEngine:
+    """See the Engine protocol."""
+
+    kind: ClassVar = "memory"
+    single_process: ClassVar = True
+    is_remote: ClassVar = False
+    has_replicas: ClassVar = False
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def check_url(self) -> None:
+        if self._url != "memory://":
+            raise ConfigError("memory:// takes nothing behind the slashes")
+
+    def open(self, options: Options) -> Journal:
+        self.check_url()
+        return MemoryJournal(clock_us=options.clock_us)
+
+    def shares_limits(self) -> LimitStorage | None:
+        return LimitStorage("memory://")
+
+    def find_damage(self) -> Iterator[str]:
+        return damage_by_reading(self.open(Options()), lambda: None)
+
+    def salvage(self, target: str) -> str:
+        raise JournalRefused(NOTHING_TO_SALVAGE)
+
+    def compact(self) -> tuple[int, int]:
+        raise JournalRefused(NOTHING_TO_COMPACT)
+
+    def put_away(self) -> None:
+        """It ended with its process."""
 
 
 class _Record(NamedTuple):
@@ -59,11 +96,6 @@ class MemoryJournal:
     """See the Journal protocol. `_writing` is held for a whole append, decision included. `_lock` is held only to touch
     the fields: so a decision can read, and readers never wait for a decision.
     """
-
-    kind: ClassVar = "memory"
-    single_process: ClassVar = True
-    is_remote: ClassVar = False
-    has_replicas: ClassVar = False
 
     lost: Lost | None = None
     clock_skew_us: int | None = None
@@ -84,36 +116,6 @@ class MemoryJournal:
         self._pieces: dict[int, tuple[int, bytes]] = {}  # with their checksums
         self._keys: dict[bytes, _Kept] = {}
         self._closed = False
-
-    @classmethod
-    def open(cls, url: str, options: Options) -> Journal:
-        cls.check_url(url)
-        return cls(clock_us=options.clock_us)
-
-    @classmethod
-    def check_url(cls, url: str) -> None:
-        if url != "memory://":
-            raise ConfigError("memory:// takes nothing behind the slashes")
-
-    @classmethod
-    def shares_limits(cls, url: str) -> LimitStorage | None:
-        return LimitStorage("memory://")
-
-    @classmethod
-    def find_damage(cls, url: str) -> Iterator[str]:
-        return damage_by_reading(cls.open(url, Options()), lambda: None)
-
-    @classmethod
-    def salvage(cls, url: str, target: str) -> str:
-        raise JournalRefused(NOTHING_TO_SALVAGE)
-
-    @classmethod
-    def compact(cls, url: str) -> tuple[int, int]:
-        raise JournalRefused(NOTHING_TO_COMPACT)
-
-    @classmethod
-    def put_away(cls, url: str) -> None:
-        """It ended with its process."""
 
     def shared_folder(self) -> SharedFolder | None:
         return None

@@ -31,6 +31,7 @@ from typing import ClassVar, Final
 
 from statsapi.errors import JournalRefused
 from statsapi.journal.columns import decode_records
+from statsapi.journal.engine_protocol import NOTHING_TO_COMPACT, LimitStorage, Options, damage_by_reading
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.postgres_appends import Appends
 from statsapi.journal.postgres_checkpoint import Checkpoints
@@ -43,7 +44,6 @@ from statsapi.journal.postgres_tables import Tables
 from statsapi.journal.postgres_url import Address
 from statsapi.journal.protocol import (
     NO_PIECES,
-    NOTHING_TO_COMPACT,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
     Appended,
@@ -53,14 +53,11 @@ from statsapi.journal.protocol import (
     Fsync,
     Info,
     Journal,
-    LimitStorage,
     Lost,
     Mark,
-    Options,
     Proposal,
     Segment,
     SharedFolder,
-    damage_by_reading,
     wall_clock_us,
 )
 from statsapi.model import IdempotencyKey
@@ -137,13 +134,46 @@ SELECT count(*) FROM gone
 """
 
 
-class PostgresJournal:
-    """See the Journal protocol, and the module's text for what is kept where."""
+class PostgresEngine:
+    """See the Engine protocol."""
 
     kind: ClassVar = "postgresql"
     single_process: ClassVar = False
     is_remote: ClassVar = True
     has_replicas: ClassVar = False
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def check_url(self) -> None:
+        Address.parse(self._url)
+
+    def open(self, options: Options) -> Journal:
+        address = Address.parse(self._url)
+        return PostgresJournal(address, fsync=options.fsync, clock_us=options.clock_us, create=options.create)
+
+    def shares_limits(self) -> LimitStorage | None:
+        """Each worker's memory: the `limits` library does not count in PostgreSQL."""
+        return LimitStorage("memory://", per_worker=True)
+
+    def find_damage(self) -> Iterator[str]:
+        journal = PostgresJournal(Address.parse(self._url), create=False)
+        return damage_by_reading(journal, journal._appends.check_answers)
+
+    def salvage(self, target: str) -> str:
+        raise JournalRefused(
+            "only a journal in a file (sqlite:///…) can be salvaged: PostgreSQL has tools of its own (pg_dump)"
+        )
+
+    def compact(self) -> tuple[int, int]:
+        raise JournalRefused(NOTHING_TO_COMPACT)
+
+    def put_away(self) -> None:
+        """The server keeps it."""
+
+
+class PostgresJournal:
+    """See the Journal protocol, and the module's text for what is kept where."""
 
     lost: Lost | None = None  # each view finds it out by itself
 
@@ -203,38 +233,6 @@ class PostgresJournal:
             (lambda seconds: self.observe_fsync(seconds)) if "commit = off" not in server.settings else None,
             wait_limit_s=wait_limit_s,
         )
-
-    @classmethod
-    def open(cls, url: str, options: Options) -> Journal:
-        return cls(Address.parse(url), fsync=options.fsync, clock_us=options.clock_us, create=options.create)
-
-    @classmethod
-    def check_url(cls, url: str) -> None:
-        Address.parse(url)
-
-    @classmethod
-    def shares_limits(cls, url: str) -> LimitStorage | None:
-        """Each worker's memory: the `limits` library does not count in PostgreSQL."""
-        return LimitStorage("memory://", per_worker=True)
-
-    @classmethod
-    def find_damage(cls, url: str) -> Iterator[str]:
-        journal = cls(Address.parse(url), create=False)
-        return damage_by_reading(journal, journal._appends.check_answers)
-
-    @classmethod
-    def salvage(cls, url: str, target: str) -> str:
-        raise JournalRefused(
-            "only a journal in a file (sqlite:///…) can be salvaged: PostgreSQL has tools of its own (pg_dump)"
-        )
-
-    @classmethod
-    def compact(cls, url: str) -> tuple[int, int]:
-        raise JournalRefused(NOTHING_TO_COMPACT)
-
-    @classmethod
-    def put_away(cls, url: str) -> None:
-        """A server keeps it."""
 
     @property
     def clock_skew_us(self) -> int | None:

@@ -1,4 +1,5 @@
-"""What a journal promises, the values that it takes and gives, and the Journal protocol.
+"""What a journal promises, the values that it takes and gives, and the Journal protocol: what a process that has it
+open asks of it. What is asked before that: engine_protocol.py.
 
 The journal is the durable order of records, and the truth that every worker's store is a view of. A record is
 {version, id, appended_us, kind, parts}; `format.py` draws its bytes. Every engine promises this:
@@ -54,11 +55,11 @@ the fork. `close` may be called twice; any other call after it raises JournalUna
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
-from statsapi.errors import JournalDamaged, JournalUnavailable, StatsError
+from statsapi.errors import JournalUnavailable, StatsError
 from statsapi.model import Change, Deletion, EventBatch, IdempotencyKey
 
 # What an append takes. An EventBatch without parts is a tick: it only moves appended_us.
@@ -207,26 +208,6 @@ def wall_clock_us() -> int:
     return time.time_ns() // 1000
 
 
-class Options(NamedTuple):
-    """What `open_journal` takes beside the URL."""
-
-    fsync: Fsync = "interval"
-    clock_us: Clock = wall_clock_us
-    create: bool = True
-    wait_replicas: int = 0
-
-
-class LimitStorage(NamedTuple):
-    """Where to count requests against rate limits: a storage of the `limits` library, and options of that storage.
-
-    per_worker: each worker counts its own requests alone.
-    """
-
-    uri: str
-    options: Mapping[str, Any] = {}
-    per_worker: bool = False
-
-
 class SharedFolder(NamedTuple):
     """A folder for what the processes of this machine share about a journal. It may not be there yet.
 
@@ -238,50 +219,7 @@ class SharedFolder(NamedTuple):
 
 
 class Journal(Protocol):
-    """See the module's text for order, durability, history and threads.
-
-    The class itself answers what has to be known before a journal is open, and opens one: `engine_of(url)` gives it.
-    """
-
-    kind: ClassVar[str]
-    """The engine's name, for logs: "sqlite"."""
-
-    single_process: ClassVar[bool]
-    """Whether a second process would see another journal, so that the service must not run in two."""
-
-    is_remote: ClassVar[bool]
-    """Whether it lives in a server that may be away while this machine is well."""
-
-    has_replicas: ClassVar[bool]
-    """Whether an append can wait for replicas (Options.wait_replicas)."""
-
-    @classmethod
-    def open(cls, url: str, options: Options) -> Journal:
-        """See `open_journal`."""
-
-    @classmethod
-    def check_url(cls, url: str) -> None:
-        """ConfigError where no journal could ever be opened by it. Nothing is opened or asked."""
-
-    @classmethod
-    def shares_limits(cls, url: str) -> LimitStorage | None:
-        """Where all processes that share this journal can count requests; None where the engine has no such place."""
-
-    @classmethod
-    def find_damage(cls, url: str) -> Iterator[str]:
-        """See `statsapi.journal.find_damage`."""
-
-    @classmethod
-    def salvage(cls, url: str, target: str) -> str:
-        """See `statsapi.journal.salvage`."""
-
-    @classmethod
-    def compact(cls, url: str) -> tuple[int, int]:
-        """See `statsapi.journal.compact`."""
-
-    @classmethod
-    def put_away(cls, url: str) -> None:
-        """After the last process that used it: leave it ready to be copied or replaced. Raises as `open` does."""
+    """A journal that one process has open. See the module's text for order, durability, history and threads."""
 
     observe_fsync: Callable[[float], None]
     """Called with the seconds of each wait for the disk that makes records safe from a power cut. The opener sets it.
@@ -406,28 +344,3 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Release everything. May be called twice."""
-
-
-# From an engine without compact, and one without salvage.
-NOTHING_TO_COMPACT: Final = (
-    "only a journal in a file (sqlite:///…) is compacted so: others give space back by themselves"
-)
-NOTHING_TO_SALVAGE: Final = "only a journal in a file (sqlite:///…) can be salvaged: Redis has tools of its own"
-
-
-def damage_by_reading(journal: Journal, check_answers: Callable[[], None]) -> Iterator[str]:
-    """For `find_damage`: read all of an open journal, then its kept answers (`check_answers` raises where one is
-    damaged), close it, and say the first damage that reading meets.
-    """
-    try:
-        checkpoint = journal.read_checkpoint()
-        mark = checkpoint.mark if checkpoint else START
-        if checkpoint:
-            journal.read_pieces(checkpoint.id, -(1 << 62), 1 << 62)
-        while (segment := journal.read(mark)).records:
-            mark = segment.mark
-        check_answers()
-    except JournalDamaged as error:
-        yield f"{error.what}: {error.why}"
-    finally:
-        journal.close()

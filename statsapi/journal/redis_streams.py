@@ -73,11 +73,16 @@ from urllib.parse import parse_qsl, urlencode
 from statsapi.errors import IdempotencyConflict, JournalRefused
 from statsapi.journal import redis_scripts as scripts
 from statsapi.journal.columns import decode_records
+from statsapi.journal.engine_protocol import (
+    NOTHING_TO_COMPACT,
+    NOTHING_TO_SALVAGE,
+    LimitStorage,
+    Options,
+    damage_by_reading,
+)
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.protocol import (
     NO_PIECES,
-    NOTHING_TO_COMPACT,
-    NOTHING_TO_SALVAGE,
     READ_LIMIT_BYTES,
     READ_LIMIT_RECORDS,
     Appended,
@@ -87,14 +92,11 @@ from statsapi.journal.protocol import (
     Fsync,
     Info,
     Journal,
-    LimitStorage,
     Lost,
     Mark,
-    Options,
     Proposal,
     Segment,
     SharedFolder,
-    damage_by_reading,
     wall_clock_us,
 )
 from statsapi.journal.redis_answers import check_answers, kept_answer
@@ -121,13 +123,50 @@ STEPS: Final = 64
 STEP_PAUSE_S: Final = 1e-3
 
 
-class RedisJournal:
-    """See the Journal protocol, and the module's text for what is kept where."""
+class RedisEngine:
+    """See the Engine protocol."""
 
     kind: ClassVar = "redis"
     single_process: ClassVar = False
     is_remote: ClassVar = True
     has_replicas: ClassVar = True
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def check_url(self) -> None:
+        require_certificates(Address.parse(self._url))
+
+    def open(self, options: Options) -> Journal:
+        self.check_url()
+        return RedisJournal(Address.parse(self._url), **options._asdict())
+
+    def shares_limits(self) -> LimitStorage | None:
+        """The same Redis, under this stream's hash tag. The `limits` library counts in a single server only."""
+        scheme, _, place = self._url.partition("://")
+        if "+" in scheme:
+            return None
+        place, _, query = place.partition("?")
+        tls = dict(parse_qsl(query))
+        stream = tls.pop("stream", DEFAULT_STREAM)
+        return LimitStorage(f"{scheme}://{place}?{urlencode(tls)}", {"key_prefix": f"{{{stream}}}:limits"})
+
+    def find_damage(self) -> Iterator[str]:
+        journal = RedisJournal(Address.parse(self._url))
+        return damage_by_reading(journal, lambda: check_answers(journal._server))
+
+    def salvage(self, target: str) -> str:
+        raise JournalRefused(NOTHING_TO_SALVAGE)
+
+    def compact(self) -> tuple[int, int]:
+        raise JournalRefused(NOTHING_TO_COMPACT)
+
+    def put_away(self) -> None:
+        """The server keeps it."""
+
+
+class RedisJournal:
+    """See the Journal protocol, and the module's text for what is kept where."""
 
     def __init__(
         self,
@@ -165,43 +204,6 @@ class RedisJournal:
         except BaseException:
             self._server.primary.close()
             raise
-
-    @classmethod
-    def open(cls, url: str, options: Options) -> Journal:
-        cls.check_url(url)
-        return cls(Address.parse(url), **options._asdict())
-
-    @classmethod
-    def check_url(cls, url: str) -> None:
-        require_certificates(Address.parse(url))
-
-    @classmethod
-    def shares_limits(cls, url: str) -> LimitStorage | None:
-        """The same Redis, under this stream's hash tag. The `limits` library counts in a single server only."""
-        scheme, _, place = url.partition("://")
-        if "+" in scheme:
-            return None
-        place, _, query = place.partition("?")
-        tls = dict(parse_qsl(query))
-        stream = tls.pop("stream", DEFAULT_STREAM)
-        return LimitStorage(f"{scheme}://{place}?{urlencode(tls)}", {"key_prefix": f"{{{stream}}}:limits"})
-
-    @classmethod
-    def find_damage(cls, url: str) -> Iterator[str]:
-        journal = cls(Address.parse(url))
-        return damage_by_reading(journal, lambda: check_answers(journal._server))
-
-    @classmethod
-    def salvage(cls, url: str, target: str) -> str:
-        raise JournalRefused(NOTHING_TO_SALVAGE)
-
-    @classmethod
-    def compact(cls, url: str) -> tuple[int, int]:
-        raise JournalRefused(NOTHING_TO_COMPACT)
-
-    @classmethod
-    def put_away(cls, url: str) -> None:
-        """A server keeps it."""
 
     @property
     def clock_skew_us(self) -> int | None:

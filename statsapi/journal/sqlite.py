@@ -33,6 +33,7 @@ from statsapi.journal import sqlite_compact, sqlite_salvage
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.checksums import check_sealed, missing, seal_of
 from statsapi.journal.columns import decode_sealed
+from statsapi.journal.engine_protocol import LimitStorage, Options
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.protocol import (
     NO_PIECES,
@@ -47,10 +48,8 @@ from statsapi.journal.protocol import (
     HistoryChanged,
     Info,
     Journal,
-    LimitStorage,
     Lost,
     Mark,
-    Options,
     Proposal,
     Segment,
     SharedFolder,
@@ -77,13 +76,58 @@ _INFO = "SELECT count(*), min(seq), max(seq) FROM records WHERE seq > ?"
 _ROWS = "SELECT record FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
 
 
-class SqliteJournal:
-    """See the Journal protocol, and the module's text for what is kept where and by which lock."""
+class SqliteEngine:
+    """See the Engine protocol."""
 
     kind: ClassVar = "sqlite"
     single_process: ClassVar = False
     is_remote: ClassVar = False
     has_replicas: ClassVar = False
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._path = url.removeprefix(SCHEME)
+
+    def check_url(self) -> None:
+        path_of(self._url)
+
+    def open(self, options: Options) -> Journal:
+        path = path_of(self._url)
+        try:
+            return SqliteJournal(path, fsync=options.fsync, clock_us=options.clock_us, create=options.create)
+        except OSError as error:  # a folder that may not be looked into, a name that is too long for this file system
+            raise JournalRefused(
+                f"the SQLite journal {shortened(self._url)!r} cannot be used: {error.strerror}"
+            ) from error
+
+    def shares_limits(self) -> LimitStorage | None:
+        """A small file of its own beside the journal (api/limit_storage.py)."""
+        return LimitStorage(f"sqlite+limits:///{self._path}.limits")
+
+    def find_damage(self) -> Iterator[str]:
+        for damage in sqlite_salvage.damages(self._path):
+            yield f"{damage.what}: {damage.why}"
+
+    def salvage(self, target: str) -> str:
+        saved = sqlite_salvage.salvage(self._path, target)
+        checkpoint = f"the checkpoint with {saved.pieces:,} pieces" if saved.checkpoint else "no checkpoint"
+        return f"{saved.records:,} records, {checkpoint}, {saved.answers:,} answers kept under an Idempotency-Key"
+
+    def compact(self) -> tuple[int, int]:
+        file = File(os.path.abspath(path_of(self._url)), WAIT_LIMIT_S)
+        prepare(file, create=False)
+        return sqlite_compact.compact(file)
+
+    def put_away(self) -> None:
+        """Leave one file. SQLite's last connection folds the -wal into it. Of workers that close theirs at the same
+        moment none may be the last, and a restore would then meet the -wal of another file.
+        """
+        self.open(Options(create=False)).close()
+
+
+class SqliteJournal:
+    """See the Journal protocol, and the module's text for what is kept where and by which lock."""
+
     clock_skew_us: int | None = None
 
     def __init__(
@@ -126,47 +170,6 @@ class SqliteJournal:
         except BaseException:
             self.close()
             raise
-
-    @classmethod
-    def open(cls, url: str, options: Options) -> Journal:
-        path = path_of(url)
-        try:
-            return cls(path, fsync=options.fsync, clock_us=options.clock_us, create=options.create)
-        except OSError as error:  # a folder that may not be looked into, a name that is too long for this file system
-            raise JournalRefused(f"the SQLite journal {shortened(url)!r} cannot be used: {error.strerror}") from error
-
-    @classmethod
-    def check_url(cls, url: str) -> None:
-        path_of(url)
-
-    @classmethod
-    def shares_limits(cls, url: str) -> LimitStorage | None:
-        """A small file of its own beside the journal (api/limit_storage.py)."""
-        return LimitStorage(f"sqlite+limits:///{url.removeprefix(SCHEME)}.limits")
-
-    @classmethod
-    def find_damage(cls, url: str) -> Iterator[str]:
-        for damage in sqlite_salvage.damages(url.removeprefix(SCHEME)):
-            yield f"{damage.what}: {damage.why}"
-
-    @classmethod
-    def salvage(cls, url: str, target: str) -> str:
-        saved = sqlite_salvage.salvage(url.removeprefix(SCHEME), target)
-        checkpoint = f"the checkpoint with {saved.pieces:,} pieces" if saved.checkpoint else "no checkpoint"
-        return f"{saved.records:,} records, {checkpoint}, {saved.answers:,} answers kept under an Idempotency-Key"
-
-    @classmethod
-    def compact(cls, url: str) -> tuple[int, int]:
-        file = File(os.path.abspath(path_of(url)), WAIT_LIMIT_S)
-        prepare(file, create=False)
-        return sqlite_compact.compact(file)
-
-    @classmethod
-    def put_away(cls, url: str) -> None:
-        """Leave one file. SQLite's last connection folds the -wal into it. Of workers that close theirs at the same
-        moment none may be the last, and a restore would then meet the -wal of another file.
-        """
-        cls.open(url, Options(create=False)).close()
 
     @property
     def lost(self) -> Lost | None:

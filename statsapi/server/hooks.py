@@ -30,7 +30,7 @@ from statsapi import tokens
 from statsapi.api import problems
 from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError, JournalUnavailable
-from statsapi.journal import engine_of, open_journal, put_away
+from statsapi.journal import engine_of, open_journal
 from statsapi.keys import Keys
 from statsapi.machine import allowed_cores, cpu_limit
 from statsapi.routes import require_prefix
@@ -233,6 +233,6 @@ def child_exit(server: Any, worker: Any) -> None:
 def on_exit(server: Any) -> None:
     """Leave the journal ready to be copied or replaced."""
     try:
-        put_away(read_one("journal"))
+        engine_of(read_one("journal")).put_away()
     except (ConfigError, JournalUnavailable) as error:
         server.log.info("the journal was left as it is: %s", error)

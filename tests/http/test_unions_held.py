@@ -24,7 +24,7 @@ from statsapi.naming.names import fold_tags, split_name
 from statsapi.times import format_timestamp, parse_timestamp_us
 from tests import oracles
 from tests.fakes import FakeClock
-from tests.journal_engines import ENGINES, Engine
+from tests.journal_engines import ENGINES, Opener
 
 RETENTION_US = 5 * MINUTE_US
 SERIES: list[tuple[str, dict[str, Any]]] = [
@@ -82,14 +82,14 @@ CHOICES: list[tuple[list[tuple[str, str]], frozenset[int]]] = [
 class Run:
     """The steps over HTTP, and to a list. A restart is another worker, which reads the journal from its beginning."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, opener: Opener) -> None:
         self.clock = FakeClock()
-        self.engine = engine
+        self.opener = opener
         self.events: list[tuple[str, int, float]] = []
         self.app = self.start()
 
     def start(self) -> Flask:
-        return create_app(SETTINGS, journal=lambda: self.engine.open(self.clock), clock_us=self.clock, background=False)
+        return create_app(SETTINGS, journal=lambda: self.opener.open(self.clock), clock_us=self.clock, background=False)
 
     @property
     def client(self) -> FlaskClient:
@@ -118,7 +118,7 @@ class Run:
                 self.clock.advance(seconds * 1_000_000)
                 if keep_house:
                     self.app.extensions["statsapi"].keep_house()
-            case Restart() if self.engine.survives:
+            case Restart() if self.opener.survives:
                 self.app.extensions["statsapi"].close()
                 self.app = self.start()
 
@@ -158,8 +158,8 @@ def test_a_union_is_that_of_the_list(
     by: str,
 ) -> None:
     """Total and each group, in a window and step by step; percentiles exact while all is raw, else as near as told."""
-    with ENGINES[journal](tmp_path) as engine:
-        run = Run(engine)
+    with ENGINES[journal](tmp_path) as opener:
+        run = Run(opener)
         try:
             for step in done:
                 run.do(step)
@@ -197,8 +197,8 @@ def ask(run: Run, choice: tuple[list[tuple[str, str]], frozenset[int]], window_s
 
 @pytest.fixture
 def apps(journal: str, tmp_path: Path) -> Iterator[Flask]:
-    with ENGINES[journal](tmp_path) as engine:
-        app = create_app(Settings(), journal=engine.open, background=False)
+    with ENGINES[journal](tmp_path) as opener:
+        app = create_app(Settings(), journal=opener.open, background=False)
         yield app
         app.extensions["statsapi"].close()
 

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import Appended, IdempotencyKey, Proposal, find_damage, open_journal, salvage
+from statsapi.journal import Appended, IdempotencyKey, Proposal, engine_of, open_journal
 from statsapi.journal.checksums import (
     RESIDUE,
     SEAL_BYTES,
@@ -95,7 +95,7 @@ def test_a_key_beside_a_damaged_one_is_taken(tmp_path: Path, column: str) -> Non
             assert record(name).replayed
         with pytest.raises(JournalDamaged):
             record(b"mm")
-    assert len(list(find_damage(f"sqlite:///{path}"))) == 1
+    assert len(list(engine_of(f"sqlite:///{path}").find_damage())) == 1
 
 
 def seal_checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:
@@ -325,12 +325,12 @@ def test_salvage_reads_around_what_sqlite_cannot(sample: Sample, tmp_path: Path)
         (folder / "events.db").write_bytes(data)
         new = folder / "new.db"
         try:
-            salvage(f"sqlite:///{folder}/events.db", str(new))
+            engine_of(f"sqlite:///{folder}/events.db").salvage(str(new))
         except JournalRefused as error:
             said.append(str(error))
             continue
         saved += 1
-        assert list(find_damage(f"sqlite:///{new}")) == []
+        assert list(engine_of(f"sqlite:///{new}").find_damage()) == []
         with closing(SqliteJournal(str(new))) as journal:
             contents(journal)
     assert not any("\n" in line for line in said)
@@ -427,7 +427,7 @@ def test_salvage_saves_every_record_whose_pages_are_whole(tmp_path: Path, marked
                 data[(page - 1) * 4096 : page * 4096] = bytes(4096)
         path.write_bytes(data)
         began = time.monotonic()
-        salvage(f"sqlite:///{path}", str(new))
+        engine_of(f"sqlite:///{path}").salvage(str(new))
         assert time.monotonic() - began < 5
         assert path.read_bytes() == data
         saved = list(records_of(new).values())
@@ -437,9 +437,9 @@ def test_salvage_saves_every_record_whose_pages_are_whole(tmp_path: Path, marked
             assert [each for each in held.values() if each in set(saved)] == saved
         else:
             assert saved == expected
-        assert list(find_damage(f"sqlite:///{new}")) == []
+        assert list(engine_of(f"sqlite:///{new}").find_damage()) == []
         new.unlink()
-        lines = list(find_damage(f"sqlite:///{path}"))
+        lines = list(engine_of(f"sqlite:///{path}").find_damage())
         missing = [seq for seq, each in held.items() if each not in set(saved)]
         told = told_missing(lines)
         if marked or max(held) not in missing:
@@ -470,8 +470,8 @@ def test_salvage_saves_the_rest_where_a_table_is_gone(sample: Sample, tmp_path: 
     shutil.copytree(sample.folder, folder)
     with closing(sqlite3.connect(folder / "events.db")) as connection, connection:
         connection.execute("DROP TABLE keys")
-    whole = salvage(f"sqlite:///{sample.folder}/events.db", str(tmp_path / "whole.db"))
-    said = salvage(f"sqlite:///{folder}/events.db", str(new))
+    whole = engine_of(f"sqlite:///{sample.folder}/events.db").salvage(str(tmp_path / "whole.db"))
+    said = engine_of(f"sqlite:///{folder}/events.db").salvage(str(new))
     assert said.split(", ")[:2] == whole.split(", ")[:2]
     assert said.endswith(" 0 answers kept under an Idempotency-Key")
 

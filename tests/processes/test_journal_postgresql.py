@@ -34,9 +34,7 @@ from statsapi.journal import (
     Mark,
     Proposal,
     engine_of,
-    find_damage,
     open_journal,
-    salvage,
     wall_clock_us,
 )
 from statsapi.journal.postgres_rows import KEY_PLACE_SQL, key_place
@@ -168,7 +166,7 @@ def test_what_the_engine_says_before_it_is_open() -> None:
             True,
             False,
         )
-        place = engine.shares_limits(url)
+        place = engine.shares_limits()
         assert place is not None
         assert place.per_worker
 
@@ -1058,12 +1056,12 @@ def test_a_key_whose_name_was_changed_is_noticed(
         server.ask(f"UPDATE {stream}.idempotency_keys SET name = %s WHERE name = %s", changed, key.name)
         with pytest.raises(JournalDamaged, match="restore a backup of the database"):
             use_key(journal, key, keyed)
-        (said,) = find_damage(server.journal_url(stream))
+        (said,) = engine_of(server.journal_url(stream)).find_damage()
         assert "an answer that is kept under an Idempotency-Key" in said
         server.ask(f"UPDATE {stream}.idempotency_keys SET name = %s WHERE name = %s", key.name, changed)
         assert journal.find_answer(key) == b"first"
     assert len(values(journal)["default"]) == len(keys)
-    assert list(find_damage(server.journal_url(stream))) == []
+    assert list(engine_of(server.journal_url(stream)).find_damage()) == []
     assert journal.append(event(), key=IdempotencyKey(b"new", b"d", HOUR_US)).mark is not None
 
 
@@ -1085,7 +1083,7 @@ def test_a_key_beside_a_damaged_one_is_taken(
         with pytest.raises(JournalDamaged):
             use_key(journal, old, how)
     assert len(values(journal)["default"]) == 3
-    assert len(list(find_damage(server.journal_url(stream)))) == 1
+    assert len(list(engine_of(server.journal_url(stream)).find_damage())) == 1
 
 
 def test_a_key_is_not_forgotten_by_a_changed_expiry(server: PostgresServer, stream: str, journal: Journal) -> None:
@@ -1240,7 +1238,7 @@ def test_an_append_that_waits_while_the_journal_is_upgraded_leaves_nothing(
         assert values(journal) == {"default": [1.0]}
         assert journal.append(event(), key=key).replayed
         assert journal.append(event(), key=IdempotencyKey(b"l", b"d", HOUR_US)).mark is not None
-    assert list(find_damage(url)) == []
+    assert list(engine_of(url).find_damage()) == []
 
 
 def test_an_upgrade_that_others_keep_waiting(
@@ -1327,20 +1325,20 @@ def test_the_command_tells_damage(server: PostgresServer, stream: str, journal: 
     for _ in range(3):
         journal.append(event())
     url = server.journal_url(stream)
-    assert list(find_damage(url)) == []
+    assert list(engine_of(url).find_damage()) == []
     environment = {**os.environ, "STATSAPI_JOURNAL": url}
     for command, told in (("info", "records:        3"), ("check", "everything is what was written")):
         line = [sys.executable, "-m", "statsapi", "journal", command]
         done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert (done.returncode, told in done.stdout) == (0, True), done.stdout + done.stderr
     server.ask(f"UPDATE {stream}.records SET appended_us = 5 WHERE position = 2")
-    (said,) = find_damage(url)
+    (said,) = engine_of(url).find_damage()
     assert "record 2 " in said
     line = [sys.executable, "-m", "statsapi", "journal", "check"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "fail over" in done.stderr, "salvage" in done.stderr) == (1, True, False)
     with pytest.raises(JournalRefused, match="tools of its own"):
-        salvage(url, "x.db")
+        engine_of(url).salvage("x.db")
 
 
 # History

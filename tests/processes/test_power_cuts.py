@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from statsapi.journal import START, find_damage
+from statsapi.journal import START, engine_of
 from statsapi.journal.sqlite import SqliteJournal
 from tests.journal_engines import event, events_of, values
 from tests.power_cuts import Disk, trace
@@ -47,7 +47,7 @@ def held(path: Path) -> tuple[int, bool]:
                 found = change.values.tolist()
                 assert found == [float(value) for value in range(count, count + len(found))]
                 count += len(found)
-    found = list(find_damage(f"sqlite:///{path}"))
+    found = list(engine_of(f"sqlite:///{path}").find_damage())
     gone = [line for line in found if "acknowledged, and no longer at the end" in line]
     assert found == gone
     return count, bool(gone)
@@ -80,7 +80,7 @@ def test_a_power_cut_loses_what_was_said_and_no_more(fsync: str, tmp_path: Path)
                     assert count <= acknowledged + 700
                     assert not told or fsync == "interval"
                     if (found / "backup.db").exists():
-                        assert list(find_damage(f"sqlite:///{found}/backup.db")) == []
+                        assert list(engine_of(f"sqlite:///{found}/backup.db").find_damage()) == []
                         assert held(found / "backup.db")[0] >= backed
                     else:
                         assert not backed

@@ -20,7 +20,7 @@ from statsapi.journal import (
     IdempotencyKey,
     Journal,
     Proposal,
-    find_damage,
+    engine_of,
     open_journal,
 )
 from statsapi.model import EventBatch, Part
@@ -243,12 +243,12 @@ def test_a_key_that_went_missing_is_noticed(raw: Any, name: str, journal: Journa
     key = IdempotencyKey(b"k1", b"d", 10**12)
     journal.append(event()._replace(answer=b"first"), key=key)
     url = shared_redis(redis_binary()).journal_url(name.strip("{}"))
-    assert list(find_damage(url)) == []
+    assert list(engine_of(url).find_damage()) == []
     raw.rename(f"{name}:key:k1", f"{name}:key:k0")
     with pytest.raises(JournalDamaged):
         use_key(journal, key, keyed)
     assert len(values(journal)["default"]) == 1
-    assert len(list(find_damage(url))) == 1
+    assert len(list(engine_of(url).find_damage())) == 1
 
 
 def test_the_check_finds_damaged_answers(raw: Any, name: str, journal: Journal) -> None:
@@ -262,9 +262,9 @@ def test_the_check_finds_damaged_answers(raw: Any, name: str, journal: Journal) 
         changed = bytearray(whole)
         changed[at] ^= 1 << chance.randrange(7)  # the highest bit of the length says that there is a checksum
         raw.set(f"{name}:key:k3", bytes(changed))
-        assert len(list(find_damage(url))) == 1, at
+        assert len(list(engine_of(url).find_damage())) == 1, at
     raw.set(f"{name}:key:k3", whole)
-    assert list(find_damage(url)) == []
+    assert list(engine_of(url).find_damage()) == []
 
 
 def test_a_key_beside_a_damaged_one_is_taken(raw: Any, name: str, journal: Journal) -> None:

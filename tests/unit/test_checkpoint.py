@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from statsapi.errors import ConfigError, JournalDamaged, JournalRefused
-from statsapi.journal import Checkpoint, encode_batch, find_damage, open_journal, salvage
+from statsapi.journal import Checkpoint, encode_batch, engine_of, open_journal
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, EventBatch, Part, Retention
 from statsapi.service import checkpoint as checkpoints
 from tests.fakes import FakeClock, SharedJournal
@@ -66,9 +66,9 @@ def test_a_damaged_piece_in_memory_is_told(clock: FakeClock) -> None:
 
 def test_a_journal_in_memory_has_nothing_to_check_or_salvage() -> None:
     """Checking it finds nothing, and salvaging says which journals can be."""
-    assert list(find_damage("memory://")) == []
+    assert list(engine_of("memory://").find_damage()) == []
     with pytest.raises(JournalRefused, match="only a journal in a file"):
-        salvage("memory://", "/tmp/nowhere.db")
+        engine_of("memory://").salvage("/tmp/nowhere.db")
 
 
 def test_a_journal_is_not_opened_with_what_it_cannot_do() -> None:

@@ -35,16 +35,16 @@ from statsapi.journal.format import encode
 from statsapi.journal.redis_primary import Script
 from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Part
 from tests.fakes import FakeClock
-from tests.journal_engines import ENGINES, TICK, Engine, checkpoint_at, event, mark_of, segments, values
+from tests.journal_engines import ENGINES, TICK, Opener, checkpoint_at, event, mark_of, segments, values
 
 HOUR_US = 3_600_000_000
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    with ENGINES[request.param](tmp_path) as engine:
-        yield engine
-        engine.close()
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    with ENGINES[request.param](tmp_path) as opener:
+        yield opener
+        opener.close()
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def journal(engine: Engine, clock: FakeClock) -> Journal:
-    return engine.open(clock)
+def journal(opener: Opener, clock: FakeClock) -> Journal:
+    return opener.open(clock)
 
 
 def together(*jobs: Callable[[], object]) -> list[object]:
@@ -108,9 +108,9 @@ def test_marks_rise_and_name_records(journal: Journal) -> None:
     assert segments(journal)[-1].mark == marks[-1]
 
 
-def test_time_never_falls(engine: Engine, clock: FakeClock) -> None:
+def test_time_never_falls(opener: Opener, clock: FakeClock) -> None:
     """A clock that goes backwards gives the previous record's time, also after opening the journal again."""
-    journal = engine.open(clock)
+    journal = opener.open(clock)
     given_us = [journal.append(event()).appended_us]
     for step in (5, -100, 50, 200):
         clock.now_us += step
@@ -121,21 +121,21 @@ def test_time_never_falls(engine: Engine, clock: FakeClock) -> None:
     assert isinstance(change, Events)
     assert change.appended_us.tolist() == given_us
     assert segment.appended_us == given_us[-1]
-    if engine.survives:
+    if opener.survives:
         journal.close()
-        assert engine.open(FakeClock(7)).append(event()).appended_us == given_us[-1]
+        assert opener.open(FakeClock(7)).append(event()).appended_us == given_us[-1]
 
 
-def test_time_and_positions_outlive_compaction(engine: Engine, clock: FakeClock) -> None:
+def test_time_and_positions_outlive_compaction(opener: Opener, clock: FakeClock) -> None:
     """After everything was compacted and removed, time and positions go on from where they were."""
-    journal = engine.open(clock)
+    journal = opener.open(clock)
     last = [journal.append(event()) for _ in range(10)][-1]
     assert journal.replace_prefix(None, checkpoint_at(mark_of(last), last.appended_us))
     journal.maintain()
     clock.now_us = 3
-    if engine.survives:
+    if opener.survives:
         journal.close()
-        journal = engine.open(clock)
+        journal = opener.open(clock)
     after = journal.append(event(2.0))
     assert after.appended_us == last.appended_us
     assert mark_of(after).position > mark_of(last).position
@@ -151,16 +151,16 @@ def test_a_tick_only_moves_time(journal: Journal, clock: FakeClock) -> None:
     assert segment.mark == tick.mark
 
 
-def test_a_second_opening_is_the_same_journal(engine: Engine) -> None:
+def test_a_second_opening_is_the_same_journal(opener: Opener) -> None:
     """What was appended through one opening is read, in full, through another."""
-    if not engine.survives:
+    if not opener.survives:
         pytest.skip("each opening is a journal of its own")
-    one, other = engine.open(), engine.open()
+    one, other = opener.open(), opener.open()
     mark = mark_of(one.append(event(1.0)))
     assert values(other) == {"default": [1.0]}
     other.append(event(2.0))
     assert values(one, mark) == {"default": [2.0]}
-    assert not one.single_process
+    assert not opener.engine.single_process
 
 
 # Segments
@@ -274,10 +274,10 @@ def _plain(changes: Iterable[Events | Deletion]) -> list[object]:
 @example(drafts=[EventBatch.single("x", 0, -0.0)] * COLUMNAR_FROM + [EventBatch(())], alone_from_bytes=64)
 @example(drafts=[EventBatch.single("x", 1, 5e-324), Deletion("x")] * COLUMNAR_FROM, alone_from_bytes=0)
 def test_what_comes_back_is_what_was_appended(
-    engine: Engine, drafts: list[EventBatch | Deletion], alone_from_bytes: int
+    opener: Opener, drafts: list[EventBatch | Deletion], alone_from_bytes: int
 ) -> None:
     """Every bit of every value, stamp and name survives, in arrival order within its series, merged or not."""
-    journal = engine.open()
+    journal = opener.open()
     start = journal.append(TICK)
     stamps = [journal.append(Proposal(draft)).appended_us for draft in drafts]
     with mock.patch("statsapi.journal.columns.ALONE_FROM_BYTES", alone_from_bytes):
@@ -437,15 +437,15 @@ def test_an_answer_without_a_record_is_kept(journal: Journal) -> None:
     assert journal.append(Proposal(None, b"x")).answer == b"x"
 
 
-def test_keys_outlive_compaction_and_the_process(engine: Engine) -> None:
+def test_keys_outlive_compaction_and_the_process(opener: Opener) -> None:
     """A retry after compaction and after opening the journal again is still a replay."""
-    journal = engine.open()
+    journal = opener.open()
     done = journal.append(Proposal(EventBatch.single("a", 1, 2.0), b"one"), key=key_of())
     journal.replace_prefix(None, checkpoint_at(mark_of(done), done.appended_us))
     journal.maintain()
-    if engine.survives:
+    if opener.survives:
         journal.close()
-        journal = engine.open()
+        journal = opener.open()
     assert journal.append(event(), key=key_of()).answer == b"one"
 
 
@@ -513,11 +513,11 @@ def test_a_decision_sees_everything_before_it(journal: Journal) -> None:
     assert values(journal) == {"default": [1.0, 2.0]}
 
 
-def test_no_decision_is_lost(engine: Engine) -> None:
+def test_no_decision_is_lost(opener: Opener) -> None:
     """Many threads that each append one more than what they read count up without a gap, beside plain
     appends.
     """
-    journals = [engine.open() for _ in range(2)] if engine.survives else [engine.open()]
+    journals = [opener.open() for _ in range(2)] if opener.survives else [opener.open()]
 
     def count_up(journal: Journal) -> None:
         for _ in range(15):
@@ -679,15 +679,15 @@ def test_pieces_change_with_their_checkpoint(journal: Journal) -> None:
             journal.read_pieces(gone, 0, 100)
 
 
-def test_pieces_are_those_of_one_checkpoint(engine: Engine) -> None:
+def test_pieces_are_those_of_one_checkpoint(opener: Opener) -> None:
     """Who reads pieces while others make checkpoints gets those of the one it names, or is told that it is gone."""
-    shared = engine.open()
+    shared = opener.open()
     mark = mark_of(shared.append(event()))
     assert shared.replace_prefix(None, checkpoint_at(mark), dict.fromkeys(range(20), b"0"))
     done = threading.Event()
 
     def write() -> None:
-        journal = engine.open() if engine.survives else shared
+        journal = opener.open() if opener.survives else shared
         try:
             for number in range(1, 60):
                 current = journal.read_checkpoint()
@@ -698,7 +698,7 @@ def test_pieces_are_those_of_one_checkpoint(engine: Engine) -> None:
             done.set()
 
     def read() -> None:
-        journal = engine.open() if engine.survives else shared
+        journal = opener.open() if opener.survives else shared
         while not done.is_set():
             current = journal.read_checkpoint()
             assert current is not None
@@ -726,11 +726,11 @@ def test_of_checkpoints_at_once_one_wins(journal: Journal) -> None:
 
 
 @pytest.mark.slow
-def test_views_agree_while_others_compact(engine: Engine) -> None:
+def test_views_agree_while_others_compact(opener: Opener) -> None:
     """While one thread appends and one compacts and maintains, a view that starts afresh when told never
     miscounts.
     """
-    journal = engine.open()
+    journal = opener.open()
     total = 300
     done = threading.Event()
 
@@ -865,7 +865,7 @@ def test_info(journal: Journal, clock: FakeClock) -> None:
     assert info.location
 
 
-def test_a_backup_is_a_journal_of_one_moment(engine: Engine, journal: Journal, tmp_path: Path) -> None:
+def test_a_backup_is_a_journal_of_one_moment(opener: Opener, journal: Journal, tmp_path: Path) -> None:
     """It holds checkpoint, records and keys of that moment and goes its own way; or the engine says why not."""
     path = tmp_path / "copies" / "backup.db"
     path.parent.mkdir()
@@ -873,14 +873,14 @@ def test_a_backup_is_a_journal_of_one_moment(engine: Engine, journal: Journal, t
     key = IdempotencyKey(b"name", b"digest", HOUR_US)
     kept = journal.append(event(2.0)._replace(answer=b"first"), key=key)
     journal.replace_prefix(None, checkpoint_at(mark_of(covered), covered.appended_us, b"state"))
-    if not engine.backs_up:
+    if not opener.backs_up:
         with pytest.raises(JournalRefused, match="nothing to back up"):
             journal.backup(str(path))
         assert not path.exists()
         return
     journal.backup(str(path))
     journal.append(event(3.0))
-    copy = engine.open_copy(path)
+    copy = opener.open_copy(path)
     assert copy.read_checkpoint() == journal.read_checkpoint()
     assert values(copy, mark_of(covered)) == {"default": [2.0]}
     assert copy.find_answer(key) is None  # by the real clock its hour is over
@@ -892,15 +892,15 @@ def test_a_backup_is_a_journal_of_one_moment(engine: Engine, journal: Journal, t
     assert [file.name for file in path.parent.iterdir() if file.suffix == ".partial"] == []
 
 
-def test_a_journal_that_is_not_there_is_not_made_on_request(engine: Engine, tmp_path: Path) -> None:
+def test_a_journal_that_is_not_there_is_not_made_on_request(opener: Opener, tmp_path: Path) -> None:
     """`create=False` refuses a file that is missing or empty, and leaves things as they are."""
-    if not engine.backs_up:
+    if not opener.backs_up:
         pytest.skip("memory:// is made anew each time")
     missing, empty = tmp_path / "no" / "events.db", tmp_path / "empty.db"
     empty.touch()
     for path, said in ((missing, "no journal at"), (empty, "is empty")):
         with pytest.raises(JournalRefused, match=said):
-            engine.open_copy(path)
+            opener.open_copy(path)
     assert not missing.parent.exists()
     assert empty.stat().st_size == 0
 
@@ -950,7 +950,7 @@ def test_an_engine_answers_before_a_journal_is_open(
         is_remote,
         has_replicas,
     )
-    place = engine.shares_limits(url)
+    place = engine.shares_limits()
     assert (place if place is None else (place.uri, place.options)) == limits
     assert place is None or not place.per_worker
 

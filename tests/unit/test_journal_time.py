@@ -10,16 +10,16 @@ import pytest
 from statsapi.journal import CLOCKS_DIFFER_US, START, IdempotencyKey, Journal, Mark, time_after
 from statsapi.model import DAY_US, HOUR_US, MIN_TS_US, MINUTE_US, SECOND_US
 from tests.fakes import FakeClock
-from tests.journal_engines import ENGINES, Engine, checkpoint_at, event, events_of, segments, values
+from tests.journal_engines import ENGINES, Opener, checkpoint_at, event, events_of, segments, values
 
 NOW_US = 1_764_000_000 * SECOND_US
 
 
 @pytest.fixture(params=("memory", "sqlite", "redis", "postgresql"))
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    with ENGINES[request.param](tmp_path) as engine:
-        yield engine
-        engine.close()
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
+    with ENGINES[request.param](tmp_path) as opener:
+        yield opener
+        opener.close()
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def journal(engine: Engine, clock: FakeClock) -> Journal:
-    return engine.open(clock)
+def journal(opener: Opener, clock: FakeClock) -> Journal:
+    return opener.open(clock)
 
 
 def append_at(journal: Journal, clock: FakeClock, now_us: int, value: float = 1.0) -> int:
@@ -56,17 +56,17 @@ def test_time_after_a_record(clock_us: int, last_us: int, time_us: int) -> None:
 
 
 @pytest.mark.parametrize("wrong_us", [NOW_US + 3 * DAY_US, NOW_US + 80 * 365 * DAY_US, NOW_US + MINUTE_US + 100])
-def test_a_clock_that_was_ahead_is_left_behind(engine: Engine, clock: FakeClock, wrong_us: int) -> None:
+def test_a_clock_that_was_ahead_is_left_behind(opener: Opener, clock: FakeClock, wrong_us: int) -> None:
     """What was appended while the clock was ahead keeps its stamp; what comes after has the right time at once."""
-    journal = engine.open(clock)
+    journal = opener.open(clock)
     assert append_at(journal, clock, NOW_US, 1.0) == NOW_US
     assert append_at(journal, clock, wrong_us, 2.0) == wrong_us
     assert append_at(journal, clock, NOW_US + 5, 3.0) == NOW_US + 5
     assert append_at(journal, clock, NOW_US + 4, 4.0) == NOW_US + 5
     assert values(journal) == {"default": [1.0, 2.0, 3.0, 4.0]}
-    if engine.survives:
+    if opener.survives:
         journal.close()
-        assert append_at(engine.open(clock), clock, NOW_US + 6) == NOW_US + 6
+        assert append_at(opener.open(clock), clock, NOW_US + 6) == NOW_US + 6
 
 
 @pytest.mark.parametrize("wrong_us", [0, 1, NOW_US - 3 * DAY_US])

@@ -16,32 +16,32 @@ from tests.fakes import FakeClock
 from tests.journal_engines import shared_postgres, shared_redis
 from tests.programs import postgres_binaries, redis_binary
 from tests.servers import PostgresServer, RedisServer
-from tests.simulation import REQUIRED, MemoryEngine, ServerEngine, Simulation, SqliteEngine
+from tests.simulation import REQUIRED, MemoryOpener, ServerOpener, Simulation, SqliteOpener
 
 SEED = int(os.environ.get("STATSAPI_STRESS_SEED", "1"))
 MINUTES = float(os.environ.get("STATSAPI_STRESS_MINUTES", "0"))
 STEPS = 400
 ENGINES = 4
 
-Engine = Callable[[FakeClock], Any]
+MakeOpener = Callable[[FakeClock], Any]
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis", "postgresql"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Engine, int, frozenset[str]]:
-    """An engine for each run, how many runs there are, and what must have happened in them."""
+def runs_of(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[MakeOpener, int, frozenset[str]]:
+    """What makes the opener of each run, how many runs there are, and what must have happened in them."""
     if request.param == "memory":
-        return lambda clock: MemoryEngine(tmp_path, clock), 12, REQUIRED
+        return lambda clock: MemoryOpener(tmp_path, clock), 12, REQUIRED
     if request.param == "sqlite":
-        return lambda clock: SqliteEngine(tmp_path, clock), 8, REQUIRED | {"restored", "damage refused"}
+        return lambda clock: SqliteOpener(tmp_path, clock), 8, REQUIRED | {"restored", "damage refused"}
     server: RedisServer | PostgresServer
     server = shared_redis(redis_binary()) if request.param == "redis" else shared_postgres(postgres_binaries())
-    return lambda clock: ServerEngine(server.journal_url(secrets.token_hex(4)), clock), 6, REQUIRED
+    return lambda clock: ServerOpener(server.journal_url(secrets.token_hex(4)), clock), 6, REQUIRED
 
 
 @pytest.mark.slow
-def test_workers_agree_with_a_list(engine: tuple[Engine, int, frozenset[str]]) -> None:
+def test_workers_agree_with_a_list(runs_of: tuple[MakeOpener, int, frozenset[str]]) -> None:
     """Whatever is recorded, deleted, folded, compacted, restarted, set wrong, broken or restored: answers are exact."""
-    make, runs, required = engine
+    make, runs, required = runs_of
     seen: Counter[str] = Counter()
     ends_s = time.monotonic() + MINUTES * 60 / ENGINES
     seed = SEED * 1000
