@@ -48,7 +48,9 @@ PostgreSQL
 postgres              the engine, and what keeps each promise
 postgres_url          its URL
 postgres_login        why a server does not let us in
-postgres_server       sessions, timeouts, what its errors mean, its clock
+postgres_session      a connection: statements, answers, and a limit to every wait
+postgres_errors       what its errors mean, in words
+postgres_server       the few sessions of a process, how they are set (lock_timeout …), its clock
 postgres_tables       the schema that is made and looked at;  sql/ has the statements
 postgres_rows         what a read brings, and how it is proven
 postgres_appends      groups of records, decisions, lost answers

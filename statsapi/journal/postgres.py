@@ -35,10 +35,12 @@ from statsapi.journal.engine_protocol import NOTHING_TO_COMPACT, LimitStorage, O
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.postgres_appends import Appends
 from statsapi.journal.postgres_checkpoint import Checkpoints
+from statsapi.journal.postgres_errors import Standby
 from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History
 from statsapi.journal.postgres_rows import SCHEMA_VERSION, fill_key_places, rows_of, state_of
-from statsapi.journal.postgres_server import LOCK_WAIT_S, Server, Standby, Statement, long_of
+from statsapi.journal.postgres_server import LOCK_WAIT_S, Server
+from statsapi.journal.postgres_session import Statement, long_of
 from statsapi.journal.postgres_settings import choose
 from statsapi.journal.postgres_tables import Tables
 from statsapi.journal.postgres_url import Address

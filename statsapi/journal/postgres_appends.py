@@ -27,18 +27,8 @@ from statsapi.journal.group_commit import GroupCommit, Outcome, Request
 from statsapi.journal.postgres_health import Health
 from statsapi.journal.postgres_history import History, Known
 from statsapi.journal.postgres_rows import APPEND, ID_BYTES, content_check, key_place
-from statsapi.journal.postgres_server import (
-    LOCK_WAIT_S,
-    Failed,
-    Parameter,
-    Server,
-    Session,
-    Statement,
-    Unanswered,
-    byteas,
-    long_of,
-    longs,
-)
+from statsapi.journal.postgres_server import LOCK_WAIT_S, Server
+from statsapi.journal.postgres_session import Failed, Parameter, Session, Statement, Unanswered, byteas, long_of, longs
 from statsapi.journal.protocol import Appended, Decide, HeldUp, Mark, Proposal, held_up, time_after
 from statsapi.model import IdempotencyKey
 

@@ -11,7 +11,8 @@ from psycopg import pq
 
 from statsapi.journal.checksums import MISMATCH, checkpoint_checksum, piece_checksum, pieces_checksum
 from statsapi.journal.postgres_rows import NO_ID
-from statsapi.journal.postgres_server import Server, Session, Statement, byteas, long_of, longs
+from statsapi.journal.postgres_server import Server
+from statsapi.journal.postgres_session import Session, Statement, byteas, long_of, longs
 from statsapi.journal.protocol import NO_PIECES, Checkpoint, HistoryChanged, Mark
 
 # Pieces, mostly of a few KB, go so many at once. The whole transaction may take long: it holds up no append.

@@ -11,7 +11,8 @@ import re
 from typing import Final, NamedTuple
 
 from statsapi.errors import JournalRefused, JournalUnavailable
-from statsapi.journal.postgres_server import Server, Session, Statement, long_of
+from statsapi.journal.postgres_server import Server
+from statsapi.journal.postgres_session import Session, Statement, long_of
 
 logger = logging.getLogger("statsapi")
 

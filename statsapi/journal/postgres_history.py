@@ -12,7 +12,8 @@ import threading
 from typing import NamedTuple
 
 from statsapi.journal.postgres_rows import State
-from statsapi.journal.postgres_server import Server, Statement, long_of
+from statsapi.journal.postgres_server import Server
+from statsapi.journal.postgres_session import Statement, long_of
 from statsapi.journal.protocol import HistoryChanged, Lost, Mark
 
 

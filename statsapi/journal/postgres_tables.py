@@ -14,11 +14,15 @@ from importlib.resources import files
 from typing import Final
 
 from statsapi.errors import JournalRefused, JournalUnavailable
+from statsapi.journal.postgres_errors import NO_KEY, NOT_INSERTED
 from statsapi.journal.postgres_rows import APPEND, SCHEMA_VERSION, fill_key_places
-from statsapi.journal.postgres_server import NO_KEY, NOT_INSERTED, OLDEST_VERSION, Failed, Server, Session, Told
+from statsapi.journal.postgres_server import Server, Told
+from statsapi.journal.postgres_session import Failed, Session
 from statsapi.journal.protocol import CLOCKS_DIFFER_US
 
 logger = logging.getLogger("statsapi")
+
+OLDEST_VERSION: Final = 13
 
 # A table, type, function, or object of another kind is there by this name, or is of another kind by it.
 _TAKEN: Final = ("42P07", "42710", "42723", "42P13", "42809")

@@ -38,7 +38,8 @@ from statsapi.journal import (
     wall_clock_us,
 )
 from statsapi.journal.postgres_rows import KEY_PLACE_SQL, key_place
-from statsapi.journal.postgres_server import SESSIONS, Failed, Server, Session
+from statsapi.journal.postgres_server import SESSIONS, Server
+from statsapi.journal.postgres_session import Failed, Session
 from statsapi.journal.postgres_url import Address
 from statsapi.journal.protocol import HeldUp
 from statsapi.model import EventBatch, Events, Part

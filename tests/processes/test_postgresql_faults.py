@@ -21,7 +21,7 @@ import pytest
 from statsapi.errors import JournalRefused, JournalUnavailable
 from statsapi.journal import IdempotencyKey, Proposal, open_journal
 from statsapi.journal.postgres_health import Seen
-from statsapi.journal.postgres_server import Session
+from statsapi.journal.postgres_session import Session
 from statsapi.model import EventBatch, Part
 from tests.calls import count, make_app
 from tests.journal_engines import event, mark_of, shared_postgres, values
@@ -51,7 +51,8 @@ def line() -> Iterator[Line]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is silent for half a second is away; it is two outside tests."""
-    monkeypatch.setattr("statsapi.journal.postgres_server.TIMEOUT_S", 0.5)
+    for module in ("postgres_session", "postgres_server"):
+        monkeypatch.setattr(f"statsapi.journal.{module}.TIMEOUT_S", 0.5)
     monkeypatch.setattr("statsapi.journal.postgres_appends.LOCK_WAIT_S", 0.2)
 
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from statsapi.config import env_names
-from statsapi.journal.postgres_server import OLDEST_VERSION
+from statsapi.journal.postgres_tables import OLDEST_VERSION
 from statsapi.times import format_timestamp
 from tests.journal_engines import shared_redis
 from tests.programs import nginx_with, redis_binary, require_binary
