@@ -62,7 +62,7 @@ class Calls:
             raise
 
     def post(self, path: str, body: bytes, media_type: str, key: str | None, parameters: Mapping[str, Any]) -> Answer:
-        """The object in the answer; {} for an empty answer. Raises Unavailable for other JSON, which is not statsapi's."""
+        """The object in the answer; {} for an empty one. Raises Unavailable for other JSON: that is not statsapi's."""
 
         def read(reply: Reply) -> Answer:
             answer = decode(self.transport.url, reply) if reply.body else {}
