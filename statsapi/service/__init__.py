@@ -15,4 +15,5 @@ view           a store, and how it follows the journal
 spans          which span a question means, how far back it may reach, how finely it may be cut
 checkpoint     what stands in the journal for records that were compacted: its bytes, and the next one
 images         what a view held, in files that the workers of a machine map
+image_folder   those files: private, whole, and written by one process alone
 """

@@ -14,27 +14,20 @@ An image is optional: without a usable one, a view is built from the journal. An
 in the journal, and the records after the mark are applied as usual. So two services on one journal, or a leader that
 was killed at any moment, do no harm.
 
-An image and each part have a CRC-32, which each process compares once, before it maps the part. Nothing is compared
-after that, so the folder and its files are private to this user.
+An image and each part have a CRC-32, which each process compares once, before it maps the part. How the files are
+written, kept private and opened: image_folder.py.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
-import mmap
-import os
-import re
 import secrets
-import stat
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from io import FileIO
 from itertools import accumulate, pairwise
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final
 from zlib import crc32
 
 import msgspec
@@ -51,16 +44,13 @@ from statsapi.engine.store import Store
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import HistoryChanged, Journal, Mark, decode_batch, encode_batch
 from statsapi.model import HOUR_US, MINUTE_US, Retention, floor_us
+from statsapi.service.image_folder import ImageFolder, Stamp
 
 logger = logging.getLogger("statsapi")
 
 _VERSION: Final = 1
 _CRC_BYTES: Final = 4
-_IO_BYTES: Final = 1 << 20
 _MAX_SMALL_BYTES: Final = 1 << 30
-
-# Parts, and files left half-written when a process ended. Any other file in the folder is not ours.
-_OURS: Final = re.compile(r"[0-9a-f]{16}\.part(\.new)?|image\.new")
 
 # The least number of bytes of a sealed event in a part.
 _EVENT_BYTES: Final = 18
@@ -116,12 +106,6 @@ class _Image(msgspec.Struct, array_like=True, frozen=True):
     late: list[tuple[str, int, float]]
 
 
-class _Stamp(NamedTuple):
-    inode: int
-    mtime_ns: int
-    size: int
-
-
 class Images:
     """The images in `folder`, for one process that follows a journal. Any thread may call any method.
 
@@ -129,11 +113,10 @@ class Images:
     """
 
     def __init__(self, folder: str, retention: Retention) -> None:
-        self._folder = folder
+        self._folder = ImageFolder(folder)
         self._retention = retention
         self._lock = threading.Lock()
-        self._leader_fd: int | None = None
-        self._seen: _Stamp | None = None  # of the image written or read last
+        self._seen: Stamp | None = None  # of the image written or read last
         self._parts: dict[str, tuple[_Part, memoryview]] = {}  # that image's parts, mapped
         self._said = ""
         self.events = 0
@@ -145,7 +128,7 @@ class Images:
         With 10M events it costs some 40 ms for the checksums of parts not mapped yet, and 13 ms for the rest.
         """
         with self._lock:
-            stamp = self._stamp()
+            stamp = self._folder.stamp("image")
             if stamp is None:
                 return None
             self._seen = stamp
@@ -157,33 +140,30 @@ class Images:
                 if isinstance(error, JournalUnavailable | JournalRefused) and not isinstance(error, JournalDamaged):
                     self._seen = None  # it is looked at again
                     raise
-                if self._stamp() == stamp:
-                    self._say(f"the image in {self._folder} is not used: {error}")
+                if self._folder.stamp("image") == stamp:
+                    self._say(f"the image in {self._folder.path} is not used: {error}")
                 else:  # the leader has written another one meanwhile, and removed parts of this one
                     self._seen = None
             return None
 
     def has_another(self) -> bool:
         """Whether there is an image that this process has neither written nor read. Costs 3 µs."""
-        stamp = self._stamp()
+        stamp = self._folder.stamp("image")
         return stamp is not None and stamp != self._seen
 
     def leads(self) -> bool:
         """Whether this process is the leader. Once it is, it stays so until it ends, or until `close`."""
         with self._lock:
-            if self._leader_fd is None:
-                try:
-                    self._leader_fd = self._take_lead()
-                except OSError as error:
-                    self._say(f"nothing is shared in {self._folder}: {error}")
-            return self._leader_fd is not None
+            try:
+                return CAN_PACK and self._folder.lead()
+            except OSError as error:
+                self._say(f"nothing is shared in {self._folder.path}: {error}")
+                return False
 
     def close(self) -> None:
         """Let another process lead. Mapped parts stay mapped."""
         with self._lock:
-            if self._leader_fd is not None:
-                os.close(self._leader_fd)
-                self._leader_fd = None
+            self._folder.stop_leading()
 
     def publish(self, journal: int, mark: Mark, state: State) -> Moved | None:
         """Write an image of the state at the mark. Only the leader may call it. Returns the chunks that may drop their
@@ -196,12 +176,12 @@ class Images:
             try:
                 return self._publish(journal, mark, state)
             except (OSError, ValueError, MemoryError) as error:
-                self._say(f"nothing more is shared in {self._folder}: {error}")
-                self._remove_but(self._parts)
+                self._say(f"nothing more is shared in {self._folder.path}: {error}")
+                self._folder.remove_but(self._parts)
                 return None
 
     def _publish(self, journal: int, mark: Mark, state: State) -> Moved:
-        self._require_private()
+        self._folder.require_private()
         held = [chunk for sealed in state.sealed.values() for chunk in sealed.chunks]
         used_bytes: dict[str, int] = defaultdict(int)
         for chunk in held:
@@ -211,14 +191,14 @@ class Images:
         kept = {
             name: part
             for name, part in self._parts.items()
-            if 2 * used_bytes[name] > part[0].size and os.path.isfile(self._path(name))
+            if 2 * used_bytes[name] > part[0].size and self._folder.has(name)
         }
         chunks = [chunk for chunk in held if chunk.sealed.place is None or chunk.sealed.place.file not in kept]
         moved: Moved = []
         places = {id(chunk): chunk.sealed.place for chunk in held}
         if chunks:
             part, starts = self._write_part([chunk.sealed_columns() for chunk in chunks])
-            data = self._map(part)
+            data = self._folder.map(part.name, part.size)
             kept[part.name] = part, data
             for chunk, at in zip(chunks, starts, strict=True):
                 place = places[id(chunk)] = Place(part.name, at)
@@ -242,17 +222,16 @@ class Images:
             [(*late,) for late in state.late],
         )
         body = msgspec.msgpack.encode(image)
-        self._write("image", (crc32(body).to_bytes(_CRC_BYTES, "little"), body))
-        self._seen = self._stamp()
+        self._folder.write("image", (crc32(body).to_bytes(_CRC_BYTES, "little"), body))
+        self._seen = self._folder.stamp("image")
         self.events = image.events
         self._parts = kept
-        self._remove_but(kept)
+        self._folder.remove_but(kept)
         return moved
 
     def _load(self, journal: Journal) -> tuple[Store, Mark] | None:
-        self._require_private()
-        with self._open("image") as file:
-            data = memoryview(file.read())
+        self._folder.require_private()
+        data = self._folder.read("image")
         body = data[_CRC_BYTES:]
         if crc32(body) != int.from_bytes(data[:_CRC_BYTES], "little"):
             raise ValueError("its checksum does not match")
@@ -276,46 +255,10 @@ class Images:
         self.events = image.events
         return store, mark
 
-    # Files
-
-    def _stamp(self) -> _Stamp | None:
-        try:
-            found = os.stat(os.path.join(self._folder, "image"))
-        except OSError:
-            return None
-        return _Stamp(found.st_ino, found.st_mtime_ns, found.st_size)
-
-    def _path(self, name: str) -> str:
-        return os.path.join(self._folder, name)
-
     def _say(self, what: str) -> None:
         if what != self._said:
             logger.warning("%s", what)
         self._said = what
-
-    def _require_private(self) -> None:
-        """Raise unless the folder is a private directory of this user. A link is refused, as it may lead elsewhere."""
-        found = os.lstat(self._folder)
-        if not stat.S_ISDIR(found.st_mode):
-            raise NotADirectoryError("the folder is a link or a file: remove it")
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise PermissionError(f"the folder is not this user's alone: chmod 700 {self._folder}, or remove it")
-
-    def _take_lead(self) -> int | None:
-        if not CAN_PACK:
-            return None
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._folder, 0o700)
-        self._require_private()
-        fd = os.open(self._path("leader"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            if isinstance(error, BlockingIOError):
-                return None
-            raise
-        return fd
 
     def _write_part(self, chunks: Sequence[SealedColumns]) -> tuple[_Part, list[int]]:
         pieces: list[bytes | memoryview] = []
@@ -328,55 +271,14 @@ class Images:
                 checksum = crc32(piece, checksum)
                 size += len(piece)
         part = _Part(f"{secrets.token_hex(8)}.part", size, checksum)
-        self._write(part.name, pieces)
+        self._folder.write(part.name, pieces)
         return part, starts
 
-    def _write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write a file; a failure leaves no file. It is not mapped, so a full disk is an error, not a signal."""
-        path = self._path(name)
-        new = path + ".new"
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(new)
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb", buffering=_IO_BYTES) as file:
-                file.writelines(pieces)
-            os.rename(new, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(new)
-            raise
-
-    def _remove_but(self, kept: Iterable[str]) -> None:
-        with contextlib.suppress(OSError):
-            self._require_private()
-            for name in os.listdir(self._folder):
-                if _OURS.fullmatch(name) and name not in kept:
-                    with contextlib.suppress(OSError):  # somebody's folder of that name
-                        os.unlink(self._path(name))
-
     def _checked(self, part: _Part) -> memoryview:
-        """The part, mapped. It is read first, so that a bad disk raises an error instead of a signal."""
-        buffer = memoryview(bytearray(_IO_BYTES))
-        checksum = 0
-        with self._open(part.name) as file:
-            while count := file.readinto(buffer):
-                checksum = crc32(buffer[:count], checksum)
-        if checksum != part.checksum:
+        """The part, mapped. ValueError where its checksum does not match."""
+        if self._folder.checksum(part.name) != part.checksum:
             raise ValueError(f"the checksum of {part.name} does not match")
-        return self._map(part)
-
-    def _open(self, name: str) -> FileIO:
-        """Open a regular file; anything else, which might block or never end, is refused."""
-        fd = os.open(self._path(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise ValueError(f"{name} is no file")
-        return FileIO(fd)
-
-    def _map(self, part: _Part) -> memoryview:
-        with self._open(part.name) as file:
-            return memoryview(mmap.mmap(file.fileno(), part.size, prot=mmap.PROT_READ))
+        return self._folder.map(part.name, part.size)
 
 
 def _encode_series(name: str, sealed: Sealed, numbers: Mapping[str, int], places: Sequence[Place | None]) -> _Series:

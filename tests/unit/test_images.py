@@ -409,7 +409,7 @@ def test_a_full_disk_costs_no_answer(
         raise OSError(28, "No space left on device")
 
     rename = os.rename
-    monkeypatch.setattr("statsapi.service.images.os.rename", full)
+    monkeypatch.setattr("statsapi.service.image_folder.os.rename", full)
     for _ in range(2):
         store = one.share()
     one.sharing._waits_until_s = float("inf")
@@ -422,7 +422,7 @@ def test_a_full_disk_costs_no_answer(
     def full_for_the_image(source: str, target: str) -> None:
         rename(source, target) if target.endswith(".part") else full(source, target)
 
-    monkeypatch.setattr("statsapi.service.images.os.rename", full_for_the_image)
+    monkeypatch.setattr("statsapi.service.image_folder.os.rename", full_for_the_image)
     one.share()
     assert sorted(path.name for path in one.folder.iterdir()) == ["leader"]
 
