@@ -94,8 +94,8 @@ class SettledClock:
         self._samples = deque(sorted((*earlier, *getattr(clock_us, "earlier", ()))))
         # Kept apart from the samples, for readers without the lock.
         self._offset_us: int | None = None
-        self._noted = Sample(0, 0)
-        self._noted_high_us: int | None = None  # the largest offset that the last sample allows; None before the first
+        self._last_sample = Sample(0, 0)
+        self._last_high_us: int | None = None  # the largest offset that the last sample allows; None before the first
         self._began_us: int | None = None
         self._stood_offset_us: int | None = None
         self._step: Step | None = None
@@ -109,26 +109,26 @@ class SettledClock:
         at_us = self.monotonic_us()
         offset_us = now_us - at_us
         vague_us = 0 if asked_us is None else at_us - asked_us
-        noted_us, noted_offset_us = self._noted
+        last_us, last_offset_us = self._last_sample
         if vague_us > VAGUE_US and self._is_no_sample(at_us, offset_us, vague_us):
-            if self._noted_high_us is None:  # better than none, for questions that come before the first sample
+            if self._last_high_us is None:  # better than none, for questions that come before the first sample
                 self._offset_us = offset_us
             return
         self._offset_us = offset_us
         if (
-            self._noted_high_us is None
-            or at_us - noted_us >= SAMPLE_EVERY_US
-            or not -SAMPLE_MOVED_US < offset_us - noted_offset_us < SAMPLE_MOVED_US
+            self._last_high_us is None
+            or at_us - last_us >= SAMPLE_EVERY_US
+            or not -SAMPLE_MOVED_US < offset_us - last_offset_us < SAMPLE_MOVED_US
         ):
-            self._note(Sample(at_us, offset_us), offset_us + vague_us)
+            self._keep(Sample(at_us, offset_us), offset_us + vague_us)
 
     def _is_no_sample(self, at_us: int, offset_us: int, vague_us: int) -> bool:
         """Whether a long read can be ignored: it agrees with the last sample, which is less than VAGUE_FOR_US old."""
         if self._began_us is None:
             self._began_us = at_us
-        high_us = self._noted_high_us
-        agrees = high_us is None or (offset_us <= high_us and self._noted.offset_us <= offset_us + vague_us)
-        return agrees and at_us - max(self._began_us, self._noted.monotonic_us) < VAGUE_FOR_US
+        high_us = self._last_high_us
+        agrees = high_us is None or (offset_us <= high_us and self._last_sample.offset_us <= offset_us + vague_us)
+        return agrees and at_us - max(self._began_us, self._last_sample.monotonic_us) < VAGUE_FOR_US
 
     def engine_us(self) -> int | None:
         """The engine's time now, extrapolated from the last observation; None before the first."""
@@ -155,15 +155,15 @@ class SettledClock:
         step = self._step
         return step if step is not None and self.monotonic_us() - step.monotonic_us < TOLD_FOR_US else None
 
-    def _note(self, sample: Sample, high_us: int) -> None:
+    def _keep(self, sample: Sample, high_us: int) -> None:
         """Keep a sample. `high_us`: the largest offset that its read allows; `sample.offset_us` is the smallest."""
         with self._lock:
             samples = self._samples
-            before_us, before_high_us = self._noted.offset_us, self._noted_high_us
-            self._noted_high_us = high_us
+            before_us, before_high_us = self._last_sample.offset_us, self._last_high_us
+            self._last_high_us = high_us
             if samples and sample.monotonic_us < samples[-1].monotonic_us:  # another thread was faster
                 sample = sample._replace(monotonic_us=samples[-1].monotonic_us)
-            self._noted = sample
+            self._last_sample = sample
             samples.append(sample)
             from_us = sample.monotonic_us - SETTLE_US
             while len(samples) > 1 and samples[1].monotonic_us <= from_us:

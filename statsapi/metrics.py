@@ -99,12 +99,12 @@ class CounterTable:
         self._used = memoryview(shared).cast("d")  # [0]: the number of slots ever used; only the arbiter writes it
         self._rows: NDArray[np.float64] = np.frombuffer(shared, np.float64, offset=8).reshape(slots, CELLS)
 
-    def take(self, slot: int) -> None:
+    def assign(self, slot: int) -> None:
         """Called before the slot's worker is forked. The slot's counts stay; its last worker's gauges are cleared."""
         self._used[0] = max(self._used[0], slot + 1.0)
-        self.leave(slot)
+        self.release(slot)
 
-    def leave(self, slot: int) -> None:
+    def release(self, slot: int) -> None:
         """Called when the slot's worker has ended; its counts stay."""
         self._rows[slot, [_CAUGHT_UP_S, _CLOCK, _CLOCK + 1]] = 0.0
 

@@ -25,14 +25,14 @@ _STEPS: Final = 40  # bars of the sparkline
 @click.argument("series", nargs=-1)
 @chooses_series
 @chooses_span
-@click.option("--stats", "wanted", metavar="LIST", default=_STATS, help=f"Which, with commas ({_STATS} unless given).")
-@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
+@click.option("--stats", "wanted", metavar="LIST", default=_STATS, help=f"Show these statistics (default {_STATS}).")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
     "--interval",
     type=click.FloatRange(min=0.1, max=3600),
     default=2.0,
     metavar="SECONDS",
-    help="How often (2 unless given).",
+    help="With --watch, repeat after this many seconds (default 2).",
 )
 @asks_service
 def stats(
@@ -186,13 +186,24 @@ def _watch_on_terminal(
 )
 @chooses_series
 @chooses_span
-@click.option("--by", metavar="TAG", default="series", help="A row for each value of this tag (each series).")
 @click.option(
-    "--order", metavar="STATISTIC", default="-count", help="By what; with - the largest first (-count unless given)."
+    "--by", metavar="TAG", default="series", help="Make a row for each value of this tag (default: each series)."
 )
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, metavar="N", help="How many rows (20).")
 @click.option(
-    "--stats", "wanted", metavar="LIST", default="count,mean,p50,p95,p99,max", help="Which columns, with commas."
+    "--order",
+    metavar="STATISTIC",
+    default="-count",
+    help="Order by this statistic; with -, the largest first (default -count).",
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=20, metavar="N", help="Show this many rows (default 20)."
+)
+@click.option(
+    "--stats",
+    "wanted",
+    metavar="LIST",
+    default="count,mean,p50,p95,p99,max",
+    help="Show these columns (default count,mean,p50,p95,p99,max).",
 )
 @asks_service
 def top(
@@ -225,11 +236,11 @@ def top(
     epilog="Example: statsapi check 'p95<500' 'count>=10' --series latency --window 5m",
 )
 @click.argument("conditions", metavar="CONDITION...", nargs=-1, required=True)
-@click.option("--series", multiple=True, metavar="NAME", help="Of these series (`default`); can be repeated.")
+@click.option("--series", multiple=True, metavar="NAME", help="Test this series (default `default`); can be repeated.")
 @chooses_series
 @chooses_span
-@click.option("--by", metavar="TAG", help="Each value of this tag (or `series`: each series) must hold by itself.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing when all holds.")
+@click.option("--by", metavar="TAG", help="Test each value of this tag by itself (`series`: each series).")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing if all conditions hold.")
 @asks_service
 def check(
     service: Connection,

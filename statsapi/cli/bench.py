@@ -59,10 +59,16 @@ class Phase(NamedTuple):
     type=click.FloatRange(0.1, 60),
     default=3.0,
     metavar="S",
-    help="For each of the three parts (3); one takes no longer than that and --timeout.",
+    help="Measure each of the three parts for this long (default 3); a part ends --timeout later at most.",
 )
-@click.option("--connections", type=click.IntRange(1, 64), default=4, metavar="N", help="At once (4).")
-@click.option("--series", metavar="NAME", default=SERIES, help=f"Where the events go ({SERIES}).")
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 64),
+    default=4,
+    metavar="N",
+    help="Use this many connections at once (default 4).",
+)
+@click.option("--series", metavar="NAME", default=SERIES, help=f"Record into this series (default {SERIES}).")
 @may_ask_service
 def bench(
     find_service: Callable[..., Connection], address: str | None, seconds: float, connections: int, series: str

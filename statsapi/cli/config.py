@@ -14,7 +14,7 @@ from statsapi.cli.connection import Connection, asks_service
 @click.command(
     short_help="Show the settings in force, and where each came from.", epilog="Example: statsapi config --changed"
 )
-@click.option("--changed", is_flag=True, help="Only what is not the default.")
+@click.option("--changed", is_flag=True, help="Show only settings that differ from their default.")
 @asks_service
 def config(service: Connection, changed: bool) -> int:
     """Show which service commands ask, and the settings that `statsapi serve` would start with here.

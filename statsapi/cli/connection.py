@@ -120,26 +120,27 @@ def may_ask_service(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _OPTIONS: Final = (
     click.option(
-        "--url", "service_url", metavar="URL", help=f"The service (STATSAPI_URL; {DEFAULT_URL} unless given)."
+        "--url", "service_url", metavar="URL", help=f"Ask the service at URL (default STATSAPI_URL, or {DEFAULT_URL})."
     ),
     click.option(
         "--key",
         "service_key",
         metavar="KEY",
-        help="Its API key. Other users of this machine can see a command line: prefer STATSAPI_API_KEY or the file.",
+        help="Send this API key (default STATSAPI_API_KEY, or that of the file). Other users of this machine can see a "
+        "command line: prefer the defaults.",
     ),
     click.option(
         "--ca-file",
         "service_ca_file",
         metavar="FILE",
-        help="Certificates to trust instead of the system's (STATSAPI_CA_FILE).",
+        help="Trust these certificates instead of the system's (default STATSAPI_CA_FILE).",
     ),
     click.option(
         "--timeout",
         "service_timeout",
         type=click.FloatRange(min=0, min_open=True, max=3600),
         metavar="SECONDS",
-        help=f"How long to wait for an answer ({DEFAULT_TIMEOUT_S:.0f} unless given).",
+        help=f"Wait this long for an answer (default {DEFAULT_TIMEOUT_S:.0f}).",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 )

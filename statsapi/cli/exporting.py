@@ -20,9 +20,15 @@ from statsapi.cli.question_options import chooses_range, chooses_series
 )
 @click.argument("series", nargs=-1, metavar="[SERIES…]")
 @click.option(
-    "-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path), help="Instead of the screen."
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to FILE instead of the screen.",
 )
-@click.option("--form", type=click.Choice(["csv", "ndjson", "influx"]), default="csv", help="csv unless given.")
+@click.option(
+    "--form", type=click.Choice(["csv", "ndjson", "influx"]), default="csv", help="Write in this form (default csv)."
+)
 @chooses_series
 @chooses_range
 @asks_service

@@ -36,19 +36,19 @@ _INSTEAD_OF: Final = {
 }
 
 _MAPPING: Final = (
-    ("timestamp", "COLUMN", "Where the times are."),
-    ("date", "COLUMN", "Where the dates are, with --time."),
-    ("time", "COLUMN", "Where the times of day are."),
-    ("value", "COLUMN,…", "Where the values are; several make several series."),
-    ("series", "COLUMN", "Where the names of series are."),
-    ("tags", "COLUMN,…", "Columns that become tags."),
-    ("into", "NAME", "The series."),
-    ("delimiter", "SIGN", "What separates columns."),
-    ("decimal", "SIGN", "The decimal sign."),
-    ("time_format", "FORMAT", "As strptime has it: %d.%m.%Y %H:%M"),
-    ("timezone", "ZONE", "Of times without one: Europe/Berlin"),
-    ("fold", "WHICH", "earlier or later: of an hour that is there twice."),
-    ("skip", "N", "Lines before the header."),
+    ("timestamp", "COLUMN", "Read times from this column."),
+    ("date", "COLUMN", "Read dates from this column; needs --time."),
+    ("time", "COLUMN", "Read times of day from this column; needs --date."),
+    ("value", "COLUMN,…", "Read values from these columns; each of several makes a series."),
+    ("series", "COLUMN", "Read the names of series from this column."),
+    ("tags", "COLUMN,…", "Make tags of these columns."),
+    ("into", "NAME", "Record into this series."),
+    ("delimiter", "SIGN", "Columns are separated by this."),
+    ("decimal", "SIGN", "Numbers have this decimal sign."),
+    ("time_format", "FORMAT", "Read times in this format of strptime, such as %d.%m.%Y %H:%M."),
+    ("timezone", "ZONE", "Read times without a zone in this one, such as Europe/Berlin."),
+    ("fold", "WHICH", "Take the earlier or the later of an hour that occurs twice."),
+    ("skip", "N", "Skip this many lines before the header."),
 )
 
 
@@ -56,7 +56,9 @@ def takes_mapping(command: Any) -> Any:
     """The options that say how a file is read."""
     for name, shown, text in reversed(_MAPPING):
         command = click.option(f"--{name.replace('_', '-')}", name, metavar=shown, help=text)(command)
-    return click.option("--no-header", is_flag=True, help="The first line is a row; columns go by number.")(command)
+    return click.option("--no-header", is_flag=True, help="Read the first line as a row; columns have numbers.")(
+        command
+    )
 
 
 class Mapping:

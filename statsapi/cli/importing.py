@@ -81,14 +81,17 @@ class Sums(NamedTuple):
     epilog="Example: statsapi import measured.csv --timezone Europe/Berlin",
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE… | -")
-@click.option("--form", type=click.Choice(list(_TYPES)), help="Of the files; by their names unless given.")
-@click.option("--dry-run", is_flag=True, help="Read the beginning, say what would become of it, and record nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask whether a guess is right.")
-@click.option("--rebase", is_flag=True, help="Move all times alike, so that the last event is now.")
-@click.option("--growing", is_flag=True, help="Leave a last line that has no end yet for the next import.")
-@click.option("--dedup", is_flag=True, help="Leave out events that are held already.")
+@click.option("--form", type=click.Choice(list(_TYPES)), help="Read files in this form (default: by their names).")
+@click.option("--dry-run", is_flag=True, help="Read the beginning, show how it would be read, and record nothing.")
+@click.option("--yes", is_flag=True, help="Accept the service's proposal without asking.")
+@click.option("--rebase", is_flag=True, help="Move all times by the same amount, so that the last event is now.")
+@click.option("--growing", is_flag=True, help="Leave an unfinished last line to the next import.")
+@click.option("--dedup", is_flag=True, help="Leave out events that the service already holds.")
 @click.option(
-    "--run", metavar="NAME", default="", help="Another name records again what an import has recorded before."
+    "--run",
+    metavar="NAME",
+    default="",
+    help="Name this import. Under a new name, rows recorded before are recorded again.",
 )
 @takes_mapping
 @asks_service

@@ -31,7 +31,7 @@ def _open() -> contextlib.closing[Journal]:
 
 @journal.command(epilog="Example: statsapi journal backup /backups/events.db")
 @click.argument("file")
-@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 def backup(file: str, force: bool) -> None:
     """Copy it to FILE, as of one moment, while the service runs.
 

@@ -21,10 +21,10 @@ def keys() -> None:
     multiple=True,
     required=True,
     type=click.Choice(api_keys.SCOPES),
-    help="What it may do; can be given several times; admin holds the others.",
+    help="Give the key this scope; can be repeated. admin includes the others.",
 )
 @click.option(
-    "--id", "key_id", help="Who uses it, for logs; a new key of the same id continues it (random unless given)."
+    "--id", "key_id", help="Name the key's user, for logs; a new key may have the id of an older one (default: random)."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def new(scopes: tuple[str, ...], key_id: str | None, as_json: bool) -> int:

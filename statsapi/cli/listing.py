@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="List the series there are.", epilog="Example: statsapi series --where status=5*")
 @click.argument("prefix", required=False)
-@click.option("--match", multiple=True, metavar="GLOB", help="Only names that fit (* and ?); can be given again.")
-@click.option("--where", multiple=True, metavar="TAG=GLOB", help="Only those with this tag; all given must hold.")
+@click.option("--match", multiple=True, metavar="GLOB", help="List only names that fit (* and ?); can be repeated.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="TAG=GLOB",
+    help="List only series with this tag; can be repeated, and all must hold.",
+)
 @asks_service
 def series(service: Connection, prefix: str | None, match: tuple[str, ...], where: tuple[str, ...]) -> None:
     """List the series there are, those that begin with PREFIX, with how many events are kept and from when to when.
@@ -40,7 +45,7 @@ def series(service: Connection, prefix: str | None, match: tuple[str, ...], wher
     short_help="List the tags that series carry, or the values of one.", epilog="Example: statsapi tags status"
 )
 @click.argument("key", required=False)
-@click.option("--match", multiple=True, metavar="GLOB", help="Only of series that fit (* and ?); can be given again.")
+@click.option("--match", multiple=True, metavar="GLOB", help="Count only series that fit (* and ?); can be repeated.")
 @asks_service
 def tags(service: Connection, key: str | None, match: tuple[str, ...]) -> None:
     """List the tags that series carry, or the values of the tag KEY, with how many series carry each."""

@@ -9,18 +9,23 @@ from typing import Any, Final
 import click
 
 _SERIES: Final = {
-    "match": click.option("--match", multiple=True, metavar="GLOB", help="Series that fit (* and ?); can be repeated."),
+    "match": click.option(
+        "--match", multiple=True, metavar="GLOB", help="Choose series whose name fits (* and ?); can be repeated."
+    ),
     "where": click.option(
-        "--where", multiple=True, metavar="TAG=GLOB", help="Only those with this tag; all must hold."
+        "--where",
+        multiple=True,
+        metavar="TAG=GLOB",
+        help="Choose only series with this tag; can be repeated, and all must hold.",
     ),
 }
 _RANGE: Final = {
-    "start": click.option("--start", metavar="TIME", help="A range: from a time on, or from now-2h."),
-    "end": click.option("--end", metavar="TIME", help="Its end, not included (none unless given)."),
+    "start": click.option("--start", metavar="TIME", help="Begin at this time, such as now-2h."),
+    "end": click.option("--end", metavar="TIME", help="End before this time (default: no end)."),
 }
 _SPAN: Final = {
     "window": click.option(
-        "--window", metavar="SPAN", help="From that long ago: 5m, 1h30m, 2w (the service's own unless given)."
+        "--window", metavar="SPAN", help="Begin this long ago: 5m, 1h30m, 2w (default: the service's window)."
     ),
     **_RANGE,
 }

@@ -38,7 +38,7 @@ def _tags(ctx: click.Context, option: click.Parameter, given: tuple[str, ...]) -
 
 
 tag_option = click.option(
-    "--tag", "tags", multiple=True, callback=_tags, metavar="KEY=VALUE", help="A tag; can be given again."
+    "--tag", "tags", multiple=True, callback=_tags, metavar="KEY=VALUE", help="Add this tag; can be repeated."
 )
 retry_option = click.option(
     "--retry",
@@ -46,7 +46,7 @@ retry_option = click.option(
     type=click.FloatRange(0, 86_400),
     default=_RETRY_S,
     metavar="SECONDS",
-    help=f"How long to try while the service is away ({_RETRY_S:.0f}); each event counts once.",
+    help=f"Try this long while the service is away (default {_RETRY_S:.0f}); each event counts once.",
 )
 
 
@@ -71,9 +71,9 @@ def number(text: str) -> float | int:
     context_settings={"ignore_unknown_options": True},  # -5 is a value
 )
 @click.argument("value")
-@click.option("--series", metavar="NAME", help="Of this series (`default`).")
+@click.option("--series", metavar="NAME", help="Record into this series (default `default`).")
 @tag_option
-@click.option("--timestamp", metavar="TIME", help="When it was: ISO 8601 or Unix time (now).")
+@click.option("--timestamp", metavar="TIME", help="Give the event this time, ISO 8601 or Unix time (default now).")
 @retry_option
 @asks_service
 def post(

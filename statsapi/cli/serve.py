@@ -68,25 +68,28 @@ class _Serve(click.Command):
     epilog="Example: statsapi serve --port 8000 --journal sqlite:////var/lib/statsapi/events.db",
 )
 @click.option(
-    "--host", metavar="HOST", callback=_host, help=f"Address or name to listen at (default {HOST}: this machine only)."
+    "--host",
+    metavar="HOST",
+    callback=_host,
+    help=f"Listen at this address or name (default {HOST}: this machine only).",
 )
 @click.option(
     "--port",
     callback=_whole(0, 65_535),
     metavar="PORT",
-    help=f"Port to listen at (default {PORT}); 0: a free one.",
+    help=f"Listen at this port (default {PORT}); 0 takes a free one.",
 )
 @click.option(
     "--workers",
     metavar="N",
     callback=_whole(1),
-    help=f"Processes (default {CONCURRENCY}, or one for each core, at most 4).",
+    help=f"Run this many processes (default {CONCURRENCY}, or one for each core, at most 4).",
 )
-@click.option("--threads", metavar="N", callback=_whole(1), help="Threads of each process (default 4).")
+@click.option("--threads", metavar="N", callback=_whole(1), help="Run this many threads in each process (default 4).")
 @click.option(
     "--journal",
     metavar="URL",
-    help="Where events are kept: sqlite:///relative/path, sqlite:////absolute/path, memory://, "
+    help="Keep events in this journal: sqlite:///relative/path, sqlite:////absolute/path, memory://, "
     "redis://host:port/db?stream=NAME, or postgresql://user@host/db?stream=NAME (default STATSAPI_JOURNAL, or "
     "sqlite:///data/events.db).",
 )

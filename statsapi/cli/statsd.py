@@ -49,24 +49,37 @@ def _address(ctx: click.Context, option: click.Parameter, text: str) -> tuple[st
     epilog="Example: statsapi statsd --listen 127.0.0.1:8125 --to http://127.0.0.1:8000",
 )
 @click.option(
-    "--listen", default="127.0.0.1:8125", callback=_address, metavar="HOST:PORT", help="UDP (127.0.0.1:8125)."
+    "--listen",
+    default="127.0.0.1:8125",
+    callback=_address,
+    metavar="HOST:PORT",
+    help="Listen at this UDP address (default 127.0.0.1:8125).",
 )
-@click.option("--to", metavar="URL", help="The service; the same as --url.")
+@click.option("--to", metavar="URL", help="Record at the service at URL; the same as --url.")
 @click.option(
     "--counters",
     type=click.Choice(["refuse", "events"]),
     default="refuse",
-    help="A counter (c) adds up events before it is sent. `events` records each count as an event of that value.",
+    help="Refuse counters (c), which add up events before they are sent (default), or record each as an event.",
 )
 @click.option(
     "--gauges",
     type=click.Choice(["changes", "values"]),
     default="changes",
-    help="A gauge with a sign (-7) is a change of it, or from DogStatsD's clients the value itself.",
+    help="Read a gauge with a sign (-7) as a change (default), or, for DogStatsD's clients, as the value itself.",
 )
-@click.option("--spool", metavar="FOLDER", type=click.Path(path_type=Path), help="Keep there what is not recorded yet.")
 @click.option(
-    "--max-events", type=click.IntRange(1), default=1_000_000, metavar="N", help="Keep at most that many (1,000,000)."
+    "--spool",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Keep unrecorded events in this folder (default: in memory).",
+)
+@click.option(
+    "--max-events",
+    type=click.IntRange(1),
+    default=1_000_000,
+    metavar="N",
+    help="Keep at most this many unrecorded events (default 1,000,000).",
 )
 @may_ask_service
 def statsd(

@@ -30,16 +30,26 @@ _LONGEST: Final = timedelta(days=4000)  # raw events are looked for this far bac
 @click.command(short_help="Show events as they come.", epilog="Example: statsapi tail --match 'web.*' --last 20")
 @click.argument("series", nargs=-1)
 @chooses_series
-@click.option("--last", type=click.IntRange(0, 100_000), default=10, metavar="N", help="Begin with the last N (10).")
+@click.option(
+    "--last",
+    type=click.IntRange(0, 100_000),
+    default=10,
+    metavar="N",
+    help="Begin with the last N events (default 10).",
+)
 @click.option(
     "--late",
     type=click.IntRange(10, 86_400),
     default=300,
     metavar="SECONDS",
-    help="Also show events that come with a time up to this long ago (300).",
+    help="Also show events that come late by up to this much (default 300).",
 )
 @click.option(
-    "--interval", type=click.FloatRange(0.1, 60), default=1.0, metavar="SECONDS", help="How often to look (1)."
+    "--interval",
+    type=click.FloatRange(0.1, 60),
+    default=1.0,
+    metavar="SECONDS",
+    help="Look after this many seconds (default 1).",
 )
 @asks_service
 def tail(

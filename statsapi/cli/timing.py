@@ -30,7 +30,7 @@ class _Time(click.Command):
     short_help="Run a command, and record how long it took.",
     epilog="Example: statsapi time --series backup -- rsync -a /home /backups",
 )
-@click.option("--series", metavar="NAME", default="commands", help="Of this series (`commands`).")
+@click.option("--series", metavar="NAME", default="commands", help="Record into this series (default `commands`).")
 @tag_option
 @retry_option
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

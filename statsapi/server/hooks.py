@@ -186,7 +186,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     worker.core = choose_core(Settings.from_env().pin_workers, pinned)
     if worker.slot is not None:
         board.take(worker.slot, worker.core)
-        counters.take(worker.slot)
+        counters.assign(worker.slot)
     open_lifeline()
     if isinstance(worker, FairThreadWorker):  # another class would never unblock the signals
         hold_signals_back()
@@ -227,7 +227,7 @@ def child_exit(server: Any, worker: Any) -> None:
     """Clear the slot, as a killed worker could not."""
     if worker.slot is not None:
         board.clear(worker.slot)
-        counters.leave(worker.slot)
+        counters.release(worker.slot)
 
 
 def on_exit(server: Any) -> None:

@@ -26,7 +26,7 @@ from statsapi.service.spans import Cut, SpanAnswer, Spans
 # holds in memory (300 bytes each). It also bounds the percentiles, and the spans or steps, of all shown groups (5 µs
 # each). For a group that is not shown, only the figure of the order is computed (20 µs), and it counts where it is a
 # percentile. The largest question, over 100,000 series of 3 events, takes 5 s, and with ten windows 8 s.
-PARTS_MAX: Final = 1_000_000
+SPANS_MAX: Final = 1_000_000
 GROUP_PERCENTILES_MAX: Final = 1_000_000
 GROUP_ROWS_MAX: Final = 200_000
 
@@ -81,7 +81,7 @@ class Over:
     """Answers of a reading about the union of several series, and about groups of them.
 
     Each method answers from one instant (engine/groups.py), as if all events were in one series. Raises InvalidRequest
-    where more series are chosen than STATSAPI_MAX_QUERY_SERIES, or where the answer would be too large (PARTS_MAX).
+    where more series are chosen than STATSAPI_MAX_QUERY_SERIES, or where the answer would be too large (SPANS_MAX).
     """
 
     _store: Store
@@ -168,7 +168,7 @@ class Over:
     def _ask(
         self,
         question: Question[Any, AnswerT],
-        n_parts: int,
+        n_spans: int,
         n_percentiles: int,
         field: str,
         by: Groups | None,
@@ -184,17 +184,17 @@ class Over:
                     "narrow it with match or where"
                 )
                 raise InvalidRequest([{"field": chosen_by, "reason": reason}])
-            if n_series * n_parts > PARTS_MAX:
+            if n_series * n_spans > SPANS_MAX:
                 reason = (
-                    f"makes {n_parts:,} spans of each of {n_series:,} series; at most {PARTS_MAX:,} in all are answered"
+                    f"makes {n_spans:,} spans of each of {n_series:,} series; at most {SPANS_MAX:,} in all are answered"
                 )
                 raise InvalidRequest([{"field": field, "reason": reason}])
             shown = min(n_series, grouping.limit) if grouping else 0
-            if shown * n_parts > GROUP_ROWS_MAX:
-                rows = f"up to {shown * n_parts:,} spans in {shown:,} groups"
+            if shown * n_spans > GROUP_ROWS_MAX:
+                rows = f"up to {shown * n_spans:,} spans in {shown:,} groups"
                 reason = f"shows {rows}; at most {GROUP_ROWS_MAX:,} are answered"
                 raise InvalidRequest([{"field": "limit", "reason": reason}])
-            asked = shown * n_parts * n_percentiles
+            asked = shown * n_spans * n_percentiles
             placed = n_series if grouping and grouping.percentiles else 0
             if asked and asked + placed > GROUP_PERCENTILES_MAX:
                 in_order = f", and puts up to {placed:,} groups in order by one" if placed else ""

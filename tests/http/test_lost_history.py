@@ -200,13 +200,13 @@ def test_a_loss_stays_told_when_its_worker_is_replaced() -> None:
     table = CounterTable(4)
     workers = [Metrics() for _ in range(3)]
     for slot, worker in enumerate(workers):
-        table.take(slot)
+        table.assign(slot)
         worker.share(table, slot)
     assert workers[0].last_lost() is None
     workers[0].lost(Lost(5, 100, "gone"), 1_000)
     workers[1].lost(Lost(6, None, "gone", all=True), 2_000)
-    table.leave(0)
-    table.take(0)
+    table.release(0)
+    table.assign(0)
     for worker in workers:
         assert worker.last_lost() == (6, None, True, 2_000)
     (family,) = (f for f in workers[2].families(0) if f.name == "statsapi_journal_lost_records")

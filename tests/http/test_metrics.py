@@ -221,7 +221,7 @@ def test_a_slot_goes_on_counting_for_its_next_worker() -> None:
     table = CounterTable(4)
 
     def worker(slot: int) -> Metrics:
-        table.take(slot)
+        table.assign(slot)
         metrics = Metrics()
         metrics.share(table, slot)
         return metrics
@@ -235,7 +235,7 @@ def test_a_slot_goes_on_counting_for_its_next_worker() -> None:
     first.caught_up(1_000_000)
     second.caught_up(9_000_000)
     assert read(second, "statsapi_view_lag_seconds") == 9.0
-    table.leave(0)
+    table.release(0)
     assert read(second, "statsapi_view_lag_seconds") == 1.0
     successor = worker(0)
     successor.recorded(Placed(5, 0, 0, 0), 0, 0.001)

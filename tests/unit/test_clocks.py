@@ -557,7 +557,7 @@ def test_workers_share_what_they_saw(open_shared: Open) -> None:
 
     def start(slot: int) -> Service:
         service = Service(Settings(journal="memory://"), lambda: open_shared(clock), clock, background=False)
-        table.take(slot)
+        table.assign(slot)
         service.metrics.share(table, slot)
         return service
 
@@ -605,7 +605,7 @@ def test_a_worker_that_came_after_the_step_tells_it_too() -> None:
     for slot in (0, 1):
         app = create_app(Settings(journal="memory://"), journal=lambda: journal, clock_us=clock, background=False)
         service = app.extensions["statsapi"]
-        table.take(slot)
+        table.assign(slot)
         service.metrics.share(table, slot)
         clients.append(app.test_client())
         if slot == 0:

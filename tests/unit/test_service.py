@@ -134,7 +134,7 @@ def test_who_records_much_gives_way_to_a_view_that_lags(clock: FakeClock, monkey
     service, table = service_on(SharedJournal(clock_us=clock), clock), CounterTable(2)
     pauses: list[float] = []
     for slot in (0, 1):
-        table.take(slot)
+        table.assign(slot)
     service.metrics.share(table, 0)
     other = Metrics()
     other.share(table, 1)
