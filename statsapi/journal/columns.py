@@ -44,8 +44,8 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Changes(Iterable[Change]):
-    """Changes in order. They may be walked more than once; each walk makes them anew, one at a time: 100,000 Events
-    take 40 MB, the columns that they are slices of 3.
+    """Changes in order. They may be walked more than once. Each walk makes them anew, one at a time: 100,000 Events
+    would take 40 MB, and the columns that they are slices of take 3 MB.
     """
 
     runs: Sequence[Iterable[Change]] = ()
@@ -102,7 +102,7 @@ def _decode_alone(position: int, appended_us: int, payload: bytes, end: int) -> 
     if kind == KIND_DELETE:
         return [decode_deletion(payload, 0, end, where)]
     names, counts, ts_us, values = decode_events(payload, 0, end, where)
-    appended = np.full(len(ts_us), appended_us, np.int64)  # broadcast_to has 5 µs of its own
+    appended = np.full(len(ts_us), appended_us, np.int64)  # np.broadcast_to alone takes 5 µs
     appended.flags.writeable = False
     return _BySeries(names, counts.tolist(), ts_us, values, appended)
 

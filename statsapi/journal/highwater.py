@@ -62,7 +62,7 @@ class _Head(NamedTuple):
     boot: bytes
 
 
-_FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK  # a pipe in its place must hold nobody
+_FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe that is in its place must not block
 
 
 class HighWater:
@@ -80,9 +80,9 @@ class HighWater:
         self._boot = bytes(8)
 
     def compare(self, journal: str, stands: Callable[[Noted], bool]) -> Noted | None:
-        """The furthest note beside `journal`, if that file does not hold its record. From here on notes go there.
+        """The furthest note beside `journal`, if that file does not hold its record. Later notes go beside it.
 
-        Every opening finds it until one claims it.
+        Every opening finds that note until one of them claims the loss.
         """
         try:
             file = os.stat(journal)
@@ -93,7 +93,7 @@ class HighWater:
             return None
 
     def claim(self, journal: str) -> bool:
-        """Begin a new epoch, so that only this process reports the loss that `compare` found. Gives whether it does."""
+        """Begin a new epoch, so that only one process reports the loss that `compare` found. True if it is this one."""
         if self._file is None:
             return True
         try:
@@ -211,7 +211,7 @@ def is_left_over(wal: str, journal: str) -> bool:
 
 
 def find_noted(journal: str) -> Noted | None:
-    """The furthest note beside `journal`, for who only reads: nothing is made, locked or written."""
+    """The furthest note beside `journal`, for a reader: nothing is made, locked or written."""
     try:
         inode, mark = os.stat(journal).st_ino, os.open(journal + "-mark", os.O_RDONLY | _FLAGS)
     except OSError:

@@ -64,13 +64,14 @@ from statsapi.journal.protocol import (
 )
 from statsapi.model import IdempotencyKey
 
-# How many records are asked for at least, and at most where the last read met the end; otherwise as many as fit the
-# limit in bytes, by the size of those before, and the server counts their bytes: libpq holds the whole answer.
+# A read asks for the number of records that fit the limit in bytes, by the average size of the last ones: at least
+# READ_LEAST, and at most READ_NEAR where the last read met the end. Elsewhere the server counts their bytes too,
+# because libpq holds the whole answer in memory.
 READ_LEAST: Final = 16
 READ_NEAR: Final = 64
 INFO_S: Final = 10.0  # to count all records
 
-# One step of maintain removes so many records or keys; a call takes at most this many steps.
+# One step of maintain removes this many records or keys; a call takes at most STEPS steps.
 STEP_ROWS: Final = 5000
 STEPS: Final = 64
 STEP_PAUSE_S: Final = 1e-3
@@ -91,8 +92,8 @@ _FEW = """
         CASE WHEN position > $1::bigint THEN payload END
  FROM {schema}.records WHERE position >= $1::bigint ORDER BY position LIMIT $2::bigint)
 """
-# Of many, payloads up to {bytes} and the one that goes beyond: how large they are is not known before. It takes the
-# lengths alone to find out, which are read without the payloads.
+# Many records: payloads up to {bytes}, and the one that goes beyond. Their sizes are not known before. The server finds
+# them by the lengths alone, which it reads without the payloads.
 _MANY = """
 (SELECT int8send(appended_us) || int8send(position) || id || int8send("check"),
         CASE WHEN position > $1::bigint AND before < {bytes}::bigint THEN payload END
@@ -115,7 +116,7 @@ SELECT (SELECT count(*) FROM {schema}.records WHERE position > coalesce(c.positi
        c.position, c.appended_us
 FROM {schema}.meta LEFT JOIN {schema}.checkpoint c ON true
 """
-# A lock of its own, so that only one process is at it. The second number is how many rows were looked at.
+# A lock of its own lets only one process do it at a time. The second number is the last position removed.
 _TRIM = """
 WITH dead AS (
     SELECT position FROM {schema}.records
@@ -125,7 +126,7 @@ WITH dead AS (
 ), gone AS (DELETE FROM {schema}.records r USING dead WHERE r.position = dead.position RETURNING r.position)
 SELECT count(*), max(position) FROM gone
 """
-# What is damaged is not forgotten by an expiry that may be wrong.
+# A damaged key is not forgotten, because its expiry may be wrong.
 _FORGET = """
 WITH due AS (SELECT name FROM {schema}.idempotency_keys
              WHERE expires_us <= $1::bigint AND "check" >> 32 = PLACE(name; expires_us)

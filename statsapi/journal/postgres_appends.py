@@ -2,13 +2,13 @@
 
 A group is one call of the function `append`, which is a transaction of its own: one round trip. It holds the write lock
 (an advisory one) from before it looks at the last record until COMMIT is done, so positions rise in the order of
-commits. A decision holds the lock over its two or three round trips; the server takes it from whoever says nothing
-for too long.
+commits. A decision holds the lock over its two or three round trips; the server takes it from a holder that says
+nothing for too long.
 
 A lost answer. Where the connection breaks, or the answer takes too long, the record may be there. It is looked for by
 its id, on a new connection, in a transaction that writes: its own COMMIT then waits for whatever standby the record has
-to be on. Found, the append succeeded. Not found, and the old connection's backend is gone: it surely did not, and is
-sent once more. Otherwise nobody knows, and that is what is said.
+to be on. If it is found, the append succeeded. If it is not, and the old connection's backend is gone, the append
+surely failed and is sent once more. Otherwise nobody knows, and the error says so (`outcome_unknown`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ SELECT position, id, appended_us FROM {schema}.records
 WHERE position > coalesce((SELECT position FROM {schema}.records WHERE position = $1::bigint AND id = $2::bytea), 0)
       AND id = ANY ($3::bytea[])
 """
-# And the keys beside it: one whose name was changed is not found, and still stands next to the place of the search.
+# The key, and the keys after and before it: a key whose name was changed is not found by it, and still stands next to
+# the place of the search.
 _ANSWER = """
 (SELECT name, digest, answer, expires_us, "check" FROM {schema}.idempotency_keys WHERE name = $1::bytea)
 UNION ALL
@@ -154,8 +155,8 @@ class Appends:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Where a write was not answered, or waited for one that was not: with the standbys that its COMMIT may have
-        waited for.
+        """Add to an error the standbys that a COMMIT may have waited for: where a write was not answered, or waited for
+        another that was not.
         """
         try:
             yield
@@ -172,7 +173,7 @@ class Appends:
             with self._explained():
                 return self._record_group(group, deadline_s)
         except (JournalUnavailable, JournalRefused):
-            if not group:  # no session: whoever waits fails now too, and does not wait for as long again
+            if not group:  # no session: all that are queued fail now, instead of waiting for as long again
                 self.group.take(group)
             raise
 
@@ -194,7 +195,7 @@ class Appends:
                 except Unanswered as error:
                     session.close()
                     failure = self._server.unanswered(error, outcome_unknown=True)
-            # The session is closed, its place is free for the one that looks.
+            # The session is closed, so its slot is free for the session that looks the record up.
             if failure.outcome_unknown if isinstance(failure, JournalUnavailable) else False:
                 outcomes = self._look_up(group, session.pid, since, failure)
                 if outcomes is not None:

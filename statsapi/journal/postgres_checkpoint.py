@@ -15,7 +15,7 @@ from statsapi.journal.postgres_server import Server
 from statsapi.journal.postgres_session import Session, Statement, byteas, long_of, longs
 from statsapi.journal.protocol import NO_PIECES, Checkpoint, HistoryChanged, Mark
 
-# Pieces, mostly of a few KB, go so many at once. The whole transaction may take long: it holds up no append.
+# This many pieces go at once; most have a few KB. The whole transaction may take long: it holds up no append.
 PIECES_AT_ONCE: Final = 256
 LONGER_S: Final = 30.0
 
@@ -113,7 +113,8 @@ class Checkpoints:
             if previous_id != (None if current is None else current[0].id):
                 return False
             if current is not None:
-                self._checked_list(session, current[1])  # or a missing piece would be missing from the new checksum too
+                # Otherwise the new checksum would leave a missing piece out as well.
+                self._checked_list(session, current[1])
             appended_us = self._time_of(session, checkpoint.mark, None if current is None else current[0])
             gone = [key for key, piece in pieces.items() if piece is None]
             if gone:

@@ -28,7 +28,7 @@ _SAID: Final = {
     "53100": "the disk of {place} is full ({said}): free some space there",
     "53200": "the memory of {place} is full ({said})",
     "53300": "{place} has no connection left ({said}): raise its max_connections, or close some",
-    "57014": "{place} gave the statement up ({said})",
+    "57014": "{place} gave up on the statement ({said})",
     "57P01": "{place} is shutting down ({said})",
     "57P03": "{place} is starting ({said})",
     "25006": "{place} takes no writes: it is a standby, or was made read-only",
@@ -59,7 +59,7 @@ def refused(error: Failed, place: Address, rights: str) -> JournalUnavailable | 
     state = error.state
     if state == "55P03":
         return HeldUp(
-            "another writer, or who locked its tables (see pg_locks), held the journal for too long; nothing was "
+            "another writer, or whoever locked its tables (see pg_locks), held the journal for too long; nothing was "
             "recorded"
         )
     if state == "25006":

@@ -1,7 +1,7 @@
 """Whether a PostgreSQL server can take appends now: the tables are there, and the standbys that COMMIT waits for.
 
-A COMMIT that waits for a standby waits for ever, also when we have gone: so those who write look first. Who appends
-does not, as the look would double the round trips; it is told afterwards.
+A COMMIT that waits for a standby waits for ever, also when we have gone. So whatever writes looks first, except an
+append: the look would double its round trips, so its error says afterwards what was missing.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Health:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._look = Statement(_LOOK, server.address.schema)
-        self._waits = False  # whether COMMIT waits for standbys, as far as was seen
+        self._waits = False  # whether COMMIT waited for standbys at the last look
         self._told = False  # that one is missing
 
     def look(self, session: Session) -> Seen:

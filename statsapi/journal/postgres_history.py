@@ -49,7 +49,7 @@ class History:
             if mine:
                 # Where schemas were renamed, a function still writes to the one it was made for.
                 self._server.look_again()
-                # How many are gone is known where nothing came after the loss.
+                # The number of lost records is known only where nothing was appended after the loss.
                 ends = max(state.checkpoint, self.end())
                 how = f"{self._server.address} is " + ("another journal" if other else "an older copy")
                 lost = Lost(known.position - ends if known.position > ends and not other else None, None, how)
@@ -62,8 +62,8 @@ class History:
         return long_of(self._server.run(self._end).get_value(0, 0))
 
     def learn_append(self, mark: Mark, us: int, born: bytes, *, known_stands: bool = True) -> None:
-        """What was known is kept where it is not there any more (`known_stands`), where this position is not after it,
-        or in another history: the next read then finds the loss.
+        """Take note of an append. What was known before is kept where that record is gone (not `known_stands`), where
+        this position is not after it, and in another history: the next read then finds the loss.
         """
         with self._lock:
             if known_stands and mark.position > self.known.position and self.known.born in (b"", born):

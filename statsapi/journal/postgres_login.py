@@ -4,8 +4,9 @@ libpq gives no SQLSTATE of a connection that failed, nor does psycopg. But it ca
 and the server's ErrorResponse is one. So where a connection failed each host is asked once more, with a trace. It
 may hold a password, and lies in memory that has no name, for as long as that takes.
 
-Settings with which no server could ever be reached are told by what libpq does: it gives up on a server of our own that
-only listens, or on one that says nothing of an error and is still there. Lists of its messages were never complete.
+Settings with which no server could ever be reached show by what libpq does, because lists of its messages were never
+complete. With such settings it gives up on a server of our own that only listens, or on one that reports no error and
+is still there.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def _state_of(conninfo: str, wait_s: float) -> str | None:
                 line = os.dup2(connection.socket, line, inheritable=False) if line >= 0 else os.dup(connection.socket)
                 if not _wait(line, _EVENTS[status], max(0, deadline_s - time.monotonic())):
                     return None
-                # Over TLS the server hears that libpq gives up, and closes the line too: who was first shows before.
+                # Over TLS the server hears that libpq gives up, and then closes the line too. So this looks, before
+                # libpq goes on, whether the server has closed it already.
                 tls = connection.ssl_in_use or _next_byte(line) == _TLS_GRANTED
                 ours = tls and not _wait(line, select.POLLRDHUP, 0)
                 status = pq.PollingStatus(connection.connect_poll())

@@ -27,7 +27,7 @@ from statsapi.journal.postgres_server import Server
 from statsapi.journal.protocol import START, Mark
 
 SCHEMA_VERSION: Final = 3
-# The function that appends: an older version finds its own gone.
+# The function that appends. An older version of statsapi uses another name, and finds that one gone.
 APPEND: Final = f"append_{SCHEMA_VERSION}"
 
 ID_BYTES: Final = 16

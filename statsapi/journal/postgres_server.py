@@ -27,7 +27,7 @@ from statsapi.journal.server_clock import ServerClock
 
 # How long the server waits for the write lock; a decision in another process may hold it.
 LOCK_WAIT_S: Final = 2.0
-# Who holds the write lock and says nothing for so long has died or was stopped: the server takes it away.
+# A holder of the write lock that says nothing for this long has died or was stopped: the server takes the lock away.
 IDLE_LOCK_S: Final = 5
 
 # Sessions of a process at one time. A view reads one at a time, appends queue, and housekeeping has one.
@@ -75,7 +75,7 @@ class Server:
         self.clock = ServerClock(str(address), machine_clock_us)
         self.test_clock_us: Clock | None = None if clock_us is wall_clock_us else clock_us
         self.prepare: Callable[[Session, Told], None] = lambda session, told: None
-        self.rights = ""  # how its role gets those that it needs
+        self.rights = ""  # how its role gets the rights that it needs, for messages
         self.settings = ""  # SQL for each new session
         self._prepared = False
         self._preparing = threading.Lock()
@@ -149,8 +149,8 @@ class Server:
             session.close()
 
     def drop_idle(self) -> None:
-        """The server may have died, or another one may be the primary: whoever comes next connects anew. Sessions that
-        are in use are closed when they are given back.
+        """Close idle sessions: the server may have died, or another one may be the primary. The next caller connects
+        anew. Sessions that are in use are closed when they are given back.
         """
         self._era += 1
         while self._idle:
@@ -199,8 +199,8 @@ class Server:
         return unreachable(error, self.address, self._look_into)
 
     def _look_into(self, said: str) -> tuple[str, list[str | None]]:
-        """What is wrong with the settings, or how each host answers. Once for each text of libpq: who waits for a
-        server meets the same one each second.
+        """What is wrong with the settings, or how each host answers. Found out once for each text of libpq: while a
+        server is waited for, the same text comes each second.
         """
         if (known := self._logins.get(said)) is not None:
             return known
@@ -226,7 +226,7 @@ class Server:
         self.drop_idle()
 
     def gone(self, said: str) -> JournalUnavailable:
-        """Of the tables: the next session looks at all of them, and says what to do."""
+        """The exception for tables that are gone. The next session looks at all of them, and says what to do."""
         self.look_again()
         return JournalUnavailable(f"the tables of {self.address} are gone ({said}): they are looked for again")
 

@@ -161,7 +161,7 @@ class Session:
             self._pg.consume_input()
 
     def close(self) -> None:
-        """At once: an answer that is outstanding is nobody's."""
+        """Close it at once, also with an answer outstanding, which nobody gets."""
         with contextlib.suppress(psycopg.Error):
             self._connection.close()
 

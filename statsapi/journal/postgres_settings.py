@@ -42,7 +42,7 @@ def choose(server: Server, health: Health, fsync: Fsync) -> str:
     server.settings = f"SET synchronous_commit = {level};"
     server.drop_idle()
     with server.session() as session:
-        health.look(session)  # so that who starts without its quorum is told at once
+        health.look(session)  # so that a start without its quorum is logged at once
     kept = f"the journal is {server.address}: the end of every process here loses nothing; "
     if level == "off":
         return kept + (

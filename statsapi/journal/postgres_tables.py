@@ -24,7 +24,7 @@ logger = logging.getLogger("statsapi")
 
 OLDEST_VERSION: Final = 13
 
-# A table, type, function, or object of another kind is there by this name, or is of another kind by it.
+# Something of this name is there already: a table, type or function, or an object of another kind.
 _TAKEN: Final = ("42P07", "42710", "42723", "42P13", "42809")
 # Others who start at the same time wait until the tables are there.
 MAKE_S: Final = 30.0
@@ -57,8 +57,8 @@ WHERE "check" - expires_us BETWEEN 0 AND 4294967295
 UPDATE {schema}.meta SET schema_version = {version}
 """
 UPGRADE_S: Final = 600.0  # 10 µs a key
-# What is missing of ours, and the function's text: it names the schema, and would write to another one where this was
-# renamed.
+# Which of our tables are missing, and the function's text. The text names the schema: after the schema was renamed, the
+# function would write to another one.
 _WHOLE: Final = """
 SELECT coalesce((SELECT string_agg(t, ', ') FROM unnest(ARRAY['records', 'checkpoint', 'pieces', 'idempotency_keys']) t
                  WHERE to_regclass('{schema}.' || t) IS NULL

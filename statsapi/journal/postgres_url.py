@@ -1,7 +1,8 @@
 """The URL of a journal in PostgreSQL: postgresql://[user[:password]@][host[:port][,…]][/db]?stream=NAME&…
 
 Everything but stream= is libpq's own and is given to it as it is: several hosts, target_session_attrs, sslmode,
-passfile, service. What it does not say comes from where psql has it: PGHOST, PGPASSWORD, ~/.pgpass, a service file.
+passfile, service. What the URL leaves out comes from where psql takes it: PGHOST, PGPASSWORD, ~/.pgpass, a service
+file.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class _Hosts(NamedTuple):
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> _Hosts:
-        """ConfigError where it would try none of them."""
+        """ConfigError where libpq would try none of them."""
         names, addresses, ports = (
             str(found[name]).split(",") if found.get(name) else [] for name in ("host", "hostaddr", "port")
         )

@@ -25,7 +25,8 @@ def kept_answer(server: Server, key: IdempotencyKey, found: bytes, now_us: int) 
     what, kept = found[:1], found[1:]
     if what != b"d":
         _, length = _KEPT.unpack_from(kept)
-        checked = kept[_KEPT_CHECKED.size :][:length] == key.digest  # though the bit that says so was flipped
+        # Whether it has a checksum, also where the bit that says so was flipped.
+        checked = kept[_KEPT_CHECKED.size :][:length] == key.digest
         if length < _CHECKED and not (what == b"c" and checked):  # of schema 1
             return IdempotencyConflict() if what == b"c" else Appended(None, now_us, kept[_KEPT.size + length :], True)
         _, length, crc, _ = _KEPT_CHECKED.unpack_from(kept)

@@ -14,8 +14,8 @@ from statsapi.journal.redis_primary import Call
 from statsapi.journal.redis_scripts import ID_BYTES
 from statsapi.journal.redis_server import Server
 
-# A checkpoint's state and pieces travel in such parts, each sooner than a socket's timeout; unfinished ones go after
-# the TTL. Pieces, mostly of a few KB, come this many at once.
+# A checkpoint's state and pieces travel in parts of this size, each sooner than a socket's timeout; unfinished ones go
+# after the TTL. This many pieces are read at once; most have a few KB.
 PART_BYTES: Final = 8 << 20
 PIECES_AT_ONCE: Final = 16
 
@@ -46,7 +46,8 @@ class Checkpoints:
         expected, _, count = check[len(name) :].partition(b":")
         record = state.checkpoint_record
         found = state.checkpoint_position + state.checkpoint_us + _checkpoint_checksum(name, record, content)
-        if check.startswith(name) != (expected == b"%d" % found):  # neither: an older version made another one since
+        # Where name and sum both differ, an older version has made another checkpoint since, and that is no damage.
+        if check.startswith(name) != (expected == b"%d" % found):
             raise self._server.damaged("the checkpoint", MISMATCH)
         if not check.startswith(name):
             return
@@ -100,7 +101,7 @@ class Checkpoints:
         drop_pieces_before: int | None = None,
     ) -> bool:
         if self._server.calls([Call("HGET", self._server.keys[1], "cp_name")])[0] != previous_id:
-            return False  # before megabytes travel
+            return False  # asked before the state travels, which may have megabytes
         state_key = self._server.state_key(checkpoint.id)
         staged = {state_key: checkpoint.state}
         changes: list[int | str] = []

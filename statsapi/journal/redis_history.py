@@ -51,8 +51,9 @@ class History:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.known = Known()
-        # By position, the id and time of what this process appended and no read has met yet. Positions of what was lost
-        # may have been given again, and as many more: then the last known record stands, and these do not.
+        # By position: the id and time of each record that this process appended and no read has met yet. After a loss,
+        # the lost positions may have been given again, and later ones too. Then the last known record stands, and
+        # these are gone.
         self._appended: dict[int, tuple[bytes, int]] = {}
         self._knowing = threading.Lock()
         self._suspects = False  # whether an append has shown that records are gone
@@ -88,8 +89,8 @@ class History:
                 raise HistoryChanged("the record this view stands on is no longer in the journal", loss)
 
     def _meet(self, rows: Rows, state: State) -> tuple[int, bytes, int] | None:
-        """Forget the appends that these rows, or a checkpoint, have passed; position, id and time of the last that is
-        not among them.
+        """Forget the appends that these rows, or a checkpoint, have passed. Gives position, id and time of the last one
+        that is not among these rows.
         """
         if not self._appended or rows is NO_ROWS:
             return None

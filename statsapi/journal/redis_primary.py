@@ -122,13 +122,13 @@ class Primary:
     ) -> list[Any]:
         """The answers of calls that are sent together, in one round trip.
 
-        With `then`, these calls must change nothing. `then` makes further calls of their answers; those go out on the
-        same connection, and their answers are returned.
+        `then` takes the answers and gives further calls, which go out on the same connection; their answers are
+        returned. The first calls must then change nothing.
 
-        Calls that surely were not carried out are sent once more, to the primary as it is found then. With `resend`
-        (for calls that change nothing) unanswered ones are too. Otherwise JournalUnavailable, with `outcome_unknown`
-        where the server may have carried out a change; JournalRefused where waiting will not help. `timeout_s` (by
-        default TIMEOUT_S) is for each answer.
+        Calls that surely were not carried out are sent once more, to the server that is the primary by then. With
+        `resend` (for calls that change nothing) unanswered calls are sent again too. Otherwise JournalUnavailable, with
+        `outcome_unknown` where the server may have carried out a change; JournalRefused where waiting will not help.
+        `timeout_s` (by default TIMEOUT_S) is for each answer.
         """
         for last in (False, True):
             self.check_open()

@@ -299,7 +299,7 @@ class RedisJournal:
             self._behind_records = state.position - after.position
             return Segment(after, None, (), 0, more=False, end=state.position, now_us=now_us)
         self._record_bytes = max(1.0, sum(map(len, payloads)) / len(payloads))
-        # One after the other, but where somebody else has taken some out.
+        # They rise one by one, except where somebody else has removed some.
         positions = rows.positions[:count]
         self._behind_records = state.position - positions[-1]
         changes = decode_records(positions, stamps[:count], payloads[:count])
@@ -333,7 +333,7 @@ class RedisJournal:
             for _ in range(STEPS):
                 if not any(self._server.calls([Call.of(scripts.TRIM, self._server.keys, []), forget], resend=False)):
                     break
-                time.sleep(STEP_PAUSE_S)  # let those who append in between
+                time.sleep(STEP_PAUSE_S)  # let appends in between
         finally:
             self._keeping.release()
 

@@ -217,9 +217,8 @@ class SqliteJournal:
                 if until_us is not None:
                     stamp = seal_of(record).appended_us
                     if until_us < stamp and (wrong_after_us is None or stamp <= wrong_after_us):
-                        check_sealed(
-                            after.position + 1 + len(records), record
-                        )  # a damaged stamp would end every read here
+                        # A damaged stamp would end every read here.
+                        check_sealed(after.position + 1 + len(records), record)
                         return False
                 records.append(record)
                 size += len(record)
@@ -295,9 +294,8 @@ class SqliteJournal:
             if previous_id != (None if current is None else current.id):
                 return False
             if current is not None:
-                tables.read_pieces_index(
-                    connection, current
-                )  # or a missing piece would be missing from the new checksum too
+                # Otherwise the new checksum would leave a missing piece out as well.
+                tables.read_pieces_index(connection, current)
             _probe(connection, checkpoint.mark)
             record = tables.read_record(connection, checkpoint.mark.position)
             # Time continues from here when no record is left, so it is the record's own, not the caller's.

@@ -82,7 +82,7 @@ def _damaged_records(connection: sqlite3.Connection, noted: Noted | None) -> Ite
     rows = record_rows(connection, None if base is None else base + 1, None if noted is None else noted.position)
     wrong = []
     for position, row in rows:
-        # Whether a search finds the row too, the integrity check has looked.
+        # The integrity check has found out whether a search finds the row too.
         if position is not None and position > (base or 0):
             seal = seal_of(row[3])
             if (position, seal.record_id, seal.appended_us) != row[:3]:
@@ -97,7 +97,7 @@ def _damaged_records(connection: sqlite3.Connection, noted: Noted | None) -> Ite
             what = f"the journal's records before {first_found}"
             yield JournalDamaged(what, f"{_UNREADABLE_MANY}; where they begin is not known")
         base = first_found - 1
-    # Records stand without a gap: as many rows that prove nothing are as many records.
+    # Records stand without a gap, so the number of rows that prove nothing is the number of lost records.
     end = max(found.last or 0, base) + rows.unproven_at_end
     if rows.ends_early and noted is not None:
         end = max(end, noted.position)

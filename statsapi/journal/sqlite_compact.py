@@ -13,7 +13,7 @@ from statsapi.journal.sqlite_file import File
 def compact(file: File) -> tuple[int, int]:
     """Write the file anew without its free pages: its bytes before and after, its -wal with it.
 
-    It takes as much space again for a while, and about 10 ms a megabyte. What breaks it off leaves the file as it was.
+    It takes as much space again for a while, and about 10 ms a megabyte. An interruption leaves the file as it was.
     JournalRefused while another process uses the journal, JournalUnavailable on a full disk.
     """
     with file.alone():

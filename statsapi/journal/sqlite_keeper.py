@@ -59,8 +59,8 @@ class Keeper:
             self._link.lock.release()
 
     def _flush(self, observe_fsync: Callable[[float], None]) -> tuple[bool, int]:
-        """Make safe from a power cut what was appended before. Gives whether another process is moving the WAL into the
-        file now, and the WAL's length.
+        """Make everything appended so far safe from a power cut. Gives whether another process is moving the WAL into
+        the file now, and the WAL's length.
 
         Moving it flushes it first. Where the move cannot finish (a reader of an older state, a stopped process that is
         moving it, a file that cannot grow) the WAL alone is flushed.

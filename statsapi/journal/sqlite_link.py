@@ -31,11 +31,12 @@ from statsapi.journal.sqlite_tables import Last
 #
 # So there is no second lock. SQLite's own busy handler sleeps up to 100 ms: 850-2,700 with fsync and two workers.
 #
-# Nor is there a queue. A semaphore in shared memory woke the longest waiter at each release, with a limit to its wait;
-# who had just committed let waiters go first. With fsync, over HTTP, it made 1.00 of the posts with two pinned workers
-# and 0.97 with four, p99 17 ms for 14 and 15 for 13 (medians of seven runs in turn on a busy machine): the 200 µs are
-# short beside a request that takes its 300 µs of processor time. Without HTTP (4 threads that do nothing but append)
-# two processes made 1.3 and four 1.1 (six pairs, 0.4 to 3.4), p99 25-57 ms became 15-33 with four.
+# Nor is there a queue. One was tried: a semaphore in shared memory woke the longest waiter at each release, each wait
+# had a limit, and a process that had just committed let the waiters go first. With fsync, over HTTP, the queue gave
+# 1.00 times the posts with two pinned workers and 0.97 times with four; p99 rose from 14 to 17 ms and from 13 to 15 ms
+# (medians of seven runs in turn on a busy machine). The 200 µs are short beside the 300 µs of processor time that a
+# request takes. Without HTTP (4 threads that do nothing but append) two processes made 1.3 times the appends and four
+# 1.1 times (six pairs, 0.4 to 3.4); with four, p99 fell from 25-57 ms to 15-33 ms.
 RETRY_S: Final = 200e-6
 
 _T = TypeVar("_T")

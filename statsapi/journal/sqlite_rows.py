@@ -33,7 +33,7 @@ class Runs:
         return self._runs[-1][1] if self._runs else None
 
     def add(self, number: int) -> bool:
-        """False if it was there."""
+        """Add the number. False if it was there already."""
         runs = self._runs
         if runs and runs[-1][1] + 1 == number:
             runs[-1] = (runs[-1][0], number)
@@ -48,7 +48,7 @@ class Runs:
         return True
 
     def gaps(self, first: int, last: int) -> list[tuple[int, int]]:
-        """What is not in it, from `first` to `last`."""
+        """The runs of numbers from `first` to `last` that are not in it."""
         found = []
         for low, high in self._runs:
             if high < first:

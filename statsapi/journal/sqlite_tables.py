@@ -38,7 +38,8 @@ from statsapi.journal.checksums import (
 APPLICATION_ID: Final = 0x73746174  # "stat"
 SCHEMA_VERSION: Final = 3
 
-# CPU µs of an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280. Most are of one.
+# CPU µs of an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280.
+# Most appends are of one event.
 PAGE_BYTES: Final = 4096
 
 TABLES: Final = {
@@ -77,7 +78,7 @@ _HEAD: Final = """
 SELECT meta.checkpoint_id, id, position, record_id, appended_us, state_checksum, pieces_checksum, checksum
 FROM meta LEFT JOIN checkpoint
 """
-# The name or what comes after it, and what comes before it.
+# The key of that name, or without it the next one; and the key before it.
 _KEY: Final = """
 SELECT * FROM (SELECT name, digest, answer, expires_us, checksum FROM keys WHERE name >= ?1 ORDER BY name LIMIT 1)
 UNION ALL
@@ -166,7 +167,7 @@ def read_last(connection: sqlite3.Connection, seen: Last | None) -> Last | None:
         head = read_head(connection)
         last = None if head is None else (head.position, head.record_id, head.appended_us)
     else:
-        if read_record(connection, row[0]) is None:  # found from behind, and not by its number
+        if read_record(connection, row[0]) is None:  # a search by its number does not find the row
             raise missing(row[0], row[0])
         last = row
     if seen is not None and (last is None or last[0] < seen[0]):
@@ -200,7 +201,7 @@ def read_state(connection: sqlite3.Connection, head: Head) -> bytes:
 
 
 def read_pieces_index(connection: sqlite3.Connection, head: Head) -> Pieces:
-    """1 µs a piece, whatever its size."""
+    """Which pieces the checkpoint has. JournalDamaged where one is missing. 1 µs a piece, whatever its size."""
     rows = connection.execute("SELECT key, checksum FROM pieces ORDER BY key").fetchall()
     pieces = Pieces(head.id, [key for key, _ in rows], [each for _, each in rows])
     with _of_its_form(f"the list of {CHECKPOINT}'s pieces"):
@@ -221,7 +222,7 @@ def write_checkpoint(
     appended_us: int,
     state: bytes,
 ) -> None:
-    """To be called when its pieces are written."""
+    """Call it after the checkpoint's pieces were written."""
     rows = connection.execute("SELECT key, checksum FROM pieces ORDER BY key").fetchall()
     pieces = pieces_checksum([key for key, _ in rows], [each for _, each in rows])
     head = Head(checkpoint_id, position, record_id, appended_us, crc32(state), pieces)
@@ -274,7 +275,7 @@ def make(connection: sqlite3.Connection) -> None:
 
 
 def touch(connection: sqlite3.Connection) -> None:
-    """Write a page and change nothing: for who wants to know whether there is space. In a write transaction."""
+    """Write a page and change nothing, to find out whether there is space. In a write transaction."""
     connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 

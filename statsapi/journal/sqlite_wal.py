@@ -38,7 +38,7 @@ _NO_SPACE: Final = 3
 
 
 def unlink(real: str) -> None:
-    """Take both away."""
+    """Remove both files."""
     for suffix in ("-wal", "-shm"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(real + suffix)
