@@ -68,7 +68,7 @@ def prose(page: str) -> str:
 
 
 def spans(page: str) -> list[str]:
-    """What stands between backquotes in the prose."""
+    """The texts between backquotes in the prose."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
 
 
@@ -235,7 +235,7 @@ class Desk:
         wait_until(self._is_ready, f"the server that was started by {command}")
 
     def _serve_by_default(self) -> None:
-        """What a page takes for granted that does not start one itself."""
+        """The set-up for a page that does not start a service itself."""
         if self._server is None:
             self._serve("", f"--journal sqlite:///{self.folder}/var/lib/statsapi/events.db")
 

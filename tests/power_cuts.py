@@ -194,7 +194,7 @@ class Disk:
         _set(self._names, path, file)
 
     def cut(self, to: Path, random: Random) -> None:
-        """What is found after a power cut now, in the folder `to`. Entries change in order, as file systems see to."""
+        """Make in the folder `to` what a power cut now would leave. Entries change in order, as file systems ensure."""
         names = dict(self._kept)
         for path, file in self._changes[: random.randint(0, len(self._changes))]:
             _set(names, path, file)

@@ -43,7 +43,7 @@ class Load:
             self.acknowledged.append(value)
 
     def wait_for(self, events: int) -> None:
-        """Until so many more are acknowledged."""
+        """Wait until this many more events are acknowledged."""
         enough = len(self.acknowledged) + events
         wait_until(lambda: len(self.acknowledged) >= enough or self.failures, "some acknowledged events")
         assert self.failures == []

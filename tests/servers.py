@@ -103,7 +103,7 @@ class Server:
         return found
 
     def wait_for_journals(self, count: int) -> None:
-        """Until so many workers have opened their journal: before that, connections go to those that have."""
+        """Wait until this many workers have opened their journal: before that, connections go to those that have."""
         self.wait_until(lambda: self.log.count("the journal is ") >= count, f"{count} journals")
 
     def cpu_seconds(self) -> float:

@@ -99,7 +99,7 @@ class Crash(BaseException):
 
 
 class Fault(NamedTuple):
-    """What is raised at the next call of that name: before the engine does anything, or after it did it all."""
+    """An error for the next call of that name: raised before the engine does anything, or after it did everything."""
 
     call: str
     after: bool
@@ -123,7 +123,7 @@ def batch_of(events: list[Event]) -> EventBatch:
 
 
 class Truth:
-    """What the journal holds, as a plain list in the order of its records."""
+    """The journal's content, as a plain list in the order of its records."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -385,7 +385,7 @@ class Simulation:
             self.worker().away_until = self.step + 60
 
     def note_belief(self, worker: Worker) -> None:
-        """What a worker may have let go for good, by the time that has stood for it."""
+        """The instant up to which a worker may have dropped events for good, by the time that has stood."""
         settled_us = worker.service.view().settled_us()
         if settled_us == MIN_TS_US:
             return

@@ -42,7 +42,7 @@ def app_of(clock: FakeClock, **settings: Any) -> Iterator[Flask]:
 
 @pytest.fixture(scope="module")
 def holders() -> dict[str, tuple[str, keys.ApiKey]]:
-    """Who holds which key: one for each scope, named by it."""
+    """One key for each scope, by the scope's name."""
     return {scope: new_key([scope], f"{scope}-er") for scope in keys.SCOPES}
 
 
@@ -139,7 +139,7 @@ def test_both_headers_carry_a_key(client: FlaskClient, holders: dict[str, tuple[
 
 
 def test_head_is_guarded_as_get_and_unknown_paths_stay_404(client: FlaskClient) -> None:
-    """What does not exist needs no key, and no method gets around one."""
+    """A path that does not exist needs no key, and no method gets around a key."""
     assert client.head("/statistics").status_code == 401
     assert client.get("/nothing").status_code == 404
     assert client.put("/statistics").status_code == 405

@@ -105,7 +105,7 @@ def test_a_step_may_be_made_longer(filled: FlaskClient, step: str, used: str) ->
 
 
 def test_a_step_of_raw_events_stays(filled: FlaskClient) -> None:
-    """Where they are held raw any step is taken as it is."""
+    """Any step is taken as it is where the events are held raw."""
     body = filled.get("/statistics/timeline?window=50m&step=90500ms&align=true").json
     assert body["step"] == "90500ms"
     assert "resolution" not in body

@@ -104,7 +104,7 @@ def test_edges_relative_to_now(
 @pytest.mark.parametrize("suffix", ["", " UTC", "[UTC]", " GMT"])
 @pytest.mark.parametrize("moment", ["2025:11:21 07:30", "2025:11:21 07", "2025:11:21, 07:30", "2025:11:21 07:30:00"])
 def test_a_date_with_colons_is_read_in_a_query_as_in_a_body(filled: FlaskClient, moment: str, suffix: str) -> None:
-    """What stands behind a camera's date is the time and no offset that has lost its plus."""
+    """The text after a camera's date is the time, and not an offset that has lost its plus."""
     start = parse_timestamp_us(moment + suffix)
     assert filled.get(f"/statistics?start={quote(moment + suffix)}").json["from"] == format_timestamp(start)
 
@@ -140,7 +140,7 @@ def test_relative_edges_move_with_the_clock(filled: FlaskClient, clock: FakeCloc
     ],
 )
 def test_instants_and_durations_refused(client: FlaskClient, query: str, field: str, reason: str) -> None:
-    """What is neither instant nor duration is named with the cure, in every question."""
+    """Every question refuses text that is neither instant nor duration, with the cure."""
     for path in ("/statistics?", "/statistics/timeline?step=1m&", "/events?"):
         if field == "start" or path == "/statistics?":
             (error,) = assert_problem(client.get(path + query), 422, "validation")["errors"]
@@ -503,7 +503,7 @@ def test_parameters_that_would_do_nothing_are_refused(client: FlaskClient) -> No
 
 
 def test_export_is_a_snapshot(client: FlaskClient, clock: FakeClock) -> None:
-    """What is recorded, expires or is deleted while an export streams does not show in it."""
+    """Recordings, expiry and deletions during an export do not show in it."""
     for i in range(100):
         post(client, format_timestamp(clock.now_us - i * SECOND_US), float(i))
     response = client.get("/events?format=csv")

@@ -35,7 +35,7 @@ def two_workers(clock: FakeClock) -> list[Flask]:
 
 
 def run_at_once(send: Callable[[Flask], None], apps: list[Flask], count: int) -> None:
-    """`send` in so many threads, the apps taking turns."""
+    """Call `send` in this many threads; the apps take turns."""
     threads = [threading.Thread(target=send, args=(apps[i % len(apps)],)) for i in range(count)]
     for thread in threads:
         thread.start()

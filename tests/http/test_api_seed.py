@@ -254,7 +254,7 @@ def test_what_does_not_fit_is_named(client: FlaskClient, body: Any, fields: list
     ],
 )
 def test_malformed_json(client: FlaskClient, body: bytes) -> None:
-    """What is no JSON, or nested too deeply, or a number beyond reason, is a 400 that says where."""
+    """A body that is no JSON, is nested too deeply or has an absurd number is a 400 that says where."""
     assert_problem(client.post("/event", data=body, content_type="application/json"), 400, "bad-request")
 
 

@@ -167,7 +167,7 @@ def test_more_groups_than_are_ever_shown(client: FlaskClient, app: Flask, clock:
     ],
 )
 def test_conditions_refused(filled: FlaskClient, required: str, reason: str) -> None:
-    """What is no condition is a 422 that says what to write, never a 503 or a 500."""
+    """Text that is no condition is a 422 that says what to write, never a 503 or a 500."""
     answer = filled.get("/check?" + urlencode({"require": required}))
     (error,) = assert_problem(answer, 422, "validation")["errors"]
     assert error["field"] == "require"

@@ -452,7 +452,7 @@ def test_a_batch_that_is_too_large_goes_in_halves(app: Flask, clock: FakeClock) 
 def test_without_a_callback_problems_are_warnings(
     app: Flask, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where a warning is made an error, or the callback fails, the message goes to stderr and events go on."""
+    """If a warning is an error, or the callback fails, the message goes to stderr and events go on."""
     sender = sender_of(InProcess(app, ["401"]), clock)
     sender.record(1.0)
     clock.advance(1_000_000)
@@ -480,7 +480,7 @@ def test_a_fault_of_ours_ends_no_thread(app: Flask, clock: FakeClock, monkeypatc
 
 
 def test_closing(app: Flask, clock: FakeClock, tmp_path: Path) -> None:
-    """What is left is sent. What cannot be is told with its number; a spool keeps it for the next start."""
+    """close() sends the pending events, reports how many it cannot send, and a spool keeps them for the next start."""
     sender = client_of(InProcess(app), clock).buffered(flush_s=1000)
     sender.record(1.0)
     sender.close()

@@ -306,7 +306,7 @@ def test_a_byte_order_mark_is_passed_over(client: FlaskClient, text: str) -> Non
     ],
 )
 def test_a_value_that_is_no_number(value: object, said: str) -> None:
-    """What is wrong with a value is named, with the number to write where there is one."""
+    """The refusal names the fault of a value, and the number to write if there is one."""
     assert said in why_no_number(value)
 
 
@@ -319,7 +319,7 @@ def test_whatever_is_said_to_be_written_can_be_read() -> None:
 
 
 def test_gzip_within_gzip(client: FlaskClient) -> None:
-    """What was packed twice and says so once is told to be packed twice, not to lack the header that it has."""
+    """A body packed twice under one header is refused as packed twice, not as lacking the header."""
     for path, body in (("/events", TABLE), ("/event", EVENT)):
         headers = {"Content-Encoding": "gzip", "Content-Type": CSV if path == "/events" else JSON}
         response = client.post(path, data=gzip.compress(gzip.compress(body.encode())), headers=headers)

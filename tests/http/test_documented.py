@@ -37,7 +37,7 @@ def test_every_endpoint_is_documented(app: Flask) -> None:
 
 
 def test_every_scope_is_documented() -> None:
-    """What each scope may call, in the table of docs/access.md: the paths of the one table of routes, no others."""
+    """The table of scopes in docs/access.md has the paths of the one table of routes, and no others."""
     rows = re.findall(r"^\| `?(write|admin|no key)`? \| (.+) \|$", read("docs/access.md"), re.MULTILINE)
     told = {scope: set(re.findall(r"[` ](/[^`]*)`", text)) for scope, text in rows}
     assert told == {

@@ -486,7 +486,7 @@ def test_columns_beside_make_no_second_reading(client: FlaskClient, body: str, q
 
 
 def test_a_column_that_is_neither_values_nor_a_tag_is_told(client: FlaskClient) -> None:
-    """What is left out does not go unseen, and never becomes a series for each value."""
+    """The answer names the column left out, and it does not become a series for each value."""
     detail = send(client, "time,cpu,load\n2025-11-20 07:45,1,5%\n2025-11-20 07:46,2,6%\n").json["detail"]
     assert SHOWN.findall(detail) == ["/events?timestamp=time&value=cpu"]
     assert "'load' is left out, as line 2 holds '5%'" in detail
@@ -667,7 +667,7 @@ def test_nothing_is_proposed_that_would_not_work(client: FlaskClient, body: str)
     ],
 )
 def test_numbers_may_name_series(client: FlaskClient, body: str, query: str) -> None:
-    """What is called so is no value where there is another, and no row loses its series."""
+    """A column named like one of series is no value if there is another value column, and no row loses its series."""
     assert shown(client, body) == [f"/events?{query}"]
 
 
@@ -952,7 +952,7 @@ def test_events_can_be_moved(client: FlaskClient, clock: FakeClock, shift: str) 
     ],
 )
 def test_moves_that_lead_nowhere_are_refused(client: FlaskClient, shift: str, timestamp: str, said: str) -> None:
-    """What is no duration, and what would leave all years."""
+    """A shift is refused if it is no duration or leaves the years that exist."""
     body = json.dumps([{"timestamp": timestamp, "value": 1}])
     answer = client.post(f"/events?shift={shift}", data=body, content_type="application/json")
     problem = assert_problem(answer, 422, "validation")

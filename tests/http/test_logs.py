@@ -72,7 +72,7 @@ def test_a_usable_request_id_is_taken_over(client: FlaskClient, given: str) -> N
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", "\x7f", "é", "a\tb", None])
 def test_another_request_id_is_made(client: FlaskClient, given: str | None) -> None:
-    """What is not usable, or not there, gives way to a new one for each request."""
+    """A missing or unusable request id is replaced by a new one for each request."""
     headers = {} if given is None else {"X-Request-ID": given}
     made = {client.get("/healthz", headers=headers).headers["X-Request-ID"] for _ in range(20)}
     assert len(made) == 20

@@ -93,7 +93,7 @@ def test_an_older_copy_is_told(clock: FakeClock, caplog: pytest.LogCaptureFixtur
 
 
 def test_an_older_copy_that_has_grown_is_told(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Where others have recorded since, at least one is known to be gone."""
+    """After others have recorded, at least one record is known to be lost."""
     journal = Replaceable(clock_us=clock)
     app, other = app_on(journal, clock), app_on(journal, clock)
     post(app, clock, 4)
@@ -196,7 +196,7 @@ def test_a_restored_file_is_told(clock: FakeClock, tmp_path: Path) -> None:
 
 
 def test_a_loss_stays_told_when_its_worker_is_replaced() -> None:
-    """Whoever answers tells what any worker noticed; each notices by itself, so the largest count is shown."""
+    """Every worker reports a loss that any worker noticed, with the largest of their counts."""
     table = CounterTable(4)
     workers = [Metrics() for _ in range(3)]
     for slot, worker in enumerate(workers):

@@ -54,7 +54,7 @@ def rows(shared_app: Flask, shared_clock: FakeClock) -> list[Row]:
 
 
 def described(values: list[float]) -> dict[str, Any]:
-    """What stats=all&percentiles=50,99.9 says of these values, by the plainest code; without first, last and rate."""
+    """The answer to stats=all&percentiles=50,99.9 for these values, by plain code; without first, last and rate."""
     told: dict[str, Any] = {"count": len(values), "min": None, "max": None, "mean": None, "sum": None}
     told |= {"variance": None, "stddev": None, "percentiles": {"50": None, "99.9": None}}
     if values:
@@ -323,7 +323,7 @@ def test_csv_of_a_timeline(shared_client: FlaskClient, rows: list[Row]) -> None:
 
 
 def test_no_cell_is_a_formula(client: FlaskClient, app: Flask, clock: FakeClock) -> None:
-    """What a spreadsheet would run stands behind an apostrophe; commas and quotes are quoted; numbers are numbers."""
+    """Text that a spreadsheet would run has an apostrophe in front; commas and quotes are quoted; numbers are bare."""
     for value in ('=HYPERLINK("http://evil")', "+1", "-1", "@sum", 'a,"b"', "=1,2"):
         app.extensions["statsapi"].record(EventBatch.single(f"a;key={value}", clock.now_us, -5.0))
     lines = table(client.get("/statistics?by=key&stats=mean&format=csv"))

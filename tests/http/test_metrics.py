@@ -76,7 +76,7 @@ def test_events_are_counted_by_what_became_of_them(client: FlaskClient) -> None:
 
 
 def test_a_rejected_key_or_query_rejects_the_event(client: FlaskClient) -> None:
-    """What is refused for its query is one event fewer too; a refused question is none."""
+    """An event refused for its query counts as rejected; a refused question does not."""
     assert client.post("/event?dedupe=true", json={"timestamp": NOW, "value": 1.0}).status_code == 422
     assert client.get("/statistics?windw=5m").status_code == 422
     assert value(scrape(client), "statsapi_events_rejected_total") == 1
@@ -217,7 +217,7 @@ def test_no_count_is_lost_between_threads() -> None:
 
 
 def test_a_slot_goes_on_counting_for_its_next_worker() -> None:
-    """What a dead worker counted stays in the total, what it showed of itself goes; other slots are not touched."""
+    """A dead worker's counts stay in the total and its gauges go; other slots are not touched."""
     table = CounterTable(4)
 
     def worker(slot: int) -> Metrics:

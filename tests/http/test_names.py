@@ -299,7 +299,7 @@ def test_two_events_in_a_line_are_not_taken_for_two_lines(client: FlaskClient) -
 
 
 def test_tags_that_hold_no_text_break_the_body(client: FlaskClient) -> None:
-    """What is no UTF-8 inside tags is told as it is elsewhere; an integer of 5,000 digits is no fault of ours."""
+    """Bytes in tags that are not UTF-8 are refused as elsewhere, and so is an integer of 5,000 digits."""
     event = b'{"timestamp": "%s", "value": 1, "tags": {"a": %%s}}' % NOW.encode()
     for media_type, open_, close in (("application/json", b"[", b"]"), ("application/x-ndjson", b"", b"")):
         for value in (b'"\xff"', b"9" * 5000, b"[" * 5000 + b"]" * 5000, b"NaN", b"01"):

@@ -92,7 +92,7 @@ def test_nobodys_prefix_is_believed_without_a_trusted_proxy() -> None:
 
 @pytest.mark.parametrize("trusted", [1, 2])
 def test_the_last_proxys_prefix_counts(trusted: int) -> None:
-    """What a client wrote before it is not believed; of several trusted proxies one has to say it."""
+    """The client's own header is not believed; one of several trusted proxies has to name the prefix."""
     client = client_of(trusted=trusted)
     assert client.get("/a/healthz", headers={"X-Forwarded-Prefix": "/a"}).status_code == 200
     headers = {"X-Forwarded-Prefix": "/clients, /proxys"}

@@ -238,7 +238,7 @@ def test_where_no_error_is_claimed(client: FlaskClient, clock: FakeClock) -> Non
     "text", ["100.000000000000000001", "101", "-0", "+5", "1e1", "5e", "0x10", "5,", "", "½", "1" * 40]
 )
 def test_no_percentile(client: FlaskClient, text: str) -> None:
-    """What is no plain number from 0 to 100 is refused, by a hair too."""
+    """A percentile that is no plain number from 0 to 100 is refused, also just outside."""
     problem = assert_problem(client.get("/statistics", query_string={"percentiles": text}), 422, "validation")
     said = (
         "has an empty item before, after or between" if text == "5," else "must be a number from 0 to 100, such as 99.9"

@@ -176,7 +176,7 @@ def test_what_is_not_there_counts_too(clock: FakeClock) -> None:
 
 
 def test_the_setting_is_checked() -> None:
-    """What is no limit, and what is no place to count in, is refused at start, and no password is told."""
+    """A wrong limit or storage URL is refused at the start, without showing a password."""
     with pytest.raises(ConfigError, match="100/minute"):
         Settings.from_env({"STATSAPI_RATE_LIMIT": "often"})
     for storage in ("redis://u:geheim@host:x/0", "rediss://:geheim@[::1", "memcached://:geheim@host", "host:6379"):

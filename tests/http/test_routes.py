@@ -22,7 +22,7 @@ NAMES = {"group": "job/backup", "name": "default", "key": "host", "path": "swagg
 
 
 def status_of(client: FlaskClient, route: Route, **options: Any) -> int:
-    """What a path that the row answers is answered with."""
+    """The answer to a path of the row."""
     names = NAMES | ({"name": "main.js"} if route.path.startswith("/dashboard") else {})
     with client.open(route.path.format(**names), method=route.method, **options) as response:
         return response.status_code

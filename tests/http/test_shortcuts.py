@@ -93,7 +93,7 @@ def test_a_path_leads_to_the_route_that_werkzeug_finds(app: Flask, path: str, me
 
 
 def test_made_up_paths_and_methods_fill_no_memory(app: Flask) -> None:
-    """What is kept about paths has a bound: the routes."""
+    """The memory about paths is bounded by the routes."""
     client = app.test_client()
     for number in range(100):
         for method in ("GET", f"M{number}"):
@@ -123,7 +123,7 @@ def test_no_host_is_redirected_to_another(client: FlaskClient) -> None:
 
 
 def test_made_up_hosts_fill_no_memory(app: Flask) -> None:
-    """What is kept about hosts has a bound; beyond it the answers are the same."""
+    """The memory about hosts is bounded, and answers beyond the bound are the same."""
     client = app.test_client()
     for number in range(200):
         assert client.get("/", base_url=f"http://host-{number}.example").status_code == 200

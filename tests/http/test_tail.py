@@ -63,7 +63,7 @@ def test_each_event_is_given_once(steps: list[tuple[str, int, int, object]]) -> 
 
 @given(ages_s=st.lists(st.integers(0, 3_900), max_size=30), most=st.integers(1, 12))
 def test_the_last_events_are_shown_however_old(ages_s: list[int], most: int) -> None:
-    """What came before the span that is followed: the newest of it, as far as events are held raw."""
+    """`--last` shows the newest raw events from before the followed span."""
     clock = FakeClock()
     app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
     follower = Follower(client_of(InProcess(app), clock), {"series": None}, timedelta(seconds=LATE_S))

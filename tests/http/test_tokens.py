@@ -292,7 +292,7 @@ def test_what_an_old_key_took_is_not_remembered_under_a_new_one(
 
 
 def test_keys_and_tokens_work_side_by_side() -> None:
-    """Whoever has either; each refusal is about what was sent."""
+    """A key or a token is enough; a refusal names the one that was sent."""
     key, entry = new_key(["read"], "reader")
     client = client_of(jwt_key=SECRET, api_keys=entry.line())
     assert ask(client, key).status_code == 200

@@ -258,7 +258,7 @@ def test_what_is_said_of_an_event_holds(ts_us: int, options: dict[str, Any]) -> 
 
 
 def test_a_duplicate_tells_where_it_lies() -> None:
-    """What was left out as a duplicate does not show either, where the first does not."""
+    """The answer says where a duplicate lies, as it did for the first event."""
     client = client_of()
     said = "Event equals one that is stored already and was left out (duplicate)"
     for timestamp, where in [
@@ -390,7 +390,7 @@ def send(client: FlaskClient, form: str, rows: list[Row], query: str = "", *, pa
 
 
 class Lie(NamedTuple):
-    """What the twin says of a row."""
+    """The twin's verdict on a row."""
 
     kind: str
     as_utc: bool
@@ -400,7 +400,7 @@ OFFSETS = [timedelta(minutes=15 * quarters) for quarters in range(-12 * 4, 14 * 
 
 
 def twin_of(row: Row, *, rollups: bool, dedup: bool) -> Lie | None:
-    """Where an event lies, from the contract's words and datetimes; None for one that is refused or shows."""
+    """The place of an event, by the contract and datetimes; None for one that is refused or shows."""
     if not isinstance(row.value, float):
         return None
     now = datetime.fromisoformat(NOW)
@@ -669,7 +669,7 @@ def test_the_docs_move_a_file_as_they_say(tmp_path: Path) -> None:
     ],
 )
 def test_the_sentence_of_a_file(options: dict[str, Any], query: str, timestamps: list[str], message: str) -> None:
-    """What lies where, from when to when, and what shows or keeps it: in plain words, one or many."""
+    """The message says in plain words where events lie, from when to when, and what shows or keeps them."""
     body = client_of(**options).post(f"/events{query}", json=[{"timestamp": t, "value": 1} for t in timestamps]).json
     assert body["message"] == message
 

@@ -225,7 +225,7 @@ def test_watching_goes_on_when_the_service_was_away(tmp_path: Path) -> None:
 
 
 def on_terminal(*arguments: str, until: str, keys: bytes = b"") -> tuple[str, int]:
-    """What a command shows on a terminal of its own until it shows `until`; then `keys` are pressed."""
+    """The screen of a command on a terminal of its own until it shows `until`; then `keys` are pressed."""
     leading, following = pty.openpty()
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
     process = subprocess.Popen(

@@ -173,7 +173,7 @@ def flip(data: bytearray, random: Random) -> None:
 
 
 def flip_in_a_head(data: bytearray, random: Random) -> None:
-    """Where SQLite keeps what it relies on: the first bytes of the file, of a page, and of its last page."""
+    """Flip a bit in the bytes that SQLite relies on: the first of the file, of a page, or of its last page."""
     page = random.choice([0, random.randrange(len(data) // 4096), len(data) // 4096 - 1])
     at = min(len(data) - 1, page * 4096 + random.randrange(100))
     data[at] ^= 1 << random.randrange(8)
@@ -208,7 +208,7 @@ DAMAGES = [flip, flip, flip_in_a_head, flip_in_a_head, zero_a_sector, tear_a_pag
 
 
 def outcome_of(folder: Path, sample: Sample, first: int) -> str:
-    """What a service finds: right, told (a loss) or refused; an AssertionError for a wrong answer."""
+    """The service's verdict: right, told (a loss) or refused; an AssertionError for a wrong answer."""
     path = str(folder / "events.db")
     said = []
     lost = False
@@ -480,7 +480,7 @@ def test_salvage_saves_the_rest_where_a_table_is_gone(sample: Sample, tmp_path: 
 
 
 def test_a_lost_end_is_told_once(tmp_path: Path) -> None:
-    """What was acknowledged and is gone is told to one of those who open the journal, with how much and since when."""
+    """One opener of the journal is told of acknowledged records that are gone, how many and since when."""
     path = str(tmp_path / "events.db")
     with closing(SqliteJournal(path)) as journal:
         for number in range(3):
@@ -548,7 +548,7 @@ def test_a_mark_that_is_missing_damaged_or_behind_raises_no_alarm(tmp_path: Path
 
 
 def test_a_mark_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
-    """Where a folder stands in its place the journal works without it."""
+    """The journal works without its mark if a folder has that name."""
     (tmp_path / "events.db-mark").mkdir()
     with closing(SqliteJournal(str(tmp_path / "events.db"))) as journal:
         journal.append(Proposal(EventBatch.single("default", 1, 1.0)))

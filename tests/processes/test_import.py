@@ -278,7 +278,7 @@ def test_a_file_that_is_no_line_protocol_ends_soon(server: Server, tmp_path: Pat
 
 
 def test_rows_with_line_ends_within_quotes_stay_whole(server: Server, tmp_path: Path) -> None:
-    """Where a piece ends as well."""
+    """Rows with line ends within quotes stay whole, also at the end of a piece."""
     rows = 45_000
     file = tmp_path / "data.csv"
     file.write_text("at,v,note\n" + "".join(f'{stamp()},{n},"one\ntwo, ""three"""\n' for n in range(rows)))
@@ -397,7 +397,7 @@ def test_blank_lines_are_no_rows(server: Server, tmp_path: Path, name: str, row:
 
 
 def test_a_guess_says_that_it_is_of_the_first_rows(server: Server, tmp_path: Path) -> None:
-    """Where a file has more than those that are looked at."""
+    """The proposal says that it is a guess from the first rows if a file has more."""
     assert " events in the first rows, " in run(server, "--yes", numbered(tmp_path / "a.csv", 3_000, "Zeit,Wert\n"))[2]
     assert "  default: 30 events, " in run(server, "--yes", numbered(tmp_path / "b.csv", 30, "Zeit,Wert\n"))[2]
 
@@ -656,7 +656,7 @@ def test_a_line_end_that_comes_later_is_no_other_row(server: Server, tmp_path: P
     ids=["csv", "ndjson", "lp", "lp time", "lp string"],
 )
 def test_half_a_row_counts_when_it_is_whole(server: Server, tmp_path: Path, form: str, half: str, whole: str) -> None:
-    """What was no event yet is one at the next import, and no row before it counts again."""
+    """Half a row becomes an event at the next import, once it is whole, and no row before it counts again."""
     file = tmp_path / f"data.{form}"
     lines = [ROWS[form] % number for number in range(10)]
     header = "timestamp,value\n" if form == "csv" else ""
@@ -807,7 +807,7 @@ def test_a_dry_run_tells_the_reasons(server: Server, tmp_path: Path) -> None:
 
 
 def test_rows_that_are_no_longer_refused_are_not_kept(server: Server, tmp_path: Path) -> None:
-    """What an earlier import has left beside the file goes when all of it is recorded."""
+    """A file left by an earlier import is removed once all rows are recorded."""
     file = tmp_path / "data.csv"
     beside = Path(f"{file}.refused.ndjson")
     for text, status in ((f"{stamp()},x\n", 1), (f"{stamp()},1\n", 0)):

@@ -461,7 +461,7 @@ def test_a_server_that_is_away_is_not_a_refusal() -> None:
 
 @pytest.mark.parametrize("folder", ["password-db", "certificates", "authentication"])
 def test_a_name_that_sounds_like_a_refusal(tmp_path: Path, folder: str) -> None:
-    """What libpq tells of a host that is away is no refusal, whatever that is called."""
+    """A host that is away is not a refusal, whatever text libpq has for it."""
     (tmp_path / folder).mkdir()
     with pytest.raises(JournalUnavailable, match="cannot be reached"):
         open_journal(f"postgresql://u@/db?host={tmp_path}/{folder}&port=15999")
@@ -544,7 +544,7 @@ def why_not(url: str) -> str:
 def hosts_elsewhere(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: PostgresServer
 ) -> str:
-    """What to add to a URL without hosts: one that is away and the server, by the environment or a service file."""
+    """The parts that add two hosts, one of them away, to a URL: by the environment or a service file."""
     hosts, ports = "127.0.0.1,127.0.0.1", f"{free_port()},{server.port}"
     if request.param == "service":
         (tmp_path / "services").write_text(f"[here]\nhost={hosts}\nport={ports}\nconnect_timeout=7\n")
@@ -569,7 +569,7 @@ def test_hosts_that_the_url_does_not_name(server: PostgresServer, stream: str, h
 
 
 def test_failed_logins_cost_memory_a_few_times_only(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking into one leaves some behind in libpq: once for each text, and for so many texts."""
+    """Looking into a failed login leaks memory in libpq, so it is done once for each text, and for 64 texts at most."""
     asked = []
 
     def states_of(conninfos: tuple[str, ...], wait_s: float) -> list[None]:
@@ -622,7 +622,7 @@ def test_a_table_that_was_dropped_is_told(server: PostgresServer, stream: str, j
 
 
 def test_a_role_that_may_not_call_functions(server: PostgresServer, role: str) -> None:
-    """Where functions are nobody's by default, the grant to run holds that as well."""
+    """The SQL that the refusal proposes lets the role call functions that nobody may call by default."""
     owner = f"postgresql://postgres@127.0.0.1:{server.port}/{role}"
     open_journal(owner).close()
     run_sql(server, role, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA statsapi FROM PUBLIC")
@@ -789,7 +789,7 @@ def test_what_a_server_means(state: str, kind: type[Exception], said: str) -> No
 
 
 def test_more_threads_than_sessions(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever gets none in time is told so, and nothing is left taken."""
+    """A thread that gets no session in time is told so, and no session stays taken."""
     inner = journal._server  # type: ignore[attr-defined]
     with contextlib.ExitStack() as stack:
         for _ in range(SESSIONS):
@@ -828,7 +828,7 @@ def test_a_damaged_meta_table_is_refused(
 def test_a_session_that_broke_is_replaced_in_a_read(
     server: PostgresServer, stream: str, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the server ends it between the look at it and the question, the question is asked once more."""
+    """A question is asked once more if the server ends the session just before it."""
     mark = mark_of(journal.append(event()))
     monkeypatch.setattr(Session, "still_there", lambda self: True)
     server.ask(

@@ -383,7 +383,7 @@ def test_a_large_state_travels_in_parts(journal: Journal, server: RedisServer, s
 
 
 def test_pieces_leave_nothing_behind(journal: Journal, server: RedisServer, stream: str) -> None:
-    """What was replaced or dropped, or lost its race, is gone from the server and from the journal's size."""
+    """Pieces that were replaced, dropped or too late are gone from the server and from the journal's size."""
     marks = fill(journal, 4)
     large = secrets.token_bytes(PART_BYTES + 1)
 

@@ -171,7 +171,7 @@ def test_a_stopped_peer_costs_an_error_not_a_hang(journal: SqliteJournal, path: 
 
 
 def test_those_who_wait_are_committed_together(journal: SqliteJournal) -> None:
-    """What queues up behind a slow writer becomes one transaction."""
+    """Appends that queue up behind a slow writer become one transaction."""
     inside, let_go = threading.Event(), threading.Event()
 
     def slow() -> Proposal:
@@ -209,7 +209,7 @@ def test_fsync_modes(path: str) -> None:
 
 
 def test_maintain_moves_everything_into_the_file(journal: SqliteJournal, path: str, tmp_path: Path) -> None:
-    """What was appended before maintain does not need the WAL any more, so it was synced."""
+    """Records appended before maintain() are in the synced file and do not need the WAL."""
     for number in range(100):
         journal.append(event(float(number)))
     journal.maintain()
@@ -282,7 +282,7 @@ def test_dead_records_leave_in_bounded_steps(
 def test_a_prefix_that_goes_while_it_is_read_leaves_no_gap(
     journal: SqliteJournal, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a read gives is of the moment in which its mark stood, also when the records are removed meanwhile."""
+    """A read gives the records as of the moment of its mark, even if they are removed meanwhile."""
     marks = [mark_of(journal.append(event(float(number)))) for number in range(10)]
     probe, calls = engine._probe, []
 
@@ -594,7 +594,7 @@ def test_a_backup_never_spoils_what_is_there(journal: SqliteJournal, path: str, 
 
 
 def test_a_backup_keeps_the_journals_mode(journal: SqliteJournal, path: str, tmp_path: Path) -> None:
-    """Whoever may not read the journal may not read its backup."""
+    """A backup is readable for the same users as the journal."""
     os.chmod(path, 0o640)
     journal.backup(str(tmp_path / "backup.db"))
     assert (tmp_path / "backup.db").stat().st_mode & 0o777 == 0o640

@@ -119,7 +119,7 @@ def test_what_cannot_be_revoked_is_told(tmp_path: Path) -> None:
 
 
 def test_a_key_as_json() -> None:
-    """What `keys new` prints, for programs."""
+    """`keys new --json` prints the key and its line as JSON."""
     told = run("keys", "new", "--scope", "read", "--id", "x", "--json").json
     assert told["line"].startswith("x read blake2b:")
     assert told["key"].startswith("statsapi_")

@@ -40,7 +40,7 @@ def statistics_of_each_worker(server: Server, workers: int) -> list[Any]:
 
 
 def test_backup_and_restore_while_running(tmp_path: Path) -> None:
-    """What is posted after a backup is gone when the backup is moved into place; every worker says so, writes go on."""
+    """Events posted after a backup are gone once it is restored; every worker reports it, and writes go on."""
     workers = 3
     journal, backup = tmp_path / "events.db", tmp_path / "backup.db"
     env = {"STATSAPI_JOURNAL": f"sqlite:///{journal}"}

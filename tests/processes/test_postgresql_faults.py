@@ -316,7 +316,7 @@ def test_a_lost_answer_that_cannot_be_looked_up_is_unknown(line: Line, stream: s
 
 
 def test_a_line_that_was_cut_is_found_mended(line: Line, stream: str) -> None:
-    """What surely did not arrive is sent on a new connection; while there is none it is surely not recorded."""
+    """A statement that surely did not arrive is sent on a new connection; without one it is surely not recorded."""
     journal = open_journal(url_through(line, stream))
     first = mark_of(journal.append(event(1.0)))
     line.cut()
@@ -454,7 +454,7 @@ def test_a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost(tmp_p
 
 @pytest.mark.usefixtures("impatient")
 def test_a_standby_that_is_missing_leaves_the_outcome_unknown() -> None:
-    """Where the quorum is not there an append is neither acknowledged nor called refused, however it is looked up."""
+    """Without a quorum an append is neither acknowledged nor called refused, by any look-up."""
     with ExitStack() as stack:
         pair = Pair(stack, synchronous=True)
         journal = open_journal(pair.url())
@@ -514,7 +514,7 @@ def test_a_missing_standby_is_named(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_who_waits_behind_a_missing_standby_is_told_of_it() -> None:
-    """Whoever gets no write lock as another's COMMIT waits for the standby: not recorded, and the quorum is named."""
+    """An append that waits behind another's COMMIT for the standby is not recorded, and the error names the quorum."""
     with ExitStack() as stack:
         pair = Pair(stack, synchronous=True)
         one, other = (stack.enter_context(closing(open_journal(pair.url()))) for _ in range(2))
@@ -602,7 +602,7 @@ def opened_append(journal: Any, key: IdempotencyKey) -> bool:
 
 
 def test_a_failover_to_a_standby_that_is_behind_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """What an asynchronous standby had not got is gone from all answers, and told as lost; what comes after counts."""
+    """Records that an asynchronous standby had not got leave all answers and are reported lost; later ones count."""
     with ExitStack() as stack:
         pair = Pair(stack, synchronous=False)
         app = make_app(pair.url(), fsync="always")

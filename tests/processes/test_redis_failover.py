@@ -107,7 +107,7 @@ def test_sentinel_promotes_a_replica_and_nothing_acknowledged_is_lost(tmp_path: 
 
 
 def test_a_failover_to_an_older_copy_makes_every_view_start_afresh(watched: Watched) -> None:
-    """What the replica had not got is gone from all answers, and what comes after counts, at the same positions."""
+    """Records that the replica had not got leave all answers, and later ones count, at the same positions."""
     app = create_app(Settings(journal=watched.url("s")), background=False)
     client = app.test_client()
     for value in range(3):

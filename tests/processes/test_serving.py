@@ -388,7 +388,7 @@ def port_is_free(bind: str) -> bool:
 
 
 def test_compose_starts_with_an_empty_environment(tmp_path: Path) -> None:
-    """What docker-compose.yml makes of variables that nobody has set is an environment that Gunicorn starts with."""
+    """Gunicorn starts with the environment that docker-compose.yml makes of unset variables."""
     compose = (ROOT / "docker-compose.yml").read_text()
     given = re.findall(r"^      ([A-Z_]+):(?: +([^#\s]\S*))?(?: +#.*)?$", compose, re.MULTILINE)
     assert {"STATSAPI_TRUSTED_PROXIES", "WEB_CONCURRENCY"} <= dict(given).keys()

@@ -56,7 +56,7 @@ def replaced(server: Server, before: set[int]) -> set[int]:
 
 
 def answers(server: Server) -> set[str]:
-    """What the workers say, each asked several times by connections of their own; the same from all is one answer."""
+    """The answers of the workers, each asked several times on its own connections; equal ones are one."""
     return {str(server.request("GET", "/statistics?percentiles=1,50,99&end=2100-01-01")[1]) for _ in range(12)}
 
 

@@ -129,7 +129,7 @@ class TimelineMachine(RuleBasedStateMachine):
 
     @rule(chunks=st.integers(1, 4))
     def slice_end(self, chunks: int) -> None:
-        """A slice from the front is not empty, nor more than so many chunks unless their stamps are all the same."""
+        """A slice from the front is not empty, and has at most this many chunks unless all timestamps are equal."""
         end = self.timeline.slice_end_us(chunks)
         if len(self.naive):
             taken = self.timeline.count(None, end)
@@ -483,7 +483,7 @@ def test_what_was_counted_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_column_without_a_number_that_is_gone() -> None:
-    """What is kept was counted in one more column: that of loose values, of which there are none any more."""
+    """Counts stay correct when the column of loose values, in which some were taken, is gone."""
     columns = [SortedColumn(np.arange(at, at + 9.0), np.empty(0), at + 1) for at in range(3)]
     loose = SortedColumn(np.array([2.0, 5.0]), np.empty(0))
     counted = Counted.of([*columns, loose], [], [Keys(2.5, 4.5), Keys(5.0, 5.5, 5.0)])
