@@ -21,12 +21,8 @@ def config(service: Connection, changed: bool) -> int:
 
     Secrets are left out. Exit status 78: a setting is wrong; the line says which and why.
     """
-    from statsapi.config import Settings, effective, unknown_names, without_secrets
-    from statsapi.errors import ConfigError
-    from statsapi.journal import engine_of
-    from statsapi.keys import Keys
-    from statsapi.routes import require_prefix
-    from statsapi.tokens import Tokens
+    from statsapi.config import effective, unknown_names, without_secrets
+    from statsapi.server.checks import CONCURRENCY
 
     rows: list[tuple[str, str, str]] = [
         ("url", without_secrets(service.url), service.sources["url"]),
@@ -35,23 +31,13 @@ def config(service: Connection, changed: bool) -> int:
         ("timeout", f"{service.timeout_s:g}", service.sources["timeout"]),
     ]
     for_serve: list[tuple[Any, ...]] = [tuple(each) for each in effective(os.environ)]
-    if concurrency := os.environ.get("WEB_CONCURRENCY", "").strip():
-        for_serve.append(("WEB_CONCURRENCY", concurrency, "environment"))
+    if concurrency := os.environ.get(CONCURRENCY, "").strip():
+        for_serve.append((CONCURRENCY, concurrency, "environment"))
     if changed:
         rows = [row for row in rows if row[2] not in ("the default", "not given")]
         for_serve = [row for row in for_serve if row[2] != "default"]
     ignored = unknown_names(os.environ)
-    try:
-        settings = Settings.from_env()
-        if settings.api_keys_file or settings.api_keys:
-            Keys(settings.api_keys_file, settings.api_keys)
-        if settings.jwt_key or settings.jwt_jwks_file:
-            Tokens(settings)
-        require_prefix(settings.path_prefix or "")
-        engine_of(settings.journal).check_url()
-        faults: tuple[str, ...] = ()
-    except ConfigError as error:
-        faults = error.faults
+    faults = _faults()
     if service.as_json:
         output.show_json(
             {
@@ -59,7 +45,7 @@ def config(service: Connection, changed: bool) -> int:
                 "client_file": str(connection.file_path()),
                 "serve": {name: {"value": value, "source": source} for name, value, source in for_serve},
                 "ignored": ignored,
-                "faults": list(faults),
+                "faults": faults,
             }
         )
     else:
@@ -72,3 +58,19 @@ def config(service: Connection, changed: bool) -> int:
     for fault in faults:
         failures.say(f"statsapi: {fault}")
     return failures.CONFIG if faults else 0
+
+
+def _faults() -> list[str]:
+    """Why `statsapi serve` would refuse to start here, a sentence each; nothing is opened or bound."""
+    from statsapi.errors import ConfigError
+    from statsapi.server.checks import check_concurrency, journal_faults, settings_faults
+
+    faults = []
+    try:
+        check_concurrency()
+        from statsapi.server.gunicorn_app import configuration_faults
+
+        faults += configuration_faults()
+    except ConfigError as error:
+        faults += error.faults
+    return settings_faults() + journal_faults() + faults

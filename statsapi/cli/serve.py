@@ -12,15 +12,13 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import click
 
-from statsapi.errors import ConfigError
 from statsapi.server import HOST, PORT
-
-CONCURRENCY: Final = "WEB_CONCURRENCY"  # how many workers: what platforms set, and Gunicorn reads
-
+from statsapi.server.board import Board
+from statsapi.server.checks import CONCURRENCY
 
 _Check = Callable[[click.Context, click.Parameter, str | None], Any]
 
@@ -82,7 +80,7 @@ class _Serve(click.Command):
 @click.option(
     "--workers",
     metavar="N",
-    callback=_whole(1),
+    callback=_whole(1, Board.SLOTS),
     help=f"Run this many processes (default {CONCURRENCY}, or one for each core, at most 4).",
 )
 @click.option("--threads", metavar="N", callback=_whole(1), help="Run this many threads in each process (default 4).")
@@ -109,9 +107,10 @@ def serve(
 
     Exit status: 0 stopped, 2 a wrong command line, 78 settings, journal or address cannot be used.
     """
-    _check_concurrency()
     from statsapi.config import env_names
+    from statsapi.server.checks import check_concurrency
 
+    check_concurrency()
     if journal is not None:
         os.environ[env_names()["journal"]] = journal
     options: list[str] = []
@@ -125,14 +124,3 @@ def serve(
 
     Server([*options, *passed_on]).run()
     return 0
-
-
-def _check_concurrency() -> None:
-    """Refuse a faulty WEB_CONCURRENCY. Gunicorn reads it at import, where it would end in a traceback."""
-    text = os.environ.get(CONCURRENCY)
-    if text is None:
-        return
-    if not text.strip():
-        del os.environ[CONCURRENCY]  # set to nothing is unset, as with our own settings
-    elif not re.fullmatch(r"0*[1-9][0-9]{0,8}", text.strip(), re.ASCII):
-        raise ConfigError(f"{CONCURRENCY}={text!r}: must be a whole number from 1, the number of workers; or unset")

@@ -118,6 +118,7 @@ __all__ = [
     "Mark",
     "Proposal",
     "Segment",
+    "check_journal",
     "decode_batch",
     "encode_batch",
     "engine_of",
@@ -177,10 +178,20 @@ def open_journal(
     `wait_replicas`: an append to Redis returns when this many replicas have it. ConfigError for settings that cannot
     work, JournalRefused for a journal that is there but cannot be used, JournalUnavailable for one that is away.
     """
-    engine = engine_of(url)
+    engine = _engine_that_waits(url, wait_replicas)
     if fsync not in ("interval", "always"):
         raise ConfigError(f"fsync is 'interval' or 'always', not {fsync!r}")
+    return engine.open(Options("always" if fsync == "always" else "interval", clock_us, create, wait_replicas))
+
+
+def check_journal(url: str, *, wait_replicas: int = 0) -> None:
+    """ConfigError where `open_journal` could never open a journal by these. Nothing is opened or asked."""
+    _engine_that_waits(url, wait_replicas).check_url()
+
+
+def _engine_that_waits(url: str, wait_replicas: int) -> Engine:
+    engine = engine_of(url)
     if wait_replicas and not engine.has_replicas:
         scheme = url.partition("://")[0]
         raise ConfigError(f"STATSAPI_REDIS_WAIT_REPLICAS is for a journal in Redis; {scheme}:// has no replicas")
-    return engine.open(Options("always" if fsync == "always" else "interval", clock_us, create, wait_replicas))
+    return engine

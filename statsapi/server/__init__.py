@@ -1,6 +1,6 @@
 """Gunicorn's side: its configuration, the worker class, the hooks, the logger. It decides about processes, cores and
-connections; what a request means is decided elsewhere. Of statsapi only `statsapi serve` imports it; Gunicorn does by
-its configuration.
+connections; what a request means is decided elsewhere. Of statsapi only `statsapi serve` and `config` import it;
+Gunicorn does by its configuration.
 
 Imports point down this list, never up.
 
@@ -8,6 +8,7 @@ gunicorn_app    Gunicorn as `statsapi serve` runs it, and its refusals in one li
 gunicorn_conf   the packaged configuration: workers, threads, timeouts
 hooks           what is done at each stage of Gunicorn's life: checks, slots and cores, start, end
 worker          the worker class: who accepts a connection, how it stops, what it refuses before the application
+checks          what is wrong with settings, workers and threads, before anything is opened
 board           how many connections each worker has, in shared memory
 pinning         which core a worker runs on
 interpreter     garbage collection, switching of threads and freed memory of a worker

@@ -8,32 +8,34 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.config import Config
 
+from statsapi.errors import ConfigError
+from statsapi.server.checks import concurrency_faults
+
 CONFIGURATION: Final = "python:statsapi.server.gunicorn_conf"
 
 
-def _refuse(reason: str) -> NoReturn:
-    print(f"statsapi serve: {reason}", file=sys.stderr)
-    sys.exit(2)
+_Refuse = Callable[[str], NoReturn]
 
 
 class _Parser:
     """Gunicorn's own parser. Gunicorn calls it for the command line (no argument) and for GUNICORN_CMD_ARGS."""
 
-    def __init__(self, parser: argparse.ArgumentParser, options: Sequence[str]) -> None:
+    def __init__(self, parser: argparse.ArgumentParser, options: Sequence[str], refuse: _Refuse) -> None:
         self._parser = parser
         self._options = options
+        self._refuse = refuse
 
     def parse_args(self, given: Sequence[str] | None = None) -> argparse.Namespace:
         place = "after --" if given is None else "in GUNICORN_CMD_ARGS"
 
         def refuse(message: str) -> NoReturn:
-            _refuse(f"{place}: {message}")
+            self._refuse(f"{place}: {message}")
 
         self._parser.error = refuse  # type: ignore[method-assign]
         found = self._parser.parse_args(self._options if given is None else given)
@@ -43,10 +45,11 @@ class _Parser:
 
 
 class _Config(Config):  # type: ignore[misc]  # Gunicorn has no types
-    options: Sequence[str] = ()
+    options: Sequence[str]
+    refuse: _Refuse
 
     def parser(self) -> _Parser:
-        return _Parser(super().parser(), self.options)
+        return _Parser(super().parser(), self.options, self.refuse)
 
     def set(self, name: str, value: Any) -> None:
         """Set a value; an error names the setting, which Gunicorn's validators do not."""
@@ -64,24 +67,54 @@ class Server(WSGIApplication):  # type: ignore[misc]  # Gunicorn has no types
 
     def __init__(self, options: Sequence[str]) -> None:
         self._options = ["--config", CONFIGURATION, *options]
+        super().__init__("statsapi serve -- [OPTIONS]", prog="statsapi serve --")
+
+    def run(self) -> None:
         # USR2 starts this command again. sys.argv would not do: for `python -m statsapi` it holds the path of
         # __main__.py.
         sys.argv = sys.orig_argv[1:]
-        super().__init__("statsapi serve -- [OPTIONS]", prog="statsapi serve --")
+        super().run()
+
+    def refuse(self, reason: str) -> NoReturn:
+        """End the process: it is not started by options that Gunicorn does not take."""
+        print(f"statsapi serve: {reason}", file=sys.stderr)
+        sys.exit(2)
 
     def do_load_config(self) -> None:
         try:
             self.load_default_config()
             self.load_config()
             self.cfg.validate()
+        except ConfigError:  # a refusal by `_Judged`
+            raise
         except Exception as error:  # noqa: BLE001 (whatever a validator raises, as in Gunicorn's own)
-            _refuse(f"Gunicorn's configuration cannot be used: {error}")
+            self.refuse(f"Gunicorn's configuration cannot be used: {error}")
 
     def load_default_config(self) -> None:
         self.cfg = _Config(self.usage, prog=self.prog)
-        self.cfg.options = self._options
+        self.cfg.options, self.cfg.refuse = self._options, self.refuse
         self.cfg.set("wsgi_app", "statsapi.app:create_app()")  # another --config need not name it
 
     def chdir(self) -> None:
         """Change the folder without adding it to sys.path: a redis.py in it must not hide the package."""
         os.chdir(self.cfg.chdir)
+
+
+class _Judged(Server):
+    """A server that is never run: it refuses by a ConfigError, and stays in the folder it is in."""
+
+    def refuse(self, reason: str) -> NoReturn:
+        raise ConfigError(reason)
+
+    def chdir(self) -> None:
+        pass
+
+
+def configuration_faults() -> list[str]:
+    """Why `statsapi serve` could not start here by GUNICORN_CMD_ARGS, WEB_CONCURRENCY and the packaged configuration, a
+    sentence each.
+    """
+    try:
+        return concurrency_faults(_Judged([]).cfg)
+    except ConfigError as error:
+        return list(error.faults)

@@ -23,19 +23,25 @@ import time
 from typing import Any
 
 from flask import Flask
+from gunicorn.config import Config
 from gunicorn.http.errors import ParseException
 
 import statsapi.app  # noqa: F401 - so that the arbiter holds all code: a later worker must not mix old and new files
-from statsapi import tokens
 from statsapi.api import problems
 from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import engine_of, open_journal
-from statsapi.keys import Keys
 from statsapi.machine import allowed_cores, cpu_limit
-from statsapi.routes import require_prefix
 from statsapi.server.addresses import faults_of_addresses
 from statsapi.server.board import Board
+from statsapi.server.checks import (
+    concurrency_faults,
+    is_memory_only,
+    journal_faults,
+    load_keys,
+    most_workers,
+    settings_faults,
+)
 from statsapi.server.interpreter import hand_over_soon, keep_freed_memory, make_full_collections_rare
 from statsapi.server.logger import log_as_gunicorn_does
 from statsapi.server.pinning import choose_core
@@ -53,17 +59,9 @@ from statsapi.service.service import Service
 
 def default_workers() -> int:
     """One worker for each usable core, at most four, as each may hold all live events in its own memory."""
-    if _is_memory_only():
+    if is_memory_only():
         return 1
     return int(max(1, min(len(allowed_cores()) or os.cpu_count() or 1, cpu_limit(), 4)))
-
-
-def _is_memory_only() -> bool:
-    """Whether the journal lives in one process's memory, so that a second worker would give wrong answers."""
-    try:
-        return engine_of(read_one("journal")).single_process
-    except ConfigError:
-        return False  # on_starting reports the fault
 
 
 def worker_class() -> str:
@@ -78,12 +76,8 @@ def worker_class() -> str:
 def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
     log_as_gunicorn_does(server.log.error_log)
-    faults: list[str] = []
+    faults = settings_faults()
     promise = ""
-    try:
-        Settings.from_env()
-    except ConfigError as error:
-        faults += error.faults
     try:
         # Opened and closed here, before the fork: a journal that is refused in several workers at once ends in a
         # traceback.
@@ -96,28 +90,13 @@ def on_starting(server: Any) -> None:
         faults += error.faults
     except JournalUnavailable as error:
         server.log.warning("starting without the journal: %s", error)
-    for load in (_load_keys, _load_token_keys, _check_prefix):
-        try:
-            load()
-        except ConfigError as error:
-            faults += error.faults
     faults += faults_of_addresses(server)
-    if server.num_workers < 1:
+    faults += concurrency_faults(server.cfg)
+    if is_memory_only() and server.master_pid:  # USR2: a second arbiter beside the first
         faults.append(
-            f"{server.num_workers} workers cannot answer anything: set --workers or WEB_CONCURRENCY to 1 or more"
+            "STATSAPI_JOURNAL=memory:// cannot be upgraded in place (USR2): a second server beside the first "
+            "would answer from its own events; stop and start instead"
         )
-    if _is_memory_only():
-        if server.num_workers > 1:
-            faults.append(
-                f"STATSAPI_JOURNAL=memory:// keeps events in one process, so {server.num_workers} workers would each "
-                "answer from their own: start one (--workers 1, or WEB_CONCURRENCY=1), or name a journal that workers "
-                "share (sqlite:///…)"
-            )
-        if server.master_pid:  # USR2: a second arbiter beside the first
-            faults.append(
-                "STATSAPI_JOURNAL=memory:// cannot be upgraded in place (USR2): a second server beside the first "
-                "would answer from its own events; stop and start instead"
-            )
     if not faults:
         if promise:
             server.log.info("%s", promise[0].upper() + promise[1:])
@@ -129,47 +108,55 @@ def on_starting(server: Any) -> None:
     sys.exit(os.EX_CONFIG)
 
 
+def _validate_and_judge(cfg: Config) -> None:
+    """Gunicorn calls this when its configuration is complete. With --check-config and --print-config it calls no hook
+    after that, and a setting that cannot work would end in a traceback of the application: so one line for each fault,
+    exit status 78. Otherwise `on_starting` judges.
+    """
+    _validate(cfg)
+    if cfg.check_config or cfg.print_config:
+        faults = settings_faults() + journal_faults() + concurrency_faults(cfg)
+        for fault in faults:
+            print(f"statsapi: {fault}", file=sys.stderr)
+        if faults:
+            sys.exit(os.EX_CONFIG)
+
+
+_validate = Config.validate
+Config.validate = _validate_and_judge
+
+
 def nworkers_changed(server: Any, new: int, old: int | None) -> None:
-    """Keep one worker with memory://, even if TTIN asks for more. At start (`old` is None) on_starting refuses."""
-    if old is not None and new > 1 and _is_memory_only():
+    """Keep to the workers that there can be, even if TTIN or a reload asks for more. At start (`old` is None)
+    on_starting refuses.
+    """
+    if old is None or new <= (most := most_workers()):
+        return
+    if is_memory_only():
         server.log.warning("Staying at one worker: STATSAPI_JOURNAL=memory:// keeps events in one process")
-        server.num_workers = 1
+    else:
+        server.log.warning("Staying at %d workers: one server can have no more", most)
+    server.num_workers = most
 
 
 def on_reload(server: Any) -> None:
-    """HUP with memory://: stop the old worker before Gunicorn starts the new one.
+    """HUP: start no more workers than there can be. With memory:// stop the old worker before Gunicorn starts the new
+    one.
 
     The old worker's events are lost, as by a restart, and the log says so. Gunicorn would run both workers side by side
     for a while, each with its own events. So the old one finishes first, and new connections wait in the listen queue.
     """
-    if not _is_memory_only():
+    # A reload starts as many workers as the configuration says before it calls nworkers_changed.
+    server.cfg.set("workers", min(server.cfg.workers, most_workers()))
+    if not is_memory_only():
         return
     server.log.warning("Reloading with STATSAPI_JOURNAL=memory://: all events held are lost")
-    server.cfg.set("workers", 1)  # a reload starts as many as the file says before it calls nworkers_changed
     server.kill_workers(signal.SIGTERM)
     deadline = time.monotonic() + server.cfg.graceful_timeout
     while server.WORKERS and time.monotonic() < deadline:
         server.reap_workers()
         time.sleep(0.02)
     server.kill_workers(signal.SIGKILL)
-
-
-def _load_keys() -> None:
-    """Let the workers inherit the keys that the arbiter read last: see statsapi.keys."""
-    file, entries = read_one("api_keys_file"), read_one("api_keys")
-    if file or entries:
-        Keys(file, entries)
-
-
-def _load_token_keys() -> None:
-    if key := read_one("jwt_key"):
-        tokens.read_key(key)
-    if key_set := read_one("jwt_jwks_file"):
-        tokens.load(key_set)
-
-
-def _check_prefix() -> None:
-    require_prefix(read_one("path_prefix") or "")
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -182,7 +169,7 @@ def pre_fork(server: Any, worker: Any) -> None:
     worker.slot = next((slot for slot in range(Board.SLOTS) if slot not in taken), None)
     pinned = [(other.age, other.core) for other in living if getattr(other, "core", None) is not None]
     worker.shares = server.num_workers
-    _load_keys()
+    load_keys()
     worker.core = choose_core(Settings.from_env().pin_workers, pinned)
     if worker.slot is not None:
         board.take(worker.slot, worker.core)

@@ -12,14 +12,17 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from gunicorn.config import make_settings
+from gunicorn.config import Config, make_settings
 
 from statsapi import __version__
 from statsapi.cli.main import main
-from statsapi.server import gunicorn_conf
+from statsapi.server import gunicorn_conf, hooks
+from statsapi.server.board import Board
+from tests.command_line import run_process
 from tests.servers import DEADLINE_S, ROOT, post, serve_environment, statsapi_serve, wait_until
 
 
@@ -82,6 +85,9 @@ def test_the_number_of_workers_is_what_platforms_set(tmp_path: Path, given: str,
     ("arguments", "concurrency", "status", "said"),
     [
         (["--workers", "0"], "", 2, "statsapi serve: --workers: '0' is not a whole number from 1 "),
+        (["--workers", "-1"], "", 2, "statsapi serve: --workers: '-1' is not a whole number from 1 "),
+        (["--workers", str(Board.SLOTS + 1)], "", 2, f"is not a whole number from 1 to {Board.SLOTS}"),
+        (["--threads", "0"], "", 2, "statsapi serve: --threads: '0' is not a whole number from 1 "),
         (["--threads", "many"], "", 2, "statsapi serve: --threads: 'many' is not a whole number from 1 "),
         (["--port", "65536"], "", 2, "statsapi serve: --port: '65536' is not a whole number from 0 to 65535"),
         (["--port", "-1"], "", 2, "--port"),
@@ -112,6 +118,94 @@ def test_what_cannot_work_is_refused_before_gunicorn_is_imported(
     assert said in err
 
 
+COUNTS = {  # numbers of workers and threads that cannot work, by GUNICORN_CMD_ARGS
+    "--workers 0": "0 workers cannot answer anything: set --workers or WEB_CONCURRENCY to 1 or more",
+    f"--workers {Board.SLOTS + 1}": f"set --workers or WEB_CONCURRENCY to {Board.SLOTS} or less",
+    "--threads 0": "0 threads cannot answer anything: set --threads to 1 or more",
+    "--threads 1001": "1001 threads are more than the 1000 connections that a worker can have: set --threads to 1000",
+    "--worker-connections 3": "4 threads are more than the 3 connections that a worker can have",
+    "--worker-connections 0": "set --worker-connections to 1 or more",
+}
+SETTINGS = {  # environments that cannot work, and what is said of them
+    "STATSAPI_WINDOW=soon": "STATSAPI_WINDOW='soon': must be a duration",
+    "STATSAPI_JOURNAL=kafka://x": "no journal engine for 'kafka'",
+    "STATSAPI_REDIS_WAIT_REPLICAS=1": "STATSAPI_REDIS_WAIT_REPLICAS is for a journal in Redis",
+    "STATSAPI_API_KEYS=x": "must have 3 words",
+    "STATSAPI_PATH_PREFIX=/events": "begins like an endpoint",
+    "SCRIPT_NAME=/events": "begins like an endpoint",
+    f"WEB_CONCURRENCY={Board.SLOTS + 1}": f"set --workers or WEB_CONCURRENCY to {Board.SLOTS} or less",
+    "WEB_CONCURRENCY=5000000": "5000000 workers are more than",
+    **{f"GUNICORN_CMD_ARGS={arguments}": said for arguments, said in COUNTS.items()},
+}
+
+
+@pytest.mark.parametrize("given", SETTINGS)
+def test_what_serve_refuses_is_refused_by_each_that_judges(tmp_path: Path, given: str) -> None:
+    """`statsapi serve`, its --check-config, `gunicorn wsgi:app`, its --check-config, and `statsapi config` say the same
+    line, and end with status 78.
+    """
+    variable, _, value = given.partition("=")
+    env = {variable: value}
+    status, line = refused(tmp_path, "--port", "0", **env)
+    assert (status, SETTINGS[given] in line) == (78, True), line
+    reason = line.partition("Refusing to start: ")[2]
+    gunicorn = str(Path(sys.executable).with_name("gunicorn"))
+    for command, folder in (
+        ((sys.executable, "-m", "statsapi", "serve", "--", "--check-config"), tmp_path),
+        ((sys.executable, "-m", "statsapi", "config"), tmp_path),
+        ((gunicorn, "--check-config", "wsgi:app"), ROOT),
+        ((gunicorn, "--bind", "127.0.0.1:0", "wsgi:app"), ROOT),
+    ):
+        journal = {"STATSAPI_JOURNAL": f"sqlite:///{tmp_path}/x.db"}
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=serve_environment(tmp_path, journal | env),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+        said = [line for line in done.stderr.splitlines() if "Starting gunicorn" not in line]
+        assert (done.returncode, len(said)) == (78, 1), done.stderr
+        assert said[0].endswith(reason), command
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("WEB_CONCURRENCY", "abc", "WEB_CONCURRENCY='abc': must be a whole number from 1"),
+        ("WEB_CONCURRENCY", "-1", "WEB_CONCURRENCY='-1': must be a whole number from 1"),
+        ("GUNICORN_CMD_ARGS", "--nonsense", "in GUNICORN_CMD_ARGS: unrecognized arguments: --nonsense"),
+        ("GUNICORN_CMD_ARGS", "--timeout -5", "timeout: Value must be positive: -5"),
+        ("GUNICORN_CMD_ARGS", "--bind 'x", "No closing quotation"),
+    ],
+)
+def test_config_judges_what_gunicorn_would_read(tmp_path: Path, variable: str, value: str, said: str) -> None:
+    """One line beside the table, and status 78 as for any other setting; a second fault has its own line."""
+    for more, lines in (({}, 1), ({"STATSAPI_WINDOW": "soon"}, 2)):
+        done = run_process("config", env={variable: value, **more}, cwd=tmp_path)
+        assert (done.status, done.err.count("\n")) == (78, lines), done.err
+        assert said in done.err
+        assert "STATSAPI_RETENTION" in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_workers_than_there_can_be_are_not_started_later() -> None:
+    """A reload with more workers than the board has slots stays at that many, and so does each TTIN."""
+    warned: list[str] = []
+    server = SimpleNamespace(
+        cfg=Config(), num_workers=2, log=SimpleNamespace(warning=lambda text, *values: warned.append(text % values))
+    )
+    server.cfg.set("workers", 5_000_000)
+    hooks.on_reload(server)
+    assert server.cfg.workers == Board.SLOTS
+    hooks.nworkers_changed(server, Board.SLOTS, Board.SLOTS - 1)
+    assert (server.num_workers, warned) == (2, [])
+    hooks.nworkers_changed(server, Board.SLOTS + 1, Board.SLOTS)
+    assert server.num_workers == Board.SLOTS
+    assert warned == [f"Staying at {Board.SLOTS} workers: one server can have no more"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "env", "status", "said"),
     [
@@ -126,7 +220,6 @@ def test_what_cannot_work_is_refused_before_gunicorn_is_imported(
         ([], {"GUNICORN_CMD_ARGS": "--nonsense"}, 2, "in GUNICORN_CMD_ARGS: unrecognized arguments: --nonsense"),
         ([], {"GUNICORN_CMD_ARGS": "other:app"}, 2, "in GUNICORN_CMD_ARGS: unexpected 'other:app'"),
         ([], {"GUNICORN_CMD_ARGS": "--bind 'x"}, 2, "No closing quotation"),
-        (["--", "--workers", "0", "--bind", "127.0.0.1:0"], {}, 78, "0 workers cannot answer anything: set --workers"),
         (["--journal", "kafka://x", "--port", "0"], {}, 78, "no journal engine for 'kafka'"),
         (["--journal", "sqlite:////proc/none/x.db", "--port", "0"], {}, 78, "/proc/none"),
         (["--journal", "memory://", "--port", "0", "--workers", "2"], {}, 78, "start one (--workers 1"),

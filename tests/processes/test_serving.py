@@ -584,7 +584,7 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
         gunicorn.systemd: ["listen_fds"],
         gunicorn.glogging.Logger: ["setup"],
         WSGIApplication: ["load_default_config", "do_load_config", "load_config", "chdir"],
-        Config: ["parser", "set"],
+        Config: ["parser", "set", "validate"],
         PreRequest: ["default"],
     }
     attributes = {  # those that an __init__ sets
