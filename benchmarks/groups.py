@@ -75,7 +75,7 @@ def cpu_ms(call: Callable[[], object]) -> float:
 
 def forget_selections(store: Store) -> None:
     """What percentiles counted is counted again, as for a first question."""
-    for name in store.names():
+    for name in store.listing.names():
         store._held.timelines[name]._selections = None
 
 
@@ -135,11 +135,11 @@ def union() -> None:
     ):
         took_ms = []
         for i in range(300):
-            write(store, store.names()[0])
+            write(store, store.listing.names()[0])
             span = Span(NOW_US - HOUR_US * 3 // 4 + i * 1_000_000)
             took_ms.append(cpu_ms(lambda span=span, call=call: call(span)))
         means.append(sum(took_ms[2:]) / len(took_ms[2:]))
-        show(f"with three percentiles, {len(store.names()):,} series", took_ms[2:])
+        show(f"with three percentiles, {len(store.listing.names()):,} series", took_ms[2:])
         print(f"    mean {means[-1]:.2f} ms; the first two {took_ms[0]:.0f} and {took_ms[1]:.0f} ms")
     print(f"    ratio of the means {means[0] / means[1]:.1f}   (goal 1.5)")
 
@@ -151,7 +151,7 @@ def groups() -> None:
         store = filled(series, events)
         gc.freeze()
         print(f"{series:,} series of {events} events")
-        names = store.names()
+        names = store.listing.names()
         show(
             "choosing them by a pattern",
             [timed_ms(lambda n=names: Catalogue().chosen(n, Selection(globs=(Glob("w*"),))))],

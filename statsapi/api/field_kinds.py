@@ -228,7 +228,7 @@ class QuerySeriesName(SeriesName):
             return name
         store = cast(Service, current_app.extensions["statsapi"]).ask().store
         with_pluses = super()._deserialize(as_sent, attr, data, **kwargs)
-        return with_pluses if store.unknown_series([name, with_pluses]) == [name] else name
+        return with_pluses if store.listing.unknown([name, with_pluses]) == [name] else name
 
 
 class NameAsHeld(fields.String):

@@ -98,7 +98,7 @@ def delete_named_series() -> dict[str, Any]:
 
 def _delete(field: str, name: str, query: dict[str, Any]) -> dict[str, Any]:
     _refuse_relative(query)
-    if ask().store.unknown_series([name]):
+    if ask().store.listing.unknown([name]):
         try:
             name = canonical_name(name)
         except ValueError as error:

@@ -8,6 +8,7 @@ groups          one question over many series: the total, and groups beside it
 store           all series behind the lock: what the journal's records add up to, and every question about one series
 sizes           how much a store holds: for limits and metrics
 contents        everything a store holds, taken out and put back: for checkpoints and images
+listing         which series there are, and what a question can reach of each
 union_both      two questions about the same series at once
 union_steps     a chart over the union of series
 histogram       how the values of a union are spread

@@ -82,6 +82,10 @@ class Holdings:
         self._names: list[str] | None = None  # sorted, without those in _came; None when a series has gone
         self._came: list[str] = []
 
+    def raw_from_us(self, now_us: int) -> int:
+        """See `Store.raw_from_us`."""
+        return max(self.retention.raw_from_us(now_us), self.folded_to_us)
+
     def minutes_from_us(self, now_us: int) -> int:
         """The instant from which roll-ups are, or will be, of minutes. Before it they are of hours."""
         return max(self.retention.rollup_bounds(now_us).minutes_from_us, self.hours_to_us)

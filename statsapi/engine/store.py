@@ -7,15 +7,15 @@ what is done with it as time goes on, is in holdings.py.
 No question about the retention reaches below the horizon, edges before it lie between blocks, and sums are exact: two
 views with different horizons give the same answers.
 
-Every public method takes the lock itself; none is held while something else is waited for. Whatever is raised while it
-is held (no memory, an interrupt) breaks the store for good, as nobody can know how far a change came: from then on it
-answers nothing, and the view starts another one.
+Every public method takes the lock itself where it does not say otherwise; it is never held while something else is
+waited for. Whatever is raised while it is held (no memory, an interrupt) breaks the store for good, as nobody can know
+how far a change came: from then on it answers nothing, and the view starts another one.
 """
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from statsapi.engine import rollup
-from statsapi.engine.answers import Draft, OldSpan, Statistics, before, block_at
+from statsapi.engine.answers import Draft, OldSpan, Statistics, before
 from statsapi.engine.changes import NO_MARK, Instant, Mark
 from statsapi.engine.contents import Contents
 from statsapi.engine.counted import Selections
@@ -31,6 +31,7 @@ from statsapi.engine.frozen import Frozen
 from statsapi.engine.guard import Guard
 from statsapi.engine.holdings import Holdings
 from statsapi.engine.invariants import require
+from statsapi.engine.listing import Listing
 from statsapi.engine.rollup import Rolled
 from statsapi.engine.sizes import Sizes
 from statsapi.engine.step_details import step_details
@@ -45,7 +46,6 @@ from statsapi.model import (
     Deletion,
     Percent,
     Retention,
-    SeriesInfo,
     Span,
     TimestampsUs,
     Values,
@@ -53,9 +53,9 @@ from statsapi.model import (
 
 PartT = TypeVar("PartT")
 
-# Folding lets others in after this long. A minute of 12 million events, folded at once, would keep them waiting for
-# 17 ms. It stands back for a moment, since a lock that is taken again at once is not handed over: then the longest wait
-# was all of those 17.
+# Folding lets others in after this long: a minute of 12 million events, folded at once, would keep them waiting for
+# 17 ms. Then it pauses, since a lock that is taken again at once is not handed over: without the pause the longest wait
+# was all of those 17 ms.
 _FOLD_S: Final = 0.001
 _FOLD_PAUSE_S: Final = 0.000_1
 
@@ -68,8 +68,8 @@ class Held(NamedTuple):
 
 
 class Store:
-    """The view of one worker: what is kept for the `retention`. `sizes`: how much that is. `contents`: all of it, for
-    checkpoints.
+    """The view of one worker: what is kept for the `retention`. sizes: how much that is. contents: all of it, for
+    checkpoints. listing: which series there are.
     """
 
     def __init__(self, retention: Retention) -> None:
@@ -80,6 +80,7 @@ class Store:
         self.unions = KeptUnions()
         self.sizes = Sizes(self._lock, self._held, self.selections, self.unions)
         self.contents = Contents(self._lock, self._held)
+        self.listing = Listing(self._lock, self._held)
 
     @property
     def broken(self) -> bool:
@@ -92,18 +93,18 @@ class Store:
         return self._held.appended_us
 
     def settle(self, settled_us: int) -> None:
-        """The time that has stood, from now on; MIN_TS_US: none has. No lock: one reference is written."""
+        """Set the time that has stood; MIN_TS_US: none has. No lock: one reference is written."""
         self._held.settled_us = settled_us
 
     def raw_from_us(self, now_us: int) -> int:
-        """The first instant from which on this view holds raw events at `now_us`: a whole minute. So does every other
-        view, unless the retention was made longer or the clock is behind one that was believed.
+        """From this instant on the view holds raw events at `now_us`: a whole minute. Every other view says the same,
+        unless the retention was made longer or the clock is behind one that was believed. No lock.
         """
-        return max(self.retention.raw_from_us(now_us), self._held.folded_to_us)
+        return self._held.raw_from_us(now_us)
 
     def resolution_us(self, ts_us: int, now_us: int) -> int:
-        """How far apart the instants are, around that one, between which events cannot be told apart: 1 µs while they
-        are raw, then a roll-up's length.
+        """How precisely the time of an event at `ts_us` is known: 1 µs while it is raw, then a roll-up's length. No
+        lock.
         """
         if ts_us >= self.raw_from_us(now_us):
             return 1
@@ -132,8 +133,8 @@ class Store:
 
         An edge before `raw_from_us(now_us)` lies between roll-ups: on a multiple of `resolution_us` there. Percentiles
         are numbers from 0 to 100. They are exact, and both ends are known, where no event of the span lies before
-        `raw_from_us(now_us)`: whether this view still holds such ones raw must not show. Otherwise they come from
-        sketches, which are merged without the lock.
+        `raw_from_us(now_us)`. Otherwise they come from sketches, also where this view still holds such events raw: that
+        must not show. Sketches are merged without the lock.
         """
         raw_from_us = self.raw_from_us(now_us)
         if percentiles and any(span.start_us < raw_from_us for span in spans):
@@ -214,10 +215,10 @@ class Store:
     ) -> tuple[Sequence[str], Sweep[PartT]]:
         """What a question has to know of many series, as they all stand at one instant during this call.
 
-        choose: out of the sorted list of names held, which it must not change, those to be looked at: sorted, also such
-        as are not held. picks says the same of one name, under the lock. Gives the names and, in `Sweep.parts`, the
-        part of each. Others wait for the lock for about a millisecond at a time; see sweep.py. marked: `changes` can
-        tell later what came after that instant, which `Sweep.mark` names.
+        choose takes the sorted list of names held, which it must not change, and returns the names to be looked at:
+        sorted, and perhaps with some that are not held. picks says the same of one name, under the lock. Returns the
+        names and, in `Sweep.parts`, the part of each. Others wait for the lock for about a millisecond at a time; see
+        sweep.py. marked: `changes` can tell later what came after that instant, which `Sweep.mark` names.
         """
         with self._lock:
             bounds = Bounds(self.raw_from_us(now_us), self._held.minutes_from_us(now_us))
@@ -235,7 +236,7 @@ class Store:
         return names, sweep
 
     def _visit_some(self, sweep: Sweep[Any], names: Iterator[str]) -> bool:
-        """Let it visit the next series; whether there may be more."""
+        """Let the sweep visit the next series; whether there may be more."""
         with self._lock:
             until_s = time.perf_counter() + SLICE_S
             for name in names:
@@ -250,19 +251,6 @@ class Store:
             changes = self._held.changes
             since = [mark and changes.since(mark) for mark in marks]
             return Instant(self.raw_from_us(now_us), self._held.sorted_names(), changes.mark(), since)
-
-    def names(self) -> Sequence[str]:
-        """Every series that is held, also those of roll-ups only, sorted. A list that never changes: another takes its
-        place when a series comes or goes. Some ns, or 20 ms under the lock for 100,000 names that have to be sorted.
-        """
-        with self._lock:
-            return self._held.sorted_names()
-
-    def series_names(self, from_name: str = "") -> list[str]:
-        """The series that hold raw events, from that name on, sorted."""
-        with self._lock:
-            names = self._held.sorted_names()
-            return [name for name in names[bisect_left(names, from_name) :] if name in self._held.timelines]
 
     def snapshot(self, series: Sequence[str], span: Span) -> list[tuple[str, Iterator[tuple[TimestampsUs, Values]]]]:
         """The events of some series as they stand now, to be walked later without the lock.
@@ -285,62 +273,10 @@ class Store:
             timeline, rollups = self._held.of(series)
             return timeline.count(*span) + rollups.summarise(*span).count
 
-    def unknown_series(self, names: Iterable[str]) -> list[str]:
-        """Those of the names that nothing is held of."""
-        return [name for name in names if name not in self._held.timelines and name not in self._held.rollups]
-
-    def series_page(
-        self,
-        prefix: str,
-        after: str,
-        limit: int,
-        now_us: int,
-        *,
-        raw_only: bool = False,
-        chosen: Sequence[str] | None = None,
-    ) -> list[SeriesInfo]:
-        """The first `limit` series by name after `after` whose names begin so, with all that a question can reach at
-        `now_us`; with `raw_only` those that have raw events, with these alone. 1 µs for each, under the lock.
-
-        chosen: sorted names, to look at these alone.
-
-        What lies before `raw_from_us(now_us)` is told as precisely as roll-ups are, whether it is one already or not.
-        """
-        raw_from_us = self.raw_from_us(now_us)
-        from_us = raw_from_us if raw_only else min(self.retention.from_us(now_us), raw_from_us)
-        minutes_from_us = self._held.minutes_from_us(now_us)
-        page: list[SeriesInfo] = []
-        timelines = self._held.timelines
-        some_rollups = {} if raw_only else self._held.rollups
-        with self._lock:
-            names = self._held.sorted_names() if chosen is None else chosen
-            for at in range(max(bisect_left(names, prefix), bisect_right(names, after)), len(names)):
-                name = names[at]
-                if len(page) == limit or not name.startswith(prefix):
-                    break
-                timeline, rollups = timelines.get(name), some_rollups.get(name)
-                extent = None if timeline is None else timeline.extent(from_us)
-                if rollups is not None and (rolled := rollups.extent(from_us)) is not None:
-                    if extent is None:
-                        extent = rolled
-                    else:
-                        events, first_us, last_us = extent
-                        extent = events + rolled[0], min(first_us, rolled[1]), max(last_us, rolled[2])
-                if extent is None:
-                    continue
-                events, first_us, last_us = extent
-                length_us = 1
-                if first_us < raw_from_us:
-                    first_us, length_us = block_at(first_us, minutes_from_us)
-                    if last_us < raw_from_us:
-                        last_us = sum(block_at(last_us, minutes_from_us))
-                page.append(SeriesInfo(name, events, first_us, last_us, length_us))
-        return page
-
     def held(self, series: str, from_us: int, limit: int, *, late_only: bool = False) -> Held:
         """The newest `limit` of the raw events from `from_us` on and the late arrivals remembered.
 
-        What was late only by a clock that was wrong then is among the raw events, and listed once.
+        An event that seemed late only because a clock was wrong then is among the raw events, and listed once.
         """
         with self._lock:
             late = [(e.ts_us, e.value) for e in self._held.late if e.series == series and e.ts_us < from_us]
@@ -355,9 +291,7 @@ class Store:
         return Held(total, events[:limit])
 
     def holds_expired(self, settled_us: int) -> bool:
-        """Whether a record that is appended now would let something be folded or dropped, when this has stood.
-        O(series).
-        """
+        """Whether a record appended now lets something be folded or dropped, once that time has stood. O(series)."""
         raw_from_us, from_us = self.retention.raw_from_us(settled_us), self.retention.from_us(settled_us)
         with self._lock:
             return any(t.first_ts_us < raw_from_us for t in self._held.timelines.values()) or any(
@@ -367,7 +301,7 @@ class Store:
     def expire(self, horizon_us: int | None = None, minutes_from_us: int | None = None) -> int:
         """Move the horizon as far as it may go, and fold or drop what lies before it; how many raw events that were.
 
-        Or to `horizon_us`, with roll-ups of hours before `minutes_from_us`, where others do not ask this store.
+        Where nobody else asks this store: to `horizon_us`, with roll-ups of hours before `minutes_from_us`.
         O(series + chunks); others get in every millisecond or so.
         """
         with self._lock:
@@ -382,7 +316,7 @@ class Store:
         return folded
 
     def _fold_all_of(self, series: str) -> None:
-        """Fold what is due of one series, up to what any view may have folded: from then on their sketches agree."""
+        """Fold what is due of one series, as far as any view may have folded it: then all views' sketches agree."""
         with self._lock:
             self._held.advance()
         while series in self._held.due:

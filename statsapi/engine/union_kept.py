@@ -128,10 +128,17 @@ class Chooser(Protocol):
         """
 
 
+class Names(Protocol):
+    """See `Listing`."""
+
+    def names(self) -> Sequence[str]: ...
+
+
 class Source(Protocol):
     """The methods of `Store` that are used here."""
 
-    def names(self) -> Sequence[str]: ...
+    @property
+    def listing(self) -> Names: ...
 
     def changes(self, marks: Sequence[Mark | None], now_us: int) -> Instant: ...
 
@@ -304,7 +311,7 @@ class KeptUnions:
         """
         if question.ends or any(span.end_us is not None for span in question.spans):
             return None
-        if len(chooser.chosen(store.names())) < _SERIES_MIN:
+        if len(chooser.chosen(store.listing.names())) < _SERIES_MIN:
             return None
         ps = question.percentiles
         key = chooser.selection, tuple([p.as_integer_ratio() for p in ps])

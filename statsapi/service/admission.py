@@ -176,7 +176,7 @@ class Admission:
         if (
             store.sizes.used_events() + len(batch) + LIMIT_NEAR_EVENTS <= self.max_events
             and view.age_s() <= LIMIT_AGE_S
-            and not store.unknown_series(batch.names)
+            and not store.listing.unknown(batch.names)
         ):
             return
         try:
@@ -188,7 +188,7 @@ class Admission:
         nothing_expired = bool(
             batch.ts_us.min(initial=MAX_TS_US) >= kept_from_us
         )  # comparing each of many series would take seconds
-        added = store.unknown_series(
+        added = store.listing.unknown(
             batch.names
             if nothing_expired
             else (part.series for part in batch.parts if (part.ts_us >= kept_from_us).any())

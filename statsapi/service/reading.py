@@ -118,17 +118,17 @@ class Reading:
     def series(
         self, prefix: str, after: str, limit: int, *, raw_only: bool = False, selection: Selection = EVERY_SERIES
     ) -> list[SeriesInfo]:
-        """The first `limit` of the chosen series by name after `after`. See `Store.series_page`."""
-        chosen = None if selection == EVERY_SERIES else self.catalogue.chosen(self.store.names(), selection)
-        return self.store.series_page(prefix, after, limit, self.now_us, raw_only=raw_only, chosen=chosen)
+        """The first `limit` of the chosen series by name after `after`. See `Listing.page`."""
+        chosen = None if selection == EVERY_SERIES else self.catalogue.chosen(self.store.listing.names(), selection)
+        return self.store.listing.page(prefix, after, limit, self.now_us, raw_only=raw_only, chosen=chosen)
 
     def tag_keys(self, selection: Selection = EVERY_SERIES) -> dict[str, int]:
         """Each tag key, sorted, with the number of chosen series that carry it. Series with roll-ups only count too."""
-        return self.catalogue.tag_keys(self.store.names(), selection)
+        return self.catalogue.tag_keys(self.store.listing.names(), selection)
 
     def tag_values(self, key: str, selection: Selection = EVERY_SERIES) -> dict[str, int]:
         """Each value of that tag, sorted, with how many of the chosen series carry it."""
-        return self.catalogue.tag_values(self.store.names(), key, selection)
+        return self.catalogue.tag_values(self.store.listing.names(), key, selection)
 
     def page(self, selection: Selection, span: Span, limit: int, position: PagePosition | None) -> Page:
         """The first `limit` raw events of the chosen series in the span, from that position on.
@@ -166,7 +166,7 @@ class Reading:
         if selection.is_one_name():
             yield from selection.names
             return
-        held = self.store.series_names(from_name)
+        held = self.store.listing.raw_names(from_name)
         for names in selection.among(held) if selection != EVERY_SERIES else [held]:
             yield from names
 

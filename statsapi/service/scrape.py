@@ -45,5 +45,7 @@ def _shown_series(reading: Reading, settings: Settings) -> tuple[list[str], int]
     if not globs:
         return named, 0
     known = set(named)
-    matched = [n for n in reading.catalogue.chosen(reading.store.names(), Selection(globs=globs)) if n not in known]
+    matched = [
+        n for n in reading.catalogue.chosen(reading.store.listing.names(), Selection(globs=globs)) if n not in known
+    ]
     return named + matched[:METRICS_MATCHED_MAX], max(0, len(matched) - METRICS_MATCHED_MAX)

@@ -200,7 +200,7 @@ def test_groups_are_unions_of_their_own(
 
     value = {"name": None, "mean": mean, "p50": median}[order]
     first = Spans((span,), (50,))
-    held = run.store.names()
+    held = run.store.listing.names()
     for key_of, keys in (
         (lambda name: name, list(held)),
         (
@@ -562,7 +562,7 @@ def test_who_waits_for_the_lock_is_let_in_before_the_next_series(monkeypatch: py
 
     def begin_to_wait() -> None:
         if not others:
-            others.append(threading.Thread(target=store.names))
+            others.append(threading.Thread(target=store.listing.names))
             others[0].start()
             while not store._lock.waiting:
                 assert others[0].is_alive()

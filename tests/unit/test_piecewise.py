@@ -68,6 +68,6 @@ def test_names_stay_sorted(steps: list[tuple[str, str]]) -> None:
             store.apply([Deletion(name, 0, 2 * now_us)], now_us)
             held.discard(name)
         else:
-            handed_out.append((store.names(), sorted(held)))
+            handed_out.append((store.listing.names(), sorted(held)))
         assert store.sizes.series_count() == len(held)
     assert all(list(names) == expected for names, expected in handed_out)

@@ -155,7 +155,7 @@ class Twin:
     ) -> Answer[list[Statistics]]:
         question = Spans(tuple(Span(self.now_us - window_s * SECOND_US) for window_s in windows_s), ps)
         answer = ask(self.store, Choose(selection), question, self.now_us)
-        assert answer.matched == len([name for name in self.store.names() if selection.matches(name)])
+        assert answer.matched == len([name for name in self.store.listing.names() if selection.matches(name)])
         for window_s, got in zip(windows_s, answer.total, strict=True):
             start_us = self.now_us - window_s * SECOND_US
             held = [value for name, ts, value in self.events if ts >= start_us and selection.matches(name)]
