@@ -9,6 +9,7 @@ gunicorn_conf   the packaged configuration: workers, threads, timeouts
 hooks           what is done at each stage of Gunicorn's life: checks, slots and cores, start, end
 worker          the worker class: who accepts a connection, how it stops, what it refuses before the application
 checks          what is wrong with settings, workers and threads, before anything is opened
+descriptors     how many connections the limit of open files allows
 board           how many connections each worker has, in shared memory
 pinning         which core a worker runs on
 interpreter     garbage collection, switching of threads and freed memory of a worker

@@ -32,6 +32,7 @@ from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError, JournalUnavailable
 from statsapi.journal import engine_of, open_journal
 from statsapi.machine import allowed_cores, cpu_limit
+from statsapi.server import descriptors
 from statsapi.server.addresses import faults_of_addresses
 from statsapi.server.board import Board
 from statsapi.server.checks import (
@@ -91,7 +92,11 @@ def on_starting(server: Any) -> None:
     except JournalUnavailable as error:
         server.log.warning("starting without the journal: %s", error)
     faults += faults_of_addresses(server)
-    faults += concurrency_faults(server.cfg)
+    faults += (counts := concurrency_faults(server.cfg))
+    if not counts:
+        descriptors.raise_limit(server.cfg)
+        if fault := descriptors.fault(server.cfg):
+            faults.append(fault)
     if is_memory_only() and server.master_pid:  # USR2: a second arbiter beside the first
         faults.append(
             "STATSAPI_JOURNAL=memory:// cannot be upgraded in place (USR2): a second server beside the first "
@@ -100,6 +105,8 @@ def on_starting(server: Any) -> None:
     if not faults:
         if promise:
             server.log.info("%s", promise[0].upper() + promise[1:])
+        if shortage := descriptors.shortage(server.cfg):
+            server.log.warning("%s", shortage)
         return
     for fault in faults:
         server.log.error("Refusing to start: %s", fault)
@@ -148,6 +155,7 @@ def on_reload(server: Any) -> None:
     """
     # A reload starts as many workers as the configuration says before it calls nworkers_changed.
     server.cfg.set("workers", min(server.cfg.workers, most_workers()))
+    descriptors.raise_limit(server.cfg)
     if not is_memory_only():
         return
     server.log.warning("Reloading with STATSAPI_JOURNAL=memory://: all events held are lost")

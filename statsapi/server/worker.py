@@ -7,6 +7,7 @@ It overrides private names of Gunicorn. tests/processes/test_serving.py lists th
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -25,6 +26,7 @@ from gunicorn.workers import gthread
 
 from statsapi.api import problems
 from statsapi.metrics import CounterTable
+from statsapi.server import descriptors
 from statsapi.server.board import Board, freer_than
 from statsapi.service.service import Service
 from statsapi.shortcuts import gunicorn_side
@@ -39,6 +41,11 @@ PATIENCE_S: Final = 0.030
 # is often enough for any sensible `timeout`, and saves system calls.
 HEARTBEAT_S: Final = 0.25
 
+# Where no connection can be accepted for want of descriptors or memory, the worker tries again this much later, and
+# says so once in a while. `accept` fails at once, so without a pause it would be tried thousands of times a second.
+_SHORT_OF: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+ACCEPT_AGAIN_S: Final = 0.1
+ACCEPT_SAYS_S: Final = 60.0
 
 # If a connection is closed while its client still sends, the system discards the answer, and the client sees a broken
 # pipe instead of a 413. So input is read and dropped first, up to these bounds. The answer cannot say
@@ -72,6 +79,9 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.worker_connections = descriptors.most_connections(self.cfg)
+        self.max_keepalived = self.worker_connections - self.cfg.threads
+        self._short_said_at = float("-inf")
         self._turns = 0
         self._heartbeat_at = 0.0
         self._paused_until = 0.0
@@ -111,9 +121,26 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
             return
         if self.slot is not None and self._leave_to_others(self.slot):
             return
-        super().accept(listener)
+        try:
+            super().accept(listener)
+        except OSError as error:
+            if error.errno not in _SHORT_OF:
+                raise
+            self._accept_later(error)
         if self.slot is not None:
             board.show(self.slot, self.nr_conns, self._turns)
+
+    def _accept_later(self, error: OSError) -> None:
+        """Pause the listener: Gunicorn's worker would end, and all its connections with it."""
+        now = time.monotonic()
+        self._paused_until = now + ACCEPT_AGAIN_S
+        self.set_accept_enabled(False)
+        if now - self._short_said_at >= ACCEPT_SAYS_S:
+            self._short_said_at = now
+            cure = (
+                f" (RLIMIT_NOFILE is {descriptors.limit()}: {descriptors.CURE})" if error.errno == errno.EMFILE else ""
+            )
+            self.log.error("No connection can be accepted: %s%s. New ones wait", error.strerror, cure)
 
     def enqueue_req(self, conn: Any) -> None:
         """A new connection waits for its first bytes in the poll loop, not in a thread.

@@ -589,7 +589,18 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
     }
     attributes = {  # those that an __init__ sets
         gthread.ThreadWorker: [
-            *("_accepting", "nr_conns", "pending_conns", "keepalived_conns", "method_queue", "alive", "tpool", "poller")
+            *(
+                "_accepting",
+                "nr_conns",
+                "max_keepalived",
+                "worker_connections",
+                "pending_conns",
+                "keepalived_conns",
+                "method_queue",
+                "alive",
+                "tpool",
+                "poller",
+            )
         ],
         gthread.TConn: ["initialized", "data_ready", "timeout", "parser", "sock"],
         gunicorn.http.parser.RequestParser: ["mesg", "unreader"],
