@@ -9,7 +9,8 @@ is tested with faults of the transport and killed services, and for the spool al
 
 Imports point down this list, never up.
 
-client         the class that programs call
+client         the class that programs call; it records
+questions      the questions that it asks
 calls          one question or recording, tried until it is settled
 buffered       the sender in the background: takes events
 delivery       sends the events taken, batch after batch, each until it is settled
@@ -32,7 +33,7 @@ It imports nothing of the service, so it works without Flask and numpy.
 """
 
 from statsapi.client.buffered import Buffered, Stats
-from statsapi.client.client import Client, Event
+from statsapi.client.client import Client
 from statsapi.client.errors import (
     BufferFull,
     Closed,
@@ -46,6 +47,7 @@ from statsapi.client.errors import (
     Undelivered,
 )
 from statsapi.client.problems import Problem
+from statsapi.client.questions import Event
 
 __all__ = [
     "BufferFull",

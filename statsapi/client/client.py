@@ -1,4 +1,4 @@
-"""The client, as programs call it: each method is a question or a recording. calls.py tries it until it is settled.
+"""The client, as programs call it: this file records, questions.py asks. calls.py tries each call until it is settled.
 
 Every recording carries an Idempotency-Key of its own, so that a retry counts once. Methods return what the service
 answered, as dicts; docs/api.md describes them. Any number of threads may share a client, and it survives a fork.
@@ -7,17 +7,16 @@ answered, as dicts; docs/api.md describes them. Any number of threads may share 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, NamedTuple, TypedDict, Unpack, cast, overload
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from statsapi.client.calls import Answer, Calls, new_key
-from statsapi.client.events import Number, Tags, Timestamp, encode_event, line_of, query_of
+from statsapi.client.events import Number, Tags, Timestamp, encode_event, line_of
 from statsapi.client.http import JSON, NDJSON, Reply, Transport
+from statsapi.client.questions import Questions
 from statsapi.client.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -28,57 +27,6 @@ if TYPE_CHECKING:
 
 # The service takes 100,000 by default. 10,000 are some 0.6 MB, which nginx lets through unless it is told otherwise.
 BATCH_EVENTS: Final = 10_000
-PAGE: Final = 10_000  # the longest page the service gives
-_EXPORTED: Final = {"csv": "text/csv", "ndjson": NDJSON, "influx": "text/plain"}
-
-Names = str | Iterable[str]
-Where = Mapping[str, str] | Iterable[str] | str
-Words = str | Iterable[str]
-Percentiles = str | float | Iterable[str | float]
-Duration = str | timedelta | float
-
-
-class ExportQuestion(TypedDict, total=False):
-    """Which events: those of series that fit a pattern or carry a tag, in a range. Nothing given: all."""
-
-    match: Names
-    where: Where
-    start: Timestamp
-    end: Timestamp
-
-
-class GroupsQuestion(ExportQuestion, total=False):
-    """Over which span, and in which groups. Durations are text as the service reads it, timedeltas, or seconds."""
-
-    window: Duration
-    by: str
-    order: str
-    limit: int
-
-
-class StatisticsQuestion(GroupsQuestion, total=False):
-    """What `statistics` asks: the parameters of GET /statistics."""
-
-    windows: Words
-    stats: Words
-    percentiles: Percentiles
-    compare: Duration
-
-
-class TimelineQuestion(GroupsQuestion, total=False):
-    """What `timeline` asks besides its step: the parameters of GET /statistics/timeline."""
-
-    stats: Words
-    percentiles: Percentiles
-    align: bool
-
-
-class HistogramQuestion(GroupsQuestion, total=False):
-    """What `histogram` asks: the parameters of GET /statistics/histogram."""
-
-    bins: int
-    edges: str | Iterable[float]
-    scale: Literal["linear", "log"]
 
 
 class BufferedOptions(TypedDict, total=False):
@@ -93,15 +41,7 @@ class BufferedOptions(TypedDict, total=False):
     key_lifetime_s: float
 
 
-class Event(NamedTuple):
-    """An event that was read back. `timestamp` is in UTC."""
-
-    timestamp: datetime
-    value: float
-    series: str
-
-
-class Client(Recorder):
+class Client(Questions, Recorder):
     """A client of the service at `url` (a path prefix may follow the host), with an API `key` if it asks for one.
 
     An attempt may take `timeout_s`. A call is tried again, with growing pauses and after what `Retry-After` asks, until
@@ -219,7 +159,9 @@ class Client(Recorder):
 
         Times need a zone, as elsewhere; a missing value or time is refused, naming its row. Answers as record_many().
         """
-        events = _frames().events_of(frame, value, timestamp, series_column, list(tag_columns))
+        from statsapi.client.frames import events_of
+
+        events = events_of(frame, value, timestamp, series_column, list(tag_columns))
         return self.record_many(events, series=series, idempotency_key=idempotency_key)
 
     def buffered(self, **options: Unpack[BufferedOptions]) -> Buffered:
@@ -228,186 +170,24 @@ class Client(Recorder):
 
         return Buffered(self._calls.transport, **options)
 
-    # -- questions ---------------------------------------------------------------------------------------------------
-
-    @overload
-    def statistics(
-        self, series: Names | None = None, *, as_frame: Literal[False] = False, **question: Unpack[StatisticsQuestion]
-    ) -> Answer: ...
-
-    @overload
-    def statistics(
-        self, series: Names | None = None, *, as_frame: Literal[True], **question: Unpack[StatisticsQuestion]
-    ) -> pd.DataFrame: ...
-
-    def statistics(
-        self, series: Names | None = None, *, as_frame: bool = False, **question: Unpack[StatisticsQuestion]
-    ) -> Answer | pd.DataFrame:
-        """Statistics of a window, several windows or a range, of one series or of many: `StatisticsQuestion`.
-
-        With `as_frame` a pandas DataFrame: a row for each group and window, a column for each statistic (`p99.9`).
-        """
-        return _framed(self._calls.ask("/statistics", {"series": series, **question}), as_frame)
-
-    @overload
-    def timeline(
-        self,
-        series: Names | None = None,
-        *,
-        step: Duration,
-        as_frame: Literal[False] = False,
-        **question: Unpack[TimelineQuestion],
-    ) -> Answer: ...
-
-    @overload
-    def timeline(
-        self,
-        series: Names | None = None,
-        *,
-        step: Duration,
-        as_frame: Literal[True],
-        **question: Unpack[TimelineQuestion],
-    ) -> pd.DataFrame: ...
-
-    def timeline(
-        self,
-        series: Names | None = None,
-        *,
-        step: Duration,
-        as_frame: bool = False,
-        **question: Unpack[TimelineQuestion],
-    ) -> Answer | pd.DataFrame:
-        """The same step by step, for charts: `TimelineQuestion`; with `as_frame` a row for each group and step."""
-        return _framed(self._calls.ask("/statistics/timeline", {"series": series, "step": step, **question}), as_frame)
-
-    @overload
-    def histogram(
-        self, series: Names | None = None, *, as_frame: Literal[False] = False, **question: Unpack[HistogramQuestion]
-    ) -> Answer: ...
-
-    @overload
-    def histogram(
-        self, series: Names | None = None, *, as_frame: Literal[True], **question: Unpack[HistogramQuestion]
-    ) -> pd.DataFrame: ...
-
-    def histogram(
-        self, series: Names | None = None, *, as_frame: bool = False, **question: Unpack[HistogramQuestion]
-    ) -> Answer | pd.DataFrame:
-        """How many values lie in each bin: `HistogramQuestion`.
-
-        With `as_frame` a row for each group and bin (`low`, `high`, `count`), and for what lies below and above them.
-        """
-        return _framed(self._calls.ask("/statistics/histogram", {"series": series, **question}), as_frame)
-
-    def series(self, prefix: str | None = None, *, raw: bool | None = None, **narrowing: Any) -> Iterator[Answer]:
-        """The series there are, by name, page by page as they are read: {"name", "count", "first", "last", …}.
-
-        `narrowing` are further parameters of GET /series.
-        """
-        after = None
-        while True:
-            question = {"prefix": prefix, "raw": raw, "after": after, "limit": PAGE, **narrowing}
-            page = self._calls.ask("/series", question, "series", "next")
-            yield from page["series"]
-            after = page["next"]
-            if after is None:
-                return
-
-    def tags(self, key: str | None = None, **narrowing: Any) -> Iterator[Answer]:
-        """The keys of the tags that series carry, {"key", "series"}; of one `key` its values, {"value", "series"}.
-
-        `series` is how many carry it. `narrowing` are further parameters of GET /tags.
-        """
-        path, rows = ("/tags", "tags") if key is None else (f"/tags/{quote(key, safe='')}", "values")
-        after = None
-        while True:
-            page = self._calls.ask(path, {"after": after, "limit": PAGE, **narrowing}, rows, "next")
-            yield from page[rows]
-            after = page["next"]
-            if after is None:
-                return
-
-    def ask(self, path: str, **question: Any) -> Answer:
-        """The answer to GET `path` with any parameters: what has no method of its own. None is left out."""
-        return self._calls.ask(path, question)
-
     def post(
         self, path: str, body: bytes, media_type: str, *, idempotency_key: str | None = None, **parameters: Any
     ) -> Answer:
-        """POST a body as it is, such as a CSV file: {} for an answer without one. Tried again as record() is, under one
-        key; without one of yours what it records may be recorded again by another call.
-        """
+        """POST a body as it is, such as a CSV file. {} for an empty answer.
 
+        Tried again as record() is, under one key. Without a key of yours another call may record the same again.
+        """
         return self._calls.post(path, body, media_type, idempotency_key, parameters)
 
     def exchange(
         self, path: str, body: bytes, media_type: str, *, idempotency_key: str | None = None, **parameters: Any
     ) -> Reply:
-        """The same, and the answer as it came, for an endpoint that says in its headers what it did. A refusal is
-        raised, and has its headers and body too.
+        """POST as `post` does, and return the answer as it came: for an endpoint that says in its headers what it did.
+        A refusal is raised, and has its headers and body too.
         """
         return self._calls.exchange(path, body, media_type, idempotency_key, parameters)
-
-    def export(self, series: Names | None = None, **question: Unpack[ExportQuestion]) -> Iterator[Event]:
-        """The raw events, of all series unless some are chosen: by series, then by time. They come in pages, each of
-        which is tried again by itself, so a broken connection costs nothing.
-        """
-        cursor = None
-        while True:
-            asked = {"series": series, **question, "limit": PAGE, "cursor": cursor}
-            page = self._calls.ask("/events", asked, "events", "next")
-            for event in page["events"]:
-                yield Event(datetime.fromisoformat(event["timestamp"]), event["value"], event["series"])
-            cursor = page["next"]
-            if cursor is None:
-                return
-
-    def export_to(
-        self,
-        file: str | Path | BinaryIO,
-        series: Names | None = None,
-        *,
-        form: Literal["csv", "ndjson", "influx"] = "csv",
-        **question: Unpack[ExportQuestion],
-    ) -> int:
-        """Write them to a file as one stream, a snapshot, and return how many bytes. The file can be recorded again.
-
-        A stream that breaks off is Unavailable: a file by name is then left as it was, not half.
-        """
-        query = query_of({"series": series, **question, "format": form})
-        if not isinstance(file, str | Path):
-            return self._calls.export(query, _EXPORTED[form], file)
-        target = Path(file)
-        partial = target.with_name(f".{target.name}.{new_key()}")
-        try:
-            with partial.open("xb") as out:
-                written = self._calls.export(query, _EXPORTED[form], out)
-            partial.replace(target)
-        except OSError as error:
-            if error.filename == str(partial):  # which nobody has named
-                error.filename = str(target)
-            raise
-        finally:
-            partial.unlink(missing_ok=True)
-        return written
 
 
 def _no_clock() -> None:
     """For calls with a key of the caller's: another call, with another time, would be another request."""
     return
-
-
-def _framed(answer: Answer, as_frame: bool) -> Answer | pd.DataFrame:
-    if not as_frame:
-        return answer
-    return cast("pd.DataFrame", _frames().frame_of(answer))
-
-
-def _frames() -> Any:
-    try:
-        from statsapi.client import frames
-    except ModuleNotFoundError as error:
-        if error.name != "pandas":
-            raise
-        raise ImportError("frames need pandas, which is not installed: pip install pandas") from None
-    return frames

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import pandas as pd
+try:
+    import pandas as pd
+except ModuleNotFoundError as error:
+    if error.name != "pandas":
+        raise
+    raise ImportError("frames need pandas, which is not installed: pip install pandas") from None
 
 _TIMES: Final = ("from", "to", "previous.from", "previous.to")
 _NESTED: Final = ("groups", "windows", "steps", "reasons", "groups_total", "matched")

@@ -156,7 +156,7 @@ def test_a_url_and_a_key_that_cannot_be(app: Flask) -> None:
 
 def test_an_export_is_paged(app: Flask, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """All events once, in order, though a page was lost on its way."""
-    monkeypatch.setattr("statsapi.client.client.PAGE", 7)
+    monkeypatch.setattr("statsapi.client.questions.PAGE", 7)
     transport = InProcess(app)
     client = client_of(transport, clock)
     client.record_many(
