@@ -77,7 +77,7 @@ class Server:
                 raise
             return sock
         host, _, port = self.target.removeprefix("http://").rpartition(":")
-        sock = socket.create_connection((host, int(port)), timeout_s)
+        sock = socket.create_connection((host.strip("[]"), int(port)), timeout_s)
         # http.client sends head and body apart: without this the body waits 40 ms for the head's acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock

@@ -63,14 +63,17 @@ def config(service: Connection, changed: bool) -> int:
 def _faults() -> list[str]:
     """Why `statsapi serve` would refuse to start here, a sentence each; nothing is opened or bound."""
     from statsapi.errors import ConfigError
-    from statsapi.server.checks import check_concurrency, journal_faults, settings_faults
+    from statsapi.server.checks import check_concurrency, check_folder, journal_faults, settings_faults
 
-    faults = []
+    try:
+        check_folder()
+    except ConfigError as error:
+        return list(error.faults)
     try:
         check_concurrency()
         from statsapi.server.gunicorn_app import configuration_faults
 
-        faults += configuration_faults()
+        faults = configuration_faults()
     except ConfigError as error:
-        faults += error.faults
+        faults = list(error.faults)
     return settings_faults() + journal_faults() + faults

@@ -33,6 +33,7 @@ _said: set[str] = set()
 
 
 def folder() -> Path:
+    """Where the state is. It begins with `~` where there is no HOME and the system does not know the user."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     return Path(state) / "statsapi" / "imports"
 
@@ -110,6 +111,9 @@ def _change(file: str, change: Callable[[dict[str, list[int]]], dict[str, list[i
     """Change the file's state under a lock. If it cannot be written, a message says so once."""
     path = _place(file)
     partial = path.with_suffix(f".{os.getpid()}")
+    if path.parts[0] == "~":
+        _say_once(file, "there is no home directory to remember it in: set HOME or XDG_STATE_HOME")
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _forget_old(path.parent)
@@ -121,12 +125,16 @@ def _change(file: str, change: Callable[[dict[str, list[int]]], dict[str, list[i
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        if file not in _said:
-            _said.add(file)
-            failures.say(
-                f"{file}: {path} cannot be written ({error.strerror}): if this file grows or is moved to now, and is "
-                "imported again, rows of today will count twice"
-            )
+        _say_once(file, f"{path} cannot be written ({error.strerror})")
+
+
+def _say_once(file: str, why: str) -> None:
+    if file not in _said:
+        _said.add(file)
+        failures.say(
+            f"{file}: {why}: if this file grows or is moved to now, and is imported again, rows of today will count "
+            "twice"
+        )
 
 
 @functools.cache  # once a process: a file that is imported piece by piece changes what is known of it often

@@ -108,8 +108,9 @@ def serve(
     Exit status: 0 stopped, 2 a wrong command line, 78 settings, journal or address cannot be used.
     """
     from statsapi.config import env_names
-    from statsapi.server.checks import check_concurrency
+    from statsapi.server.checks import check_concurrency, check_folder
 
+    check_folder()
     check_concurrency()
     if journal is not None:
         os.environ[env_names()["journal"]] = journal

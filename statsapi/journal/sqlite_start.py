@@ -59,9 +59,15 @@ def _check_folder(file: File) -> None:
     folder = os.path.dirname(file.real)
     try:
         os.makedirs(folder, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise JournalRefused(
+            f"the folder {folder} cannot be made, as a file stands in its way: name another by --journal or "
+            "STATSAPI_JOURNAL"
+        ) from error
     except OSError as error:
         raise JournalRefused(
-            f"the folder {folder} cannot be made ({error.strerror}): make it, or name another"
+            f"the folder {folder} cannot be made ({error.strerror}): make it, or name another by --journal or "
+            "STATSAPI_JOURNAL"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise JournalRefused(

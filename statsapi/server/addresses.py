@@ -60,13 +60,15 @@ def _why_not_bound(address: Any) -> str | None:
             return _IN_USE
         if error.errno == errno.EADDRNOTAVAIL:
             return "{0} cannot be listened at, as this machine does not have that address: choose another with {2}"
-        return f"{{0}} cannot be listened at ({error.strerror}): choose another with {2}"
+        return f"{{0}} cannot be listened at ({error.strerror}): choose another with {{2}}"
     except OverflowError:
         return "{0} cannot be listened at, as ports go up to 65535: choose another with {2}"
     return None
 
 
 def _why_no_unix_socket(path: str) -> str | None:
+    if not path:
+        return "{0} names no socket: write --bind unix:/path/to/socket"
     if len(os.fsencode(path)) > UNIX_PATH_BYTES:
         return (
             f"{{0}} is too long (a Unix socket's path has at most {UNIX_PATH_BYTES} bytes): choose another with --bind"

@@ -21,6 +21,16 @@ from statsapi.server.board import Board
 CONCURRENCY: Final = "WEB_CONCURRENCY"  # how many workers: what platforms set, and Gunicorn reads
 
 
+def check_folder() -> None:
+    """Refuse a current folder that is gone (ConfigError): Gunicorn asks for it at import, and a relative journal is in
+    it.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise ConfigError("the current folder does not exist any more: start from another") from error
+
+
 def check_concurrency() -> None:
     """Refuse a faulty WEB_CONCURRENCY (ConfigError), and unset an empty one. Gunicorn reads it at import, where it
     would end in a traceback.

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
+import gunicorn.util
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.config import Config
 
@@ -85,10 +86,22 @@ class Server(WSGIApplication):  # type: ignore[misc]  # Gunicorn has no types
             self.load_default_config()
             self.load_config()
             self.cfg.validate()
+            self._check_addresses()
         except ConfigError:  # a refusal by `_Judged`
             raise
         except Exception as error:  # noqa: BLE001 (whatever a validator raises, as in Gunicorn's own)
             self.refuse(f"Gunicorn's configuration cannot be used: {error}")
+
+    def _check_addresses(self) -> None:
+        """ValueError for a --bind that Gunicorn cannot read, which ends `gunicorn` too late for a refusal of ours."""
+        for bind in self.cfg.bind:
+            try:
+                gunicorn.util.parse_address(bind)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"bind: {bind!r} is not an address ({str(error).rstrip('.')}): write HOST:PORT, [IPV6]:PORT or "
+                    "unix:/path/to/socket"
+                ) from error
 
     def load_default_config(self) -> None:
         self.cfg = _Config(self.usage, prog=self.prog)

@@ -529,6 +529,22 @@ def test_what_cannot_be_remembered_is_said_once(
     assert "will count twice" in said
 
 
+def test_without_a_home_nothing_is_written_into_a_folder_named_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container's user may have neither HOME nor a name: one line says what to set, and the current folder stays as
+    it is.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does then
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    for rows in (1, 2):
+        import_ends.remember("b.csv", rows)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "b.csv: there is no home directory to remember it in: set HOME or XDG_STATE_HOME" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_pandas_records(server: Server, tmp_path: Path) -> None:
     """A JSON array with columns of other names: its refusals are short, and NDJSON is named as the way."""
     file = tmp_path / "records.json"

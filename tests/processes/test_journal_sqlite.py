@@ -441,7 +441,7 @@ def test_files_that_are_not_ours_are_refused(tmp_path: Path, monkeypatch: pytest
         (garbage, "restore it from a backup"),
         (newer, "use a newer one"),
         (str(tmp_path), "name a file in it"),
-        (in_a_file, "make it, or name another"),
+        (in_a_file, "as a file stands in its way: name another by --journal or STATSAPI_JOURNAL"),
     ):
         before = Path(path).read_bytes() if os.path.isfile(path) else b""
         with pytest.raises(ConfigError, match=said):

@@ -22,7 +22,7 @@ from statsapi import __version__
 from statsapi.cli.main import main
 from statsapi.server import gunicorn_conf, hooks
 from statsapi.server.board import Board
-from tests.command_line import run_process
+from tests.command_line import COMMAND, run_process
 from tests.servers import DEADLINE_S, ROOT, post, serve_environment, statsapi_serve, wait_until
 
 
@@ -73,6 +73,50 @@ def test_options_reach_gunicorn(tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere.db").exists()
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address_is_listened_at(tmp_path: Path, host: str) -> None:
+    """With or without brackets; the log has it as it stands in a URL."""
+    with statsapi_serve(tmp_path, "--host", host, "--port", "0") as server:
+        assert server.target.startswith("http://[::1]:")
+        assert server.request("GET", "/healthz") == (200, {"status": "ok"})
+
+
+def test_a_folder_to_write_in_and_a_home_are_not_needed(tmp_path: Path) -> None:
+    """With a journal elsewhere it serves from a folder that cannot be written, and without HOME."""
+    journal = tmp_path / "journal"
+    command = ("env", "-u", "HOME", "sh", "-c", 'cd /proc; exec "$@"', "sh", sys.executable, "-m", "statsapi")
+    with statsapi_serve(
+        tmp_path, "--port", "0", "--journal", f"sqlite:///{journal}/events.db", command=command
+    ) as server:
+        assert os.readlink(f"/proc/{server.process.pid}/cwd") == "/proc"
+        assert b"\0HOME=" not in b"\0" + Path(f"/proc/{server.process.pid}/environ").read_bytes()
+        assert post(server, 1.5)[0] == 200
+        assert f"The journal is {journal}/events.db: " in server.log
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+
+
+def test_a_folder_in_which_no_journal_can_be_made_is_named(tmp_path: Path) -> None:
+    """The journal's default place is below the current folder: one that cannot be written is refused with the cure, and
+    one that is gone as well, by `serve` and `config` alike.
+    """
+    status, line = refused(Path("/proc"), "--port", "0")
+    assert (status, "the folder /proc/data cannot be made (" in line) == (78, True), line
+    assert line.endswith("make it, or name another by --journal or STATSAPI_JOURNAL")
+    for command in ("serve", "config"):
+        done = subprocess.run(
+            ["sh", "-c", f'mkdir {command}; cd {command}; rmdir ../{command}; exec "$@"', "sh", *COMMAND, command],
+            cwd=tmp_path,
+            env=serve_environment(tmp_path, {}),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+        assert (done.returncode, done.stderr) == (
+            78,
+            "statsapi: the current folder does not exist any more: start from another\n",
+        )
+
+
 @pytest.mark.parametrize(("given", "workers"), [("2", 2), ("  ", None), ("", None)])
 def test_the_number_of_workers_is_what_platforms_set(tmp_path: Path, given: str, workers: int | None) -> None:
     """WEB_CONCURRENCY, and set to nothing it is unset, which Gunicorn alone does not survive."""
@@ -92,6 +136,9 @@ def test_the_number_of_workers_is_what_platforms_set(tmp_path: Path, given: str,
         (["--port", "65536"], "", 2, "statsapi serve: --port: '65536' is not a whole number from 0 to 65535"),
         (["--port", "-1"], "", 2, "--port"),
         (["--port", ""], "", 2, "'' is not a whole number"),
+        (["--port", "abc"], "", 2, "statsapi serve: --port: 'abc' is not a whole number from 0 to 65535"),
+        (["--port", "99999"], "", 2, "'99999' is not a whole number from 0 to 65535"),
+        (["--host", "/run/x"], "", 2, "a Unix socket is given as `-- --bind unix:/path`"),
         (["--host", "unix:/run/x"], "", 2, "a Unix socket is given as `-- --bind unix:/path`"),
         (["--host", ""], "", 2, "'' is not an address or a name"),
         (["--host", "a:b:8000"], "", 2, "is not an address or a name"),
@@ -217,11 +264,24 @@ def test_more_workers_than_there_can_be_are_not_started_later() -> None:
         (["--", "other:app"], {}, 2, "after --: unexpected 'other:app'"),
         (["--", "--timeout", "-5"], {}, 2, "timeout: Value must be positive: -5"),
         (["--", "--config", "none.py"], {}, 2, "'none.py' doesn't exist"),
+        (["--", "--bind", "127.0.0.1:abc"], {}, 2, "bind: '127.0.0.1:abc' is not an address"),
+        (["--", "--bind", "::1:8000"], {}, 2, "write HOST:PORT, [IPV6]:PORT or unix:/path/to/socket"),
+        ([], {"GUNICORN_CMD_ARGS": "--bind [::1"}, 2, "bind: '[::1' is not an address"),
+        (["--host", "fe80::1", "--port", "0"], {}, 78, "(Invalid argument): choose another with --host or --port"),
+        (["--", "--bind", "unix:"], {}, 78, "write --bind unix:/path/to/socket"),
+        (["--", "--bind", "unix:/nope/sock"], {}, 78, "unix:/nope/sock cannot be made, as its folder is not there"),
         ([], {"GUNICORN_CMD_ARGS": "--nonsense"}, 2, "in GUNICORN_CMD_ARGS: unrecognized arguments: --nonsense"),
         ([], {"GUNICORN_CMD_ARGS": "other:app"}, 2, "in GUNICORN_CMD_ARGS: unexpected 'other:app'"),
         ([], {"GUNICORN_CMD_ARGS": "--bind 'x"}, 2, "No closing quotation"),
         (["--journal", "kafka://x", "--port", "0"], {}, 78, "no journal engine for 'kafka'"),
         (["--journal", "sqlite:////proc/none/x.db", "--port", "0"], {}, 78, "/proc/none"),
+        (["--journal", "sqlite:////tmp", "--port", "0"], {}, 78, "it is a folder: name a file in it"),
+        (
+            ["--journal", f"sqlite:///{__file__}/x.db", "--port", "0"],
+            {},
+            78,
+            "as a file stands in its way: name another",
+        ),
         (["--journal", "memory://", "--port", "0", "--workers", "2"], {}, 78, "start one (--workers 1"),
         (["--port", "0"], {"STATSAPI_WINDOW": "soon"}, 78, "STATSAPI_WINDOW='soon'"),
     ],
