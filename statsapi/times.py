@@ -17,8 +17,8 @@ A timestamp is
   ` +0100 CET`, `[Europe/Paris]`. Second 60 is the second after 59.
 Without an offset it is UTC. Text is truncated to microseconds, as both parsers do; a float is rounded.
 
-A duration is `90s`, `15m`, `1h30m`, `5min`, `2w`, `500ms`, a number of seconds, or the weeks, days and time of ISO 8601
-(`PT15M`, `P1DT12H`). An instant of a question is a timestamp, or `now`, `now-1h30m`, `now+5m`.
+A duration is `90s`, `15m`, `1h30m`, `5min`, `2w`, `500ms`, `10us`, a number of seconds, or the weeks, days and time of
+ISO 8601 (`PT15M`, `P1DT12H`). An instant of a question is a timestamp, or `now`, `now-1h30m`, `now+5m`.
 """
 
 from __future__ import annotations
@@ -554,7 +554,7 @@ def _unit_us(unit: str) -> int:
     if unit.lower() in ("mo", "mon", "month", "months", "y", "yr", "yrs", "year", "years", "q"):
         raise ValueError(f"{_DURATION_EXAMPLES}; months and years have no fixed length: write days")
     if unit.lower() not in _UNITS:
-        raise ValueError(f"{_DURATION_EXAMPLES}; units are ms, s, m, h, d and w, not {unit}")
+        raise ValueError(f"{_DURATION_EXAMPLES}; units are us, ms, s, m, h, d and w, not {unit}")
     return _UNITS[unit.lower()]
 
 

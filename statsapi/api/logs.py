@@ -7,6 +7,7 @@ They are formatters of the standard library. python-json-logger offers more (ren
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from flask import has_request_context, request
 
+from statsapi.errors import one_line
 from statsapi.keys import redact
 
 REQUEST_ID: Final = "statsapi.request_id"  # its place in the WSGI environ
@@ -23,13 +25,19 @@ access.setLevel(logging.INFO)  # its own level, so that --log-level=warning does
 
 
 class PlainFormatter(logging.Formatter):
-    """Another formatter's lines. During a request, the first line of each message ends with the request_id."""
+    """Another formatter's lines. A message of ours is one line, and a traceback follows as it is. During a request, the
+    first line ends with the request_id.
+    """
 
     def __init__(self, form: logging.Formatter | None) -> None:
         super().__init__()
         self._form = form or logging.Formatter()
 
     def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if not message.isprintable() and record.name.startswith("statsapi"):  # Gunicorn's may be several lines
+            record = copy.copy(record)
+            record.msg, record.args = one_line(message), None
         text = self._form.format(record)
         request_id = _request_id(record)
         if request_id is not None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from statsapi.errors import ConfigError, JournalUnavailable, StatsError
+from statsapi.errors import ConfigError, JournalUnavailable, StatsError, one_line
 
 if TYPE_CHECKING:
     from statsapi.client import Refused, Unavailable
@@ -37,7 +37,6 @@ _IS_THAT_US: Final = "; is that statsapi, and the path of --url right?"
 
 _ANSWERED: Final = re.compile(r" answered \d{3}$")
 _TITLE: Final = re.compile("title[^>]*>([^<]+)", re.IGNORECASE)
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Failed(Exception):
@@ -55,7 +54,7 @@ class Told(NamedTuple):
 
 def say(line: str) -> None:
     """Print to standard error. Terminal control codes, which another server's text may hold, are removed."""
-    click.echo(_UNPRINTABLE.sub("?", line), err=True)
+    click.echo(one_line(line), err=True)
 
 
 def of_os(error: OSError) -> str:

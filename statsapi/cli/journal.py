@@ -9,7 +9,7 @@ import click
 
 from statsapi.cli import failures, output
 from statsapi.config import Settings
-from statsapi.errors import JournalDamaged, JournalRefused
+from statsapi.errors import JournalDamaged, JournalRefused, one_line
 from statsapi.journal import Engine, Journal, engine_of, open_journal
 from statsapi.times import format_timestamp
 
@@ -91,7 +91,7 @@ def _say_damage(engine: Engine) -> int:
     count = 0
     for count, line in enumerate(engine.find_damage(), 1):
         if count <= _NAMED_MAX:
-            click.echo(line)
+            click.echo(one_line(line))
     if count > _NAMED_MAX:
         click.echo(f"and {count - _NAMED_MAX:,} more")
     return count

@@ -26,6 +26,7 @@ highwater             the -mark file, by which a lost end is noticed: what is no
 sqlite_errors         what its errors mean, in words
 sqlite_check          everything in the file that is not what was written
 sqlite_rows           rows around pages that cannot be read
+sqlite_mended         a damaged file as if its first page were whole: a copy of it
 sqlite_salvage        the undamaged part, in a new file
 sqlite_backup         a copy, while others record
 sqlite_compact        space given back to the disk

@@ -340,8 +340,13 @@ class SqliteJournal:
         def look(connection: sqlite3.Connection) -> tuple[tables.Head | None, int, int, int, Last | None]:
             connection.execute("BEGIN")
             head = tables.read_head(connection)
-            counted = connection.execute(_INFO, (0 if head is None else head.position,)).fetchone()
-            return head, *counted, tables.read_last(connection, None)
+            base = 0 if head is None else head.position
+            records, first, last = connection.execute(_INFO, (base,)).fetchone()
+            seen = tables.read_last(connection, None)
+            end = base if seen is None else seen[0]
+            if records != end - base or (records and (first, last) != (base + 1, end)):
+                raise JournalDamaged("the journal's records", f"they are not all of {base + 1} to {end}")
+            return head, records, first, last, seen
 
         head, records, first, last, seen = self._reader.query(look)
         return Info(

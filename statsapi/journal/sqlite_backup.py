@@ -14,6 +14,7 @@ from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.sqlite_check import find_all
 from statsapi.journal.sqlite_errors import primary_code
+from statsapi.journal.sqlite_url import why_companion
 
 
 class Backup:
@@ -47,6 +48,8 @@ class Backup:
                 os.unlink(partial)
 
     def _check_target(self) -> None:
+        if (reason := why_companion(self._target)) is not None:
+            raise JournalRefused(f"{self._target}: {reason}")
         if not os.path.lexists(self._target):
             return
         if not self._overwrite:

@@ -12,6 +12,7 @@ from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.checksums import MISMATCH, missing, seal_of
 from statsapi.journal.format import record_name
 from statsapi.journal.highwater import Noted
+from statsapi.journal.sqlite_errors import judging
 from statsapi.journal.sqlite_rows import Rows, record_rows
 
 _UNREADABLE: Final = "SQLite cannot read it"
@@ -24,27 +25,35 @@ def find_all(connection: sqlite3.Connection, path: str, noted: Noted | None = No
     nobody writes. `noted`: the record that was acknowledged last, unless its loss was told already.
     """
     try:
-        tables.check_tables(connection, path)
-        tables.check_counts(connection)
+        with judging(connection):
+            tables.check_tables(connection, path)
+            tables.check_counts(connection)
     except JournalDamaged as error:
         yield error
     except sqlite3.Error as error:
         yield JournalDamaged(path, str(error))
         read_all_the_same(connection)
     try:
-        ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+        with judging(connection):
+            ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
         if said not in ("ok", b"ok"):
             text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-            yield JournalDamaged(path, " ".join(text.split()))
+            yield JournalDamaged(path, text)
     except sqlite3.Error as error:
         yield JournalDamaged(path, str(error))
+    yield from find_in_tables(connection, noted)
+
+
+def find_in_tables(connection: sqlite3.Connection, noted: Noted | None) -> Iterator[JournalDamaged]:
+    """As `find_all`, of what stands in the tables alone."""
     for what, damages in (
         (tables.CHECKPOINT, _damaged_checkpoint(connection)),
         ("the journal's records", _damaged_records(connection, noted)),
         ("the answers that are kept under Idempotency-Keys", _damaged_answers(connection)),
     ):
         try:
-            yield from damages
+            with judging(connection):
+                yield from damages
         except sqlite3.Error as error:
             yield JournalDamaged(what, f"SQLite cannot read all of it: {error}")
         except JournalDamaged as error:
@@ -128,7 +137,7 @@ def _reason(connection: sqlite3.Connection, position: int) -> str:
         tables.read_record(connection, position)
     except JournalDamaged as error:
         return error.why
-    except sqlite3.Error:
+    except (sqlite3.Error, MemoryError):  # `Rows` raised the MemoryErrors that are what they say
         return _UNREADABLE
     return _MISSING
 

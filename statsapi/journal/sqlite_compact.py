@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 
 from statsapi.errors import JournalRefused
-from statsapi.journal.sqlite_errors import cause, failure, primary_code
+from statsapi.journal.sqlite_errors import cause, failure, judging, primary_code
 from statsapi.journal.sqlite_file import File
 
 
@@ -21,12 +21,8 @@ def compact(file: File) -> tuple[int, int]:
         before = file.size_bytes()
         with contextlib.closing(file.open("rw")) as connection:
             try:
-                connection.execute("PRAGMA busy_timeout=1000").fetchall()
-                # Before anything is read, so that nobody else can have it open.
-                connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
-                connection.execute("PRAGMA synchronous=FULL")
-                connection.execute("VACUUM")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                with judging(connection):
+                    _write_anew(connection)
             except sqlite3.Error as error:
                 if primary_code(error) == sqlite3.SQLITE_BUSY:
                     raise JournalRefused(f"{file.path} is in use: stop the service first") from error
@@ -36,3 +32,12 @@ def compact(file: File) -> tuple[int, int]:
                     ) from error
                 raise failure(error, file.path) from error
         return before, file.size_bytes()
+
+
+def _write_anew(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA busy_timeout=1000").fetchall()
+    # Before anything is read, so that nobody else can have it open.
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("VACUUM")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+from collections.abc import Iterator
 from typing import Final
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
@@ -40,6 +42,49 @@ def cause(error: sqlite3.Error) -> int:
 
 def is_damage(error: sqlite3.Error) -> bool:
     return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def judged(error: BaseException, connection: sqlite3.Connection) -> sqlite3.Error | None:
+    """SQLite's error behind `error`, which a statement on `connection` raised; None where it is another's.
+
+    Damage raises three more: UnicodeDecodeError, where the message repeats a definition that is no text; MemoryError,
+    where a row claims 4 GiB and SQLite's count of its pages wraps to none; and "string or blob too big". Each may be
+    what it says, so SQLite looks through the file, and what it finds is the error. A lower limit to the length of rows
+    (SQLITE_LIMIT_LENGTH) was refused: with one of 2,000 bytes SQLite 3.40 raises the same MemoryError.
+    """
+    too_big = isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_TOOBIG
+    if (too_big or isinstance(error, UnicodeDecodeError | MemoryError)) and (said := _fault(connection)) is not None:
+        damage = sqlite3.DatabaseError(said)
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        return damage
+    return error if isinstance(error, sqlite3.Error) else None
+
+
+@contextlib.contextmanager
+def judging(connection: sqlite3.Connection) -> Iterator[None]:
+    """Every error that damage causes leaves the block as one of SQLite: see `judged`."""
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:
+        met = judged(error, connection)
+        if met is None or met is error:
+            raise
+        raise met from error
+
+
+def _fault(connection: sqlite3.Connection) -> str | None:
+    """The first damage that SQLite itself finds in the file; None where it finds none, or cannot look now."""
+    try:
+        rows = connection.execute("PRAGMA quick_check(1)").fetchall()
+    except UnicodeDecodeError as error:
+        return bytes(error.object).decode("utf-8", "replace")
+    except sqlite3.Error as error:
+        return str(error) if is_damage(error) or primary_code(error) == sqlite3.SQLITE_TOOBIG else None
+    except MemoryError:
+        return None
+    said = rows[0][0] if rows else "ok"
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    return None if text == "ok" else text
 
 
 def refusal(error: sqlite3.Error, path: str) -> JournalRefused:

@@ -25,7 +25,7 @@ from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_upgrade, sqlite_wal
 from statsapi.journal.highwater import HighWater, Noted, is_left_over
 from statsapi.journal.protocol import Lost
-from statsapi.journal.sqlite_errors import failure
+from statsapi.journal.sqlite_errors import failure, judging
 from statsapi.journal.sqlite_tables import PAGE_BYTES
 
 logger = logging.getLogger("statsapi")
@@ -112,13 +112,14 @@ class File:
             try:
                 connection = self.open("rw")
                 try:
-                    self._check_made(connection)
-                    for setting in settings:
-                        connection.execute(setting).fetchall()
-                    connection.execute(tables.LAST).fetchall()  # opens the -wal
-                    sqlite_wal.reserve_shm(real)
-                    if before is None or replaced:
-                        self._compare(connection, real, told_by_views=replaced)
+                    with judging(connection):
+                        self._check_made(connection)
+                        for setting in settings:
+                            connection.execute(setting).fetchall()
+                        connection.execute(tables.LAST).fetchall()  # opens the -wal
+                        sqlite_wal.reserve_shm(real)
+                        if before is None or replaced:
+                            self._compare(connection, real, told_by_views=replaced)
                 except BaseException:
                     connection.close()
                     raise

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from statsapi.errors import JournalUnavailable, StatsError
 from statsapi.journal.protocol import held_up
-from statsapi.journal.sqlite_errors import failure, primary_code
+from statsapi.journal.sqlite_errors import failure, judged, primary_code
 from statsapi.journal.sqlite_file import File, Identity
 from statsapi.journal.sqlite_tables import Last
 
@@ -83,9 +83,10 @@ class Link:
             except BaseException as error:
                 # A statement that was left in the middle keeps its snapshot, and every later question would be answered
                 # from that. So even a lock that was busy costs this connection.
+                met = self._judged(error)
                 self.drop()
-                if isinstance(error, sqlite3.Error):
-                    raise failure(error, self._file.path) from error
+                if met is not None:
+                    raise failure(met, self._file.path) from error
                 raise
             finally:
                 self.roll_back()
@@ -116,10 +117,13 @@ class Link:
                     observe_commit(time.perf_counter() - began_s)
                 else:
                     connection.execute("COMMIT")
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:
+                met = self._judged(error)
+                if met is None:
+                    raise
                 self.failed = True
-                self.suspect(error)
-                raise failure(error, self._file.path, committing=committing) from error
+                self.suspect(met)
+                raise failure(met, self._file.path, committing=committing) from error
             else:
                 self.failed = False
                 return result
@@ -141,6 +145,11 @@ class Link:
             else:
                 return
             time.sleep(RETRY_S)
+
+    def _judged(self, error: BaseException) -> sqlite3.Error | None:
+        if self._connection is None:
+            return error if isinstance(error, sqlite3.Error) else None
+        return judged(error, self._connection)
 
     def suspect(self, error: sqlite3.Error) -> None:
         """After any error but a full disk or a busy lock, give the connection up: the next call opens another."""

@@ -82,7 +82,7 @@ class Rows:
         first: int | None = None,
         noted: int | None = None,
     ) -> None:
-        key = columns.partition(",")[0]
+        key, last = columns.partition(",")[0], columns.rpartition(",")[2]
         self._connection = connection
         self._number_of = number_of
         self._first = first
@@ -90,11 +90,12 @@ class Rows:
         self._table = table
         self._all = f"SELECT {columns} FROM {table} ORDER BY {key}"  # noqa: S608
         self._next = f"SELECT {columns} FROM {table} WHERE {key} >= ? ORDER BY {key} LIMIT 1"  # noqa: S608
+        self._next_bytes = f"SELECT length({last}) FROM {table} WHERE {key} >= ? ORDER BY {key} LIMIT 1"  # noqa: S608
         self._after = f"SELECT {columns} FROM {table} WHERE {key} > ? ORDER BY {key}"  # noqa: S608
         self._one = f"SELECT {columns} FROM {table} WHERE {key} = ?"  # noqa: S608
         self._last = f"SELECT {columns} FROM {table} ORDER BY {key} DESC LIMIT 1"  # noqa: S608
         self.proven = Runs()
-        self.error: sqlite3.Error | None = None
+        self.error: sqlite3.Error | MemoryError | None = None
         self.starts_late = False  # pages before the first row cannot be read
         self.ends_early = False  # pages after the last row cannot be read
         self.unproven_at_end = 0
@@ -114,7 +115,9 @@ class Rows:
                 for row in self._connection.execute(*scan):
                     yield from self._give(row)
                 break
-            except sqlite3.Error as error:
+            except (sqlite3.Error, MemoryError) as error:
+                if isinstance(error, MemoryError) and at is not None and scan is None and self._is_short(at):
+                    raise
                 self._meet(error)
             scan = None
             reached = self.proven.last
@@ -136,7 +139,21 @@ class Rows:
                 self.unproven_at_end = 0
         yield number, row
 
-    def _meet(self, error: sqlite3.Error) -> None:
+    def _is_short(self, at: int) -> bool:
+        """Whether a MemoryError at the next row from `at` on is what it says: as many bytes cannot be had at all. Where
+        they can, or SQLite cannot say how many, a damaged row claims 4 GiB.
+        """
+        try:
+            row = self._connection.execute(self._next_bytes, (at,)).fetchone()
+        except (sqlite3.Error, MemoryError):
+            return False
+        try:
+            bytearray(2 * (row[0] or 0) if row else 0)
+        except MemoryError:
+            return True
+        return False
+
+    def _meet(self, error: sqlite3.Error | MemoryError) -> None:
         """The first error: from where and how far is the search to go?"""
         self.unproven_at_end = 0  # they come again
         if self.error is not None:
@@ -145,7 +162,7 @@ class Rows:
         self._reach = self._reach_of_all()
         try:
             row = self._connection.execute(self._last).fetchone()
-        except sqlite3.Error:
+        except (sqlite3.Error, MemoryError):
             row = None
         self._known_end = None if row is None else self._number_of(row)
         self.starts_late = self.proven.first is None
@@ -184,6 +201,10 @@ class Rows:
                 try:
                     row = self._connection.execute(self._one, (number,)).fetchone()
                 except sqlite3.Error:
+                    continue
+                except MemoryError:
+                    if self._is_short(number):
+                        raise
                     continue
                 if row is not None and self._number_of(row) == number and self.proven.add(number):
                     yield number, row

@@ -14,9 +14,12 @@ from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_upgrade
 from statsapi.journal.checksums import SEAL_BYTES, seal, seal_of
-from statsapi.journal.highwater import find_noted
-from statsapi.journal.sqlite_check import find_all, read_all_the_same
+from statsapi.journal.highwater import Noted, find_noted
+from statsapi.journal.sqlite_check import find_all, find_in_tables, read_all_the_same
+from statsapi.journal.sqlite_errors import judging
+from statsapi.journal.sqlite_mended import mended
 from statsapi.journal.sqlite_rows import piece_rows, record_rows
+from statsapi.journal.sqlite_url import why_companion
 
 _STEP_ROWS: Final = 2048
 _NEXT_RECORD: Final = "SELECT seq, id, appended_us, record FROM records WHERE seq > ? ORDER BY seq LIMIT 1"
@@ -36,46 +39,108 @@ def damages(path: str) -> Iterator[JournalDamaged]:
 
     JournalRefused where there is no journal, or none that this version can read.
     """
+    noted = find_noted(os.path.realpath(path))  # before the snapshot: a record is committed before it is noted
+    said = set()
+    for damage in _damages(path, noted):
+        if str(damage) not in said:
+            said.add(str(damage))
+            yield damage
+
+
+def _damages(path: str, noted: Noted | None) -> Iterator[JournalDamaged]:
+    why = "the definitions of its tables are not those of a journal"
     with _open(path) as connection:
         try:
-            if tables.is_new(connection, path):
-                raise JournalRefused(f"{path} is empty")
-            if sqlite_upgrade.is_old(connection):
-                raise JournalRefused(f"{path} is of an older version, without checksums: start this one on it first")
-        except sqlite3.Error:
-            read_all_the_same(connection)  # find_all says what it is
-        noted = find_noted(os.path.realpath(path))  # before the snapshot: a record is committed before it is noted
+            with judging(connection):
+                if tables.is_new(connection, path):
+                    raise JournalRefused(f"{path} is empty")
+                _refuse_old(connection, path)
+        except sqlite3.Error as error:
+            why = str(error)
+            read_all_the_same(connection)
+        if _are_defined(connection):
+            with tables.snapshot(connection):
+                yield from find_all(connection, path, noted)
+            return
+    yield JournalDamaged(path, why)
+    with contextlib.ExitStack() as stack:
+        try:
+            connection = stack.enter_context(mended(os.path.realpath(path), path))
+        except (OSError, sqlite3.Error):  # no space for a copy
+            connection = stack.enter_context(_open(path))
+            read_all_the_same(connection)
         with tables.snapshot(connection):
-            said = set()
-            for damage in find_all(connection, path, noted):
-                if str(damage) not in said:
-                    said.add(str(damage))
-                    yield damage
+            yield from find_in_tables(connection, noted)
 
 
 def salvage(path: str, target: str) -> Saved:
-    """Make `target` a journal of all undamaged data in `path`. Records are numbered anew, without gaps."""
+    """Make `target` a journal of all undamaged data in `path`. Records are numbered anew, without gaps.
+
+    Where the tables' definitions are damaged it takes the space of the journal once more while it runs.
+    """
+    if (reason := why_companion(target)) is not None:
+        raise JournalRefused(f"{target}: {reason}")
     if os.path.lexists(target):
         raise JournalRefused(f"{target} is there already: name another file")
+    noted = find_noted(os.path.realpath(path))
     try:
-        with _open(path) as source:
-            read_all_the_same(source)
-            # Not tables.is_new: it refuses a journal with one damaged bit in its header.
-            if not tables.has_any(source):
-                raise JournalRefused(f"{path} holds none of a journal's tables: there is nothing to save")
-            with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
-                tables.make(copy)
-                copy.execute("PRAGMA synchronous=NORMAL")
-                noted = find_noted(os.path.realpath(path))
-                with tables.snapshot(source):
-                    saved = _Salvage(source, copy, None if noted is None else noted.position).run()
-                copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with (
+            _readable(path, target) as (source, is_defined),
+            contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy,
+        ):
+            tables.make(copy)
+            copy.execute("PRAGMA synchronous=NORMAL")
+            with tables.snapshot(source):
+                saved = _Salvage(source, copy, None if noted is None else noted.position).run()
+            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                os.unlink(target + suffix)
+        _remove(target)
         raise JournalRefused(f"{target} cannot be written, or {path} not read at all: {error}") from error
+    except OSError as error:
+        _remove(target)
+        raise JournalRefused(f"{target} cannot be written: {error.strerror}") from error
+    except BaseException:
+        _remove(target)
+        raise
+    if not any(saved) and not is_defined:
+        _remove(target)
+        raise JournalRefused(f"{path} holds none of a journal's tables: there is nothing to save")
     return saved
+
+
+def _remove(target: str) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(OSError):
+            os.unlink(target + suffix)
+
+
+@contextlib.contextmanager
+def _readable(path: str, beside: str) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    """A connection to the file, or where its tables' definitions are damaged, to a copy in which they are whole; and
+    which of the two it is: True for the file.
+    """
+    with _open(path) as source:
+        with contextlib.suppress(sqlite3.Error), judging(source):
+            _refuse_old(source, path)
+        read_all_the_same(source)
+        if _are_defined(source):
+            yield source, True
+            return
+    with mended(os.path.realpath(path), beside) as source:
+        yield source, False
+
+
+def _are_defined(connection: sqlite3.Connection) -> bool:
+    try:
+        with judging(connection):
+            return tables.are_defined(connection)
+    except sqlite3.Error:
+        return False
+
+
+def _refuse_old(connection: sqlite3.Connection, path: str) -> None:
+    if sqlite_upgrade.is_old(connection):
+        raise JournalRefused(f"{path} is of an older version, without checksums: start this one on it first")
 
 
 @contextlib.contextmanager
@@ -98,10 +163,11 @@ class _Salvage:
         head, state = None, b""
         first: int | None = 1
         try:
-            head = tables.read_head(self._source)
-            if head is not None:
-                state = tables.read_state(self._source, head)
-                first = head.position + 1
+            with judging(self._source):
+                head = tables.read_head(self._source)
+                if head is not None:
+                    state = tables.read_state(self._source, head)
+                    first = head.position + 1
         except (JournalDamaged, sqlite3.Error):
             head, first = None, None
         pieces = self._save(self._pieces()) if head is not None else 0
@@ -135,7 +201,7 @@ class _Salvage:
         """From both ends, as far as SQLite can read."""
         saved = set()
         for order in ("", "DESC"):
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error), judging(self._source):
                 for row in self._source.execute(
                     f"SELECT name, digest, answer, expires_us, checksum FROM keys ORDER BY name {order}"  # noqa: S608
                 ):

@@ -12,7 +12,7 @@ import time
 from statsapi.errors import JournalRefused
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_upgrade
-from statsapi.journal.sqlite_errors import cause, failure, primary_code, refusal
+from statsapi.journal.sqlite_errors import cause, failure, judging, primary_code, refusal
 from statsapi.journal.sqlite_file import File
 
 logger = logging.getLogger("statsapi")
@@ -26,23 +26,22 @@ def prepare(file: File, *, create: bool) -> None:
     with file.alone() as opened_folder:
         file.clear_space(file.real)
         try:
-            connection = file.open("rwc" if create else "rw")
-            try:
+            with contextlib.closing(file.open("rwc" if create else "rw")) as connection, judging(connection):
+                is_old = False
                 if tables.is_new(connection, file.path):
                     if not create:
                         raise JournalRefused(f"{file.path} is empty")
                     tables.make(connection)
                     os.fsync(opened_folder)  # SQLite syncs the folder for the -wal, not for the file
-                elif sqlite_upgrade.is_old(connection):
-                    connection.close()
-                    _upgrade(file)
-                    connection = file.open("rw")
+                else:
+                    is_old = sqlite_upgrade.is_old(connection)
+            if is_old:
+                _upgrade(file)
+            with contextlib.closing(file.open("rw")) as connection, judging(connection):
                 tables.check_tables(connection, file.path)
                 with tables.snapshot(connection):
                     tables.check_counts(connection)
                 (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-            finally:
-                connection.close()
         except sqlite3.Error as error:
             if primary_code(error) == sqlite3.SQLITE_BUSY:
                 raise JournalRefused(f"{file.path} is locked by another process: stop it") from error
@@ -87,7 +86,7 @@ def _check_folder(file: File) -> None:
 
 def _upgrade(file: File) -> None:
     """Bring an older file up to date. The caller has it `alone`."""
-    with contextlib.closing(file.open("rw")) as connection:
+    with contextlib.closing(file.open("rw")) as connection, judging(connection):
         try:
             # Before anything is read, so that nobody else can have it open, such as an older version's workers.
             connection.execute("PRAGMA busy_timeout=1000").fetchall()

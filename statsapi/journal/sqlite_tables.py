@@ -64,6 +64,13 @@ TABLES: Final = {
 )""",
 }
 
+# The page at which each table begins in a journal that `make` made, and after VACUUM, which writes indexes last. An
+# upgraded one has others.
+PLACES: Final = {name: page for page, name in enumerate(TABLES, 2)}
+VACUUMED_PLACES: Final = {
+    name: page for page, name in enumerate(sorted(TABLES, key=lambda name: "INDEX" in TABLES[name]), 2)
+}
+
 INSERT_RECORD: Final = "INSERT INTO records (seq, id, appended_us, record) VALUES (?, ?, ?, ?)"
 _INSERT_PIECE: Final = "INSERT OR REPLACE INTO pieces (key, checksum, piece) VALUES (?, ?, ?)"
 INSERT_KEY: Final = "INSERT OR REPLACE INTO keys (name, digest, answer, expires_us, checksum) VALUES (?, ?, ?, ?, ?)"
@@ -118,13 +125,13 @@ class Pieces(NamedTuple):
         if [key for key, _ in pieces] != self.keys[low:high]:
             raise JournalDamaged(f"{CHECKPOINT}'s pieces {first} to {last - 1}", "some are missing")
         for (key, piece), expected in zip(pieces, self.checksums[low:high], strict=True):
-            with _of_its_form(f"{CHECKPOINT}'s piece {key}"):
+            with of_its_form(f"{CHECKPOINT}'s piece {key}"):
                 if piece_checksum(key, piece) != expected:
                     raise JournalDamaged(f"{CHECKPOINT}'s piece {key}", MISMATCH)
 
 
 @contextlib.contextmanager
-def _of_its_form(what: str) -> Iterator[None]:
+def of_its_form(what: str) -> Iterator[None]:
     """JournalDamaged for a value of another type: a flipped bit may make a blob a number, or either a null."""
     try:
         yield
@@ -140,7 +147,7 @@ def read_record(connection: sqlite3.Connection, position: int) -> Sealed | None:
     row = connection.execute("SELECT id, appended_us, record FROM records WHERE seq = ?", (position,)).fetchone()
     if row is None:
         return None
-    with _of_its_form(f"the journal's record {position}"):
+    with of_its_form(f"the journal's record {position}"):
         sealed = check_sealed(position, row[2])
         if (sealed.record_id, sealed.appended_us) != row[:2]:
             raise JournalDamaged(f"the journal's record {position}", NOT_BESIDE_SEAL)
@@ -185,7 +192,7 @@ def read_head(connection: sqlite3.Connection) -> Head | None:
         if known_id != b"":
             raise JournalDamaged(CHECKPOINT, "it is missing")
         return None
-    with _of_its_form(CHECKPOINT):
+    with of_its_form(CHECKPOINT):
         if checkpoint_checksum(*head) != checksum or known_id != head[0]:
             raise JournalDamaged(CHECKPOINT, MISMATCH)
     return Head(*head)
@@ -193,7 +200,7 @@ def read_head(connection: sqlite3.Connection) -> Head | None:
 
 def read_state(connection: sqlite3.Connection, head: Head) -> bytes:
     (state,) = connection.execute("SELECT state FROM checkpoint").fetchone()
-    with _of_its_form(CHECKPOINT):
+    with of_its_form(CHECKPOINT):
         if crc32(state) != head.state_checksum:
             raise JournalDamaged(CHECKPOINT, MISMATCH)
     found: bytes = state
@@ -204,7 +211,7 @@ def read_pieces_index(connection: sqlite3.Connection, head: Head) -> Pieces:
     """Which pieces the checkpoint has. JournalDamaged where one is missing. 1 µs a piece, whatever its size."""
     rows = connection.execute("SELECT key, checksum FROM pieces ORDER BY key").fetchall()
     pieces = Pieces(head.id, [key for key, _ in rows], [each for _, each in rows])
-    with _of_its_form(f"the list of {CHECKPOINT}'s pieces"):
+    with of_its_form(f"the list of {CHECKPOINT}'s pieces"):
         if pieces_checksum(pieces.keys, pieces.checksums) != head.pieces_checksum:
             raise JournalDamaged(f"the list of {CHECKPOINT}'s pieces", MISMATCH)
     return pieces
@@ -293,9 +300,49 @@ def is_new(connection: sqlite3.Connection, path: str) -> bool:
     return False
 
 
-def has_any(connection: sqlite3.Connection) -> bool:
-    """Whether there is at least one of a journal's tables, whole or not."""
-    return bool(_definitions(connection))
+def are_defined(connection: sqlite3.Connection) -> bool:
+    """Whether SQLite finds all tables by their definitions, at places that they can have. `check_tables` refuses a
+    journal also where they are, and damage lies behind. sqlite3.Error where SQLite cannot read the definitions.
+    """
+    definitions = _definitions(connection)
+    (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+    if auto_vacuum or [(name, sql) for name, _, sql in definitions] != [
+        (name, TABLES[name].encode()) for name in sorted(TABLES)
+    ]:
+        return False
+    if {name: page for name, page, _ in definitions} in (PLACES, VACUUMED_PLACES):
+        return True
+    return _noted(connection) == _schema_checksum(definitions) or _is_whole(connection)
+
+
+def is_of_make(connection: sqlite3.Connection) -> bool:
+    """Whether `meta` says that `make` made this journal: the places are PLACES or VACUUMED_PLACES."""
+    return _noted(connection) == _schema_checksum(
+        [(name, PLACES[name], TABLES[name].encode()) for name in sorted(TABLES)]
+    )
+
+
+def _noted(connection: sqlite3.Connection) -> object:
+    """The checksum of definitions and places in `meta`; None where there is none."""
+    with contextlib.suppress(sqlite3.Error):
+        rows = connection.execute("SELECT schema_checksum FROM meta").fetchall()
+        return rows[0][0] if len(rows) == 1 else None
+    return None
+
+
+def _is_whole(connection: sqlite3.Connection) -> bool:
+    ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+    return said in ("ok", b"ok")
+
+
+def read_places(connection: sqlite3.Connection) -> dict[str, int] | None:
+    """The page at which each table begins: as it is defined, or where that cannot be read as in a new journal. None
+    where two tables would begin at one page.
+    """
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    found = {name: page for name, page, _ in _definitions(connection) if isinstance(page, int) and 1 < page <= pages}
+    places = {**PLACES, **found}
+    return places if len(set(places.values())) == len(places) else None
 
 
 def check_tables(connection: sqlite3.Connection, path: str) -> None:
@@ -311,8 +358,7 @@ def check_tables(connection: sqlite3.Connection, path: str) -> None:
     if rows[0][0] == _schema_checksum(definitions):
         return
     # VACUUM moves tables, which is fine. A flipped bit in a place leaves pages without a table, which shows here.
-    ((said, *_), *_) = connection.execute("PRAGMA integrity_check(1)").fetchall()
-    if said not in ("ok", b"ok") or [sql for *_, sql in definitions] != [
+    if not _is_whole(connection) or [sql for *_, sql in definitions] != [
         TABLES[name].encode() for name in sorted(TABLES)
     ]:
         raise JournalDamaged(path, "the definitions of its tables do not match their checksum")
@@ -332,7 +378,7 @@ def check_counts(connection: sqlite3.Connection) -> None:
         some = [before, *(name for (name,) in rows)]
         count += len(rows)
         before = some[-1]
-        with _of_its_form(ANSWERS):
+        with of_its_form(ANSWERS):
             if some != sorted(some):
                 raise JournalDamaged("the answers that are kept under Idempotency-Keys", "they are out of order")
     if count != in_index:
@@ -343,7 +389,7 @@ def _definitions(connection: sqlite3.Connection) -> list[tuple[str, int, bytes]]
     rows = connection.execute(
         "SELECT CAST(name AS BLOB), rootpage, CAST(sql AS BLOB) FROM sqlite_master ORDER BY name"
     ).fetchall()
-    ours = [(name.decode("ascii", "replace"), page, sql) for name, page, sql in rows]
+    ours = [(name.decode("ascii", "replace"), page, sql) for name, page, sql in rows if name is not None]
     return [row for row in ours if row[0] in TABLES]
 
 

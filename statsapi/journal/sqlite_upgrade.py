@@ -54,7 +54,8 @@ def upgrade(connection: sqlite3.Connection) -> None:
             connection.execute(f"DROP TABLE {table}")
         tables.write_meta(connection, b"")
         if old is not None:
-            tables.write_checkpoint(connection, *old)
+            with tables.of_its_form(tables.CHECKPOINT):
+                tables.write_checkpoint(connection, *old)
 
 
 def _move(
@@ -69,7 +70,8 @@ def _move(
             if size >= UPGRADE_BYTES:
                 break
         if rows:
-            move(connection, rows)
+            with tables.of_its_form(f"the table {table}, of an older version,"):
+                move(connection, rows)
             connection.execute(f"DELETE FROM {table} WHERE {key} <= ?", (rows[-1][0],))  # noqa: S608
     return bool(rows)
 

@@ -22,6 +22,23 @@ def path_of(url: str) -> str:
     return path
 
 
+# What stands behind a journal's name in those of the files beside it: SQLite's own, and ours.
+_COMPANIONS: Final = ("-wal", "-shm", "-journal", "-mark", ".limits", ".limits-wal", ".limits-shm", ".limits-journal")
+
+
+def why_companion(path: str) -> str | None:
+    """Why no journal and no copy of one may have this path: the journal beside it writes there. None where there is
+    no such journal.
+    """
+    for suffix in _COMPANIONS:
+        journal = path.removesuffix(suffix)
+        if journal != path and os.path.isfile(journal):
+            return (
+                f"{os.path.basename(journal)} lies beside it and keeps a file of its own under this name: name another"
+            )
+    return None
+
+
 # Beside the journal's file lie others, named like it with a few characters more (-wal, .limits, a backup's .partial).
 _FILE_NAME_BYTES = 255 - 32
 # SQLite before 3.44 opens no path longer than 504 bytes, its own suffixes included.
@@ -38,6 +55,8 @@ def _why_no_path(path: str) -> str | None:
         return f"{path[0]} is not replaced in it: write the whole path, sqlite:////home/…"
     if not path.isprintable():
         return "its path contains characters that cannot be shown"
+    if (reason := why_companion(path)) is not None:
+        return reason
     if os.path.isdir(path):
         return "it is a folder: name a file in it, such as events.db"
     names = [os.fsencode(name) for name in path.split("/")]

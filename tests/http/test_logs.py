@@ -164,20 +164,22 @@ def test_a_fault_carries_its_request_id(clock: FakeClock, lines: Lines, monkeypa
 
 
 def test_what_is_logged_on_the_way_carries_the_request_id(clock: FakeClock, lines: Lines) -> None:
-    """Warnings too, in both forms, an unusual id quoted; what is logged outside of a request has none."""
+    """Warnings too, in both forms, an unusual id quoted; what is logged outside of a request has none. A message of
+    several lines or with control characters becomes one line without.
+    """
     app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
 
     @app.get("/warns")
     def warns() -> str:
-        logging.getLogger("statsapi").warning("something\nodd")
+        logging.getLogger("statsapi").warning("something\n  odd: %s", "\x1b[1m")
         return ""
 
     for given in ("r3", 'a="b"'):
         app.test_client().get("/warns", headers={"X-Request-ID": given})
     logging.getLogger("statsapi").warning("on its own")
     assert lines.formatted == [
-        "[time] something request_id=r3\nodd",
-        '[time] something request_id="a=\\"b\\""\nodd',
+        "[time] something odd: ?[1m request_id=r3",
+        '[time] something odd: ?[1m request_id="a=\\"b\\""',
         "[time] on its own",
     ]
     assert [line.get("request_id") for line in lines.json] == ["r3", 'a="b"', None]

@@ -464,11 +464,117 @@ def test_salvage_of_no_journal_says_so_and_makes_nothing(kind: str, tmp_path: Pa
     assert not new.exists()
 
 
+def of_definitions(data: bytearray, damage: str) -> None:
+    """Damage the first page of a journal, where the definitions of its tables are."""
+    at = data.index(b"CREATE TABLE records")
+    if damage == "no text":
+        data[at + 9 : at + 25] = b"\xff" * 16
+    elif damage == "line end in an error":
+        blob = data.index(b"record BLOB", at)
+        data[blob + 6] = ord('"')
+    elif damage == "a place":  # records and meta change theirs: the byte before the text is where a table begins
+        other = data.index(b"CREATE TABLE meta")
+        data[at - 1], data[other - 1] = data[other - 1], data[at - 1]
+    elif damage == "a lost sector":
+        data[at // 512 * 512 : at // 512 * 512 + 512] = bytes(512)
+    elif damage == "a cut first page":
+        data[3000:4096] = bytes(1096)
+    else:
+        data[:100] = bytes(100)
+
+
+@pytest.mark.parametrize("compacted", [False, True], ids=["as made", "compacted"])
+@pytest.mark.parametrize(
+    "damage", ["no text", "line end in an error", "a place", "a lost sector", "a cut first page", "no header"]
+)
+def test_salvage_saves_all_where_only_definitions_are_damaged(damage: str, compacted: bool, tmp_path: Path) -> None:
+    """The journal is refused in one line, the check names the definitions alone, and the new file holds everything."""
+    path, new = tmp_path / "events.db", tmp_path / "new.db"
+    subprocess.run([sys.executable, "-m", "tests.journal_sample", str(path), "0"], check=True, cwd=ROOT)
+    if compacted:
+        engine_of(f"sqlite:///{path}").compact()
+    with closing(SqliteJournal(str(path))) as journal:
+        expected, expected_answers = contents(journal), answers(journal, 0)
+    data = bytearray(path.read_bytes())
+    of_definitions(data, damage)
+    path.write_bytes(data)
+    with pytest.raises(JournalRefused) as refused:
+        SqliteJournal(str(path))
+    assert str(refused.value).isprintable()
+    (line,) = engine_of(f"sqlite:///{path}").find_damage()
+    assert line.isprintable()
+    engine_of(f"sqlite:///{path}").salvage(str(new))
+    assert path.read_bytes() == data
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name not in ("events.db-wal", "events.db-shm")) == [
+        "events.db",
+        "events.db-mark",
+        "new.db",
+    ]
+    with closing(SqliteJournal(str(new))) as journal:
+        assert contents(journal) == expected
+        assert answers(journal, 0) == expected_answers
+
+
+def claim_4_gib(path: Path) -> int:
+    """Make a record in the middle of a page claim a length of 4 GiB: 16 bytes of 0xFF where it begins. Its number."""
+    data = bytearray(path.read_bytes())
+    with closing(sqlite3.connect(path)) as connection:
+        ((root,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'records'").fetchall()
+    pages = pages_of_records(bytes(data), root)
+    first = next(seq for seq in sorted(pages) if pages[seq] == pages[seq + 8])
+    start = (max(pages[first + 4] - {root}) - 1) * 4096
+    before = [seq for seq in sorted(pages) if pages[seq] == pages[first] and seq < first + 4]
+    at = start + int.from_bytes(data[start + 8 + 2 * len(before) : start + 10 + 2 * len(before)], "big")
+    data[at : at + 16] = b"\xff" * 16
+    path.write_bytes(data)
+    return first + 4
+
+
+def test_a_record_that_claims_4_gib_is_damage(tmp_path: Path) -> None:
+    """SQLite says that memory is short; the journal is refused, and check and salvage name that record alone."""
+    path, new = tmp_path / "events.db", tmp_path / "new.db"
+    subprocess.run([sys.executable, "-m", "tests.journal_sample", str(path), "0"], check=True, cwd=ROOT)
+    held = records_of(path)
+    number = claim_4_gib(path)
+    with closing(sqlite3.connect(path)) as connection, pytest.raises(MemoryError):
+        connection.execute("SELECT record FROM records").fetchall()
+    with closing(SqliteJournal(str(path))) as journal:
+        for look in (lambda: contents(journal), journal.info, lambda: journal.backup(str(tmp_path / "copy.db"))):
+            with pytest.raises(JournalDamaged):
+                look()
+    with pytest.raises(JournalDamaged):
+        engine_of(f"sqlite:///{path}").compact()
+    assert told_missing(list(engine_of(f"sqlite:///{path}").find_damage())) == [number]
+    engine_of(f"sqlite:///{path}").salvage(str(new))
+    assert list(records_of(new).values()) == [record for seq, record in held.items() if seq != number]
+
+
+def test_a_lack_of_memory_is_no_damage(sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MemoryError at work and in a salvage stays one where the file is whole."""
+    folder = tmp_path / "data"
+    shutil.copytree(sample.folder, folder)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with closing(SqliteJournal(str(folder / "events.db"))) as journal:
+        with monkeypatch.context() as patch:
+            patch.setattr("statsapi.journal.sqlite_tables.crc32", fail)
+            with pytest.raises(MemoryError):
+                journal.read_checkpoint()
+        assert journal.read_checkpoint() == sample.contents[0]
+    monkeypatch.setattr("statsapi.journal.sqlite_tables.read_state", fail)
+    with pytest.raises(MemoryError):
+        engine_of(f"sqlite:///{folder}/events.db").salvage(str(tmp_path / "new.db"))
+    assert not (tmp_path / "new.db").exists()
+
+
 def test_salvage_saves_the_rest_where_a_table_is_gone(sample: Sample, tmp_path: Path) -> None:
     """Without the table of answers the records are saved all the same."""
     folder, new = tmp_path / "data", tmp_path / "new.db"
     shutil.copytree(sample.folder, folder)
     with closing(sqlite3.connect(folder / "events.db")) as connection, connection:
+        connection.execute("PRAGMA secure_delete=ON")  # or what is left of the table would be found
         connection.execute("DROP TABLE keys")
     whole = engine_of(f"sqlite:///{sample.folder}/events.db").salvage(str(tmp_path / "whole.db"))
     said = engine_of(f"sqlite:///{folder}/events.db").salvage(str(new))

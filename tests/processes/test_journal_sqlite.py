@@ -40,10 +40,10 @@ from statsapi.journal import (
     sqlite_wal,
 )
 from statsapi.journal import sqlite as engine
-from statsapi.journal.format import encode
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
 from tests.journal_engines import event, segments, values
+from tests.old_journals import check_upgraded, make_old
 from tests.servers import ROOT
 
 
@@ -321,50 +321,6 @@ def test_nothing_leaks(path: str) -> None:
 # Files of other versions, and files that cannot be used
 
 
-# As schema 1 made it; schema 2 has pieces as well.
-_SCHEMA_1 = """
-CREATE TABLE log (seq INTEGER PRIMARY KEY, id BLOB NOT NULL, appended_us INTEGER NOT NULL, payload BLOB NOT NULL);
-CREATE TABLE checkpoint (
-    one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL, position INTEGER NOT NULL,
-    record_id BLOB NOT NULL, appended_us INTEGER NOT NULL, state BLOB NOT NULL
-);
-CREATE TABLE keys (
-    name BLOB PRIMARY KEY, digest BLOB NOT NULL, answer BLOB NOT NULL, expires_us INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX keys_by_expiry ON keys (expires_us);
-PRAGMA application_id=0x73746174;
-"""
-
-
-def make_old(path: str, version: int, records: int) -> list[Mark]:
-    """A file of an older version: the first two records are compacted, with a key and, in 2, two pieces."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    marks = [Mark(number, os.urandom(16)) for number in range(1, records + 1)]
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.executescript(_SCHEMA_1 + f"PRAGMA user_version={version};")
-        connection.execute("BEGIN")
-        for mark in marks[2:]:
-            payload = encode(EventBatch.single("default", 0, float(mark.position)))
-            connection.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (*mark, mark.position, payload))
-        connection.execute("INSERT INTO checkpoint VALUES (1, ?, ?, ?, 2, ?)", (b"c" * 16, *marks[1], b"state"))
-        connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?)", (b"name", b"digest", b"answer", 1 << 60))
-        if version == 2:
-            connection.execute("CREATE TABLE pieces (key INTEGER PRIMARY KEY, piece BLOB NOT NULL)")
-            connection.executemany("INSERT INTO pieces VALUES (?, ?)", [(1, b"one"), (2, b"two")])
-        connection.execute("COMMIT")
-    return marks
-
-
-def check_upgraded(journal: SqliteJournal, version: int, marks: list[Mark]) -> None:
-    checkpoint = journal.read_checkpoint()
-    assert checkpoint == Checkpoint(b"c" * 16, marks[1], 2, b"state")
-    assert values(journal, marks[1]) == {"default": [float(mark.position) for mark in marks[2:]]}
-    assert journal.read_pieces(b"c" * 16, 0, 9) == ([(1, b"one"), (2, b"two")] if version == 2 else [])
-    assert journal.find_answer(IdempotencyKey(b"name", b"digest", 1)) == b"answer"
-    assert journal.info().schema_version == 3
-
-
 @pytest.mark.parametrize("version", [1, 2])
 def test_an_older_file_is_brought_up_to_date(path: str, version: int, caplog: pytest.LogCaptureFixture) -> None:
     """Its records, checkpoint, pieces and keys stay, and have checksums from then on. One line of the log says so."""
@@ -411,6 +367,50 @@ def test_an_upgrade_may_be_interrupted(path: str, tmp_path: Path, monkeypatch: p
     else:
         raise AssertionError("it was interrupted at each step")
     assert survived > 5
+
+
+@pytest.mark.parametrize("compacted", [False, True], ids=["as upgraded", "compacted"])
+def test_an_upgraded_file_is_whole_and_its_definitions_can_be_lost(compacted: bool, path: str, tmp_path: Path) -> None:
+    """The check finds nothing in it; with damage to a definition everything in it is salvaged all the same."""
+    marks = make_old(path, 2, 20)
+    SqliteJournal(path).close()
+    one = engine.SqliteEngine(f"sqlite:///{path}")
+    if compacted:
+        one.compact()
+    assert list(one.find_damage()) == []
+    data = bytearray(Path(path).read_bytes())
+    data[data.index(b"CREATE TABLE records") + 9] = 0xFF
+    Path(path).write_bytes(data)
+    (line,) = one.find_damage()
+    assert "malformed database schema" in line
+    one.salvage(str(tmp_path / "new.db"))
+    with closing(SqliteJournal(str(tmp_path / "new.db"))) as journal:
+        check_upgraded(journal, 2, marks)
+
+
+def test_a_damaged_older_file_is_refused(path: str, tmp_path: Path) -> None:
+    """A value of another type is told with its table; a salvage says to start this version on the file first."""
+    make_old(path, 2, 20)
+    with closing(sqlite3.connect(path)) as older, older:
+        older.execute("UPDATE log SET appended_us = x'00' WHERE seq = 9")
+    with pytest.raises(JournalDamaged, match="the table log"):
+        SqliteJournal(path)
+    with pytest.raises(JournalRefused, match="of an older version"):
+        engine.SqliteEngine(f"sqlite:///{path}").salvage(str(tmp_path / "new.db"))
+    assert not (tmp_path / "new.db").exists()
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal", "-mark", ".limits"])
+def test_a_name_that_belongs_to_the_journal_beside_it_is_refused(suffix: str, path: str) -> None:
+    """As a journal, as a backup's and as a salvage's name; where no such journal is beside it, it is taken."""
+    with closing(SqliteJournal(path)) as journal:
+        with pytest.raises(ConfigError, match="keeps a file of its own under this name"):
+            open_journal(f"sqlite:///{path}{suffix}")
+        with pytest.raises(JournalRefused, match="keeps a file of its own under this name"):
+            journal.backup(path + suffix, overwrite=True)
+    with pytest.raises(JournalRefused, match="keeps a file of its own under this name"):
+        engine.SqliteEngine(f"sqlite:///{path}").salvage(path + suffix)
+    open_journal(f"sqlite:///{path}.other{suffix}").close()
 
 
 def test_an_older_file_in_use_is_not_upgraded(path: str) -> None:

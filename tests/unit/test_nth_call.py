@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ import pytest
 
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable, StatsError
-from statsapi.journal import open_journal
+from statsapi.journal import open_journal, sqlite_upgrade
+from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, EventBatch, IdempotencyKey, Part, Span
 from statsapi.service.service import Service
 from tests.fakes import FakeClock
+from tests.old_journals import check_upgraded, make_old
 
 _connect = sqlite3.connect
 
@@ -247,3 +250,35 @@ def test_each_call_of_a_life_fails_once(kind: str, tmp_path: Path, monkeypatch: 
             FAULTS.stop()
             life.end()
     assert call > 100, "a life has many calls"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_call_of_an_upgrade_fails_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever call fails, and however: the next opening goes on from there, and everything is in the new tables."""
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(sqlite_upgrade, "UPGRADE_ROWS", 7)
+    monkeypatch.setattr(logging.getLogger("statsapi"), "disabled", True)
+    error, after = KINDS[kind]
+    call = 0
+    while True:
+        call += 1
+        path = str(tmp_path / f"{call}.db")
+        FAULTS.stop()
+        marks = make_old(path, 2, 12)
+        FAULTS.plan(call, error, after)
+        try:
+            SqliteJournal(path).close()
+        except (StatsError, MemoryError) as met:
+            met.__cause__ = met.__context__ = None
+        happened = FAULTS.happened
+        FAULTS.stop()
+        try:
+            with closing(SqliteJournal(path)) as journal:
+                check_upgraded(journal, 2, marks)
+        except BaseException as failure:
+            failure.add_note(f"call {call} failed by {kind}")
+            raise
+        if not happened:
+            break
+    assert call > 50, "an upgrade has many calls"

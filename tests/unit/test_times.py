@@ -429,7 +429,7 @@ def test_durations(written: str, us: int) -> None:
         ],
         ("1x", "not x"),
         ("1e3s", "not e"),
-        ("1ns", "not ns"),
+        ("1ns", "units are us, ms, s, m, h, d and w, not ns"),
         ("5M", "months: write 5m or 5min"),
         ("1h5M", "months: write 5m or 5min"),
         ("1mo", "no fixed length"),
