@@ -1,8 +1,9 @@
 """Checksums: what proves that a record, a checkpoint, its pieces and a kept answer are what was written.
 
 Each is made when something is written and compared whenever it is read. What does not match is JournalDamaged. All are
-CRC-32 as in zlib: 5.5 GB/s here and 0.1 µs a call (blake2b: 1 GB/s and 0.35 µs). It finds every damage within 32 bits
-and every odd number of flipped bits; of random damage it misses one case in 4 billion.
+CRC-32 as in zlib, computed by zlib-ng: 15 GB/s in the cache and 0.13 µs a call (zlib on that machine: 3.6 GB/s and 0.27
+µs; blake2b: 1 GB/s and 0.35 µs). It finds every damage within 32 bits and every odd number of flipped bits; of random
+damage it misses one case in 4 billion.
 
 An engine that gives position and time itself keeps each record sealed, in one block that proves itself:
 
@@ -20,9 +21,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
-from zlib import crc32
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.errors import JournalDamaged
 from statsapi.journal.format import record_name

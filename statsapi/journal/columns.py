@@ -6,14 +6,14 @@ Their headers are checked and their columns taken all at once: 0.15 µs a record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from typing import Final, NamedTuple, TypeVar
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.errors import JournalDamaged
 from statsapi.journal.checksums import MISMATCH, RESIDUE, SEAL_BYTES, misplaced, seal_of
@@ -54,12 +54,13 @@ class Changes(Iterable[Change]):
         return chain.from_iterable(self.runs)
 
 
-def decode_sealed(after: int, records: Sequence[bytes]) -> Changes:
+def decode_sealed(after: int, records: Sequence[bytes], residues: Set[int] | None = None) -> Changes:
     """`decode_records` for sealed records, each of which is checked; they must follow position `after` without a gap.
 
+    `residues`: the CRC-32 of all records, from a caller that computed it while it read them; None: computed here.
     JournalDamaged names the first record that is not what was written, or is missing.
     """
-    if set(map(crc32, records)) - {RESIDUE}:
+    if (set(map(crc32, records)) if residues is None else residues) - {RESIDUE}:
         at = next(at for at, record in enumerate(records) if crc32(record) != RESIDUE)
         raise JournalDamaged(record_name(after + 1 + at), MISMATCH)
     positions = range(after + 1, after + 1 + len(records))

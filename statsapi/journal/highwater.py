@@ -30,7 +30,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 _MAGIC: Final = b"statmark"
 _HEAD: Final = struct.Struct("<8sQQQQQ8s")

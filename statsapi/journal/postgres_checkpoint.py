@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
-from zlib import crc32
 
 from psycopg import pq
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.journal.checksums import MISMATCH, checkpoint_checksum, piece_checksum, pieces_checksum
 from statsapi.journal.postgres_rows import NO_ID

@@ -16,10 +16,10 @@ import re
 import struct
 from hashlib import sha256
 from typing import Final, NamedTuple
-from zlib import crc32
 
 import numpy as np
 from psycopg import pq
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.journal.checksums import MISMATCH
 from statsapi.journal.columns import COLUMNAR_FROM

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.journal import redis_scripts as scripts
 from statsapi.journal.checksums import MISMATCH, piece_checksum

@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from typing import Any, Final, NamedTuple
-from zlib import crc32
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.journal.checksums import MISMATCH

@@ -28,6 +28,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
+from zlib_ng.zlib_ng import crc32
+
 from statsapi.errors import IdempotencyConflict, JournalDamaged, JournalRefused
 from statsapi.journal import sqlite_compact, sqlite_salvage
 from statsapi.journal import sqlite_tables as tables
@@ -202,6 +204,7 @@ class SqliteJournal:
         limit_records: int = READ_LIMIT_RECORDS,
     ) -> Segment:
         records: list[bytes] = []
+        residues: set[int] = set()
         last = after.position
 
         def fetch(connection: sqlite3.Connection) -> bool:
@@ -220,6 +223,7 @@ class SqliteJournal:
                         # A damaged stamp would end every read here.
                         check_sealed(after.position + 1 + len(records), record)
                         return False
+                residues.add(crc32(record))  # here, while the record is in the cache: 10 µs for 160 kB instead of 46
                 records.append(record)
                 size += len(record)
                 if size >= limit_bytes:
@@ -233,7 +237,7 @@ class SqliteJournal:
             more = self._reader.query(fetch)
             if not records:
                 return Segment(after, None, (), 0, more=False, end=after.position, now_us=now_us)
-            changes = decode_sealed(after.position, records)
+            changes = decode_sealed(after.position, records, residues)
         except TypeError as error:  # a flipped bit made it a number or a null
             raise JournalDamaged(
                 f"the journal's record {after.position + 1 + len(records)}", "it is not of its form"

@@ -21,7 +21,8 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.errors import JournalDamaged, JournalRefused
 from statsapi.journal.checksums import (

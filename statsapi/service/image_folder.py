@@ -16,7 +16,8 @@ import stat
 from collections.abc import Iterable
 from io import FileIO
 from typing import Final, NamedTuple
-from zlib import crc32
+
+from zlib_ng.zlib_ng import crc32
 
 _IO_BYTES: Final = 1 << 20
 

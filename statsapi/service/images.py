@@ -28,10 +28,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from operator import itemgetter
 from typing import Final
-from zlib import crc32
 
 import msgspec
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.engine.chunk import Chunk
 from statsapi.engine.contents import State, Times
