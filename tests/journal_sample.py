@@ -64,6 +64,28 @@ def contents(journal: SqliteJournal) -> list[object]:
     return found
 
 
+def history(journal: SqliteJournal) -> list[object]:
+    """The checkpoint with its pieces, and each record after it: (its mark, its changes)."""
+    checkpoint = journal.read_checkpoint()
+    pieces = [] if checkpoint is None else journal.read_pieces(checkpoint.id, 0, 1 << 40)
+    found: list[object] = [(checkpoint, pieces)]
+    mark = START if checkpoint is None else checkpoint.mark
+    while (segment := journal.read(mark, limit_records=1)).records:
+        mark = segment.mark
+        found.append(
+            (
+                mark,
+                [
+                    change
+                    if isinstance(change, Deletion)
+                    else (change.series, change.ts_us.tobytes(), change.values.tobytes(), change.appended_us.tobytes())
+                    for change in segment.changes
+                ],
+            )
+        )
+    return found
+
+
 def answers(journal: SqliteJournal, first: int) -> list[bytes | None]:
     return [journal.find_answer(key(number * 331 % 65_521)) for number in range(first, first + KEYS)]
 

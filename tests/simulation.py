@@ -60,6 +60,9 @@ DAMAGEABLE: Final = (
     ("checkpoint", "state"),
     ("checkpoint", "position"),
     ("pieces", "piece"),
+    ("keys", "digest"),
+    ("keys", "answer"),
+    ("keys", "expires_us"),
 )
 PERCENTILES: Final = (50, Fraction("99.9"))
 FAULTS: Final = ("append", "read", "find_answer", "read_checkpoint", "read_pieces", "replace_prefix", "maintain")
@@ -270,7 +273,8 @@ class SqliteOpener:
         connection = sqlite3.connect(self.path, isolation_level=None, timeout=5)
         try:
             made = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-            newest = f"SELECT rowid, {column} FROM {table} ORDER BY rowid DESC LIMIT 5"
+            row = "name" if table == "keys" else "rowid"
+            newest = f"SELECT {row}, {column} FROM {table} ORDER BY {row} DESC LIMIT 5"
             rows = connection.execute(newest).fetchall() if made else []
             if not rows:
                 return None
@@ -281,7 +285,7 @@ class SqliteOpener:
                 broken = bytearray(right)
                 broken[dice.randrange(len(broken))] ^= 1 << dice.randrange(8)
                 wrong = bytes(broken)
-            put = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"
+            put = f"UPDATE {table} SET {column} = ? WHERE {row} = ?"
             connection.execute(put, (wrong, rowid))
         finally:
             connection.close()
@@ -603,7 +607,7 @@ class Simulation:
         self.seen["restored"] += 1
 
     def damage(self) -> None:
-        """A flipped bit in a record: whoever must read it is refused, the others answer; then it is mended."""
+        """A flipped bit in something: whoever must read it is refused, the others answer; then it is mended."""
         if not isinstance(self.opener, SqliteOpener) or (mend := self.opener.damage(self.dice)) is None:
             return
         try:
@@ -613,8 +617,25 @@ class Simulation:
                 except JournalDamaged:
                     self.seen["damage refused"] += 1
             fresh.end()
+            self.ask_for_answers()
         finally:
             mend()
+
+    def ask_for_answers(self) -> None:
+        """Each answer that was kept is right, or refused as damaged; none is forgotten."""
+        try:
+            journal = self.opener.open(self.workers[0].clock)
+        except JournalDamaged:
+            return
+        with contextlib.closing(journal):
+            journal.settled_us = lambda: MIN_TS_US  # nothing expires for it
+            for name, (digest, answer) in self.keys.items():
+                try:
+                    found = journal.find_answer(IdempotencyKey(name, digest, DAY_US))
+                except JournalDamaged:
+                    self.seen["damaged answer refused"] += 1
+                else:
+                    assert found == answer
 
     # The comparison
 

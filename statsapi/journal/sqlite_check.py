@@ -160,9 +160,12 @@ def _lost_end(
     if noted.position <= end:
         if noted.position <= base or rows.proven.gaps(noted.position, noted.position):
             return  # taken up by the checkpoint, or named already
-        with contextlib.suppress(sqlite3.Error):
-            if tables.holds(connection, noted.position, noted.record_id):
-                return
+        try:  # not `tables.holds`: the checkpoint may be damaged
+            sealed = tables.read_record(connection, noted.position)
+        except (JournalDamaged, sqlite3.Error):
+            return  # it was proven above, whatever a search finds
+        if sealed is not None and sealed.record_id == noted.record_id:
+            return
         first = noted.position
     what = missing(first, noted.position).what
     yield JournalDamaged(what, "acknowledged, and no longer at the end of the file and its -wal")
