@@ -60,6 +60,11 @@ def columns(times: bytes, values: bytes, count: int) -> Callable[[], bytes]:
 
 N: Final = 100_000
 
+MARKS: Final = "\u0327\u0301"  # combining marks; in this order normalizing has to sort them
+LETTER: Final = "a" + MARKS * 15  # with the most marks that a name may have behind one letter
+PUSH: Final = "/metrics/job/x"
+TEXT, OPENMETRICS = "text/plain; version=0.0.4", "application/openmetrics-text; version=1.0.0"
+
 BODIES: Final = (
     # one event
     Hostile("one event of 16 MiB", numbered('"%07x":1', 1_500_000, head="{", tail="}"), path="/event"),
@@ -193,6 +198,33 @@ BODIES: Final = (
     Hostile("lines: 100,000 beyond ASCII", joined("m,a={} f=1".replace("{}", "\U0001f600" * 30).encode(), N, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,001 points", joined(b"m f=1", N + 1, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: not UTF-8 at the end", full(b"m f=1\n", tail=b"\xff", size=1_000_000), path="/write"),
+    # names with combining marks
+    Hostile("marks: one event, a name of 64 KiB", lambda: f'{{"timestamp":1,"value":1,"series":"a{MARKS * 16_000}"}}'.encode(), path="/event"),
+    Hostile("marks: one event, a tag of 64 KiB", lambda: f'{{"timestamp":1,"value":1,"tags":{{"a":"{MARKS * 16_000}"}}}}'.encode(), path="/event"),
+    Hostile("marks: one event, a tag's key of 64 KiB", lambda: f'{{"timestamp":1,"value":1,"tags":{{"{MARKS * 16_000}":"a"}}}}'.encode(), path="/event"),
+    Hostile("marks: columns, a series of 64 KiB", lambda: f'{{"timestamp":[1],"value":[1],"series":"a{MARKS * 16_000}"}}'.encode()),
+    Hostile("marks: NDJSON, 250 lines of 64 KiB", lambda: "".join(f'{{"timestamp":1,"value":1,"series":"{i}a{MARKS * 16_000}"}}\n' for i in range(250)).encode(), NDJSON),
+    Hostile("marks: CSV, 250 rows of 64 KiB", lambda: ("timestamp,value,series\n" + "".join(f"1,1,{i}a{MARKS * 16_000}\n" for i in range(250))).encode(), CSV),
+    Hostile("marks: lines, 1,700 tags of 2,400", lambda: "".join(f"m,a={MARKS * 1199}{i} f=1\n" for i in range(3300)).encode(), path="/write"),
+    Hostile("marks: 100,000 names of 31 characters", numbered('{"timestamp":1,"value":1,"series":"' + LETTER + '%d"}', N)),
+    Hostile("marks: 35,000 names of 190 characters", numbered('{"timestamp":1,"value":1,"series":"' + LETTER * 6 + '%d"}', 35_000)),
+    Hostile("marks: 10,000 names of 780 characters", numbered('{"timestamp":1,"value":1,"series":"' + LETTER * 25 + '%d"}', 10_000)),
+    Hostile("marks: 10,000 names of 800 that become 200", numbered('{"timestamp":1,"value":1,"series":"' + "\u03b1\u0345\u0300\u0313" * 195 + '%d"}', 10_000)),
+    Hostile("marks: push of 280 labels of 1,800", numbered('m{a="b' + MARKS * 900 + '%d"} 1', 280, head="", tail="\n", by="\n"), TEXT, PUSH),
+    Hostile("marks: push of 9,000 labels of 31", numbered('m{a="b' + LETTER + '%d"} 1', 9_000, head="", tail="\n", by="\n"), TEXT, PUSH),
+    # Prometheus' formats, pushed
+    Hostile("push: 50,000 samples", numbered('m{a="%d"} 1', 50_000, head="", tail="\n", by="\n"), TEXT, PUSH),
+    Hostile("push: 50,000 samples of OpenMetrics", numbered('m{a="%d"} 1', 50_000, head="", tail="\n# EOF\n", by="\n"), OPENMETRICS, PUSH),
+    Hostile("push: 55,000 types", numbered("# TYPE m%d gauge", 55_000, head="", tail="\n", by="\n"), TEXT, PUSH),
+    Hostile("push: 34,000 types of OpenMetrics", numbered("# TYPE m%d gauge", 55_000, head="", tail="\n# EOF\n", by="\n"), OPENMETRICS, PUSH),
+    Hostile("push: 250 lines of 250 labels", lambda: b"".join(b"m{%s} 1\n" % b",".join(b'l%d="%d"' % (i, j) for i in range(250)) for j in range(340)), TEXT, PUSH),
+    Hostile("push: escapes", lambda: b'm{a="%s"} 1\n' % (b"\\n" * 2000) * 250, TEXT, PUSH),
+    Hostile("push: brackets", full(b"{", head=b"m", size=MIB), TEXT, PUSH),
+    Hostile("push: comments", full(b"# HELP a b\n", size=MIB), TEXT, PUSH),
+    # tables with a mapping
+    Hostile("table: 100,000 days of a zone", lambda: b"t,v\n" + b"".join(b"%04d-%02d-%02d 02:30,1\n" % (i // 360 % 9000 + 1, i % 12 + 1, i // 12 % 28 + 1) for i in range(99_999)), CSV, "/events?timestamp=t&value=v&timezone=Europe/Berlin"),
+    Hostile("table: 40,000 days of a zone with fold=later", lambda: b"t,v\n" + b"".join(b"%04d-%02d-%02d 02:30,1\n" % (i // 360 % 9000 + 1, i % 12 + 1, i // 12 % 28 + 1) for i in range(39_999)), CSV, "/events?timestamp=t&value=v&timezone=Europe/Berlin&fold=later"),
+    Hostile("table: 100,000 different times in a format", lambda: b"t,v\n" + b"".join(b"21.%02d.2025 07:%02d:%02d.%06d,1\n" % (i % 12 + 1, i % 60, i % 59, i) for i in range(99_999)), CSV, "/events?timestamp=t&value=v&time_format=%25d.%25m.%25Y+%25H:%25M:%25S.%25f"),
     # gzip
     Hostile("gzip: 33 MB of a field name", full(b"k", head=b'[{"', tail=b'":1}]'), packed=True),
     Hostile("gzip: empty lists", full(b"[],", head=b"[", tail=b"1]"), packed=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,20 @@ def app(clock: FakeClock) -> Iterator[Flask]:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def normalized_texts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that were brought into one of Unicode's normal forms, in order."""
+    texts: list[str] = []
+    normalize = unicodedata.normalize
+
+    def spy(form: Any, text: str) -> str:
+        texts.append(text)
+        return normalize(form, text)
+
+    monkeypatch.setattr(unicodedata, "normalize", spy)
+    return texts
 
 
 # Those of a module share one where they only ask, or are refused.

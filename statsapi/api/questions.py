@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from typing import Any, ClassVar, Final
 
 from marshmallow import ValidationError, fields, validate
@@ -18,6 +17,7 @@ from statsapi.api.schemas import (
     WindowQuery,
     align_field,
 )
+from statsapi.naming.names import normalized
 from statsapi.service.spans import PREVIOUS
 from statsapi.setting_kinds import Duration
 
@@ -128,7 +128,10 @@ class Normalized(fields.String):
     """Text in Unicode's normal form NFC, which names have."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
-        return unicodedata.normalize("NFC", super()._deserialize(value, attr, data, **kwargs))
+        try:
+            return normalized(super()._deserialize(value, attr, data, **kwargs))
+        except ValueError as error:
+            raise ValidationError(str(error)) from None
 
 
 class ListQuery(ChoiceQuery):

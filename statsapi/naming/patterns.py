@@ -9,13 +9,12 @@ times the name's, 20 µs; `.*a.*a.*a` would cost the name's length to the third 
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from statsapi.errors import echo
-from statsapi.naming.names import NAME_MAX, canonical_key, tag_value
+from statsapi.naming.names import NAME_MAX, canonical_key, normalized, tag_value
 
 PATTERN_MAX: Final = NAME_MAX
 
@@ -33,8 +32,11 @@ class Glob:
     __slots__ = ("_match", "pattern", "prefix")
 
     def __init__(self, pattern: str) -> None:
-        """Raises ValueError for an empty pattern and one longer than a name."""
-        self.pattern = pattern = re.sub(r"\*+", "*", unicodedata.normalize("NFC", pattern))
+        """Raises ValueError for an empty pattern, one longer than a name, and one that `normalized` refuses."""
+        try:
+            self.pattern = pattern = normalized(re.sub(r"\*+", "*", pattern), PATTERN_MAX)
+        except ValueError as error:
+            raise ValueError(f"must be a pattern of 1 to {PATTERN_MAX} characters: it {error}") from None
         if not 0 < len(pattern) <= PATTERN_MAX:
             raise ValueError(f"must be a pattern of 1 to {PATTERN_MAX} characters, not {len(pattern)}")
         self.prefix = re.split(r"[*?]", pattern, maxsplit=1)[0]

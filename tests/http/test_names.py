@@ -115,6 +115,59 @@ def record(client: FlaskClient, called: str, body: str, media_type: str) -> Any:
     return client.post(path, data=body.encode(), content_type=media_type)
 
 
+MANY_MARKS = "a" + "\u0327\u0301" * 2500  # below 64 KiB in escapes too
+
+
+@pytest.mark.parametrize(
+    ("called", "body", "media_type", "path"),
+    [
+        *((called, body, media_type, "") for called, body, media_type in forms(MANY_MARKS)),
+        *((f"tag in {called}", body, media_type, "") for called, body, media_type in forms("a", {"k": MANY_MARKS})),
+        *((f"key in {called}", body, media_type, "") for called, body, media_type in forms("a", {MANY_MARKS: "v"})),
+        ("mapped CSV", f"t,v,s\n1,1,{MANY_MARKS}\n", "text/csv", "/events?timestamp=t&value=v&series=s"),
+        ("column of mapped CSV", f"t,{MANY_MARKS},w\n1,1,1\n", "text/csv", "/events?timestamp=t"),
+        ("tag of mapped CSV", f"t,v,s\n1,1,{MANY_MARKS}\n", "text/csv", "/events?timestamp=t&value=v&tags=s"),
+        ("measurement", f"{MANY_MARKS} f=1", "", "/write"),
+        ("field", f"m {MANY_MARKS[:2000]}=1", "", "/write"),
+        ("tag of a line", f"m,k={MANY_MARKS[:2000]} f=1", "", "/write"),
+        ("key of a line", f"m,{MANY_MARKS[:2000]}=v f=1", "", "/write"),
+        ("label", f'm{{a="{MANY_MARKS[:2000]}"}} 1\n', "text/plain", "/metrics/job/x"),
+    ],
+)
+def test_no_body_makes_the_service_normalize_what_cannot_be_a_name(
+    client: FlaskClient, normalized_texts: list[str], called: str, body: str, media_type: str, path: str
+) -> None:
+    """Wherever a name, a tag or its key stands, it is refused before its 5,000 combining marks are sorted."""
+    if path:
+        answer = client.post(path, data=body.encode(), content_type=media_type)
+    else:
+        answer = record(client, called, body, media_type)
+    assert answer.status_code in (400, 413, 422)
+    assert len(answer.data) < 5000
+    assert max(map(len, normalized_texts), default=0) <= 30
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/statistics?series={}",
+        "/statistics?match={}",
+        "/statistics?match=*{}*",
+        "/statistics?where={}=a",
+        "/statistics?where=a={}",
+        "/statistics?by={}",
+        "/series?prefix={}",
+        "/tags/{}",
+    ],
+)
+def test_no_query_makes_the_service_normalize_what_cannot_be_a_name(
+    shared_client: FlaskClient, normalized_texts: list[str], path: str
+) -> None:
+    """Wherever a name, a pattern or a key stands: 600 marks, which still fit in a URL, are not sorted."""
+    assert_problem(shared_client.get(path.format(quote(MANY_MARKS[:600]))), 422, "validation")
+    assert max(map(len, normalized_texts), default=0) <= 30
+
+
 def names_held(client: FlaskClient) -> list[str]:
     body: Any = client.get("/series").json
     return [row["name"] for row in body["series"]]

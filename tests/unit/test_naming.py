@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from statsapi.naming.catalogue import Catalogue
-from statsapi.naming.names import NAME_MAX, canonical_name, fold_tags, split_name, tag_value
+from statsapi.naming.names import (
+    DECOMPOSED_MAX,
+    NAME_MAX,
+    canonical_key,
+    canonical_name,
+    fold_tags,
+    normalized,
+    split_name,
+    tag_value,
+)
 from statsapi.naming.patterns import Glob, Selection, Where
 
 # What the first versions took for a name: their journals hold such ones.
@@ -100,6 +110,66 @@ def test_a_refusal_names_the_fault(name: str, fault: str) -> None:
     """What is no name is refused with the reason, in a sentence that goes on from the name."""
     with pytest.raises(ValueError, match=re.escape(fault)):
         canonical_name(name)
+
+
+MARKS = "\u0327\u0301"  # in this order they have to be sorted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" + MARKS * 16_000,
+        "a" + "\u0301" * 32_000,
+        ("a" + MARKS * 15) * 1000,
+        ("a" + MARKS * 15) * 20,  # 620 characters, none of which can be spared
+        "\u00e4" * 65_000,
+        "a" + MARKS * 50,
+    ],
+)
+@pytest.mark.parametrize(
+    "read",
+    [
+        canonical_name,
+        canonical_key,
+        Glob,
+        lambda text: Where.parse(f"{text}=1"),
+        lambda text: Where.parse(f"a={text}"),
+        lambda text: fold_tags("a", {"k": text}),
+        lambda text: fold_tags("a", {text: "v"}),
+        lambda text: canonical_name(f"a;k={text}"),
+    ],
+)
+def test_what_is_too_long_or_has_too_many_marks_is_refused_before_it_is_normalized(
+    read: Callable[[str], object], text: str, normalized_texts: list[str]
+) -> None:
+    """To sort combining marks takes the square of their number: 32,000 in a row hold the interpreter for a second."""
+    with pytest.raises(ValueError, match=r"^(must be a pattern of 1 to 200 characters: it )?has .*: (200|30) at most"):
+        read(text)
+    assert not normalized_texts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u03b1\u0313\u0300\u0345" * NAME_MAX,  # each four are one character, the most there is
+        "\u1100\u1161\u11a8" * NAME_MAX,
+        ("a" + MARKS * 15) * 6,
+        "\u00e4" * NAME_MAX,
+        "*" * 2000 + "e\u0301" * 199,
+    ],
+)
+def test_a_name_may_be_longer_before_it_is_normalized(text: str) -> None:
+    """Four characters can become one, and 30 marks may stand behind a character."""
+    assert Glob(text).pattern == re.sub(r"\*+", "*", unicodedata.normalize("NFC", text))
+    if "*" not in text:
+        assert canonical_name(text) == canonical_key(text) == normalized(text) == unicodedata.normalize("NFC", text)
+
+
+def test_no_character_is_made_of_more_than_four() -> None:
+    """The bound on a text before it is normalized holds for all of Unicode."""
+    letters = map(chr, range(0x110000))
+    longest = max(letters, key=lambda c: len(unicodedata.normalize("NFD", c)) * unicodedata.is_normalized("NFC", c))
+    assert len(unicodedata.normalize("NFD", longest)) == DECOMPOSED_MAX
 
 
 @pytest.mark.slow

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from statsapi.api.decoding.rows import require_tags_within
 from statsapi.errors import echo
-from statsapi.naming.names import NAME_MAX, fold_tags
+from statsapi.naming.names import DECOMPOSED_MAX, NAME_MAX, fold_tags
 
 # More tags fit in no name: each takes four of its 200 characters, as `;k=v` does.
 TAGS_MAX: Final = NAME_MAX // 4
 
-# A longer measurement, key or value fits in no name either: a character has at most 4 bytes, is at most three before it
-# is normalized, and each may have a backslash. What is longer is cut, as normalizing 64 KiB takes milliseconds.
-TOKEN_MAX_BYTES: Final = NAME_MAX * 4 * 3 * 2
+# A longer measurement, key or value fits in no name either: a character is at most DECOMPOSED_MAX of them before it is
+# normalized, each of which has at most 4 bytes and may have a backslash. What is longer is cut.
+TOKEN_MAX_BYTES: Final = NAME_MAX * DECOMPOSED_MAX * 4 * 2
 
 # Names by the text before the fields and the field's key. All are dropped when this many are kept: to drop the oldest
 # does not help a batch that goes through more names than that in turn. They take 10 MB at worst.
