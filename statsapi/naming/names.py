@@ -74,9 +74,8 @@ def normalized(text: str, most: int = NAME_MAX) -> str:
         marks = length - classes.count(0)
         if marks > MARKS_MAX and max(map(len, classes.split(b"\0"))) > MARKS_MAX:
             raise ValueError(f"has more combining marks in a row than any letter needs: {MARKS_MAX} at most")
-        if (
-            marks - (DECOMPOSED_MAX - 1) * (length - marks) > most
-        ):  # this many marks stay, whatever becomes one character
+        # This many marks stay at least, even if each other character takes in as many as it can.
+        if marks - (DECOMPOSED_MAX - 1) * (length - marks) > most:
             raise ValueError(f"has {length} characters: {most} at most")
     return unicodedata.normalize("NFC", text)
 
