@@ -636,6 +636,45 @@ def test_a_record_that_claims_4_gib_is_damage(tmp_path: Path) -> None:
     assert list(records_of(new).values()) == [record for seq, record in held.items() if seq != number]
 
 
+def test_a_server_on_a_record_that_claims_4_gib_says_that_it_is_damaged(tmp_path: Path) -> None:
+    """Every answer is 503 journal-damaged in one line, none a lack of memory, and the log has no traceback."""
+    path = tmp_path / "events.db"
+    with closing(SqliteJournal(str(path))) as journal:
+        for number in range(120):
+            journal.append(Proposal(EventBatch.single("default", number, 1.0)))
+    claim_4_gib(path)
+    with gunicorn_server(tmp_path, workers=1, env={"STATSAPI_JOURNAL": f"sqlite:///{path}"}) as server:
+        for method, target, body in (
+            ("GET", "/statistics", None),
+            ("GET", "/readyz", None),
+            ("POST", "/event", {"timestamp": time.time(), "value": 1}),
+        ):
+            status, problem = server.request(method, target, body)
+            assert (status, problem["type"]) == (503, "urn:statsapi:problem:journal-damaged")
+            assert problem["detail"].isprintable()
+        assert "Traceback" not in server.log
+        assert "out of memory" not in server.log
+
+
+def test_a_journal_whose_definitions_are_no_text_is_refused_by_every_command(sample: Sample, tmp_path: Path) -> None:
+    """`serve` and `info` end with one line and status 78, `check` with 1: none with a traceback."""
+    folder = tmp_path / "data"
+    shutil.copytree(sample.folder, folder)
+    path = folder / "events.db"
+    (folder / "events.db-wal").unlink(missing_ok=True)
+    data = bytearray(path.read_bytes())
+    of_definitions(data, "no text")
+    path.write_bytes(data)
+    env = {**os.environ, "STATSAPI_JOURNAL": f"sqlite:///{path}"}
+    for command, status in ((["serve", "--port", "0"], 78), (["journal", "info"], 78), (["journal", "check"], 1)):
+        done = subprocess.run(
+            [sys.executable, "-m", "statsapi", *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        assert (done.stdout + done.stderr).count("malformed database schema") == 1
+
+
 def test_a_lack_of_memory_is_no_damage(sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A MemoryError at work and in a salvage stays one where the file is whole."""
     folder = tmp_path / "data"
