@@ -6,10 +6,11 @@ import csv
 import io
 import json
 import re
+import tracemalloc
 import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
@@ -21,11 +22,11 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from statsapi.api.decoding import Decoded, decode, timestamps
+from statsapi.api.decoding import Decoded, decode, local_times, timestamps
 from statsapi.api.decoding.local_times import Clock
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.decoding.time_formats import check_format
-from statsapi.api.decoding.time_zones import Fold, ZoneRefused, find_zone
+from statsapi.api.decoding.time_zones import Fold, ZoneRefused, find_zone, to_utc_us
 from statsapi.api.schemas import BatchQuery
 from statsapi.times import parse_timestamp_us
 
@@ -753,6 +754,56 @@ def test_days_that_are_looked_up_in_a_zone_are_bounded() -> None:
     with pytest.raises(RequestEntityTooLarge, match="days"):
         Clock(None, find_zone("Europe/Berlin"), "Europe/Berlin").read_us(texts)
     assert Clock(None, find_zone("Europe/Berlin"), "Europe/Berlin").read_us(texts[-30_000:])[1].all()
+
+
+class _CountingZone(tzinfo):
+    """A zone of one offset that counts how often it was asked."""
+
+    asked = 0
+
+    def utcoffset(self, when: datetime | None) -> timedelta:
+        self.asked += 1
+        return timedelta(hours=1)
+
+    def dst(self, when: datetime | None) -> None:
+        return None
+
+    def tzname(self, when: datetime | None) -> None:
+        return None
+
+
+def test_too_many_days_are_refused_before_a_zone_is_asked_for_any() -> None:
+    """To ask for 40,000 days and then refuse the request took 0.7 s; each different day is asked for four times."""
+    days = np.arange("1900-01-01", "2019-01-01", dtype="M8[D]").astype("M8[us]").astype(np.int64)
+    with pytest.raises(RequestEntityTooLarge, match="days"):
+        to_utc_us(days, zone := _CountingZone(), "later")
+    assert zone.asked == 0
+    assert to_utc_us(np.tile(days[:100], 20), zone, "later")[1].all()
+    assert zone.asked == 400
+
+
+def test_times_without_seconds_are_seen_to_have_no_offset_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not read a second time for that: a column of 100,000 took 0.6 s more."""
+    monkeypatch.setattr(local_times, "has_offset", lambda text: pytest.fail(f"{text} was read again"))
+    texts = [f"2025-11-{day:02} 02:30" for day in range(1, 31)]
+    clock = Clock(None, find_zone("+01:00"), "+01:00")
+    assert clock.read_us(texts)[0].tolist() == [parse_timestamp_us(f"{text}:00+01:00") for text in texts]
+
+
+def test_times_in_a_format_take_little_memory() -> None:
+    """At most 180 bytes for each of 100,000 texts: all at once their words and digits took 270."""
+    texts = [f"21.{i % 12 + 1:02}.2025 07:{i % 60:02}:{i % 59:02}.{i:06}" for i in range(100_000)]
+    clock = Clock("%d.%m.%Y %H:%M:%S.%f")
+    clock.read_us(texts[:100])
+    tracemalloc.start()
+    try:
+        ts_us, good = clock.read_us(texts)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 180 * len(texts)
+    assert good.all()
+    assert ts_us[::7919].tolist() == [clock.read_one_us(text) for text in texts[::7919]]
 
 
 def test_a_long_text_is_no_time() -> None:

@@ -93,6 +93,9 @@ class Clock:
         for row, text in enumerate(texts):
             if not isinstance(text, str) or text[-1:] == "Z":
                 continue
+            if _NAIVE.fullmatch(text):  # 0.3 µs, where has_offset takes 1.2
+                naive[row] = True
+                continue
             if (found := known.get(text)) is None:
                 try:
                     found = not has_offset(text)
@@ -104,7 +107,7 @@ class Clock:
         return naive
 
 
-_NAIVE: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?", re.ASCII)
+_NAIVE: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?", re.ASCII)
 
 
 def _all_naive(texts: list[Any]) -> bool:
