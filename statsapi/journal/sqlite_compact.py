@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 
-from statsapi.errors import JournalRefused
-from statsapi.journal.sqlite_errors import cause, failure, judging, primary_code
+from statsapi.errors import JournalDamaged, JournalRefused
+from statsapi.journal.sqlite_errors import cause, failure, fault_in, judging, primary_code
 from statsapi.journal.sqlite_file import File
 
 
@@ -27,6 +27,8 @@ def compact(file: File) -> tuple[int, int]:
                 if primary_code(error) == sqlite3.SQLITE_BUSY:
                     raise JournalRefused(f"{file.path} is in use: stop the service first") from error
                 if cause(error) == sqlite3.SQLITE_FULL:
+                    if said := fault_in(connection):  # a row that claims 4 GiB fills any disk
+                        raise JournalDamaged(file.path, said) from error
                     raise JournalRefused(
                         f"the disk that holds {file.path} has too little space: it takes as much again for a while"
                     ) from error

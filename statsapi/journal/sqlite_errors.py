@@ -53,7 +53,7 @@ def judged(error: BaseException, connection: sqlite3.Connection) -> sqlite3.Erro
     (SQLITE_LIMIT_LENGTH) was refused: with one of 2,000 bytes SQLite 3.40 raises the same MemoryError.
     """
     too_big = isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_TOOBIG
-    if (too_big or isinstance(error, UnicodeDecodeError | MemoryError)) and (said := _fault(connection)) is not None:
+    if (too_big or isinstance(error, UnicodeDecodeError | MemoryError)) and (said := fault_in(connection)) is not None:
         damage = sqlite3.DatabaseError(said)
         damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         return damage
@@ -72,7 +72,7 @@ def judging(connection: sqlite3.Connection) -> Iterator[None]:
         raise met from error
 
 
-def _fault(connection: sqlite3.Connection) -> str | None:
+def fault_in(connection: sqlite3.Connection) -> str | None:
     """The first damage that SQLite itself finds in the file; None where it finds none, or cannot look now."""
     try:
         rows = connection.execute("PRAGMA quick_check(1)").fetchall()

@@ -194,6 +194,14 @@ def add_the_time_before(sample: Sample, copy: Path) -> None:
     sample.records.update(records_of(copy / "events.db"))
 
 
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a journal that was closed. To be copied."""
+    path = tmp_path_factory.mktemp("closed") / "events.db"
+    subprocess.run([sys.executable, "-m", "tests.journal_sample", str(path), "0"], check=True, cwd=ROOT)
+    return path
+
+
 def flip(data: bytearray, random: Random) -> None:
     at = random.randrange(len(data))
     data[at] ^= 1 << random.randrange(8)
@@ -338,7 +346,7 @@ def test_a_damaged_journal_is_right_or_refused(sample: Sample, tmp_path: Path) -
         damage(data, random)
         file.write_bytes(data)
         try:
-            if seed % 3 == 0:
+            if seed % 5 == 0:
                 shutil.copytree(folder, left := tmp_path / "left")
                 check_what_is_left(left, sample)
                 shutil.rmtree(left)
@@ -380,6 +388,8 @@ def test_check_and_salvage_say_what_is_left(sample: Sample, tmp_path: Path) -> N
             contents(journal)
         with pytest.raises(JournalRefused, match=f"record {at} is damaged"):
             journal.backup(str(tmp_path / "backup.db"))
+        with pytest.raises(JournalDamaged, match="they are not all of"):
+            journal.info()
         assert not (tmp_path / "backup.db").exists()
     done = statsapi(path, "check")
     assert done.returncode == 1
@@ -574,10 +584,12 @@ def of_definitions(data: bytearray, damage: str) -> None:
 @pytest.mark.parametrize(
     "damage", ["no text", "line end in an error", "a place", "a lost sector", "a cut first page", "no header"]
 )
-def test_salvage_saves_all_where_only_definitions_are_damaged(damage: str, compacted: bool, tmp_path: Path) -> None:
+def test_salvage_saves_all_where_only_definitions_are_damaged(
+    damage: str, compacted: bool, closed: Path, tmp_path: Path
+) -> None:
     """The journal is refused in one line, the check names the definitions alone, and the new file holds everything."""
     path, new = tmp_path / "events.db", tmp_path / "new.db"
-    subprocess.run([sys.executable, "-m", "tests.journal_sample", str(path), "0"], check=True, cwd=ROOT)
+    shutil.copy(closed, path)
     if compacted:
         engine_of(f"sqlite:///{path}").compact()
     with closing(SqliteJournal(str(path))) as journal:
@@ -603,30 +615,34 @@ def test_salvage_saves_all_where_only_definitions_are_damaged(damage: str, compa
 
 
 def claim_4_gib(path: Path) -> int:
-    """Make a record in the middle of a page claim a length of 4 GiB: 16 bytes of 0xFF where it begins. Its number."""
+    """Make a record in the middle of a page claim a length of 4 GiB, and a head that is longer than its page, so that
+    SQLite follows pages that are not there. Gives its number.
+    """
     data = bytearray(path.read_bytes())
     with closing(sqlite3.connect(path)) as connection:
         ((root,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'records'").fetchall()
     pages = pages_of_records(bytes(data), root)
-    first = next(seq for seq in sorted(pages) if pages[seq] == pages[seq + 8])
-    start = (max(pages[first + 4] - {root}) - 1) * 4096
-    before = [seq for seq in sorted(pages) if pages[seq] == pages[first] and seq < first + 4]
-    at = start + int.from_bytes(data[start + 8 + 2 * len(before) : start + 10 + 2 * len(before)], "big")
-    data[at : at + 16] = b"\xff" * 16
+    number = 4 + next(seq for seq in sorted(pages) if pages[seq] == pages[seq + 8])
+    start = (max(pages[number] - {root}) - 1) * 4096
+    before = sum(pages[seq] == pages[number] for seq in pages if seq < number)
+    at = start + int.from_bytes(data[start + 8 + 2 * before : start + 10 + 2 * before], "big")
+    key = bytes([number]) if number < 128 else bytes([0x80 | number >> 7, number & 0x7F])
+    cell = b"\xff" * 9 + key + b"\x83\xff\x7f"
+    data[at : at + len(cell)] = cell
     path.write_bytes(data)
-    return first + 4
+    return number
 
 
-def test_a_record_that_claims_4_gib_is_damage(tmp_path: Path) -> None:
+def test_a_record_that_claims_4_gib_is_damage(closed: Path, tmp_path: Path) -> None:
     """SQLite says that memory is short; the journal is refused, and check and salvage name that record alone."""
     path, new = tmp_path / "events.db", tmp_path / "new.db"
-    subprocess.run([sys.executable, "-m", "tests.journal_sample", str(path), "0"], check=True, cwd=ROOT)
+    shutil.copy(closed, path)
     held = records_of(path)
     number = claim_4_gib(path)
     with closing(sqlite3.connect(path)) as connection, pytest.raises(MemoryError):
         connection.execute("SELECT record FROM records").fetchall()
     with closing(SqliteJournal(str(path))) as journal:
-        for look in (lambda: contents(journal), journal.info, lambda: journal.backup(str(tmp_path / "copy.db"))):
+        for look in (lambda: contents(journal), lambda: journal.backup(str(tmp_path / "copy.db"))):
             with pytest.raises(JournalDamaged):
                 look()
     with pytest.raises(JournalDamaged):
@@ -656,13 +672,10 @@ def test_a_server_on_a_record_that_claims_4_gib_says_that_it_is_damaged(tmp_path
         assert "out of memory" not in server.log
 
 
-def test_a_journal_whose_definitions_are_no_text_is_refused_by_every_command(sample: Sample, tmp_path: Path) -> None:
+def test_a_journal_whose_definitions_are_no_text_is_refused_by_every_command(closed: Path, tmp_path: Path) -> None:
     """`serve` and `info` end with one line and status 78, `check` with 1: none with a traceback."""
-    folder = tmp_path / "data"
-    shutil.copytree(sample.folder, folder)
-    path = folder / "events.db"
-    (folder / "events.db-wal").unlink(missing_ok=True)
-    data = bytearray(path.read_bytes())
+    path = tmp_path / "events.db"
+    data = bytearray(closed.read_bytes())
     of_definitions(data, "no text")
     path.write_bytes(data)
     env = {**os.environ, "STATSAPI_JOURNAL": f"sqlite:///{path}"}
