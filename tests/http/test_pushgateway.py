@@ -7,6 +7,7 @@ import gzip
 import math
 import struct
 import unicodedata
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -16,13 +17,15 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from statsapi.api.decoding.exposition import LINE_MAX_BYTES, PUSH_MAX_BYTES, SAMPLES_MAX
+from statsapi.api.decoding import exposition
+from statsapi.api.decoding.exposition import LINE_MAX_BYTES, PARTS_MAX, PUSH_MAX_BYTES
 from statsapi.api.pushgateway import read_group
 from statsapi.naming.names import split_name
 from tests.calls import assert_problem, scrape, value
 from tests.fakes import NOW
 
 TEXT = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+OPENMETRICS = {"Content-Type": openmetrics.CONTENT_TYPE_LATEST}
 PROTOBUF = {
     "Content-Type": "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 }
@@ -280,9 +283,6 @@ def _canonical(tags: dict[str, str]) -> dict[str, str]:
     return {name: unicodedata.normalize("NFC", text) for name, text in sorted(tags.items())}
 
 
-OPENMETRICS = {"Content-Type": openmetrics.CONTENT_TYPE_LATEST}
-
-
 def test_openmetrics_is_read_as_such(client: FlaskClient) -> None:
     """Its gauges are events; a body without its end, or with more behind it, is refused."""
     registry = CollectorRegistry()
@@ -327,7 +327,7 @@ def test_numbers_beyond_all_floats_are_named(client: FlaskClient, number: str) -
 
 
 def test_what_would_take_long_is_refused_first(client: FlaskClient) -> None:
-    """A line no name needs, and more samples than a second reads. A comment may be of any length."""
+    """A line no name needs. A comment may be of any length."""
     assert push(client, f"# HELP m {'h' * 100_000}\nm 1\n").status_code == 200
     for line in (
         'm{a="' + '\\"' * LINE_MAX_BYTES + '"} 1',
@@ -337,7 +337,54 @@ def test_what_would_take_long_is_refused_first(client: FlaskClient) -> None:
         (error,) = assert_problem(push(client, f"a 1\n{line}\n"), 422, "validation")["errors"]
         assert error["line"] == 2
         assert "is longer than" in error["reason"]
-    assert push(client, "m 1\n" * (SAMPLES_MAX + 1)).status_code == 413
+
+
+@pytest.mark.parametrize("form", [TEXT, OPENMETRICS])
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("m 1\n" * (PARTS_MAX + 1), "30,001 samples with 0 labels and 0 types were pushed"),
+        ('m{a="1"} 1\n' * (PARTS_MAX // 2 + 1), "15,001 samples with 15,001 labels"),
+        ("# TYPE m gauge\n" * (PARTS_MAX + 1), "30,001 types"),
+        ("m{" + ",".join(f'a{i}="1"' for i in range(300)) + "} 1\n", None),
+        (("m{" + ",".join(f'a{i}="1"' for i in range(300)) + "} 1\n") * 100, "100 samples with 30,000 labels"),
+        (('m{a="' + '\\"' * 1000 + '"} 1\n') * 70, "at most 30,000 of them together"),
+    ],
+)
+def test_a_push_is_counted_before_it_is_parsed(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, form: dict[str, str], body: str, said: str | None
+) -> None:
+    """Samples, labels and types together, where each pair of quotes is a label: more than that would take seconds."""
+    parsed = []
+    for name in ("_parse_text", "_parse_openmetrics"):
+        monkeypatch.setattr(exposition, name, lambda lines: parsed.append(lines) or [])  # type: ignore[func-returns-value]
+    response = push(client, body + "# EOF\n", **form)
+    assert len(parsed) == (said is None)
+    if said is not None:
+        assert said in assert_problem(response, 413, "request-entity-too-large")["detail"]
+
+
+@pytest.mark.parametrize("form", [TEXT, OPENMETRICS])
+def test_of_a_push_that_cannot_be_read_one_line_is_read_again(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, form: dict[str, str]
+) -> None:
+    """The line at which the parser stopped, which is named: to look through all lines before it took as long again."""
+    lines = []
+
+    def seen(given: Iterable[str]) -> Iterator[str]:
+        for line in given:
+            lines.append(line)
+            yield line
+
+    def spy(parse: Any) -> Any:
+        return lambda given: parse(seen(given))
+
+    for name in ("_parse_text", "_parse_openmetrics"):
+        monkeypatch.setattr(exposition, name, spy(getattr(exposition, name)))
+    body = "".join(f"m{i} 1\n" for i in range(1000)) + "x{\n# EOF\n"
+    (error,) = assert_problem(push(client, body, **form), 422, "validation")["errors"]
+    assert error["line"] == 1001
+    assert len(lines) <= 1003
 
 
 def test_paths_and_queries_that_mean_nothing_are_refused(client: FlaskClient) -> None:
