@@ -9,7 +9,7 @@
 id and appended_us stand beside the record once more, because they are looked up alone. SQLite itself notices a page
 that is not a page, but not a changed value, nor a row that is gone because its page counts one fewer. So every row that
 is read is checked, records stand without a gap, and the checkpoint's checksum covers the list of pieces. A key counts
-as absent only when its neighbours are whole. The tables' definitions and places are checked when the file is opened: a
+as absent only when its neighbours are whole, or damaged and of another name. The tables' definitions and places are checked when the file is opened: a
 flipped bit there would show an empty table.
 """
 
@@ -247,16 +247,27 @@ def write_answer(connection: sqlite3.Connection, name: bytes, digest: bytes, ans
 def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) -> tuple[bytes, bytes] | None:
     """Digest and answer kept under the key, unless they have expired.
 
-    A name with a flipped bit is not found, but still stands next to the place of the search: JournalDamaged where a
-    neighbour is what was written under this key. Any other damage there is no concern of this key.
+    A damaged name is not found, but still stands next to the place of the search: JournalDamaged where a neighbour is
+    what was written under this key, or is damaged in more than its name and has a name like it. Any other damage there
+    is no concern of this key.
     """
     for row in connection.execute(_KEY, (name,)):
         whole = is_answer(row)
-        if not whole and (row[0] == name or is_answer((name, *row[1:]))):
+        if not whole and (_is_like(row[0], name) or is_answer((name, *row[1:]))):
             raise JournalDamaged(ANSWERS, MISMATCH)
         if whole and row[0] == name:
             return row[1:3] if row[3] > settled_us else None
     return None
+
+
+def _is_like(found: object, name: bytes) -> bool:
+    """Whether a damaged name may have been `name`: it begins alike, or has a quarter of its bytes. Names are hashes:
+    those of two keys are alike by chance only.
+    """
+    if not isinstance(found, bytes):
+        return True
+    same = sum(one == other for one, other in zip(found, name, strict=False))
+    return found[:2] == name[:2] or 4 * same >= len(name)
 
 
 def is_answer(row: tuple[bytes, bytes, bytes, int, int]) -> bool:

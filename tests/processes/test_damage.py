@@ -99,6 +99,25 @@ def test_a_key_beside_a_damaged_one_is_taken(tmp_path: Path, column: str) -> Non
     assert len(list(engine_of(f"sqlite:///{path}").find_damage())) == 1
 
 
+@pytest.mark.parametrize("at", [2, 13, 20, 31], ids="from byte {} on".format)
+def test_a_key_is_not_forgotten_by_damage_to_its_name_and_more(tmp_path: Path, at: int) -> None:
+    """Where name and digest are overwritten from some byte of the name on, what was recorded under it is refused."""
+    path = tmp_path / "events.db"
+    key = IdempotencyKey(Random(at).randbytes(32), b"digest" * 5, 3_600_000_000)
+    with closing(open_journal(f"sqlite:///{path}")) as journal:
+        journal.append(Proposal(EventBatch(()), b"first"), key=key)
+        for number in range(40):
+            name = Random(1000 + number).randbytes(32)
+            journal.append(Proposal(EventBatch(()), b"other"), key=IdempotencyKey(name, b"d", 3_600_000_000))
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            wrong = (key.name[:at] + b"\xff" * (32 - at), b"\xff" * 4 + key.digest[4:], key.name)
+            connection.execute("UPDATE keys SET name = ?, digest = ? WHERE name = ?", wrong)
+        with pytest.raises(JournalDamaged):
+            journal.find_answer(key)
+        with pytest.raises(JournalDamaged):
+            journal.append(Proposal(EventBatch(()), b"again"), key=key)
+
+
 def seal_checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:
     """The checksum in a sealed record."""
     return seal(position, record_id, appended_us, payload)[-8:]
