@@ -9,8 +9,8 @@
 id and appended_us stand beside the record once more, because they are looked up alone. SQLite itself notices a page
 that is not a page, but not a changed value, nor a row that is gone because its page counts one fewer. So every row that
 is read is checked, records stand without a gap, and the checkpoint's checksum covers the list of pieces. A key counts
-as absent only when its neighbours are whole, or damaged and of another name. The tables' definitions and places are checked when the file is opened: a
-flipped bit there would show an empty table.
+as absent only when its neighbours are whole, or damaged and of another name. The tables' definitions and places are
+checked when the file is opened: a flipped bit there would show an empty table.
 """
 
 from __future__ import annotations
