@@ -171,6 +171,7 @@ def test_a_panel_has_the_best_of_each_peer() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.processes  # Matplotlib starts fc-list where it has not yet kept the list of fonts
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplotlib's own
 def test_the_chart_is_the_same_for_the_same_figures(tmp_path: Path) -> None:
     """Two drawings are equal byte for byte, are XML and name each peer; without figures there is none."""
