@@ -19,12 +19,15 @@ import pytest
 
 from statsapi.config import Settings
 from statsapi.errors import JournalUnavailable, StatsError
-from statsapi.journal import open_journal, sqlite_upgrade
+from statsapi.journal import sqlite_upgrade
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, EventBatch, IdempotencyKey, Part, Span
 from statsapi.service.service import Service
 from tests.fakes import FakeClock
 from tests.old_journals import check_upgraded, make_old
+
+# Where a ROLLBACK fails, its transaction holds the lock: nobody else is here to give it back, so a wait ends for nothing.
+LOCK_WAIT_S = 0.1
 
 _connect = sqlite3.connect
 
@@ -127,7 +130,13 @@ class Life:
 
     def open_service(self) -> Service:
         settings = Settings(journal=self.url, retention_us=HOUR_US, rollup_retention_us=DAY_US)
-        return Service(settings, lambda: open_journal(self.url, clock_us=self.clock), self.clock, background=False)
+        path = f"{self.folder}/events.db"
+        return Service(
+            settings,
+            lambda: SqliteJournal(path, clock_us=self.clock, wait_limit_s=LOCK_WAIT_S),
+            self.clock,
+            background=False,
+        )
 
     def attempt(self, act: Callable[[], Any]) -> BaseException | None:
         """What it raised, if that is something that a caller is told; anything else fails the test."""
