@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from statsapi.api.bodies import EVENT_MAX_BYTES, unpack
+from statsapi.api.bodies import unpack
+from statsapi.api.body_text import EVENT_MAX_BYTES
 from statsapi.api.decoding import Decoded, decode, decode_one, rows
 from statsapi.api.decoding import plain as plain_module
 from statsapi.api.decoding import timestamps as timestamps_module
@@ -1093,7 +1094,7 @@ def test_a_hostile_body_is_refused_before_it_costs(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json, "loads", loads)
-        patch.setattr("statsapi.api.bodies._DECODER", SimpleNamespace(decode=loads))
+        patch.setattr("statsapi.api.body_text._DECODER", SimpleNamespace(decode=loads))
         tracemalloc.start()
         try:
             response = client.post("/events", data=body, content_type=media_type)
