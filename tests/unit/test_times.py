@@ -82,15 +82,16 @@ def test_other_forms_with_one_reading(written: str) -> None:
 
 @pytest.mark.parametrize("written", REFUSED, ids=lambda written: written[:40])
 def test_timestamps_refused(written: str) -> None:
-    """What has no reading or two is refused with what is wrong with it, and the cure."""
+    """A text with no reading, or with two, is refused with what is wrong with it and with what to write."""
     with pytest.raises(ValueError, match=re.escape(REFUSED[written])):
         parse_timestamp_us(written)
 
 
 @pytest.mark.parametrize("written", [2026_11_26, 20261126.0, 2026330, 2026_11_26_07_45, 2026_11_26_07_45_00])
 def test_numbers_that_spell_a_date(written: float) -> None:
-    """A number is Unix time, and one that spells a date was hardly meant so: it is refused, never another instant than
-    the same digits as text."""
+    """A number is Unix time. One that spells a date hardly means that: it is refused, and is never another instant than
+    its digits as text.
+    """
     with pytest.raises(ValueError, match=r"two readings.*write it like 2026-11-26"):
         parse_timestamp_us(written)
 
@@ -238,7 +239,9 @@ def test_what_parsers_alone_would_read_is_refused(written: str, reason: str) -> 
 
 
 def read_strictly(text: str) -> int | None:
-    """ISO 8601 read letter by letter: microseconds, None for what is no such text. Nothing of the parsers is in it."""
+    """ISO 8601 read letter by letter: microseconds, or None for a text that is not ISO 8601. It uses nothing of the
+    parsers.
+    """
 
     def digits(part: str, count: int) -> int:
         if len(part) != count or not part or part.strip("0123456789"):
@@ -320,7 +323,7 @@ mark = st.sampled_from(["", "", "", ":", ":", ".", ",", "-", "+", " ", ";", "x",
     ],
 )
 def test_a_column_of_times_with_a_digit_too_few_or_too_many(written: str, us: int | None) -> None:
-    """Each is read, or refused, as it is alone, whatever form its width is that of."""
+    """Each row is read or refused as it is alone, whatever other form has its width."""
     ts_us, known = read_timestamps_us([written] * 70)
     assert known.tolist() == [us is not None] * 70
     if us is None:
