@@ -18,9 +18,11 @@ setting_kinds   the kinds of values that settings have, and why one is refused
 clocks          which time to believe
 engine/         numbers and state: exact sums, summaries, sketches, timelines, the store behind its one lock
 journal/        the durable order of records: the truth;  SQLite, Redis, PostgreSQL, memory
-times           timestamps and durations as people write them: which are read, why one is refused
+times           timestamps as people write them: which are read, why one is refused
 naming/         names of series and tags: which are taken;  patterns that choose some
 machine         cores and memory
+durations       durations as people write them: which are read, why one is refused
+redis_hosts     hosts, databases and certificates of a Redis, as URLs name them
 model           the values that pass between all of these
 errors          what can go wrong, and what is told of it
 

@@ -29,8 +29,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from statsapi.durations import spell_duration
 from statsapi.model import MIN_TS_US, MINUTE_US, SECOND_US
-from statsapi.times import spell_duration
 
 logger = logging.getLogger("statsapi")
 

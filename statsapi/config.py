@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields
 
+from statsapi.durations import format_duration, parse_duration_us
 from statsapi.errors import ConfigError
 from statsapi.journal import Engine, engine_of
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, Retention
@@ -32,7 +33,6 @@ from statsapi.setting_kinds import (
     valid_rate_limit,
     valid_rate_limit_storage,
 )
-from statsapi.times import format_duration, parse_duration_us
 
 PREFIX: Final = "STATSAPI_"
 

@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 from marshmallow import ValidationError, fields, validate
 
-from statsapi.journal.redis_url import DATABASE_MAX, is_host, why_no_certificates
+from statsapi.durations import format_duration, parse_duration_us
 from statsapi.model import DAY_US
 from statsapi.naming.names import canonical_name
 from statsapi.naming.patterns import Glob, is_pattern
-from statsapi.times import format_duration, parse_duration_us
+from statsapi.redis_hosts import DATABASE_MAX, is_host, why_no_certificates
 
 # A hundred years: a time this far before or after now is still within the years 1 to 9999.
 DURATION_MAX_US: Final = 36_500 * DAY_US

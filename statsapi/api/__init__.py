@@ -15,7 +15,9 @@ openapi_operations   in it: what each endpoint takes and answers
 openapi_shapes       in it: bodies and answers, and their examples
 
 What a request says
-bodies               reading, unpacking and JSON, and why a body cannot be read
+bodies               reading and unpacking them, and the JSON of a single event
+body_text            a body as text: UTF-8, JSON, and why it cannot be read
+refusals             of a whole body: 400, 413, 415
 decoding/            bodies of many events -> columns
 schemas              what an event and a query may say
 field_kinds          the kinds of their fields: what each takes, and the words of a 422 about one

@@ -1,28 +1,23 @@
-"""The body of a request: reads it to its end, unpacks it, parses JSON, and says why a body cannot be read."""
+"""The body of a request: reads it to its end, unpacks it, and loads the JSON of a single event."""
 
 from __future__ import annotations
 
-import codecs
-import json
 import zlib
-from collections import Counter
 from typing import Any, Final, cast
 
 from flask import request
 from marshmallow import Schema, ValidationError
-from werkzeug.exceptions import BadRequest, ClientDisconnected, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import ClientDisconnected
 
 from statsapi.api import cures
 from statsapi.api.application import asked
+from statsapi.api.body_text import EVENT_MAX_BYTES, loads, what_is_twice, why_not_json, with_cure
+from statsapi.api.refusals import BadBody, TooLarge, UnsupportedForm
 from statsapi.errors import echo
-
-# The largest single event: a body, a line of NDJSON or a row of CSV. It is a thousand times what an event needs. The
-# standard JSON parser takes 3 ms for it at worst.
-EVENT_MAX_BYTES: Final = 64 * 1024
 
 
 def read_body(limit_bytes: int) -> bytes:
-    """The whole body, unpacked. BadRequest for one that was cut off, RequestEntityTooLarge beyond the limit.
+    """The whole body, unpacked. BadBody for one that was cut off, TooLarge beyond the limit.
 
     When a client disconnects in the middle, Gunicorn hands over the received part as if it were the whole body: half a
     CSV could be recorded.
@@ -41,9 +36,9 @@ def read_body(limit_bytes: int) -> bytes:
             # moves the rest.
             body = environ["wsgi.input"].read(announced)
     except (ClientDisconnected, OSError):
-        raise BadRequest("The body was cut off; nothing was recorded.") from None
+        raise BadBody("The body was cut off; nothing was recorded.") from None
     if announced is not None and len(body) < announced:
-        raise BadRequest(f"The body ended after {len(body)} of {announced} bytes; nothing was recorded.")
+        raise BadBody(f"The body ended after {len(body)} of {announced} bytes; nothing was recorded.")
     if len(body) > limit_bytes:
         raise _too_large(limit_bytes)
     encoding = environ.get("HTTP_CONTENT_ENCODING")
@@ -59,15 +54,7 @@ def require_json(body: bytes) -> None:
             f"Send JSON with Content-Type: application/json, not {echo(request.mimetype)} "
             "(curl: add -H 'Content-Type: application/json')."
         )
-        raise UnsupportedMediaType(with_cure(refusal, body, cures.JSON))
-
-
-def with_cure(refusal: str, body: bytes, sent_as: str | None) -> str:
-    """The refusal, and a guess at what the body is instead, if there is one."""
-    if found := cures.unreadable(body):
-        return f"The body {found}."
-    found = cures.cure(body, sent_as)
-    return refusal if found is None else f"{refusal} {found}"
+        raise UnsupportedForm(with_cure(refusal, body, cures.JSON))
 
 
 def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
@@ -79,9 +66,9 @@ def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
     try:
         document = loads(body.decode("utf-8-sig"))
     except RecursionError:
-        raise BadRequest("The JSON is nested too deeply.") from None
+        raise BadBody("The JSON is nested too deeply.") from None
     except ValueError as error:
-        raise BadRequest(with_cure(_malformed(body, error), body, cures.JSON)) from None
+        raise BadBody(with_cure(_malformed(body, error), body, cures.JSON)) from None
     if isinstance(document, list):
         raise ValidationError("is an array, and this takes a single event: send many to POST /events")
     if isinstance(document, dict) and isinstance(document.get("events", document.get("timestamp")), list):
@@ -92,77 +79,10 @@ def load_json(body: bytes, schema: Schema) -> dict[str, Any]:
     return cast(dict[str, Any], schema.load(cast(Any, document)))
 
 
-class Twice(dict[str, Any]):
-    """A JSON object in which some names are given twice; it holds the last value of each."""
-
-    names: frozenset[str]
-
-
-def _of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) == len(pairs):
-        return found
-    twice = Twice(found)
-    counts = Counter(name for name, _ in pairs)
-    twice.names = frozenset(name for name, count in counts.items() if count > 1)
-    return twice
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_of_pairs)
-
-
-def loads(text: str) -> object:
-    """json.loads that remembers names given twice, for `what_is_twice`."""
-    if text.startswith("\ufeff"):
-        raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
-    return cast(object, _DECODER.decode(text))
-
-
-def what_is_twice(item: object) -> tuple[str, str] | None:
-    """(field, reason) for an event in which a member or a tag is given twice, which is ambiguous; else None."""
-    if isinstance(item, Twice):
-        return min(item.names), "is given twice: keep one of them"
-    if isinstance(item, dict) and isinstance(tags := item.get("tags"), Twice):
-        return "tags", f"has {echo(min(tags.names))!r} twice: keep one of them"
-    return None
-
-
 def _malformed(body: bytes, error: ValueError) -> str:
     if not body.strip():
         return 'The body is empty; send JSON such as {"timestamp": "2025-11-21T07:45:00Z", "value": 42.5}.'
     return f"The body {why_not_json(error)}."
-
-
-def why_not_json(error: ValueError) -> str:
-    """The reason for an error that json.loads raised, to follow "the body" or "the line"."""
-    if isinstance(error, UnicodeDecodeError):
-        return _not_utf8(error, error.start)
-    if isinstance(error, json.JSONDecodeError):
-        return f"is not JSON: {error}"
-    return "holds an integer of more than 4300 digits"  # the interpreter's own limit
-
-
-def _not_utf8(error: UnicodeDecodeError, at: int) -> str:
-    letter = error.object[error.start : error.start + 1].decode("cp1252", "replace")
-    return (
-        f"is not UTF-8: {error.reason} at byte {at}, which would be {letter!r} in Latin-1 (Windows-1252): send UTF-8 "
-        "(iconv -f WINDOWS-1252 -t UTF-8 FILE)"
-    )
-
-
-def why_not_utf8(body: bytes) -> str | None:
-    """The reason why a body of any length is not UTF-8, found in steps; None where it is UTF-8."""
-    if body.isascii():
-        return None
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    step = 1 << 20
-    for at in range(0, len(body) + 1, step):
-        held = len(decoder.getstate()[0])
-        try:
-            decoder.decode(body[at : at + step], final=at + step >= len(body))
-        except UnicodeDecodeError as error:
-            return _not_utf8(error, at - held + error.start)
-    return None
 
 
 # -- Content-Encoding ----------------------------------------------------------------------------------------------
@@ -178,9 +98,8 @@ _GZIP_MEMBERS_MAX: Final = 1000
 def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes:
     """The body without its Content-Encoding, which may be identity, or gzip with one member or many.
 
-    RequestEntityTooLarge beyond `limit_bytes`: never more than one byte beyond is inflated. BadRequest for a corrupt or
-    truncated body, UnsupportedMediaType for another encoding. The copy at the end doubles the memory of an accepted
-    body for a moment.
+    TooLarge beyond `limit_bytes`: never more than one byte beyond is inflated. BadBody for a corrupt or truncated
+    body, UnsupportedForm for another encoding. The copy at the end doubles the memory of an accepted body for a moment.
     """
     encoding = (content_encoding or "").strip().lower()
     if encoding in ("", "identity"):
@@ -188,25 +107,25 @@ def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes
             raise _too_large(limit_bytes)
         return body
     if encoding not in ("gzip", "x-gzip"):
-        raise UnsupportedMediaType(f"Send the body as it is or with Content-Encoding: gzip, not {echo(encoding)}.")
+        raise UnsupportedForm(f"Send the body as it is or with Content-Encoding: gzip, not {echo(encoding)}.")
     if not body:
-        raise BadRequest("The gzip body is empty.")
+        raise BadBody("The gzip body is empty.")
     pieces: list[bytes] = []
     held = at = members = 0
     view = memoryview(body)
     while at < len(body):
         members += 1
         if members > _GZIP_MEMBERS_MAX:
-            raise BadRequest(f"The gzip body has more than {_GZIP_MEMBERS_MAX} members.")
+            raise BadBody(f"The gzip body has more than {_GZIP_MEMBERS_MAX} members.")
         inflater = zlib.decompressobj(wbits=31)
         while not inflater.eof:
             step = view[at : at + _GZIP_STEP_BYTES]
             try:
                 piece = inflater.decompress(step, min(_GZIP_STEP_BYTES, limit_bytes - held + 1))
             except zlib.error as error:
-                raise BadRequest(f"The gzip body is corrupt: {error}.") from None
+                raise BadBody(f"The gzip body is corrupt: {error}.") from None
             if not step and not piece and not inflater.eof:
-                raise BadRequest("The gzip body is truncated.")
+                raise BadBody("The gzip body is truncated.")
             # At a member's end zlib may report the rest in both attributes.
             at += len(step) - len(inflater.unused_data if inflater.eof else inflater.unconsumed_tail)
             held += len(piece)
@@ -215,13 +134,13 @@ def unpack(body: bytes, content_encoding: str | None, limit_bytes: int) -> bytes
             pieces.append(piece)
     unpacked = b"".join(pieces)
     if unpacked.startswith(b"\x1f\x8b"):
-        raise BadRequest("The body is gzip within gzip: it was packed twice, so unpack it once (gunzip).")
+        raise BadBody("The body is gzip within gzip: it was packed twice, so unpack it once (gunzip).")
     return unpacked
 
 
-def _too_large(limit_bytes: int) -> RequestEntityTooLarge:
+def _too_large(limit_bytes: int) -> TooLarge:
     if limit_bytes == EVENT_MAX_BYTES:
-        return RequestEntityTooLarge(
+        return TooLarge(
             f"A single event may have at most {limit_bytes} bytes, unpacked; POST /events takes many in one body."
         )
-    return RequestEntityTooLarge(f"The body may have at most {limit_bytes} bytes, unpacked (STATSAPI_MAX_BODY_BYTES).")
+    return TooLarge(f"The body may have at most {limit_bytes} bytes, unpacked (STATSAPI_MAX_BODY_BYTES).")

@@ -15,7 +15,8 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import NotAcceptable
 
 from statsapi.api import decoding, notes, observing
-from statsapi.api.bodies import EVENT_MAX_BYTES, load_json, read_body, require_json
+from statsapi.api.bodies import load_json, read_body, require_json
+from statsapi.api.body_text import EVENT_MAX_BYTES
 from statsapi.api.choosing import selection_of
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.field_kinds import dump_cursor

@@ -15,12 +15,13 @@ from marshmallow import ValidationError, fields
 
 from statsapi.api.cures import why_no_number
 from statsapi.api.figures import NAMES, STATS, Figure, parse_figures, parse_percent
+from statsapi.durations import parse_duration_us
 from statsapi.errors import echo, why_repeated
 from statsapi.model import DEFAULT_SERIES, MAX_TS_US, MIN_TS_US, Percent
 from statsapi.naming.names import NAME_MAX, NAME_RULE, canonical_name
 from statsapi.service.reading import PagePosition
 from statsapi.service.service import Service
-from statsapi.times import FromNow, parse_duration_us, parse_instant, parse_timestamp_us
+from statsapi.times import FromNow, parse_instant, parse_timestamp_us
 
 _REPEATED_MAX: Final = 1000
 

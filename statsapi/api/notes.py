@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from statsapi.api.decoding import Decoded, Sent
 from statsapi.api.problems import ERRORS_NAMED_MAX
 from statsapi.config import Settings
+from statsapi.durations import format_duration, spell_duration
 from statsapi.engine.placement import AHEAD, OLDER, RECENT, Bounds
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US, TimestampsUs
 from statsapi.service.admission import Recorded
 from statsapi.setting_kinds import DURATION_MAX_US
-from statsapi.times import format_duration, format_timestamp, has_offset, spell_duration
+from statsapi.times import format_timestamp, has_offset
 
 STORED: Final = "Event stored successfully"
 

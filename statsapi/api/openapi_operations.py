@@ -14,9 +14,10 @@ from statsapi.api.schemas import StrictSchema
 
 JSON: Final = "application/json"
 
-# The problems that every operation may answer, and those of operations with a body.
+# The problems that every operation may answer, those of operations with a body, and those of recordings besides.
 _ALWAYS: Final = (401, 403, 422, 429, 500, 503)
 _WITH_BODY: Final = (400, 413, 415)
+_RECORDED: Final = (*_WITH_BODY, 507)
 _IDEMPOTENCY_KEY: Final[Json] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -29,6 +30,8 @@ _CONTENT_ENCODING: Final[Json] = {
     "description": "The body may be gzipped; the limits hold for what it unpacks to.",
     "schema": {"type": "string", "examples": ["gzip"]},
 }
+_RECORDING: Final = (_IDEMPOTENCY_KEY, _CONTENT_ENCODING)
+_BY_ACCEPT: Final[Json] = {"Vary": {"schema": {"const": "Accept"}}}
 _REQUEST_ID: Final[Json] = {
     "X-Request-ID": {"schema": {"type": "string"}, "description": "the request's, or a new one"}
 }
@@ -60,7 +63,11 @@ def _answers(
     content = {} if schema is None else content_of(JSON, ref(schema))
     ok: Json = {"description": description, "content": content | (more or {})}
     ok["headers"] = _REQUEST_ID | (headers or {})
-    return {"200": ok} | {str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS, *others)}
+    return {"200": ok} | _problems(*_ALWAYS, *others)
+
+
+def _problems(*statuses: int) -> Json:
+    return {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
 
 
 def _event_body() -> Json:
@@ -119,7 +126,7 @@ INFLUX_WRITTEN: Final[Json] = {
 def _influx_answers(schema: str) -> Json:
     """204, and every problem in the form of that version of InfluxDB."""
     answers: Json = {"204": {"$ref": "#/components/responses/204"}}
-    for status in sorted({*_ALWAYS, *_WITH_BODY, 507}):
+    for status in sorted({*_ALWAYS, *_RECORDED}):
         description = problems.usual(status)[1]
         if status == 400:
             description = f"What is at fault; {influx.STORED_HEADER}: how many events of the good lines were stored."
@@ -138,121 +145,118 @@ class Operation(NamedTuple):
 
 def operations_of(converter: Any) -> dict[str, Operation]:
     """The operations by endpoint, one for each described route. Where one is missing, no description is built."""
-    recording = (_IDEMPOTENCY_KEY, _CONTENT_ENCODING)
-    recorded = (*_WITH_BODY, 507)
-    streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "") | _text("text/plain", "")
-    table = _text(decoding.CSV_TYPE, "")
-    by_accept: Json = {"Vary": {"schema": {"const": "Accept"}}}
-    exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
-    name = {"name": "name", "in": "path", "required": True, "schema": converter.field2property(SeriesName())}
-    name["schema"].pop("default")
-    group = {
-        "name": "group",
-        "in": "path",
-        "required": True,
-        "schema": {"type": "string", "pattern": "^job/[^/]+(/[^/]+/[^/]+)*$", "examples": ["job/backup"]},
+    return {
+        **_operations_of_events(),
+        **_operations_of_statistics(),
+        **_operations_of_series(converter),
+        **_operations_of_service(),
+        **_operations_of_pushgateway(),
+        **_operations_of_influx(),
     }
-    key = {"name": "key", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _operations_of_events() -> dict[str, Operation]:
+    streams = _text(decoding.NDJSON_TYPES[0], "") | _text(decoding.CSV_TYPE, "") | _text("text/plain", "")
     return {
         "events.post_event": Operation(
-            _answers("Recorded", "It is in the journal.", *recorded, headers=_REPLAYED),
+            _answers("Recorded", "It is in the journal.", *_RECORDED, headers=_REPLAYED),
             schemas.RecordQuery,
-            recording,
+            _RECORDING,
             _event_body(),
         ),
         "events.post_events": Operation(
-            _answers("BatchRecorded", "They are in the journal.", *recorded, headers=_REPLAYED),
+            _answers("BatchRecorded", "They are in the journal.", *_RECORDED, headers=_REPLAYED),
             schemas.BatchQuery,
-            recording,
+            _RECORDING,
             _batch_body(),
         ),
         "events.get_events": Operation(
-            _answers("Events", "A page of them, or all.", 406, more=streams, headers=by_accept | _STALE),
+            _answers("Events", "A page of them, or all.", 406, more=streams, headers=_BY_ACCEPT | _STALE),
             questions.ExportQuery,
         ),
-        "statistics.get_statistics": Operation(
-            _answers(
-                "Statistics",
-                "Everything acknowledged before the request is in it.",
-                more=table,
-                headers=by_accept | _STALE,
-            ),
-            questions.StatisticsQuery,
+        "events.debug_events": Operation(
+            _answers("DebugEvents", "Why an event does not show.", headers=_STALE), schemas.DebugQuery
         ),
-        "statistics.get_timeline": Operation(
-            _answers("Timeline", "Empty steps included.", more=table, headers=by_accept | _STALE),
-            questions.TimelineQuery,
-        ),
-        "statistics.get_histogram": Operation(
-            _answers("Histogram", "Counts and edges.", more=table, headers=by_accept | _STALE), questions.HistogramQuery
-        ),
-        "check.get_check": Operation(
-            _answers(
-                "Check", "Every condition holds. One that does not is a 503, with the same members.", headers=_STALE
-            ),
-            check.CheckQuery,
-        ),
+    }
+
+
+def _operations_of_statistics() -> dict[str, Operation]:
+    everything = "Everything acknowledged before the request is in it."
+    conditions = "Every condition holds. One that does not is a 503, with the same members."
+    return {
+        "statistics.get_statistics": Operation(_tables("Statistics", everything), questions.StatisticsQuery),
+        "statistics.get_timeline": Operation(_tables("Timeline", "Empty steps included."), questions.TimelineQuery),
+        "statistics.get_histogram": Operation(_tables("Histogram", "Counts and edges."), questions.HistogramQuery),
+        "check.get_check": Operation(_answers("Check", conditions, headers=_STALE), check.CheckQuery),
+    }
+
+
+def _tables(schema: str, description: str) -> Json:
+    """Answers in JSON or in columns of CSV."""
+    return _answers(schema, description, more=_text(decoding.CSV_TYPE, ""), headers=_BY_ACCEPT | _STALE)
+
+
+def _operations_of_series(converter: Any) -> dict[str, Operation]:
+    series_name: Json = converter.field2property(SeriesName())
+    series_name.pop("default")
+    name = _in_path("name", series_name)
+    key = _in_path("key", {"type": "string", "minLength": 1})
+    forgotten = "Forgotten on every worker and in every replay."
+    return {
         "series.get_series": Operation(_answers("Series", "By name.", headers=_STALE), questions.SeriesQuery),
         "series.get_tags": Operation(_answers("Tags", "By key.", headers=_STALE), questions.ListQuery),
         "series.get_tag_values": Operation(
             _answers("TagValues", "By value.", 404, headers=_STALE), questions.ListQuery, (key,)
         ),
-        "series.delete_series": Operation(
-            _answers("Deleted", "Forgotten on every worker and in every replay.", 404), schemas.DeleteQuery, (name,)
-        ),
-        "series.delete_named_series": Operation(
-            _answers("Deleted", "Forgotten on every worker and in every replay."), schemas.DeleteNamedQuery
-        ),
-        "events.debug_events": Operation(
-            _answers("DebugEvents", "Why an event does not show.", headers=_STALE), schemas.DebugQuery
-        ),
+        "series.delete_series": Operation(_answers("Deleted", forgotten, 404), schemas.DeleteQuery, (name,)),
+        "series.delete_named_series": Operation(_answers("Deleted", forgotten), schemas.DeleteNamedQuery),
+    }
+
+
+def _in_path(name: str, schema: Json) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _operations_of_service() -> dict[str, Operation]:
+    exposition = _text("text/plain", "") | _text("application/openmetrics-text", "")
+    return {
+        "ops.index": Operation(_answers("Index", "The endpoints.")),
         "ops.healthz": Operation(_answers("Health", "It answers.")),
         "ops.readyz": Operation(_answers("Ready", "It can record and answer.")),
         "ops.metrics": Operation(_answers(None, "Of all workers.", more=exposition)),
+    }
+
+
+def _operations_of_pushgateway() -> dict[str, Operation]:
+    pattern = "^job/[^/]+(/[^/]+/[^/]+)*$"
+    group = _in_path("group", {"type": "string", "pattern": pattern, "examples": ["job/backup"]})
+    body = {
+        "description": f"At most {PUSH_MAX_BYTES} bytes of Prometheus' formats: gauges, untyped samples.",
+        "content": {
+            **_text("text/plain", "# TYPE rows gauge\nrows 4200\n"),
+            **content_of(PROTOBUF, {"type": "string", "format": "binary"}),
+        },
+    }
+    kept = {"description": "Nothing was deleted.", "headers": _REQUEST_ID, "content": _text("text/plain", "")}
+    return {
         "pushgateway.push": Operation(
-            _answers(None, "They are in the journal.", 404, *recorded, more=_text("text/plain", "")),
-            parameters=(group, *recording),
-            body={
-                "description": f"At most {PUSH_MAX_BYTES} bytes of Prometheus' formats: gauges, untyped samples.",
-                "content": {
-                    **_text("text/plain", "# TYPE rows gauge\nrows 4200\n"),
-                    **content_of(PROTOBUF, {"type": "string", "format": "binary"}),
-                },
-            },
+            _answers(None, "They are in the journal.", 404, *_RECORDED, more=_text("text/plain", "")),
+            parameters=(group, *_RECORDING),
+            body=body,
         ),
-        "pushgateway.forget": Operation(
-            {
-                "202": {
-                    "description": "Nothing was deleted.",
-                    "headers": _REQUEST_ID,
-                    "content": _text("text/plain", ""),
-                },
-                **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (*_ALWAYS, 404)},
-            },
-            parameters=(group,),
-        ),
-        "influx.write_v1": Operation(
-            _influx_answers("InfluxErrorV1"), influx.WriteQuery, recording, _line_body("1763711100000000000")
-        ),
-        "influx.write_v2": Operation(
-            _influx_answers("InfluxErrorV2"), influx.WriteQuery, recording, _line_body("1763711100000000000")
-        ),
-        "influx.write_v3": Operation(
-            _influx_answers("InfluxErrorV3"), influx.WriteQueryV3, recording, _line_body("1763711100")
-        ),
-        "influx.ping": Operation(
-            {
-                "204": {
-                    "description": "It answers.",
-                    "headers": _REQUEST_ID
-                    | {name: {"schema": {"type": "string"}} for name in ("X-Influxdb-Version", "X-Influxdb-Build")},
-                },
-                **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (429, 500)},
-            }
-        ),
-        "influx.health": Operation(
-            _answers("InfluxHealth", "It can record and answer.")
-            | {"503": {"description": "It cannot.", "content": content_of(JSON, ref("InfluxHealth"))}}
-        ),
-        "ops.index": Operation(_answers("Index", "The endpoints.")),
+        "pushgateway.forget": Operation({"202": kept} | _problems(*_ALWAYS, 404), parameters=(group,)),
+    }
+
+
+def _operations_of_influx() -> dict[str, Operation]:
+    nanoseconds, seconds = _line_body("1763711100000000000"), _line_body("1763711100")
+    versions = {name: {"schema": {"type": "string"}} for name in ("X-Influxdb-Version", "X-Influxdb-Build")}
+    pong = {"description": "It answers.", "headers": _REQUEST_ID | versions}
+    ill = {"description": "It cannot.", "content": content_of(JSON, ref("InfluxHealth"))}
+    return {
+        "influx.write_v1": Operation(_influx_answers("InfluxErrorV1"), influx.WriteQuery, _RECORDING, nanoseconds),
+        "influx.write_v2": Operation(_influx_answers("InfluxErrorV2"), influx.WriteQuery, _RECORDING, nanoseconds),
+        "influx.write_v3": Operation(_influx_answers("InfluxErrorV3"), influx.WriteQueryV3, _RECORDING, seconds),
+        "influx.ping": Operation({"204": pong} | _problems(429, 500)),
+        "influx.health": Operation(_answers("InfluxHealth", "It can record and answer.") | {"503": ill}),
     }

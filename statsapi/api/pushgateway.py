@@ -12,12 +12,12 @@ import binascii
 
 from flask import Response, request
 from marshmallow import ValidationError
-from werkzeug.exceptions import UnsupportedMediaType
 
 from statsapi.api.decoding.exposition import OPENMETRICS, PUSH_MAX_BYTES, decode_push
 from statsapi.api.decoding.exposition_protobuf import MEDIA_TYPE as PROTOBUF
 from statsapi.api.events import recording
 from statsapi.api.incoming import load_query, require_utf8, service
+from statsapi.api.refusals import UnsupportedForm
 from statsapi.api.schemas import StrictSchema
 from statsapi.errors import echo
 from statsapi.model import IdempotencyKey
@@ -41,7 +41,7 @@ def push(body: bytes, key: IdempotencyKey | None, group: str) -> Reply:
     media_type = request.mimetype
     delimited = request.mimetype_params.get("encoding", "delimited") == "delimited"
     if media_type not in _TEXT_TYPES and not (media_type == PROTOBUF and delimited):
-        raise UnsupportedMediaType(
+        raise UnsupportedForm(
             "Push Prometheus' text format (text/plain; version=0.0.4), or its protobuf with encoding=delimited, not "
             f"{echo(request.content_type)}."
         )

@@ -12,9 +12,10 @@ from statsapi.api.choosing import selection_of
 from statsapi.api.incoming import ask, load_query, require_utf8, service
 from statsapi.api.questions import ListQuery, SeriesQuery
 from statsapi.api.schemas import DeleteNamedQuery, DeleteQuery, span_edges
+from statsapi.durations import format_duration
 from statsapi.model import HOUR_US, MAX_TS_US, MIN_TS_US, MINUTE_US, Span, floor_us
 from statsapi.naming.names import canonical_key, canonical_name, split_name
-from statsapi.times import FromNow, format_duration, format_timestamp, format_timestamps
+from statsapi.times import FromNow, format_timestamp, format_timestamps
 
 _RESOLUTIONS = {length_us: format_duration(length_us) for length_us in (MINUTE_US, HOUR_US)}
 _QUERY = SeriesQuery()

@@ -19,12 +19,13 @@ from statsapi.api.figures import Shown, change_of
 from statsapi.api.incoming import ask, load_query, query_args
 from statsapi.api.questions import HistogramQuery, StatisticsQuery, TimelineQuery
 from statsapi.api.schemas import PlainStatisticsQuery, PlainTimelineQuery, StrictSchema, span_edges
+from statsapi.durations import format_duration
 from statsapi.engine import groups
 from statsapi.engine.answers import Statistics
 from statsapi.engine.histogram import Bins
 from statsapi.model import Span
 from statsapi.service.spans import Cut, SpanAnswer
-from statsapi.times import format_duration, format_timestamp
+from statsapi.times import format_timestamp
 
 # For a timeline as CSV with ?align=true: the step used, which is `step` in JSON.
 STEP_HEADER: Final = "X-Statsapi-Step"

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from statsapi.cli import failures
+from statsapi.server import HOST, PORT
 
 if TYPE_CHECKING:
     from statsapi.client import Client
 
-DEFAULT_URL: Final = "http://127.0.0.1:8000"
+DEFAULT_URL: Final = f"http://{HOST}:{PORT}"
 DEFAULT_TIMEOUT_S: Final = 10.0
 FILE_VARIABLE: Final = "STATSAPI_CONFIG"
 VARIABLES: Final = {"url": "STATSAPI_URL", "key": "STATSAPI_API_KEY", "ca_file": "STATSAPI_CA_FILE"}

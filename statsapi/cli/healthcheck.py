@@ -10,6 +10,8 @@ import http.client
 import socket
 import sys
 
+from statsapi.server import HOST, PORT
+
 TIMEOUT_S = 2.0
 
 
@@ -32,7 +34,7 @@ def check(address: str, path: str = "/healthz") -> tuple[int, str]:
 
 
 def main(arguments: list[str]) -> int:
-    address = arguments[0] if arguments else "127.0.0.1:8000"
+    address = arguments[0] if arguments else f"{HOST}:{PORT}"
     try:
         status, said = check(address, *arguments[1:2])
     except (OSError, http.client.HTTPException) as error:

@@ -48,8 +48,11 @@ class _RefusedError(Exception):
 
 
 def read(datagram: bytes, *, counters: bool = False, gauges: bool = False) -> Iterator[Measured | Refused]:
-    """Its lines in their order. `counters`: each count is an event of that value. `gauges`: one with a sign is a value,
-    as one with a minus is in every datagram that shows to be DogStatsD's. Never raises.
+    """The lines of a datagram, in order. Never raises.
+
+    `counters`: each count is taken as an event with that value. `gauges`: a gauge's sign belongs to its value, and is
+    no change. Without `gauges` only a minus does: in a datagram of DogStatsD's clients, and right behind a line that
+    sets the gauge to 0.
     """
     signs = "" if gauges else "+" if _DOGSTATSD.search(datagram) else "+-"
     lines = [line for line in datagram.split(b"\n") if line.strip()]

@@ -189,5 +189,7 @@ class Client(Questions, Recorder):
 
 
 def _no_clock() -> None:
-    """For calls with a key of the caller's: another call, with another time, would be another request."""
+    """Gives no time to events without one, where the caller chose the key. With this machine's time, a repeated call
+    would send another body under the same key, and be refused.
+    """
     return

@@ -64,8 +64,8 @@ SELECT position, id, appended_us FROM {schema}.records
 WHERE position > coalesce((SELECT position FROM {schema}.records WHERE position = $1::bigint AND id = $2::bytea), 0)
       AND id = ANY ($3::bytea[])
 """
-# The key, and the keys after and before it: a key whose name was changed is not found by it, and still stands next to
-# the place of the search.
+# The key, and the keys after and before it. A key whose name was damaged is no longer found, but its row may still
+# stand next to where the search ends.
 _ANSWER = """
 (SELECT name, digest, answer, expires_us, "check" FROM {schema}.idempotency_keys WHERE name = $1::bytea)
 UNION ALL
@@ -293,7 +293,10 @@ class Appends:
         return IdempotencyConflict() if digest != key.digest else Appended(None, now_us, answer, replayed=True)
 
     def _found_under(self, key: IdempotencyKey, result: pq.abc.PGresult, now_us: int) -> Outcome | None:
-        """What _ANSWER found: the key, or nothing. JournalDamaged where a key beside it was this one."""
+        """The answer among what _ANSWER found: the one kept under the key, or None.
+
+        JournalDamaged where a key next to it was this key, before its name was changed.
+        """
         for row in range(result.ntuples):
             name, *kept = (result.get_value(row, at) for at in range(5))
             if kept[0] is not None:
@@ -307,7 +310,7 @@ class Appends:
         return self._server.damaged("an answer that is kept under an Idempotency-Key", MISMATCH)
 
     def check_answers(self) -> None:
-        """Read all kept answers. JournalDamaged for the first that is not what was written, or not in its order."""
+        """Read all kept answers. JournalDamaged for the first one that is not what was written, or is out of order."""
         name = b""
         while True:
             result = self._server.run(self._answers, [name], LOCK_WAIT_S)

@@ -1,12 +1,12 @@
 """Why a PostgreSQL server does not let us in, by its SQLSTATE and never by its words: those are in its language.
 
-libpq gives no SQLSTATE of a connection that failed, nor does psycopg. But it can trace the messages of its protocol,
-and the server's ErrorResponse is one. So where a connection failed each host is asked once more, with a trace. It
-may hold a password, and lies in memory that has no name, for as long as that takes.
+Neither libpq nor psycopg gives the SQLSTATE of a connection that failed. But libpq can trace the messages of its
+protocol, and the server's ErrorResponse is one of them. So each host is asked once more after a failure, with a trace.
+The trace may hold a password. It is kept in memory that has no name, and only while the host is asked.
 
-Settings with which no server could ever be reached show by what libpq does, because lists of its messages were never
-complete. With such settings it gives up on a server of our own that only listens, or on one that reports no error and
-is still there.
+Some settings can reach no server at all. They are recognised by what libpq does, not by its messages: no list of those
+was ever complete. With such settings libpq gives up on a socket of our own that only listens (`fault_of`), or on a
+server that reports no error and has not closed the connection (OURS).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from typing import Final
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-# Instead of a SQLSTATE: this host lets us in; libpq does not want to be let in, as it is set.
+# Two answers beside the SQLSTATEs: the host lets us in; libpq itself gives up, because of how it is set.
 LET_IN: Final = "00000"
 OURS: Final = "ours"
 
-# Classes of SQLSTATEs with which a login never succeeds by waiting: authorisation, no such database, no such setting or
-# right, a value that is none, a feature that it has not.
+# Classes of SQLSTATEs for which waiting never helps: a login that is not authorised, a database that does not exist, an
+# unknown setting or a missing right, a value that is not valid, a feature that the server does not have.
 REFUSING: Final = ("28", "3D", "42", "22", "0A")
 
 _SAID: Final = re.compile(rb'\tErrorResponse\t.*? C "([0-9A-Z]{5})"')
 _TRACE_BYTES: Final = 1 << 20
 _TLS_GRANTED: Final = b"S"  # the server's answer to a request for TLS; the handshake may fail in the call that reads it
-_GONE_S: Final = 0.2  # how long after libpq gave up the server may take to close the line, where it was the first to
+_GONE_S: Final = 0.2  # after libpq gave up: a server that ended the login has closed its side by then
 
 
 def fault_of(conninfo: str) -> str:
-    """libpq's words for settings with which it can reach no server at all; empty where it could, as far as that shows
-    before a server answers.
+    """What libpq says of settings that can reach no server at all. Empty where they could reach one, as far as can be
+    seen before a server answers.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

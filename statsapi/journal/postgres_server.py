@@ -25,12 +25,13 @@ from statsapi.journal.postgres_url import Address
 from statsapi.journal.protocol import Clock, wall_clock_us
 from statsapi.journal.server_clock import ServerClock
 
-# How long the server waits for the write lock; a decision in another process may hold it.
+# How long the server lets an append wait for the write lock, which a decision in another process may hold.
 LOCK_WAIT_S: Final = 2.0
 # A holder of the write lock that says nothing for this long has died or was stopped: the server takes the lock away.
 IDLE_LOCK_S: Final = 5
 
-# Sessions of a process at one time. A view reads one at a time, appends queue, and housekeeping has one.
+# The most sessions that a process has at one time. Few are needed: reads of the view come one after the other, appends
+# queue, and housekeeping has one session.
 SESSIONS: Final = 8
 
 _SETUP: Final = f"""
@@ -51,8 +52,8 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
        current_setting('server_version'), pg_backend_pid();
 """
 _PID: Final = "SELECT pg_backend_pid()"
-# Failed logins that are looked into, by what libpq said: each costs 4.5 KB a host for good (postgres_login.py), so all
-# of them 0.3 MB. With further ones a server is waited for.
+# How many failures of a login are looked into: one for each different message of libpq. Each look costs 4.5 KB a host
+# for good (postgres_login.py), all of them 0.3 MB. After that many the service just waits for the server.
 _LOGINS_MOST: Final = 64
 
 
@@ -181,10 +182,11 @@ class Server:
         return session
 
     def _refuse_shared(self, session: Session) -> None:
-        """JournalRefused where a proxy gives one process of the server to several sessions: what a session sets (what
-        COMMIT waits for, for one) and prepares would be another's, or gone.
+        """JournalRefused where a proxy lets several sessions share one process of the server. What one session sets
+        (such as what COMMIT waits for) or prepares would then hold for another session, or be gone.
         """
-        with contextlib.suppress(psycopg.Error, Failed, Unanswered):  # no room for a second one: each has its own
+        # A second session that the proxy has no room for shares nothing: these errors mean that each has its own.
+        with contextlib.suppress(psycopg.Error, Failed, Unanswered):
             other = Session(psycopg.Connection.connect(self.address.conninfo, autocommit=True), -1)
             with contextlib.closing(other):
                 for _ in range(3):
@@ -199,8 +201,8 @@ class Server:
         return unreachable(error, self.address, self._look_into)
 
     def _look_into(self, said: str) -> tuple[str, list[str | None]]:
-        """What is wrong with the settings, or how each host answers. Found out once for each text of libpq: while a
-        server is waited for, the same text comes each second.
+        """What is wrong with the settings, or how each host answers. It is found out once for each message of libpq:
+        while the service waits for a server, the same message comes each second.
         """
         if (known := self._logins.get(said)) is not None:
             return known

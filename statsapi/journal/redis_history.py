@@ -51,9 +51,9 @@ class History:
     def __init__(self, server: Server) -> None:
         self._server = server
         self.known = Known()
-        # By position: the id and time of each record that this process appended and no read has met yet. After a loss,
-        # the lost positions may have been given again, and later ones too. Then the last known record stands, and
-        # these are gone.
+        # By position: the id and time of each record that this process appended and that no read has passed yet. A
+        # loss may take these records and leave the last known one. The server then gives their positions to other
+        # records and goes on past them: only the ids kept here show that ours are gone.
         self._appended: dict[int, tuple[bytes, int]] = {}
         self._knowing = threading.Lock()
         self._suspects = False  # whether an append has shown that records are gone

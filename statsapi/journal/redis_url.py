@@ -7,21 +7,17 @@ redis+cluster://host[:port],host[:port]?stream=NAME                rediss+cluste
 
 from __future__ import annotations
 
-import os
 import re
-import ssl
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from statsapi.errors import ConfigError
+from statsapi.redis_hosts import DATABASE_MAX, is_host, why_no_certificates
 
 DEFAULT_STREAM: Final = "statsapi"
 _STREAM: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}", re.ASCII)
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@,]+)(?::([0-9]{1,5}))?", re.ASCII)
 TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
-_CERTIFICATE_KINDS: Final = ("none", "optional", "required")
-DATABASE_MAX: Final = 2**31 - 1  # as Redis reads the number; how many there are its own settings say
 SENTINEL_OPTIONS: Final = ("sentinel_username", "sentinel_password")
 
 
@@ -97,48 +93,10 @@ class Address(NamedTuple):
         )
 
 
-def is_host(host: str) -> bool:
-    """Whether a connection could look for it: Python's own encoding of names fails of a label of 64 characters."""
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        return False
-    return True
-
-
 def require_certificates(address: Address) -> None:
     """ConfigError where the files that the URL names for TLS cannot be used: waiting for the server would not help."""
     if why := why_no_certificates(address.options):
         raise _wrong(why)
-
-
-def why_no_certificates(options: Mapping[str, str]) -> str | None:
-    """Why TLS cannot be had with these options of a URL; None where it can."""
-    if (kind := options.get("ssl_cert_reqs", "required")) not in _CERTIFICATE_KINDS:
-        return f"ssl_cert_reqs={kind[:40]} is none of {', '.join(_CERTIFICATE_KINDS)}"
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    file, folder = options.get("ssl_ca_certs"), options.get("ssl_ca_path")
-    if folder is not None and not os.path.isdir(folder):
-        return f"ssl_ca_path={folder} is no folder"
-    if file is not None:
-        try:
-            context.load_verify_locations(file)
-        except (OSError, ValueError) as error:
-            return f"ssl_ca_certs={file} is not a file of certificates ({_reason(error)})"
-    own, key = options.get("ssl_certfile"), options.get("ssl_keyfile")
-    if own is None and key is not None:
-        return "ssl_keyfile is the key of ssl_certfile, which it lacks"
-    if own is not None:
-        try:
-            context.load_cert_chain(own, key, password="")
-        except (OSError, ValueError) as error:
-            named = f"ssl_certfile={own}" + ("" if key is None else f" and ssl_keyfile={key}")
-            return f"{named} are no certificate with its key ({_reason(error)})"
-    return None
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _wrong(why: str) -> ConfigError:

@@ -18,8 +18,8 @@ from statsapi.journal.sqlite_errors import failure, judged, primary_code
 from statsapi.journal.sqlite_file import File, Identity
 from statsapi.journal.sqlite_tables import Last
 
-# A writer that finds the write lock taken asks again after this. Appends/s of 2 and 4 processes with 4 threads each, on
-# two busy cores where runs differ by a third, so that these are much the same:
+# A writer that finds the write lock taken asks again after this time. Appends/s of 2 and of 4 processes with 4 threads
+# each, on two busy cores. Runs differ by a third there, so these figures are much the same:
 #
 #     without fsync     with fsync
 #     16,500  12,500    1,500  1,700   blocking flock around the commit: a stopped peer hangs all
@@ -29,22 +29,26 @@ from statsapi.journal.sqlite_tables import Last
 #     13,700  15,100    2,200  1,000   SQLite asked every 200 µs
 #     10,500  14,900    2,000  2,000   SQLite asked every 500 µs
 #
-# So there is no second lock. SQLite's own busy handler sleeps up to 100 ms: 850-2,700 with fsync and two workers.
+# So there is no second lock. SQLite's own busy handler sleeps up to 100 ms: it made 850-2,700 with fsync and two
+# workers.
 #
 # Nor is there a queue. One was tried: a semaphore in shared memory woke the longest waiter at each release, each wait
-# had a limit, and a process that had just committed let the waiters go first. With fsync, over HTTP, the queue gave
-# 1.00 times the posts with two pinned workers and 0.97 times with four; p99 rose from 14 to 17 ms and from 13 to 15 ms
-# (medians of seven runs in turn on a busy machine). The 200 µs are short beside the 300 µs of processor time that a
-# request takes. Without HTTP (4 threads that do nothing but append) two processes made 1.3 times the appends and four
-# 1.1 times (six pairs, 0.4 to 3.4); with four, p99 fell from 25-57 ms to 15-33 ms.
+# had a limit, and a process that had just committed let the waiters go first.
+#
+# Over HTTP, with fsync, the queue did not help. Two pinned workers took 1.00 times the posts, four took 0.97 times. p99
+# rose from 14 to 17 ms with two, and from 13 to 15 ms with four (medians of seven alternating runs on a busy machine).
+# The reason: a request takes 300 µs of processor time, beside which a wait of 200 µs is short.
+#
+# It helped only processes whose 4 threads do nothing but append, without HTTP. Two of them made 1.3 times the appends,
+# four 1.1 times (six pairs of runs, from 0.4 to 3.4 times). With four, p99 fell from 25-57 ms to 15-33 ms.
 RETRY_S: Final = 200e-6
 
 _T = TypeVar("_T")
 
 
 class Link:
-    """See the module's text. Opened when it is first needed. `query` takes the lock; all else but `check_open` is for
-    the holder of `lock`.
+    """See the module's text. The connection is opened when it is first needed. `query` takes the lock itself; whoever
+    calls anything else but `check_open` must hold `lock`.
     """
 
     def __init__(self, file: File, *settings: str) -> None:

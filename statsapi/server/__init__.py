@@ -1,6 +1,7 @@
 """Gunicorn's side: its configuration, the worker class, the hooks, the logger. It decides about processes, cores and
-connections; what a request means is decided elsewhere. Of statsapi only `statsapi serve` and `config` import it;
-Gunicorn does by its configuration.
+connections; what a request means is decided elsewhere. Of statsapi only `statsapi serve` and `config` import its
+modules; Gunicorn does by its configuration. The host and the port at which the service listens unless told otherwise
+(HOST, PORT) stand in this file alone: the commands that ask it take them from here.
 
 Imports point down this list, never up.
 
@@ -19,6 +20,6 @@ logger          one form for Gunicorn's log lines and ours
 
 from typing import Final
 
-# Where the service listens unless told otherwise. Loopback: whoever opens it to a network does it on purpose.
+# Loopback: whoever opens the service to a network does it on purpose.
 HOST: Final = "127.0.0.1"
 PORT: Final = 8000

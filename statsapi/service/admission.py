@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from statsapi.clocks import STEP_US
 from statsapi.config import Settings
+from statsapi.durations import format_duration, spell_duration
 from statsapi.engine.placement import Bounds, Placed
 from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest, StoreFull, ViewNotReady
@@ -20,7 +21,7 @@ from statsapi.machine import default_max_events
 from statsapi.model import MAX_TS_US, MIN_TS_US, MINUTE_US, EventBatch, Part, TimestampsUs, Values
 from statsapi.service.following import DECIDE_WAIT_S, Follower
 from statsapi.service.spans import describe_kept
-from statsapi.times import format_duration, format_timestamp, spell_duration
+from statsapi.times import format_timestamp
 
 # Limits are checked against the last caught-up view, at most LIMIT_AGE_S old (housekeeping catches up once a second
 # anyway). Only within LIMIT_NEAR_EVENTS of the limit is the view caught up first, as that costs every append a read.

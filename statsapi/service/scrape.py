@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from statsapi.config import Settings
+from statsapi.durations import parse_duration_us
 from statsapi.exposition import ViewState
 from statsapi.naming.patterns import Glob, Selection, is_pattern
 from statsapi.service.reading import Reading
-from statsapi.times import parse_duration_us
 
 # A scrape shows this many of the series that a pattern of STATSAPI_METRICS_SERIES matches: 18 lines and 0.1 ms each.
 METRICS_MATCHED_MAX: Final = 1_000

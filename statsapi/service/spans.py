@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from statsapi.config import Settings
+from statsapi.durations import format_duration
 from statsapi.engine.answers import Statistics
 from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest
 from statsapi.model import Retention, Span
-from statsapi.times import format_duration, format_timestamp
+from statsapi.times import format_timestamp
 
 STEPS_MAX: Final = 5_000
 STEP_PERCENTILES_MAX: Final = 50_000

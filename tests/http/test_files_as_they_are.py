@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from statsapi.api.decoding.mapping import PARAMETERS
 from statsapi.app import create_app
 from statsapi.config import Settings
+from statsapi.durations import parse_duration_us
 from statsapi.errors import ECHO_MAX
 from statsapi.model import DAY_US
-from statsapi.times import format_timestamp, parse_duration_us, parse_timestamp_us
+from statsapi.times import format_timestamp, parse_timestamp_us
 from tests.calls import assert_problem
 from tests.fakes import NOW, FakeClock
 

@@ -26,8 +26,9 @@ from statsapi.api.decoding.rows import Rows
 from statsapi.api.notes import NOTED_MAX, STORED, _lacks_offset
 from statsapi.app import create_app
 from statsapi.config import Settings
+from statsapi.durations import parse_duration_us
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US
-from statsapi.times import format_timestamp, has_offset, parse_duration_us, parse_timestamp_us
+from statsapi.times import format_timestamp, has_offset, parse_timestamp_us
 from tests.calls import assert_problem, scrape, value
 from tests.fakes import NOW, FakeClock
 from tests.servers import ROOT

@@ -108,8 +108,8 @@ def test_ten_streams_count_exactly_through_kills_and_broken_connections(tmp_path
 
 
 def test_what_a_killed_client_had_taken_counts_once(tmp_path: Path) -> None:
-    """With a spool: the client is killed five times, the service once; what record() had returned for is there exactly
-    once, and of all else at most what was being recorded.
+    """With a spool: the client is killed five times, the service once. Every event for which record() had returned is
+    there exactly once; of the others at most those that were just being recorded.
     """
     port, spool = free_port(), tmp_path / "spool"
     acknowledged = tmp_path / "acknowledged"

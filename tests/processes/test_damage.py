@@ -78,7 +78,7 @@ def test_a_key_is_not_forgotten_by_a_changed_expiry(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["name", "digest", "answer", "expires_us", "checksum"])
 def test_a_key_beside_a_damaged_one_is_taken(tmp_path: Path, column: str) -> None:
-    """Only what was recorded under the damaged key is refused, whatever of it was changed; the check tells it."""
+    """Only a request under the damaged key is refused, whatever part of it was changed; the check names the key."""
     path, hour_us = tmp_path / "events.db", 3_600_000_000
 
     def record(name: bytes) -> Appended:
@@ -196,7 +196,7 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def add_the_time_before(sample: Sample, copy: Path) -> None:
-    """Cut the -wal after the last commit before its checkpoint: found by halves."""
+    """Cut the -wal after the last commit before its checkpoint. The place is found by halving."""
     wal = (sample.folder / "events.db-wal").read_bytes()
     commits = [end for end in range(32 + 4120, len(wal) + 1, 4120) if any(wal[end - 4116 : end - 4112])]
     after = sample.histories[0][0]
@@ -301,7 +301,7 @@ def outcome_of(folder: Path, sample: Sample, first: int) -> str:
 
 
 def is_earlier(found: list[Any], expected: list[Any], journal: SqliteJournal, sample: Sample) -> bool:
-    """Whether that is what the sample held at some time: contents, or answers of which the last KEYS came last."""
+    """Whether the sample held this at some time: its contents, or its answers (the last KEYS of them came last)."""
     if expected is sample.contents:
         held = history(journal)
         return any(held == past[: len(held)] for past in sample.histories)
@@ -653,7 +653,9 @@ def claim_4_gib(path: Path) -> int:
 
 
 def test_a_record_that_claims_4_gib_is_damage(closed: Path, tmp_path: Path) -> None:
-    """SQLite says that memory is short; the journal is refused, and check and salvage name that record alone."""
+    """SQLite reports a lack of memory for it. The journal is refused as damaged, and check and salvage name that record
+    alone.
+    """
     path, new = tmp_path / "events.db", tmp_path / "new.db"
     shutil.copy(closed, path)
     held = records_of(path)
@@ -708,7 +710,7 @@ def test_a_journal_whose_definitions_are_no_text_is_refused_by_every_command(clo
 
 
 def test_a_lack_of_memory_is_no_damage(sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A MemoryError at work and in a salvage stays one where the file is whole."""
+    """In a file that is whole, a MemoryError stays a MemoryError, at work and in a salvage."""
     folder = tmp_path / "data"
     shutil.copytree(sample.folder, folder)
 
@@ -780,7 +782,9 @@ def test_a_lost_end_is_told_once(tmp_path: Path) -> None:
 
 
 def test_a_mark_that_is_missing_damaged_or_behind_raises_no_alarm(tmp_path: Path) -> None:
-    """Without it, with a flipped bit in it, after a move to another place, and from before, nothing is told."""
+    """No loss is reported without a mark, with a flipped bit in it, after a move to another place, or with an older
+    mark.
+    """
     path, mark = str(tmp_path / "events.db"), tmp_path / "events.db-mark"
 
     def grow() -> None:

@@ -285,7 +285,9 @@ def test_a_key_that_cannot_be_right(browser: Browser, tmp_path: Path) -> None:
     ],
 )
 def test_what_passes_by_itself(watched: Watched, answer: Any, reason: str) -> None:
-    """Old figures stay, with their age; the question is put again, and no earlier than the answer says."""
+    """After such a fault the old figures stay, with their age, and the question is asked again, no earlier than the
+    answer says.
+    """
     page = watched.open("?match=web*")
     expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
     asked: list[float] = []
@@ -310,7 +312,7 @@ def test_what_passes_by_itself(watched: Watched, answer: Any, reason: str) -> No
 
 
 def test_figures_of_another_question_do_not_stay(watched: Watched) -> None:
-    """While the service is away, what is chosen anew is not shown the old choice's figures."""
+    """While the service is away, a new choice is not shown with the figures of the old one."""
     page = watched.open("?match=web*")
     expect(page.locator("main")).not_to_have_attribute("aria-busy", "true")
     page.route("**/statistics?**", lambda route: route.abort())
@@ -323,8 +325,8 @@ def test_figures_of_another_question_do_not_stay(watched: Watched) -> None:
 
 
 def test_a_window_of_all_that_is_kept(browser: Browser, tmp_path: Path) -> None:
-    """Its steps would begin before what is kept, were they between round moments: it is answered all the same. Longer
-    windows are not offered, and nothing is refused on the way to know that.
+    """With steps between round moments it would begin before what is kept; it is answered all the same. Longer windows
+    are not offered, and finding that out takes no question that is refused.
     """
     # Ten minutes after a quarter of an hour began: further than the five minutes of grace.
     minutes = 24 * 60 + int((time.time() - 600) % 900) // 60

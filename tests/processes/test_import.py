@@ -763,7 +763,9 @@ def test_a_file_that_was_moved_to_now_may_grow(server: Server, tmp_path: Path) -
 
 
 def test_items_of_json_are_rows(server: Server, tmp_path: Path) -> None:
-    """Of an array, and again; another end of its last line is no other file."""
+    """The items of an array are rows, each once when the file comes again; another end of its last line makes no other
+    file.
+    """
     file = tmp_path / "data.json"
     text = json.dumps([{"timestamp": stamp(), "value": number} for number in range(200)])
     for end, told in (("", "200 recorded"), ("\n", f"0 recorded, 200 {KNOWN}")):
@@ -802,7 +804,7 @@ def test_options_that_are_shown_can_be_pasted(server: Server, tmp_path: Path, na
 def test_both_readings_of_a_date_are_named(
     server: Server, tmp_path: Path, given: tuple[str, ...], dry: tuple[str, ...]
 ) -> None:
-    """Also where the columns are clear, and no other than the dates' form is open: no row is refused for it."""
+    """Also if the columns are clear and only the form of the dates is open: no row is refused for it."""
     file = tmp_path / "us.csv"
     file.write_text("time,cpu\n11/12/2026 10:00,1\n11/11/2026 10:00,2\n")
     status, told, said = run(server, "--yes", *given, *dry, file)
@@ -835,7 +837,7 @@ def test_rows_that_are_no_longer_refused_are_not_kept(server: Server, tmp_path: 
 
 
 def test_each_file_is_tried(server: Server, tmp_path: Path) -> None:
-    """One that cannot be read holds up no other; what would be wrong with all ends it, and says what is left."""
+    """A file that cannot be read holds up no other. A fault that all files would meet ends it and says what is left."""
     one, two = numbered(tmp_path / "one.csv", 1), numbered(tmp_path / "two.csv", 2)
     status, told, said = run(server, one, tmp_path / "no.csv", tmp_path, two)
     assert (status, told) == (1, f"{one}: 1 rows: 1 recorded\n{two}: 2 rows: 2 recorded\n")

@@ -287,7 +287,9 @@ def test_a_trigger_that_keeps_records_out_is_told(
 
 @pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "idempotency_keys", "meta"])
 def test_row_level_security_hides_nothing(server: PostgresServer, role: str, table: str) -> None:
-    """A policy of somebody else's would be another journal to this role: refused with the cure, also while it runs."""
+    """Somebody else's policy would show this role only a part of the journal. So it is refused with the cure, also
+    while the service runs.
+    """
     run_sql(server, role, f'CREATE SCHEMA statsapi AUTHORIZATION "{role}"')
     with closing(open_journal(url_of(server, role))) as journal:
         key = IdempotencyKey(b"k", b"d", HOUR_US)
@@ -483,7 +485,9 @@ def test_a_name_that_sounds_like_a_refusal(tmp_path: Path, folder: str) -> None:
     ],
 )
 def test_settings_with_which_it_can_never_be_reached(server: PostgresServer, options: str) -> None:
-    """Are a refusal: nobody would look at a service that waits for ever. A server that is away may need others."""
+    """They are a refusal, as nobody would look at a service that waits for ever. A server that is only away may come
+    back.
+    """
     with pytest.raises(JournalRefused, match="as it is named") as refused:
         open_journal(f"postgresql://postgres@127.0.0.1:{server.port}/postgres?{options}")
     assert f"port {server.port}" in str(refused.value) or "port" not in str(refused.value).partition("named: ")[2]
@@ -493,8 +497,8 @@ def test_settings_with_which_it_can_never_be_reached(server: PostgresServer, opt
 
 
 def test_tls() -> None:
-    """A certificate of its own is proven where that is asked for; what cannot be proven or fits the server not is a
-    refusal, though the server closes the line as fast as we do.
+    """The server's certificate is proven where that is asked for. If it cannot be proven, or does not fit the server,
+    that is a refusal, even if the server closes the line as fast as we do.
     """
     openssl = require_binary("openssl")
     directory = PostgresServer.folder()
@@ -557,7 +561,9 @@ def hosts_elsewhere(
 
 
 def test_hosts_that_the_url_does_not_name(server: PostgresServer, stream: str, hosts_elsewhere: str) -> None:
-    """Count as those of the URL: the primary is found, all have to refuse, and what libpq was told of time holds."""
+    """They count like hosts in the URL: the primary is found among them, all of them have to refuse before the service
+    gives up, and time limits given to libpq hold.
+    """
     url = f"postgresql://postgres@/postgres?{hosts_elsewhere}stream={stream}"
     address = Address.parse(url)
     assert str(address).count("127.0.0.1:") == len(address.each) == 2
@@ -569,7 +575,9 @@ def test_hosts_that_the_url_does_not_name(server: PostgresServer, stream: str, h
 
 
 def test_failed_logins_cost_memory_a_few_times_only(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking into a failed login leaks memory in libpq, so it is done once for each text, and for 64 texts at most."""
+    """Looking into a failed login leaks memory in libpq. So it is done once for each message, and for 64 messages at
+    most.
+    """
     asked = []
 
     def states_of(conninfos: tuple[str, ...], wait_s: float) -> list[None]:
@@ -1048,7 +1056,9 @@ def test_damage_is_refused_wherever_it_is_read(
 def test_a_key_whose_name_was_changed_is_noticed(
     server: PostgresServer, stream: str, journal: Journal, keyed: str
 ) -> None:
-    """It is not found any more, and still stands beside its place: a retry is refused, and not recorded again."""
+    """It is no longer found by its name, but still stands at its old place in the order: a retry is refused, and not
+    recorded again.
+    """
     keys = [IdempotencyKey(bytes([number, 77]), b"d", HOUR_US) for number in range(0, 100, 4)]
     for key in keys:
         journal.append(event()._replace(answer=b"first"), key=key)

@@ -536,7 +536,7 @@ def test_large_batches_stand_in_the_same_order(server: RedisServer, stream: str)
 
 
 def test_a_large_batch_that_meets_a_lease_or_full_memory(server: RedisServer, stream: str, journal: Journal) -> None:
-    """It waits for the one, and is refused by the other, as any append."""
+    """It waits for a lease, and is refused for want of memory, as any append."""
     journal.append(LARGE)
     until_us = time_us(server) + 100_000
     server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(until_us))
@@ -596,7 +596,9 @@ def test_a_decision_comes_through_against_busy_appenders(server: RedisServer, st
 
 
 def test_a_lease_whose_holder_died_runs_out(server: RedisServer, stream: str, journal: Journal) -> None:
-    """Others wait for it and go on; for no lease that is longer than there are, as after the clock was put back."""
+    """Others wait until it runs out, and go on. They wait for no lease longer than one can be, as there may be after
+    the clock was put back.
+    """
     journal.append(event())
     until_us = time_us(server) + 100_000
     server.send("HSET", f"{{{stream}}}:meta", "lease", "dead", "lease_us", str(until_us))

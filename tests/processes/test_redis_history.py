@@ -107,7 +107,9 @@ def test_a_flush_is_told_to_every_view(server: RedisServer, stream: str, opened:
 
 
 def test_a_flush_that_an_append_comes_upon(server: RedisServer, stream: str, opened: Open) -> None:
-    """What is recorded before anybody noticed stands, and the loss before it is told all the same."""
+    """A record that is appended before anybody noticed the flush stands, and the loss before it is reported all the
+    same.
+    """
     one, idle = opened(), opened()
     marks = fill(one, 5)
     idle.read(START)
@@ -124,8 +126,8 @@ def test_a_flush_that_an_append_comes_upon(server: RedisServer, stream: str, ope
 
 
 def test_a_flush_in_the_middle_of_recording_is_counted_once(server: RedisServer, stream: str, opened: Open) -> None:
-    """What two processes record before and after the first of them notices is no loss; the second tells it whole, and
-    the first only what the second knew beyond it.
+    """What two processes record between the flush and its discovery is no loss. The second process reports the whole
+    loss, and the first then only the part that it did not know of.
     """
     one, other, late = opened(), opened(), opened()
     fill(one, 5)
@@ -155,7 +157,9 @@ def test_a_flush_in_the_middle_of_recording_is_counted_once(server: RedisServer,
 def test_an_older_copy_is_told_with_how_many_records(
     server: RedisServer, stream: str, opened: Open, since: int
 ) -> None:
-    """However many were recorded on top of it by others before anybody who knew noticed, also more than were lost."""
+    """The number is right however many records others appended to the copy before anybody noticed, even more than were
+    lost.
+    """
     one, idle = opened(), opened()
     older = fill(one, 4)
     keep_copy(server, stream)
@@ -261,8 +265,8 @@ def test_compaction_is_no_loss(opened: Open) -> None:
 
 
 def test_a_loss_under_a_checkpoint(server: RedisServer, stream: str, opened: Open) -> None:
-    """Put back to before the checkpoint, or flushed with it: what counts is what stood behind it, and nothing that it
-    left behind gets into the next one.
+    """Put back to before the checkpoint: all records since then are lost. Flushed with it: only those behind it are
+    counted. Nothing of the lost checkpoint gets into the next one.
     """
     journal = opened()
     fill(journal, 2)

@@ -84,7 +84,7 @@ def test_connections_opened_at_once_are_shared_evenly(tmp_path: Path, kind: str)
 
 
 def test_a_stopped_worker_makes_nobody_wait(tmp_path: Path) -> None:
-    """While one worker stands still the others take its share, and only the first client can notice."""
+    """While one worker stands still the others take its share; only the first client can notice."""
     with gunicorn_server(tmp_path, app=PROBE) as server:
         stopped, running = server.wait_for_workers(2)
         try:
@@ -552,7 +552,7 @@ def test_workers_roam_when_told_so(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(len(allowed_cores()) < 2, reason="needs two cores")
 def test_a_core_is_chosen_by_who_lives() -> None:
-    """The emptiest core; among equals the one whose workers are about to be replaced."""
+    """The core with the fewest living workers; among equals the one whose workers are about to be replaced."""
     first, second = allowed_cores()[:2]
     taken = [(age, core) for age, core in enumerate(allowed_cores(), 1)]
     assert choose_core("on", []) == first

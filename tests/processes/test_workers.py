@@ -101,7 +101,7 @@ def test_term_flushes_and_a_new_server_answers_the_same(tmp_path: Path) -> None:
 
 
 def test_a_limit_is_shared_by_the_workers(tmp_path: Path) -> None:
-    """STATSAPI_MAX_EVENTS: what one worker recorded is no room for another; all go on answering. Unset, the machine's
+    """STATSAPI_MAX_EVENTS: room that one worker has used is used for all; all go on answering. Unset, the machine's
     memory sets it, divided by the workers, and the log says so.
     """
     with gunicorn_server(tmp_path / "set", workers=2, env={"STATSAPI_MAX_EVENTS": "25"}) as server:

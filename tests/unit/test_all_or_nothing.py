@@ -1,4 +1,6 @@
-"""Whatever is raised in the middle of a change, at any line of it: no answer after that counts a part twice, or not."""
+"""Something is raised in the middle of a change, at any line of it: no later answer counts a part twice or leaves it
+out.
+"""
 
 from __future__ import annotations
 
@@ -145,7 +147,7 @@ def lines_of(act: Callable[[], object]) -> int:
 
 
 def each_line(lines: int) -> range:
-    """Every line of a short act, and of a long one as many as fit into some seconds, not always the same ones of a
+    """Every line of a short act. Of a long one, as many as fit into some seconds, and not always the same ones of a
     loop.
     """
     return range(1, lines + 1, max(1, lines // 200 | 1))
@@ -154,8 +156,8 @@ def each_line(lines: int) -> range:
 @pytest.mark.slow
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, RuntimeError])
 def test_a_replay_that_fails_at_any_line(error: type[BaseException], caplog: pytest.LogCaptureFixture) -> None:
-    """The question that meets the fault is answered after a fresh start, or interrupted; the next one is right. Who
-    holds the old store gets a right answer of it, or is told to ask again. It is said and counted.
+    """The question that meets the fault is answered after a fresh start, or interrupted; the next one is right. Whoever
+    still holds the old store gets a right answer from it, or is told to ask again. The fault is logged and counted.
     """
     caplog.set_level(logging.CRITICAL, "statsapi")
     world = World()
@@ -226,7 +228,7 @@ def test_folding_that_fails_at_any_line(caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.slow
 def test_a_question_that_fails_at_any_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Questions sum and sort what was put off until somebody asks: a fault in one spoils no later answer."""
+    """A question does work that was put off, such as sums and sorting: a fault in one spoils no later answer."""
     caplog.set_level(logging.CRITICAL, "statsapi")
     world = World()
 
@@ -245,8 +247,8 @@ def test_a_question_that_fails_at_any_line(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_a_fault_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request in which applying fails once is answered, with an error in the log and a counter; one in which it
-    fails again and again is not answered wrongly.
+    """Applying fails once: the request is answered, and there is an error in the log and a counter. It fails again and
+    again: the request gets no wrong answer.
     """
     clock = FakeClock()
     app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)

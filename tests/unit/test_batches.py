@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from statsapi.api.bodies import EVENT_MAX_BYTES, unpack
+from statsapi.api.bodies import unpack
+from statsapi.api.body_text import EVENT_MAX_BYTES
 from statsapi.api.decoding import Decoded, decode, decode_one, rows
 from statsapi.api.decoding import plain as plain_module
 from statsapi.api.decoding import timestamps as timestamps_module
@@ -104,7 +105,7 @@ def seen(decoded: Decoded) -> tuple[Any, ...]:
 
 
 def plain(error: dict[str, Any]) -> str:
-    """The reason without the cure behind it, where an item as a whole is at fault: those are test_cures.py's."""
+    """The reason without the cure behind it, if an item is wrong as a whole: test_cures.py tests the cures."""
     reason: str = error["reason"]
     if error["field"]:
         return reason
@@ -138,7 +139,7 @@ def check_json(texts: list[str]) -> None:
 
 
 def check_one(text: str) -> None:
-    """A single event: what is read the fast way is what the schema loads; what is left to the schema is no matter."""
+    """A single event: what the fast way reads, it reads as the schema does; it may leave anything to the schema."""
     fast = decode_one(text.encode())
     if fast is not None:
         loaded = EventSchema().load(load(text))
@@ -447,7 +448,7 @@ def test_every_form_means_the_same_in_every_body(times: list[tuple[str, int]]) -
 @slow
 @given(moments, st.sampled_from(list(FORMS)), st.integers(1, 200))
 def test_a_column_of_one_form(moment: Any, form: str, count: int) -> None:
-    """Also with more rows than are read one by one, each row is what it was written for."""
+    """Each row is the instant it was written for, also with more rows than are read one by one."""
     write, fine_us = FORMS[form]
     rows = [moment - timedelta(seconds=row * 1001, microseconds=row) for row in range(count)]
     meant = [us - us % fine_us for us in map(unix_us, rows)]
@@ -461,7 +462,9 @@ def test_a_column_of_one_form(moment: Any, form: str, count: int) -> None:
 @slow
 @given(moments, st.sampled_from(list(REFUSED_FORMS)))
 def test_what_has_two_readings_is_refused_in_every_body(moment: Any, form: str) -> None:
-    """The same reason, alone, in an array, NDJSON, CSV and columns; and no instant in a query."""
+    """It is refused for the same reason alone, in an array, in NDJSON, in CSV and in columns; in a query it is no
+    instant either.
+    """
     text = REFUSED_FORMS[form](moment)
     with pytest.raises(ValidationError) as refusal:
         SCHEMA.load({"timestamp": text, "value": 1})
@@ -532,7 +535,7 @@ def test_the_forms_over_http(client: FlaskClient) -> None:
     ],
 )
 def test_files_as_others_write_them(client: FlaskClient, body: str, media_type: str, first_us: int, count: int) -> None:
-    """A file of theirs is recorded as it is, and its events show in the window."""
+    """A file as other programs write it is recorded as it is, and its events show in the window."""
     assert client.post("/events", data=body, content_type=media_type).json["stored"] == count
     assert client.get("/statistics").json["count"] == count
     assert client.get("/series").json["series"][0]["first"] == format_timestamp(first_us)
@@ -540,7 +543,9 @@ def test_files_as_others_write_them(client: FlaskClient, body: str, media_type: 
 
 @pytest.mark.parametrize("days", ["46346.3229", "46346", "46346,3229", "45982.32"])
 def test_a_spreadsheets_day_numbers_are_named(client: FlaskClient, days: str) -> None:
-    """They are no Unix seconds of 1970, and lost: each line is refused, with the date that is meant."""
+    """They are not taken for Unix seconds of 1970, where they would be lost: each line is refused, with the date that
+    is meant.
+    """
     body = f'timestamp,value\n"{days}",12.5\n"{days}",13.1\n'
     problem = assert_problem(client.post("/events", data=body, content_type=CSV), 422, "validation")
     assert problem["rejected"] == 2
@@ -1093,7 +1098,7 @@ def test_a_hostile_body_is_refused_before_it_costs(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json, "loads", loads)
-        patch.setattr("statsapi.api.bodies._DECODER", SimpleNamespace(decode=loads))
+        patch.setattr("statsapi.api.body_text._DECODER", SimpleNamespace(decode=loads))
         tracemalloc.start()
         try:
             response = client.post("/events", data=body, content_type=media_type)
@@ -1129,7 +1134,7 @@ def test_tags_within_names_count_as_those_beside_them(
 
 @pytest.mark.slow
 def test_timestamps_in_rare_forms_are_bounded() -> None:
-    """So many different ones are read one by one, the same ones once; beyond that the request is too large."""
+    """Up to a limit different ones are read one by one, and equal ones once; more are too large a request."""
     most = timestamps_module.RARE_TIMES_MAX
     form = '{"timestamp":"Fri, 21 Nov 2025 %02d:%02d:%02d +0000","value":1}'
 
@@ -1147,7 +1152,7 @@ def test_timestamps_in_rare_forms_are_bounded() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["[{}]", '{{"events":[{}]}}'])
 def test_items_that_are_read_one_by_one_are_bounded(form: str) -> None:
-    """So many events with a field given twice are refused by name; with one more the request is too large."""
+    """Up to a limit, events with a field given twice are refused by name; with one more the request is too large."""
     most = rows._ODD_MAX
     twice = '{"value":null,"timestamp":1763711100,"value":1}'
     for separator, whole, media_type in ((",", form, JSON), ("\n", "{}", NDJSON)):
@@ -1231,7 +1236,7 @@ def test_a_member_given_twice_is_refused_by_name(shared_client: FlaskClient, tex
     )
 )
 def test_members_are_counted_as_a_parser_counts_them(texts: list[str]) -> None:
-    """Of any events the good ones are those that have each member once, in every form."""
+    """Of any events those are good that have each member once, in every form."""
     loaded = [load(text) for text in texts]
     good = [
         isinstance(item, dict) and {"timestamp", "value"} <= item.keys() and not isinstance(item.get("tags"), Doubled)
@@ -1266,7 +1271,7 @@ def test_members_are_counted_as_a_parser_counts_them(texts: list[str]) -> None:
     ],
 )
 def test_a_member_of_the_whole_body_given_twice_is_refused_by_name(client: FlaskClient, body: str, field: str) -> None:
-    """`events` and columns have two readings then, too."""
+    """A second `events`, or a second column of one name, gives the body two readings."""
     problem = assert_problem(
         client.post("/events", data=body.replace("EVENT", EVENT), content_type=JSON), 422, "validation"
     )
@@ -1288,7 +1293,7 @@ def test_a_member_of_the_whole_body_given_twice_is_refused_by_name(client: Flask
     ],
 )
 def test_a_named_member_given_twice_is_refused(good: str, twice: str, field: str, times: int) -> None:
-    """In NDJSON with other names, too; one that is not looked at may be there as often as it likes."""
+    """In NDJSON with other names too; a member that the query does not name may be there as often as it likes."""
     mapping = ColumnMapping(timestamp="t", values=("v",), series="s")
     lines = [*good.split("\n") * times, twice, *good.split("\n") * times]
     decoded = decode("\n".join(lines).encode(), NDJSON, max_events=N, mapping=mapping)

@@ -147,8 +147,8 @@ def fill(world: World) -> None:
 @pytest.mark.parametrize("housekeeping", [False, True])
 @pytest.mark.parametrize("ahead_us", [DAYS3_US, 80 * 365 * DAY_US, 7_000 * 365 * DAY_US, 2 * HOUR_US])
 def test_a_moment_ahead_costs_nothing(open_shared: Open, ahead_us: int, housekeeping: bool, restarts: str) -> None:
-    """Events recorded while the clock is ahead, then the right time: nothing is lost, windows are right at once, what
-    comes later is not called expired, and expiry and compaction go on as ever.
+    """Events are recorded while the clock is ahead, and then it is put right: nothing is lost, windows are right at
+    once, later events are not called expired, and expiry and compaction go on as ever.
     """
     world = World(open_shared)
     fill(world)
@@ -243,8 +243,8 @@ def test_keys_outlive_a_moment_ahead(open_shared: Open) -> None:
 
 
 def test_dedup_drops_nothing_while_the_clock_is_ahead(open_shared: Open) -> None:
-    """An event that is no duplicate is recorded, and one that is is left out, whatever the clock says. The answer goes
-    by that clock, as it does without deduplication: what no window reaches now is told to have expired.
+    """An event that is no duplicate is recorded, and a duplicate is left out, whatever the clock says. The answer
+    follows that clock, as it does without deduplication: it calls expired what no window reaches now.
     """
     world = World(open_shared)
     world.record(value=1.0, dedup=True)
@@ -261,7 +261,7 @@ def test_dedup_drops_nothing_while_the_clock_is_ahead(open_shared: Open) -> None
 
 
 def test_a_jump_that_stays_is_believed_after_ten_minutes(open_shared: Open, caplog: pytest.LogCaptureFixture) -> None:
-    """Until then nothing expires; then what is older than is kept by the new time does. It is said, once each."""
+    """Until then nothing expires. Then events expire that are too old by the new time. Both are logged once."""
     world = World(open_shared, workers=1)
     fill(world)
     held = len(world.events)
@@ -342,8 +342,8 @@ def test_after_a_wrong_belief_roll_ups_stay(open_shared: Open, restart: bool) ->
 
 
 def test_a_view_that_lags_gives_the_same_answers(open_shared: Open) -> None:
-    """A worker that has seen nothing stand yet holds raw what others have folded: sums and percentiles of long windows
-    are the others', also of more magnitudes than a sketch keeps apart.
+    """A worker for which no time has stood yet holds raw what others have folded. Its sums and percentiles of long
+    windows are theirs, also for more magnitudes than a sketch keeps apart.
     """
     world = World(open_shared)
     dice = random.Random(5)
@@ -409,8 +409,8 @@ def test_a_week_of_downtime(open_shared: Open) -> None:
 @pytest.mark.parametrize("workers", [[0], [0, 1]])
 @pytest.mark.parametrize("restarts", [False, True])
 def test_a_clock_that_is_behind(open_shared: Open, behind_us: int | None, workers: list[int], restarts: bool) -> None:
-    """While running or at the start, on one worker or all, by three days, an hour, or back to 1970: nothing is lost
-    and nothing counts twice while it is so, when it is put right, and two hours later.
+    """A clock is behind by an hour, by three days, or says 1970; while running or at the start; on one worker or all.
+    Nothing is lost and nothing counts twice: while it is so, when it is put right, and two hours later.
     """
     world = World(open_shared)
     fill(world)
@@ -620,7 +620,9 @@ def test_a_worker_that_came_after_the_step_tells_it_too() -> None:
 
 
 def test_what_happened_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """The log, the metrics and /readyz say that a clock jumped, and that it came back; answers go on."""
+    """The log, the metrics and /readyz say that a clock jumped, and that it came back; questions are answered
+    meanwhile.
+    """
     clock = FakeClock()
     app = create_app(Settings(journal="memory://"), clock_us=clock, background=False)
     client = app.test_client()
@@ -668,8 +670,8 @@ def test_what_happened_is_told(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("moment", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("stood", [False, True])
 def test_a_long_reading_is_no_clock_that_was_set(caplog: pytest.LogCaptureFixture, moment: float, stood: bool) -> None:
-    """At a start on a large journal the engine's time is of some moment of a long reading. Nothing is warned of, and
-    what follows is taken for what it is.
+    """At a start on a large journal the engine's time comes from some moment of a long reading. Nothing is warned of,
+    and later times are judged as they are.
     """
     clock = FakeClock(stood=stood)
     settling = SettledClock(clock)
@@ -701,7 +703,7 @@ def test_a_long_reading_is_no_clock_that_was_set(caplog: pytest.LogCaptureFixtur
 
 
 def test_long_readings_alone_are_better_than_none() -> None:
-    """Where each reading takes a second time stands all the same, a little behind: what is due goes."""
+    """If every reading takes a second, the time stands all the same, a little behind: what is due goes."""
     clock = FakeClock(stood=False)
     settling = SettledClock(clock)
     for _ in range(1000):

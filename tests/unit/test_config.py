@@ -202,7 +202,7 @@ def test_every_setting_has_values_that_mean_nothing() -> None:
 
 @pytest.mark.parametrize("names", [("JWT_ISSUER",), ("JWT_AUDIENCE",), ("JWT_ISSUER", "JWT_AUDIENCE")])
 def test_whom_tokens_are_of_means_nothing_without_a_key(names: tuple[str, ...]) -> None:
-    """Somebody who sets it thinks that tokens are asked for: one fault says what is missing."""
+    """Whoever sets an issuer or an audience believes that tokens are checked: a fault says that the key is missing."""
     with pytest.raises(ConfigError) as caught:
         Settings.from_env({f"STATSAPI_{name}": "x" for name in names})
     (fault,) = caught.value.faults
@@ -322,8 +322,8 @@ def test_every_choice_takes_its_words_in_any_case(name: str) -> None:
 
 @pytest.mark.parametrize("name", CAN_BE_OFF)
 def test_what_switches_a_switch_off_means_none_elsewhere(name: str) -> None:
-    """No roll-ups, no limit of the future, no rate limit, no origins: by each word for off in any case. Only a bare 0
-    is refused as the skew, with what to write; the words for on name no value.
+    """Each word for off, in any case, also turns off roll-ups, the limit on future times, rate limits and origins. Only
+    a bare 0 is refused as the skew, with what to write. The words for on are no value of these settings.
     """
     variable = CAN_BE_OFF[name]
     for word in OFF_WORDS:
@@ -346,7 +346,7 @@ def test_a_limit_of_none_in_a_period_is_refused() -> None:
 
 
 def test_off_is_none_also_beside_a_fault() -> None:
-    """What is switched off is no fault, and takes part in what settings contradict each other."""
+    """A setting that is switched off is no fault, and is compared with the others even if one of them has a fault."""
     given = dict.fromkeys(CAN_BE_OFF.values(), "off")
     assert Settings.from_env(given) == Settings(rollup_retention_us=0)
     with pytest.raises(ConfigError) as caught:
@@ -358,7 +358,7 @@ def test_off_is_none_also_beside_a_fault() -> None:
 
 
 def test_one_setting_is_read_whatever_is_wrong_with_the_others() -> None:
-    """Its default where it is faulty itself."""
+    """It has its default if it is faulty itself."""
     environ = {"STATSAPI_LOG_FORMAT": " json ", "STATSAPI_FSYNC": "perhaps", "STATSAPI_MAX_SERIES": "none"}
     assert read_one("log_format", environ) == "json"
     assert read_one("fsync", environ) == "interval"

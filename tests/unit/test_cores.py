@@ -27,8 +27,8 @@ def start(living: list[tuple[int, int]], workers: int, age: int) -> int:
 
 @given(st.integers(1, 6), st.lists(st.integers(1, 12), min_size=1, max_size=4))
 def test_workers_that_outnumber_the_cores_share_them_evenly(cores: int, starts: list[int]) -> None:
-    """After a start and reloads with other numbers of workers no core has two workers more than another one, while old
-    and new ones run as well as after the old ones went.
+    """No core has two workers more than another one: after a start, after reloads with other numbers of workers, while
+    old and new workers run, and after the old ones have gone.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pinning, "allowed_cores", lambda: list(range(cores)))
@@ -87,7 +87,7 @@ def test_some_worker_takes_each_connection(loads: dict[int, Load]) -> None:
 
 @given(st.integers(1, 4), st.integers(1, 12), st.data())
 def test_few_connections_are_spread_over_the_cores(cores: int, workers: int, data: st.DataObject) -> None:
-    """Whoever takes a connection while nobody is freer: as many connections as cores are on as many cores, and no
+    """A worker takes a connection while no other is freer: as many connections as cores are on as many cores, and no
     worker has two more than another one.
     """
     loads = {slot: Load(0, 0, slot % cores) for slot in range(workers)}

@@ -98,7 +98,7 @@ class Run:
     """The same changes to a store, to one in which all series are one, and to a list."""
 
     def __init__(self, steps: list[Insert | Delete | Pass], ask_between: Question[Any, Any] | None = None) -> None:
-        """ask_between: what is asked after each change, so that much is remembered when the next one comes."""
+        """ask_between: what is asked after each change, so that much is remembered when the next change comes."""
         retention = Retention(RAW_US, DAY_US)
         self.store, self.one = Store(retention), Store(retention)
         self.now_us = START_US
@@ -366,7 +366,7 @@ def test_spans_that_cut_every_chunk_select_among_what_they_keep(kind: str, monke
 
 
 def test_a_logarithmic_histogram_has_equal_ratios() -> None:
-    """And none of values that have no logarithm."""
+    """Its bins have equal ratios. There is none for values that have no logarithm."""
     store = Store(Retention(RAW_US))
     apply(store, "a", [(START_US, 10.0**i) for i in range(5)], START_US)
     question = Histogram(Span(START_US), bins=4, log=True)
@@ -384,7 +384,7 @@ def test_a_logarithmic_histogram_has_equal_ratios() -> None:
 def test_no_logarithmic_scale_has_values_that_are_not_positive(
     held: list[float], edges: tuple[float, ...], later_us: int
 ) -> None:
-    """One value or many, edges given or not, raw or rolled up: the same error."""
+    """One value or many, with edges given or not, raw or rolled up: the error is the same."""
     store = Store(Retention(RAW_US, DAY_US))
     apply(store, "a", [(START_US, value) for value in held], START_US)
     question = Histogram(Span(START_US), 4, edges, log=True)
@@ -420,7 +420,9 @@ def test_there_are_no_more_bins_over_roll_ups_than_asked_for(
 
 
 def test_edges_given_over_roll_ups_move_to_the_nearest_buckets() -> None:
-    """They stay where no bucket is cut; a cut one is told by its own end; those that become one are told once."""
+    """An edge that cuts no bucket stays. One that does moves to the end of its bucket, and the answer says so. Edges
+    that become one are given once.
+    """
     store = Store(Retention(RAW_US, DAY_US))
     held = [float(i) for i in range(1, 1001)]
     apply(store, "a", [(START_US, value) for value in held], START_US)
@@ -477,7 +479,7 @@ def test_however_far_a_view_has_folded_the_answer_is_the_same() -> None:
 
 
 def in_turns(store: Store, changes: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if somebody always waited for the lock: after each series a question stands back, and one change is made."""
+    """As if somebody always waited for the lock: after each series others are let in, and one change is made."""
     monkeypatch.setattr(store_module, "SLICE_S", -1.0)
     monkeypatch.setattr(store._lock, "waiting", [None])
 
@@ -491,7 +493,7 @@ def in_turns(store: Store, changes: list[Callable[[], object]], monkeypatch: pyt
 
 
 def test_what_is_changed_meanwhile_is_in_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inserts, deletions, folding, series that come and go, after each visit: the answer is that of the beginning."""
+    """Inserts, deletions, folding, series that come and go after each visit: the answer is that of its beginning."""
     store = Store(Retention(RAW_US, DAY_US))
     now_us = START_US
     names = [f"s{i}" for i in range(8)]
@@ -551,7 +553,7 @@ class Looks(NamedTuple):
 
 
 def test_who_waits_for_the_lock_is_let_in_before_the_next_series(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once the slice is over; nobody stands back while nobody waits."""
+    """A question lets others in when its slice is over, and never when nobody waits."""
     store = Store(Retention(RAW_US))
     for i in range(3):
         apply(store, f"s{i}", [(START_US, 1.0)] * (i + 1), START_US)

@@ -148,7 +148,9 @@ def test_a_view_takes_what_another_shared(worker: Make, clock: FakeClock) -> Non
 
 
 def test_late_events_that_wait_in_chunks_are_in_an_image(worker: Make, clock: FakeClock) -> None:
-    """They are not sealed in yet; who begins with the image has them, also behind those of the same instant."""
+    """They are not sealed into their chunks yet. Whoever begins with the image has them, also behind those of the same
+    instant.
+    """
     first = worker()
     ts_us, values = batch(clock, 30_000)
     first.record(ts_us, values)
@@ -351,7 +353,7 @@ def test_an_image_whose_mark_is_gone_is_not_used(
 
 @pytest.mark.parametrize("changed", ["retention", "file", "folder"])
 def test_an_image_that_is_not_for_this_view_is_left_alone(worker: Make, clock: FakeClock, changed: str) -> None:
-    """That of another retention, of another file in the journal's place, or in a folder that others can write to."""
+    """One of another retention, of another file in the journal's place, or in a folder that others can write to."""
     first = worker()
     first.record(*batch(clock, 20_000))
     expected = held(first.share())
@@ -384,7 +386,7 @@ def test_one_leads_and_another_follows_when_it_has_gone(worker: Make, clock: Fak
 
 
 def test_what_has_gone_is_let_go_of(worker: Make, clock: FakeClock) -> None:
-    """A part of which most was deleted is removed from the disk, and who maps it keeps it."""
+    """A part of which most was deleted is removed from the disk; whoever maps it keeps it."""
     one = worker()
     one.record(*batch(clock, 40_000))
     one.share()
@@ -459,7 +461,7 @@ def test_files_are_for_this_user_alone(worker: Make, clock: FakeClock) -> None:
 def test_many_series_or_few_events_are_not_shared(
     worker: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state of many series would be taken under the lock; of few events there is nothing to gain."""
+    """The state of many series would be taken under the lock; for few events sharing gains nothing."""
     one = worker()
     one.record(*batch(clock, 20_000))
     monkeypatch.setattr(sharing, "MAX_SERIES", 0)
@@ -472,7 +474,7 @@ def test_many_series_or_few_events_are_not_shared(
 def test_while_records_come_in_images_are_far_apart(
     worker: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next image waits until the pause is over, or nothing comes in any more."""
+    """The next image is written when the pause is over, or when no more records come in."""
     one = worker()
     one.record(*batch(clock, 20_000))
     one.share()
@@ -489,7 +491,7 @@ def test_while_records_come_in_images_are_far_apart(
 def test_a_history_that_changes_on_the_way_leaves_the_view_as_it_is(
     worker: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the journal says when the image's store follows is met by the view itself, at its next catch-up."""
+    """The journal reports the change while the image's own store follows it; the view meets it at its next catch-up."""
     leader, other = worker(), worker()
     leader.record(*batch(clock, 20_000))
     leader.share()

@@ -470,7 +470,7 @@ def test_a_race_on_one_key_has_one_winner(journal: Journal) -> None:
 
 
 def test_neighbours_of_a_conflict_are_recorded(journal: Journal) -> None:
-    """Replays, conflicts and failing decisions at the same moment fail alone."""
+    """Replays, conflicts and failing decisions do not fail the appends that are committed with them."""
 
     def fail() -> Proposal:
         raise ZeroDivisionError
@@ -806,7 +806,7 @@ def test_a_closed_journal_says_so(journal: Journal) -> None:
 
 
 def test_whether_it_can_be_written_is_told_without_a_record(journal: Journal) -> None:
-    """A check leaves nothing behind, neither a record nor a lock."""
+    """The check leaves neither a record nor a lock behind."""
     first = mark_of(journal.append(event(1.0)))
     for _ in range(3):
         journal.check_writable()

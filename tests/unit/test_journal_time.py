@@ -99,7 +99,9 @@ def read_until(journal: Journal, until_us: int, wrong_after_us: int | None) -> l
 
 
 def test_a_wrong_stamp_does_not_end_a_read(journal: Journal, clock: FakeClock) -> None:
-    """The journal ends before the first record later than the bound, but not for one known to be stamped wrongly."""
+    """A bounded read stops before the first record later than the bound, but not before one that is known to be stamped
+    wrongly.
+    """
     stamps_us = [0, 1, 3 * DAY_US, 3 * DAY_US, 3 * DAY_US, 2, 3 * DAY_US, 70 * MINUTE_US]
     for number, offset_us in enumerate(stamps_us):
         append_at(journal, clock, NOW_US + offset_us, float(number))

@@ -147,7 +147,7 @@ def test_a_known_head_is_read_as_gunicorn_reads_it(
 
 
 def test_a_head_is_known_from_the_third_time_on() -> None:
-    """So that one with an id of its own in each request drives no other out."""
+    """So heads that each have an id of their own drive no other head out."""
     head, cfg = HEADS[7], settings()
     parser = Parser(cfg, Wire([head] * 4), ("127.0.0.1", 5))
     assert [next(parser).known is not None for _ in range(4)] == [False, False, True, True]
@@ -217,8 +217,8 @@ def test_what_is_done_to_a_request_stays_with_it() -> None:
 
 
 def test_nothing_that_is_shared_can_be_changed() -> None:
-    """Whatever a known request has of the one that was read, and each value of its environ, cannot be changed, but for
-    its headers, which are copied, and the settings.
+    """A known request shares objects with the request that was read first. None of them can be changed, nor any value
+    of its environ. Only its headers, which are copied, and the settings can.
     """
     cfg = settings()
     wire = Wire([HEADS[7]] * 4)
@@ -238,8 +238,8 @@ def test_nothing_that_is_shared_can_be_changed() -> None:
 
 @pytest.mark.parametrize("kind", [Config, ServeConfig])
 def test_quick_settings_are_those_of_gunicorn(kind: type[Config]) -> None:
-    """Of `gunicorn` and of `statsapi serve`: they are attributes, each setting and property reads as before, and one
-    that is set later reads as it was set, or is refused in the same words.
+    """Settings are plain attributes, under `gunicorn` and under `statsapi serve`. Each setting and property reads as
+    before; one that is set later reads as it was set, or is refused in the same words.
     """
     plain, quick = settings(kind, bind="127.0.0.1:1"), settings(kind, bind="127.0.0.1:1")
     for _ in range(2):  # the second time changes nothing

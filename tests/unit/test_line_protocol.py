@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from line_protocol_parser import LineFormatError, parse_line
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from statsapi.api.bodies import EVENT_MAX_BYTES
+from statsapi.api.body_text import EVENT_MAX_BYTES
 from statsapi.api.decoding import line_series
 from statsapi.api.decoding.line_protocol import Points, read
 from statsapi.api.decoding.line_words import PRECISIONS_US, to_us

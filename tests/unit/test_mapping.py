@@ -352,7 +352,7 @@ def test_a_ragged_row_behind_an_empty_field_is_rejected() -> None:
 
 
 def test_an_empty_value_is_refused_where_it_is_the_only_one() -> None:
-    """There it would be a row for nothing."""
+    """A row without any value would be there for nothing."""
     decoded = read("t,cpu\n2026-11-20,\n", timestamp="t", value="cpu")
     assert decoded.rejected == 1
     assert decoded.errors == [
@@ -474,7 +474,7 @@ def test_a_parameter_at_fault_is_named(query: dict[str, str], parameter: str, sa
 @pytest.mark.parametrize("hours", range(-12, 15))
 @pytest.mark.parametrize("written", ["GMT{:+}", "UTC{:+}", "utc{:+03}", "UTC {:+}:00", "{:+}"])
 def test_the_offset_that_is_proposed_means_the_same(written: str, hours: int) -> None:
-    """Noon at GMT+1 is 11:00Z, though the zone that is called Etc/GMT+1 lies in the west."""
+    """Noon at GMT+1 is 11:00Z, although the zone called Etc/GMT+1 lies west of Greenwich."""
     name = written.format(hours)
     try:
         zone = find_zone(name)
@@ -575,7 +575,9 @@ def test_a_row_at_fault_is_named(body: str, query: dict[str, str], where: tuple[
     ],
 )
 def test_a_weekday_that_the_day_is_not_is_refused(time_format: str, right: str, wrong: str, said: str) -> None:
-    """A time that contradicts itself has two readings, alone and in a column; of a week's number it is a part."""
+    """A weekday that contradicts the date gives a time two readings: it is refused, alone and in a column. With a
+    week's number the weekday is a part of the date.
+    """
     clock = Clock(time_format)
     assert clock.read_one_us(right) // 86_400_000_000 == 20_784
     with pytest.raises(ValueError, match=f"contradicts itself: .*{said}"):
@@ -598,7 +600,9 @@ def test_a_fraction_finer_than_a_microsecond_is_told(digits: str) -> None:
 @pytest.mark.parametrize("time_format", [None, "%Y-%m-%d %H:%M"])
 @pytest.mark.parametrize(("where", "what"), [("d", "a date"), ("k", "a time of day")])
 def test_half_a_time_is_no_time(blank: str, time_format: str | None, where: str, what: str) -> None:
-    """An empty time of day is not midnight, and an empty date not today: refused by its own column, in every form."""
+    """An empty time of day is not midnight, and an empty date is not today: either is refused under its own column, in
+    every form.
+    """
     query = {"date": "d", "time": "k", "value": "v"} | ({} if time_format is None else {"time_format": time_format})
     row = {"d": "2026-11-20", "k": "07:45", "v": "1"}
     bad = row | {where: blank}
@@ -773,7 +777,7 @@ class _CountingZone(tzinfo):
 
 
 def test_too_many_days_are_refused_before_a_zone_is_asked_for_any() -> None:
-    """To ask for 40,000 days and then refuse the request took 0.7 s; each different day is asked for four times."""
+    """Each different day is asked for four times: asking for 40,000 days and then refusing the request took 0.7 s."""
     days = np.arange("1900-01-01", "2019-01-01", dtype="M8[D]").astype("M8[us]").astype(np.int64)
     with pytest.raises(RequestEntityTooLarge, match="days"):
         to_utc_us(days, zone := _CountingZone(), "later")
@@ -783,7 +787,7 @@ def test_too_many_days_are_refused_before_a_zone_is_asked_for_any() -> None:
 
 
 def test_times_without_seconds_are_seen_to_have_no_offset_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are not read a second time for that: a column of 100,000 took 0.6 s more."""
+    """They are not read a second time to find that out: for a column of 100,000 that took 0.6 s more."""
     monkeypatch.setattr(local_times, "has_offset", lambda text: pytest.fail(f"{text} was read again"))
     texts = [f"2025-11-{day:02} 02:30" for day in range(1, 31)]
     clock = Clock(None, find_zone("+01:00"), "+01:00")

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statsapi.durations import spell_duration
 from statsapi.engine.placement import AHEAD, EXPIRED, NONE, OLDER, RECENT, Bounds, Placed
 from statsapi.model import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Retention
-from statsapi.times import parse_timestamp_us, spell_duration
+from statsapi.times import parse_timestamp_us
 
 NOW_US = parse_timestamp_us("2025-11-21T07:45:30Z")
 RAW_US = HOUR_US + 5 * MINUTE_US

@@ -65,7 +65,7 @@ def outcome(body: bytes, media_type: str, accepted: Accepted) -> Outcome:
 def both(
     body: bytes, media_type: str, accepted: Accepted = ANY_TIME, *, rows_at_once: int = 16_384
 ) -> tuple[Outcome, Outcome, bool]:
-    """By the readers of any body, with the plain ones asked first, and whether these took it."""
+    """What the readers of any body make of it, with the plain ones asked first; and whether these took it."""
     took = []
 
     def noted(read: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,5 @@
-"""Roll-ups and checkpoints: whoever folds, merges, compacts and restarts when, long windows have one answer, the exact
-one.
+"""Roll-ups and checkpoints: whoever folds, merges, compacts or restarts, and whenever, a long window has one answer,
+the exact one.
 """
 
 from __future__ import annotations
@@ -371,7 +371,9 @@ def pieces_of(journal: Journal) -> list[tuple[int, bytes]]:
 
 @pytest.mark.parametrize("rollup_us", [0, DAY_US])
 def test_folding_ends_where_many_chunks_are_of_one_instant(rollup_us: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind events that have been deleted or folded: each call folds some, and none is due again for nothing."""
+    """Events before them were deleted or folded. Each call folds some events, and no call is due again that would fold
+    none.
+    """
     monkeypatch.setattr(holdings, "Timeline", partial(Timeline, chunk_events=2))
     monkeypatch.setattr(holdings, "_FOLD_CHUNKS", 2)
     store = Store(Retention(5 * MINUTE_US, rollup_us))
@@ -512,8 +514,8 @@ def test_a_compaction_that_is_killed_changes_nothing_or_all(tmp_path: Path) -> N
 @pytest.mark.redis
 @pytest.mark.processes
 def test_a_compaction_that_stops_between_calls_changes_nothing_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same with Redis, for a machine that is lost after any call, the last of which commits: what it had sent ahead
-    goes by itself.
+    """The same with Redis, for a machine that is lost after any of its calls. The last call commits; what was sent
+    ahead of it goes by itself.
     """
 
     class Lost(BaseException):

@@ -80,7 +80,9 @@ def many(first_us: int, events: int) -> EventBatch:
 
 
 def test_who_records_much_applies_it(clock: FakeClock) -> None:
-    """From PACE_EVENTS on a poster's own view is level when it answers: a reader never finds more than that to do."""
+    """After PACE_EVENTS events a poster's own view is up to date when it is answered: a reader never has more than that
+    to apply.
+    """
     journal = SharedJournal(clock_us=clock)
     service, other = service_on(journal, clock), service_on(journal, clock)
     other.record(event(clock.now_us))
@@ -93,7 +95,7 @@ def test_who_records_much_applies_it(clock: FakeClock) -> None:
 
 
 def test_single_events_and_replays_do_not_pay(clock: FakeClock) -> None:
-    """A single event does not catch up, nor does anything before the first replay is over."""
+    """A single event does not make its poster catch up, and before the first replay is over nothing does."""
     journal = SharedJournal(clock_us=clock)
     service = service_on(journal, clock)
     with pytest.MonkeyPatch.context() as patched:
@@ -130,7 +132,7 @@ def test_a_question_does_not_wait_for_what_comes_after_it(clock: FakeClock, monk
 
 
 def test_who_records_much_gives_way_to_a_view_that_lags(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poster of batches pauses while another worker's view is behind, and waits for none that is stuck."""
+    """A poster of batches pauses while another worker's view is behind, but does not wait for a view that is stuck."""
     service, table = service_on(SharedJournal(clock_us=clock), clock), CounterTable(2)
     pauses: list[float] = []
     for slot in (0, 1):

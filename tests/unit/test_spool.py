@@ -18,7 +18,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    """It is told, neither sent nor removed, and its lock stays for who understands it."""
+    """It is reported, and neither sent nor removed. Its lock stays free for a version that can read it."""
     owner = f"{1:020d}-0123abcd"
     path = tmp_path / f"{owner}-00000001-{KEY}.events"
     path.write_bytes(encode_head(2) + b"whatever\n")
@@ -63,7 +63,9 @@ def test_a_directory_is_shared(tmp_path: Path) -> None:
 
 
 def test_an_attempt_of_unknown_outcome_is_remembered(tmp_path: Path) -> None:
-    """By who takes the file over; one that recorded nothing is not, and neither is a piece forgotten that is halved."""
+    """The sender that takes the file over knows of the attempt. An attempt that recorded nothing is forgotten; that a
+    piece was halved is not.
+    """
     spool = Spool(tmp_path, 1)
     add(spool, "1", "2")
     spool.seal()

@@ -355,7 +355,7 @@ def test_equal_stamps_keep_the_order_of_arrival() -> None:
 
 
 def test_a_slice_is_not_empty_where_an_earlier_event_is_gone() -> None:
-    """Many chunks begin at one instant, and the first of them said to begin earlier."""
+    """Many chunks begin at one instant, and the first of them still claims an earlier beginning."""
     timeline = Timeline(2)
     timeline.insert(np.full(4, 2), np.arange(4.0))
     timeline.insert(np.array([0]), np.array([9.0]))
@@ -483,7 +483,7 @@ def test_what_was_counted_is_not_counted_again(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_column_without_a_number_that_is_gone() -> None:
-    """Counts stay correct when the column of loose values, in which some were taken, is gone."""
+    """Some of the loose values were counted. Counts stay right when their column, which has no number, is gone."""
     columns = [SortedColumn(np.arange(at, at + 9.0), np.empty(0), at + 1) for at in range(3)]
     loose = SortedColumn(np.array([2.0, 5.0]), np.empty(0))
     counted = Counted.of([*columns, loose], [], [Keys(2.5, 4.5), Keys(5.0, 5.5, 5.0)])

@@ -1,4 +1,4 @@
-"""Answers over unions that are kept and brought up to date: they are those of asking every series anew."""
+"""Answers over unions that are kept and brought up to date: they equal the answers of asking every series anew."""
 
 from __future__ import annotations
 
@@ -205,7 +205,9 @@ MINUTE = Ask(ALL_A, (60,), PS)
 
 
 def test_a_window_that_slides_looks_at_the_series_where_its_edge_ends() -> None:
-    """Not at each question, as it moves by one event of several; late events are in the edge, or before it."""
+    """The series are not looked at for each question: the window moves by one of several events. Late events come into
+    the kept edge, or before it.
+    """
     twin = filled()
     looks = []
     for i in range(40):
@@ -222,7 +224,7 @@ def all_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def slid_past_its_edge() -> Twin:
-    """So far that the next question looks at edges: the window's start is two seconds past what is known."""
+    """So far that the next question looks for a new edge: the window's start is two seconds past the known one."""
     twin = filled()
     (known,) = (each.kept for each in twin.store.unions._asked)
     assert known is not None
@@ -285,7 +287,7 @@ def test_more_than_is_noted_while_edges_are_looked_at_is_looked_for() -> None:
 
 @pytest.mark.usefixtures("all_known")
 def test_an_edge_too_long_to_be_kept_ends_earlier() -> None:
-    """Many events at one instant of it: a window that slides past them is looked at as a whole."""
+    """Many events of the edge are of one instant. When a window slides past them, all series are looked at."""
     twin = slid_past_its_edge()
     for _ in range(3):
         twin.insert("a1", [(-58, 1.0)] * 20)
@@ -335,7 +337,9 @@ def test_what_is_folded_or_dropped_before_the_window_costs_nothing() -> None:
 
 
 def test_what_is_folded_just_before_all_series_are_looked_at_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The window has become older than the raw events: the answer is that from roll-ups, as without keeping."""
+    """By then the window is older than the raw events. The answer comes from roll-ups, as it does when no answers are
+    kept.
+    """
     twin = Twin(DAY_US)
     for name in ("a1", "a2"):
         twin.insert(name, [(at, at / 7) for at in range(-240, 0, 7)])
@@ -390,7 +394,7 @@ def test_more_than_is_noted_is_looked_for() -> None:
 
 
 def test_a_rank_that_has_moved_away_is_looked_for() -> None:
-    """Where more new values lie on one side than are known there."""
+    """More new values came on one side of it than are known there."""
     twin = filled()
     twin.insert("a1", [(0, 100.0)] * 6)
     assert [twin.looks_for(MINUTE) for _ in range(2)] == [1, 0]
@@ -419,7 +423,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_kept_of_few_series_ends_or_spans_that_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are asked for as before."""
+    """Questions about few series, and about spans with an end, are answered as before."""
     twin = filled()
     start_us = twin.now_us - MINUTE_US
     for question in (Spans((Span(start_us),), PS, ends=True), Spans((Span(start_us, twin.now_us),), PS)):

@@ -18,10 +18,9 @@ from typing import Any, Final, cast
 import msgspec
 import numpy as np
 from marshmallow import ValidationError
-from werkzeug.exceptions import BadRequest
 
 from statsapi.api import cures
-from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_utf8
+from statsapi.api.body_text import EVENT_MAX_BYTES, why_not_utf8
 from statsapi.api.decoding import plain as plain_rows
 from statsapi.api.decoding.mapped import Table
 from statsapi.api.decoding.mapping import Chosen, ColumnMapping, choose
@@ -34,6 +33,7 @@ from statsapi.api.decoding.rows import (
     require_lines_within,
     require_within,
 )
+from statsapi.api.refusals import BadBody
 from statsapi.model import DEFAULT_SERIES
 
 _FLOATS: Final = msgspec.json.Decoder(list[float])
@@ -79,7 +79,7 @@ def _fill(table: _Table, body: bytes, max_events: int) -> None:
         else:
             _add_pieces(table, body, line)
     except UnicodeDecodeError:
-        raise BadRequest(f"The body {why_not_utf8(whole.removeprefix(BYTE_ORDER_MARK))}.") from None
+        raise BadBody(f"The body {why_not_utf8(whole.removeprefix(BYTE_ORDER_MARK))}.") from None
 
 
 def _skip(body: bytes, lines: int) -> tuple[bytes, int]:
@@ -196,7 +196,7 @@ class _Table:
         if len(text) <= EVENT_MAX_BYTES:
             self.add(line, text.decode().rstrip("\n").split(self.delimiter))
         elif not self._header:
-            raise BadRequest(f"The first line, which names the columns, is longer than {EVENT_MAX_BYTES} bytes.")
+            raise BadBody(f"The first line, which names the columns, is longer than {EVENT_MAX_BYTES} bytes.")
         else:
             self._refuse(line, TOO_LONG.reason)
 
@@ -230,7 +230,7 @@ class _Table:
 
 
 def _quoted_rows(body: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows with the line they begin at. After a broken quote no row boundary can be trusted: BadRequest."""
+    """Rows with the line they begin at. After a broken quote no row boundary can be trusted: BadBody."""
     held_bytes = 0  # of the row that is being read
 
     def lines() -> Iterator[str]:
@@ -239,7 +239,7 @@ def _quoted_rows(body: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]
             for text in line.splitlines(keepends=True) if b"\r" in line else (line,):
                 held_bytes += len(text)
                 if held_bytes > EVENT_MAX_BYTES:
-                    raise BadRequest(
+                    raise BadBody(
                         f'The row that begins at line {begins} is longer than {EVENT_MAX_BYTES} bytes: is a quote (") '
                         "missing there?"
                     )
@@ -254,7 +254,7 @@ def _quoted_rows(body: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]
             return
         except csv.Error as error:
             said = f"The body is not CSV: {error} (in the row that begins at line {begins})."
-            raise BadRequest(f"{said} {cures.quoted_delimiter(body, delimiter)}".rstrip()) from None
+            raise BadBody(f"{said} {cures.quoted_delimiter(body, delimiter)}".rstrip()) from None
         held_bytes = 0
         if row:
             yield begins, row

@@ -14,10 +14,10 @@ import numpy as np
 from prometheus_client import Metric
 from prometheus_client import parser as text_format
 from prometheus_client.openmetrics import parser as openmetrics
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from statsapi.api.decoding import exposition_protobuf
 from statsapi.api.decoding.exposition_protobuf import UnreadableError
+from statsapi.api.refusals import TooLarge
 from statsapi.errors import InvalidRequest, echo
 from statsapi.model import EventBatch, Parts
 from statsapi.naming.names import fold_tags
@@ -52,7 +52,7 @@ def decode_push(body: bytes, group: Mapping[str, str], media_type: str, *, now_u
     """One event of now for each sample of a gauge, in the series `name;label=value`, labels and group sorted together.
 
     group: the labels of the push's path, `job` among them; they take the place of a sample's own, as in a Pushgateway.
-    Raises InvalidRequest that names each sample at fault, or the line that cannot be read, and RequestEntityTooLarge.
+    Raises InvalidRequest that names each sample at fault, or the line that cannot be read, and TooLarge.
     """
     events: dict[str, float] = {}
     faults: list[dict[str, Any]] = []
@@ -148,7 +148,7 @@ def _lines(body: bytes) -> list[str]:
             raise InvalidRequest([{"line": at + 1, "field": "", "reason": reason}], rejected=1)
     labels = (quotes + 1) // 2
     if samples + labels + types > PARTS_MAX:
-        raise RequestEntityTooLarge(
+        raise TooLarge(
             f"{samples:,} samples with {labels:,} labels and {types:,} types were pushed; one push may hold at most "
             f"{PARTS_MAX:,} of them together."
         )

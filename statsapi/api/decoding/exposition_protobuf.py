@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from prometheus_client import Metric
 from prometheus_client.samples import Sample
-from werkzeug.exceptions import RequestEntityTooLarge
+
+from statsapi.api.refusals import TooLarge
 
 MEDIA_TYPE: Final = "application/vnd.google.protobuf"
 _PACKAGE: Final = "statsapi.push"
@@ -74,8 +75,8 @@ def _messages() -> _Messages:
 def families_of(body: bytes, most_metrics: int, metric_max_bytes: int) -> Iterator[Metric]:
     """The metric families of a push, as prometheus_client's parsers give them. About 4 µs a metric.
 
-    UnreadableError for what is no such message or has a metric longer than `metric_max_bytes`, RequestEntityTooLarge
-    for more than `most_metrics` metrics or families: both before a metric is unpacked.
+    UnreadableError for what is no such message or has a metric longer than `metric_max_bytes`, TooLarge for more than
+    `most_metrics` metrics or families: both before a metric is unpacked.
     """
     from google.protobuf.message import DecodeError
 
@@ -83,7 +84,7 @@ def families_of(body: bytes, most_metrics: int, metric_max_bytes: int) -> Iterat
     for families, (at, family) in enumerate(_packed(body), 1):  # looked through before anything is kept
         metrics += len(family.metric)
         if max(families, metrics) > most_metrics:
-            raise RequestEntityTooLarge(f"One push may hold at most {most_metrics:,} samples.")
+            raise TooLarge(f"One push may hold at most {most_metrics:,} samples.")
         if any(len(metric) > metric_max_bytes for metric in family.metric):
             raise UnreadableError(
                 f"the MetricFamily at byte {at} has a metric of more than {metric_max_bytes:,} bytes; a name has at "

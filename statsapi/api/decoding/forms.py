@@ -9,15 +9,15 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import numpy as np
 from marshmallow import ValidationError
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from statsapi.api import cures
-from statsapi.api.bodies import with_cure
+from statsapi.api.body_text import with_cure
 from statsapi.api.decoding import csv_reader, json_reader, line_protocol, mapped, ndjson_reader, proposals
 from statsapi.api.decoding.judging import Decoded, Sent, fold_text, judge, judge_table, parts_of
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.decoding.rows import EVENT, TAGGED_EVENT, Rows, has_tags, is_once
 from statsapi.api.problems import ERRORS_NAMED_MAX
+from statsapi.api.refusals import BadBody, UnsupportedForm
 from statsapi.errors import echo
 from statsapi.model import DEFAULT_SERIES, EventBatch
 from statsapi.naming.names import PLAIN_NAME, canonical_name
@@ -66,16 +66,15 @@ def decode(
     is the default one. An event whose timestamp is not `accepted` is rejected.
 
     0.1-0.2 µs an event (benchmarks/decoding.py), 0.5 µs where one is malformed, 8 µs for each malformed one. Raises
-    BadRequest for a body that cannot be read (a malformed line of NDJSON is one rejected item, not that),
-    ValidationError for one that is no batch, RequestEntityTooLarge for more than `max_events` items, rejected ones
-    included, and UnsupportedMediaType.
+    BadBody for a body that cannot be read (a malformed line of NDJSON is one rejected item, not that), ValidationError
+    for one that is no batch, TooLarge for more than `max_events` items, rejected ones included, and UnsupportedForm.
     """
     media_type = media_type.partition(";")[0].strip().lower()
     form = FORMS.get(JSON_TYPE if media_type == "" or media_type.endswith("+json") else media_type)
     if form is None:
         *others, last = FORMS
         refusal = f"Send events as {', '.join(others)} or {last}, not {echo(media_type)}."
-        raise UnsupportedMediaType(with_cure(refusal, body, None))
+        raise UnsupportedForm(with_cure(refusal, body, None))
     if mapping is not None and form.read_mapped is None:
         reason = "is for CSV and NDJSON: write each event on a line (jq -c '.[]' FILE)"
         raise ValidationError({parameter: [reason] for parameter in mapping.given()})
@@ -86,8 +85,8 @@ def decode(
             decoded = judge_table(form.read_mapped(body, max_events, mapping), accepted)
         else:
             decoded = judge(form.read(body, max_events), accepted)
-    except BadRequest as error:
-        raise BadRequest(with_cure(str(error.description), body, form.cure_as)) from None
+    except BadBody as error:
+        raise BadBody(with_cure(str(error.description), body, form.cure_as)) from None
     except ValidationError:
         if found := cures.cure(body, form.cure_as):
             raise ValidationError(found) from None

@@ -14,9 +14,8 @@ from typing import Any, Final, cast
 
 import msgspec
 from marshmallow import ValidationError
-from werkzeug.exceptions import BadRequest
 
-from statsapi.api.bodies import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json, why_not_utf8
+from statsapi.api.body_text import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json, why_not_utf8
 from statsapi.api.decoding import plain as plain_rows
 from statsapi.api.decoding.elements import TooDeep, TooMany, Unclosed, find_elements
 from statsapi.api.decoding.rows import (
@@ -43,6 +42,7 @@ from statsapi.api.decoding.rows import (
     separators_fit,
     too_many,
 )
+from statsapi.api.refusals import BadBody
 from statsapi.api.schemas import EventSchema
 from statsapi.model import DEFAULT_SERIES
 from statsapi.naming.names import PLAIN_NAME
@@ -193,7 +193,7 @@ def _read_slowly(body: bytes, max_events: int) -> Rows:
     """
     body = body.removeprefix(BYTE_ORDER_MARK)
     if broken := why_not_utf8(body):
-        raise BadRequest(f"The body {broken}.")
+        raise BadBody(f"The body {broken}.")
     at = len(body) - len(body.lstrip())
     if body.startswith(b"[", at):
         spans = _elements(body, at, len(body), max_events)
@@ -201,7 +201,7 @@ def _read_slowly(body: bytes, max_events: int) -> Rows:
     if body.startswith(b"{", at):
         return _rows_of_document(body, at, max_events)
     if not body.strip():
-        raise BadRequest('The body is empty; send JSON such as [{"timestamp": …, "value": 42.5}].')
+        raise BadBody('The body is empty; send JSON such as [{"timestamp": …, "value": 42.5}].')
     if len(body) <= EVENT_MAX_BYTES:
         _load(body)  # refuses what is no JSON at all
     raise ValidationError(_SHAPES)
@@ -216,15 +216,15 @@ def _elements(body: bytes, at: int, end: int, most: int) -> list[tuple[int, int]
             raise ValidationError(f"has more than {most} fields; the body {_SHAPES}") from None
         raise too_many(f"More than {most} events", most) from None
     except TooDeep:
-        raise BadRequest("The JSON is nested too deeply.") from None
+        raise BadBody("The JSON is nested too deeply.") from None
     except Unclosed:
-        raise BadRequest(f"The body is not JSON: what opens {_line_and_column(body, at)} is never closed.") from None
+        raise BadBody(f"The body is not JSON: what opens {_line_and_column(body, at)} is never closed.") from None
     if body[closed - 1] - body[at] != 2:  # the distance from [ to ], and from { to }
         unexpected = f"Unexpected {chr(body[closed - 1])} {_line_and_column(body, closed - 1)}"
-        raise BadRequest(f"The body is not JSON: {unexpected}.")
+        raise BadBody(f"The body is not JSON: {unexpected}.")
     if body[closed:end].strip():
         closed = end - len(body[closed:end].lstrip())
-        raise BadRequest(f"The body is not JSON: Extra data {_line_and_column(body, closed)}.")
+        raise BadBody(f"The body is not JSON: Extra data {_line_and_column(body, closed)}.")
     return spans
 
 
@@ -277,23 +277,23 @@ def _rows_of_items(items: Iterable[bytes]) -> Rows:
 
 
 def parse_item(text: bytes, index: int) -> object:
-    """An odd item of a JSON array, or its fault. BadRequest where it is no JSON, as the body is none then."""
+    """An odd item of a JSON array, or its fault. BadBody where it is no JSON, as the body is none then."""
     try:
         item = _load(text)
         twice = what_is_twice(item)
         return item if twice is None else Fault(twice[1], twice[0])
-    except BadRequest as error:
+    except BadBody as error:
         said = str(error.description).removeprefix("The body ").removesuffix(".")
-        raise BadRequest(f"The body {said}, in the item of index {index}.") from None
+        raise BadBody(f"The body {said}, in the item of index {index}.") from None
 
 
 def _load(text: bytes) -> object:
     try:
         return loads(text.decode())
     except RecursionError:
-        raise BadRequest("The JSON is nested too deeply.") from None
+        raise BadBody("The JSON is nested too deeply.") from None
     except ValueError as error:
-        raise BadRequest(f"The body {why_not_json(error)}.") from None
+        raise BadBody(f"The body {why_not_json(error)}.") from None
 
 
 def _rows_of_document(body: bytes, at: int, max_events: int) -> Rows:

@@ -17,7 +17,7 @@ import numpy as np
 from marshmallow import ValidationError
 from numpy.typing import NDArray
 
-from statsapi.api.bodies import Twice
+from statsapi.api.body_text import Twice
 from statsapi.api.decoding import mapped
 from statsapi.api.decoding.local_times import Clock
 from statsapi.api.decoding.mapping import ColumnMapping

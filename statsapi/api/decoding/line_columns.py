@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from statsapi.api.bodies import EVENT_MAX_BYTES
+from statsapi.api.body_text import EVENT_MAX_BYTES
 from statsapi.api.decoding.line_series import Codes
 from statsapi.api.decoding.line_words import read_numbers, read_times_us
 from statsapi.api.decoding.rows import require_within
@@ -47,7 +47,7 @@ def read_plain(
 ) -> Columns:
     """The events of whole lines, which have these numbers. timed: whether each has a time; else none has.
 
-    Raises Doubt where not all is plain, and RequestEntityTooLarge for more than max_events
+    Raises Doubt where not all is plain, and TooLarge for more than max_events
     events, of which `received` came before.
     """
     text = piece.decode().rstrip("\n")

@@ -19,9 +19,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from statsapi.api.bodies import EVENT_MAX_BYTES, why_not_utf8
+from statsapi.api.body_text import EVENT_MAX_BYTES, why_not_utf8
 from statsapi.api.decoding.line_columns import (
     BLANK,
     ODD,
@@ -37,6 +36,7 @@ from statsapi.api.decoding.line_columns import (
 from statsapi.api.decoding.line_scanner import LineFault, Scanner
 from statsapi.api.decoding.line_series import Codes
 from statsapi.api.decoding.rows import BYTE_ORDER_MARK, require_lines_within, require_within
+from statsapi.api.refusals import BadBody, TooLarge
 from statsapi.errors import echo
 from statsapi.model import TimestampsUs, Values
 
@@ -80,15 +80,15 @@ def read(
     """The points of a body. A point without a timestamp is of `now_us`. plain=False reads each line the careful way.
 
     About twice what CSV takes an event (benchmarks/decoding.py), and twenty times that for an odd line. Raises
-    RequestEntityTooLarge for more than `max_events` events or too many odd lines. Raises BadRequest for a body that is
-    not UTF-8, and for one in which a string is not closed: behind it, what ends a line is not known.
+    TooLarge for more than `max_events` events or too many odd lines. Raises BadBody for a body that is not UTF-8, and
+    for one in which a string is not closed: behind it, what ends a line is not known.
     """
     body = body.removeprefix(BYTE_ORDER_MARK)
     require_lines_within(body, "\n", max_events)
     if b"\r\n" in body and b'"' not in body:
         body = body.replace(b"\r\n", b"\n")
     if not_utf8 := why_not_utf8(body):
-        raise BadRequest(f"The body {not_utf8}.")
+        raise BadBody(f"The body {not_utf8}.")
     reader = _Reader(body, Options(unit_us, now_us, max_events), refused_max)
     at, line = 0, 1
     while at < len(body):
@@ -226,7 +226,7 @@ class _Reader:
             self._read_to = max(self._read_to, scanner.end)
             self._careful += scanner.tokens
             if self._careful > _CAREFUL_MAX:
-                raise RequestEntityTooLarge(
+                raise TooLarge(
                     f"More than {_CAREFUL_MAX:,} lines, tags and fields together are in lines with strings, escapes or "
                     "faults: send fewer at once."
                 )

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from werkzeug.exceptions import BadRequest
-
-from statsapi.api.bodies import EVENT_MAX_BYTES
+from statsapi.api.body_text import EVENT_MAX_BYTES
 from statsapi.api.decoding.line_series import TAGS_MAX, TOKEN_MAX_BYTES, base_of, name_series
 from statsapi.api.decoding.line_words import precision_meant, read_number, read_timestamp, to_us
 from statsapi.api.decoding.rows import TOO_LONG
+from statsapi.api.refusals import BadBody
 from statsapi.errors import echo
 from statsapi.model import MAX_TS_US, MIN_TS_US
 from statsapi.naming.names import NAME_MAX
@@ -103,7 +102,7 @@ class Scanner:
     def point(self) -> Point | None:
         """The line's point; None for a blank line and a comment.
 
-        Raises LineFault for a line that holds none, whose `end` is known all the same, and BadRequest where a string is
+        Raises LineFault for a line that holds none, whose `end` is known all the same, and BadBody where a string is
         not closed.
         """
         try:
@@ -223,7 +222,7 @@ class Scanner:
         found = _STRING.match(self._body, self._at, self._most)
         if found is None:
             number = self._body.count(b"\n", 0, self._start) + 1
-            raise BadRequest(
+            raise BadBody(
                 f"Line {number} of the body has a string that is not closed within {EVENT_MAX_BYTES} bytes, in the "
                 f'field {echo(key)}: write " behind it, and \\" for a quote in it. As no end of a line behind it can '
                 "be trusted, nothing was recorded."

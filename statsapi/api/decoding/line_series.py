@@ -55,7 +55,7 @@ class Codes(dict[tuple[str, str], int]):
     def of_all(self, heads: list[str], keys: list[str]) -> NDArray[np.int64]:
         """The code of each head with its key, int64[n]: 0.12 µs each, and 0.07 µs where all have one key.
 
-        Raises RequestEntityTooLarge where the names have too many tags together.
+        Raises TooLarge where the names have too many tags together.
         """
         if keys.count(keys[0]) == len(keys):
             found: Iterator[int] = map(self._by_key.setdefault(keys[0], _CodesOfKey(self, keys[0])).__getitem__, heads)

@@ -40,7 +40,7 @@ class Clock:
     def read_us(self, texts: list[Any]) -> tuple[TimestampsUs, Mask]:
         """Microseconds UTC, int64[n], and which rows name one moment, bool[n]. 30-100 ns a row.
 
-        Raises RequestEntityTooLarge for too many different texts that have to be read one by one, 10 µs each.
+        Raises TooLarge for too many different texts that have to be read one by one, 10 µs each.
         """
         if self.time_format is None:
             ts_us, good = read_timestamps_us(texts)

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from marshmallow import ValidationError
 
-from statsapi.api.bodies import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json
+from statsapi.api.body_text import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json
 from statsapi.api.decoding import plain as plain_rows
 from statsapi.api.decoding.mapped import Table
 from statsapi.api.decoding.mapping import ColumnMapping, choose

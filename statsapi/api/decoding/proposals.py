@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException
 
 from statsapi.api.decoding.cells import NUMBER
 from statsapi.api.decoding.guessed_columns import ambiguous_number, guess_mappings, split_number
@@ -26,6 +25,7 @@ from statsapi.api.decoding.guessed_formats import EnoughRead, TimeReader
 from statsapi.api.decoding.mapping import TIME_NAMES, ColumnMapping
 from statsapi.api.decoding.rows import BYTE_ORDER_MARK
 from statsapi.api.decoding.table_head import Head, csv_heads, first_rows, ndjson_heads
+from statsapi.api.refusals import BadBody, TooLarge
 from statsapi.errors import echo
 
 # This much of a body is looked at: enough to tell days from months, and done in some milliseconds.
@@ -142,7 +142,7 @@ def _try(try_on: TryOn, sample: bytes, mapping: ColumnMapping | None) -> Tried |
     """What the mapping makes of the sample; None where that cannot be read at all."""
     try:
         return try_on(sample, mapping)
-    except (ValidationError, HTTPException):
+    except (ValidationError, BadBody, TooLarge):
         return None
 
 

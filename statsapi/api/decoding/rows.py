@@ -15,9 +15,9 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
-from werkzeug.exceptions import RequestEntityTooLarge
 
-from statsapi.api.bodies import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json
+from statsapi.api.body_text import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json
+from statsapi.api.refusals import TooLarge
 from statsapi.model import DEFAULT_SERIES, TimestampsUs, Values
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -116,17 +116,15 @@ class OddItems(dict[int, "bytes | Fault"]):
     _brackets = 0
 
     def add(self, row: int, text: bytes) -> None:
-        """RequestEntityTooLarge for too many items, or too many arrays and objects in them: 16 MiB of [] took 1.4 s."""
+        """TooLarge for too many items, or too many arrays and objects in them: 16 MiB of [] took 1.4 s."""
         if len(self) == _ODD_MAX:
-            raise RequestEntityTooLarge(
+            raise TooLarge(
                 f"More than {_ODD_MAX:,} items are not written as events are (a field given twice, NaN, another type): "
                 "send fewer at once."
             )
         self._brackets += text.count(b"[") + text.count(b"{")
         if self._brackets > _BRACKETS_MAX:
-            raise RequestEntityTooLarge(
-                f"Items that are no events hold more than {_BRACKETS_MAX} arrays and objects together."
-            )
+            raise TooLarge(f"Items that are no events hold more than {_BRACKETS_MAX} arrays and objects together.")
         self[row] = text
 
 
@@ -222,7 +220,7 @@ class Rows:
         return {self.counted_by: self.numbers[row]}
 
     def item(self, row: int) -> object:
-        """What the schema is to judge, or a Fault. Raises what `parse` raises: BadRequest for a broken JSON array."""
+        """What the schema is to judge, or a Fault. Raises what `parse` raises: BadBody for a broken JSON array."""
         if row in self.odd:
             text = self.odd[row]
             if isinstance(text, Fault) or self.parse is None:
@@ -303,21 +301,19 @@ def _stand(text: bytes, times: Sequence[int]) -> bool:
 
 
 def require_within(received: int, max_events: int, *, counted: bool = True) -> None:
-    """RequestEntityTooLarge for too many events; `counted` says that there are no more than these `received`."""
+    """TooLarge for too many events; `counted` says that there are no more than these `received`."""
     if received > max_events:
         raise too_many(f"{received if counted else f'More than {max_events}'} events", max_events)
 
 
-def too_many(sent: str, max_events: int) -> RequestEntityTooLarge:
-    return RequestEntityTooLarge(
-        f"{sent} were sent; one request may hold at most {max_events} (STATSAPI_MAX_BATCH_EVENTS)."
-    )
+def too_many(sent: str, max_events: int) -> TooLarge:
+    return TooLarge(f"{sent} were sent; one request may hold at most {max_events} (STATSAPI_MAX_BATCH_EVENTS).")
 
 
 def require_tags_within(tags: int) -> None:
-    """RequestEntityTooLarge for too many tags in the different names of a body."""
+    """TooLarge for too many tags in the different names of a body."""
     if tags > TAGS_MAX:
-        raise RequestEntityTooLarge(
+        raise TooLarge(
             f"The different series of this body have {tags:,} tags together, and one request may bring {TAGS_MAX:,}: "
             "send fewer at once."
         )
@@ -334,7 +330,7 @@ def separators_fit(body: bytes, max_events: int) -> bool:
 
 
 def require_lines_within(body: bytes, ends: str, max_events: int) -> None:
-    """RequestEntityTooLarge for so many lines that most must be blank: each costs 0.1 µs."""
+    """TooLarge for so many lines that most must be blank: each costs 0.1 µs."""
     if len(body) >= _COUNT_FROM_BYTES:
         lines = sum(count(body, end) for end in ends)
         if lines > max(2 * max_events, _BLANKS_ALLOWED):

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from statsapi.api.decoding.timestamps import RARE_TIMES_MAX, Mask, fixed_width_us, rows_of_one_width
+from statsapi.api.refusals import TooLarge
 from statsapi.errors import echo
 from statsapi.model import MAX_TS_US, MIN_TS_US, SECOND_US, TimestampsUs
 
@@ -146,7 +146,7 @@ def _layout(time_format: str) -> _Layout | None:
 def read_column_us(texts: list[Any], time_format: str) -> tuple[TimestampsUs, Mask]:
     """Each text as strptime reads it: microseconds, int64[n], and which could be read, bool[n]. 30-100 ns a row.
 
-    Raises RequestEntityTooLarge for too many different texts that strptime has to read, 10 µs each.
+    Raises TooLarge for too many different texts that strptime has to read, 10 µs each.
     """
     ts_us, good = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
     layout = _layout(time_format)
@@ -164,7 +164,7 @@ def read_column_us(texts: list[Any], time_format: str) -> tuple[TimestampsUs, Ma
             continue
         if text not in read:
             if len(read) == RARE_TIMES_MAX:
-                raise RequestEntityTooLarge(
+                raise TooLarge(
                     f"More than {RARE_TIMES_MAX} different timestamps have to be read one by one with time_format="
                     f"{echo(time_format)}, such as {echo(text)!r}: send fewer at once."
                 )

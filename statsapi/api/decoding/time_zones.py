@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Final, Literal, cast
 
 import numpy as np
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from statsapi.api.decoding.timestamps import RARE_TIMES_MAX, Mask
+from statsapi.api.refusals import TooLarge
 from statsapi.errors import echo
 from statsapi.model import DAY_US, MAX_TS_US, MIN_TS_US, MINUTE_US, TimestampsUs
 
@@ -104,7 +104,7 @@ def to_utc_us(local_us: TimestampsUs, zone: tzinfo, fold: Fold | None) -> tuple[
     """What a clock in that zone showed, as UTC, int64[n]; and which rows have one reading, bool[n].
 
     10-20 ns a row where neighbours share their day: the zone is asked once for each day, and once for each quarter of
-    an hour on days when the clock was changed, 5 µs each. Raises RequestEntityTooLarge for too many of them, before it
+    an hour on days when the clock was changed, 5 µs each. Raises TooLarge for too many of them, before it
     is asked for any.
     """
     first_us, second_us = np.zeros_like(local_us), np.zeros_like(local_us)
@@ -116,7 +116,7 @@ def to_utc_us(local_us: TimestampsUs, zone: tzinfo, fold: Fold | None) -> tuple[
         different, which = np.unique(units[starts], return_inverse=True)
         asked += len(different)
         if asked > RARE_TIMES_MAX:
-            raise RequestEntityTooLarge(
+            raise TooLarge(
                 f"More than {RARE_TIMES_MAX} days have to be looked up in the time zone: send fewer at once."
             )
         found = [_steady_offsets_us(unit * unit_us, unit_us, zone) for unit in different.tolist()]

@@ -1,8 +1,8 @@
 """Numbers out of the bytes of a body, eight letters at a time: each uint64 holds eight, the first in its lowest byte.
 
-A column of numbers is read by some 40 numpy calls of 2 µs each for 10,000 of them, without a Python object for any (the
-way of Daniel Lemire, "Quickly parsing eight digits", 2018, for whole columns). What these calls do not read, they do
-not misread: None leaves it to whoever reads texts one by one.
+A column of 10,000 numbers is read by some 40 numpy calls of 2 µs each, without a Python object for any number. It is
+the way of Daniel Lemire ("Quickly parsing eight digits", 2018), for whole columns. These calls never misread: where
+they are not sure, they return None, and the texts are read one by one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Places = NDArray[np.intp]
 
 _FLOATS: Final = msgspec.json.Decoder(list[float])
 
-# No shortest text of a double is longer: -2.2250738585072014e-308. A longer one is no column of them.
+# More than the shortest text of any double has (-2.2250738585072014e-308, 24 letters). A column with a longer text is
+# left to the careful way.
 _LONGEST: Final = 31
 
 
@@ -58,7 +59,8 @@ _AT_ONCE: Final = 1 << 20
 
 
 def windows(text: bytes, at: Places, width: int) -> Words:
-    """The `width` letters from each place on, a multiple of 8 of them: uint64[width / 8, n]. IndexError beyond the end.
+    """The `width` letters that begin at each place: uint64[width / 8, n]. `width` is a multiple of 8. IndexError where
+    a place is too near the end.
 
     One copy for each row, whatever its width: 3 ns, where taking its letters one by one takes 0.5 ns each.
     """
@@ -75,7 +77,7 @@ def places_of(text: bytes, letter: int, at: int, to: int, most: int) -> Places |
         count = min(_AT_ONCE, to - start)
         same = np.zeros(count + -count % 8, np.bool_)
         np.equal(np.frombuffer(text, np.uint8, count, start), letter, out=same[:count])
-        # Eight comparisons a word, of which hardly ever two are true: an eighth to look at for the true ones.
+        # A word holds eight comparisons, and hardly ever are two of them true: an eighth as many words to look through.
         words = same.view("<u8")
         some = np.flatnonzero(words != 0)
         words = words[some]
@@ -91,7 +93,7 @@ def places_of(text: bytes, letter: int, at: int, to: int, most: int) -> Places |
 
 
 def differ(words: Words, same: bytes, looked_at: bytes) -> bool:
-    """Whether in any column of words, uint64[words, n], a bit that is looked at is not the same."""
+    """Whether any column of `words`, uint64[words, n], differs from `same` in a bit that is set in `looked_at`."""
     differing = None
     for word, expected, mask in zip(words, _words_of(same), _words_of(looked_at), strict=True):
         if mask:

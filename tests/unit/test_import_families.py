@@ -1,0 +1,34 @@
+"""The contract that keeps the journal's engines apart, on small graphs of imports."""
+
+from __future__ import annotations
+
+import pytest
+from grimp import ImportGraph
+
+from tests.import_families import FamiliesContract
+
+MODULES = ("a", "a.shared", "a.redis_url", "a.redis", "a.sqlite", "a.sqlite_file", "b")
+
+
+@pytest.mark.parametrize(
+    ("importer", "imported", "kept"),
+    [
+        ("a.redis", "a.redis_url", True),
+        ("a.redis", "a.shared", True),
+        ("b", "a.shared", True),
+        ("a.redis", "a.sqlite_file", False),
+        ("a.shared", "a.redis_url", False),
+        ("a", "a.sqlite", False),
+        ("b", "a.redis_url", False),
+    ],
+)
+def test_a_family_is_imported_by_itself_alone(importer: str, imported: str, kept: bool) -> None:
+    """Its own modules, and what is shared, may be imported; no other module imports a part of it."""
+    graph = ImportGraph()
+    for module in MODULES:
+        graph.add_module(module)
+    graph.add_import(importer=importer, imported=imported)
+    options = {"folder": "a", "families": ["redis", "sqlite"]}
+    check = FamiliesContract("apart", {}, options).check(graph, verbose=False)
+    assert check.kept is kept
+    assert check.metadata["wrong"] == ([] if kept else [f"{importer} imports {imported}"])
