@@ -29,7 +29,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import psycopg
+from werkzeug.serving import WSGIRequestHandler, make_server
 
+from statsapi.app import create_app
+from statsapi.config import Settings
 from statsapi.times import format_timestamp
 
 ROOT = Path(__file__).parent.parent
@@ -304,6 +307,31 @@ def _answers(server: Server) -> bool:
     except (OSError, AssertionError, http.client.HTTPException):
         return False
     return True
+
+
+class _SilentHandler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept, as Gunicorn keeps them
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Nothing: what a test does not read hides what it prints."""
+
+
+@contextmanager
+def served_here(settings: Settings) -> Iterator[str]:
+    """The URL of an application that threads of this process serve: 30 ms where Gunicorn takes a second, for tests of
+    what asks a service over HTTP and does not care who serves it.
+    """
+    app = create_app(settings)
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_SilentHandler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+        app.extensions["statsapi"].close()
 
 
 # Redis

@@ -26,7 +26,7 @@ from statsapi.service.service import Service
 from tests.fakes import FakeClock
 from tests.old_journals import check_upgraded, make_old
 
-# Where a ROLLBACK fails, its transaction holds the lock: nobody else is here to give it back, so a wait ends for nothing.
+# Where a ROLLBACK fails, its transaction holds the lock. Nobody here gives it back, so a longer wait brings nothing.
 LOCK_WAIT_S = 0.1
 
 _connect = sqlite3.connect
