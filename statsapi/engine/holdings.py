@@ -78,6 +78,7 @@ class Holdings:
         self.folded_to_us = MIN_TS_US  # no roll-up reaches past it
         self.hours_to_us = MIN_TS_US  # no roll-up of an hour reaches past it
         self._horizon_us = MIN_TS_US
+        self._floor_at_us = self._kept_from_us = MIN_TS_US - 1  # a time, and what Retention.from_us gives for it
         self._rollup_bounds = RollupBounds(MIN_TS_US, MIN_TS_US)
         self._names: list[str] | None = None  # sorted, without those in _came; None when a series has gone
         self._came: list[str] = []
@@ -118,7 +119,12 @@ class Holdings:
 
     def _floor_us(self) -> int:
         """Events before this instant may be dropped. Without roll-ups it is the horizon."""
-        return self.retention.from_us(self._time_us()) if self.retention.rollup_us else self._horizon_us
+        if not self.retention.rollup_us:
+            return self._horizon_us
+        time_us = self._time_us()
+        if time_us != self._floor_at_us:  # the same for all series of a batch
+            self._floor_at_us, self._kept_from_us = time_us, self.retention.from_us(time_us)
+        return self._kept_from_us
 
     def _time_us(self) -> int:
         """The time for irreversible steps: never past the last record's, nor past the time that has stood."""

@@ -127,14 +127,14 @@ class History:
     def learn_append(self, known: Known, born: bytes, appended: Iterable[tuple[Request, Any]], now_us: int) -> None:
         """Take note of an append; `known` is what was known before it."""
         last = None
-        for request, result in appended:
-            if isinstance(result, int) and result:
-                last = (result, request.record_id)
-                self._appended.setdefault(result, (request.record_id, now_us))
-                if result <= known.position:
-                    self._suspects = True  # that position was given before
-        if last is not None:
-            with self._knowing:
+        with self._knowing:  # for all of it: a reader may be looking at the appended ones
+            for request, result in appended:
+                if isinstance(result, int) and result:
+                    last = (result, request.record_id)
+                    self._appended.setdefault(result, (request.record_id, now_us))
+                    if result <= known.position:
+                        self._suspects = True  # that position was given before
+            if last is not None:
                 if self.known.born not in (b"", born):
                     self._suspects = True  # another history, which says nothing of what is known of this one
                 elif last[0] > self.known.position:

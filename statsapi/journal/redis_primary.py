@@ -53,6 +53,11 @@ _SAID: Final = {
 }
 
 
+# What the client raises where it cannot find its way in a Cluster: RedisClusterException is no RedisError, and where no
+# server has the slots, or those that had them are gone, its tables are empty.
+_NO_WAY: Final = (exceptions.RedisClusterException, exceptions.RedisError, OSError, LookupError)
+
+
 class Script:
     """A Lua script: sent by its hash, and in full to a server that does not know it yet."""
 
@@ -218,8 +223,10 @@ class Primary:
 
     def _refusal(self, error: exceptions.ResponseError, node: ClusterNode | None) -> Exception:
         """The exception for an error answer. The call was not carried out: scripts fail before they write."""
-        if isinstance(error, exceptions.MovedError) and self._cluster is not None:
-            self._cluster.nodes_manager.move_slot(error)
+        cluster = self._cluster  # another thread may begin again meanwhile
+        if isinstance(error, exceptions.MovedError) and cluster is not None:
+            with contextlib.suppress(LookupError):  # another thread has found that slot without a server
+                cluster.nodes_manager.move_slot(error)
             return Unanswered(f"{self._address} has moved the stream: {error}")
         if isinstance(error, _ELSEWHERE) or str(error).startswith(_ELSEWHERE_WORDS):
             self._look_again(node)
@@ -250,8 +257,7 @@ class Primary:
                 cluster = self._cluster
             node = cluster.nodes_manager.get_node_from_slot(self._slot)
             return cluster.get_redis_connection(node).connection_pool, node
-        # RedisClusterException is not a RedisError.
-        except (exceptions.RedisClusterException, exceptions.RedisError, OSError) as error:
+        except _NO_WAY as error:
             self._look_again(None)
             raise Unanswered(f"{self._address} cannot be reached", error) from error
 
@@ -269,7 +275,7 @@ class Primary:
             return
         try:
             cluster.nodes_manager.initialize(last_failed_node_name=None if node is None else node.name)
-        except (exceptions.RedisClusterException, exceptions.RedisError, OSError):
+        except _NO_WAY:
             with self._lock:  # none of the known nodes answers: begin again with the hosts of the URL
                 self._cluster = None
             cluster.close()

@@ -1097,6 +1097,25 @@ def test_a_key_beside_a_damaged_one_is_taken(
     assert len(list(engine_of(server.journal_url(stream)).find_damage())) == 1
 
 
+@pytest.mark.parametrize("at", [2, 13, 31], ids="from byte {} on".format)
+def test_a_key_is_not_forgotten_by_damage_to_its_name_and_more(
+    server: PostgresServer, stream: str, journal: Journal, at: int
+) -> None:
+    """Where name, digest and answer are overwritten from some byte of the name on, what was recorded under it is
+    refused: the upper half of its check proves the name without them.
+    """
+    dice = random.Random(at)
+    key = IdempotencyKey(dice.randbytes(32), b"digest" * 5, HOUR_US)
+    for each in (key, *(IdempotencyKey(dice.randbytes(32), b"d", HOUR_US) for _ in range(40))):
+        use_key(journal, each, "append")
+    wrong = key.name[:at] + b"\xff" * (32 - at)
+    change = f"UPDATE {stream}.idempotency_keys SET name = %s, digest = %s, answer = %s WHERE name = %s"
+    server.ask(change, wrong, b"\xff" * 30, b"\xff", key.name)
+    for how in ("find", "append", "decide"):
+        with pytest.raises(JournalDamaged):
+            use_key(journal, key, how)
+
+
 def test_a_key_is_not_forgotten_by_a_changed_expiry(server: PostgresServer, stream: str, journal: Journal) -> None:
     """Housekeeping leaves what is damaged, and a retry under it is refused, however little was changed."""
     key = IdempotencyKey(b"k", b"d", HOUR_US)

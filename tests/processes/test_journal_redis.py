@@ -26,7 +26,7 @@ from statsapi.journal.redis_url import Address
 from statsapi.model import Deletion, EventBatch, Part
 from tests.journal_engines import TICK, event, events_of, segments, shared_redis, values
 from tests.programs import redis_binary, require_binary
-from tests.servers import ROOT, RedisServer, free_port
+from tests.servers import ROOT, RedisServer, free_port, redis_server
 
 LARGE = Proposal(EventBatch((Part("default", np.arange(10_000), np.arange(10_000) / 8),)))
 
@@ -190,6 +190,17 @@ def test_a_cluster_by_a_plain_url_and_the_other_way_round(server: RedisServer) -
         open_journal(cluster.journal_url("s"))
     with pytest.raises(JournalUnavailable, match="Cluster"):
         open_journal(f"redis+cluster://127.0.0.1:{server.port}?stream=s")
+
+
+def test_a_cluster_without_slots_is_waited_for(tmp_path: Path) -> None:
+    """Its nodes answer before the slots are shared out, and where no node has any left."""
+    with redis_server(redis_binary(), tmp_path, cluster_enabled="yes") as node:
+        url = f"redis+cluster://127.0.0.1:{node.port}?stream=s"
+        with pytest.raises(JournalUnavailable, match="cannot be reached"):
+            open_journal(url)
+        node.send("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        with pytest.raises(JournalUnavailable, match="has no primary for the stream now"):
+            open_journal(url)  # it takes two seconds to begin
 
 
 def test_too_few_replicas_leave_the_outcome_unknown(server: RedisServer, stream: str) -> None:

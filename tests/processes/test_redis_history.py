@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.errors import JournalDamaged
 from statsapi.journal import START, Checkpoint, HistoryChanged, Journal, Lost, Mark, open_journal, wall_clock_us
+from statsapi.journal.group_commit import Request
+from statsapi.journal.redis_heads import Rows, State
+from statsapi.journal.redis_history import History, Known
+from statsapi.journal.redis_scripts import ID_BYTES
+from statsapi.journal.redis_server import Server
 from statsapi.journal.redis_streams import RedisJournal
 from statsapi.journal.redis_url import Address
 from statsapi.journal.server_clock import ServerClock
@@ -441,3 +447,29 @@ def test_the_skew_is_logged_once_for_each_change(
     asked_s, asked_us = clock.asked()
     clock.answered((asked_s - 10, asked_us), server_us)  # ten seconds under way: nobody can tell
     assert clock.skew_us == pytest.approx(4e9, abs=20_000)
+
+
+def test_an_append_while_a_reader_looks_at_those_before_it() -> None:
+    """What one thread notes of its appends does not fail the read of another that forgets those it has met."""
+    history = History(Server(Address.parse("redis://127.0.0.1:1/0"), wall_clock_us, wall_clock_us))
+
+    def append(position: int) -> None:
+        request = Request(position.to_bytes(ID_BYTES, "big"), b"", b"", None)
+        history.learn_append(Known(), b"", [(request, position)], 0)
+
+    class Interrupted(dict[int, tuple[bytes, int]]):
+        def __iter__(self) -> Iterator[int]:
+            for at in super().__iter__():
+                if other.ident is None:
+                    other.start()
+                    other.join(0.05)  # the other thread has its turn here; it may have to wait for this one
+                yield at
+
+    other = threading.Thread(target=append, args=(3,))
+    history._appended = Interrupted()
+    for position in (1, 2):
+        append(position)
+    nothing = State(0, 0, b"", 0, -1, b"", 0, 0, b"", 0)
+    assert history._meet(Rows([1], [0], [(1).to_bytes(44, "little")]), nothing) is not None
+    other.join()
+    assert list(history._appended) == [2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 import unicodedata
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from statsapi.naming import names as names_module
 from statsapi.naming.catalogue import Catalogue
 from statsapi.naming.names import (
     DECOMPOSED_MAX,
@@ -163,6 +165,31 @@ def test_a_name_may_be_longer_before_it_is_normalized(text: str) -> None:
     assert Glob(text).pattern == re.sub(r"\*+", "*", unicodedata.normalize("NFC", text))
     if "*" not in text:
         assert canonical_name(text) == canonical_key(text) == normalized(text) == unicodedata.normalize("NFC", text)
+
+
+def test_marks_are_what_unicode_says() -> None:
+    """Of every code point; there are none in the planes that are not looked at."""
+    for first in range(0, sys.maxunicode + 1, 0x8000):
+        text = "".join(map(chr, range(first, first + 0x8000)))
+        assert names_module._marks_of(text) == bytes(unicodedata.combining(each) > 0 for each in text)
+
+
+SHORT = st.text(
+    st.sampled_from("aZ0 ;=+-@/é\u0301\u0327가\u1100\u1161\U0001f600\u2126\ud800\t\u00a0\u0958"), max_size=32
+)
+
+
+@given(SHORT)
+def test_a_name_without_tags_is_judged_as_one_with_them(text: str) -> None:
+    """The quick way for names without tags takes what the whole way takes, and makes the same of it."""
+
+    def outcome(of: Callable[[str], str]) -> str:
+        try:
+            return of(text)
+        except ValueError as error:
+            return f"refused: {error}"
+
+    assert outcome(canonical_name) == outcome(names_module._canonical_name.__wrapped__)
 
 
 def test_no_character_is_made_of_more_than_four() -> None:
