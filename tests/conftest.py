@@ -46,9 +46,17 @@ PROCESSES = Path(__file__).parent / "processes"
 PROGRAMS = ("redis", "postgresql", "nginx")
 # The files that take longest begin first, so that none goes on alone when all others have ended.
 LONGEST = (
-    "test_dashboard test_nth_call test_serving test_clocks test_serve_command test_postgresql_faults "
-    "test_documentation test_import test_simulation test_batches"
-).split()
+    "test_dashboard",
+    "test_nth_call",
+    "test_serving",
+    "test_clocks",
+    "test_serve_command",
+    "test_postgresql_faults",
+    "test_documentation",
+    "test_import",
+    "test_simulation",
+    "test_batches",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
