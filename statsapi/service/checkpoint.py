@@ -19,7 +19,8 @@ from __future__ import annotations
 import secrets
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -40,6 +41,10 @@ _EVENT_BYTES: Final = 16
 
 _PIECE_VERSION: Final = 1
 _PIECE_HEAD: Final = struct.Struct("<BBHI")
+_EMPTY_HOURS: Final = 24  # at most this many are read at once behind an hour that had no pieces
+
+# An hour's blocks by series, then by minute; minute 60 stands for the whole hour.
+_Hour = dict[str, dict[int, bytes]]
 
 
 class _State(NamedTuple):
@@ -114,16 +119,31 @@ def begin(journal: Journal, retention: Retention) -> tuple[Store, Mark]:
     state = _decode_state(checkpoint.state)
     if retention.rollup_us:
         first_us = max(state.pieces_from_us, retention.from_us(state.horizon_us))
-        for hour_us in range(floor_us(first_us, HOUR_US), state.pieces_to_us, HOUR_US):
-            store.contents.load_rollups(hour_us, _read_hour(journal, checkpoint.id, hour_us))
+        for hour_us, hour in _hours(journal, checkpoint.id, floor_us(first_us, HOUR_US), state.pieces_to_us):
+            store.contents.load_rollups(hour_us, hour)
     store.contents.load(decode_batch(state.events), checkpoint.appended_us)
     return store, checkpoint.mark
 
 
-def _read_hour(journal: Journal, checkpoint_id: bytes, hour_us: int) -> dict[str, dict[int, bytes]]:
-    """An hour's blocks by series, then by minute; minute 60 stands for the whole hour."""
-    hour: dict[str, dict[int, bytes]] = defaultdict(dict)
-    for key, piece in _read(journal, checkpoint_id, hour_us, hour_us + HOUR_US):
+def _hours(journal: Journal, checkpoint_id: bytes, start_us: int, end_us: int) -> Iterator[tuple[int, _Hour]]:
+    """Each hour of the range that has pieces, in order.
+
+    One hour is read at once, as it may have many MB, but up to a day behind an hour without pieces. A young journal
+    that keeps ten years has 88,000 of those, each a read of 25 µs, or a round trip.
+    """
+    hours = 1
+    while start_us < end_us:
+        next_us = min(start_us + hours * HOUR_US, end_us)
+        pieces = _read(journal, checkpoint_id, start_us, next_us)
+        for number, of_hour in groupby(pieces, lambda piece: piece[0] * MINUTE_US // HOUR_US):
+            yield number * HOUR_US, _decode_hour(number * HOUR_US, of_hour)
+        hours = 1 if pieces else min(2 * hours, _EMPTY_HOURS)
+        start_us = next_us
+
+
+def _decode_hour(hour_us: int, pieces: Iterable[tuple[int, bytes]]) -> _Hour:
+    hour: _Hour = defaultdict(dict)
+    for key, piece in pieces:
         minutes, blocks = _decode_piece(piece)
         minute = rollup.WHOLE_HOUR if minutes == rollup.WHOLE_HOUR else key - hour_us // MINUTE_US
         for series, block in blocks.items():

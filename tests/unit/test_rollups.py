@@ -432,6 +432,37 @@ def test_what_is_turned_off_goes(clock: FakeClock) -> None:
     assert store.statistics("default", [Span(now_us - 2 * HOUR_US)], now_us)[0].summary.count == 3
 
 
+def test_a_start_passes_over_years_without_events(clock: FakeClock) -> None:
+    """Hours without pieces are read by the day, and whatever lies between them is there."""
+    reads: list[int] = []
+
+    class Counted(SharedJournal):
+        def read_pieces(self, checkpoint_id: bytes, first: int, last: int) -> list[tuple[int, bytes]]:
+            reads.append(last - first)
+            return super().read_pieces(checkpoint_id, first, last)
+
+    journal = Counted(clock_us=clock)
+    years10_us = 3_650 * DAY_US
+    dice = random.Random(7)
+    bases = [years10_us - 2 * DAY_US, *(dice.randrange(30 * DAY_US, years10_us) for _ in range(20)), 3 * HOUR_US]
+    ago_us = {base - dice.randrange(6) * HOUR_US for base in bases for _ in range(3)}
+    ts_us = np.array([clock.now_us - each for each in ago_us])
+    service = service_on(journal, clock, rollup_retention_us=years10_us)
+    service.record(EventBatch((Part("default", ts_us, np.ones(len(ts_us))),)))
+    clock.advance(HOUR_US + GRACE_US + MINUTE_US)
+    service.record(EventBatch.single("default", clock.now_us, 1.0))
+    service.keep_house()
+    assert pieces_of(journal)
+    reads.clear()
+    reading = service_on(journal, clock, rollup_retention_us=years10_us).ask()
+    store, now_us = reading.store, reading.now_us
+    for window_us in (2 * HOUR_US, 31 * DAY_US, years10_us // 2, years10_us):
+        (span,) = reading.spans.meant([window_us])
+        expected = 1 + (ts_us >= span.start_us).sum()
+        assert store.statistics("default", [span], now_us)[0].summary.count == expected
+    assert len(reads) < 6_000
+
+
 # Journals that outlive the process
 
 
