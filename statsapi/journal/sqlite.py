@@ -83,6 +83,8 @@ class SqliteEngine:
 
     kind: ClassVar = "sqlite"
     single_process: ClassVar = False
+    is_kept: ClassVar = True
+    is_file: ClassVar = True
     is_remote: ClassVar = False
     has_replicas: ClassVar = False
 

@@ -37,9 +37,9 @@ from statsapi.server.addresses import faults_of_addresses
 from statsapi.server.board import Board
 from statsapi.server.checks import (
     concurrency_faults,
-    is_memory_only,
     journal_faults,
     load_keys,
+    lone_engine,
     most_workers,
     settings_faults,
 )
@@ -57,10 +57,9 @@ from statsapi.server.worker import (
 )
 from statsapi.service.service import Service
 
-
 def default_workers() -> int:
     """One worker for each usable core, at most four, as each may hold all live events in its own memory."""
-    if is_memory_only():
+    if lone_engine():
         return 1
     return int(max(1, min(len(allowed_cores()) or os.cpu_count() or 1, cpu_limit(), 4)))
 
@@ -97,9 +96,9 @@ def on_starting(server: Any) -> None:
         descriptors.raise_limit(server.cfg)
         if fault := descriptors.fault(server.cfg):
             faults.append(fault)
-    if is_memory_only() and server.master_pid:  # USR2: a second arbiter beside the first
+    if server.master_pid and (engine := lone_engine()):  # USR2: a second arbiter beside the first
         faults.append(
-            "STATSAPI_JOURNAL=memory:// cannot be upgraded in place (USR2): a second server beside the first "
+            f"STATSAPI_JOURNAL={engine.kind}:// cannot be upgraded in place (USR2): a second server beside the first "
             "would answer from its own events; stop and start instead"
         )
     if not faults:
@@ -139,26 +138,29 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
     """
     if old is None or new <= (most := most_workers()):
         return
-    if is_memory_only():
-        server.log.warning("Staying at one worker: STATSAPI_JOURNAL=memory:// keeps events in one process")
+    if engine := lone_engine():
+        server.log.warning("Staying at one worker: STATSAPI_JOURNAL=%s:// keeps events in one process", engine.kind)
     else:
         server.log.warning("Staying at %d workers: one server can have no more", most)
     server.num_workers = most
 
 
 def on_reload(server: Any) -> None:
-    """HUP: start no more workers than there can be. With memory:// stop the old worker before Gunicorn starts the new
-    one.
+    """HUP: start no more workers than there can be. Where the journal lives in one worker, stop the old one before
+    Gunicorn starts the new one.
 
-    The old worker's events are lost, as by a restart, and the log says so. Gunicorn would run both workers side by side
-    for a while, each with its own events. So the old one finishes first, and new connections wait in the listen queue.
+    With memory:// its events are lost, as by a restart, and the log says so. Gunicorn would run both workers side by
+    side for a while, each with its own events. So the old one finishes first, and new connections wait in the listen
+    queue.
     """
     # A reload starts as many workers as the configuration says before it calls nworkers_changed.
     server.cfg.set("workers", min(server.cfg.workers, most_workers()))
     descriptors.raise_limit(server.cfg)
-    if not is_memory_only():
+    engine = lone_engine()
+    if engine is None:
         return
-    server.log.warning("Reloading with STATSAPI_JOURNAL=memory://: all events held are lost")
+    if not engine.is_kept:
+        server.log.warning("Reloading with STATSAPI_JOURNAL=%s://: all events held are lost", engine.kind)
     server.kill_workers(signal.SIGTERM)
     deadline = time.monotonic() + server.cfg.graceful_timeout
     while server.WORKERS and time.monotonic() < deadline:

@@ -167,6 +167,7 @@ def test_what_the_engine_says_before_it_is_open() -> None:
             True,
             False,
         )
+        assert (engine.is_kept, engine.is_file) == (True, False)
         place = engine.shares_limits()
         assert place is not None
         assert place.per_worker
@@ -1367,7 +1368,7 @@ def test_the_command_tells_damage(server: PostgresServer, stream: str, journal: 
     line = [sys.executable, "-m", "statsapi", "journal", "check"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "fail over" in done.stderr, "salvage" in done.stderr) == (1, True, False)
-    with pytest.raises(JournalRefused, match="tools of its own"):
+    with pytest.raises(JournalRefused, match="lives in PostgreSQL: fail over to a standby"):
         engine_of(url).salvage("x.db")
 
 
