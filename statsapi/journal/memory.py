@@ -103,7 +103,7 @@ class MemoryJournal:
 
     lost: Lost | None = None
     clock_skew_us: int | None = None
-    promise = "the journal is in memory: everything is lost when the process ends"
+    promise = "The journal is in memory: everything is lost when the process ends"
 
     def __init__(self, *, clock_us: Clock = wall_clock_us) -> None:
         self.observe_fsync: Callable[[float], None] = lambda seconds: None

@@ -150,7 +150,7 @@ class SqliteJournal:
         self._wait_limit_s = wait_limit_s
         file = File(os.path.abspath(path), wait_limit_s)
         synchronous = "FULL" if fsync == "always" else "NORMAL"
-        self.promise = f"the journal is {file.path}: what is acknowledged survives the end of every process" + (
+        self.promise = f"The journal is {file.path}: what is acknowledged survives the end of every process" + (
             " and a power cut" if fsync == "always" else "; a power cut costs the last second"
         )
         self._file = file

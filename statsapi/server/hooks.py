@@ -57,6 +57,10 @@ from statsapi.server.worker import (
 )
 from statsapi.service.service import Service
 
+# What the arbiter has logged of what the journal keeps, so that no worker says it again.
+_promise = ""
+
+
 def default_workers() -> int:
     """One worker for each usable core, at most four, as each may hold all live events in its own memory."""
     if lone_engine():
@@ -76,20 +80,20 @@ def worker_class() -> str:
 def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
     log_as_gunicorn_does(server.log.error_log)
+    global _promise
     faults = settings_faults()
-    promise = ""
     try:
         # Opened and closed here, before the fork: a journal that is refused in several workers at once ends in a
         # traceback.
         opened = open_journal(
             read_one("journal"), fsync=read_one("fsync"), wait_replicas=read_one("redis_wait_replicas")
         )
-        promise = opened.promise
+        _promise = opened.promise
         opened.close()
     except ConfigError as error:
         faults += error.faults
     except JournalUnavailable as error:
-        server.log.warning("starting without the journal: %s", error)
+        server.log.warning("Starting without the journal: %s", error)
     faults += faults_of_addresses(server)
     faults += (counts := concurrency_faults(server.cfg))
     if not counts:
@@ -102,8 +106,8 @@ def on_starting(server: Any) -> None:
             "would answer from its own events; stop and start instead"
         )
     if not faults:
-        if promise:
-            server.log.info("%s", promise[0].upper() + promise[1:])
+        if _promise:
+            server.log.info("%s", _promise)
         if shortage := descriptors.shortage(server.cfg):
             server.log.warning("%s", shortage)
         return
@@ -210,7 +214,9 @@ def post_worker_init(worker: Any) -> None:
             service.metrics.share(counters, worker.slot)
     if isinstance(service, Service):
         service.share_memory(worker.shares)
-    service.start()
+        service.start(_promise)
+    else:
+        service.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -232,4 +238,4 @@ def on_exit(server: Any) -> None:
     try:
         engine_of(read_one("journal")).put_away()
     except (ConfigError, JournalUnavailable) as error:
-        server.log.info("the journal was left as it is: %s", error)
+        server.log.info("The journal was left as it is: %s", error)

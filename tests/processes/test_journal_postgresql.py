@@ -154,7 +154,7 @@ def test_requests_are_counted_by_each_worker(
     for client in clients:
         assert [client.get("/statistics").status_code for _ in range(3)] == [200, 200, 429]
         client.application.extensions["statsapi"].close()
-    assert sum("each worker counts its own requests" in record.getMessage() for record in caplog.records) == 2
+    assert sum("Each worker counts its own requests" in record.getMessage() for record in caplog.records) == 2
 
 
 def test_what_the_engine_says_before_it_is_open() -> None:
@@ -1475,7 +1475,7 @@ def test_a_service_whose_table_was_dropped_is_not_ready(
     assert client.get("/readyz").status_code == 503
     service._housekeeping._background = True
     service._housekeeping.begin()
-    said = "housekeeping waits for the journal: "
+    said = "Housekeeping waits for the journal: "
     wait_until(lambda: any(record.levelname == "ERROR" for record in caplog.records), "the line")
     for _ in range(2):
         service._checked_us = None
