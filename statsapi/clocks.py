@@ -183,17 +183,17 @@ class SettledClock:
             self.observe_step()
         if by_us >= STEP_US:
             logger.warning(
-                "the clock went forward by %s: questions follow it at once; expiry, folding and forgetting wait until "
+                "The clock went forward by %s: questions follow it at once; expiry, folding and forgetting wait until "
                 "it has stood for ten minutes",
                 spell_duration(by_us),
             )
         elif by_us <= -STEP_US:
             logger.warning(
-                "the clock went back by %s: questions follow it; nothing is lost by that", spell_duration(-by_us)
+                "The clock went back by %s: questions follow it; nothing is lost by that", spell_duration(-by_us)
             )
         elif believed:
             logger.warning(
-                "the clock has stood for ten minutes since it went forward by %s, and is believed now: events beyond "
+                "The clock has stood for ten minutes since it went forward by %s, and is believed now: events beyond "
                 "the retention expire",
                 spell_duration(was_unbelieved_us),
             )

@@ -371,8 +371,8 @@ def _contradictions(given: Mapping[str, Any]) -> list[str]:
     counts = given.get("rate_limit") and given.get("rate_limit_storage", "faulty") is None
     if counts and engine is not None and engine.shares_limits() is None:
         faults.append(
-            f"{PREFIX}RATE_LIMIT cannot count behind Sentinel or in a Cluster: name a single Redis with "
-            f"{PREFIX}RATE_LIMIT_STORAGE=redis://host:port/db"
+            f"{PREFIX}RATE_LIMIT cannot count beside this journal (in Redis: behind Sentinel or in a Cluster): name a "
+            f"single Redis with {PREFIX}RATE_LIMIT_STORAGE=redis://host:port/db"
         )
     return faults
 

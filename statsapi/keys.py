@@ -211,7 +211,7 @@ class Keys:
             content = self._read()
             if content == self._content:
                 if self._faults:
-                    logger.info("the API keys can be read again and have not changed")
+                    logger.info("The API keys can be read again and have not changed")
                     self._faults = ()
                 return
             table = self._parse(content)
@@ -219,13 +219,13 @@ class Keys:
             if error.faults != self._faults:
                 self._faults = error.faults
                 for fault in error.faults:
-                    logger.error("the API keys stay as they were: %s", fault)  # noqa: TRY400 (the text is enough)
+                    logger.error("The API keys stay as they were: %s", fault)  # noqa: TRY400 (the text is enough)
             return
         self._table, self._content, self._faults = table, content, ()
         if self._file:
             _last_good.remember(self._file, content)
         ids = sorted({held.id for held in table.values()})
-        logger.info("the API keys changed: %d keys now, with the ids %s", len(table), ", ".join(ids))
+        logger.info("The API keys changed: %d keys now, with the ids %s", len(table), ", ".join(ids))
 
     def _read(self) -> bytes:
         return read_file(FILE_VARIABLE, self._file) if self._file else b""

@@ -37,7 +37,7 @@ class Route(NamedTuple):
     @property
     def path(self) -> str:
         """The path as OpenAPI and the metrics write it: /series/{name}."""
-        return re.sub("<(?:[a-z]+:)?([a-z]+)>", r"{\1}", self.rule)
+        return re.sub(r"<(?:[^<>]*:)?(\w+)>", r"{\1}", self.rule)
 
     @property
     def is_described(self) -> bool:

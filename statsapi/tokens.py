@@ -152,12 +152,12 @@ class Tokens:
             if read_file(FILE_VARIABLE, self._file) != self._content:
                 content = load(self._file)
                 self._keys, self._content, self._known = _key_set(self._file, content), content, {}
-                logger.info("the keys for tokens changed: %d keys now", len(self._keys))
+                logger.info("The keys for tokens changed: %d keys now", len(self._keys))
             self._fault = ""
         except ConfigError as error:
             if str(error) != self._fault:
                 self._fault = str(error)
-                logger.error("the keys for tokens stay as they were: %s", error)  # noqa: TRY400 (the text is enough)
+                logger.error("The keys for tokens stay as they were: %s", error)  # noqa: TRY400 (the text is enough)
         finally:
             self._looking.release()
 

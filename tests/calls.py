@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
+from werkzeug.routing import Rule
 
 from statsapi.app import create_app
 from statsapi.config import Settings
@@ -28,6 +29,11 @@ CALLS = [
     ("DELETE", "/series?series=default", "admin"),
     ("GET", "/debug/events", "admin"),
 ]
+
+
+def path_of(rule: Rule) -> str:
+    """The path of a URL rule with {name} for each of its parameters, as Werkzeug has parsed it."""
+    return "".join(f"{{{text}}}" if is_parameter else text for is_parameter, text in rule._trace).removeprefix("|")
 
 
 def parameters_of(description: Any, operation: Any) -> list[dict[str, Any]]:

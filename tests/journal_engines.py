@@ -34,30 +34,30 @@ class Opener:
     """Opens journals that all are the same journal, and closes them at the end."""
 
     def __init__(self, url: str, fsync: str) -> None:
-        self._url, self._fsync = url, fsync
+        self.url, self._fsync = url, fsync
         self._opened: list[Journal] = []
 
     @property
     def engine(self) -> Engine:
-        return engine_of(self._url)
+        return engine_of(self.url)
 
     @property
     def survives(self) -> bool:
         """Whether what was recorded is there when the journal is opened again."""
-        return not self._url.startswith("memory:")
+        return self.engine.is_kept
 
     @property
     def backs_up(self) -> bool:
-        return self._url.startswith("sqlite:")
+        return self.engine.is_file
 
     def open_copy(self, path: Path) -> Journal:
         """Open what `backup` made."""
-        journal = open_journal(f"sqlite:///{path}", fsync=self._fsync, create=False)
+        journal = open_journal(f"{self.engine.kind}:///{path}", fsync=self._fsync, create=False)
         self._opened.append(journal)
         return journal
 
     def open(self, clock_us: Callable[[], int] = wall_clock_us) -> Journal:
-        journal = open_journal(self._url, fsync=self._fsync, clock_us=clock_us)
+        journal = open_journal(self.url, fsync=self._fsync, clock_us=clock_us)
         self._opened.append(journal)
         return journal
 

@@ -107,7 +107,7 @@ class Server:
 
     def wait_for_journals(self, count: int) -> None:
         """Wait until this many workers have opened their journal: before that, connections go to those that have."""
-        self.wait_until(lambda: self.log.count("the journal is ") >= count, f"{count} journals")
+        self.wait_until(lambda: self.log.count("Opened the journal") >= count, f"{count} journals")
 
     def cpu_seconds(self) -> float:
         """What the workers have used of processors so far."""

@@ -39,7 +39,7 @@ ratelimits           requests that are too many: the 429 and its words
 limit_storage        where they are counted without a Redis
 observing            request ids, counters, the access log, headers of every answer
 logs                 how a log line looks
-processes            refuses memory:// with several processes
+processes            refuses a journal in one process (memory://) with several processes
 proxies              what proxies in front are believed
 """
 

@@ -69,11 +69,14 @@ _ABOUT: Final = (
 
 
 def _describe_route(route: Route, operation: Operation, converter: Any) -> Json:
+    module = route.endpoint.partition(".")[0]
+    if module not in _TAGS:
+        raise LookupError(f"{module} has no group among _TAGS in openapi.py")
     parameters = [] if operation.query is None else converter.schema2parameters(operation.query, location="query")
     described: Json = {
         "summary": route.summary,
         "operationId": f"{route.method.lower()}{re.sub('[^a-z]+', '-', route.path)}".rstrip("-"),
-        "tags": [_TAGS[route.endpoint.partition(".")[0]]],
+        "tags": [_TAGS[module]],
         "parameters": [*parameters, *operation.parameters],
         "responses": operation.responses,
     }
@@ -128,6 +131,8 @@ def describe(routes: tuple[Route, ...]) -> bytes:
     operations = operations_of(converter)
     for route in routes:
         if route.is_described:
+            if route.endpoint not in operations:
+                raise LookupError(f"{route.endpoint} has no Operation in openapi_operations.py")
             described_route = _describe_route(route, operations[route.endpoint], converter)
             spec.path(route.path, operations={route.method.lower(): described_route})
     described = spec.to_dict()

@@ -148,7 +148,7 @@ def _refused(error: errors.StatsError) -> Response:
         return _invalid(error.items, error.rejected)
     status, title = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     if status == 500:
-        current_app.logger.error("unexpected refusal", exc_info=error)
+        current_app.logger.error("Unexpected refusal", exc_info=error)
     headers, members = {}, {}
     if hasattr(error, "retry_after_s"):
         headers["Retry-After"] = str(error.retry_after_s)
@@ -160,7 +160,7 @@ def _refused(error: errors.StatsError) -> Response:
 
 def _out_of_memory(error: MemoryError) -> Response:
     """Log one line without a traceback, as too low a memory limit may cause one for each request."""
-    current_app.logger.error("out of memory in %s %s", request.method, request.path)
+    current_app.logger.error("Out of memory in %s %s", request.method, request.path)
     detail = "This worker has too little memory for the request: send less at once, or give the service more."
     return _refused(errors.OutOfMemory(detail))
 

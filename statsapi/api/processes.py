@@ -1,4 +1,4 @@
-"""With memory://, refuses to answer where several processes would, each from its own events.
+"""With a journal in one process (memory://), refuses to answer where several would, each from its own events.
 
 Our gunicorn.conf.py refuses a second worker at start. Under another server or configuration, two signs show that there
 are several processes:
@@ -47,7 +47,8 @@ def register(app: Flask, settings: Settings) -> None:
     The check wraps Flask and costs 0.25 µs a request. The hook that refuses costs some 6 µs, and is added only when
     it is needed.
     """
-    if not engine_of(settings.journal).single_process:
+    engine = engine_of(settings.journal)
+    if not engine.single_process:
         return
     claim = Claim()
     answer = app.wsgi_app
@@ -61,7 +62,7 @@ def register(app: Flask, settings: Settings) -> None:
         elif not claim.is_held():
             reason = "another one answers at the same port"
         if reason:
-            environ[_REASON] = f"STATSAPI_JOURNAL=memory:// keeps events in one process, and {reason}. {_TO_DO}"
+            environ[_REASON] = f"STATSAPI_JOURNAL={engine.kind}:// keeps events in one process, and {reason}. {_TO_DO}"
             with lock:
                 if _refuse not in hooks:
                     logger.error("%s", environ[_REASON])
@@ -110,7 +111,7 @@ class Claim:
         if inode not in self._names:
             name = socket.socket(socket.AF_UNIX)
             try:
-                name.bind(f"\0statsapi memory:// {inode}")  # no file, and gone with the process
+                name.bind(f"\0statsapi one process {inode}")  # no file, and gone with the process
             except OSError:
                 name.close()
                 return False

@@ -63,11 +63,11 @@ class _Lenient(FixedWindowRateLimiter):
             window = WindowStats(self.storage.get_expiry(key), left)
         except Exception as error:  # noqa: BLE001 - whatever it is: a limit protects the service, it must not stop it
             if self._is_news(time.monotonic() + RETRY_EVERY_S):
-                logger.error("requests are not limited while they cannot be counted: %s", error)  # noqa: TRY400
+                logger.error("Requests are not limited while they cannot be counted: %s", error)  # noqa: TRY400
             service().metrics.unlimited()
             return True
         if trial and self._is_news(None):
-            logger.warning("requests can be counted again and are limited")
+            logger.warning("Requests can be counted again and are limited")
         g.setdefault("rate_limit_windows", {})[item] = window
         return left >= 0
 
@@ -151,7 +151,7 @@ def _storage(settings: Settings) -> tuple[str, dict[str, Any]]:
         raise ConfigError("STATSAPI_RATE_LIMIT needs a place to count in: set STATSAPI_RATE_LIMIT_STORAGE")
     if place.per_worker:
         logger.warning(
-            "each worker counts its own requests against STATSAPI_RATE_LIMIT, so n workers pass n times as many: "
+            "Each worker counts its own requests against STATSAPI_RATE_LIMIT, so n workers pass n times as many: "
             "set STATSAPI_RATE_LIMIT_STORAGE=redis://host:port/db to count all together"
         )
     return place.uri, {**(_redis_options() if place.uri.startswith("redis") else {}), **place.options}

@@ -9,7 +9,7 @@ import click
 
 from statsapi.cli import failures, output
 from statsapi.config import Settings
-from statsapi.errors import JournalDamaged, JournalRefused, one_line
+from statsapi.errors import JournalRefused, one_line
 from statsapi.journal import Engine, Journal, engine_of, open_journal
 from statsapi.times import format_timestamp
 
@@ -41,10 +41,10 @@ def backup(file: str, force: bool) -> None:
         try:
             with output.busy("copying the journal"):
                 held.backup(file, overwrite=force)
-        except JournalDamaged:
-            raise
-        except JournalRefused as error:  # of the file that was named, not of the settings
-            raise failures.Failed(str(error)) from error
+        except JournalRefused as error:
+            if not str(error).startswith(os.path.abspath(file)):
+                raise
+            raise failures.Failed(str(error)) from error  # of the file that was named, not of the settings
         click.echo(f"{file}: {os.path.getsize(file):,} bytes, a copy of {held.info().location}")
 
 
@@ -115,11 +115,7 @@ def check(as_json: bool) -> int:
     if not count:
         click.echo("everything is what was written")
         return 0
-    otherwise = (
-        "fail over to a replica"  # a server's journal is no file to salvage from
-        if engine.is_remote
-        else "save what is whole with `statsapi journal salvage NEW`"
-    )
+    otherwise = "save what is whole with `statsapi journal salvage NEW`" if engine.is_file else "fail over to a replica"
     failures.say(f"{count:,} damaged: restore a backup, or {otherwise}")
     return failures.NOT_DONE
 

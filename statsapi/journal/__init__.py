@@ -193,6 +193,5 @@ def check_journal(url: str, *, wait_replicas: int = 0) -> None:
 def _engine_that_waits(url: str, wait_replicas: int) -> Engine:
     engine = engine_of(url)
     if wait_replicas and not engine.has_replicas:
-        scheme = url.partition("://")[0]
-        raise ConfigError(f"STATSAPI_REDIS_WAIT_REPLICAS is for a journal in Redis; {scheme}:// has no replicas")
+        raise ConfigError(f"STATSAPI_REDIS_WAIT_REPLICAS is for a journal in Redis; {engine.kind}:// has no replicas")
     return engine

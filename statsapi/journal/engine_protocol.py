@@ -7,7 +7,7 @@ processes use it: what such a journal can do, how it is opened, and the work on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from statsapi.errors import JournalDamaged
 from statsapi.journal.protocol import START, Clock, Fsync, Journal, wall_clock_us
@@ -39,10 +39,20 @@ class Engine(Protocol):
     """
 
     kind: ClassVar[str]
-    """Its name: "sqlite"."""
+    """Its name, and a scheme of its URLs: "sqlite". Messages call such a journal sqlite://, as the whole URL may hold a
+    password.
+    """
 
     single_process: ClassVar[bool]
     """Whether a second process would see another journal, so that the service must not run in two."""
+
+    is_kept: ClassVar[bool]
+    """Whether the journal is there again after the last process that had it open has ended."""
+
+    is_file: ClassVar[bool]
+    """Whether the journal is a file of this machine: only then `backup`, `salvage` and `compact` have something to do.
+    The copies that they make are such journals too: KIND:///PATH opens one.
+    """
 
     is_remote: ClassVar[bool]
     """Whether the journal lives in a server that may be away while this machine is well."""
@@ -68,24 +78,18 @@ class Engine(Protocol):
     def salvage(self, target: str) -> str:
         """Save all undamaged data of the journal to a new file, and say what was saved.
 
-        JournalRefused where it cannot be saved, and from an engine that has nothing to salvage from.
+        JournalRefused where it cannot be saved, and from an engine whose journal is no file: it says what to do
+        instead.
         """
 
     def compact(self) -> tuple[int, int]:
         """Give the space of what is no longer kept back to the disk: the journal's bytes before and after.
 
-        JournalRefused where somebody uses the journal, and from an engine that gives space back by itself.
+        JournalRefused where somebody uses the journal, and from an engine whose journal is no file, as for `salvage`.
         """
 
     def put_away(self) -> None:
         """After the last process that used the journal: leave it ready to be copied or replaced. Raises as `open`."""
-
-
-# What engines without `compact`, and those without `salvage`, say.
-NOTHING_TO_COMPACT: Final = (
-    "only a journal in a file (sqlite:///…) is compacted so: others give space back by themselves"
-)
-NOTHING_TO_SALVAGE: Final = "only a journal in a file (sqlite:///…) can be salvaged: Redis has tools of its own"
 
 
 def damage_by_reading(journal: Journal, check_answers: Callable[[], None]) -> Iterator[str]:

@@ -9,18 +9,12 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from statsapi.errors import ConfigError, IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal.checksums import MISMATCH, piece_checksum, seal
 from statsapi.journal.columns import decode_sealed
-from statsapi.journal.engine_protocol import (
-    NOTHING_TO_COMPACT,
-    NOTHING_TO_SALVAGE,
-    LimitStorage,
-    Options,
-    damage_by_reading,
-)
+from statsapi.journal.engine_protocol import LimitStorage, Options
 from statsapi.journal.format import VERSION, encode
 from statsapi.journal.protocol import (
     NO_PIECES,
@@ -44,12 +38,20 @@ from statsapi.journal.protocol import (
 )
 from statsapi.model import IdempotencyKey
 
+# For whoever asks from another process, as every command does.
+_NOWHERE_ELSE: Final = (
+    "memory:// lives in the service's own process and ends with it: there is nothing to back up, to look at or to save "
+    "from here; export the events (GET /events?format=csv), or use a journal that is kept (sqlite:///…)"
+)
+
 
 class MemoryEngine:
     """See the Engine protocol."""
 
     kind: ClassVar = "memory"
     single_process: ClassVar = True
+    is_kept: ClassVar = False
+    is_file: ClassVar = False
     is_remote: ClassVar = False
     has_replicas: ClassVar = False
 
@@ -62,19 +64,21 @@ class MemoryEngine:
 
     def open(self, options: Options) -> Journal:
         self.check_url()
+        if not options.create:
+            raise JournalRefused(_NOWHERE_ELSE)
         return MemoryJournal(clock_us=options.clock_us)
 
     def shares_limits(self) -> LimitStorage | None:
         return LimitStorage("memory://")
 
     def find_damage(self) -> Iterator[str]:
-        return damage_by_reading(self.open(Options()), lambda: None)
+        raise JournalRefused(_NOWHERE_ELSE)
 
     def salvage(self, target: str) -> str:
-        raise JournalRefused(NOTHING_TO_SALVAGE)
+        raise JournalRefused(_NOWHERE_ELSE)
 
     def compact(self) -> tuple[int, int]:
-        raise JournalRefused(NOTHING_TO_COMPACT)
+        raise JournalRefused(_NOWHERE_ELSE)
 
     def put_away(self) -> None:
         """It ended with its process."""
@@ -99,7 +103,7 @@ class MemoryJournal:
 
     lost: Lost | None = None
     clock_skew_us: int | None = None
-    promise = "the journal is in memory: everything is lost when the process ends"
+    promise = "The journal is in memory: everything is lost when the process ends"
 
     def __init__(self, *, clock_us: Clock = wall_clock_us) -> None:
         self.observe_fsync: Callable[[float], None] = lambda seconds: None
@@ -276,10 +280,7 @@ class MemoryJournal:
             )
 
     def backup(self, path: str, *, overwrite: bool = False) -> None:
-        raise JournalRefused(
-            "memory:// lives in the service's own process and ends with it: there is nothing to back up; "
-            "export the events (GET /events?format=csv), or use a journal that is kept (sqlite:///…)"
-        )
+        raise JournalRefused(_NOWHERE_ELSE)
 
     def close(self) -> None:
         with self._lock:

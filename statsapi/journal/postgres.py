@@ -31,7 +31,7 @@ from typing import ClassVar, Final
 
 from statsapi.errors import JournalRefused
 from statsapi.journal.columns import decode_records
-from statsapi.journal.engine_protocol import NOTHING_TO_COMPACT, LimitStorage, Options, damage_by_reading
+from statsapi.journal.engine_protocol import LimitStorage, Options, damage_by_reading
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.postgres_appends import Appends
 from statsapi.journal.postgres_checkpoint import Checkpoints
@@ -142,6 +142,8 @@ class PostgresEngine:
 
     kind: ClassVar = "postgresql"
     single_process: ClassVar = False
+    is_kept: ClassVar = True
+    is_file: ClassVar = False
     is_remote: ClassVar = True
     has_replicas: ClassVar = False
 
@@ -165,11 +167,15 @@ class PostgresEngine:
 
     def salvage(self, target: str) -> str:
         raise JournalRefused(
-            "only a journal in a file (sqlite:///…) can be salvaged: PostgreSQL has tools of its own (pg_dump)"
+            "this journal lives in PostgreSQL: fail over to a standby, or restore a backup (pg_basebackup with its "
+            "WAL, pg_dump); there is nothing to salvage from here"
         )
 
     def compact(self) -> tuple[int, int]:
-        raise JournalRefused(NOTHING_TO_COMPACT)
+        raise JournalRefused(
+            "this journal lives in PostgreSQL, which uses the space of what is no longer kept again (VACUUM FULL "
+            "gives it back to the disk): there is nothing to compact from here"
+        )
 
     def put_away(self) -> None:
         """The server keeps it."""

@@ -43,7 +43,7 @@ def choose(server: Server, health: Health, fsync: Fsync) -> str:
     server.drop_idle()
     with server.session() as session:
         health.look(session)  # so that a start without its quorum is logged at once
-    kept = f"the journal is {server.address}: the end of every process here loses nothing; "
+    kept = f"The journal is {server.address}: the end of every process here loses nothing; "
     if level == "off":
         return kept + (
             f"a crash or a power cut of the server costs up to three times its wal_writer_delay ({delay}): "

@@ -206,7 +206,7 @@ class Tables:
                 session.simple(self._fill(_DROP), MAKE_S)
                 session.simple(self._function(), MAKE_S)
             if found < SCHEMA_VERSION:
-                logger.info("the journal at %s is brought from schema %d to %d", place, found, SCHEMA_VERSION)
+                logger.info("The journal at %s is brought from schema %d to %d", place, found, SCHEMA_VERSION)
         except Failed as error:
             if error.state == "55P03":
                 raise JournalUnavailable(

@@ -57,7 +57,7 @@ def check_server(server: Server, fsync: Fsync, wait_replicas: int) -> str:
             "no": "leaves its log to the operating system (appendfsync no)",
         }.get(str(policy), "keeps a log")
     waits = f", and {wait_replicas} replicas have it before a 2xx" if wait_replicas else ""
-    return f"the journal is {server.address}: the end of every process here loses nothing; the server {kept}{waits}"
+    return f"The journal is {server.address}: the end of every process here loses nothing; the server {kept}{waits}"
 
 
 def _warnings(info: dict[str, str], policy: str | None, wait_replicas: int) -> list[str]:

@@ -74,8 +74,6 @@ from statsapi.errors import IdempotencyConflict, JournalRefused
 from statsapi.journal import redis_scripts as scripts
 from statsapi.journal.columns import decode_records
 from statsapi.journal.engine_protocol import (
-    NOTHING_TO_COMPACT,
-    NOTHING_TO_SALVAGE,
     LimitStorage,
     Options,
     damage_by_reading,
@@ -128,6 +126,8 @@ class RedisEngine:
 
     kind: ClassVar = "redis"
     single_process: ClassVar = False
+    is_kept: ClassVar = True
+    is_file: ClassVar = False
     is_remote: ClassVar = True
     has_replicas: ClassVar = True
 
@@ -152,14 +152,20 @@ class RedisEngine:
         return LimitStorage(f"{scheme}://{place}?{urlencode(tls)}", {"key_prefix": f"{{{stream}}}:limits"})
 
     def find_damage(self) -> Iterator[str]:
-        journal = RedisJournal(Address.parse(self._url))
+        journal = RedisJournal(Address.parse(self._url), create=False)
         return damage_by_reading(journal, lambda: check_answers(journal._server))
 
     def salvage(self, target: str) -> str:
-        raise JournalRefused(NOTHING_TO_SALVAGE)
+        raise JournalRefused(
+            "this journal lives in Redis: fail over to a replica, restore a backup of its AOF or RDB file, or mend "
+            "the AOF with redis-check-aof; there is nothing to salvage from here"
+        )
 
     def compact(self) -> tuple[int, int]:
-        raise JournalRefused(NOTHING_TO_COMPACT)
+        raise JournalRefused(
+            "this journal lives in Redis, which gives back by itself what is no longer kept (BGREWRITEAOF makes its "
+            "AOF smaller at once): there is nothing to compact from here"
+        )
 
     def put_away(self) -> None:
         """The server keeps it."""

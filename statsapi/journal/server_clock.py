@@ -61,11 +61,11 @@ class ServerClock:
             if abs(skew_us - self._warned_us) > max(SKEW_WARNS_US, abs(skew_us) // 10):
                 self._warned_us = skew_us
                 logger.warning(
-                    "the clock of this machine is %.1f s %s that of %s, which is the one that counts: set it right",
+                    "The clock of this machine is %.1f s %s that of %s, which is the one that counts: set it right",
                     abs(skew_us) / 1e6,
                     "ahead of" if skew_us > 0 else "behind",
                     self._server,
                 )
         elif self._warned_us:
             self._warned_us = 0
-            logger.warning("the clock of this machine agrees with that of %s again", self._server)
+            logger.warning("The clock of this machine agrees with that of %s again", self._server)

@@ -83,6 +83,8 @@ class SqliteEngine:
 
     kind: ClassVar = "sqlite"
     single_process: ClassVar = False
+    is_kept: ClassVar = True
+    is_file: ClassVar = True
     is_remote: ClassVar = False
     has_replicas: ClassVar = False
 
@@ -148,7 +150,7 @@ class SqliteJournal:
         self._wait_limit_s = wait_limit_s
         file = File(os.path.abspath(path), wait_limit_s)
         synchronous = "FULL" if fsync == "always" else "NORMAL"
-        self.promise = f"the journal is {file.path}: what is acknowledged survives the end of every process" + (
+        self.promise = f"The journal is {file.path}: what is acknowledged survives the end of every process" + (
             " and a power cut" if fsync == "always" else "; a power cut costs the last second"
         )
         self._file = file

@@ -86,7 +86,7 @@ class Backup:
                 connection.backup(copy, progress=tell)
             except sqlite3.Error as error:
                 if primary_code(error) == sqlite3.SQLITE_FULL:
-                    raise JournalRefused(f"the disk that holds {self._target} is full: free some space") from error
+                    raise JournalRefused(f"{self._target}: the disk that holds it is full: free some space") from error
                 # SQLite does not say which of the two files failed.
                 raise JournalUnavailable(f"copying {self._source} to {self._target} failed: {error}") from error
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from statsapi import tokens
 from statsapi.config import Settings, read_one
 from statsapi.errors import ConfigError
-from statsapi.journal import check_journal, engine_of
+from statsapi.journal import Engine, check_journal, engine_of
 from statsapi.keys import Keys
 from statsapi.routes import require_prefix
 from statsapi.server.board import Board
@@ -84,17 +84,20 @@ def _check_prefix() -> None:
     require_prefix(read_one("path_prefix") or "")
 
 
-def is_memory_only() -> bool:
-    """Whether the journal lives in one process's memory, so that a second worker would give wrong answers."""
+def lone_engine() -> Engine | None:
+    """The journal's engine, where the journal lives in one process, so that a second worker would give wrong answers;
+    None for any other.
+    """
     try:
-        return engine_of(read_one("journal")).single_process
+        engine = engine_of(read_one("journal"))
     except ConfigError:
-        return False  # the journal's own check reports the fault
+        return None  # the journal's own check reports the fault
+    return engine if engine.single_process else None
 
 
 def most_workers() -> int:
-    """How many workers a server can have: one with memory://, else as many as the board has slots."""
-    return 1 if is_memory_only() else Board.SLOTS
+    """How many workers a server can have: one where the journal lives in it, else as many as the board has slots."""
+    return 1 if lone_engine() else Board.SLOTS
 
 
 def concurrency_faults(cfg: Any) -> list[str]:
@@ -102,10 +105,11 @@ def concurrency_faults(cfg: Any) -> list[str]:
     faults = []
     if cfg.workers < 1:
         faults.append(f"{cfg.workers} workers cannot answer anything: set --workers or {CONCURRENCY} to 1 or more")
-    elif cfg.workers > 1 and is_memory_only():
+    elif cfg.workers > 1 and (engine := lone_engine()):
         faults.append(
-            f"STATSAPI_JOURNAL=memory:// keeps events in one process, so {cfg.workers} workers would each answer from "
-            f"their own: start one (--workers 1, or {CONCURRENCY}=1), or name a journal that workers share (sqlite:///…)"
+            f"STATSAPI_JOURNAL={engine.kind}:// keeps events in one process, so {cfg.workers} workers would each "
+            f"answer from their own: start one (--workers 1, or {CONCURRENCY}=1), or name a journal that workers share "
+            "(sqlite:///…)"
         )
     elif cfg.workers > Board.SLOTS:
         faults.append(

@@ -37,9 +37,9 @@ from statsapi.server.addresses import faults_of_addresses
 from statsapi.server.board import Board
 from statsapi.server.checks import (
     concurrency_faults,
-    is_memory_only,
     journal_faults,
     load_keys,
+    lone_engine,
     most_workers,
     settings_faults,
 )
@@ -57,10 +57,13 @@ from statsapi.server.worker import (
 )
 from statsapi.service.service import Service
 
+# What the arbiter has logged of what the journal keeps, so that no worker says it again.
+_promise = ""
+
 
 def default_workers() -> int:
     """One worker for each usable core, at most four, as each may hold all live events in its own memory."""
-    if is_memory_only():
+    if lone_engine():
         return 1
     return int(max(1, min(len(allowed_cores()) or os.cpu_count() or 1, cpu_limit(), 4)))
 
@@ -77,34 +80,34 @@ def worker_class() -> str:
 def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
     log_as_gunicorn_does(server.log.error_log)
+    global _promise
     faults = settings_faults()
-    promise = ""
     try:
         # Opened and closed here, before the fork: a journal that is refused in several workers at once ends in a
         # traceback.
         opened = open_journal(
             read_one("journal"), fsync=read_one("fsync"), wait_replicas=read_one("redis_wait_replicas")
         )
-        promise = opened.promise
+        _promise = opened.promise
         opened.close()
     except ConfigError as error:
         faults += error.faults
     except JournalUnavailable as error:
-        server.log.warning("starting without the journal: %s", error)
+        server.log.warning("Starting without the journal: %s", error)
     faults += faults_of_addresses(server)
     faults += (counts := concurrency_faults(server.cfg))
     if not counts:
         descriptors.raise_limit(server.cfg)
         if fault := descriptors.fault(server.cfg):
             faults.append(fault)
-    if is_memory_only() and server.master_pid:  # USR2: a second arbiter beside the first
+    if server.master_pid and (engine := lone_engine()):  # USR2: a second arbiter beside the first
         faults.append(
-            "STATSAPI_JOURNAL=memory:// cannot be upgraded in place (USR2): a second server beside the first "
+            f"STATSAPI_JOURNAL={engine.kind}:// cannot be upgraded in place (USR2): a second server beside the first "
             "would answer from its own events; stop and start instead"
         )
     if not faults:
-        if promise:
-            server.log.info("%s", promise[0].upper() + promise[1:])
+        if _promise:
+            server.log.info("%s", _promise)
         if shortage := descriptors.shortage(server.cfg):
             server.log.warning("%s", shortage)
         return
@@ -139,26 +142,29 @@ def nworkers_changed(server: Any, new: int, old: int | None) -> None:
     """
     if old is None or new <= (most := most_workers()):
         return
-    if is_memory_only():
-        server.log.warning("Staying at one worker: STATSAPI_JOURNAL=memory:// keeps events in one process")
+    if engine := lone_engine():
+        server.log.warning("Staying at one worker: STATSAPI_JOURNAL=%s:// keeps events in one process", engine.kind)
     else:
         server.log.warning("Staying at %d workers: one server can have no more", most)
     server.num_workers = most
 
 
 def on_reload(server: Any) -> None:
-    """HUP: start no more workers than there can be. With memory:// stop the old worker before Gunicorn starts the new
-    one.
+    """HUP: start no more workers than there can be. Where the journal lives in one worker, stop the old one before
+    Gunicorn starts the new one.
 
-    The old worker's events are lost, as by a restart, and the log says so. Gunicorn would run both workers side by side
-    for a while, each with its own events. So the old one finishes first, and new connections wait in the listen queue.
+    With memory:// its events are lost, as by a restart, and the log says so. Gunicorn would run both workers side by
+    side for a while, each with its own events. So the old one finishes first, and new connections wait in the listen
+    queue.
     """
     # A reload starts as many workers as the configuration says before it calls nworkers_changed.
     server.cfg.set("workers", min(server.cfg.workers, most_workers()))
     descriptors.raise_limit(server.cfg)
-    if not is_memory_only():
+    engine = lone_engine()
+    if engine is None:
         return
-    server.log.warning("Reloading with STATSAPI_JOURNAL=memory://: all events held are lost")
+    if not engine.is_kept:
+        server.log.warning("Reloading with STATSAPI_JOURNAL=%s://: all events held are lost", engine.kind)
     server.kill_workers(signal.SIGTERM)
     deadline = time.monotonic() + server.cfg.graceful_timeout
     while server.WORKERS and time.monotonic() < deadline:
@@ -208,7 +214,9 @@ def post_worker_init(worker: Any) -> None:
             service.metrics.share(counters, worker.slot)
     if isinstance(service, Service):
         service.share_memory(worker.shares)
-    service.start()
+        service.start(_promise)
+    else:
+        service.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -230,4 +238,4 @@ def on_exit(server: Any) -> None:
     try:
         engine_of(read_one("journal")).put_away()
     except (ConfigError, JournalUnavailable) as error:
-        server.log.info("the journal was left as it is: %s", error)
+        server.log.info("The journal was left as it is: %s", error)

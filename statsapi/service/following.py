@@ -88,6 +88,7 @@ class Follower:
         metrics: Metrics,
         on_open: Callable[[], None],
     ) -> None:
+        self.promise_said = ""  # in the log already
         # Only for a remote engine: a local file that cannot be read needs a person to repair it.
         self._serves_stale = settings.stale_reads == "serve" and engine_of(settings.journal).is_remote
         self._retention = settings.retention()
@@ -127,7 +128,9 @@ class Follower:
     def _open(self) -> View:
         """Caller holds `_opening`."""
         journal = self._open_journal()
-        logger.info("%s", journal.promise)
+        if journal.promise != self.promise_said:
+            logger.info("%s", journal.promise)
+        logger.info("Opened the journal")
         journal.observe_fsync = self._metrics.fsynced
         self._replay_began_s = time.monotonic()
         self._metrics.caught_up(self.monotonic_us())

@@ -113,7 +113,7 @@ class Housekeeping:
         ahead = engine_us is not None and store.appended_us - engine_us > CLOCKS_DIFFER_US
         if ahead and not self._said_ahead:
             logger.warning(
-                "the last record was stamped %s, which is in the future: its clock was wrong, or this one is. "
+                "The last record was stamped %s, which is in the future: its clock was wrong, or this one is. "
                 "Questions go by the present clock; nothing is lost",
                 format_nearest(store.appended_us),
             )
@@ -140,11 +140,11 @@ class Housekeeping:
                 if str(error) not in self._said.values():  # once, not each second for as long as it lasts
                     refused = isinstance(error, JournalRefused)  # a person has to repair it
                     level = logging.ERROR if refused else logging.WARNING
-                    logger.log(level, "housekeeping waits for the journal: %s", error)
+                    logger.log(level, "Housekeeping waits for the journal: %s", error)
                 self._said[name] = str(error)
             except Exception:
                 # Logged with its traceback and tried again: without this thread nothing would expire.
-                logger.exception("housekeeping failed")
+                logger.exception("Housekeeping failed")
                 wait_s = HOUSEKEEPING_INTERVAL_S
             if self._stopping.wait(max(0.0, started_s + wait_s - time.monotonic())):
                 return

@@ -141,7 +141,7 @@ class Images:
                     self._seen = None  # it is looked at again
                     raise
                 if self._folder.stamp("image") == stamp:
-                    self._say(f"the image in {self._folder.path} is not used: {error}")
+                    self._say(f"The image in {self._folder.path} is not used: {error}")
                 else:  # the leader has written another one meanwhile, and removed parts of this one
                     self._seen = None
             return None
@@ -157,7 +157,7 @@ class Images:
             try:
                 return CAN_PACK and self._folder.lead()
             except OSError as error:
-                self._say(f"nothing is shared in {self._folder.path}: {error}")
+                self._say(f"Nothing is shared in {self._folder.path}: {error}")
                 return False
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class Images:
             try:
                 return self._publish(journal, mark, state)
             except (OSError, ValueError, MemoryError) as error:
-                self._say(f"nothing more is shared in {self._folder.path}: {error}")
+                self._say(f"Nothing more is shared in {self._folder.path}: {error}")
                 self._folder.remove_but(self._parts)
                 return None
 

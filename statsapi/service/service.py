@@ -90,21 +90,24 @@ class Service:
 
     # -- from start to end
 
-    def start(self) -> None:
+    def start(self, said: str = "") -> None:
         """Open the journal and begin the replay in the background. Safe to call twice.
+
+        said: the journal's promise, where the server has logged it already; it is not logged again for each worker.
 
         It does not wait for a journal that is unavailable or unusable. The journal is tried again once a second and by
         each request, which gets the reason. The server checked the journal before it forked this worker. So a fault
         came later, and other workers may still answer: they must not end with this one.
         """
+        self._follower.promise_said = said
         self._housekeeping.begin()
-        logger.info("at most %s raw events are held at one time (STATSAPI_MAX_EVENTS)", f"{self.max_events:,}")
+        logger.info("At most %s raw events are held at one time (STATSAPI_MAX_EVENTS)", f"{self.max_events:,}")
         try:
             self.view()
         except JournalUnavailable as error:
-            logger.warning("starting without the journal: %s", error)
+            logger.warning("Starting without the journal: %s", error)
         except JournalRefused as error:
-            logger.error("starting without the journal: %s", error)  # noqa: TRY400 (the text is enough)
+            logger.error("Starting without the journal: %s", error)  # noqa: TRY400 (the text is enough)
 
     def leave(self) -> None:
         """Report this worker as not ready from now on. It still serves requests until `close`."""

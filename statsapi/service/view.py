@@ -183,7 +183,7 @@ class View:
         except Exception:
             if not self._unusable():
                 raise
-            logger.exception("a change to this worker's view failed in the middle")
+            logger.exception("A change to this worker's view failed in the middle")
         return self._step()
 
     def _step(self) -> bool:
@@ -216,7 +216,7 @@ class View:
     def _begin(self) -> None:
         """Caller holds _catching_up."""
         if self._unusable():
-            logger.error("this worker's view starts afresh after an exception in the middle of a change to it")
+            logger.error("This worker's view starts afresh after an exception in the middle of a change to it")
             self._store = Store(self.retention)  # frees the old store's memory
             self._changing = True
             self._caught_up_s = -math.inf

@@ -326,7 +326,7 @@ def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path, caplog:
             file.write_text(content)
         assert all(find(old) for _ in range(3))
         (message,) = caplog.messages
-        assert message.startswith("the API keys stay as they were: ")
+        assert message.startswith("The API keys stay as they were: ")
         assert said in message
         assert new not in message
     caplog.clear()
@@ -336,8 +336,8 @@ def test_a_broken_file_keeps_the_keys_and_is_logged_once(tmp_path: Path, caplog:
     assert find(old)
     assert find(new)
     assert caplog.messages == [
-        "the API keys can be read again and have not changed",
-        "the API keys changed: 2 keys now, with the ids a, b",
+        "The API keys can be read again and have not changed",
+        "The API keys changed: 2 keys now, with the ids a, b",
     ]
 
 

@@ -374,7 +374,7 @@ def test_a_question_for_which_memory_is_too_little(
     assert "outcome" not in problem
     assert response.headers["Retry-After"] == "1"
     (record,) = caplog.records
-    assert (record.getMessage(), record.exc_info) == ("out of memory in GET /statistics", None)
+    assert (record.getMessage(), record.exc_info) == ("Out of memory in GET /statistics", None)
 
 
 def test_max_future_skew(clock: FakeClock) -> None:

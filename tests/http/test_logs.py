@@ -19,6 +19,7 @@ from statsapi.api.logs import JsonFormatter, PlainFormatter
 from statsapi.app import create_app
 from statsapi.config import Settings
 from tests.fakes import NOW, FakeClock
+from tests.servers import ROOT
 
 EVENT = {"timestamp": NOW, "value": 1.0}
 
@@ -183,3 +184,18 @@ def test_what_is_logged_on_the_way_carries_the_request_id(clock: FakeClock, line
         "[time] on its own",
     ]
     assert [line.get("request_id") for line in lines.json] == ["r3", 'a="b"', None]
+
+
+def test_each_line_of_ours_begins_as_the_servers_do() -> None:
+    """With a capital, as all of Gunicorn's, or with the name of a thing: our lines stand among its own."""
+    begins = re.compile(r"\blog(?:ger)?\.(?:info|warning|error|exception)\(\s*f?\"([^\"]*)|promise = f?\"([^\"]*)")
+    found = [
+        text
+        for path in sorted((ROOT / "statsapi").rglob("*.py"))
+        if path.parent.name != "client"  # which logs in other programs
+        for texts in begins.findall(path.read_text())
+        for text in texts
+        if text
+    ]
+    assert len(found) > 30
+    assert [text for text in found if not (text[0].isupper() or text[0] in "%{")] == []

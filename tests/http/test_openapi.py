@@ -24,7 +24,7 @@ from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.model import DAY_US
 from statsapi.routes import ROUTES
-from tests.calls import CALLS, parameters_of
+from tests.calls import CALLS, parameters_of, path_of
 from tests.fakes import NOW, FakeClock
 
 # Not positive_data_acceptance: that window, windows and start exclude each other, that a start must still be kept and a
@@ -69,9 +69,8 @@ def test_every_route_is_described(app: Flask, client: FlaskClient) -> None:
     """The description and the routes name the same endpoints, but for pages that people look at."""
     body: Any = client.get("/openapi.json").json
     described = {f"{method.upper()} {path}" for path, operations in body["paths"].items() for method in operations}
-    converter = re.compile("<(?:[a-z]+:)?([a-z]+)>")
     routes = {
-        method + " " + converter.sub(r"{\1}", rule.rule)
+        f"{method} {path_of(rule)}"
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
         if not rule.endpoint.startswith(("swagger_ui.", "openapi.", "dashboard."))

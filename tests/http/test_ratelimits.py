@@ -133,8 +133,8 @@ def test_counters_that_fail_are_left_alone_for_a_second(
     assert [ask() for _ in range(left)] == [(200, f'"default";r={left - 1 - i}') for i in range(left)]
     assert ask() == (429, '"default";r=0')
     assert caplog.messages == [
-        "requests are not limited while they cannot be counted: gone",
-        "requests can be counted again and are limited",
+        "Requests are not limited while they cannot be counted: gone",
+        "Requests can be counted again and are limited",
     ]
 
 

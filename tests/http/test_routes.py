@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -11,20 +15,23 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from statsapi import keys
+from statsapi.api import openapi
 from statsapi.app import create_app
 from statsapi.config import Settings
 from statsapi.routes import OPEN, ROUTES, Route, served
-from tests.calls import samples_of
+from tests.calls import parameters_of, path_of, samples_of
 from tests.fakes import FakeClock
 
 HELD = {scope: keys.new_key([scope], f"{scope}-er") for scope in keys.SCOPES}
-NAMES = {"group": "job/backup", "name": "default", "key": "host", "path": "swagger-ui.css"}
+NAMES = {"group": "job/backup", "path": "swagger-ui.css"}
 
 
 def status_of(client: FlaskClient, route: Route, **options: Any) -> int:
     """The answer to a path of the row."""
-    names = NAMES | ({"name": "main.js"} if route.path.startswith("/dashboard") else {})
-    with client.open(route.path.format(**names), method=route.method, **options) as response:
+    names = defaultdict(lambda: "default", NAMES)
+    if route.path.startswith("/dashboard"):
+        names["name"] = "main.js"
+    with client.open(route.path.format_map(names), method=route.method, **options) as response:
         return response.status_code
 
 
@@ -60,6 +67,78 @@ def test_every_endpoint_is_in_the_table(shared_app: Flask) -> None:
     }
     assert there == {(route.method, route.rule, route.endpoint) for route in ROUTES}
     assert len(there) == len(ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("rule", "path"),
+    [
+        ("/a", "/a"),
+        ("/series/<name:name>/", "/series/{name}/"),
+        ("/a/<first_name>/b/<int(min=1):_x2>", "/a/{first_name}/b/{_x2}"),
+        ("/<path:Any_Path>", "/{Any_Path}"),
+    ],
+)
+def test_a_path_names_its_parameters(rule: str, path: str) -> None:
+    """Any name that Flask takes, with any converter or none."""
+    assert Route("GET", rule, "a.b", OPEN, "").path == path
+
+
+def test_parameters_of_paths_are_the_same_everywhere(shared_app: Flask) -> None:
+    """In the rule as Werkzeug reads it, in the row's path, in the function's arguments and in the description."""
+    described: Any = shared_app.test_client().get("/openapi.json").json
+    for rule in shared_app.url_map.iter_rules():
+        for row in ROUTES:
+            if (row.rule, row.endpoint) != (rule.rule, rule.endpoint):
+                continue
+            assert row.path == path_of(rule)
+            taken = signature(shared_app.view_functions[rule.endpoint]).parameters
+            assert rule.arguments <= set(taken), row
+            if row.is_described:
+                operation = described["paths"][row.path][row.method.lower()]
+                said = {one["name"] for one in parameters_of(described, operation) if one["in"] == "path"}
+                assert said == rule.arguments, f"{row.endpoint}: its parameters in openapi_operations.py"
+
+
+def test_each_described_endpoint_has_a_group_and_an_operation() -> None:
+    """Without one the whole description is a 500; here it is named."""
+    rows = [route for route in ROUTES if route.is_described]
+    modules = {route.endpoint.partition(".")[0] for route in rows}
+    lack, idle = sorted(modules - set(openapi._TAGS)), sorted(set(openapi._TAGS) - modules)
+    assert lack == [], "modules without a group among _TAGS of statsapi/api/openapi.py"
+    assert idle == [], "modules among _TAGS of statsapi/api/openapi.py that have no described endpoint"
+    described = openapi.describe(ROUTES)
+    assert len(re.findall(rb'"operationId":', described)) == len(rows)
+    assert len(set(re.findall(rb'"operationId":"[^"]+"', described))) == len(rows), "two have the same operationId"
+
+
+def test_the_description_refers_to_what_it_has() -> None:
+    """Each reference leads to a shape, an answer or a parameter in it, and each of those is referred to."""
+    described: Any = json.loads(openapi.describe(ROUTES))
+    there = {
+        f"#/components/{kind}/{name}"
+        for kind, members in described["components"].items()
+        if kind != "securitySchemes"
+        for name in members
+    }
+    referred = {"/".join(ref.split("/")[:4]) for ref in references(described)}
+    dangling, idle = sorted(referred - there), sorted(there - referred)
+    assert dangling == [], "openapi_operations.py refers to what neither openapi_shapes.py nor openapi.py has"
+    assert idle == [], "nothing refers to these: an answer in openapi_operations.py is missing, or they can go"
+    for ref in references(described):
+        found = described
+        for name in ref.split("/")[1:]:
+            found = found[name]
+
+
+def references(described: Any) -> Iterator[str]:
+    """Every $ref in a description."""
+    if isinstance(described, dict):
+        if isinstance(described.get("$ref"), str):
+            yield described["$ref"]
+        described = list(described.values())
+    if isinstance(described, list):
+        for each in described:
+            yield from references(each)
 
 
 def test_the_index_and_the_description_are_the_rows(shared_app: Flask) -> None:

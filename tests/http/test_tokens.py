@@ -259,7 +259,7 @@ def test_a_changed_set_counts_and_a_broken_one_does_not(tmp_path: Path, caplog: 
     path.unlink()
     now_s[0] += 1
     assert tokens.find(new).id == "jwt:ada"
-    said = [record.message for record in caplog.records if "the keys for tokens stay" in record.message]
+    said = [record.message for record in caplog.records if "The keys for tokens stay" in record.message]
     assert len(said) == 5  # the second is faulty in the way of the first
     # A worker that starts meanwhile has the keys that the others have.
     assert Tokens(settings_of(jwt_jwks_file=str(path))).find(new).id == "jwt:ada"

@@ -840,7 +840,7 @@ def test_a_file_that_cannot_be_opened_any_more_ends_no_worker(start: bytes, tmp_
         with path.open("r+b") as file:
             file.write(start)
         os.kill(min(before), signal.SIGKILL)
-        server.wait_for_log("starting without the journal")
+        server.wait_for_log("Starting without the journal")
         seen = set()
 
         def both_answer() -> bool:

@@ -154,7 +154,7 @@ def test_requests_are_counted_by_each_worker(
     for client in clients:
         assert [client.get("/statistics").status_code for _ in range(3)] == [200, 200, 429]
         client.application.extensions["statsapi"].close()
-    assert sum("each worker counts its own requests" in record.getMessage() for record in caplog.records) == 2
+    assert sum("Each worker counts its own requests" in record.getMessage() for record in caplog.records) == 2
 
 
 def test_what_the_engine_says_before_it_is_open() -> None:
@@ -167,6 +167,7 @@ def test_what_the_engine_says_before_it_is_open() -> None:
             True,
             False,
         )
+        assert (engine.is_kept, engine.is_file) == (True, False)
         place = engine.shares_limits()
         assert place is not None
         assert place.per_worker
@@ -1367,7 +1368,7 @@ def test_the_command_tells_damage(server: PostgresServer, stream: str, journal: 
     line = [sys.executable, "-m", "statsapi", "journal", "check"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, "fail over" in done.stderr, "salvage" in done.stderr) == (1, True, False)
-    with pytest.raises(JournalRefused, match="tools of its own"):
+    with pytest.raises(JournalRefused, match="lives in PostgreSQL: fail over to a standby"):
         engine_of(url).salvage("x.db")
 
 
@@ -1474,7 +1475,7 @@ def test_a_service_whose_table_was_dropped_is_not_ready(
     assert client.get("/readyz").status_code == 503
     service._housekeeping._background = True
     service._housekeeping.begin()
-    said = "housekeeping waits for the journal: "
+    said = "Housekeeping waits for the journal: "
     wait_until(lambda: any(record.levelname == "ERROR" for record in caplog.records), "the line")
     for _ in range(2):
         service._checked_us = None

@@ -16,6 +16,7 @@ from statsapi.journal import START, Checkpoint, Proposal
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.keys import Keys, new_key
 from statsapi.model import EventBatch, Part
+from tests import journal_engines
 from tests.command_line import COMMAND, forget_surroundings, run
 from tests.servers import DEADLINE_S, ROOT, free_port, statsapi_serve, wait_until
 
@@ -182,13 +183,41 @@ def test_compact_gives_space_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert run("journal", "check").status == 0
 
 
-def test_compact_of_what_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is refused in a line: no journal at that place, and an engine that gives space back by itself."""
-    for url, said in ((f"sqlite:///{tmp_path}/none.db", "there is no journal at"), ("memory://", "by themselves")):
-        monkeypatch.setenv("STATSAPI_JOURNAL", url)
-        refused = run("journal", "compact")
-        assert refused.status == 78
-        assert said in refused.err
+OF_FILES = (["compact"], ["salvage", "NEW"], ["backup", "NEW"])
+JOURNAL_COMMANDS = (["info"], ["check"], *OF_FILES)
+SERVERS = {"redis": "Redis", "redis-cluster": "Redis", "postgresql": "PostgreSQL"}
+ENGINES = [name for name in journal_engines.ENGINES if not name.endswith("-always")]
+
+
+@pytest.mark.parametrize("command", JOURNAL_COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("name", ENGINES)
+def test_each_command_on_each_engine(name: str, command: list[str], tmp_path: Path) -> None:
+    """A journal that is there is looked at; of one that is no file each command that needs a file says, in one line and
+    in the words of that very engine, what to do instead. Where none is there, no command says that all is well.
+    """
+    words = ["journal", *(str(tmp_path / "new.db") if word == "NEW" else word for word in command)]
+    with journal_engines.ENGINES[name](tmp_path) as opener:
+        env = {"STATSAPI_JOURNAL": opener.url}
+        none = run(*words, env=env)
+        assert (none.status, none.out, none.err.count("\n")) == (78, "", 1)
+        if not opener.engine.is_kept:
+            assert f"statsapi: {opener.engine.kind}:// " in none.err
+            return
+        with closing(opener.open()) as held:
+            held.append(journal_engines.event())
+        done = run(*words, env=env)
+        opener.close()
+        is_file = opener.engine.is_file
+    if is_file or command not in OF_FILES:
+        assert (done.status, done.err) == (0, "")
+        return
+    assert (done.status, done.out, done.err.count("\n")) == (78, "", 1)
+    assert f"lives in {SERVERS.get(name, opener.engine.kind)}" in done.err
+    others = {"SQLite", "sqlite", *SERVERS.values()} - {SERVERS.get(name)}
+    assert not [other for other in others if other in done.err]
+    verb = "back up" if command[0] == "backup" else command[0]
+    assert f"nothing to {verb} from here" in done.err
+    assert not (tmp_path / "new.db").exists()
 
 
 def test_a_journal_that_is_away_or_damaged(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_the_folder_is_no_place_of_code(command: Path, tmp_path: Path) -> None:
     url = "redis://127.0.0.1:1/0?stream=x"
     with statsapi_serve(tmp_path, "--port", "0", "--journal", url, command=[str(command)], installed=True) as server:
         assert server.request("GET", "/healthz")[0] == 200
-        assert "starting without the journal" in server.log
+        assert "Starting without the journal" in server.log
         assert "was imported" not in server.log
 
 

@@ -146,14 +146,14 @@ def test_redis_that_is_away_holds_nobody_up(tmp_path: Path, redis: RedisServer, 
             redis.kill()
         else:
             redis.signal(signal.SIGSTOP)
-        server.wait_until(lambda: server.log.count("requests are not limited while") == 2, "both workers to say so")
+        server.wait_until(lambda: server.log.count("Requests are not limited while") == 2, "both workers to say so")
         already = len(found)
         wait_until(lambda: len(found) > already + 20, "requests meanwhile")
         if gone == "killed":
             redis.start()
         else:
             redis.signal(signal.SIGCONT)
-        server.wait_until(lambda: server.log.count("requests can be counted again") == 2, "both workers to say so")
+        server.wait_until(lambda: server.log.count("Requests can be counted again") == 2, "both workers to say so")
         stop_asking.set()
         asking.join()
         statuses, _ = asked_at_once([server], 10)  # a Redis that was killed counts from zero
@@ -163,7 +163,7 @@ def test_redis_that_is_away_holds_nobody_up(tmp_path: Path, redis: RedisServer, 
         assert sum(statuses[200] for statuses, _ in found) > 300
         # Of a paused Redis the client's own default would wait for 5 s; a busy machine is not Redis' fault.
         assert max(longest_s for _, longest_s in found) < 5 * REDIS_TIMEOUT_S
-    assert server.log.count("requests are not limited while") == 2
+    assert server.log.count("Requests are not limited while") == 2
     assert "Traceback" not in server.log
 
 

@@ -407,7 +407,7 @@ def test_a_machine_whose_clock_is_wrong_answers_as_the_others(
         store, asked_us = reading.store, reading.now_us
         (answer,) = store.statistics("default", reading.spans.meant([]), asked_us)
         assert answer.summary.count == 60
-    warnings = [record.message for record in caplog.records if "the clock of this machine" in record.message]
+    warnings = [record.message for record in caplog.records if "The clock of this machine" in record.message]
     assert len(warnings) == 1
     assert f"{abs(ahead_s)}.0 s {'ahead of' if ahead_s > 0 else 'behind'}" in warnings[0]
     shown = re.search(r"^statsapi_clock_skew_seconds (\S+)$", wrong.expose_metrics("")[0].decode(), re.MULTILINE)

@@ -83,7 +83,7 @@ def test_three_machines_behind_nginx_are_one_service(tmp_path: Path) -> None:
             assert ask(port, "POST", "/event", event())[0] == 200
             assert ask(port, "GET", "/statistics")[1]["count"] == expected
         logs = [server.log for server in servers.values()]
-        assert all("the journal is redis://" in log for log in logs)
+        assert all("The journal is redis://" in log for log in logs)
         os.killpg(servers[names[0]].process.pid, signal.SIGKILL)
         for expected in range(61, 101):
             status, _ = ask(port, "POST", "/event", event(), Idempotency_Key=f"after-{expected}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import random
+import re
 import signal
 import threading
 from functools import partial
@@ -110,13 +111,23 @@ def test_a_limit_is_shared_by_the_workers(tmp_path: Path) -> None:
         for _ in range(8):
             assert server.request("GET", "/statistics")[1]["count"] == 25
     with gunicorn_server(tmp_path / "unset", workers=2) as server:
-        server.wait_for_log(f"at most {default_max_events(2):,} raw events are held")
+        server.wait_for_log(f"At most {default_max_events(2):,} raw events are held")
 
 
 def test_what_the_journal_promises_is_said_at_start(tmp_path: Path) -> None:
-    """The log tells what an acknowledgement survives, above all that memory:// promises nothing."""
-    server = start_gunicorn(tmp_path, workers=1, env={"STATSAPI_JOURNAL": "memory://"})
-    try:
-        server.wait_for_log("everything is lost when the process ends")
-    finally:
-        stop(server)
+    """The log tells what an acknowledgement survives, above all that memory:// promises nothing: once, by the arbiter,
+    and each line of a start begins as Gunicorn's own do.
+    """
+    for url, workers, said in (
+        ("memory://", 1, "The journal is in memory: everything is lost when the process ends"),
+        (f"sqlite:///{tmp_path}/events.db", 2, "what is acknowledged survives the end of every process"),
+    ):
+        server = start_gunicorn(tmp_path, workers=workers, env={"STATSAPI_JOURNAL": url})
+        try:
+            server.wait_for_journals(workers)
+            assert server.log.count(said) == server.log.count("The journal is ") == 1
+            messages = re.findall(r"\[INFO\] (.*)", server.log)
+            assert len(messages) > workers
+            assert not [message for message in messages if not message[0].isupper()]
+        finally:
+            stop(server)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from statsapi.api.bodies import unpack
 from statsapi.api.body_text import EVENT_MAX_BYTES
-from statsapi.api.decoding import Decoded, decode, decode_one, rows
+from statsapi.api.decoding import Decoded, decode, decode_one, ndjson_reader, rows
 from statsapi.api.decoding import plain as plain_module
 from statsapi.api.decoding import timestamps as timestamps_module
 from statsapi.api.decoding.mapping import ColumnMapping
@@ -1268,6 +1269,9 @@ def test_members_are_counted_as_a_parser_counts_them(texts: list[str]) -> None:
         ('{"timestamp": [1], "value": [1], "tags": {"a": 1}, "tags": {"a": 1}}', "tags"),
         ('{"timestamp": [1], "value": [1], "tags": {"a": 1, "a": 2}}', "tags"),
         ('{"timestamp": ["a]"], "value": [1], "series": "]", "s\\u0065ries": "["}', "series"),
+        ('{"series": "a", "timestamp": [1], "series": "]", "value": [1]}', "series"),
+        ('{"series": "a", "timestamp": [1], "value": [1], "series": "]"}', "series"),
+        ('{"value": [1], "timestamp": [1], "tags": {"a": "b"}, "series": "b", "tags": {"a": "],,,"}}', "tags"),
     ],
 )
 def test_a_member_of_the_whole_body_given_twice_is_refused_by_name(client: FlaskClient, body: str, field: str) -> None:
@@ -1290,6 +1294,17 @@ def test_a_member_of_the_whole_body_given_twice_is_refused_by_name(client: Flask
         ('{"t": 1, "v": 2}\n{"t": 1, "v": 2, "x": "a, b"}', '{"t": 1, "v": 2, "v": null}', "v"),
         ('{"t": 1, "v": 2, "s": "a"}\n{"t": 1, "v": 2}', '{"t": 1, "v": 2, "s": "a", "s": "b"}', "s"),
         ('{"t": 1, "v": 2, "s": "a"}\n{"t": 1, "v": 2, "s": null}', '{"t": 1, "v": 2, "s": "a", "s": null}', "s"),
+        # As many commas as the others have, or all lines together need.
+        ('{"t": 1, "v": 2, "x": 1}', '{"t": 1, "v": 5, "v": 2}', "v"),
+        ('{"t": 1, "v": 2, "x": 1}', '{"t": 1, "\\u0076": 5, "v": 2}', "v"),
+        ('{"t": 1, "v": 2, "x": 1}\n{"t": 1, "v": 2, "x": 1, "y": 2}', '{"t": 1, "v": 5, "v": 2, "t": 1}', "t"),
+        ('{"t": 1, "v": 2, "x": "a,b"}', '{"t": 1, "v": 5, "x": 1, "v": 2}', "v"),
+        ('{"t": 1, "v": 2, "x": [1, 2]}', '{"t": 1, "v": 5, "x": 1, "v": 2}', "v"),
+        ('{"t": 1, "v": 2, "x": {"v": 1}}', '{"t": 1, "v": 5, "v": 2}', "v"),
+        ('{"t": 1, "v": 2, "x": {"v": 1, "y": 1}}', '{"t": 1, "v": 5, "x": 1, "v": 2}', "v"),
+        ('{"t": 1, "v": 2, "x": "v"}', '{"t": 1, "v": 5, "v": 2}', "v"),
+        ('{"t": 1, "v": 2, "x": 1}\n{"t": 1, "v": 2, "s": null}', '{"t": 1, "v": 2, "s": null, "s": "a"}', "s"),
+        ('{"t": 1, "v": 2, "\\u002c": 1}', '{"t": 1, "v": 5, "v": 2, ",": 1}', "v"),
     ],
 )
 def test_a_named_member_given_twice_is_refused(good: str, twice: str, field: str, times: int) -> None:
@@ -1303,6 +1318,49 @@ def test_a_named_member_given_twice_is_refused(good: str, twice: str, field: str
     lines = ['{"t": 1, "v": 2, "x": 1, "x": 2}'] * times + ['{"t": 1, "v": 2, "x": {"a": 1, "a": 1}}']
     decoded = decode("\n".join(lines).encode(), NDJSON, max_events=N, mapping=mapping)
     assert (decoded.received, decoded.rejected) == (len(lines), 0)
+
+
+MEMBERS = [
+    *('"t": 1', '"t":2', '"v": 1', '"v" :2', '"v": null', '"\\u0076": 3', '"s": "a"', '"s": null', '"s": "t"'),
+    *('"x": 1', '"x": "v"', '"x": {"v": 1}', '"x": [{"v": 1}, 2]', '"y": "a,b"', '"y": "\\",\\"v\\": 1"', '"y": null'),
+    *('"a,b": 1', '"a\\u002cb": {}', '"": ""', '"v,": {"s": "s", "t": [1, "v", {}]}', '"y": "\\u00e4"', '"x:": ":"'),
+]
+
+
+@pytest.mark.parametrize("few", [0, rows.FEW_BYTES])
+@given(
+    st.lists(st.lists(st.sampled_from(MEMBERS), max_size=5), min_size=1, max_size=5),
+    st.sampled_from([(0, 0), (1, 0), (0, 1), (30, 30)]),
+    st.lists(st.sampled_from(MEMBERS[9:]), max_size=2),
+)
+def test_named_members_are_counted_as_a_parser_counts_them(
+    few: int, lines: list[list[str]], beside: tuple[int, int], others: list[str]
+) -> None:
+    """A line is refused as ambiguous exactly where a member that the mapping names is in it twice, whatever is beside:
+    in texts, nested, under an escaped name; and as many commas missing elsewhere. Good lines count as they say.
+    """
+    usual = ['"t": 1', '"v": 4', *others]
+    texts = ["{" + ", ".join(line) + "}" for line in [usual] * beside[0] + lines + [usual] * beside[1]]
+    bad, values = {}, []
+    for number, text in enumerate(texts, 1):
+        pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
+        given_names = [name for name, _ in pairs]
+        doubled = sorted(name for name in "tvs" if given_names.count(name) > 1)
+        item = dict(pairs)
+        if doubled:
+            bad[number] = doubled[0]
+        elif item.get("t") is None or item.get("v") is None:
+            bad[number] = None
+        else:
+            values.append((item.get("s") or "default", float(item["v"])))
+    mapping = ColumnMapping(timestamp="t", values=("v",), series="s")
+    with patch.object(ndjson_reader, "FEW_BYTES", few):
+        decoded = decode("\n".join(texts).encode(), NDJSON, max_events=N, mapping=mapping)
+    assert (decoded.received, decoded.rejected) == (len(texts), len(bad))
+    twice = {error["line"]: error["field"] for error in decoded.errors if "twice" in error["reason"]}
+    assert twice == {number: name for number, name in bad.items() if name is not None}
+    found = [(part.series, value) for part in decoded.batch.parts for value in part.values.tolist()]
+    assert sorted(found) == sorted(values)
 
 
 @pytest.mark.slow

@@ -65,10 +65,13 @@ def test_a_damaged_piece_in_memory_is_told(clock: FakeClock) -> None:
 
 
 def test_a_journal_in_memory_has_nothing_to_check_or_salvage() -> None:
-    """Checking it finds nothing, and salvaging says which journals can be."""
-    assert list(engine_of("memory://").find_damage()) == []
-    with pytest.raises(JournalRefused, match="only a journal in a file"):
-        engine_of("memory://").salvage("/tmp/nowhere.db")
+    """Nothing of it can be seen from another process: each of them says so, and none that all is well."""
+    engine = engine_of("memory://")
+    for ask in (engine.find_damage, engine.compact, lambda: engine.salvage("/tmp/nowhere.db")):
+        with pytest.raises(JournalRefused, match="memory:// lives in the service's own process"):
+            ask()
+    with pytest.raises(JournalRefused, match="memory:// lives in the service's own process"):
+        open_journal("memory://", create=False)
 
 
 def test_a_journal_is_not_opened_with_what_it_cannot_do() -> None:

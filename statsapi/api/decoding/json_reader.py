@@ -146,8 +146,10 @@ def _are_once(body: bytes, columns: _Document) -> bool:
         least += 1 + bytes(columns.tags).count(b",")
     first = body.find(b"[")
     second = body.find(b"[", first + 1)
-    if body.find(b"[", second + 1) < 0:  # no other array is there: what is left without these two is small
-        left = body[:first], body[body.rfind(b"]", first, second) : second], body[body.rfind(b"]") :]
+    ends = body.find(b"]", first), body.find(b"]", second)
+    # No other bracket is there, in a text neither: what is left without these two arrays is small.
+    if body.find(b"[", second + 1) < 0 and ends == (body.rfind(b"]", first, second), body.rfind(b"]")):
+        left = body[:first], body[ends[0] : second], body[ends[1] :]
         if sum(each.count(b",") for each in left) == least:
             return True
     # As Rows.of_text does.

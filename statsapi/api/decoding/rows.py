@@ -265,10 +265,10 @@ def parse_tags(text: bytes) -> Any:
 
 
 def count_commas(text: bytes) -> int:
-    return text.count(b",") if len(text) < _FEW_BYTES else count(text, ",")
+    return text.count(b",") if len(text) < FEW_BYTES else count(text, ",")
 
 
-_FEW_BYTES: Final = 4096  # fewer are counted faster without numpy
+FEW_BYTES: Final = 4096  # fewer are counted faster without numpy
 
 
 def commas_within(column: Sequence[str | int | float]) -> int:
