@@ -22,7 +22,7 @@ def choose(server: Server, health: Health, fsync: Fsync) -> str:
     """Set what each session's COMMIT waits for (`server.settings`), and give the promise.
 
     STATSAPI_FSYNC=interval: nothing, as with SQLite, unless the server names standbys that a COMMIT has to wait for:
-    who asked for a quorum gets it. always: as the server is set, and at least its own disk.
+    a quorum that the server is set to is waited for. always: as the server is set, and at least its own disk.
     """
     with server.session() as session:
         row = session.simple(_SETTINGS)
