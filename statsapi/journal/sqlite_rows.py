@@ -64,8 +64,8 @@ class Runs:
 
 
 class Rows:
-    """The rows of `table` that SQLite can read, as (number, row). The number is None where `number_of` does not prove the
-    row.
+    """The rows of `table` that SQLite can read, as (number, row). Where `number_of` does not prove the row, the number is
+    None.
 
     SQLite follows the pages from left to right. Where it meets one that it cannot read it is asked for the next number
     and the next, until one is on a page that it can: a failing question takes 5 µs. So a row is read if the pages that
