@@ -52,7 +52,7 @@ def new(scopes: tuple[str, ...], key_id: str | None, as_json: bool) -> int:
 @click.argument("file")
 def check(file: str) -> None:
     """Name every fault in a file of keys."""
-    api_keys.Keys(file, None)
+    api_keys.check(file)
 
 
 @keys.command(epilog="Example: statsapi keys revoke /etc/statsapi/keys ingest")

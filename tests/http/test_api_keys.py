@@ -384,7 +384,9 @@ def test_the_command_makes_a_key_that_works(clock: FakeClock) -> None:
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An id with a space, an unknown scope, no scope, no command; `keys check` names the faults of a file."""
+    """An id with a space, an unknown scope, no scope, no command; `keys check` names the faults of the file that it was
+    given, and no setting.
+    """
     assert main(["keys", "new", "--scope", "read", "--id", "a b"]) == 2
     for arguments in (["keys", "new", "--scope", "root"], ["keys", "new"], ["keys"], []):
         assert main(arguments) == 2
@@ -392,7 +394,10 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.Ca
     file.write_text("a b")
     capsys.readouterr()
     assert main(["keys", "check", str(file)]) == os.EX_CONFIG
-    assert "line 1: must have 3 words" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"statsapi: {file}, line 1: must have 3 words")
+    file.write_text("# none yet\n")
+    assert main(["keys", "check", str(file)]) == os.EX_CONFIG
+    assert capsys.readouterr().err.startswith(f"statsapi: {file} holds no key")
     file.write_text(new_key(["read"])[1].line())
     assert main(["keys", "check", str(file)]) == 0
 
