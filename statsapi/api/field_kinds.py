@@ -227,9 +227,9 @@ class QuerySeriesName(SeriesName):
         as_sent = next((unquote(text) for text in sent if unquote_plus(text) == value), None)
         if as_sent is None:
             return name
-        store = cast(Service, current_app.extensions["statsapi"]).ask().store
+        reading = cast(Service, current_app.extensions["statsapi"]).ask()
         with_pluses = super()._deserialize(as_sent, attr, data, **kwargs)
-        return with_pluses if store.listing.unknown([name, with_pluses]) == [name] else name
+        return with_pluses if reading.holds(with_pluses) and not reading.holds(name) else name
 
 
 class NameAsHeld(fields.String):
