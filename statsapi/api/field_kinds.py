@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, cast
 from urllib.parse import unquote, unquote_plus
 
 from flask import current_app, has_request_context, request
-from marshmallow import ValidationError, fields
+from marshmallow import ValidationError, fields, validate
 
 from statsapi.api.cures import why_no_number
 from statsapi.api.figures import NAMES, STATS, Figure, parse_figures, parse_percent
@@ -24,6 +24,26 @@ from statsapi.service.service import Service
 from statsapi.times import FromNow, parse_instant, parse_timestamp_us
 
 _REPEATED_MAX: Final = 1000
+
+
+class WholeNumber(fields.Integer):
+    """A whole number from `least` to `most`."""
+
+    def __init__(self, least: int, most: int, **options: Any) -> None:
+        rule = f"must be a whole number from {least:,} to {most:,}"
+        super().__init__(
+            validate=validate.Range(least, most, error=rule),
+            error_messages={"invalid": rule, "too_large": rule},
+            **options,
+        )
+
+
+class Word(fields.String):
+    """One of two words or more."""
+
+    def __init__(self, *words: str, **options: Any) -> None:
+        rule = f"must be {', '.join(words[:-1])} or {words[-1]}"
+        super().__init__(validate=validate.OneOf(words, error=rule), **options)
 
 
 class Timestamp(fields.Field[int]):
