@@ -77,11 +77,12 @@ def parse_condition(text: str) -> Condition:
         figure = parse_figure(word)
     except ValueError as error:
         raise ValueError(f"{echo(text)!r} begins with {echo(word)!r}, which {error}") from None
+    if not number:
+        raise ValueError(f"{echo(text)!r} has no number behind {sign}: write one, as in {_EXAMPLE}")
     try:
         bound = float(FiniteFloat().deserialize(number))
     except ValidationError as error:
-        reason = "; ".join(map(str, error.messages)) if number else "is missing"
-        raise ValueError(f"{echo(text)!r} ends with a number that {reason}") from None
+        raise ValueError(f"{echo(text)!r} ends with a number that {'; '.join(map(str, error.messages))}") from None
     return Condition(f"{word}{sign}{number}", figure, _OPERATORS[sign], bound)
 
 

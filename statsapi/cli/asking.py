@@ -210,13 +210,21 @@ def top(
     service: Connection, chosen: dict[str, Any], span: dict[str, Any], by: str, order: str, limit: int, wanted: str
 ) -> None:
     """Compare groups: a row for each series, or each value of a tag, in order of a statistic."""
+    from statsapi.client import Refused
+
     names = wanted.replace(" ", "").split(",")
     figure = order.removeprefix("-")
-    if figure not in (*names, "series"):
+    adds_figure = figure not in (*names, "series")
+    if adds_figure:
         names.append(figure)
     question = {**chosen, **(span or {"window": "1h"}), "by": by, "order": order, "limit": limit}
     with service.client() as client:
-        answer = client.statistics(**question, stats=",".join(names))
+        try:
+            answer = client.statistics(**question, stats=",".join(names))
+        except Refused as error:
+            if adds_figure and f"stats: {figure!r} " in str(error):  # the user has typed it elsewhere
+                raise failures.Failed(str(error).replace("stats: ", "--order: ", 1).partition(";")[0]) from error
+            raise
         _check_holds(answer, service, "groups")
     if service.as_json:
         output.show_json(answer)

@@ -103,6 +103,8 @@ def _of_click(error: click.ClickException) -> Told:
     if not isinstance(error, click.UsageError):
         return Told(error.exit_code, [f"statsapi: {message}"])
     path = error.ctx.command_path if error.ctx else "statsapi"
+    if isinstance(error, click.NoSuchOption) and error.ctx and error.ctx.parent is None:
+        message += "; the options of a command stand behind its name"
     return Told(USAGE, [f"{path}: {message} (see {path} --help)"])
 
 

@@ -147,7 +147,7 @@ def test_more_groups_than_are_ever_shown(client: FlaskClient, app: Flask, clock:
     [
         ("", "is not a condition"),
         ("p95", "is not a condition"),
-        ("p95<", "is missing"),
+        ("p95<", "'p95<' has no number behind <: write one, as in p95<500"),
         ("<5", "is not one of"),
         ("p95=5", "write p95==5"),
         ("p95=>5", "write p95>=5"),

@@ -170,6 +170,11 @@ def test_top_sorts_groups() -> None:
         "/3         1    3",
         "/1         1    1",
     ]
+    wrong = run("top", "--order", "-p101")
+    assert (wrong.status, wrong.err) == (
+        1,
+        "statsapi: --order: 'p101' is not a percentile: write p0 to p100, such as p95 or p99.9\n",
+    )
     limited = run("top", "--match", "web.*", "--order", "series", "--limit", "1", "--stats", "mean")
     assert limited.out.splitlines() == ["SERIES          MEAN", "web.a;route=/1     1"]
     assert limited.err == "and 2 more; --limit shows them\n"

@@ -337,7 +337,8 @@ def test_wrong_command_lines_are_one_line() -> None:
     """Status 2, and where the help is; bytes that are no text too."""
     for arguments, said in (
         (["nope"], "no such command 'nope'"),
-        (["series", "--nope"], "no such option"),
+        (["series", "--nope"], "no such option '--nope' (see"),
+        (["--url", "http://127.0.0.1:1", "series"], "'--url'; the options of a command stand behind its name (see"),
         (["series", "a", "b"], "unexpected extra argument"),
         (["series", "--timeout", "0"], "--timeout: "),
         (["series", "--url"], "requires an argument"),
