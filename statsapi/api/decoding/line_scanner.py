@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 from werkzeug.exceptions import BadRequest
 
 from statsapi.api.bodies import EVENT_MAX_BYTES
-from statsapi.api.decoding.line_series import TAGS_MAX, TOKEN_MAX_BYTES, base_of, name_series
+from statsapi.api.decoding.line_series import TOKEN_MAX_BYTES, base_of, name_series
 from statsapi.api.decoding.line_words import precision_meant, read_number, read_timestamp, to_us
 from statsapi.api.decoding.rows import TOO_LONG
 from statsapi.errors import echo
 from statsapi.model import MAX_TS_US, MIN_TS_US
-from statsapi.naming.names import NAME_MAX
+from statsapi.naming.names import NAME_MAX, TAGS_MAX
 
 
 class LineFault(Exception):
