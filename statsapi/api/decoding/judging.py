@@ -113,9 +113,13 @@ def judge(rows: Rows, accepted: Accepted) -> Decoded:
     errors: list[dict[str, Any]] = []
     code_of: dict[str, int] = {}
     for row in np.flatnonzero(~good).tolist():
+        # Only an odd row can still be good: any other was refused by the functions that the schema itself calls. So it
+        # is not made where its fault would not be named: 280 events with 6,800 tags each took 1 s.
+        odd = row in rows.odd
+        if not odd and len(errors) == ERRORS_NAMED_MAX:
+            continue
         item = rows.item(row)
-        # Only an odd row can still be good: any other was refused by the functions that the schema itself calls.
-        event = _read_item(item) if row in rows.odd else None
+        event = _read_item(item) if odd else None
         if event is None and len(errors) == ERRORS_NAMED_MAX:
             continue
         if isinstance(item, Fault):

@@ -17,9 +17,6 @@ from statsapi.api.decoding.rows import require_tags_within
 from statsapi.errors import echo
 from statsapi.naming.names import DECOMPOSED_MAX, NAME_MAX, fold_tags
 
-# More tags fit in no name: each takes four of its 200 characters, as `;k=v` does.
-TAGS_MAX: Final = NAME_MAX // 4
-
 # A longer measurement, key or value fits in no name either: a character is at most DECOMPOSED_MAX of them before it is
 # normalized, each of which has at most 4 bytes and may have a backslash. What is longer is cut.
 TOKEN_MAX_BYTES: Final = NAME_MAX * DECOMPOSED_MAX * 4 * 2
