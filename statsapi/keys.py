@@ -114,6 +114,11 @@ def new_key(scopes: Iterable[str], key_id: str | None = None) -> tuple[str, ApiK
     return key, ApiKey(key_id, frozenset(scopes), _digest(key))
 
 
+def check(file: str) -> None:
+    """ConfigError with all faults of a file of keys."""
+    _table_of(_lines_of(file, read_file(file, file)), file)
+
+
 def revoke(file: str, which: str) -> int:
     """Remove the lines of a key id, or the line of one key, from a file, and return how many were removed.
 
@@ -121,10 +126,11 @@ def revoke(file: str, which: str) -> int:
     would be left: the service ignores such a file and would go on accepting the revoked key.
     """
     path = os.path.realpath(file)
-    keys = Keys(path, None)
+    content = read_file(file, path)
+    _table_of(_lines_of(file, content), file)
     digest = _digest(which) if which.startswith(KEY_PREFIX) else None
     kept, taken, left = [], 0, 0
-    for line in keys._content.decode().splitlines(keepends=True):
+    for line in content.decode("utf-8", "surrogateescape").splitlines(keepends=True):
         stated = line.partition("#")[0].split()
         entry = _parse_line(stated) if stated else None
         if entry is not None and (entry.digest == digest if digest else entry.id == which):
@@ -143,7 +149,7 @@ def revoke(file: str, which: str) -> int:
     new = f"{path}.{secrets.token_hex(4)}"
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write("".join(kept).encode())
+            out.write("".join(kept).encode("utf-8", "surrogateescape"))
             out.flush()
             os.fsync(out.fileno())
         os.chmod(new, state.st_mode & 0o7777)
@@ -228,51 +234,59 @@ class Keys:
         logger.info("The API keys changed: %d keys now, with the ids %s", len(table), ", ".join(ids))
 
     def _read(self) -> bytes:
-        return read_file(FILE_VARIABLE, self._file) if self._file else b""
+        return read_file(f"{FILE_VARIABLE}={self._file}", self._file) if self._file else b""
 
     def _parse(self, content: bytes) -> dict[bytes, ApiKey]:
-        """Every key by its digest. ConfigError names the place of each fault, not its text, which could be a key."""
-        lines = [
-            (f"{FILE_VARIABLE}={self._file}, line {number}", line)
-            for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1)
-        ]
-        lines += [
+        entries = [
             (f"{ENTRIES_VARIABLE}, entry {number}", line)
             for number, line in enumerate(re.split(r"[;\n]", self._entries), 1)
         ]
-        table: dict[bytes, ApiKey] = {}
-        faults = []
-        for place, line in lines:
-            stated = line.partition("#")[0].split()
-            if not stated:
-                continue
-            try:
-                held = _parse_line(stated)
-            except ValueError as error:
-                faults.append(f"{place}: {error}")
-                continue
-            if held.digest in table:
-                faults.append(f"{place}: its hash stands in an earlier line too; remove one of them")
-            table[held.digest] = held
-        if not table and not faults:
-            # A file that was emptied must not open the service to all, and a file that is being written must not lock
-            # all clients out.
-            place = f"{FILE_VARIABLE}={self._file}" if self._file else ENTRIES_VARIABLE
-            faults.append(f"{place} holds no key; `statsapi keys new --scope write` makes one")
-        if faults:
-            raise ConfigError(*faults)
-        return table
+        if not self._file:
+            return _table_of(entries, ENTRIES_VARIABLE)
+        called = f"{FILE_VARIABLE}={self._file}"
+        return _table_of(_lines_of(called, content) + entries, called)
 
 
-def read_file(variable: str, file: str) -> bytes:
-    """The content of a file of keys. ConfigError names the variable where the file cannot be one."""
+def _lines_of(called: str, content: bytes) -> list[tuple[str, str]]:
+    """The lines of a file, each behind its place, for messages."""
+    lines = content.decode("utf-8", "replace").splitlines()
+    return [(f"{called}, line {number}", line) for number, line in enumerate(lines, 1)]
+
+
+def _table_of(lines: Iterable[tuple[str, str]], called: str) -> dict[bytes, ApiKey]:
+    """Every key by its digest. ConfigError names the place of each fault, not its text, which could be a key."""
+    table: dict[bytes, ApiKey] = {}
+    faults = []
+    for place, line in lines:
+        stated = line.partition("#")[0].split()
+        if not stated:
+            continue
+        try:
+            held = _parse_line(stated)
+        except ValueError as error:
+            faults.append(f"{place}: {error}")
+            continue
+        if held.digest in table:
+            faults.append(f"{place}: its hash stands in an earlier line too; remove one of them")
+        table[held.digest] = held
+    if not table and not faults:
+        # A file that was emptied must not open the service to all, and a file that is being written must not lock all
+        # clients out.
+        faults.append(f"{called} holds no key; `statsapi keys new --scope write` makes one")
+    if faults:
+        raise ConfigError(*faults)
+    return table
+
+
+def read_file(called: str, file: str) -> bytes:
+    """The content of a file of keys. ConfigError where it cannot be one; `called` is what the error calls it."""
     try:
         with open(file, "rb") as stream:
             content = stream.read(FILE_MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{variable}={file} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{called} cannot be read: {error.strerror}") from None
     if len(content) > FILE_MAX_BYTES:
-        raise ConfigError(f"{variable}={file} has more than {FILE_MAX_BYTES} bytes: it cannot be a file of keys")
+        raise ConfigError(f"{called} has more than {FILE_MAX_BYTES} bytes: it cannot be a file of keys")
     return content
 
 

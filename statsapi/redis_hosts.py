@@ -14,7 +14,7 @@ _CERTIFICATE_KINDS: Final = ("none", "optional", "required")
 
 
 def is_host(host: str) -> bool:
-    """Whether a connection could look for it: Python's own encoding of names fails of a label of 64 characters."""
+    """Whether a connection could look this name up: Python's own encoding refuses a label of 64 characters or more."""
     try:
         host.encode("idna")
     except UnicodeError:

@@ -77,7 +77,13 @@ ROUTES: Final = (
     Route(
         "POST", "/events", "events.post_events", WRITE, "Record many events at once: JSON, columnar JSON, NDJSON or CSV"
     ),
-    Route("GET", "/events", "events.get_events", READ, "The raw events of a range as JSON pages, NDJSON or CSV"),
+    Route(
+        "GET",
+        "/events",
+        "events.get_events",
+        READ,
+        "The raw events of a range: JSON pages, or a stream of NDJSON, CSV or line protocol",
+    ),
     Route("GET", "/statistics/timeline", "statistics.get_timeline", READ, "Statistics step by step, for charts"),
     Route(
         "GET",

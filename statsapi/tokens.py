@@ -149,7 +149,7 @@ class Tokens:
             return
         try:
             self._look_at_s = self._clock_s() + LOOK_EVERY_S
-            if read_file(FILE_VARIABLE, self._file) != self._content:
+            if read_file(f"{FILE_VARIABLE}={self._file}", self._file) != self._content:
                 content = load(self._file)
                 self._keys, self._content, self._known = _key_set(self._file, content), content, {}
                 logger.info("The keys for tokens changed: %d keys now", len(self._keys))
@@ -164,7 +164,7 @@ class Tokens:
 
 def load(file: str) -> bytes:
     """The content of a JWKS file. Workers that start from now on inherit it. ConfigError for a faulty file."""
-    content = read_file(FILE_VARIABLE, file)
+    content = read_file(f"{FILE_VARIABLE}={file}", file)
     _key_set(file, content)
     _last_good.remember(file, content)
     return content

@@ -12,12 +12,13 @@ from statsapi.api.application import asked
 from statsapi.config import Settings
 from statsapi.errors import echo
 from statsapi.keys import Caller, Keys
-from statsapi.routes import INFLUX, OPEN, scope_of
+from statsapi.routes import INFLUX, OPEN, ROUTES, scope_of
 from statsapi.tokens import InvalidTokenError, Tokens
 
 _BEACONS: Final = ("events.post_event", "events.post_events")
+_PUSHGATEWAY: Final = "pushgateway."
 # Endpoints that accept text. All others refuse whatever a browser sends without a CORS preflight, as it is not JSON.
-_TEXT_DOORS: Final = (INFLUX, "pushgateway.")
+_TEXT_DOORS: Final = (INFLUX, _PUSHGATEWAY)
 _SENT_UNASKED: Final = ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 _CHALLENGE: Final = 'Bearer realm="statsapi"'
 
@@ -37,7 +38,13 @@ _CORS_READ: Final = [
     "RateLimit-Policy",
     "Retry-After",
     "Warning",
+    "WWW-Authenticate",
     "X-Request-ID",
+    "X-Statsapi-Duplicates",
+    "X-Statsapi-Ignored-Strings",
+    "X-Statsapi-Message",
+    "X-Statsapi-Step",
+    "X-Statsapi-Stored",
 ]
 
 
@@ -51,7 +58,7 @@ def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens |
         CORS(
             app,
             origins=list(settings.cors_origins),
-            methods=["GET", "HEAD", "POST", "DELETE"],
+            methods=["HEAD", *dict.fromkeys(route.method for route in ROUTES)],
             allow_headers=_CORS_SENT,
             expose_headers=_CORS_READ,
             send_wildcard=True,
@@ -145,7 +152,7 @@ def _identify(keys: Keys | None, tokens: Tokens | None) -> Response | None:
     presented = _presented(environ)
     if not presented and as_influx:
         presented = _presented_as_influx(caller)
-    elif not presented and rule.endpoint == "pushgateway.push":
+    elif not presented and rule.endpoint.startswith(_PUSHGATEWAY):
         presented = _password(caller)
     if not presented:
         if "is_beacon" in g:

@@ -11,6 +11,7 @@ from statsapi.api.field_kinds import SeriesName
 from statsapi.api.incoming import STALE_WARNING
 from statsapi.api.openapi_shapes import EXAMPLE, EXAMPLE_MOMENT, NEXT, Json, list_of, object_of
 from statsapi.api.schemas import StrictSchema
+from statsapi.api.statistics import STEP_HEADER
 
 JSON: Final = "application/json"
 
@@ -183,17 +184,21 @@ def _operations_of_events() -> dict[str, Operation]:
 def _operations_of_statistics() -> dict[str, Operation]:
     everything = "Everything acknowledged before the request is in it."
     conditions = "Every condition holds. One that does not is a 503, with the same members."
+    step: Json = {STEP_HEADER: {"schema": {"type": "string"}, "description": "with align=true as CSV: the step used"}}
     return {
         "statistics.get_statistics": Operation(_tables("Statistics", everything), questions.StatisticsQuery),
-        "statistics.get_timeline": Operation(_tables("Timeline", "Empty steps included."), questions.TimelineQuery),
+        "statistics.get_timeline": Operation(
+            _tables("Timeline", "Empty steps included.", headers=step), questions.TimelineQuery
+        ),
         "statistics.get_histogram": Operation(_tables("Histogram", "Counts and edges."), questions.HistogramQuery),
         "check.get_check": Operation(_answers("Check", conditions, headers=_STALE), check.CheckQuery),
     }
 
 
-def _tables(schema: str, description: str) -> Json:
+def _tables(schema: str, description: str, *, headers: Json | None = None) -> Json:
     """Answers in JSON or in columns of CSV."""
-    return _answers(schema, description, more=_text(decoding.CSV_TYPE, ""), headers=_BY_ACCEPT | _STALE)
+    said = _BY_ACCEPT | _STALE | (headers or {})
+    return _answers(schema, description, more=_text(decoding.CSV_TYPE, ""), headers=said)
 
 
 def _operations_of_series(converter: Any) -> dict[str, Operation]:

@@ -21,9 +21,7 @@ _ZSTD: Final = ("compression.zstd", "backports.zstd")  # Python's own from 3.14 
 
 @contextlib.contextmanager
 def opened(file: str) -> Iterator[IO[bytes]]:
-    """The content of a file, or of standard input for `-`, unpacked. Raises UsageError without the library
-    that unpacks it.
-    """
+    """The content of a file, or of standard input for `-`, unpacked. UsageError without the library that unpacks it."""
     with contextlib.ExitStack() as stack:
         raw: Any = sys.stdin.buffer if file == "-" else stack.enter_context(open(file, "rb"))
         head = raw.peek(4)
@@ -36,7 +34,7 @@ def opened(file: str) -> Iterator[IO[bytes]]:
 
 
 def packing_of(content: IO[bytes]) -> str:
-    """How what `opened` gave is packed, for messages about packed files: gzip or zstd."""
+    """How the file is packed whose content `opened` returned, gzip or zstd: for messages about packed files."""
     return "zstd" if isinstance(content, io.BufferedReader) else "gzip"
 
 

@@ -98,7 +98,7 @@ class Sums(NamedTuple):
 def import_files(service: Connection, files: tuple[str, ...], no_header: bool, form: str | None, dry_run: bool,
                  yes: bool, rebase: bool, growing: bool, dedup: bool, run: str,
                  **mapping: str | None) -> int:  # fmt: skip
-    """Record the events of FILEs (gzipped or not), or of standard input.
+    """Record the events of FILEs, packed (gzip, zstd) or not, or of standard input.
 
     Columns, delimiter and forms that are not given are proposed by the service and shown; on a terminal it asks whether
     they are right, else --yes is needed. An import that broke off, or whose file has grown, is simply started again:

@@ -1,4 +1,4 @@
-"""`statsapi keys new | check FILE | revoke FILE KEY`: make or revoke an API key, or find the faults in a file."""
+"""`statsapi keys new | check FILE | revoke FILE ID|KEY`: make or revoke an API key, or find the faults in a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def keys() -> None:
     help="Give the key this scope; can be repeated. admin includes the others.",
 )
 @click.option(
-    "--id", "key_id", help="Name the key's user, for logs; a new key may have the id of an older one (default: random)."
+    "--id",
+    "key_id",
+    metavar="ID",
+    help="Name the key's user, for logs; a new key may have the id of an older one (default: random).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def new(scopes: tuple[str, ...], key_id: str | None, as_json: bool) -> int:
@@ -49,7 +52,7 @@ def new(scopes: tuple[str, ...], key_id: str | None, as_json: bool) -> int:
 @click.argument("file")
 def check(file: str) -> None:
     """Name every fault in a file of keys."""
-    api_keys.Keys(file, None)
+    api_keys.check(file)
 
 
 @keys.command(epilog="Example: statsapi keys revoke /etc/statsapi/keys ingest")

@@ -350,7 +350,7 @@ class PostgresJournal:
             self._keeping.release()
 
     def _drop_dead_records(self) -> bool:
-        """One step; gives whether there may be more. It goes on where it stopped: a scan from the front would go over
+        """One step. Returns whether there may be more. It goes on where it stopped: a scan from the front would go over
         all that vacuum has yet to remove.
         """
         with self._server.session() as session:
@@ -360,7 +360,7 @@ class PostgresJournal:
         return removed == STEP_ROWS
 
     def _drop_expired_keys(self) -> bool:
-        """One step; gives whether there may be more."""
+        """One step. Returns whether there may be more."""
         with self._server.session() as session:
             row = session.run(self._forget, [self.settled_us(), STEP_ROWS], LOCK_WAIT_S)
         return long_of(row.get_value(0, 0)) == STEP_ROWS

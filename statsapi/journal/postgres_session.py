@@ -142,7 +142,7 @@ class Session:
             state = failed.error_field(pq.DiagnosticField.SQLSTATE)
             severity = failed.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
             if state is None or severity != b"ERROR" or pg.status != pq.ConnStatus.OK:
-                raise Unanswered(said)  # who was told to end in the middle of COMMIT may have committed
+                raise Unanswered(said)  # a process that is ended in the middle of COMMIT may have committed
             primary = failed.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
             raise Failed(state.decode(), primary.decode("utf-8", "replace"))
         return results

@@ -22,7 +22,7 @@ def choose(server: Server, health: Health, fsync: Fsync) -> str:
     """Set what each session's COMMIT waits for (`server.settings`), and give the promise.
 
     STATSAPI_FSYNC=interval: nothing, as with SQLite, unless the server names standbys that a COMMIT has to wait for:
-    who asked for a quorum gets it. always: as the server is set, and at least its own disk.
+    a quorum that the server is set to is waited for. always: as the server is set, and at least its own disk.
     """
     with server.session() as session:
         row = session.simple(_SETTINGS)
@@ -30,9 +30,7 @@ def choose(server: Server, health: Health, fsync: Fsync) -> str:
     if syncs == "off":
         if fsync == "always":
             raise JournalRefused(f"STATSAPI_FSYNC=always needs fsync = on at {server.address}, which has it off")
-        logger.warning(
-            "%s: a power cut there may leave a database that is no longer one: set fsync = on", server.address
-        )
+        logger.warning("%s: a power cut there may destroy the database (fsync = off): set fsync = on", server.address)
     if whole_pages == "off":
         logger.warning("%s: a power cut there may tear a page: set full_page_writes = on", server.address)
     if fsync == "interval" and not standbys:

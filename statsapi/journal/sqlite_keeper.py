@@ -59,7 +59,7 @@ class Keeper:
             self._link.lock.release()
 
     def _flush(self, observe_fsync: Callable[[float], None]) -> tuple[bool, int]:
-        """Make everything appended so far safe from a power cut. Gives whether another process is moving the WAL into
+        """Make everything appended so far safe from a power cut. Returns whether another process is moving the WAL into
         the file now, and the WAL's length.
 
         Moving it flushes it first. Where the move cannot finish (a reader of an older state, a stopped process that is
@@ -78,14 +78,14 @@ class Keeper:
         return busy, frames * PAGE_BYTES
 
     def _move_wal(self, mode: str) -> tuple[bool, int, int]:
-        """Copy the WAL into the file. Gives whether it was held up, its frames, and how many were moved."""
+        """Copy the WAL into the file. Returns whether it was held up, its frames, and how many were moved."""
         busy, frames, moved = self._link.query(
             lambda connection: connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         )
         return bool(busy), frames, moved
 
     def _drop_dead_records(self) -> bool:
-        """One step; gives whether there may be more."""
+        """One step. Returns whether there may be more."""
 
         def look(connection: sqlite3.Connection) -> list[tuple[int, int]]:
             head = tables.read_head(connection)
@@ -102,7 +102,7 @@ class Keeper:
         return bool(dead)
 
     def _drop_expired_keys(self, settled_us: int) -> bool:
-        """One step; gives whether there may be more. What is damaged is not forgotten: its expiry may be wrong."""
+        """One step. Returns whether there may be more. What is damaged is not forgotten: its expiry may be wrong."""
         rows = self._link.query(lambda connection: connection.execute(_EXPIRED, (settled_us, STEP_ROWS)).fetchall())
         whole = [(row[0], settled_us) for row in rows if tables.is_answer(row)]
         if whole:

@@ -21,7 +21,8 @@ from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.sqlite_errors import judging
 from statsapi.journal.sqlite_tables import PAGE_BYTES
 
-# Where SQLite keeps in a file's header which change its count of pages is of. Another one: the file's length counts.
+# Where a file's header has the number of the change at which its count of pages was true (version-valid-for). Where it
+# is not the number of the last change, SQLite goes by the file's length instead.
 _COUNT_IS_OF: Final = slice(92, 96)
 
 

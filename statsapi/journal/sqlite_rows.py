@@ -64,7 +64,7 @@ class Runs:
 
 
 class Rows:
-    """The rows of `table` that SQLite can read and `number_of` proves, each with its number, and None with the others.
+    """The rows of `table` that SQLite can read, as (number, row); (None, row) where `number_of` does not prove the row.
 
     SQLite follows the pages from left to right. Where it meets one that it cannot read it is asked for the next number
     and the next, until one is on a page that it can: a failing question takes 5 µs. So a row is read if the pages that

@@ -61,7 +61,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
 def _move(
     connection: sqlite3.Connection, table: str, key: str, move: Callable[[sqlite3.Connection, Any], None]
 ) -> bool:
-    """One step; gives whether there was anything to move."""
+    """One step. Returns whether there was anything to move."""
     with tables.transaction(connection):
         rows, size = [], 0
         for row in connection.execute(f"SELECT * FROM {table} ORDER BY {key} LIMIT {UPGRADE_ROWS}"):  # noqa: S608

@@ -186,13 +186,14 @@ class Over:
                 raise InvalidRequest([{"field": chosen_by, "reason": reason}])
             if n_series * n_spans > SPANS_MAX:
                 reason = (
-                    f"makes {n_spans:,} spans of each of {n_series:,} series; at most {SPANS_MAX:,} in all are answered"
+                    f"makes {n_spans:,} spans of each of {n_series:,} series; at most {SPANS_MAX:,} in all are "
+                    "answered: choose fewer series, or take fewer spans (a longer step)"
                 )
                 raise InvalidRequest([{"field": field, "reason": reason}])
             shown = min(n_series, grouping.limit) if grouping else 0
             if shown * n_spans > GROUP_ROWS_MAX:
                 rows = f"up to {shown * n_spans:,} spans in {shown:,} groups"
-                reason = f"shows {rows}; at most {GROUP_ROWS_MAX:,} are answered"
+                reason = f"shows {rows}; at most {GROUP_ROWS_MAX:,} are answered: lower it"
                 raise InvalidRequest([{"field": "limit", "reason": reason}])
             asked = shown * n_spans * n_percentiles
             placed = n_series if grouping and grouping.percentiles else 0
@@ -200,7 +201,7 @@ class Over:
                 in_order = f", and puts up to {placed:,} groups in order by one" if placed else ""
                 reason = (
                     f"shows up to {asked:,} percentiles or bins in {shown:,} groups{in_order}; at most "
-                    f"{GROUP_PERCENTILES_MAX:,} are answered"
+                    f"{GROUP_PERCENTILES_MAX:,} are answered: lower it, or ask for fewer"
                 )
                 raise InvalidRequest([{"field": "limit", "reason": reason}])
 

@@ -132,10 +132,16 @@ class Spans:
         length_us = window_us or (self.now_us if span.end_us is None else span.end_us) - span.start_us
         n_steps = max(1, -(-length_us // step_us))
         if n_steps > STEPS_MAX:
-            reason = f"makes {n_steps} steps of this span; at most {STEPS_MAX} are answered"
+            reason = (
+                f"makes {n_steps:,} steps of this span; at most {STEPS_MAX:,} are answered: take a longer step, or a "
+                "shorter span"
+            )
             raise InvalidRequest([{"field": "step", "reason": reason}])
         if n_steps * n_percentiles > STEP_PERCENTILES_MAX:
-            reason = f"makes {n_steps * n_percentiles} of these steps; at most {STEP_PERCENTILES_MAX} are answered"
+            reason = (
+                f"makes {n_steps * n_percentiles:,} percentiles of {n_steps:,} steps; at most {STEP_PERCENTILES_MAX:,} "
+                "are answered: take fewer of them, or a longer step"
+            )
             raise InvalidRequest([{"field": "percentiles", "reason": reason}])
         edges_us = [span.start_us + step_us * i for i in range(n_steps)]
         spans = [*(Span(*edges) for edges in pairwise(edges_us)), Span(edges_us[-1], span.end_us)]

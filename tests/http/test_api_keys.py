@@ -26,6 +26,7 @@ from statsapi.cli.main import main
 from statsapi.config import Settings
 from statsapi.errors import ConfigError
 from statsapi.keys import Keys, new_key
+from statsapi.routes import ROUTES
 from tests.calls import CALLS
 from tests.fakes import NOW, FakeClock
 from tests.servers import ROOT
@@ -383,7 +384,9 @@ def test_the_command_makes_a_key_that_works(clock: FakeClock) -> None:
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An id with a space, an unknown scope, no scope, no command; `keys check` names the faults of a file."""
+    """An id with a space, an unknown scope, no scope, no command; `keys check` names the faults of the file that it was
+    given, and no setting.
+    """
     assert main(["keys", "new", "--scope", "read", "--id", "a b"]) == 2
     for arguments in (["keys", "new", "--scope", "root"], ["keys", "new"], ["keys"], []):
         assert main(arguments) == 2
@@ -391,7 +394,10 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.Ca
     file.write_text("a b")
     capsys.readouterr()
     assert main(["keys", "check", str(file)]) == os.EX_CONFIG
-    assert "line 1: must have 3 words" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"statsapi: {file}, line 1: must have 3 words")
+    file.write_text("# none yet\n")
+    assert main(["keys", "check", str(file)]) == os.EX_CONFIG
+    assert capsys.readouterr().err.startswith(f"statsapi: {file} holds no key")
     file.write_text(new_key(["read"])[1].line())
     assert main(["keys", "check", str(file)]) == 0
 
@@ -441,6 +447,17 @@ def test_pages_have_a_policy_and_may_have_their_own(app: Flask) -> None:
     assert "Content-Security-Policy" not in client.get("/").headers
 
 
+def test_a_job_gives_its_key_as_the_password(clock: FakeClock) -> None:
+    """Prometheus' client has basic_auth_handler: for a push, and for the DELETE with which a job ends."""
+    key, held = new_key(["write"])
+    with app_of(clock, api_keys=held.line()) as app:
+        client = app.test_client()
+        for method, status in (("PUT", 200), ("POST", 200), ("DELETE", 202)):
+            for password, expected in ((key, status), ("wrong", 401)):
+                answer = client.open("/metrics/job/backup", method=method, auth=("any", password))
+                assert answer.status_code == expected, method
+
+
 # CORS
 
 
@@ -468,6 +485,27 @@ def test_a_preflight_needs_no_key_and_the_call_does(clock: FakeClock, origin: st
             assert answer.status_code == status
             assert "Access-Control-Allow-Origin" in answer.headers
             assert "Retry-After" in answer.headers["Access-Control-Expose-Headers"]
+
+
+def test_a_page_may_use_every_endpoint_and_read_every_header(clock: FakeClock) -> None:
+    """Each method of the table of routes passes the preflight, and each header that the description names is shown,
+    but for those that only caches and InfluxDB's clients read.
+    """
+    origin = {"Origin": "https://app.example.com"}
+    with app_of(clock, cors_origins=(origin["Origin"],)) as app:
+        client = app.test_client()
+        for route in ROUTES:
+            asked = origin | {"Access-Control-Request-Method": route.method}
+            allowed = client.options(route.path, headers=asked).headers["Access-Control-Allow-Methods"]
+            assert route.method in allowed.split(", "), route
+        shown = client.get("/", headers=origin).headers["Access-Control-Expose-Headers"].split(", ")
+        description: Any = client.get("/openapi.json").json
+        operations = [each for path in description["paths"].values() for each in path.values()]
+        answers = [*(answer for each in operations for answer in each["responses"].values())]
+        answers += description["components"]["responses"].values()
+        told = {name for answer in answers for name in answer.get("headers", {})}
+        assert "X-Statsapi-Step" in told
+        assert told - {"Vary", "X-Influxdb-Version", "X-Influxdb-Build"} <= set(shown)
 
 
 def test_other_origins_get_nothing(clock: FakeClock) -> None:

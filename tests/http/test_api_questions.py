@@ -317,9 +317,18 @@ def test_timeline_of_a_range(filled: FlaskClient) -> None:
 
 
 def test_timeline_is_bounded(client: FlaskClient) -> None:
-    """A step so short that it makes more than 5,000 of them is refused, as is none at all."""
+    """More than 5,000 steps, or 50,000 percentiles in them, are refused with what to ask for instead; so is no step."""
     assert len(client.get("/statistics/timeline?window=1h&step=720ms").json["steps"]) == 5000
-    assert_problem(client.get("/statistics/timeline?window=1h&step=500ms"), 422, "validation")
+    problem = assert_problem(client.get("/statistics/timeline?window=1h&step=500ms"), 422, "validation")
+    assert problem["detail"] == (
+        "step: makes 7,200 steps of this span; at most 5,000 are answered: take a longer step, or a shorter span"
+    )
+    ps = ",".join(map(str, range(15)))
+    problem = assert_problem(client.get(f"/statistics/timeline?window=1h&step=1s&percentiles={ps}"), 422, "validation")
+    assert problem["detail"] == (
+        "percentiles: makes 54,000 percentiles of 3,600 steps; at most 50,000 are answered: take fewer of them, or a "
+        "longer step"
+    )
     problem = assert_problem(client.get("/statistics/timeline?window=1h"), 422, "validation")
     assert problem["errors"][0]["field"] == "step"
 

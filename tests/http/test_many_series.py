@@ -463,9 +463,12 @@ def test_what_would_be_too_much_is_refused(client: FlaskClient, app: Flask, cloc
     )
     problem = assert_problem(client.get("/statistics/timeline?match=s*&window=1h&step=720ms"), 422, "validation")
     assert problem["errors"][0]["field"] == "step"
-    assert_problem(
+    assert "choose fewer series, or take fewer spans" in problem["detail"]
+    problem = assert_problem(
         client.get("/statistics/timeline?match=s*&window=1h&step=1s&by=series&limit=10000"), 422, "validation"
     )
+    assert problem["detail"].startswith("limit: shows up to 900,000 spans in 250 groups")
+    assert problem["detail"].endswith("lower it")
     of_groups = "/statistics/timeline?match=s*&window=200s&step=1s&by=series&limit=50&percentiles=" + ",".join(
         map(str, range(100))
     )

@@ -115,8 +115,20 @@ def test_what_cannot_be_revoked_is_told(tmp_path: Path) -> None:
         assert said in done.err
     assert file.read_text() == text
     file.write_text("nonsense\n")
-    assert run("keys", "revoke", str(file), "a").status == 78
-    assert run("keys", "revoke", str(tmp_path / "none"), "a").status == 78
+    done = run("keys", "revoke", str(file), "a")
+    assert (done.status, done.err.startswith(f"statsapi: {file}, line 1: ")) == (78, True)
+    missing = tmp_path / "none"
+    done = run("keys", "revoke", str(missing), "a")
+    assert (done.status, done.err) == (78, f"statsapi: {missing} cannot be read: No such file or directory\n")
+
+
+def test_comments_stay_byte_for_byte(tmp_path: Path) -> None:
+    """In any encoding: the service reads keys alone."""
+    file = tmp_path / "keys"
+    kept = b"# f\xfcr Ada\n" + new_key(["read"], "a")[1].line().encode() + b"\n"
+    file.write_bytes(kept + new_key(["read"], "b")[1].line().encode() + b"\n")
+    assert run("keys", "revoke", str(file), "b") == (0, "1 key revoked\n", "")
+    assert file.read_bytes() == kept
 
 
 def test_a_key_as_json() -> None:

@@ -16,7 +16,7 @@ local function stands()
     local head = entry(string.format('%.0f-0', last))
     if head then return string.sub(head, 17, 28) == id end
     if last == position then return m[2] == id end
-    head = entry(string.format('%.0f-0', last + 1)) -- somebody took it out; who came after it named it
+    head = entry(string.format('%.0f-0', last + 1)) -- somebody took it out; the record after it names it
     return not head or string.sub(head, 29, 36) == string.sub(id, 1, 8)
 end
 if last == 0 or (same and stands()) then return 0 end
