@@ -865,6 +865,29 @@ def test_a_pipe_in_the_marks_place_holds_nobody(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_a_link_in_the_marks_place_is_not_followed(tmp_path: Path) -> None:
+    """Nothing is compared and nothing noted, and what it leads to is left alone: a file, or none yet."""
+    path, other = tmp_path / "events.db", tmp_path / "other"
+    os.symlink(other, f"{path}-mark")
+    for content in (None, b"somebody's\n"):
+        if content is not None:
+            other.write_bytes(content)
+        with closing(SqliteJournal(str(path))) as journal:
+            journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
+            assert journal.lost is None
+        assert (other.read_bytes() if other.exists() else None) == content
+    assert list(engine_of(f"sqlite:///{path}").find_damage()) == []
+
+
+def test_a_wal_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    """The journal and its folder are as they should be, so what is said names the -wal too."""
+    path = tmp_path / "events.db"
+    SqliteJournal(str(path)).close()
+    Path(f"{path}-wal").mkdir()
+    with pytest.raises(JournalRefused, match=r"read and write it, its -wal and -shm, and its folder"):
+        SqliteJournal(str(path))
+
+
 def test_a_server_says_what_is_damaged(tmp_path: Path) -> None:
     """Workers that applied the record before it was damaged go on; a server that starts names it, in one line, to
     everybody who asks, and neither ends nor logs a traceback.
