@@ -93,6 +93,8 @@ def register(app: Flask, settings: Settings, keys: Keys | None, tokens: Tokens |
     for route in served(settings):
         module, _, function = route.endpoint.partition(".")
         if module != openapi.docs.name:
+            if module not in _VIEWS:
+                raise LookupError(f"{route.endpoint}: {module} is not among _VIEWS in statsapi/api/__init__.py")
             app.add_url_rule(route.rule, route.endpoint, getattr(_VIEWS[module], function), methods=[route.method])
     app.register_blueprint(openapi.docs, url_prefix="/docs")
     problems.register(app)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from flask import Response
-from marshmallow import ValidationError, fields, validate
+from marshmallow import ValidationError, fields
 
 from statsapi.api.choosing import (
     GROUPS_MAX,
@@ -22,7 +22,7 @@ from statsapi.api.choosing import (
     dump_key,
     key_of,
 )
-from statsapi.api.field_kinds import FiniteFloat, Repeated
+from statsapi.api.field_kinds import FiniteFloat, Repeated, WholeNumber
 from statsapi.api.figures import Figure, parse_figure, percents_of, places_of, value_of, want_ends
 from statsapi.api.incoming import ask, load_query, service
 from statsapi.api.problems import problem
@@ -106,8 +106,9 @@ class CheckQuery(ChoiceQuery, WindowQuery):
         "separated by commas or given as more parameters",
     )
     by = By(metadata={"description": "`series` or the key of a tag: each group must meet the conditions by itself"})
-    limit = fields.Integer(
-        validate=validate.Range(min=1, max=GROUPS_MAX),
+    limit = WholeNumber(
+        1,
+        GROUPS_MAX,
         metadata={"description": f"how many of the failing groups are named; {GROUPS_SHOWN} by default"},
     )
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple
 
-from marshmallow import ValidationError, fields, validate, validates_schema
+from marshmallow import ValidationError, fields, validates_schema
 
 from statsapi.api import figures
-from statsapi.api.field_kinds import QuerySeriesName, Repeated
+from statsapi.api.field_kinds import QuerySeriesName, Repeated, WholeNumber
 from statsapi.api.figures import Figure, parse_figure
 from statsapi.api.schemas import StrictSchema
 from statsapi.engine.answers import Statistics
@@ -112,8 +112,9 @@ class GroupsQuery(ChoiceQuery):
             "the largest first"
         }
     )
-    limit = fields.Integer(
-        validate=validate.Range(min=1, max=GROUPS_MAX),
+    limit = WholeNumber(
+        1,
+        GROUPS_MAX,
         metadata={"description": f"how many groups are shown; {GROUPS_SHOWN} by default"},
     )
 

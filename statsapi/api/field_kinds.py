@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, cast
 from urllib.parse import unquote, unquote_plus
 
 from flask import current_app, has_request_context, request
-from marshmallow import ValidationError, fields
+from marshmallow import ValidationError, fields, validate
 
 from statsapi.api.cures import why_no_number
 from statsapi.api.figures import NAMES, STATS, Figure, parse_figures, parse_percent
@@ -24,6 +24,26 @@ from statsapi.service.service import Service
 from statsapi.times import FromNow, parse_instant, parse_timestamp_us
 
 _REPEATED_MAX: Final = 1000
+
+
+class WholeNumber(fields.Integer):
+    """A whole number from `least` to `most`."""
+
+    def __init__(self, least: int, most: int, **options: Any) -> None:
+        rule = f"must be a whole number from {least:,} to {most:,}"
+        super().__init__(
+            validate=validate.Range(least, most, error=rule),
+            error_messages={"invalid": rule, "too_large": rule},
+            **options,
+        )
+
+
+class Word(fields.String):
+    """One of two words or more."""
+
+    def __init__(self, *words: str, **options: Any) -> None:
+        rule = f"must be {', '.join(words[:-1])} or {words[-1]}"
+        super().__init__(validate=validate.OneOf(words, error=rule), **options)
 
 
 class Timestamp(fields.Field[int]):
@@ -227,9 +247,9 @@ class QuerySeriesName(SeriesName):
         as_sent = next((unquote(text) for text in sent if unquote_plus(text) == value), None)
         if as_sent is None:
             return name
-        store = cast(Service, current_app.extensions["statsapi"]).ask().store
+        reading = cast(Service, current_app.extensions["statsapi"]).ask()
         with_pluses = super()._deserialize(as_sent, attr, data, **kwargs)
-        return with_pluses if store.listing.unknown([name, with_pluses]) == [name] else name
+        return with_pluses if reading.holds(with_pluses) and not reading.holds(name) else name
 
 
 class NameAsHeld(fields.String):

@@ -12,13 +12,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from flask import Response
-from marshmallow import ValidationError, fields, validate
+from marshmallow import ValidationError, fields
 
 from statsapi import __version__
 from statsapi.api import decoding, notes, observing, problems
 from statsapi.api.decoding.line_protocol import Refused
 from statsapi.api.decoding.line_words import PRECISIONS_US, from_us, precision_meant
 from statsapi.api.events import dedup_of, recording
+from statsapi.api.field_kinds import Word
 from statsapi.api.incoming import load_query, service
 from statsapi.api.schemas import RecordQuery
 from statsapi.errors import StatsError
@@ -58,9 +59,10 @@ def _ignored(**options: Any) -> fields.String:
 class WriteQuery(RecordQuery):
     """The parameters of all clients together, as clients send unneeded ones too: that of 3 sends `org` everywhere."""
 
-    expired = fields.String(
+    expired = Word(
+        "accept",
+        "reject",
         load_default="accept",
-        validate=validate.OneOf(("accept", "reject"), error="must be accept or reject"),
         metadata={"description": "as for POST /events"},
     )
     precision = _precision("ns")

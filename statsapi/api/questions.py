@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any, ClassVar, Final
 
-from marshmallow import ValidationError, fields, validate
+from marshmallow import ValidationError, fields
 
 from statsapi.api.choosing import ChoiceQuery, GroupsQuery
-from statsapi.api.field_kinds import CommaSeparated, Cursor, FiniteFloat, Percentile, Stats
+from statsapi.api.field_kinds import CommaSeparated, Cursor, FiniteFloat, Percentile, Stats, WholeNumber, Word
 from statsapi.api.schemas import (
     EXPORT_PAGE_MAX,
     PERCENTILES_MAX,
@@ -75,8 +75,9 @@ class Edges(CommaSeparated):
 
 
 def _format() -> fields.String:
-    return fields.String(
-        validate=validate.OneOf(("json", "csv")),
+    return Word(
+        "json",
+        "csv",
         metadata={"description": "the form of the answer; by default the one that Accept prefers, else JSON"},
     )
 
@@ -100,19 +101,21 @@ class TimelineQuery(GroupsQuery, WindowQuery):
 class ExportQuery(ChoiceQuery, SpanQuery):
     """The query of an export; without a choice it covers all series."""
 
-    format = fields.String(validate=validate.OneOf(("json", "ndjson", "csv", "influx")))
-    limit = fields.Integer(validate=validate.Range(min=1, max=EXPORT_PAGE_MAX))
+    format = Word("json", "ndjson", "csv", "influx")
+    limit = WholeNumber(1, EXPORT_PAGE_MAX)
     cursor = Cursor()
 
 
 class HistogramQuery(GroupsQuery, WindowQuery):
-    bins = fields.Integer(
-        validate=validate.Range(min=1, max=BINS_MAX),
+    bins = WholeNumber(
+        1,
+        BINS_MAX,
         metadata={"description": "how many bins between the least and the greatest value; 20 unless given"},
     )
     edges = Edges()
-    scale = fields.String(
-        validate=validate.OneOf(("linear", "log")),
+    scale = Word(
+        "linear",
+        "log",
         metadata={"description": "`linear`: bins of equal width; `log`: of equal ratio, for positive values"},
     )
     format = _format()
@@ -138,7 +141,7 @@ class ListQuery(ChoiceQuery):
     """The query of a paged list about the chosen series."""
 
     after = fields.String(load_default="", metadata={"description": "`next` of the page before"})
-    limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=LIST_PAGE_MAX))
+    limit = WholeNumber(1, LIST_PAGE_MAX, load_default=1000)
 
 
 class SeriesQuery(ListQuery):

@@ -22,6 +22,8 @@ from statsapi.api.field_kinds import (
     Stats,
     Tags,
     Timestamp,
+    WholeNumber,
+    Word,
 )
 from statsapi.model import MAX_TS_US, MIN_TS_US
 from statsapi.naming.names import fold_tags
@@ -91,9 +93,10 @@ class RecordQuery(StrictSchema):
         load_default=None,
         metadata={"description": "drop an event that equals one held; by default as STATSAPI_DEDUP says"},
     )
-    expired = fields.String(
+    expired = Word(
+        "accept",
+        "reject",
         load_default="accept",
-        validate=validate.OneOf(("accept", "reject"), error="must be accept or reject"),
         metadata={
             "description": "for an event that is older than everything kept: `accept` answers 200 and says that it has "
             "expired, `reject` refuses it as invalid"
@@ -101,10 +104,13 @@ class RecordQuery(StrictSchema):
     )
 
 
+_SHORT: Final = validate.Length(max=COLUMNS_TEXT_MAX, error=f"has more than {COLUMNS_TEXT_MAX:,} characters")
+
+
 def _of_mapping(description: str, *rules: Any) -> fields.String:
     """A parameter of a column mapping. Only its length is checked here; decoding.mapping checks the rest."""
     metadata = {"description": description + " (CSV and NDJSON)"}
-    return fields.String(load_default=None, validate=[validate.Length(max=COLUMNS_TEXT_MAX), *rules], metadata=metadata)
+    return fields.String(load_default=None, validate=[_SHORT, *rules], metadata=metadata)
 
 
 class BatchQuery(RecordQuery):
@@ -139,9 +145,10 @@ class BatchQuery(RecordQuery):
         "the instant that is meant where a change of clock made a time ambiguous, or left it out",
         validate.OneOf(("earlier", "later"), error="must be earlier or later"),
     )
-    skip = fields.Integer(
+    skip = WholeNumber(
+        0,
+        SKIPPED_LINES_MAX,
         load_default=None,
-        validate=validate.Range(min=0, max=SKIPPED_LINES_MAX),
         metadata={"description": "lines of CSV to leave out before the header"},
     )
     header = fields.Boolean(
@@ -236,7 +243,7 @@ class DebugQuery(StrictSchema):
     """The query of GET /debug/events."""
 
     series = QuerySeriesName()
-    limit = fields.Integer(load_default=1000, validate=validate.Range(min=1, max=DEBUG_PAGE_MAX))
+    limit = WholeNumber(1, DEBUG_PAGE_MAX, load_default=1000)
     late = fields.Boolean(load_default=False)
 
 

@@ -99,7 +99,7 @@ def delete_named_series() -> dict[str, Any]:
 
 def _delete(field: str, name: str, query: dict[str, Any]) -> dict[str, Any]:
     _refuse_relative(query)
-    if ask().store.listing.unknown([name]):
+    if not ask().holds(name):
         try:
             name = canonical_name(name)
         except ValueError as error:

@@ -122,6 +122,10 @@ class Reading:
         chosen = None if selection == EVERY_SERIES else self.catalogue.chosen(self.store.listing.names(), selection)
         return self.store.listing.page(prefix, after, limit, self.now_us, raw_only=raw_only, chosen=chosen)
 
+    def holds(self, series: str) -> bool:
+        """Whether anything is held of the series of that name, raw or rolled up."""
+        return not self.store.listing.unknown([series])
+
     def tag_keys(self, selection: Selection = EVERY_SERIES) -> dict[str, int]:
         """Each tag key, sorted, with the number of chosen series that carry it. Series with roll-ups only count too."""
         return self.catalogue.tag_keys(self.store.listing.names(), selection)

@@ -316,6 +316,25 @@ def test_timeline_of_a_range(filled: FlaskClient) -> None:
     assert sum(step["count"] for step in steps) == whole["count"]
 
 
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("/events?limit=0", "limit: must be a whole number from 1 to 10,000"),
+        ("/series?limit=many", "limit: must be a whole number from 1 to 10,000"),
+        ("/debug/events?limit=10001", "limit: must be a whole number from 1 to 10,000"),
+        ("/statistics?by=series&limit=1.5", "limit: must be a whole number from 1 to 10,000"),
+        ("/statistics/histogram?bins=1001", "bins: must be a whole number from 1 to 1,000"),
+        ("/statistics/histogram?scale=cube", "scale: must be linear or log"),
+        ("/statistics?format=xml", "format: must be json or csv"),
+        ("/events?format=xml", "format: must be json, ndjson, csv or influx"),
+        ("/series?raw=perhaps", "raw: must be true or false"),
+    ],
+)
+def test_what_a_parameter_takes_is_told(client: FlaskClient, question: str, said: str) -> None:
+    """In the words of all refusals, with every bound and every word."""
+    assert assert_problem(client.get(question), 422, "validation")["detail"] == said
+
+
 def test_timeline_is_bounded(client: FlaskClient) -> None:
     """More than 5,000 steps, or 50,000 percentiles in them, are refused with what to ask for instead; so is no step."""
     assert len(client.get("/statistics/timeline?window=1h&step=720ms").json["steps"]) == 5000

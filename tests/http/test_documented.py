@@ -12,9 +12,11 @@ from flask.testing import FlaskClient
 
 from statsapi import errors
 from statsapi.exposition import ViewState, expose
+from statsapi.journal import ENGINES, engine_of
 from statsapi.keys import ADMIN, READ, WRITE
 from statsapi.metrics import Metrics
 from statsapi.routes import OPEN, ROUTES
+from tests import journal_engines
 from tests.calls import assert_problem, parameters_of, samples_of
 from tests.examples import read
 from tests.fakes import NOW, FakeClock
@@ -57,6 +59,19 @@ def test_every_parameter_is_documented(client: FlaskClient) -> None:
                 name = re.escape(parameter["name"])
                 written = re.search(rf"`{name}`|`\??{name}=|[?&]{name}=|`{name}: |\{{{name}\}}", page)
                 assert written, f"{parameter['name']} of {method} {path}"
+
+
+def test_every_engine_is_documented() -> None:
+    """Each kind of journal is named in the setting that chooses it and in the table of what a 2xx survives; and the
+    suite of engines runs on it.
+    """
+    (setting,) = re.findall(r"^\| `STATSAPI_JOURNAL` \|.*$", read("docs/configuration.md"), re.MULTILINE)
+    for kind in {engine_of(f"{scheme}://").kind for scheme in ENGINES}:
+        assert f"`{kind}://" in setting, f"{kind}:// in docs/configuration.md"
+        assert f"{kind}://" in read("docs/durability.md"), f"{kind}:// in docs/durability.md"
+        assert kind in {name.partition("-")[0] for name in journal_engines.ENGINES}, (
+            f"{kind} in tests/journal_engines.py"
+        )
 
 
 def test_every_problem_is_documented() -> None:

@@ -104,6 +104,8 @@ def test_what_a_key_needs_is_told(client: FlaskClient) -> None:
         paths[f"{method} {rule}"] = scope
     writes = {f"POST {path}": "write" for path in ("/write", "/api/v2/write", "/api/v3/write_lp")}
     writes |= {f"{method} /metrics/{{group}}": "write" for method in ("PUT", "POST", "DELETE")}
+    called = {*paths, *writes, "GET /", "GET /healthz", "GET /readyz", "GET /ping", "GET /health"}
+    assert sorted(set(needs) - called) == [], "endpoints without a call in tests/calls.py"
     assert needs == paths | writes | {f"GET {path}": None for path in ("/", "/healthz", "/readyz", "/ping", "/health")}
 
 

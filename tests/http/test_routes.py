@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from statsapi import keys
+from statsapi import api, keys
 from statsapi.api import openapi
 from statsapi.app import create_app
 from statsapi.config import Settings
@@ -67,6 +67,16 @@ def test_every_endpoint_is_in_the_table(shared_app: Flask) -> None:
     }
     assert there == {(route.method, route.rule, route.endpoint) for route in ROUTES}
     assert len(there) == len(ROUTES)
+
+
+def test_a_row_of_an_unknown_module_says_where_to_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new endpoint's module has its place among _VIEWS."""
+    row = Route("GET", "/new", "new.get_new", OPEN, "")
+    monkeypatch.setattr(api, "served", lambda settings: (*ROUTES, row))
+    with pytest.raises(
+        LookupError, match=re.escape("new.get_new: new is not among _VIEWS in statsapi/api/__init__.py")
+    ):
+        create_app(Settings(journal="memory://"), background=False)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,10 @@ def test_each_folder_lists_what_is_in_it(package: str) -> None:
     folder = ROOT.joinpath(*package.split("."))
     modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__"}
     folders = {f"{path.name}/" for path in folder.iterdir() if path.is_dir() and path.name not in NO_CODE}
-    assert sorted(named) == sorted(modules | folders)
+    there = modules | folders
+    assert sorted(there - set(named)) == [], f"in the folder, and not in the text of {package}"
+    assert sorted(set(named) - there) == [], f"in the text of {package}, and not in the folder"
+    assert len(named) == len(there), f"listed twice in the text of {package}"
     if "Imports point down this list" in told:
         layers = layers_of(package)
         places = [layers[name.rstrip("/")] for name in named]
