@@ -35,6 +35,9 @@ REDIS_TIMEOUT_S: Final = 0.2
 # After a failure no request uses the storage for this long. Then one request of the process tries it; no other waits.
 RETRY_EVERY_S: Final = 1.0
 
+# Requests that wait for each other read the clock in another order than they are counted in.
+CLOCK_TOLERANCE_S: Final = 1.0
+
 _UNCOUNTED: Final = WindowStats(0.0, 0)
 
 
@@ -59,8 +62,13 @@ class _Lenient(FixedWindowRateLimiter):
             return True
         key = item.key_for(*identifiers)
         try:
-            left = item.amount - self.storage.incr(key, item.get_expiry(), cost)
-            window = WindowStats(self.storage.get_expiry(key), left)
+            count, until_s = self._count(item, key, cost)
+            if until_s > time.time() + item.get_expiry() + CLOCK_TOLERANCE_S:
+                # The window began by a clock that was ahead, and would last until that time comes: 80 years, or days.
+                self.storage.clear(key)
+                count, until_s = self._count(item, key, cost)
+            left = item.amount - count
+            window = WindowStats(until_s, left)
         except Exception as error:  # noqa: BLE001 - whatever it is: a limit protects the service, it must not stop it
             if self._is_news(time.monotonic() + RETRY_EVERY_S):
                 logger.error("Requests are not limited while they cannot be counted: %s", error)  # noqa: TRY400
@@ -70,6 +78,10 @@ class _Lenient(FixedWindowRateLimiter):
             logger.warning("Requests can be counted again and are limited")
         g.setdefault("rate_limit_windows", {})[item] = window
         return left >= 0
+
+    def _count(self, item: RateLimitItem, key: str, cost: int) -> tuple[int, float]:
+        """The count with this request, and until when it stands."""
+        return self.storage.incr(key, item.get_expiry(), cost), self.storage.get_expiry(key)
 
     def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
         windows: dict[RateLimitItem, WindowStats] = g.get("rate_limit_windows", {})

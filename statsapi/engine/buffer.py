@@ -43,7 +43,7 @@ class Buffer(SumsBefore):
 
     def __init__(self, ts_us: TimestampsUs = NO_TS, values: Values = NO_VALUES) -> None:
         """Takes the arrays over. `in_order` and `last_ts_us` are true for ascending stamps."""
-        super().__init__()
+        SumsBefore.__init__(self)  # super() takes as long as this call: 50 ns for each new series
         self.ts_us = ts_us
         self.values = values
         self.n = len(ts_us)

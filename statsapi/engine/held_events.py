@@ -93,14 +93,17 @@ class HeldEvents:
             if ts >= self._tail_from_us:
                 # Nearly every single event goes this way.
                 at = tail.n
-                if at == len(tail.ts_us):
-                    tail.reserve(at + 1)
                 if ts < tail.last_ts_us:
                     tail.in_order = False
                 else:
                     tail.last_ts_us = ts
-                tail.ts_us[at] = ts
-                tail.values[at] = values[0]
+                if at or len(tail.ts_us):
+                    if at == len(tail.ts_us):
+                        tail.reserve(at + 1)
+                    tail.ts_us[at] = ts
+                    tail.values[at] = values[0]
+                else:  # room for one: many series never get another
+                    tail.ts_us, tail.values = ts_us.copy(), values.copy()
                 tail.n = at + 1
                 self._n += 1
                 self._memo = None

@@ -78,6 +78,7 @@ class Holdings:
         self.folded_to_us = MIN_TS_US  # no roll-up reaches past it
         self.hours_to_us = MIN_TS_US  # no roll-up of an hour reaches past it
         self._horizon_us = MIN_TS_US
+        self._raw_at_us = self._raw_from_us = MIN_TS_US - 1  # a time, and what Retention.raw_from_us gives for it
         self._floor_at_us = self._kept_from_us = MIN_TS_US - 1  # a time, and what Retention.from_us gives for it
         self._rollup_bounds = RollupBounds(MIN_TS_US, MIN_TS_US)
         self._names: list[str] | None = None  # sorted, without those in _came; None when a series has gone
@@ -92,12 +93,16 @@ class Holdings:
         return max(self.retention.rollup_bounds(now_us).minutes_from_us, self.hours_to_us)
 
     def insert(self, events: Events) -> None:
-        ts_us, values = events.ts_us, events.values
-        oldest_us = ts_us.item() if len(ts_us) == 1 else int(ts_us.min())
-        stamps_us = events.appended_us
-        latest_us = int(stamps_us[0] if len(stamps_us) == 1 else stamps_us.max())
+        series, ts_us, values, stamps_us = events
+        # A batch may have 100,000 series of one event, for which arrays of one take five times as long.
+        if len(ts_us) == 1:
+            oldest_us, latest_us = ts_us.item(), stamps_us.item()
+        else:
+            oldest_us, latest_us = int(ts_us.min()), int(stamps_us.max())
+        if latest_us != self._raw_at_us:  # the same for all series of a batch
+            self._raw_at_us, self._raw_from_us = latest_us, self.retention.raw_from_us(latest_us)
         # For nearly every batch this comparison is the only check.
-        if oldest_us < max(self.retention.raw_from_us(latest_us), self._horizon_us):
+        if oldest_us < self._raw_from_us or oldest_us < self._horizon_us:
             self._remember_late(events)
             if oldest_us < (floor_us := self._floor_us()):
                 kept = ts_us >= floor_us
@@ -105,16 +110,16 @@ class Holdings:
                 if not len(ts_us):
                     return
             if oldest_us < self._horizon_us:
-                self.due.add(events.series)
+                self.due.add(series)
         if self.sweeps:
-            self._show_sweeps(events.series)
-        timeline = self.timelines.get(events.series)
+            self._show_sweeps(series)
+        timeline = self.timelines.get(series)
         if timeline is None:
-            timeline = self.timelines[events.series] = Timeline()
-            if events.series not in self.rollups:
-                self._remember_new(events.series)
+            timeline = self.timelines[series] = Timeline()
+            if series not in self.rollups:
+                self._remember_new(series)
         timeline.insert(ts_us, values)
-        self.changes.inserted(events.series, ts_us, values)
+        self.changes.inserted(series, ts_us, values)
         self.event_count += len(ts_us)
 
     def _floor_us(self) -> int:
@@ -132,9 +137,8 @@ class Holdings:
 
     def _remember_late(self, events: Events) -> None:
         """Remember late events. Whether an event is late depends on its own record only, so all views agree."""
-        if len(events.ts_us) == 1:  # 1 µs, while arrays of one take 5: a batch may have 100,000 series of one event
-            ts_us, appended_us = events.ts_us.item(), int(events.appended_us[0])
-            if ts_us < floor_us(appended_us - self.retention.raw_us, MINUTE_US):
+        if len(events.ts_us) == 1:
+            if (ts_us := events.ts_us.item()) < self._raw_from_us:  # which `insert` has set by its record's time
                 self.late.append(LateEvent(events.series, ts_us, events.values.item()))
             return
         kept_from_us = floor_us(events.appended_us - self.retention.raw_us, MINUTE_US)

@@ -287,10 +287,12 @@ class _BySeries(Iterable[Events]):
     appended_us: TimestampsUs
 
     def __iter__(self) -> Iterator[Events]:
+        ts_us, values, appended_us = self.ts_us, self.values, self.appended_us
         low = 0
         for name, high in zip(self.names, accumulate(self.counts), strict=True):
             if high > low:
-                yield Events(name, self.ts_us[low:high], self.values[low:high], self.appended_us[low:high])
+                rows = slice(low, high)
+                yield Events(name, ts_us[rows], values[rows], appended_us[rows])
             low = high
 
 

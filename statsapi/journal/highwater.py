@@ -63,7 +63,8 @@ class _Head(NamedTuple):
     boot: bytes
 
 
-_FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe that is in its place must not block
+# Opening a pipe that is in its place must not block, and what a link leads to is not ours to write.
+_FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class HighWater:

@@ -68,6 +68,10 @@ SELECT coalesce((SELECT string_agg(t, ', ') FROM unnest(ARRAY['records', 'checkp
         WHERE n.nspname = {name} AND p.proname = '{append}' AND p.prosrc LIKE '%(1937006964, %')
 FROM {schema}.meta m
 """
+# Whether the tables beside meta are there, of any version: together they are no other program's.
+_OTHERS: Final = """
+SELECT bool_and(to_regclass('{schema}.' || t) IS NOT NULL) FROM unnest(ARRAY['records', 'checkpoint', 'pieces']) t
+"""
 # With other parameters it would stand beside the old one. Ours take the write lock; others' are left.
 _DROP: Final = """
 DO $do$ DECLARE old text; BEGIN
@@ -133,6 +137,8 @@ class Tables:
             )
         if exists and not usage:
             raise self._without_rights(told, f"it may not use the schema {self._schema}")
+        if not ours and things and (session.simple(self._fill(_OTHERS)).get_value(0, 0) or b"") == b"t":
+            raise self._gone("meta")
         if not ours and self._was_there:
             what = f"the table {self._schema}.meta" if exists else f"the schema {self._schema}"
             raise JournalRefused(
@@ -190,10 +196,7 @@ class Tables:
         place = self._server.address
         row = session.simple(self._fill(_WHOLE))
         if missing := (row.get_value(0, 0) or b"").decode():
-            raise JournalRefused(
-                f"{self._server.address}: of the schema {self._schema} {missing} is gone: restore a backup of the "
-                f"database, or begin anew after DROP SCHEMA {self._schema} CASCADE;"
-            )
+            raise self._gone(missing)
         if (row.get_value(0, 1) or b"").decode() == self._function().split("$$")[1] and version == SCHEMA_VERSION:
             return
         try:
@@ -220,6 +223,12 @@ class Tables:
                 f"schema, and the role {told.role!r} may not make it: start statsapi once as the owner of "
                 f"{self._schema}.meta"
             ) from error
+
+    def _gone(self, missing: str) -> JournalRefused:
+        return JournalRefused(
+            f"{self._server.address}: of the schema {self._schema} {missing} is gone: restore a backup of the "
+            f"database, or begin anew after DROP SCHEMA {self._schema} CASCADE;"
+        )
 
     def _without_rights(self, told: Told, said: str) -> JournalRefused:
         return JournalRefused(

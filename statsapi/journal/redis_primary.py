@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -45,6 +46,8 @@ _ELSEWHERE: Final = (
     exceptions.MasterDownError,
 )
 _ELSEWHERE_WORDS: Final = ("MOVED ", "ASK ", "READONLY ", "CLUSTERDOWN ", "TRYAGAIN ", "MASTERDOWN ", "UNBLOCKED ")
+# What the server adds to an error in a script: another text for each script and line.
+_IN_A_SCRIPT: Final = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.$")
 _SAID: Final = {
     "MISCONF": "cannot save to its disk and takes no writes",
     "NOREPLICAS": "misses the replicas that it must have (min-replicas-to-write) and takes no writes",
@@ -231,14 +234,15 @@ class Primary:
         if isinstance(error, _ELSEWHERE) or str(error).startswith(_ELSEWHERE_WORDS):
             self._look_again(node)
             return Unanswered(f"{self._address} has no primary for the stream now: {error}")
-        word = str(error).partition(" ")[0]
+        said = _IN_A_SCRIPT.sub("", str(error))
+        word = said.partition(" ")[0]
         if isinstance(error, exceptions.OutOfMemoryError) or word == "OOM":
-            return JournalUnavailable(f"the memory of {self._address} is full ({error}): raise its maxmemory")
+            return JournalUnavailable(f"the memory of {self._address} is full ({said}): raise its maxmemory")
         if word in _SAID:
-            return JournalUnavailable(f"{self._address} {_SAID[word]} ({error})")
+            return JournalUnavailable(f"{self._address} {_SAID[word]} ({said})")
         if word == "DAMAGED":
-            return JournalDamaged(f"the journal at {self._address}", str(error).partition(" ")[2], advice=DAMAGE_ADVICE)
-        return JournalRefused(f"{self._address} refuses: {error}")
+            return JournalDamaged(f"the journal at {self._address}", said.partition(" ")[2], advice=DAMAGE_ADVICE)
+        return JournalRefused(f"{self._address} refuses: {said}")
 
     def _find(self) -> tuple[ConnectionPool, ClusterNode | None]:
         """The connections to the primary as last known; for a Cluster also its node."""

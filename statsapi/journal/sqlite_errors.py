@@ -20,7 +20,7 @@ _SAID: Final = {
 _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "free some space",
     sqlite3.SQLITE_READONLY: "let this user write it, or name another file",
-    sqlite3.SQLITE_CANTOPEN: "let this user read and write it and its folder, or name another file",
+    sqlite3.SQLITE_CANTOPEN: "let this user read and write it, its -wal and -shm, and its folder, or name another file",
     sqlite3.SQLITE_NOTADB: "name another file, or restore it from a backup, or move it away",
 }
 

@@ -74,8 +74,14 @@ def _check_folder(file: File) -> None:
             "let this user write it, or name another"
         )
     try:
-        if not stat.S_ISREG(os.stat(file.path).st_mode):
+        found = os.stat(file.path)
+        if not stat.S_ISREG(found.st_mode):
             raise JournalRefused(f"{file.path} is not a file: name another")
+        if found.st_nlink > 1:  # SQLite keeps -wal and -shm by the name: two users would undo each other's records
+            raise JournalRefused(
+                f"{file.path} has another name as well (a hard link), and whoever opened it by that would undo what is "
+                "recorded here: remove the other name, or put a copy in this one's place"
+            )
         if not os.access(file.path, os.R_OK | os.W_OK):
             raise JournalRefused(f"{file.path} is read-only: let this user write it, or name another")
     except FileNotFoundError:

@@ -33,6 +33,9 @@ NAME_RULE: Final = (
     "a semicolon separates tags: base;key=value"
 )
 
+# More tags fit in no name: each takes four of its characters, as `;k=v` does.
+TAGS_MAX: Final = NAME_MAX // 4
+
 # A character of the form NFC is made of this many at most: U+1F82 is.
 DECOMPOSED_MAX: Final = 4
 
@@ -64,6 +67,7 @@ def canonical_name(text: str) -> str:
         text = normalized(text)
         if text.isprintable() and text[:1] not in _BEGINS_NO_NAME and text[-1] != " " and len(text) <= NAME_MAX:
             return text
+        return _taken_apart(text)
     return _canonical_name(text) if len(text) <= _CACHED_MAX else _canonical_name.__wrapped__(text)
 
 
@@ -110,7 +114,11 @@ def _mark_table() -> NDArray[np.uint8]:
 
 @lru_cache(_REMEMBERED)
 def _canonical_name(text: str) -> str:
-    text = normalized(text)
+    return _taken_apart(normalized(text))
+
+
+def _taken_apart(text: str) -> str:
+    """The canonical name of a text in normal form, with its tags in order."""
     _require_text(text, "it", "")
     base, *parts = text.split(";")
     tags: dict[str, str] = {}
@@ -130,6 +138,8 @@ def fold_tags(name: str, tags: Mapping[str, Any]) -> str:
     A value is a string, an integer or a boolean, which are written as JSON does. Raises ValueError as
     `canonical_name` does.
     """
+    if len(tags) > TAGS_MAX:
+        raise ValueError(f"has {len(tags):,} tags, of which {TAGS_MAX} fit into its {NAME_MAX} characters at most")
     base, held = split_name(canonical_name(name))
     for key, value in tags.items():
         text = value if isinstance(value, str) else _as_text(key, value)

@@ -166,7 +166,7 @@ class Follower:
 
     def _tell_lost(self, lost: Lost) -> None:
         """Report in the log, in the metrics and on /readyz that acknowledged records are missing."""
-        records = "an unknown number of" if lost.records is None else f"at least {lost.records:,}"
+        records = f"at least {lost.records:,}" if lost.records else "an unknown number of"
         since = ", all that there were" if lost.all else ""
         if lost.since_us is not None:
             since = f", recorded after {format_nearest(lost.since_us)}"

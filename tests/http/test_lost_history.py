@@ -166,6 +166,20 @@ def test_what_the_engine_knows_is_told(clock: FakeClock, caplog: pytest.LogCaptu
     assert "somebody removed entries" in found[1]
 
 
+def test_no_number_is_told_where_none_is_known_beyond_what_was_told(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An engine that learnt nothing more of a loss gives 0; "at least 0 records are lost" would say that none is."""
+
+    class Learning(Replaceable):
+        lost = Lost(0, None, "the server no longer has them")
+
+    app = app_on(Learning(clock_us=clock), clock)
+    count(app)
+    assert "LOST: an unknown number of acknowledged records" in errors(caplog)[0]
+    assert counted(app) == 1
+
+
 def test_a_number_that_nobody_knows_is_null(clock: FakeClock) -> None:
     """On /readyz, as the log says; the counter counts it as one."""
 

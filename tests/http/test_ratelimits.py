@@ -167,6 +167,29 @@ def test_of_two_limits_the_one_that_is_passed_speaks(
     assert storage_of(app).get("LIMITER/address:127.0.0.1/statsapi/4/1/hour") == 6
 
 
+@pytest.mark.parametrize("storage", ["memory://", "sqlite+limits:///{}/limits"])
+def test_a_clock_that_was_ahead_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: FakeClock, storage: str
+) -> None:
+    """What was counted meanwhile is forgotten when the clock is right again; a step back of less than a second, as
+    between requests that wait for each other, forgets nothing.
+    """
+    now_s = [1_000.0]
+    monkeypatch.setattr("statsapi.api.ratelimits.time.time", lambda: now_s[0])
+    settings = Settings(journal="memory://", rate_limit="2/minute", rate_limit_storage=storage.format(tmp_path))
+    client = create_app(settings, clock_us=clock, background=False).test_client()
+
+    def ask(at_s: float) -> tuple[int, str]:
+        now_s[0] = at_s
+        answer = client.get("/")
+        return answer.status_code, answer.headers["RateLimit"].removeprefix('"default";')
+
+    far_s = 80 * 365 * 86_400.0
+    assert [ask(far_s), ask(far_s), ask(far_s - 0.9)] == [(200, "r=1;t=60"), (200, "r=0;t=60"), (429, "r=0;t=61")]
+    assert [ask(1_000), ask(1_000), ask(1_001)] == [(200, "r=1;t=60"), (200, "r=0;t=60"), (429, "r=0;t=59")]
+    assert ask(1_061) == (200, "r=1;t=60")
+
+
 def test_what_is_not_there_counts_too(clock: FakeClock) -> None:
     """A 404 and a 405 cost as much as others: who looks for paths is limited."""
     app = create_app(Settings(journal="memory://", rate_limit="2/minute"), clock_us=clock, background=False)

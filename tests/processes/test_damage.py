@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
-from statsapi.journal import Appended, IdempotencyKey, Proposal, engine_of, open_journal
+from statsapi.journal import Appended, IdempotencyKey, Mark, Proposal, engine_of, open_journal
 from statsapi.journal.checksums import (
     RESIDUE,
     SEAL_BYTES,
@@ -863,6 +863,46 @@ def test_a_pipe_in_the_marks_place_holds_nobody(tmp_path: Path) -> None:
     journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
     assert journal.lost is None
     journal.close()
+
+
+def test_a_link_in_the_marks_place_is_not_followed(tmp_path: Path) -> None:
+    """Nothing is compared and nothing noted, and what it leads to is left alone: a file, or none yet."""
+    path, other = tmp_path / "events.db", tmp_path / "other"
+    os.symlink(other, f"{path}-mark")
+    for content in (None, b"somebody's\n"):
+        if content is not None:
+            other.write_bytes(content)
+        with closing(SqliteJournal(str(path))) as journal:
+            journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
+            assert journal.lost is None
+        assert (other.read_bytes() if other.exists() else None) == content
+    assert list(engine_of(f"sqlite:///{path}").find_damage()) == []
+
+
+def test_a_file_of_two_names_is_refused(tmp_path: Path) -> None:
+    """Two users of them would each have a -wal and a -shm of their own, and undo each other's records. Who has it open
+    goes on, and what only reads reads it. With one name it can be opened again.
+    """
+    path, other = tmp_path / "events.db", tmp_path / "other.db"
+    with closing(SqliteJournal(str(path))) as journal:
+        os.link(path, other)
+        journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
+        for name in (path, other):
+            with pytest.raises(JournalRefused, match=r"has another name as well \(a hard link\)"):
+                SqliteJournal(str(name))
+        assert journal.read(Mark(0, b"")).records == 1
+        assert list(engine_of(f"sqlite:///{path}").find_damage()) == []
+    other.unlink()
+    SqliteJournal(str(path)).close()
+
+
+def test_a_wal_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    """The journal and its folder are as they should be, so what is said names the -wal too."""
+    path = tmp_path / "events.db"
+    SqliteJournal(str(path)).close()
+    Path(f"{path}-wal").mkdir()
+    with pytest.raises(JournalRefused, match=r"read and write it, its -wal and -shm, and its folder"):
+        SqliteJournal(str(path))
 
 
 def test_a_server_says_what_is_damaged(tmp_path: Path) -> None:

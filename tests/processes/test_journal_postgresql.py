@@ -1457,6 +1457,25 @@ def test_a_journal_that_was_dropped_is_made_again_by_a_start_only(
         assert values(journal) == {"default": [3.0]}
 
 
+def test_a_journal_without_its_meta_is_no_other_programs(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal]
+) -> None:
+    """Its records are there: who starts and who runs says what is gone, and advises no other name and no restart."""
+    one = opened()
+    one.append(event(1.0))
+    server.ask(f"DROP TABLE {stream}.meta")
+    said = f'of the schema "{stream}" meta is gone: restore a backup'
+    for _ in range(2):
+        with pytest.raises((JournalRefused, JournalUnavailable)) as refused:
+            one.append(event(2.0))
+    assert said in str(refused.value)
+    with pytest.raises(JournalRefused, match=said):
+        open_journal(server.journal_url(stream))
+    with pytest.raises(JournalRefused, match=said):
+        list(engine_of(server.journal_url(stream)).find_damage())
+    assert server.ask(f"SELECT count(*) FROM {stream}.records") == [(1,)]
+
+
 @pytest.mark.parametrize("table", ["records", "checkpoint", "pieces", "idempotency_keys", "meta", ""])
 def test_a_service_whose_table_was_dropped_is_not_ready(
     server: PostgresServer, stream: str, table: str, caplog: pytest.LogCaptureFixture

@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,15 @@ def test_a_database_that_is_not_there_is_refused(server: RedisServer, stream: st
     """Redis has 16 unless told otherwise, and waiting makes no more of them."""
     with pytest.raises(JournalRefused, match="has no database 99"):
         open_journal(server.journal_url(stream).replace("/0?", "/99?"))
+
+
+def test_what_a_script_fails_by_is_told_without_the_script(server: RedisServer, stream: str) -> None:
+    """Its checksum and line mean nothing to a reader, and the log would hold a line for each script."""
+    with closing(open_journal(server.journal_url(stream))) as journal:
+        journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
+        server.send("SET", f"{{{stream}}}", "another's")
+        with pytest.raises(JournalRefused, match=r"refuses: WRONGTYPE .* kind of value$"):
+            journal.append(Proposal(EventBatch.single("default", 1, 1.0)))
 
 
 def test_replicas_are_for_redis_only() -> None:

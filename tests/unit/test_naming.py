@@ -207,6 +207,12 @@ def test_every_name_there_was_is_still_one(name: str) -> None:
     assert canonical_name(name) == name
 
 
+def test_more_tags_than_fit_are_refused_unread() -> None:
+    """Of one event they may be 16,000: to make a name of them took 10 ms."""
+    with pytest.raises(ValueError, match=r"has 1,000 tags, of which 50 fit into its 200 characters at most"):
+        fold_tags("a", {str(at): None for at in range(1000)})
+
+
 @given(st.text(max_size=30))
 def test_what_is_canonical_stays_so(text: str) -> None:
     """Bringing a name into its form once is enough; it is printable, NFC, and no spreadsheet runs it."""

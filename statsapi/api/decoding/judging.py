@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from operator import methodcaller
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -113,9 +114,13 @@ def judge(rows: Rows, accepted: Accepted) -> Decoded:
     errors: list[dict[str, Any]] = []
     code_of: dict[str, int] = {}
     for row in np.flatnonzero(~good).tolist():
+        # Only an odd row can still be good: any other was refused by the functions that the schema itself calls. So it
+        # is not made where its fault would not be named: 280 events with 6,800 tags each took 1 s.
+        odd = row in rows.odd
+        if not odd and len(errors) == ERRORS_NAMED_MAX:
+            continue
         item = rows.item(row)
-        # Only an odd row can still be good: any other was refused by the functions that the schema itself calls.
-        event = _read_item(item) if row in rows.odd else None
+        event = _read_item(item) if odd else None
         if event is None and len(errors) == ERRORS_NAMED_MAX:
             continue
         if isinstance(item, Fault):
@@ -138,6 +143,8 @@ def judge(rows: Rows, accepted: Accepted) -> Decoded:
     names = list(code_of) or names
     rejected = received - int(np.count_nonzero(good))
     batch = EventBatch(parts_of(names, codes, ts_us, values, good))
+    # What the batch holds is not kept twice while it is recorded: 5 to 10 MB of 100,000 events.
+    rows = replace(rows, values=[], series=DEFAULT_SERIES, tags=None, read=None)
     return Decoded(batch, received, rejected, errors, Sent(ts_us, good, rows))
 
 

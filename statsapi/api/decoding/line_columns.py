@@ -50,6 +50,32 @@ def read_plain(
     Raises Doubt where not all is plain, and TooLarge for more than max_events
     events, of which `received` came before.
     """
+    ts_us, heads, keys, values, rows = _split(piece, timed=timed, options=options, received=received)
+    one_each = len(rows) == len(ts_us)
+    code = codes.of_all(heads, keys)
+    bad = (code < 0) | ~np.isfinite(values)
+    if not one_each:
+        bad |= _repeats(rows, code, len(codes.names))
+    doubt = np.zeros(len(numbers), np.bool_)
+    doubt[rows[bad]] = True
+    doubt |= (ts_us < MIN_TS_US) | (ts_us > MAX_TS_US)
+    if doubt.any():
+        raise Doubt(doubt)
+    return Columns(numbers[rows], ts_us[rows], values, code.astype(np.uint32))
+
+
+class _Fields(NamedTuple):
+    """ts_us: the time of each line. Of each field: the head of its line, its key, its value, and its line's row."""
+
+    ts_us: TimestampsUs
+    heads: list[str]
+    keys: list[str]
+    values: Values
+    rows: NDArray[np.int64]
+
+
+def _split(piece: bytes, *, timed: bool, options: Options, received: int) -> _Fields:
+    """The fields of these lines. What it makes on the way, ten times the piece, is gone before names are made."""
     text = piece.decode().rstrip("\n")
     parts = text.replace("\n", " ").split(" ")
     width = 3 if timed else 2
@@ -67,22 +93,11 @@ def read_plain(
     pairs = joined.replace("=", ",").split(",")
     keys, texts = pairs[::2], pairs[1::2]
     rows = np.arange(len(heads))
-    one_each = events == len(heads)
-    if not one_each:
+    if events != len(heads):
         counts = np.fromiter((some.count(",") for some in fields), np.int64, len(fields)) + 1
         rows = np.repeat(rows, counts)
         heads = [head for head, some in zip(heads, counts.tolist(), strict=True) for _ in range(some)]
-    values = read_numbers(texts)
-    code = codes.of_all(heads, keys)
-    bad = (code < 0) | ~np.isfinite(values)
-    if not one_each:
-        bad |= _repeats(rows, code, len(codes.names))
-    doubt = np.zeros(len(numbers), np.bool_)
-    doubt[rows[bad]] = True
-    doubt |= (ts_us < MIN_TS_US) | (ts_us > MAX_TS_US)
-    if doubt.any():
-        raise Doubt(doubt)
-    return Columns(numbers[rows], ts_us[rows], values, code.astype(np.uint32))
+    return _Fields(ts_us, heads, keys, read_numbers(texts), rows)
 
 
 def _repeats(rows: NDArray[np.int64], codes: NDArray[np.int64], series: int) -> NDArray[np.bool_]:

@@ -10,13 +10,13 @@ import re
 from typing import Final, NamedTuple
 
 from statsapi.api.body_text import EVENT_MAX_BYTES
-from statsapi.api.decoding.line_series import TAGS_MAX, TOKEN_MAX_BYTES, base_of, name_series
+from statsapi.api.decoding.line_series import TOKEN_MAX_BYTES, base_of, name_series
 from statsapi.api.decoding.line_words import precision_meant, read_number, read_timestamp, to_us
 from statsapi.api.decoding.rows import TOO_LONG
 from statsapi.api.refusals import BadBody
 from statsapi.errors import echo
 from statsapi.model import MAX_TS_US, MIN_TS_US
-from statsapi.naming.names import NAME_MAX
+from statsapi.naming.names import NAME_MAX, TAGS_MAX
 
 
 class LineFault(Exception):
