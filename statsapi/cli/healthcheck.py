@@ -1,7 +1,7 @@
 """`python -m statsapi.cli.healthcheck [ADDRESS [PATH]]`: exit 0 when GET PATH is answered with 200, else 1 and why.
 
-For containers without curl. ADDRESS is what Gunicorn binds: host:port (127.0.0.1:8000 unless given) or unix:/path.
-PATH is /healthz (the process answers) unless given; /readyz also wants the journal and the replay.
+For containers without curl. ADDRESS is what Gunicorn binds: host:port (127.0.0.1:8000 unless given), [ipv6]:port, or
+unix:/path. PATH is /healthz (the process answers) unless given; /readyz also wants the journal and the replay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ TIMEOUT_S = 2.0
 
 
 def check(address: str, path: str = "/healthz") -> tuple[int, str]:
-    """The status and text of the answer to GET `path` at `address`; OSError or HTTPException without an answer."""
+    """The status and text of the answer to GET `path` at `address`; OSError or HTTPException without an answer.
+
+    ValueError for a port that is none.
+    """
     connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)
     if address.startswith("unix:"):
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -24,7 +27,9 @@ def check(address: str, path: str = "/healthz") -> tuple[int, str]:
         connection.sock.connect(address.removeprefix("unix:"))
     else:
         host, _, port = address.rpartition(":")
-        connection.sock = socket.create_connection((host, int(port)), TIMEOUT_S)
+        if not 0 < int(port) < 65_536:  # the system would take the rest of a division
+            raise ValueError(port)
+        connection.sock = socket.create_connection((host.removeprefix("[").removesuffix("]"), int(port)), TIMEOUT_S)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -39,6 +44,9 @@ def main(arguments: list[str]) -> int:
         status, said = check(address, *arguments[1:2])
     except (OSError, http.client.HTTPException) as error:
         print(f"{address} does not answer: {error}", file=sys.stderr)
+        return 1
+    except ValueError:
+        print(f"{address} is no address: write HOST:PORT, [IPV6]:PORT or unix:/path", file=sys.stderr)
         return 1
     if status != 200:
         print(f"{address} answered {status}: {said}", file=sys.stderr)

@@ -62,3 +62,14 @@ def test_the_containers_check(tmp_path: Path, path: str, capsys: pytest.CaptureF
         port = unused.getsockname()[1]
     assert healthcheck.main([f"127.0.0.1:{port}"]) == 1
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_the_probe_of_an_address_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line says how it is written; an IPv6 address has brackets, as for Gunicorn."""
+    for address in ("localhost", "localhost:http", ":", "localhost:65536"):
+        assert healthcheck.main([address]) == 1
+        assert capsys.readouterr().err == f"{address} is no address: write HOST:PORT, [IPV6]:PORT or unix:/path\n"
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as closed:
+        port = closed.getsockname()[1]
+    assert healthcheck.main([f"[::1]:{port}"]) == 1
+    assert "refused" in capsys.readouterr().err
