@@ -79,7 +79,7 @@ class Address(NamedTuple):
         if unknown and not at and "@" in rest:  # what it would name may be a part of the password
             raise _wrong("with / ? # or @ in user or password, write %2F %3F %23 %40 there")
         if unknown:
-            raise _wrong(f"{unknown[0]!r} is no option of it; there are {', '.join(('stream', *allowed))}")
+            raise _wrong(f"{unknown[0]!r} is no option of it: it takes {', '.join(('stream', *allowed))}")
         return cls(
             kind or "single",
             tls,

@@ -82,6 +82,10 @@ def salvage(path: str, target: str) -> Saved:
         raise JournalRefused(f"{target}: {reason}")
     if os.path.lexists(target):
         raise JournalRefused(f"{target} is there already: name another file")
+    folder = os.path.dirname(os.path.abspath(target))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        what = "cannot be written" if os.path.isdir(folder) else "is not there"
+        raise JournalRefused(f"{target} cannot be written, as its folder {what}: name another file")
     noted = find_noted(os.path.realpath(path))
     try:
         with (

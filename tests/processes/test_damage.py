@@ -580,6 +580,14 @@ def test_salvage_of_no_journal_says_so_and_makes_nothing(kind: str, tmp_path: Pa
     assert not new.exists()
 
 
+def test_salvage_into_a_folder_that_is_not_there(sample: Sample, tmp_path: Path) -> None:
+    """The one of the two files that is at fault is named, and how."""
+    new = tmp_path / "none" / "new.db"
+    done = statsapi(sample.folder / "events.db", "salvage", str(new))
+    said = f"statsapi: {new} cannot be written, as its folder is not there: name another file\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def of_definitions(data: bytearray, damage: str) -> None:
     """Damage the first page of a journal, where the definitions of its tables are."""
     at = data.index(b"CREATE TABLE records")
