@@ -177,7 +177,10 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         """Whether the connection can be used again. If not, this thread waits for the client to close it. Gunicorn
         waits in its poll loop, where one client that does not close blocks all others for 2 s.
         """
-        finished = conn.parser.finish_body(deadline=time.monotonic() + LINGER_S)  # up to 64 KiB of it
+        try:
+            finished = conn.parser.finish_body(deadline=time.monotonic() + LINGER_S)  # up to 64 KiB of it
+        except (ValueError, MemoryError):  # where memory did not suffice for the body, its buffer counts as closed
+            finished = False
         if keepalive and finished:
             return True
         if not isinstance(conn.sock, ssl.SSLSocket):

@@ -7,7 +7,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gunicorn.http
 import pytest
@@ -158,3 +159,19 @@ def test_a_worker_class_may_have_its_own_threads(make: Make) -> None:
     worker.murder_keepalived(force=True)
     worker.run()
     assert worker.nr_conns == 0
+
+
+def test_a_body_whose_buffer_memory_did_not_suffice_for_ends_the_connection() -> None:
+    """A BytesIO that could not grow counts as closed, so the rest of the body cannot be read. The answer is out by
+    then: it is no error of the request.
+    """
+
+    class Parser:
+        def finish_body(self, deadline: float) -> bool:
+            raise ValueError("I/O operation on closed file.")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.close()
+        conn: Any = SimpleNamespace(parser=Parser(), sock=ours)
+        assert not ShortWorker._keepalive_after(cast(Any, None), conn, keepalive=True)
