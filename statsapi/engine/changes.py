@@ -5,6 +5,7 @@ No locks, no clock, no I/O. The caller holds Store._lock; the result of `since` 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Container
 from typing import Final, NamedTuple
 
@@ -130,18 +131,21 @@ class Changes:
             removals[-1] = self._removed, removals[-1][1]
 
     def _make_room(self, events: int) -> None:
-        """Forget the older half, or everything if nobody has read the changes since the last call."""
+        """Forget the older half, and more where the new events need room; or everything, if nobody has read the changes
+        since the last call.
+        """
         n = len(self._names)
         self._noting = self._looked_at
         self._looked_at = False
-        forgotten = (n + 1) // 2
-        from_event = self._ends[forgotten - 1] if forgotten else 0
-        if not self._noting or self._events.n - from_event + events > _EVENTS_MAX:
+        if not self._noting or events > _EVENTS_MAX:
             self._noting = self._noting and events <= _EVENTS_MAX
             # A batch too large to be noted counts as one forgotten insertion.
             self._first += n + 1
             self._names, self._ends, self._events = [], [], Buffer()
             return
+        too_many = self._events.n + events - _EVENTS_MAX
+        forgotten = max((n + 1) // 2, bisect_left(self._ends, too_many) + 1)
+        from_event = self._ends[forgotten - 1]
         ts_us, values = self._events.columns()
         self._events = Buffer(ts_us[from_event:].copy(), values[from_event:].copy())
         del self._names[:forgotten]

@@ -141,11 +141,15 @@ class Timeline(HeldEvents):
 
     def first(self, start_us: int | None = None, end_us: int | None = None) -> tuple[int, float] | None:
         """The earliest event of the range as (ts_us, value), of equal stamps the first to arrive; None without any."""
-        return _only_event(self.columns(start_us, end_us, 1))
+        if self._chunks.chunks:
+            return _only_event(self.columns(start_us, end_us, 1))
+        return _only_event(self._tail_events(start_us, end_us))
 
     def last(self, start_us: int | None = None, end_us: int | None = None) -> tuple[int, float] | None:
         """The latest event of the range as (ts_us, value), of equal stamps the last to arrive; None without any."""
-        return _only_event(self.columns(start_us, end_us, 1, newest_first=True))
+        if self._chunks.chunks:
+            return _only_event(self.columns(start_us, end_us, 1, newest_first=True))
+        return _only_event(self._tail_events(start_us, end_us), -1)
 
     def extent(self, from_us: int) -> tuple[int, int, int] | None:
         """How many events do not lie before `from_us`, and the first and last stamp of those; None without any.
@@ -170,8 +174,9 @@ class Timeline(HeldEvents):
 
         Shared, never to be changed. 1 µs, where a `freeze` and its walk take 10.
         """
-        if self._chunks.chunks:
-            return None
+        return None if self._chunks.chunks else self._tail_events(start_us, end_us)
+
+    def _tail_events(self, start_us: int | None, end_us: int | None) -> Columns:
         tail = self._ordered_tail()
         first, last = tail.positions(*bounds_of(start_us, end_us))
         return tail.ts_us[first:last], tail.values[first:last]
@@ -358,9 +363,10 @@ class Timeline(HeldEvents):
         self._memo[key] = answer
 
 
-def _only_event(columns: Columns) -> tuple[int, float] | None:
+def _only_event(columns: Columns, at: int = 0) -> tuple[int, float] | None:
+    """The event at that place; None where there is none at all."""
     ts_us, values = columns
-    return (int(ts_us[0]), float(values[0])) if len(ts_us) else None
+    return (ts_us.item(at), values.item(at)) if len(ts_us) else None
 
 
 def _any_late(chunks: list[Chunk]) -> bool:

@@ -119,8 +119,8 @@ class Spans(NamedTuple):
 
     def _look_at_raw(self, timeline: Timeline, span: Span) -> SpanPart:
         """Look at a series in a span that begins at the raw events or later."""
-        if not self.ends and (few := timeline.few_values(*span)) is not None:
-            return SpanPart(_NO_DRAFT, NO_COLUMNS, few) if len(few) else NOTHING
+        if (few := timeline.few_values(*span)) is not None:
+            return SpanPart(_NO_DRAFT, NO_COLUMNS, few, *self._ends(timeline, span)) if len(few) else NOTHING
         # A span that is asked for again while the series has not changed costs 2 µs. Only one is remembered: a window
         # that slides never asks for the same span again.
         key = "part", bool(self.percentiles), self.ends

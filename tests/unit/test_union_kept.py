@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from statsapi.engine import changes as changes_module
@@ -527,6 +527,7 @@ notes = st.lists(st.builds(Note, series, st.integers(0, 30), st.integers(0, 9)),
 
 
 @given(notes, st.sets(st.integers(0, 30)))
+@example([Note("a", 1, 0), Note("a", 13, 0), Note("a", 12, 0)], {0, 2})  # the last two do not fit together
 def test_what_came_since_a_mark_is_all_of_it_or_nothing(some: list[Note], marked: set[int]) -> None:
     """In order of arrival, of the series asked for, and how far removals reached."""
     noted = Changes()
