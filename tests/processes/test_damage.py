@@ -633,6 +633,33 @@ def test_salvage_saves_all_where_only_definitions_are_damaged(
         assert answers(journal, 0) == expected_answers
 
 
+@pytest.mark.parametrize(("at", "byte"), [(61, 64), (60, 1), (63, 2), (63, 0), (69, 117), (71, 0)])
+def test_a_damaged_header_is_no_newer_version_and_no_other_programs(
+    at: int, byte: int, closed: Path, tmp_path: Path
+) -> None:
+    """A bit of the schema's version or of the application's id: whoever starts is told of damage, not to use a newer
+    statsapi or another file. The check says so and reads on; the salvage saves all and ends well.
+    """
+    path, new = tmp_path / "events.db", tmp_path / "new.db"
+    shutil.copy(closed, path)
+    with closing(SqliteJournal(str(path))) as journal:
+        expected = contents(journal)
+    data = bytearray(path.read_bytes())
+    data[at] = byte
+    path.write_bytes(data)
+    with pytest.raises(JournalDamaged, match="its header is not that of a journal"):
+        SqliteJournal(str(path))
+    checked = statsapi(path, "check")
+    assert (checked.returncode, checked.stdout) == (
+        1,
+        f"{path}: its header is not that of a journal, and its tables are\n",
+    )
+    saved = statsapi(path, "salvage", str(new))
+    assert saved.returncode == 0, saved.stderr
+    with closing(SqliteJournal(str(new))) as journal:
+        assert contents(journal) == expected
+
+
 def claim_4_gib(path: Path) -> int:
     """Make a record in the middle of a page claim a length of 4 GiB, and a head that is longer than its page, so that
     SQLite follows pages that are not there. Gives its number.
