@@ -55,6 +55,8 @@ def _damages(path: str, noted: Noted | None) -> Iterator[JournalDamaged]:
                 if tables.is_new(connection, path):
                     raise JournalRefused(f"{path} is empty")
                 _refuse_old(connection, path)
+        except JournalDamaged as error:  # of its header
+            yield error
         except sqlite3.Error as error:
             why = str(error)
             read_all_the_same(connection)

@@ -37,6 +37,8 @@ from statsapi.journal.checksums import (
 )
 
 APPLICATION_ID: Final = 0x73746174  # "stat"
+_NEWEST_VERSION: Final = 127  # a schema beyond it is damage: no release will ever get there
+_OTHER_HEADER: Final = "its header is not that of a journal, and its tables are"
 SCHEMA_VERSION: Final = 3
 
 # CPU µs of an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280.
@@ -299,16 +301,26 @@ def touch(connection: sqlite3.Connection) -> None:
 
 
 def is_new(connection: sqlite3.Connection, path: str) -> bool:
-    """Whether the file is empty. JournalRefused for another program's database and for a newer schema."""
+    """Whether the file is empty. JournalRefused for another program's database and for a newer schema, JournalDamaged
+    where its tables are a journal's and only its header says something else.
+    """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if (application, version, things) == (0, 0, 0):
         return True
+    if (application != APPLICATION_ID or not 1 <= version <= _NEWEST_VERSION) and _are_ours(connection):
+        raise JournalDamaged(path, _OTHER_HEADER)
     if application != APPLICATION_ID:
         raise JournalRefused(f"{path} is another program's database, or damaged: name another file")
     if not 1 <= version <= SCHEMA_VERSION:
         raise JournalRefused(f"{path} has schema {version} and this statsapi knows {SCHEMA_VERSION}: use a newer one")
+    return False
+
+
+def _are_ours(connection: sqlite3.Connection) -> bool:
+    with contextlib.suppress(sqlite3.Error):
+        return are_defined(connection)
     return False
 
 
@@ -362,8 +374,10 @@ def check_tables(connection: sqlite3.Connection, path: str) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     definitions = _definitions(connection)
-    if version != SCHEMA_VERSION or auto_vacuum or {name for name, _, _ in definitions} != set(TABLES):
+    if auto_vacuum or {name for name, _, _ in definitions} != set(TABLES):
         raise JournalDamaged(path, "its tables are not those of a journal")
+    if version != SCHEMA_VERSION:
+        raise JournalDamaged(path, _OTHER_HEADER)
     rows = connection.execute("SELECT schema_checksum FROM meta").fetchall()
     if len(rows) != 1:
         raise JournalDamaged("the journal's table meta", "its row is missing")
