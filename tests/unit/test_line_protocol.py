@@ -376,6 +376,7 @@ def test_names_are_kept_within_bounds() -> None:
 def test_many_different_fields_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """10,000 different fields took 360 bytes each, besides their piece; 100,000 of them went beyond 32 MiB."""
     monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 16 * 1024)
+    monkeypatch.setattr(line_series, "_names", {})
     body = "\n".join(f"m f{i}=1" for i in range(10_000))
     points_of(body)
     tracemalloc.start()
