@@ -1,10 +1,10 @@
 # ruff: noqa: E501 (a line a body)
 """What the dearest known bodies of each form cost a real worker.
 
-    python -m benchmarks.hostile [words of the names to run]
+    python -m benchmarks.hostile [words of the names and queries to run]
 
 For each: the processor's time it took, the worker's peak memory as a multiple of the body's size (unpacked), how long
-/healthz waited at the longest meanwhile, the answer's status and size. Within the limits no body may take 1 s, 8 times
+/healthz waited at the longest meanwhile, the answer's status and size. What a body leaves held, 550 bytes for each new series, is in its peak. Within the limits no body may take 1 s, 8 times
 its size (32 MiB for those below 4 MiB), 50 ms of the interpreter, or bring back 1 MiB. The wait is longer than the
 interpreter lock is held: it includes both requests' own processing, and other users of the machine. What the requests
 for /healthz took of the processor's time (a tenth of it) is not in it: that is measured alone first.
@@ -63,6 +63,7 @@ N: Final = 100_000
 
 MARKS: Final = "\u0327\u0301"  # combining marks; in this order normalizing has to sort them
 LETTER: Final = "a" + MARKS * 15  # with the most marks that a name may have behind one letter
+_TAGS_20: Final = b"a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,x"
 PUSH: Final = "/metrics/job/x"
 TEXT, OPENMETRICS = "text/plain; version=0.0.4", "application/openmetrics-text; version=1.0.0"
 
@@ -102,6 +103,9 @@ BODIES: Final = (
     Hostile("array of 99,000 times as Go prints them", numbered('{"timestamp":"2025-11-21 07:45:00.%09d +0100 CET m=+0.1","value":"  1_1"}', 99_000)),
     Hostile("array of 99,000 of Go's times, the same", numbered('{"timestamp":"2025-11-21 07:45:00.111111111 +0100 CET m=+0.1","value":"  1_%d"}', 99_000)),
     Hostile("array of 99,000 new series beyond ASCII", numbered('{"timestamp":1,"value":1,"series":"n%06d' + "\\u00e9" * 15 + '"}', 99_000)),
+    Hostile("array of 99,000 new series of 30 emoji", numbered('{"timestamp":1,"value":1,"series":"%d' + "\U0001f600" * 30 + '"}', 99_000)),
+    Hostile("array of 90,000 new series with dedup", lambda: numbered('{"timestamp":%d,"value":1,"series":"d%%d"}' % time.time(), 90_000)(), path="/events?dedup=true"),
+    Hostile("array of 33,000 new series of 6 tags", numbered('{"timestamp":1,"value":1,"series":"m","tags":{"\u00e4":%d,"\u00f6":"\u0344","b":true,"d":"y","e":"z","f":1}}', 33_000)),
     Hostile("array of 100,000 times as text of digits", numbered('{"timestamp":"17637111%05d","value":1}', N)),
     Hostile("array of values of 16,000 digits", joined(b'{"timestamp":1,"value":"%s"}' % (b"1" * 16_000), 1040)),
     Hostile("array of 100,000 values in words", joined(b'{"timestamp":1,"value":"a value of one hundred and twenty letters, which is not a number, however long one looks at it, it is not"}', N)),
@@ -190,6 +194,11 @@ BODIES: Final = (
     Hostile("lines: 100,000 points", joined(b"m,a=1 f=1 1763711100000000000", N, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,000 points of 100,000 series", numbered("m,a=%d f=1", N, head="", tail="", by="\n"), path="/write"),
     Hostile("lines: 100,000 points of 100,000 fields", numbered("m f%d=1", N, head="", tail="", by="\n"), path="/write"),
+    Hostile("lines: 90,000 new series beyond ASCII", numbered("m\u00e9,a=\u00fc%d f=1", 90_000, head="", tail="", by="\n"), path="/write"),
+    Hostile("lines: 99,999 with tabs", joined(b"m\tf=1", N - 1, head=b"", tail=b"", by=b"\n"), path="/write"),
+    Hostile("lines: 99,999 strings without an end", joined(b'm f="a', N - 1, head=b"", tail=b"", by=b"\n"), path="/write"),
+    Hostile("lines: 100,000 times before 1", numbered("m f=1 -1%018d", N, head="", tail="", by="\n"), path="/write?precision=s"),
+    Hostile("lines: 33,000 of nan, inf and hex", joined(b"m f=nan,g=inf,h=0x1p3", 33_000, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,000 escaped points", numbered("m\\ m,a=%d f=1", N, head="", tail="", by="\n"), path="/write"),
     Hostile("lines: 100,000 with a string", joined(b'm,a=1 f=1,s="x" 1763711100000000000', N, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,000 that are no points", joined(b"no point", N, head=b"", tail=b"", by=b"\n"), path="/write"),
@@ -232,6 +241,10 @@ BODIES: Final = (
     Hostile("table: 100,000 days of a zone", lambda: b"t,v\n" + b"".join(b"%04d-%02d-%02d 02:30,1\n" % (i // 360 % 9000 + 1, i % 12 + 1, i // 12 % 28 + 1) for i in range(99_999)), CSV, "/events?timestamp=t&value=v&timezone=Europe/Berlin"),
     Hostile("table: 40,000 days of a zone with fold=later", lambda: b"t,v\n" + b"".join(b"%04d-%02d-%02d 02:30,1\n" % (i // 360 % 9000 + 1, i % 12 + 1, i // 12 % 28 + 1) for i in range(39_999)), CSV, "/events?timestamp=t&value=v&timezone=Europe/Berlin&fold=later"),
     Hostile("table: 100,000 different times in a format", lambda: b"t,v\n" + b"".join(b"21.%02d.2025 07:%02d:%02d.%06d,1\n" % (i % 12 + 1, i % 60, i % 59, i) for i in range(99_999)), CSV, "/events?timestamp=t&value=v&time_format=%25d.%25m.%25Y+%25H:%25M:%25S.%25f"),
+    Hostile("table: 99,000 rows of 20 short tags", lambda: b"t,v,%s\n" % _TAGS_20 + b"".join(b"1,1,%s\n" % b",".join(b"%d" % (i * j % 99) for j in range(20)) for i in range(99_000)), CSV, "/events?timestamp=t&value=v&tags=" + _TAGS_20.decode()),
+    Hostile("table: 99,000 rows of 20 different tags", lambda: b"t,v,%s\n" % _TAGS_20 + b"".join(b"1,1,%s\n" % b",".join(b"%d" % (i * j) for j in range(20)) for i in range(99_000)), CSV, "/events?timestamp=t&value=v&tags=" + _TAGS_20.decode()),
+    Hostile("table: 99,000 rows of 20 short tags in quotes", lambda: b'"t",v,%s\n' % _TAGS_20 + b"".join(b"1,1,%s\n" % b",".join(b"%d" % (i * j % 99) for j in range(20)) for i in range(99_000)), CSV, "/events?timestamp=t&value=v&tags=" + _TAGS_20.decode()),
+    Hostile("table: NDJSON, 60,000 lines of 20 tags", lambda: b"".join(b'{"t":1,"v":1,%s}\n' % b",".join(b'"%s":"%d"' % (a, i * j % 99) for j, a in enumerate(_TAGS_20.split(b","))) for i in range(60_000)), NDJSON, "/events?timestamp=t&value=v&tags=" + _TAGS_20.decode()),
     # gzip
     Hostile("gzip: 33 MB of a field name", full(b"k", head=b'[{"', tail=b'":1}]'), packed=True),
     Hostile("gzip: empty lists", full(b"[],", head=b"[", tail=b"1]"), packed=True),
@@ -246,7 +259,16 @@ QUERIES: Final = (
     "/statistics?windows=" + "1m," * 2600,
     "/events?cursor=" + "A" * 8000,
     "/" + "%2e/" * 2000,
+    "/statistics?match=*" + "e*" * 90,
+    "/statistics?match=*&by=series&order=-last&stats=all&limit=10",
+    "/statistics?match=*&by=a&order=-p99.9&stats=all&limit=10",
+    "/check?match=*&by=series&require=" + ",".join(["count>0"] * 50),
+    "/tags/a?limit=10000",
 )
+
+
+# With the default limit all but the first body of many new series would be refused.
+ENV: Final = {"STATSAPI_JOURNAL": "memory://", "STATSAPI_MAX_SERIES": "5000000", "STATSAPI_MAX_QUERY_SERIES": "5000000"}
 
 
 class Meter:
@@ -332,7 +354,7 @@ def main(wanted: list[str]) -> None:
     print(f"{'':46} {'MiB':>6} {'s':>7} {'CPU s':>6} {'peak':>7} {'times':>6} {'/healthz ms':>7} {'':3} answer")
     with (
         tempfile.TemporaryDirectory() as directory,
-        gunicorn_server(Path(directory), workers=1, env={"STATSAPI_JOURNAL": "memory://"}) as server,
+        gunicorn_server(Path(directory), workers=1, env=ENV) as server,
     ):
         server.request("POST", "/events", [{"timestamp": 1, "value": 1}])
         asking_s = cost_of_asking(server)
@@ -345,7 +367,7 @@ def main(wanted: list[str]) -> None:
                 headers["Content-Encoding"] = "gzip"
             measure(server, asking_s, name, size, lambda: send(server, "POST", path, body, headers))  # noqa: B023 (called at once)
         for path in QUERIES:
-            if not wanted:
+            if not wanted or any(word in path for word in wanted):
                 measure(server, asking_s, path[:40] + "…", len(path), lambda: send(server, "GET", path, b"", {}))  # noqa: B023
 
 

@@ -6,6 +6,7 @@ Events that must not count are refused here, before or inside the append. Every 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import compress
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from statsapi.engine.placement import Bounds, Placed
 from statsapi.engine.store import Store
 from statsapi.errors import InvalidRequest, StoreFull, ViewNotReady
 from statsapi.machine import default_max_events
-from statsapi.model import MAX_TS_US, MIN_TS_US, MINUTE_US, EventBatch, Part, TimestampsUs, Values
+from statsapi.model import MAX_TS_US, MIN_TS_US, MINUTE_US, EventBatch, Parts, TimestampsUs, Values
 from statsapi.service.following import DECIDE_WAIT_S, Follower
 from statsapi.service.spans import describe_kept
 from statsapi.times import format_timestamp
@@ -221,16 +222,10 @@ class Admission:
         placed = bounds.tally([batch.ts_us])
         if placed.expired and reject_expired:
             self.refuse_expired(bounds, placed)
-        parts = []
         from_us = self._comparable_from_us(store, bounds.now_us)
-        for series, ts_us, values in batch.parts:
-            new = (ts_us >= from_us) & ~_duplicates_within(ts_us, values)
-            new[new] = ~store.contains(series, ts_us[new], values[new])
-            if new.any():
-                parts.append(Part(series, ts_us[new], values[new]))
-        fresh = EventBatch(tuple(parts))
+        fresh = _without(batch, from_us, store)
         self.refuse_too_many_events(store, len(fresh))  # only now, as duplicates need no room
-        counted = bounds.tally([part.ts_us for part in parts])
+        counted = bounds.tally([fresh.ts_us])
         stored = len(fresh) - counted.expired
         counted = counted._replace(expired=placed.expired)
         return fresh, counted, Recorded(bounds, placed, stored, len(batch) - stored - placed.expired)
@@ -252,6 +247,28 @@ class Admission:
                 faults.append({"field": field, "reason": reason})
         if faults:
             raise InvalidRequest(faults)
+
+
+def _without(batch: EventBatch, from_us: int, store: Store) -> EventBatch:
+    """The events from `from_us` on that the store does not hold, each once. 1 µs for a series of one event."""
+    parts = Parts.of(batch.parts)
+    unknown = set(store.listing.unknown(parts.names))
+    fresh = parts.ts_us >= from_us
+    end = 0
+    for series, ts_us, values in parts:
+        start, end = end, end + len(ts_us)
+        if len(ts_us) == 1:
+            if series not in unknown and fresh[start] and store.contains(series, ts_us, values)[0]:
+                fresh[start] = False
+            continue
+        new = fresh[start:end]
+        new &= ~_duplicates_within(ts_us, values)
+        if series not in unknown:
+            new[new] = ~store.contains(series, ts_us[new], values[new])
+    part_of = np.repeat(np.arange(len(parts)), parts.counts)
+    counts = np.bincount(part_of[fresh], minlength=len(parts))
+    names = list(compress(parts.names, (counts > 0).tolist()))
+    return EventBatch(Parts(names, counts[counts > 0], parts.ts_us[fresh], parts.values[fresh]))
 
 
 def _duplicates_within(ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ import math
 import struct
 import sys
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from line_protocol_parser import LineFormatError, parse_line
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from statsapi.api.body_text import EVENT_MAX_BYTES
-from statsapi.api.decoding import line_series
+from statsapi.api.decoding import line_protocol, line_series
 from statsapi.api.decoding.line_protocol import Points, read
 from statsapi.api.decoding.line_words import PRECISIONS_US, to_us
 from statsapi.errors import echo
@@ -370,3 +371,19 @@ def test_names_are_kept_within_bounds() -> None:
         assert len(line_series._names) <= line_series._NAMES_KEPT
     assert EVENT_MAX_BYTES == 65536
     assert len(points_of("bad" * 1000).refused[0].text) == len(echo("bad" * 1000))
+
+
+def test_many_different_fields_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 different fields took 360 bytes each, besides their piece; 100,000 of them went beyond 32 MiB."""
+    monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 16 * 1024)
+    monkeypatch.setattr(line_series, "_names", {})
+    body = "\n".join(f"m f{i}=1" for i in range(10_000))
+    points_of(body)
+    tracemalloc.start()
+    try:
+        points = points_of(body)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(points.ts_us) == 10_000
+    assert peak_bytes < 10_000 * 240

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from statsapi.api.decoding.rows import require_tags_within
 from statsapi.errors import echo
-from statsapi.naming.names import DECOMPOSED_MAX, NAME_MAX, fold_tags
+from statsapi.naming.names import DECOMPOSED_MAX, NAME_MAX, fold_tags, normalized
 
 # A longer measurement, key or value fits in no name either: a character is at most DECOMPOSED_MAX of them before it is
 # normalized, each of which has at most 4 bytes and may have a backslash. What is longer is cut.
@@ -115,6 +115,14 @@ def _plain_name(head: str, key: str) -> str:
         return ""
 
 
+def _stands(name: str) -> bool:
+    """Whether it is in normal form as it is, and so is each part of it."""
+    try:
+        return normalized(name) == name
+    except ValueError:
+        return False
+
+
 def base_of(measurement: str, key: str) -> str:
     """The name of a field's series without its tags."""
     return measurement if key == "value" else f"{measurement}.{key}"
@@ -127,16 +135,16 @@ _BLANK_AT_AN_END: Final = re.compile(" [;=]|[;=] ")
 def name_series(measurement: str, tags: tuple[tuple[str, str], ...], key: str) -> str:
     """The canonical name of a field's series. ValueError says what is wrong with it."""
     base = base_of(measurement, key)
-    # The usual name, in a third of fold_tags' time: all ASCII, without a blank at either end of a part.
+    # The usual name, in a third of fold_tags' time: in normal form, without a blank at either end of a part.
     found = ";".join([base, *(f"{name}={value}" for name, value in sorted(tags))])
     if (
-        found.isascii()
-        and found.isprintable()
+        found.isprintable()
         and len(found) <= NAME_MAX
         and found.count(";") == len(tags) == len({name for name, _ in tags if name and "=" not in name})
         and found[0] not in "=+-@; "
         and found[-1] != " "
         and not _BLANK_AT_AN_END.search(found)
+        and _stands(found)
     ):
         return found
     if ";" in base:

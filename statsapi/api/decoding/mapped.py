@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -188,12 +188,16 @@ def _name(table: Table) -> tuple[list[str], NDArray[np.int64], Mask]:
     found = np.zeros(rows, np.uint32)
     if columns:
         code_of: defaultdict[Any, int] = defaultdict(itertools.count().__next__)
-        # Of numbers 1 and true are one key, and are not written alike.
-        keys = (
-            columns[0] if len(columns) == 1 and _all_text(columns[0]) else list(map(_key, zip(*columns, strict=True)))
-        )
-        found = np.fromiter(map(code_of.__getitem__, keys), np.uint32, rows)
-        sets = [(key,) if isinstance(key, str) else tuple(value for _, value in key) for key in code_of]
+        # One key at a time: those of all rows would take 2 kB each, and the cyclic collector would look through them.
+        keys: Iterable[Any]
+        if all(map(_all_text, columns)):
+            keys = columns[0] if len(columns) == 1 else zip(*columns, strict=True)
+            found = np.fromiter(map(code_of.__getitem__, keys), np.uint32, rows)
+            sets = [(key,) if isinstance(key, str) else key for key in code_of]
+        else:
+            keys = map(_key, zip(*columns, strict=True))
+            found = np.fromiter(map(code_of.__getitem__, keys), np.uint32, rows)
+            sets = [tuple([value for _, value in key]) for key in code_of]
     within = 0 if chosen.series is None else sum(str(values[0]).count(";") for values in sets)
     require_tags_within((len(sets) * len(columns) + within) * wide)
     names: dict[str, int] = {}
