@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from marshmallow import ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from statsapi.api.decoding import Decoded, decode, local_times, timestamps
+from statsapi.api.decoding import Decoded, decode, local_times, ndjson_reader, timestamps
 from statsapi.api.decoding.local_times import Clock
 from statsapi.api.decoding.mapping import ColumnMapping
 from statsapi.api.decoding.time_formats import check_format
@@ -870,3 +870,17 @@ def test_different_texts_in_many_columns_of_tags_are_refused_early() -> None:
     body = "t,v,a,b,c,d,e,f,g,h,i,j\n" + "\n".join(rows)
     with pytest.raises(RequestEntityTooLarge, match="tags together"):
         read(body, timestamp="t", value="v", tags="a,b,c,d,e,f,g,h,i,j")
+
+
+def test_lines_with_many_tags_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As each line alone is read, wherever a piece ends, with a tag that is missing, null, true or a number."""
+    monkeypatch.setattr(ndjson_reader, "_PIECE_BYTES", 100)
+    odd: list[dict[str, Any]] = [{}, {"e": None}, {"e": True}, {"e": 1}, {"e": "1"}, {"e": [1]}]
+    items = [{"t": 1, "v": row, "a": "x", "b": str(row % 3), "c": "y" * 40, "d": "z"} for row in range(12)]
+    items += [item | odd[row % 6] for row, item in enumerate(items)]
+    query = {"timestamp": "t", "value": "v", "tags": "a,b,c,d,e", "partial": "true"}
+    decoded = read(lines(*items), NDJSON, **query)
+    one_by_one = [read(lines(item), NDJSON, **query) for item in items]
+    assert decoded.rejected == sum(each.rejected for each in one_by_one)
+    assert set(names_of(decoded)) == {name for each in one_by_one for name in names_of(each)}
+    assert len(decoded.batch) == sum(len(each.batch) for each in one_by_one)

@@ -26,6 +26,7 @@ from statsapi.api.decoding.mapped import Table
 from statsapi.api.decoding.mapping import Chosen, ColumnMapping, choose
 from statsapi.api.decoding.rows import (
     BYTE_ORDER_MARK,
+    SHARED_FROM,
     TOO_LONG,
     Fault,
     Rows,
@@ -42,9 +43,6 @@ _FLOATS: Final = msgspec.json.Decoder(list[float])
 # A body is split in pieces of this size: a text that is not ASCII takes up to four times its bytes, more than once, and
 # a field of one or two letters takes 70 bytes.
 _PIECE_BYTES: Final = 512 * 1024
-
-# From this many columns of tags on, equal texts in them are kept once: 100,000 rows of 20 short tags took 250 MB.
-_SHARED_FROM: Final = 4
 
 
 def read(body: bytes, max_events: int) -> Rows:
@@ -148,7 +146,7 @@ class _Table:
             self._chosen = choose(self._mapping, self._header)
             self._places = self._chosen.places
             self._events_a_row = len(self._chosen.values)
-            if len(self._chosen.tags) >= _SHARED_FROM:
+            if len(self._chosen.tags) >= SHARED_FROM:
                 self._labels = frozenset(self._chosen.tags)
         self._columns = [[] for _ in self._places]
         return self._mapping is None or self._mapping.header

@@ -30,6 +30,7 @@ from statsapi.api.decoding.rows import (
     EVENT,
     FEW_BYTES,
     NO_EVENT,
+    SHARED_FROM,
     TAGGED_EVENT,
     TOO_LONG,
     Event,
@@ -41,10 +42,14 @@ from statsapi.api.decoding.rows import (
     has_tags,
     is_once,
     require_lines_within,
+    require_tags_within,
     require_within,
     separators_fit,
 )
 from statsapi.errors import echo
+
+# Where texts are shared, this much of a body is decoded at once: its texts take up to ten times that first.
+_PIECE_BYTES: Final = 1024 * 1024
 
 _CSV_ALONE: Final = ("delimiter", "skip", "header")
 
@@ -182,7 +187,8 @@ def read_mapped(body: bytes, max_events: int, mapping: ColumnMapping) -> Table:
     body = body.removeprefix(BYTE_ORDER_MARK)
     require_lines_within(body, "\n", max_events)
     whole = body.rstrip()
-    at_once = _decode_at_once(whole, names, mapping.names_columns, max_events // len(chosen.values))
+    labels = frozenset(chosen.tags) if len(chosen.tags) >= SHARED_FROM else frozenset()
+    at_once = _decode_at_once(whole, names, mapping.names_columns, max_events // len(chosen.values), labels)
     if at_once is not None:
         lines_read, columns, given = at_once
         if _members_are_once(whole, lines_read, dict(zip(names, given, strict=True))):
@@ -217,14 +223,15 @@ def read_mapped(body: bytes, max_events: int, mapping: ColumnMapping) -> Table:
 
 
 def _decode_at_once(
-    body: bytes, names: list[str], others_too: bool, max_rows: int
+    body: bytes, names: list[str], others_too: bool, max_rows: int, labels: frozenset[int]
 ) -> tuple[int, dict[int, list[Any]], list[int]] | None:
     """How many lines there are, the columns by place, and in how many lines each member is, be it null. None unless
     each line holds one object beyond doubt, and where there are too many.
 
     Most bodies have in each line what they have in the first. So that is asked for first, and needs no counting.
+    labels: places of columns in which equal texts are kept once.
     """
-    if len(body) > AT_ONCE_BYTES:
+    if len(body) > AT_ONCE_BYTES and not labels:
         return None
     newlines = _newlines(body)
     lines = _count_lines_of_objects(body, newlines)
@@ -235,19 +242,39 @@ def _decode_at_once(
         first = decoder.decode(body[: newlines[0]] if len(newlines) else body)
         needed = tuple([getattr(first, f"member_{place}") is not UNSET for place in range(len(names))])
         try:
-            rows = _decoder(tuple(names), others_too, needed).decode_lines(body)
+            columns = _columns_of(body, _decoder(tuple(names), others_too, needed), len(names), labels)
         except msgspec.ValidationError:
-            rows, needed = decoder.decode_lines(body), (False,) * len(names)
+            columns, needed = _columns_of(body, decoder, len(names), labels), (False,) * len(names)
     except (ValueError, RecursionError):
         return None
-    if len(rows) != lines:
+    if len(columns[0]) != lines:
         return None
-    columns = _columns(rows, range(len(names)))
     given = [lines if needed[place] else lines - column.count(UNSET) for place, column in columns.items()]
     for place, times in enumerate(given):
         if times < lines:
             columns[place] = _as_null(columns[place])
     return lines, columns, given
+
+
+def _columns_of(
+    body: bytes, decoder: msgspec.json.Decoder[Any], width: int, labels: frozenset[int]
+) -> dict[int, list[Any]]:
+    """The columns of lines that hold an object each: in pieces where texts are shared, as each text is made first."""
+    if not labels:
+        return _columns(decoder.decode_lines(body), range(width))
+    columns: dict[int, list[Any]] = {place: [] for place in range(width)}
+    shared: dict[str, str] = {}
+    at = 0
+    while at < len(body):
+        end = at + _PIECE_BYTES
+        end = len(body) if end >= len(body) else body.find(b"\n", end) + 1 or len(body)
+        for place, column in _columns(decoder.decode_lines(body[at:end]), range(width)).items():
+            if place in labels:
+                column = [shared.setdefault(text, text) if type(text) is str else text for text in column]
+            columns[place] += column
+        require_tags_within(len(shared))
+        at = end
+    return columns
 
 
 def _members_are_once(body: bytes, lines: int, given: dict[str, int]) -> bool:
