@@ -109,15 +109,13 @@ class Selection(NamedTuple):
         return len(self.names) == 1 and not self.globs and not self.where
 
     def among(self, held: Sequence[str], slice_names: int = 1000) -> Iterator[list[str]]:
-        """The chosen ones of the names held (sorted, canonical), sorted: a list for each `slice_names` names examined.
+        """The chosen ones of the names held (sorted, canonical), sorted: a list, perhaps empty, for each `slice_names`.
 
         Only names with a pattern's prefix are examined. The caller may release a lock between two lists.
         """
         for first, last in self._ranges(held):
             for at in range(first, last, slice_names):
-                chosen = [name for name in held[at : min(at + slice_names, last)] if self.matches(name)]
-                if chosen:
-                    yield chosen
+                yield [name for name in held[at : min(at + slice_names, last)] if self.matches(name)]
 
     def _ranges(self, held: Sequence[str]) -> list[tuple[int, int]]:
         """The index ranges of `held` in which a chosen name may lie: rising, without overlap."""
