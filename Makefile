@@ -23,11 +23,11 @@ serve: $(VENV)/.runtime  ## run the service on port 8000 (Ctrl-C stops it)
 	$(BIN)/gunicorn wsgi:app
 
 # By file, so that tests share what their module started; in the order of tests/conftest.py, which is by time.
-test: $(VENV)/.dev  ## run the whole test suite, in up to four processes
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(VENV)/.dev  ## run the whole test suite, on up to four cores
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-quick: $(VENV)/.dev  ## the tests that start no server, without the slow ones: half a minute
-	$(BIN)/python -m pytest --hypothesis-profile=quick --ignore=tests/processes -m "not processes and not slow" -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --hypothesis-profile=quick --ignore=tests/processes -m "not processes and not slow" -n auto --maxprocesses=4 --dist loadfile $(ARGS)
 
 coverage: $(VENV)/.dev  ## branch coverage by the whole suite, and the lines that no test reaches; below 97 % fails
 	$(BIN)/coverage erase

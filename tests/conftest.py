@@ -59,11 +59,6 @@ LONGEST = (
 )
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors, as tests of servers wait for a quarter of their time; four at most."""
-    return min((os.cpu_count() or 1) + 1, 4)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks by place: `processes` is all of tests/processes; `redis`, `postgresql` and `nginx` whatever has the
     program's name in its module, its parameters or its fixtures, which is what starts that program.
