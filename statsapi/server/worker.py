@@ -10,14 +10,15 @@ import ctypes
 import errno
 import os
 import select
+import selectors
 import signal
 import socket
 import ssl
 import sys
 import threading
 import time
-from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -53,10 +54,6 @@ ACCEPT_SAYS_S: Final = 60.0
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 32 << 20
 _LINGER_STEP_BYTES: Final = 64 * 1024
-
-# A thread of Gunicorn's returns this to the poll loop for a connection that has not sent anything yet.
-_NO_DATA_YET: Final[Future[object]] = Future()
-_NO_DATA_YET.set_result(gthread._DEFER)
 
 # Made at import: the arbiter loads this module before it forks, so all workers share them.
 board = Board()
@@ -149,11 +146,20 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         thread blocked all other clients for that long. A connection waits here as long as it would in a thread, even
         where `--keep-alive 0` leaves it no time in the poll loop.
         """
-        if self.alive and not conn.initialized and not conn.data_ready:
-            self.finish_request(conn, _NO_DATA_YET)
-            conn.timeout = time.monotonic() + gthread.DEFAULT_WORKER_DATA_TIMEOUT + self.cfg.keepalive
-        else:
+        if not self.alive or conn.initialized or conn.data_ready:
             super().enqueue_req(conn)
+            return
+        # Gunicorn's finish_request would do it, but asks again whether the worker is alive: where SIGTERM came between
+        # the two questions, it closed the connection, whose client may have sent its request already.
+        conn.timeout = time.monotonic() + gthread.DEFAULT_WORKER_DATA_TIMEOUT + self.cfg.keepalive
+        try:
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        except Exception:  # noqa: BLE001 - whatever it is, Gunicorn gives the connection up too
+            self.nr_conns -= 1
+            conn.close()
+        else:
+            self.pending_conns.append(conn)
 
     def init_signals(self) -> None:
         super().init_signals()

@@ -569,12 +569,14 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
     gone is named here, before a worker fails for want of it.
     """
     used = {
-        gthread: ["_DEFER", "DEFAULT_WORKER_DATA_TIMEOUT", "STOP_KEEPALIVE_LINGER"],
+        gthread: ["DEFAULT_WORKER_DATA_TIMEOUT", "STOP_KEEPALIVE_LINGER"],
         gthread.ThreadWorker: [
             *("accept", "enqueue_req", "finish_request", "handle_exit", "init_signals", "notify"),
             *("set_accept_enabled", "wait_for_and_dispatch_events", "_cap_keepalive", "_keepalive_after"),
             *("get_thread_pool", "handle", "handle_request", "init_process", "on_client_socket_readable", "run"),
+            "on_pending_socket_readable",
         ],
+        gthread.TConn: ["close"],
         gthread.PollableMethodQueue: ["defer"],
         Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],
         gunicorn.util: ["parse_address", "write_error", "write_nonblock", "is_ipv6", "http_date"],

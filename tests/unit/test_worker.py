@@ -90,6 +90,35 @@ def test_a_new_connection_has_the_time_that_gunicorn_gives_it(
 
 
 @pytest.mark.parametrize("kind", [FairThreadWorker, ShortWorker])
+def test_a_connection_that_comes_as_the_worker_is_stopped_is_answered(make: Make, kind: type[Any]) -> None:
+    """A SIGTERM at any instant of accepting: whichever question whether the worker is alive is the first that says no,
+    the client's request is answered.
+    """
+    for questions in range(4):
+
+        class Stopped(kind):  # type: ignore[misc]
+            left = questions
+
+            @property
+            def alive(self) -> bool:
+                self.left -= 1
+                return self.left >= 0
+
+            @alive.setter
+            def alive(self, value: bool) -> None:
+                """Gunicorn sets it when a worker is made."""
+
+        worker, conn, client = make(Stopped, keepalive=75)
+        client.sendall(GET)
+        if kind is ShortWorker:
+            worker.tpool.start()
+        worker.enqueue_req(conn)
+        for key, _ in worker.poller.select(0):
+            key.data(key.fileobj)
+        assert answer_of(client).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("kind", [FairThreadWorker, ShortWorker])
 def test_no_keep_alive_closes_after_the_answer(make: Make, kind: type[Any]) -> None:
     """With --keep-alive 0 a request is answered, and told that the connection closes."""
     worker, conn, client = make(kind, keepalive=0)
