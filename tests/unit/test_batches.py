@@ -1193,6 +1193,7 @@ BESIDE = [
 ]
 
 
+@pytest.mark.slow  # all of them together
 @pytest.mark.parametrize(("text", "field"), TWICE)
 def test_a_member_given_twice_is_refused_by_name(shared_client: FlaskClient, text: str, field: str) -> None:
     """It has two readings: alone, in an array, in `events` and in NDJSON, whatever and how much stands beside it."""
