@@ -51,7 +51,8 @@ def test_the_limit_is_raised_where_that_is_allowed(tmp_path: Path) -> None:
         for value in range(100):
             client = clients.enter_context(server.client())
             assert client.request("POST", "/event", {"timestamp": now(), "value": value})[0] == 200
-        assert open_files(server) >= before + 100
+        # The connection that asked whether the server answers may still have been open at `before`.
+        assert open_files(server) >= before + 99
         assert "RLIMIT_NOFILE" not in server.log
 
 

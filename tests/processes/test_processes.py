@@ -30,7 +30,8 @@ from tests.servers import ROOT, gunicorn_server, wait_until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 MEMORY = {"STATSAPI_JOURNAL": "memory://"}
-FOREIGN = ["--config", "/dev/null"]
+# Without our hooks a worker that has just been forked swallows SIGTERM, and is killed after this time.
+FOREIGN = ["--config", "/dev/null", "--graceful-timeout", "3"]
 
 # What touches events or tells of them, and what does not.
 REFUSED = [
