@@ -84,7 +84,9 @@ def canonical_names(texts: Sequence[str]) -> Iterator[str | None]:
 
 
 def _have_few_marks(joined: str) -> bool:
-    """Whether no text has too many in a row, as this one would too; not asked of ASCII, which has none."""
+    """Whether no joined text has too many marks in a row: the whole would have that run too. Of ASCII, which has none,
+    nobody needs to know.
+    """
     return not joined.isascii() and _TOO_MANY_MARKS not in _marks_of(joined)
 
 
