@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,6 +52,9 @@ PLAIN_NAME: Final = re.compile(r"(?![=+\-@ ])[ -:<-~]{0,199}[!-:<-~]\Z", re.ASCI
 
 # As many as stand in some batches. The longest names take 5 MB.
 _REMEMBERED: Final = 4096
+_TOO_MANY_MARKS: Final = b"\1" * (MARKS_MAX + 1)  # as `_marks_of` tells them
+_TEXTS_AT_ONCE: Final = 1000
+_JOINED_MAX: Final = _TEXTS_AT_ONCE * NAME_MAX
 _CACHED_MAX: Final = 2 * NAME_MAX  # a name in another form; what is longer is hardly one
 
 
@@ -61,33 +64,60 @@ def canonical_name(text: str) -> str:
 
     Raises ValueError where it is no name, with a sentence that says what is wrong and how to mend it.
     """
+    return _canonical(text, few_marks=False)
+
+
+def canonical_names(texts: Sequence[str]) -> Iterator[str | None]:
+    """The canonical name of each text; None for what is no name.
+
+    As `canonical_name`, but marks are looked for in many texts at once: one of more than 30 characters beyond ASCII
+    costs 2 µs less.
+    """
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        some = texts[start : start + _TEXTS_AT_ONCE]
+        few_marks = sum(map(len, some)) <= _JOINED_MAX and _have_few_marks("\n".join(some))
+        for text in some:
+            try:
+                yield _canonical(text, few_marks)
+            except ValueError:
+                yield None
+
+
+def _have_few_marks(joined: str) -> bool:
+    """Whether no joined text has too many marks in a row: the whole would have that run too. Of ASCII, which has none,
+    nobody needs to know.
+    """
+    return not joined.isascii() and _TOO_MANY_MARKS not in _marks_of(joined)
+
+
+def _canonical(text: str, few_marks: bool) -> str:
     if PLAIN_NAME.match(text):
         return text
     if ";" not in text:
-        text = normalized(text)
+        text = normalized(text, few_marks=few_marks)
         if text.isprintable() and text[:1] not in _BEGINS_NO_NAME and text[-1] != " " and len(text) <= NAME_MAX:
             return text
         return _taken_apart(text)
     return _canonical_name(text) if len(text) <= _CACHED_MAX else _canonical_name.__wrapped__(text)
 
 
-def normalized(text: str, most: int = NAME_MAX) -> str:
+def normalized(text: str, most: int = NAME_MAX, *, few_marks: bool = False) -> str:
     """The text in Unicode's normal form NFC; unchecked where it is ASCII, which is in that form as it stands.
 
     0.1 µs for ASCII, else 1.5 µs for more than 30 characters, and what normalizing takes: 35 µs for 800 at the worst.
 
     Raises ValueError where the text would have more than `most` characters, or has more than MARKS_MAX combining marks
-    behind one: before it is normalized, whatever its size.
+    behind one: before it is normalized, whatever its size. few_marks: the caller knows that there are not.
     """
     if text.isascii():
         return text
     length = len(text)
     if length > DECOMPOSED_MAX * most:
         raise ValueError(f"has {length} characters: {most} at most")
-    if length > MARKS_MAX:
+    if length > (most if few_marks else MARKS_MAX):
         found = _marks_of(text)
         marks = found.count(1)
-        if marks > MARKS_MAX and b"\1" * (MARKS_MAX + 1) in found:
+        if marks > MARKS_MAX and _TOO_MANY_MARKS in found:
             raise ValueError(f"has more combining marks in a row than any letter needs: {MARKS_MAX} at most")
         # This many marks stay at least, even if each other character takes in as many as it can.
         if marks - (DECOMPOSED_MAX - 1) * (length - marks) > most:

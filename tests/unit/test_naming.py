@@ -19,6 +19,7 @@ from statsapi.naming.names import (
     NAME_MAX,
     canonical_key,
     canonical_name,
+    canonical_names,
     fold_tags,
     normalized,
     split_name,
@@ -165,6 +166,27 @@ def test_a_name_may_be_longer_before_it_is_normalized(text: str) -> None:
     assert Glob(text).pattern == re.sub(r"\*+", "*", unicodedata.normalize("NFC", text))
     if "*" not in text:
         assert canonical_name(text) == canonical_key(text) == normalized(text) == unicodedata.normalize("NFC", text)
+
+
+odd_texts = st.one_of(
+    st.text(st.sampled_from("a\u0301\u0300\U0001f600\u1e69é;=\n 9"), max_size=12),
+    st.builds(lambda a, marks, b: a + "\u0301" * marks + b, words, st.integers(25, 35), words),
+    st.builds(lambda text, times: text * times, words, st.integers(1, 60)),
+)
+
+
+@given(st.lists(odd_texts, max_size=8))
+@settings(max_examples=300)
+def test_many_names_are_those_of_each(texts: list[str]) -> None:
+    """Beside whatever other texts one stands, it is the name, or none, that it is alone."""
+
+    def alone(text: str) -> str | None:
+        try:
+            return canonical_name(text)
+        except ValueError:
+            return None
+
+    assert list(canonical_names(texts)) == [alone(text) for text in texts]
 
 
 def test_marks_are_what_unicode_says() -> None:

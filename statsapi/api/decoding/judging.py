@@ -27,7 +27,7 @@ from statsapi.api.decoding.timestamps import Mask, read_timestamps_us
 from statsapi.api.problems import ERRORS_NAMED_MAX, flatten
 from statsapi.api.schemas import EventSchema
 from statsapi.model import DEFAULT_SERIES, EventBatch, Part, Parts, TimestampsUs, Values
-from statsapi.naming.names import PLAIN_NAME, canonical_name, fold_tags
+from statsapi.naming.names import PLAIN_NAME, canonical_name, canonical_names, fold_tags
 from statsapi.service.admission import ANY_TIME, Accepted
 from statsapi.times import parse_timestamp_us
 
@@ -193,6 +193,13 @@ def fold_text(series: str, text: bytes) -> str:
     return fold_tags(series, tags)
 
 
+def _name_with_tags(name: str, text: bytes) -> str | None:
+    try:
+        return fold_text(name, text) if text else canonical_name(name)
+    except (ValueError, RecursionError):
+        return None
+
+
 _SEMICOLONS: Final = methodcaller("count", ";")  # each begins a tag within a name
 
 
@@ -210,7 +217,7 @@ def _name_series(rows: Rows) -> tuple[list[str], NDArray[np.uint32], Mask | None
             written, codes = _factorize(rows.series, received)
         if all(map(PLAIN_NAME.match, written)):
             return written, codes, None
-        texts = [b""] * len(written)
+        texts: list[bytes] = []
     else:
         series = [rows.series] * received if isinstance(rows.series, str) else rows.series
         pairs, codes = _factorize(list(zip(series, rows.tags, strict=True)), received)
@@ -219,10 +226,9 @@ def _name_series(rows: Rows) -> tuple[list[str], NDArray[np.uint32], Mask | None
     code_of: dict[str, int] = {}
     recoded = np.zeros(len(written), np.uint32)
     bad = np.zeros(len(written), np.bool_)
-    for code, (name, text) in enumerate(zip(written, texts, strict=True)):
-        try:
-            name = fold_text(name, text) if text else canonical_name(name)
-        except (ValueError, RecursionError):
+    names = canonical_names(written) if rows.tags is None else map(_name_with_tags, written, texts)
+    for code, name in enumerate(names):
+        if name is None:
             bad[code] = True
         else:
             recoded[code] = code_of.setdefault(name, len(code_of))
