@@ -3,6 +3,7 @@
     StatsError
     ├── ConfigError            settings that cannot work, or a journal that cannot be used: raised at start
     │   └── JournalRefused     another program's file, a newer format, a directory that cannot be written
+    │       ├── CopyRefused     the file that was named for a copy of it cannot be written
     │       └── JournalDamaged  its content is not what was written: a flipped bit, a lost sector, a missing record
     ├── InvalidRequest         the request breaks a rule; nothing was recorded
     ├── JournalUnavailable     the journal failed now: nothing was recorded, or (`outcome_unknown`) it may have been
@@ -95,6 +96,10 @@ class JournalRefused(ConfigError):
 
     code = "journal-refused"
     retry_after_s = 60  # somebody has to see to it first
+
+
+class CopyRefused(JournalRefused):
+    """The file that was named for a copy of the journal cannot be written. The journal itself is as it was."""
 
 
 class JournalDamaged(JournalRefused):

@@ -9,7 +9,7 @@ import click
 
 from statsapi.cli import failures, output
 from statsapi.config import Settings
-from statsapi.errors import JournalRefused, one_line
+from statsapi.errors import CopyRefused, one_line
 from statsapi.journal import Engine, Journal, engine_of, open_journal
 from statsapi.times import format_timestamp
 
@@ -41,10 +41,8 @@ def backup(file: str, force: bool) -> None:
         try:
             with output.busy("copying the journal"):
                 held.backup(file, overwrite=force)
-        except JournalRefused as error:
-            if not str(error).startswith(os.path.abspath(file)):
-                raise
-            raise failures.Failed(str(error)) from error  # of the file that was named, not of the settings
+        except CopyRefused as error:  # of the file that was named, not of the settings
+            raise failures.Failed(str(error)) from error
         click.echo(f"{file}: {os.path.getsize(file):,} bytes, a copy of {held.info().location}")
 
 
@@ -145,10 +143,8 @@ def salvage(new: str) -> None:
     try:
         with output.busy("saving what is whole"):
             saved = engine.salvage(new)
-    except JournalRefused as error:
-        if not str(error).startswith(new):
-            raise
-        raise failures.Failed(str(error)) from error  # of the file that was named, not of the settings
+    except CopyRefused as error:  # of the file that was named, not of the settings
+        raise failures.Failed(str(error)) from error
     click.echo(f"{new} holds {saved}; missing is:")
     if not _say_damage(engine):
         click.echo("nothing")

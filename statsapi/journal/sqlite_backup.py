@@ -10,7 +10,7 @@ import stat
 import time
 from urllib.parse import quote
 
-from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
+from statsapi.errors import CopyRefused, JournalDamaged, JournalUnavailable
 from statsapi.journal.group_commit import WAIT_LIMIT_S
 from statsapi.journal.sqlite_check import find_all
 from statsapi.journal.sqlite_errors import primary_code
@@ -42,24 +42,24 @@ class Backup:
             os.replace(partial, self._target)
             _fsync(os.path.dirname(self._target))
         except OSError as error:
-            raise JournalRefused(f"{self._target} cannot be written: {error.strerror}") from error
+            raise CopyRefused(f"{self._target} cannot be written: {error.strerror}") from error
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(partial)
 
     def _check_target(self) -> None:
         if (reason := why_companion(self._target)) is not None:
-            raise JournalRefused(f"{self._target}: {reason}")
+            raise CopyRefused(f"{self._target}: {reason}")
         if not os.path.lexists(self._target):
             return
         if not self._overwrite:
-            raise JournalRefused(f"{self._target} is there already: name another file")
+            raise CopyRefused(f"{self._target} is there already: name another file")
         if not os.path.isfile(self._target):
-            raise JournalRefused(f"{self._target} is not a file: name another")
+            raise CopyRefused(f"{self._target} is not a file: name another")
         if os.path.samefile(self._source, self._target):
-            raise JournalRefused(f"{self._target} is the journal itself: name another file")
+            raise CopyRefused(f"{self._target} is the journal itself: name another file")
         if os.path.exists(self._target + "-wal"):  # it would be played into the copy
-            raise JournalRefused(f"{self._target} is in use, as its -wal shows: name another file")
+            raise CopyRefused(f"{self._target} is in use, as its -wal shows: name another file")
 
     def _make(self, partial: str) -> None:
         """Give the copy the journal's mode, and under root its owner: the same users may read it and put it back."""
@@ -86,7 +86,7 @@ class Backup:
                 connection.backup(copy, progress=tell)
             except sqlite3.Error as error:
                 if primary_code(error) == sqlite3.SQLITE_FULL:
-                    raise JournalRefused(f"{self._target}: the disk that holds it is full: free some space") from error
+                    raise CopyRefused(f"{self._target}: the disk that holds it is full: free some space") from error
                 # SQLite does not say which of the two files failed.
                 raise JournalUnavailable(f"copying {self._source} to {self._target} failed: {error}") from error
 

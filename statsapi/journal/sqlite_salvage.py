@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from statsapi.errors import JournalDamaged, JournalRefused
+from statsapi.errors import CopyRefused, JournalDamaged, JournalRefused
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_upgrade
 from statsapi.journal.checksums import SEAL_BYTES, seal, seal_of
@@ -81,13 +81,13 @@ def salvage(path: str, target: str) -> Saved:
     Where the tables' definitions are damaged it takes the space of the journal once more while it runs.
     """
     if (reason := why_companion(target)) is not None:
-        raise JournalRefused(f"{target}: {reason}")
+        raise CopyRefused(f"{target}: {reason}")
     if os.path.lexists(target):
-        raise JournalRefused(f"{target} is there already: name another file")
+        raise CopyRefused(f"{target} is there already: name another file")
     folder = os.path.dirname(os.path.abspath(target))
     if not os.access(folder, os.W_OK | os.X_OK):
         what = "cannot be written" if os.path.isdir(folder) else "is not there"
-        raise JournalRefused(f"{target} cannot be written, as its folder {what}: name another file")
+        raise CopyRefused(f"{target} cannot be written, as its folder {what}: name another file")
     noted = find_noted(os.path.realpath(path))
     try:
         with (
@@ -101,10 +101,10 @@ def salvage(path: str, target: str) -> Saved:
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except sqlite3.Error as error:
         _remove(target)
-        raise JournalRefused(f"{target} cannot be written, or {path} not read at all: {error}") from error
+        raise CopyRefused(f"{target} cannot be written, or {path} not read at all: {error}") from error
     except OSError as error:
         _remove(target)
-        raise JournalRefused(f"{target} cannot be written: {error.strerror}") from error
+        raise CopyRefused(f"{target} cannot be written: {error.strerror}") from error
     except BaseException:
         _remove(target)
         raise

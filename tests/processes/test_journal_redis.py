@@ -439,6 +439,31 @@ def test_a_piece_that_somebody_else_took_is_said(journal: Journal, server: Redis
         journal.read_pieces(b"first", 0, 3)
 
 
+def test_a_reader_that_is_overtaken_reads_the_newest_checkpoint(
+    journal: Journal, server: RedisServer, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often another takes a checkpoint's place before its state is fetched; a state that is missing is told."""
+    (mark,) = fill(journal, 1)
+    assert journal.replace_prefix(None, Checkpoint(b"0", mark, 0, b"state 0"))
+    checkpoints: Any = journal._checkpoints  # type: ignore[attr-defined]
+    fetch = checkpoints._fetch_state
+
+    def fetch_late(name: bytes) -> bytes | None:
+        if (number := int(name)) < 7:
+            following = b"%d" % (number + 1)
+            assert journal.replace_prefix(name, Checkpoint(following, mark, 0, b"state " + following))
+        fetched: bytes | None = fetch(name)
+        return fetched
+
+    monkeypatch.setattr(checkpoints, "_fetch_state", fetch_late)
+    found = journal.read_checkpoint()
+    assert found is not None
+    assert (found.id, found.state) == (b"7", b"state 7")
+    server.send("DEL", checkpoints._server.state_key(b"7"))
+    with pytest.raises(JournalDamaged, match="its state is missing"):
+        journal.read_checkpoint()
+
+
 def test_a_checkpoint_whose_parts_the_server_forgot_is_not_made(
     journal: Journal, server: RedisServer, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

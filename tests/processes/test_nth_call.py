@@ -47,6 +47,16 @@ def live_through(url: Callable[[], str], ways: Ways, way: str, folder: Path) -> 
     assert call > 50, "a life has many calls"
 
 
+def cut(hang_up: Callable[[], Any], act: Callable[[], Any]) -> Any:
+    """Act; where that is the call that fails, its connection is gone."""
+    try:
+        return FAULTS.call(act)
+    except BaseException:
+        if FAULTS.is_now:
+            hang_up()
+        raise
+
+
 @pytest.fixture(autouse=True)
 def _without_log(monkeypatch: pytest.MonkeyPatch) -> None:
     # The records that pytest keeps would keep errors, and their frames.
@@ -58,21 +68,13 @@ def test_each_call_to_redis_fails_once(way: str, tmp_path: Path, monkeypatch: py
     """Whichever call fails, and however: nothing is lost, doubled, or told otherwise than it is."""
     send, read = Connection.send_packed_command, Connection.read_response
 
-    def cut(connection: Any, act: Callable[[], Any]) -> Any:
-        try:
-            return FAULTS.call(act)
-        except BaseException:
-            if FAULTS.is_now:
-                connection.disconnect()
-            raise
-
     def received(connection: Any, *args: Any, **kwargs: Any) -> Any:
-        return cut(connection, lambda: read(connection, *args, **kwargs))
+        return cut(connection.disconnect, lambda: read(connection, *args, **kwargs))
 
     def sent(connection: Any, *args: Any, **kwargs: Any) -> Any:
         if FAULTS.after:  # what could not be sent has not arrived
             return send(connection, *args, **kwargs)
-        return cut(connection, lambda: send(connection, *args, **kwargs))
+        return cut(connection.disconnect, lambda: send(connection, *args, **kwargs))
 
     monkeypatch.setattr(Connection, "send_packed_command", sent)
     monkeypatch.setattr(Connection, "read_response", received)
@@ -84,14 +86,6 @@ def test_each_call_to_redis_fails_once(way: str, tmp_path: Path, monkeypatch: py
 def test_each_call_to_postgresql_fails_once(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever call fails, and however: nothing is lost, doubled, or told otherwise than it is."""
     run, simple, connect = Session.run, Session.simple, psycopg.Connection.connect
-
-    def cut(session: Session, act: Callable[[], Any]) -> Any:
-        try:
-            return FAULTS.call(act)
-        except BaseException:
-            if FAULTS.is_now:
-                session.close()
-            raise
 
     def refused(*args: Any, **kwargs: Any) -> Any:
         def act() -> Any:
@@ -106,7 +100,7 @@ def test_each_call_to_postgresql_fails_once(way: str, tmp_path: Path, monkeypatc
             raise psycopg.OperationalError(str(error)) from None
 
     def cut_off(call: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda session, *args, **kwargs: cut(session, lambda: call(session, *args, **kwargs))
+        return lambda session, *args, **kwargs: cut(session.close, lambda: call(session, *args, **kwargs))
 
     monkeypatch.setattr(Session, "run", cut_off(run))
     monkeypatch.setattr(Session, "simple", cut_off(simple))

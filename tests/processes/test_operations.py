@@ -109,6 +109,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     SqliteJournal(str(tmp_path / "events.db")).close()
     for arguments, env, status, said in (
         (("journal", "backup", tmp_path / "b"), memory, 78, "memory:// lives in the service's own process"),
+        (("journal", "salvage", "memory"), memory, 78, "memory:// lives in the service's own process"),
         (("journal", "backup", tmp_path / "b"), wrong, 78, "no journal engine for 'kafka'"),
         (("journal", "backup", tmp_path / "b"), {"STATSAPI_JOURNAL": url + "x"}, 78, "there is no journal at"),
         (("journal", "info"), {"STATSAPI_WINDOW": "soon", **sqlite}, 78, "STATSAPI_WINDOW='soon'"),

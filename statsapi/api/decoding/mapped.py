@@ -190,14 +190,16 @@ def _name(table: Table) -> tuple[list[str], NDArray[np.int64], Mask]:
         code_of: defaultdict[Any, int] = defaultdict(itertools.count().__next__)
         # One key at a time: those of all rows would take 2 kB each, and the cyclic collector would look through them.
         keys: Iterable[Any]
-        if all(map(_all_text, columns)):
+        is_text = all(map(_all_text, columns))
+        if is_text:
             keys = columns[0] if len(columns) == 1 else zip(*columns, strict=True)
-            found = np.fromiter(map(code_of.__getitem__, keys), np.uint32, rows)
-            sets = [(key,) if isinstance(key, str) else key for key in code_of]
         else:
             keys = map(_key, zip(*columns, strict=True))
-            found = np.fromiter(map(code_of.__getitem__, keys), np.uint32, rows)
+        found = np.fromiter(map(code_of.__getitem__, keys), np.uint32, rows)
+        if not is_text:
             sets = [tuple([value for _, value in key]) for key in code_of]
+        else:
+            sets = [(key,) for key in code_of] if len(columns) == 1 else list(code_of)
     within = 0 if chosen.series is None else sum(str(values[0]).count(";") for values in sets)
     require_tags_within((len(sets) * len(columns) + within) * wide)
     names: dict[str, int] = {}
