@@ -76,7 +76,7 @@ def cpu_ms(call: Callable[[], object]) -> float:
 def forget_selections(store: Store) -> None:
     """What percentiles counted is counted again, as for a first question."""
     for name in store.listing.names():
-        store._held.timelines[name]._selections = None
+        store._held.timelines.opened[name]._selections = None
 
 
 def show(what: str, took_ms: list[float], goal_ms: float | None = None) -> None:

@@ -153,7 +153,16 @@ class Events(NamedTuple):
     appended_us: TimestampsUs  # when each one's record was appended
 
 
-Change = Events | Deletion
+class SingleEvents(NamedTuple):
+    """One event of each of many series: series names[k] has row k of the three read-only columns."""
+
+    names: Sequence[str]
+    ts_us: TimestampsUs
+    values: Values
+    appended_us: TimestampsUs
+
+
+Change = Events | SingleEvents | Deletion
 
 
 class Span(NamedTuple):

@@ -7,7 +7,7 @@ import functools
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from statsapi.journal import (
     open_journal,
     wall_clock_us,
 )
-from statsapi.model import Deletion, EventBatch, IdempotencyKey
+from statsapi.model import Change, Deletion, EventBatch, IdempotencyKey, SingleEvents
 from tests.programs import postgres_binaries, redis_binary
 from tests.servers import PostgresServer, RedisServer, wait_until
 
@@ -161,6 +161,17 @@ def segments(journal: Journal, after: Mark = START, **limits: int) -> list[Segme
     return found
 
 
+def each_series(changes: Iterable[Change]) -> Iterator[Events | Deletion]:
+    """The changes, with single events of many series as one Events for each."""
+    for change in changes:
+        if isinstance(change, SingleEvents):
+            for at, name in enumerate(change.names):
+                row = slice(at, at + 1)
+                yield Events(name, change.ts_us[row], change.values[row], change.appended_us[row])
+        else:
+            yield change
+
+
 def events_of(segment: Segment) -> list[Events]:
     """The segment's changes, where none may be a deletion."""
     changes = list(segment.changes)
@@ -173,7 +184,7 @@ def values(journal: Journal, after: Mark = START, **limits: int) -> dict[str, li
     """The values of each series after that mark in the order of arrival; a deletion stands there as None."""
     found: dict[str, list[float]] = {}
     for segment in segments(journal, after, **limits):
-        for change in segment.changes:
+        for change in each_series(segment.changes):
             if isinstance(change, Deletion):
                 found.setdefault(change.series, []).append(None)
             else:

@@ -13,6 +13,7 @@ import numpy as np
 from statsapi.journal import START, Checkpoint, IdempotencyKey, Mark, Proposal
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import Deletion, EventBatch, Part
+from tests.journal_engines import each_series
 
 HOUR_US = 3_600_000_000
 KEYS = 150
@@ -54,7 +55,7 @@ def contents(journal: SqliteJournal) -> list[object]:
         mark = checkpoint.mark
     while (segment := journal.read(mark, limit_records=97)).records:
         mark = segment.mark
-        for change in segment.changes:
+        for change in each_series(segment.changes):
             if isinstance(change, Deletion):
                 found.append(change)
             else:
@@ -79,7 +80,7 @@ def history(journal: SqliteJournal) -> list[object]:
                     change
                     if isinstance(change, Deletion)
                     else (change.series, change.ts_us.tobytes(), change.values.tobytes(), change.appended_us.tobytes())
-                    for change in segment.changes
+                    for change in each_series(segment.changes)
                 ],
             )
         )

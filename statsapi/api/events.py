@@ -91,6 +91,8 @@ def recording(
             except InvalidRequest as error:
                 observing.reject(alone if error.rejected is None else error.rejected)
                 raise
+            del body
+            recorder.keep_pace()
             response = answer(reply)
             if reply.replayed:
                 response.headers["Idempotent-Replayed"] = "true"

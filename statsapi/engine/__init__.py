@@ -20,6 +20,7 @@ holdings        timelines and roll-ups by series: what changes them, folds them 
 answers         answers about spans, put together from raw events and roll-ups
 sweep           many series looked at in short slices of time, each as it was at one instant
 changes         the latest events of all series
+timelines       the timelines of all series
 timeline        one series: exact answers about any range of its events
 rollup          one series: a minute's events reduced to some bytes
 held_events     the events of one series: its chunks and its open tail

@@ -6,7 +6,7 @@ No locks, no clock, no I/O. The caller holds Store._lock; the result of `since` 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -109,15 +109,24 @@ class Changes:
 
     def inserted(self, series: str, ts_us: TimestampsUs, values: Values) -> None:
         """Note that events were added. They are copied. 0.5 µs for one event."""
-        if not self._noting:
-            return
-        if self._events.n + len(ts_us) > _EVENTS_MAX:
-            self._make_room(len(ts_us))
-            if not self._noting:
-                return
-        self._events.append(ts_us, values)
-        self._names.append(series)
-        self._ends.append(self._events.n)
+        if self._noting and self._has_room(len(ts_us)):
+            self._events.append(ts_us, values)
+            self._names.append(series)
+            self._ends.append(self._events.n)
+
+    def inserted_singles(self, names: Sequence[str], ts_us: TimestampsUs, values: Values) -> None:
+        """Note that one event was added to each of these series. They are copied."""
+        if self._has_room(len(names)):
+            first = self._events.n
+            self._events.append(ts_us, values)
+            self._names += names
+            self._ends += range(first + 1, self._events.n + 1)
+
+    def _has_room(self, events: int) -> bool:
+        """Whether to note that many events, for which room is made."""
+        if self._noting and self._events.n + events > _EVENTS_MAX:
+            self._make_room(events)
+        return self._noting
 
     def removed(self, end_us: int) -> None:
         """Note that events of a series were removed or folded, all of them from before end_us."""

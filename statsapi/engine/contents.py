@@ -11,7 +11,6 @@ from statsapi.engine.held_events import Sealed
 from statsapi.engine.holdings import Holdings, LateEvent
 from statsapi.engine.rollup import Rolled
 from statsapi.engine.sealed import Place, SealedColumns
-from statsapi.engine.timeline import Timeline
 from statsapi.model import EventBatch, Part
 
 # Others get the lock after this many chunks, which take some 0.2 ms.
@@ -61,9 +60,9 @@ class Contents:
     def live_events(self) -> EventBatch:
         """A copy of every raw event held, for a checkpoint."""
         with self._lock:
-            return EventBatch(
-                tuple(Part(name, *timeline.columns(None, None)) for name, timeline in self._held.timelines.items())
-            )
+            held = self._held.timelines
+            opened = [Part(name, *timeline.columns(None, None)) for name, timeline in held.opened.items()]
+            return EventBatch((*opened, *held.lone_events()))
 
     @property
     def folded_to_us(self) -> int:
@@ -79,15 +78,14 @@ class Contents:
         """Everything held, to be written without the lock. 1 µs for each chunk, small series and roll-up."""
         with self._lock:
             held = self._held
-            sealed = {name: some for name, timeline in held.timelines.items() if (some := timeline.sealed())}
-            small = EventBatch(
-                tuple(
-                    Part(name, *timeline.unsealed()) for name, timeline in held.timelines.items() if name not in sealed
-                )
-            )
+            opened = held.timelines.opened.items()
+            sealed = {name: some for name, timeline in opened if (some := timeline.sealed())}
+            small = [Part(name, *timeline.unsealed()) for name, timeline in opened if name not in sealed]
             rollups = {name: list(some.between(None, None)) for name, some in held.rollups.items()}
             times_us = Times(held.appended_us, held.folded_to_us, held.hours_to_us)
-            return State(times_us, sealed, small, rollups, list(held.late))
+            return State(
+                times_us, sealed, EventBatch((*small, *held.timelines.lone_events())), rollups, list(held.late)
+            )
 
     def restore(self, state: State) -> None:
         """Begin with that state, except its roll-ups, which `load_rollups` must have loaded before. Otherwise the store
@@ -97,7 +95,7 @@ class Contents:
             held = self._held
             held.load(state.small, state.times_us.appended_us)
             for name, sealed in state.sealed.items():
-                timeline = held.timelines[name] = Timeline()
+                timeline = held.timelines.new(name)
                 timeline.restore(sealed)
                 held.event_count += len(timeline)
             _, held.folded_to_us, held.hours_to_us = state.times_us
@@ -114,4 +112,4 @@ class Contents:
 
     def unshared_events(self) -> int:
         """How many events lie in chunks that no other process can map. No lock: changes meanwhile may be missed."""
-        return sum([timeline.unshared_events() for timeline in list(self._held.timelines.values())])
+        return sum([timeline.unshared_events() for timeline in list(self._held.timelines.opened.values())])

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from itertools import compress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from statsapi.engine import rollup, sketch
 from statsapi.engine.changes import Changes
@@ -27,6 +29,7 @@ from statsapi.engine.piecewise import PIECE
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sweep import Sweep
 from statsapi.engine.timeline import Timeline
+from statsapi.engine.timelines import Timelines
 from statsapi.model import (
     HOUR_US,
     MIN_TS_US,
@@ -36,6 +39,8 @@ from statsapi.model import (
     Events,
     Retention,
     RollupBounds,
+    SingleEvents,
+    TimestampsUs,
     floor_us,
 )
 
@@ -66,7 +71,7 @@ class Holdings:
 
     def __init__(self, retention: Retention) -> None:
         self.retention = retention
-        self.timelines: dict[str, Timeline] = {}
+        self.timelines = Timelines()
         self.rollups: dict[str, Rollups] = {}
         self.event_count = 0  # raw events, over all series
         self.rollup_bytes = 0
@@ -114,14 +119,34 @@ class Holdings:
                 self.due.add(series)
         if self.sweeps:
             self._show_sweeps(series)
-        timeline = self.timelines.get(series)
-        if timeline is None:
-            timeline = self.timelines[series] = Timeline()
-            if series not in self.rollups:
-                self._remember_new(series)
-        timeline.insert(ts_us, values)
+        timeline = self.timelines.opened.get(series)
+        if timeline is not None:  # nearly always
+            timeline.insert(ts_us, values)
+        elif self.timelines.insert(series, ts_us, values) and series not in self.rollups:
+            self._remember_new(series)
         self.changes.inserted(series, ts_us, values)
         self.event_count += len(ts_us)
+
+    def insert_singles(self, events: SingleEvents) -> None:
+        """What `insert` does for each of these series. 0.4 µs for a new one, where `insert` takes 5."""
+        names, ts_us, values, stamps_us = events
+        oldest_us = int(ts_us.min())
+        if oldest_us < self.retention.raw_from_us(int(stamps_us.max())) or oldest_us < self._horizon_us:
+            late = self._late(ts_us, stamps_us)
+            self.late.extend(map(LateEvent, [names[i] for i in late], ts_us[late].tolist(), values[late].tolist()))
+            if oldest_us < (floor_us := self._floor_us()):
+                kept = ts_us >= floor_us
+                names, ts_us, values = list(compress(names, kept.tolist())), ts_us[kept], values[kept]
+            if oldest_us < self._horizon_us:
+                self.due.update(compress(names, (ts_us < self._horizon_us).tolist()))
+        if self.sweeps:
+            for name in names:
+                self._show_sweeps(name)
+        for name in self.timelines.insert_singles(names, ts_us, values):
+            if name not in self.rollups:
+                self._remember_new(name)
+        self.changes.inserted_singles(names, ts_us, values)
+        self.event_count += len(names)
 
     def _floor_us(self) -> int:
         """Events before this instant may be dropped. Without roll-ups it is the horizon."""
@@ -142,15 +167,17 @@ class Holdings:
             if (ts_us := events.ts_us.item()) < self._raw_from_us:  # which `insert` has set by its record's time
                 self.late.append(LateEvent(events.series, ts_us, events.values.item()))
             return
-        kept_from_us = floor_us(events.appended_us - self.retention.raw_us, MINUTE_US)
-        (late,) = np.nonzero(events.ts_us < kept_from_us)
-        self.late.extend(
-            LateEvent(events.series, int(events.ts_us[i]), float(events.values[i])) for i in late[-LATE_REMEMBERED:]
-        )
+        late = self._late(events.ts_us, events.appended_us)
+        self.late.extend(LateEvent(events.series, int(events.ts_us[i]), float(events.values[i])) for i in late)
+
+    def _late(self, ts_us: TimestampsUs, stamps_us: TimestampsUs) -> NDArray[np.intp]:
+        """Where events lie that were late when they were recorded: the last LATE_REMEMBERED of them."""
+        kept_from_us = floor_us(stamps_us - self.retention.raw_us, MINUTE_US)
+        return np.flatnonzero(ts_us < kept_from_us)[-LATE_REMEMBERED:]
 
     def delete(self, deletion: Deletion) -> None:
         self._show_sweeps(deletion.series)
-        timeline = self.timelines.get(deletion.series)
+        timeline = self.timelines.to_change(deletion.series)
         if timeline is not None:
             self.changes.removed(deletion.end_us)
             self.event_count -= timeline.delete(deletion.start_us, deletion.end_us)
@@ -171,7 +198,7 @@ class Holdings:
 
     def _drop(self, series: str) -> None:
         """Remove an empty timeline, so that it takes no memory."""
-        del self.timelines[series]
+        self.timelines.drop(series)
         if series not in self.rollups:
             self._names = None
 
@@ -187,7 +214,8 @@ class Holdings:
 
     def of(self, series: str) -> tuple[Timeline, Rollups]:
         """The timeline and roll-ups of a series; empty ones if there are none. The caller changes neither."""
-        return self.timelines.get(series, _NO_TIMELINE), self.rollups.get(series, _NO_ROLLUPS)
+        timeline = self.timelines.opened.get(series) or self.timelines.get(series) or _NO_TIMELINE
+        return timeline, self.rollups.get(series, _NO_ROLLUPS)
 
     def sorted_names(self) -> list[str]:
         """The names of all series, sorted. For 100,000 names: 20 ms after a series has gone, 4 ms after many have come,
@@ -195,7 +223,7 @@ class Holdings:
         """
         if self._names is None:
             # In pieces first: then no call of 100,000 names in any order keeps the interpreter for 40 ms, but for 15.
-            names = [*self.timelines, *(name for name in self.rollups if name not in self.timelines)]
+            names = [*self.timelines.names(), *(name for name in self.rollups if name not in self.timelines)]
             for first in range(0, len(names), PIECE):
                 names[first : first + PIECE] = sorted(names[first : first + PIECE])
             names.sort()
@@ -221,7 +249,7 @@ class Holdings:
         if horizon_us is None:
             horizon_us = self.retention.raw_from_us(time_us)
         if horizon_us > self._horizon_us:
-            self.due.update(self.timelines)
+            self.due.update(self.timelines.names())
         self._horizon_us = horizon_us
         if not self.retention.rollup_us:
             return
@@ -240,7 +268,7 @@ class Holdings:
         self.due.discard(series)
         self._show_sweeps(series)
         folded = 0
-        timeline = self.timelines.get(series)
+        timeline = self.timelines.to_change(series)
         if timeline is not None and (first_us := timeline.first_ts_us) < self._horizon_us:
             before = len(timeline)
             end_us = min(self._horizon_us, timeline.slice_end_us(_FOLD_CHUNKS))
@@ -285,8 +313,7 @@ class Holdings:
         """Begin with a checkpoint's raw events. The store must be new."""
         self._names = None
         for series, ts_us, values in events.parts:
-            timeline = self.timelines[series] = Timeline()
-            timeline.insert(ts_us, values)
+            self.timelines.insert(series, ts_us, values)
             self.event_count += len(ts_us)
         self.appended_us = appended_us
 

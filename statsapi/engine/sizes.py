@@ -52,23 +52,23 @@ class Sizes:
         with self._lock:
             if from_us is None and not rollups:
                 return len(timelines)
-            names = list(timelines)
+            names = timelines.names()
             count = len(rollups)
         for first in range(0, len(names), _SERIES_PER_LOCK):
             with self._lock:
                 for name in names[first : first + _SERIES_PER_LOCK]:
-                    timeline = timelines.get(name)
-                    if timeline is not None and name not in rollups:
-                        count += from_us is None or timeline.last_ts_us >= from_us
+                    last_us = timelines.last_ts_us(name)
+                    if last_us is not None and name not in rollups:
+                        count += from_us is None or last_us >= from_us
         return count
 
     def memory_bytes(self) -> int:
         """About how many bytes the held events take. O(chunks + series). Others get the lock in between."""
+        timelines = self._held.timelines
         with self._lock:
-            names = list(self._held.timelines)
+            names = timelines.names()
         size_bytes = self._selections.nbytes + self._unions.nbytes + self._held.changes.nbytes
         for first in range(0, len(names), _SERIES_PER_LOCK):
             with self._lock:
-                held = (self._held.timelines.get(name) for name in names[first : first + _SERIES_PER_LOCK])
-                size_bytes += sum(timeline.nbytes for timeline in held if timeline is not None)
+                size_bytes += timelines.nbytes(names[first : first + _SERIES_PER_LOCK])
         return size_bytes

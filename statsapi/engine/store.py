@@ -46,6 +46,7 @@ from statsapi.model import (
     Deletion,
     Percent,
     Retention,
+    SingleEvents,
     Span,
     TimestampsUs,
     Values,
@@ -116,6 +117,8 @@ class Store:
             for change in changes:
                 if isinstance(change, Deletion):
                     self._held.delete(change)
+                elif isinstance(change, SingleEvents):
+                    self._held.insert_singles(change)
                 else:
                     self._held.insert(change)
             self._held.appended_us = appended_us
@@ -258,8 +261,8 @@ class Store:
         Each is in order of time, then arrival, in pieces of a chunk or two. About 1 µs a chunk; copies nothing.
         """
         with self._lock:
-            timelines = self._held.timelines
-            return [(name, timelines[name].freeze(*span).drain()) for name in series if name in timelines]
+            held = [(name, self._held.timelines.get(name)) for name in series]
+            return [(name, timeline.freeze(*span).drain()) for name, timeline in held if timeline is not None]
 
     def contains(self, series: str, ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
         """Which of the pairs (ts_us[i], values[i]) are raw events held: bool[n]."""
@@ -294,7 +297,7 @@ class Store:
         """Whether a record appended now lets something be folded or dropped, once that time has stood. O(series)."""
         raw_from_us, from_us = self.retention.raw_from_us(settled_us), self.retention.from_us(settled_us)
         with self._lock:
-            return any(t.first_ts_us < raw_from_us for t in self._held.timelines.values()) or any(
+            return self._held.timelines.holds_before(raw_from_us) or any(
                 rollups.ends_by(from_us) for rollups in self._held.rollups.values()
             )
 
@@ -328,7 +331,6 @@ class Store:
         for tests.
         """
         with self._lock:
-            for timeline in self._held.timelines.values():
-                timeline.check_invariants()
-            held = sum(len(timeline) for timeline in self._held.timelines.values())
+            self._held.timelines.check_invariants()
+            held = self._held.timelines.event_count()
             require(held == self._held.event_count, f"{held} events are held, {self._held.event_count} are counted")

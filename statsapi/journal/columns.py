@@ -27,7 +27,7 @@ from statsapi.journal.format import (
     read_header,
     record_name,
 )
-from statsapi.model import Change, Events, TimestampsUs, Values
+from statsapi.model import Change, Events, SingleEvents, TimestampsUs, Values
 
 # µs for 2, 8, 16, 24, 100 records one by one: 90, 250, 360, 420, 1540; in columns: 130, 160, 240, 110, 120.
 COLUMNAR_FROM: Final = 6
@@ -35,6 +35,9 @@ COLUMNAR_FROM: Final = 6
 # Merging records costs four columns of copies and a sort, 60 ns an event. Applying one record apart from its neighbours
 # costs 20 µs.
 ALONE_FROM_BYTES = 16_384
+
+# From this many series of one event on, these are one change instead of one each.
+SINGLES_FROM: Final = 32
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -188,7 +191,7 @@ class _Run:
         self.heads = heads
         self.seal_words = seal_words
 
-    def events(self, first: int, stop: int) -> Iterable[Events]:
+    def events(self, first: int, stop: int) -> Iterable[Events | SingleEvents]:
         """The events of the records [first, stop), none of which is a deletion, one Events per series."""
         if first == stop:
             return []
@@ -277,23 +280,38 @@ class _Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _BySeries(Iterable[Events]):
-    """Events of many series as slices of common columns: names[k] has the next counts[k] of the rows."""
+class _BySeries(Iterable[Events | SingleEvents]):
+    """Events of many series as slices of common columns: names[k] has the next counts[k] of the rows.
+
+    No series is named twice, so that their order is of no account.
+    """
 
     names: Sequence[str]
-    counts: Sequence[int]
+    counts: list[int]
     ts_us: TimestampsUs
     values: Values
     appended_us: TimestampsUs
 
-    def __iter__(self) -> Iterator[Events]:
+    def __iter__(self) -> Iterator[Events | SingleEvents]:
         ts_us, values, appended_us = self.ts_us, self.values, self.appended_us
+        apart = len(self.names) >= SINGLES_FROM and self.counts.count(1) >= SINGLES_FROM
+        if apart:
+            yield self._singles()
         low = 0
         for name, high in zip(self.names, accumulate(self.counts), strict=True):
-            if high > low:
+            if high > low + apart:
                 rows = slice(low, high)
                 yield Events(name, ts_us[rows], values[rows], appended_us[rows])
             low = high
+
+    def _singles(self) -> SingleEvents:
+        """The series of one event."""
+        if len(self.names) == len(self.ts_us) == self.counts.count(1):
+            return SingleEvents(self.names, self.ts_us, self.values, self.appended_us)
+        counts = np.array(self.counts)
+        rows = (counts.cumsum() - 1)[counts == 1]
+        names = [name for name, count in zip(self.names, self.counts, strict=True) if count == 1]
+        return SingleEvents(names, self.ts_us[rows], self.values[rows], self.appended_us[rows])
 
 
 class _Block(NamedTuple):

@@ -248,19 +248,17 @@ class Follower:
     # -- keeping pace
 
     def recorded(self, events: int) -> None:
-        """Note that this worker has just appended this many events. Delays the request where the view falls behind."""
+        """Note that this worker has just appended this many events."""
         self._asks_again_s = -math.inf  # the journal is there, and what was acknowledged must be in the next answer
         self._recorded_since_level += events
         if self._recorded_since_level >= FOLLOW_EVENTS:
             self._work.set()
-            if self._recorded_since_level >= PACE_EVENTS:
-                self._keep_pace()
 
-    def _keep_pace(self) -> None:
-        """Apply the new records, so that the next question need not. An error is left to that question, as the events
-        are safe in the journal. Recording never waits for a replay.
+    def keep_pace(self) -> None:
+        """Apply the new records if they are many, so that the next question need not; the calling request is delayed.
+        An error is left to that question, as the events are safe in the journal. Recording never waits for a replay.
         """
-        if self.view().age_s() < math.inf:
+        if self._recorded_since_level >= PACE_EVENTS and self.view().age_s() < math.inf:
             with contextlib.suppress(StatsError, MemoryError):
                 self.catch_up(PACE_WAIT_S)
             lag_s = self._metrics.lag_s(self.monotonic_us()) or 0.0

@@ -232,6 +232,12 @@ class Service:
             self._follower.recorded(sum(counted))
         return Reply(appended.answer or b"", appended.replayed)
 
+    def keep_pace(self) -> None:
+        """Apply what was recorded, if that is much. To be called after `record`, when the batch and its body are gone:
+        they and what they become would otherwise take memory at the same time.
+        """
+        self._follower.keep_pace()
+
     def foresee(self, batch: EventBatch, *, dedup: bool = False, reject_expired: bool = False) -> Recorded:
         """The outcome of recording the batch now, without recording it. Raises as `record` does for an invalid batch
         and for the limits.

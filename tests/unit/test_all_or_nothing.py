@@ -21,11 +21,13 @@ from statsapi.app import create_app
 from statsapi.config import GRACE_US, Settings
 from statsapi.engine import (
     buffer,
+    changes,
     chunk,
     chunks,
     exact,
     frozen,
     held_events,
+    holdings,
     percentiles,
     rollup,
     sealed,
@@ -34,6 +36,7 @@ from statsapi.engine import (
     summary,
     sums_before,
     timeline,
+    timelines,
 )
 from statsapi.errors import ViewNotReady
 from statsapi.journal import Proposal
@@ -47,7 +50,7 @@ from tests.fakes import FakeClock
 # A line of any of these may raise. Not what takes and releases locks: memory does not end between those.
 _ENGINE = (
     *(buffer, chunk, chunks, exact, frozen, held_events, percentiles, rollup, sealed, sketch, store, summary),
-    *(sums_before, timeline),
+    *(sums_before, timeline, timelines, changes, holdings),
 )
 _FILES = {module.__file__ for module in (*_ENGINE, checkpoint, view)}
 _SAFE = {"__enter__", "__exit__", "catch_up", "_step_or_start_afresh", "age_s", "last_caught_up", "_unusable"}
@@ -255,7 +258,7 @@ def test_a_fault_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
     client = app.test_client()
     service = app.extensions["statsapi"]
     moment = "2025-11-21T07:45:00Z"
-    insert = timeline.Timeline.insert
+    insert = timelines.Timelines.insert
     faults = 1
 
     def failing(self: Any, *arguments: Any) -> Any:
@@ -265,7 +268,7 @@ def test_a_fault_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
             faults -= 1
             raise MemoryError("no memory")
 
-    monkeypatch.setattr(timeline.Timeline, "insert", failing)
+    monkeypatch.setattr(timelines.Timelines, "insert", failing)
     client.post("/event", json={"timestamp": moment, "value": 1})
     assert client.get("/statistics").json["count"] == 1
     assert any("starts afresh" in record.getMessage() for record in caplog.records)

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from statsapi.engine import buffer as buffer_module
 from statsapi.engine import counted as counted_module
-from statsapi.engine import holdings as holdings_module
 from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine import sealed as sealed_module
 from statsapi.engine import store as store_module
 from statsapi.engine import timeline as timeline_module
+from statsapi.engine import timelines as timelines_module
 from statsapi.engine.answers import Statistics
 from statsapi.engine.counted import Selections
 from statsapi.engine.groups import Answer, Grouping, ask
@@ -68,7 +68,7 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counted_module, "_KEPT_BYTES_PER_EVENT", 1e6)
     monkeypatch.setattr(percentiles_module, "_kept_values", lambda _: 1)
     monkeypatch.setattr(timeline_module, "_COUNTS_KEPT_FROM", 0)
-    monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
+    monkeypatch.setattr(timelines_module, "Timeline", partial(Timeline, chunk_events=4))
     monkeypatch.setattr(timeline_module, "_SORTED_FROM", 2)
     monkeypatch.setattr(timeline_module, "UNSUMMED_EVENTS", 2)
     monkeypatch.setattr(buffer_module, "UNSUMMED_EVENTS", 2)
@@ -337,7 +337,7 @@ def test_spans_that_cut_every_chunk_select_among_what_they_keep(kind: str, monke
     events; real sizes of samples.
     """
     monkeypatch.undo()
-    monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=512))
+    monkeypatch.setattr(timelines_module, "Timeline", partial(Timeline, chunk_events=512))
     dice = np.random.default_rng(7)
     store = Store(Retention(RAW_US))
     stamps, held = [], []

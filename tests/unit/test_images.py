@@ -142,7 +142,7 @@ def test_a_view_takes_what_another_shared(worker: Make, clock: FakeClock) -> Non
         assert answers(store, clock, ("default", "few", "none")) == answers(
             stores[2], clock, ("default", "few", "none")
         )
-    chunks = stores[1]._held.timelines["default"]._chunks.chunks
+    chunks = stores[1]._held.timelines.opened["default"]._chunks.chunks
     shared = [chunk.sealed.place for chunk in chunks if chunk.sealed.place]
     assert {place.file for place in shared} == {path.name for path in leader.folder.glob("*.part")}
 
@@ -157,7 +157,7 @@ def test_late_events_that_wait_in_chunks_are_in_an_image(worker: Make, clock: Fa
     first.view.catch_up()
     first.record(ts_us[::97], values[::97] + 1)
     expected = held(first.share())
-    chunks = first.view.last_caught_up()._held.timelines["default"]._chunks.chunks
+    chunks = first.view.last_caught_up()._held.timelines.opened["default"]._chunks.chunks
     assert sum(chunk.late.n for chunk in chunks if chunk.late) > 100
     store = worker().view.catch_up()
     store.check_invariants()

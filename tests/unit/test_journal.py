@@ -25,6 +25,7 @@ from statsapi.journal import (
     Journal,
     Mark,
     Proposal,
+    columns,
     decode_batch,
     encode_batch,
     engine_of,
@@ -34,9 +35,9 @@ from statsapi.journal import (
 from statsapi.journal.columns import ALONE_FROM_BYTES, COLUMNAR_FROM, decode_records
 from statsapi.journal.format import encode
 from statsapi.journal.redis_primary import Script
-from statsapi.model import MAX_TS_US, MIN_TS_US, Deletion, EventBatch, Part
+from statsapi.model import MAX_TS_US, MIN_TS_US, Change, Deletion, EventBatch, Part, SingleEvents
 from tests.fakes import FakeClock
-from tests.journal_engines import ENGINES, TICK, Opener, checkpoint_at, event, mark_of, segments, values
+from tests.journal_engines import ENGINES, TICK, Opener, checkpoint_at, each_series, event, mark_of, segments, values
 
 HOUR_US = 3_600_000_000
 
@@ -251,9 +252,9 @@ def _naive(drafts: list[EventBatch | Deletion], stamps: list[int]) -> list[objec
     return [run for run in runs if run != {}]
 
 
-def _plain(changes: Iterable[Events | Deletion]) -> list[object]:
+def _plain(changes: Iterable[Change]) -> list[object]:
     runs: list[object] = [{}]
-    for change in changes:
+    for change in each_series(changes):
         if isinstance(change, Deletion):
             runs += [change, {}]
             continue
@@ -271,20 +272,22 @@ def _plain(changes: Iterable[Events | Deletion]) -> list[object]:
     max_examples=settings.default.max_examples * 3 // 5,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(drafts=_drafts, alone_from_bytes=st.sampled_from([ALONE_FROM_BYTES, 64, 0]))
-@example(drafts=[EventBatch.single("x", 0, -0.0)] * COLUMNAR_FROM + [EventBatch(())], alone_from_bytes=64)
-@example(drafts=[EventBatch.single("x", 1, 5e-324), Deletion("x")] * COLUMNAR_FROM, alone_from_bytes=0)
+@given(drafts=_drafts, alone_from_bytes=st.sampled_from([ALONE_FROM_BYTES, 64, 0]), singles_from=st.integers(1, 4))
+@example(
+    drafts=[EventBatch.single("x", 0, -0.0)] * COLUMNAR_FROM + [EventBatch(())], alone_from_bytes=64, singles_from=9
+)
+@example(drafts=[EventBatch.single("x", 1, 5e-324), Deletion("x")] * COLUMNAR_FROM, alone_from_bytes=0, singles_from=9)
 def test_what_comes_back_is_what_was_appended(
-    opener: Opener, drafts: list[EventBatch | Deletion], alone_from_bytes: int
+    opener: Opener, drafts: list[EventBatch | Deletion], alone_from_bytes: int, singles_from: int
 ) -> None:
     """Every bit of every value, stamp and name survives, in arrival order within its series, merged or not."""
     journal = opener.open()
     start = journal.append(TICK)
     stamps = [journal.append(Proposal(draft)).appended_us for draft in drafts]
-    with mock.patch("statsapi.journal.columns.ALONE_FROM_BYTES", alone_from_bytes):
+    with mock.patch.multiple(columns, ALONE_FROM_BYTES=alone_from_bytes, SINGLES_FROM=singles_from):
         segment = journal.read(mark_of(start))
-    assert segment.records == len(drafts)
-    assert _plain(segment.changes) == _plain(segment.changes) == _naive(drafts, stamps)
+        assert segment.records == len(drafts)
+        assert _plain(segment.changes) == _plain(segment.changes) == _naive(drafts, stamps)
     journal.close()
 
 
@@ -295,12 +298,13 @@ def test_many_parts_in_one_record(journal: Journal) -> None:
     parts = tuple(Part(f"s{i}", ts_us[i : i + 1], ts_us[i : i + 1].astype(np.float64)) for i in range(100_000))
     journal.append(Proposal(EventBatch(parts)))
     journal.append(event(1.0, "s7"))
-    changes = list(journal.read(START).changes)
-    assert len(changes) == 100_000
-    assert isinstance(changes[7], Events)
-    assert changes[7].values.tolist() == [7.0, 1.0]
-    assert isinstance(changes[99_999], Events)
-    assert (changes[99_999].series, changes[99_999].ts_us.tolist()) == ("s99999", [99_999])
+    singles, seventh = journal.read(START).changes
+    assert isinstance(singles, SingleEvents)
+    assert isinstance(seventh, Events)
+    assert (seventh.series, seventh.values.tolist()) == ("s7", [7.0, 1.0])
+    others = [at for at in range(100_000) if at != 7]
+    assert singles.names == [f"s{at}" for at in others]
+    assert singles.ts_us.tolist() == singles.values.tolist() == others
 
 
 def test_a_draft_without_a_place_in_the_format_is_refused(journal: Journal) -> None:

@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.config import GRACE_US, Settings
-from statsapi.engine import holdings, rollup
+from statsapi.engine import holdings, rollup, timelines
 from statsapi.engine.answers import Statistics
 from statsapi.engine.rollup import Rollups
 from statsapi.engine.sketch import Sketch
@@ -374,7 +374,7 @@ def test_folding_ends_where_many_chunks_are_of_one_instant(rollup_us: int, monke
     """Events before them were deleted or folded. Each call folds some events, and no call is due again that would fold
     none.
     """
-    monkeypatch.setattr(holdings, "Timeline", partial(Timeline, chunk_events=2))
+    monkeypatch.setattr(timelines, "Timeline", partial(Timeline, chunk_events=2))
     monkeypatch.setattr(holdings, "_FOLD_CHUNKS", 2)
     store = Store(Retention(5 * MINUTE_US, rollup_us))
     at_us = MINUTE_US + SECOND_US

@@ -90,6 +90,7 @@ def test_who_records_much_applies_it(clock: FakeClock) -> None:
     for recorded in range(1, 3 * PACE_EVENTS // 10_000):
         other.record(event(clock.now_us))  # of other workers as well
         service.record(many(clock.now_us, 10_000))
+        service.keep_pace()
         behind = 1 + recorded * 10_001 - service.view().last_caught_up().sizes.event_count()
         assert behind == 10_001 * (recorded % (PACE_EVENTS // 10_000))
 
@@ -102,10 +103,12 @@ def test_single_events_and_replays_do_not_pay(clock: FakeClock) -> None:
         catch_up = Mock(side_effect=ViewNotReady(1.0))
         patched.setattr(service.view(), "catch_up", catch_up)
         service.record(many(clock.now_us, PACE_EVENTS))
+        service.keep_pace()
         assert catch_up.call_count == 1  # the limits', and no second one to keep pace
     service.ask()
     for _ in range(10):
         service.record(event(clock.now_us))
+        service.keep_pace()
     assert service.view().last_caught_up().sizes.event_count() == PACE_EVENTS
 
 
@@ -145,8 +148,10 @@ def test_who_records_much_gives_way_to_a_view_that_lags(clock: FakeClock, monkey
     for lag_s, pause in ((0.2, []), (0.36, [PACE_PAUSE_S]), (1.0, [PACE_PAUSE_S]), (60.0, [])):
         other.caught_up(clock.monotonic_us() - int(lag_s * 1e6))
         service.record(many(clock.now_us, PACE_EVENTS))
+        service.keep_pace()
         assert pauses == pytest.approx(pause), lag_s
         service.record(event(clock.now_us))  # never for single events
+        service.keep_pace()
         assert len(pauses) == len(pause)
         pauses.clear()
 
@@ -178,6 +183,7 @@ def test_an_append_counts_although_its_worker_cannot_follow(clock: FakeClock, mo
 
             patched.setattr(journal, "read", fail)
             service.record(many(clock.now_us, PACE_EVENTS))
+            service.keep_pace()
     assert summarise(service).count == 1 + 2 * PACE_EVENTS
 
 

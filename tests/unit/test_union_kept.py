@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from statsapi.engine import changes as changes_module
-from statsapi.engine import holdings as holdings_module
 from statsapi.engine import percentiles as percentiles_module
 from statsapi.engine import ranked as ranked_module
+from statsapi.engine import timelines as timelines_module
 from statsapi.engine import union_kept as kept_module
 from statsapi.engine.answers import Statistics
 from statsapi.engine.changes import Changes
@@ -65,7 +65,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(percentiles_module, "_PARTITION_ALL", 2)
     monkeypatch.setattr(percentiles_module, "_SAMPLE_STEP", 2)
     monkeypatch.setattr(percentiles_module, "_kept_values", lambda _: 1)
-    monkeypatch.setattr(holdings_module, "Timeline", partial(Timeline, chunk_events=4))
+    monkeypatch.setattr(timelines_module, "Timeline", partial(Timeline, chunk_events=4))
 
 
 class Delete(NamedTuple):

@@ -1,0 +1,170 @@
+"""The timelines of all series, of which those with one event are only that event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statsapi.engine.store import Store
+from statsapi.engine.timelines import Timelines
+from statsapi.model import (
+    HOUR_US,
+    MAX_TS_US,
+    MIN_TS_US,
+    MINUTE_US,
+    Deletion,
+    Events,
+    Retention,
+    SingleEvents,
+    Span,
+    TimestampsUs,
+    Values,
+)
+
+_names = st.sampled_from("abcdefg")
+_stamps = st.integers(MIN_TS_US, MAX_TS_US)
+_floats = st.floats(allow_nan=False, allow_infinity=False)
+_events = st.lists(st.tuples(_stamps, _floats), min_size=1, max_size=3)
+_rows = st.lists(st.tuples(_stamps, _floats), min_size=7, max_size=7)
+_changes = st.one_of(
+    st.tuples(st.just("insert"), _names, _events),
+    st.tuples(st.just("singles"), st.lists(_names, min_size=1, max_size=7), _rows),
+    st.tuples(st.just("delete"), _names, st.tuples(_stamps, _stamps)),
+)
+
+
+def columns(events: list[tuple[int, float]]) -> tuple[TimestampsUs, Values]:
+    return np.array([ts_us for ts_us, _ in events], np.int64), np.array([value for _, value in events], np.float64)
+
+
+def bits(events: list[tuple[int, float]]) -> list[tuple[int, str]]:
+    """In order of time, then of arrival."""
+    return [(ts_us, value.hex()) for ts_us, value in sorted(events, key=lambda event: event[0])]
+
+
+@given(st.lists(_changes, max_size=12), _stamps)
+def test_they_hold_what_a_plain_dict_holds(changes: list[tuple[str, Any, Any]], some_us: int) -> None:
+    """Every event comes back to the bit, whichever way it came in; so do names, counts and stamps."""
+    timelines, twin = Timelines(), dict[str, list[tuple[int, float]]]()
+    for how, subject, data in changes:
+        if how == "insert":
+            assert timelines.insert(subject, *columns(data)) == (subject not in twin)
+            twin.setdefault(subject, []).extend(data)
+        elif how == "singles":
+            rows = list(zip(subject, data, strict=False))
+            new = [name for name in dict.fromkeys(subject) if name not in twin]
+            assert timelines.insert_singles(subject, *columns([event for _, event in rows])) == new
+            for name, event in rows:
+                twin.setdefault(name, []).append(event)
+        elif (timeline := timelines.to_change(subject)) is not None:
+            low_us, high_us = sorted(data)
+            left = [event for event in twin[subject] if not low_us <= event[0] < high_us]
+            assert timeline.delete(low_us, high_us) == len(twin[subject]) - len(left)
+            twin[subject] = left
+            if not left:
+                del twin[subject]
+                timelines.drop(subject)
+        timelines.check_invariants()
+        assert sorted(timelines.names()) == sorted(twin)
+        assert len(timelines) == len(twin)
+        assert timelines.event_count() == sum(map(len, twin.values()))
+        assert timelines.holds_before(some_us) == any(ts_us < some_us for held in twin.values() for ts_us, _ in held)
+        for name in "abcdefg":
+            timeline = timelines.get(name)
+            assert (timeline is not None) == (name in timelines) == (name in twin)
+            held = twin.get(name, [])
+            assert timelines.last_ts_us(name) == max([ts_us for ts_us, _ in held], default=None)
+            if timeline is not None:
+                ts_us, values = timeline.columns(None, None)
+                assert list(zip(ts_us.tolist(), [value.hex() for value in values.tolist()], strict=True)) == bits(held)
+        apart = {part.series: part for part in timelines.lone_events()}
+        assert apart.keys() | timelines.opened.keys() == twin.keys()
+        for name, part in apart.items():
+            assert bits(list(zip(part.ts_us.tolist(), part.values.tolist(), strict=True))) == bits(twin[name])
+
+
+def test_a_question_leaves_a_lone_event_as_it_is() -> None:
+    """What is asked for only is made for the question, so that asking about 100,000 series takes no memory."""
+    timelines = Timelines()
+    timelines.insert_singles(["a", "b"], *columns([(1, 1.0), (2, 2.0)]))
+    before = timelines.nbytes(["a", "b"])
+    for name in timelines.names():
+        timeline = timelines.get(name)
+        assert timeline is not None
+        assert timeline.summarise(None, None).count == 1
+    assert not timelines.opened
+    assert timelines.nbytes(["a", "b"]) == before < 2 * 200
+
+
+NOW_US = 1_763_711_100_000_000
+
+
+@st.composite
+def _records(draw: st.DrawFn) -> list[tuple[str, int, float, int]]:
+    """Events of different series around now, each with the time of its record."""
+    names = draw(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=10, unique=True))
+    ages = st.one_of(st.integers(0, 3 * MINUTE_US), st.integers(0, 6 * HOUR_US), st.just(60 * MINUTE_US))
+    return [(name, NOW_US - draw(ages), draw(_floats), NOW_US - draw(st.integers(0, 5)) * MINUTE_US) for name in names]
+
+
+def state_of(store: Store) -> object:
+    held, now_us = store.contents.state(), NOW_US
+    small = {
+        part.series: (part.ts_us.tolist(), [value.hex() for value in part.values.tolist()]) for part in held.small.parts
+    }
+    spans = [Span(now_us - MINUTE_US), Span(now_us - HOUR_US), Span(now_us - 6 * HOUR_US)]
+    answers = {name: store.statistics(name, spans, now_us, [50], ends=True) for name in "abcdefghij"}
+    kept = store._held
+    return (
+        small,
+        held.times_us,
+        held.rollups,
+        sorted(held.late),
+        answers,
+        kept.due,
+        kept.event_count,
+        kept.sorted_names(),
+    )
+
+
+@pytest.mark.parametrize("rollup_us", [0, 24 * HOUR_US])
+@given(
+    segments=st.lists(_records(), min_size=1, max_size=5), deleted=st.sampled_from("abcdefghijx"), expired=st.booleans()
+)
+def test_singles_do_what_events_of_each_series_do(
+    rollup_us: int, segments: list[list[tuple[str, int, float, int]]], deleted: str, expired: bool
+) -> None:
+    """One change of many series has the outcome of a change for each: also of late and expired events, of what is due,
+    and of what an earlier answer has to learn.
+    """
+    stores = [Store(Retention(HOUR_US, rollup_us)) for _ in range(2)]
+    for store in stores:
+        store.settle(NOW_US)
+        store.apply([], NOW_US - 10 * MINUTE_US)
+        if expired:
+            store.expire()
+    marks = [store.changes([None], NOW_US).mark for store in stores]
+    for records in segments:
+        appended_us = max(stamp_us for *_, stamp_us in records)
+        names = [name for name, *_ in records]
+        ts_us, values = columns([(ts_us, value) for _, ts_us, value, _ in records])
+        stamps_us = np.array([stamp_us for *_, stamp_us in records])
+        stores[0].apply([SingleEvents(names, ts_us, values, stamps_us)], appended_us)
+        rows = [slice(at, at + 1) for at in range(len(names))]
+        each = [Events(name, ts_us[row], values[row], stamps_us[row]) for name, row in zip(names, rows, strict=True)]
+        stores[1].apply(each, appended_us)
+        for store in stores:
+            store.check_invariants()
+        assert state_of(stores[0]) == state_of(stores[1])
+    since = [store.changes([mark], NOW_US).since[0] for store, mark in zip(stores, marks, strict=True)]
+    plain = [some and (some.names, some.ends, some.ts_us.tolist(), some.values.tolist()) for some in since]
+    assert plain[0] == plain[1]
+    for store in stores:
+        store.apply([Deletion(deleted)], NOW_US)
+        store.expire()
+        store.check_invariants()
+    assert state_of(stores[0]) == state_of(stores[1])
