@@ -19,6 +19,7 @@ from statsapi.journal import CLOCKS_DIFFER_US, Proposal
 from statsapi.metrics import Metrics
 from statsapi.model import MIN_TS_US, MINUTE_US, SECOND_US, EventBatch, floor_us
 from statsapi.service.following import DECIDE_WAIT_S, Follower
+from statsapi.service.sharing import LOOK_S
 from statsapi.service.view import View
 from statsapi.times import format_nearest
 
@@ -55,7 +56,7 @@ class Housekeeping:
             for act, interval_s in (
                 (self._maintain_journal, HOUSEKEEPING_INTERVAL_S),
                 (self._tidy, HOUSEKEEPING_INTERVAL_S),
-                (self._follower.share, HOUSEKEEPING_INTERVAL_S),
+                (self._follower.share, LOOK_S),
                 (self._follower.follow, 0.0),  # paces itself
             ):
                 thread = threading.Thread(target=self._repeat, args=(act, interval_s), name=act.__name__, daemon=True)

@@ -15,7 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from statsapi.clocks import SettledClock
 from statsapi.engine.contents import State
@@ -26,6 +26,9 @@ from statsapi.model import MIN_TS_US, Retention
 from statsapi.service import checkpoint
 
 logger = logging.getLogger("statsapi")
+
+# While a store catches up with this view, the view moves on. Each time it has less to catch up with.
+_CHASES: Final = 4
 
 
 class _Left(NamedTuple):
@@ -134,11 +137,15 @@ class View:
     def change_to(self, store: Store, mark: Mark) -> None:
         """Replace this view's store by one that stands at a mark of this journal, once that has caught up as far.
 
-        Most of the catching up is done before the lock is taken. Where history changes on the way, nothing is replaced.
+        Most of the catching up is done before the lock is taken, for which questions wait. Where history changes on the
+        way, nothing is replaced.
         """
         store.settle(self.clock.settled_us())
         try:
-            mark = self._followed(store, mark)
+            for _ in range(_CHASES):
+                if mark.position >= self._mark.position:
+                    break
+                mark = self._followed(store, mark)
             with self._catching_up:
                 mark = self._followed(store, mark)
                 if self._stands and not self._unusable() and mark.position >= self._mark.position:

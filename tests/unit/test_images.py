@@ -43,16 +43,22 @@ class Worker:
         self.folder = Path(folder.path)
         self.images = Images(folder.path, retention)
         self.view = View(self.journal, retention, begin=self.images.begin)
-        self.sharing = Sharing(self.view, self.images)
+        self.now_s = 0.0
+        self.sharing = Sharing(self.view, self.images, lambda: self.now_s)
 
     def record(self, ts_us: Any, values: Any, series: str = "default") -> None:
         part = Part(series, np.array(ts_us, np.int64), np.array(values, np.float64))
         self.journal.append(Proposal(EventBatch((part,))))
 
     def share(self) -> Store:
-        """Catch up, share, and give the store; not waiting for a pause between two images."""
+        """Catch up, share once nothing has come for long, and give the store."""
         self.view.catch_up()
-        self.sharing._waits_until_s = 0
+        self.sharing.share()
+        return self.share_after(10_000.0)
+
+    def share_after(self, seconds: float) -> Store:
+        """Share that much later, and give the store."""
+        self.now_s += seconds
         self.sharing.share()
         return self.view.last_caught_up()
 
@@ -414,8 +420,7 @@ def test_a_full_disk_costs_no_answer(
     monkeypatch.setattr("statsapi.service.image_folder.os.rename", full)
     for _ in range(2):
         store = one.share()
-    one.sharing._waits_until_s = float("inf")
-    one.sharing.share()  # not at once again
+    assert one.share_after(9.0).contents.unshared_events() > 0  # not at once again
     assert store.contents.unshared_events() > 0
     assert len(held(store)["default"]) == 20_000
     assert caplog.text.count("No space left on device") == 1
@@ -471,21 +476,62 @@ def test_many_series_or_few_events_are_not_shared(
     assert not one.folder.exists()
 
 
-def test_while_records_come_in_images_are_far_apart(
+def test_no_image_is_written_in_a_burst(worker: Make, clock: FakeClock) -> None:
+    """The image is written once no more records come in."""
+    one = worker()
+    unshared = []
+    for seed in range(4):
+        one.record(*batch(clock, 20_000, seed))
+        one.view.catch_up()
+        unshared += [one.share_after(0.5).contents.unshared_events()]
+    assert all(unshared)
+    assert one.share_after(0.5).contents.unshared_events() > 0
+    assert one.share_after(0.5).contents.unshared_events() == 0
+
+
+def test_while_records_come_in_images_are_far_apart(worker: Make, clock: FakeClock) -> None:
+    """Where records go on coming in, the first image is written after ten seconds, and the next ones each ten seconds
+    or later.
+    """
+    one = worker()
+    shared_at_s = []
+    for seed in range(70):
+        one.record(*batch(clock, 10_000, seed))
+        one.view.catch_up()
+        if not one.share_after(0.5).contents.unshared_events():
+            shared_at_s.append(one.now_s)
+    assert shared_at_s == [10.5, 20.5, 30.5]
+
+
+def test_records_that_keep_coming_do_not_keep_a_view_from_an_image(
     worker: Make, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next image is written when the pause is over, or when no more records come in."""
-    one = worker()
-    one.record(*batch(clock, 20_000))
-    one.share()
-    clock.advance(5_000_000)
-    one.record(*batch(clock, 20_000, seed=2))
-    one.view.catch_up()
-    one.sharing._waits_until_s = float("inf")
-    one.sharing.share()
-    assert one.view.last_caught_up().contents.unshared_events() > 0
-    one.sharing.share()
-    assert one.view.last_caught_up().contents.unshared_events() == 0
+    """While the image catches up with the view, the view moves on: it is chased without the lock, then under it."""
+    leader, other = worker(), worker()
+    leader.record(*batch(clock, 20_000))
+    other.view.catch_up()
+    leader.share()
+    leader.record([clock()], [1.0])
+    other.view.catch_up()
+    read, reads = other.journal.read, 0
+
+    def read_while_more_come_in(after: Mark, **options: Any) -> Any:
+        nonlocal reads
+        if not other.view._catching_up.locked():
+            reads += 1
+            segment = read(after, **options)
+            leader.record([clock()], [1.0 + reads])
+            other.view.catch_up()
+            return segment
+        return read(after, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(other.journal, "read", read_while_more_come_in)
+        other.sharing.share()
+    store = other.view.last_caught_up()
+    assert reads > 2
+    assert store.contents.unshared_events() == 0
+    assert held(store) == held(View(leader.journal, KEPT).catch_up())
 
 
 def test_a_history_that_changes_on_the_way_leaves_the_view_as_it_is(
