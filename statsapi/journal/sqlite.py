@@ -331,6 +331,7 @@ class SqliteJournal:
         self._keeper.maintain(self.settled_us, self.observe_fsync)
 
     def check_writable(self, wait_s: float = 1.0) -> None:
+        self._file.check_safe()
         deadline = time.monotonic() + wait_s
         with self._appends.group.held(wait_s):
             if self._writer.failed:  # a lock is no proof of space: a page is written, as by an append

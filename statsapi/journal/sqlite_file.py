@@ -63,6 +63,7 @@ class File:
     def __init__(self, path: str, wait_limit_s: float) -> None:
         self.path = path
         self.water = HighWater()
+        self.unsafe: str | None = None  # why the last flush failed, for as long as nothing may be appended
         self._wait_limit_s = wait_limit_s
         self._lock = threading.Lock()
         self._opened: Opened | None = None
@@ -90,6 +91,10 @@ class File:
         except OSError as error:
             # A restore may be under way: a new file made now would be replaced, with what was recorded in it.
             raise JournalUnavailable(f"{self.path} is not there ({error.strerror}); restore it, or restart") from error
+
+    def check_safe(self) -> None:
+        if self.unsafe is not None:
+            raise JournalUnavailable(self.unsafe)
 
     def size_bytes(self) -> int:
         size = 0
