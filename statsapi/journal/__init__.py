@@ -17,7 +17,7 @@ sqlite_tables         tables, page size (PAGE_BYTES), statements, kept answers, 
 sqlite_url            its URL
 sqlite_start          the file is made, checked and brought up to date
 sqlite_upgrade        from older tables to these
-sqlite_file           opening the file (pragmas, locks), and noticing another in its place
+sqlite_file           opening the file (pragmas, locks), and noticing another in its place, or a -wal that was removed
 sqlite_link           a connection, and when it is opened afresh
 sqlite_appends        groups of records, and decisions
 sqlite_keeper         each second: the WAL is flushed (fsync=interval) and moved, old rows go

@@ -77,7 +77,7 @@ WHERE name < $1::bytea ORDER BY name DESC LIMIT 1)
 """
 _ANSWERS = """
 SELECT name, digest, answer, expires_us, "check" FROM {schema}.idempotency_keys
-WHERE name > $1::bytea ORDER BY name LIMIT 4096
+WHERE name >= $1::bytea ORDER BY name LIMIT 4096
 """
 _TOUCH = "UPDATE {schema}.meta SET touched = touched + 1"
 
@@ -311,15 +311,15 @@ class Appends:
 
     def check_answers(self) -> None:
         """Read all kept answers. JournalDamaged for the first one that is not what was written, or is out of order."""
-        name = b""
+        least = b""
         while True:
-            result = self._server.run(self._answers, [name], LOCK_WAIT_S)
+            result = self._server.run(self._answers, [least], LOCK_WAIT_S)
             for row in range(result.ntuples):
-                before = name
                 name, digest, answer = (result.get_value(row, at) or b"" for at in range(3))
                 expires_us, check = long_of(result.get_value(row, 3)), long_of(result.get_value(row, 4))
-                if name <= before or not is_kept(name, digest, answer, expires_us, check):
+                if name < least or not is_kept(name, digest, answer, expires_us, check):
                     raise self._damaged_key()
+                least = name + b"\0"  # the next name that there can be
             if not result.ntuples:
                 return
 

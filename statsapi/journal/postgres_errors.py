@@ -72,6 +72,8 @@ def refused(error: Failed, place: Address, rights: str) -> JournalUnavailable | 
         return JournalRefused(f"{place} {SHARED}")
     if state in ("XX001", "XX002", "P0002"):  # a page, an index, the row of meta
         return damaged(f"the journal at {place}", error.said)
+    if state == "22003":  # only our function for appends counts, from the last record on
+        return damaged(f"the last of the journal's records at {place}", f"its position or time is none: {error.said}")
     if state[:2] in ("08", "40", "53", "54", "55", "57", "58", "XX"):
         return JournalUnavailable(f"{place} failed ({error.said})")
     return JournalRefused(f"{place} refuses: {error.said} ({state})")

@@ -98,7 +98,8 @@ def state_of(server: Server, result: pq.abc.PGresult, after: Mark, known: int) -
     """What a read says beside records. JournalDamaged where it cannot be that."""
     packed = result.get_value(0, 0) if result.ntuples else None
     if packed is None or len(packed) not in (_STATE.size, _STATE.size + ID_BYTES):
-        raise server.damaged("the journal's table meta or checkpoint", "it is missing or not of its form")
+        asked = f", or its record {known}," if known > after.position else ""
+        raise server.damaged(f"the journal's table meta or checkpoint{asked}", "it is missing or not of its form")
     at_mark, first_row = NO_ID, 1
     if result.ntuples > 1:
         head = result.get_value(1, 0) or b""

@@ -205,7 +205,7 @@ class Tables:
                 if found > SCHEMA_VERSION:
                     raise JournalRefused(f"the journal at {place} has schema {found}: use a newer statsapi")
                 if found < SCHEMA_VERSION:
-                    session.simple(self._fill(_UPGRADE), UPGRADE_S)
+                    self._upgrade(session, found)
                 session.simple(self._fill(_DROP), MAKE_S)
                 session.simple(self._function(), MAKE_S)
             if found < SCHEMA_VERSION:
@@ -223,6 +223,15 @@ class Tables:
                 f"schema, and the role {told.role!r} may not make it: start statsapi once as the owner of "
                 f"{self._schema}.meta"
             ) from error
+
+    def _upgrade(self, session: Session, found: int) -> None:
+        try:
+            session.simple(self._fill(_UPGRADE), UPGRADE_S)
+        except Failed as error:
+            if error.state != "42P01":
+                raise
+            why = f"it says schema version {found}, and the tables beside it are of another"
+            raise self._server.damaged("the journal's table meta", why) from error
 
     def _gone(self, missing: str) -> JournalRefused:
         return JournalRefused(

@@ -325,9 +325,13 @@ class SqliteJournal:
             return self._appends.transact(switch, time.monotonic() + self._wait_limit_s)
 
     def maintain(self) -> None:
+        # The writer first, then the reader: a decision holds the writer's lock and reads.
+        if not all(link.leave_removed() for link in (self._writer, self._reader, self._keeping)):
+            return
         self._keeper.maintain(self.settled_us, self.observe_fsync)
 
     def check_writable(self, wait_s: float = 1.0) -> None:
+        self._file.check_safe()
         deadline = time.monotonic() + wait_s
         with self._appends.group.held(wait_s):
             if self._writer.failed:  # a lock is no proof of space: a page is written, as by an append

@@ -87,6 +87,7 @@ class Appends:
 
     def transact(self, work: Callable[[sqlite3.Connection], _T], deadline: float) -> _T:
         """See Link.transact. Caller holds the writer's lock."""
+        self._file.check_safe()
         return self._link.transact(work, deadline, self._observe_commit)
 
 

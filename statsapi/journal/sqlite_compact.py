@@ -17,23 +17,30 @@ def compact(file: File) -> tuple[int, int]:
     JournalRefused while another process uses the journal, JournalUnavailable on a full disk.
     """
     with file.alone():
-        file.clear_space(file.real)
-        before = file.size_bytes()
-        with contextlib.closing(file.open("rw")) as connection:
-            try:
-                with judging(connection):
-                    _write_anew(connection)
-            except sqlite3.Error as error:
-                if primary_code(error) == sqlite3.SQLITE_BUSY:
-                    raise JournalRefused(f"{file.path} is in use: stop the service first") from error
-                if cause(error) == sqlite3.SQLITE_FULL:
-                    if said := fault_in(connection):  # a row that claims 4 GiB fills any disk
-                        raise JournalDamaged(file.path, said) from error
-                    raise JournalRefused(
-                        f"the disk that holds {file.path} has too little space: it takes as much again for a while"
-                    ) from error
-                raise failure(error, file.path) from error
+        try:
+            file.before_opening(file.real)
+            before = file.size_bytes()
+            with contextlib.closing(file.open("rw")) as connection:
+                _compact(connection, file)
+        except sqlite3.Error as error:
+            raise failure(error, file.path) from error
         return before, file.size_bytes()
+
+
+def _compact(connection: sqlite3.Connection, file: File) -> None:
+    try:
+        with judging(connection):
+            _write_anew(connection)
+    except sqlite3.Error as error:
+        if primary_code(error) == sqlite3.SQLITE_BUSY:
+            raise JournalRefused(f"{file.path} is in use: stop the service first") from error
+        if cause(error) == sqlite3.SQLITE_FULL:
+            if said := fault_in(connection):  # a row that claims 4 GiB fills any disk
+                raise JournalDamaged(file.path, said) from error
+            raise JournalRefused(
+                f"the disk that holds {file.path} has too little space: it takes as much again for a while"
+            ) from error
+        raise
 
 
 def _write_anew(connection: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 from collections.abc import Iterator
 from typing import Final
@@ -42,6 +43,16 @@ def cause(error: sqlite3.Error) -> int:
 
 def is_damage(error: sqlite3.Error) -> bool:
     return primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def is_of_disk(error: JournalUnavailable) -> bool:
+    """Whether a read, a write or an fsync of the disk failed. SQLite writes before it flushes, so that a lack of space
+    is met by a write, which is repeated; an fsync that meets one has lost what it was to write.
+    """
+    met = error.__cause__
+    if isinstance(met, sqlite3.Error):
+        return cause(met) == sqlite3.SQLITE_IOERR
+    return isinstance(met, OSError) and met.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def judged(error: BaseException, connection: sqlite3.Connection) -> sqlite3.Error | None:

@@ -5,6 +5,12 @@ opened afresh, and marks no longer match. A link is followed at each opening: th
 -wal, which SQLite would play into the new file, is removed first. A backup must be moved into place, not copied over
 the open file: nothing can see that, and SQLite does not survive it. Never open the file itself with os.open: closing
 any descriptor of it drops the process's POSIX locks.
+
+The -wal and -shm must stay as well. Where somebody removes them, the connections that are open go on with those they
+have, all with the same, while a new one would make others: two histories in one file. So nobody opens the file as long
+as one of its -wal and -shm is missing and somebody has it open, which SQLite's own locks tell. Each worker looks once a
+second for what was removed, moves what its -wal holds into the file and lets go of it (Link.leave_removed). When all
+have done so, a new -wal is made. That costs a second of waiting, and nothing that was acknowledged.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -25,13 +32,15 @@ from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_upgrade, sqlite_wal
 from statsapi.journal.highwater import HighWater, Noted, is_left_over
 from statsapi.journal.protocol import Lost
-from statsapi.journal.sqlite_errors import failure, judging
+from statsapi.journal.sqlite_errors import failure, judging, primary_code
 from statsapi.journal.sqlite_tables import PAGE_BYTES
 
 logger = logging.getLogger("statsapi")
 
 # Between two tries for the folder's lock.
 RETRY_S: Final = 1e-3
+# Several connections of a process meet the same removal within this time.
+TOLD_S: Final = 5.0
 
 
 class Identity(NamedTuple):
@@ -39,12 +48,13 @@ class Identity(NamedTuple):
     inode: int
 
 
-class _Opened(NamedTuple):
-    """The file opened last, its path then, and its -wal."""
+class Opened(NamedTuple):
+    """A file that was opened, its path then, its -wal and its -shm."""
 
     path: str
     file: Identity
-    wal: Identity | None
+    wal: Identity
+    shm: Identity
 
 
 class File:
@@ -53,11 +63,13 @@ class File:
     def __init__(self, path: str, wait_limit_s: float) -> None:
         self.path = path
         self.water = HighWater()
+        self.unsafe: str | None = None  # why the last flush failed, for as long as nothing may be appended
         self._wait_limit_s = wait_limit_s
         self._lock = threading.Lock()
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         self._loss: Lost | None = None
         self._claimed = False
+        self._told_saved = -math.inf
 
     @property
     def real(self) -> str:
@@ -80,6 +92,10 @@ class File:
             # A restore may be under way: a new file made now would be replaced, with what was recorded in it.
             raise JournalUnavailable(f"{self.path} is not there ({error.strerror}); restore it, or restart") from error
 
+    def check_safe(self) -> None:
+        if self.unsafe is not None:
+            raise JournalUnavailable(self.unsafe)
+
     def size_bytes(self) -> int:
         size = 0
         real = self.real
@@ -100,7 +116,38 @@ class File:
     def close(self) -> None:
         self.water.close()
 
-    def connect(self, settings: tuple[str, ...]) -> tuple[sqlite3.Connection, Identity]:
+    def removed_beside(self, opened: Opened) -> list[str]:
+        """Which of that file's -wal and -shm are no longer at their paths. Empty where another file is in its place,
+        as that one has its own.
+        """
+        beside = ((opened.path + "-wal", opened.wal), (opened.path + "-shm", opened.shm))
+        gone = [path for path, identity in beside if _identity_of(path) != identity]
+        return gone if gone and self.is_still(opened.file) else []
+
+    def clear_strangers(self, opened: Opened) -> None:
+        """Remove what somebody put in the place of the -wal or -shm of `opened`, which the caller has open: nobody else
+        has opened the file since, and SQLite would play it into the file.
+        """
+        if not any(map(os.path.exists, self.removed_beside(opened))):
+            return
+        with self.alone():  # so that nobody opens another file that takes this one's place
+            for path in self.removed_beside(opened):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+
+    def tell_saved(self, removed: str) -> None:
+        """Log it once for all connections of this process."""
+        now_s = time.monotonic()
+        if now_s - self._told_saved > TOLD_S:
+            logger.warning(
+                "%s was removed or replaced while the journal is in use. Nothing is lost: what it held is in %s now. "
+                "Leave such files alone, as they are part of the journal",
+                removed,
+                self.path,
+            )
+        self._told_saved = now_s
+
+    def connect(self, settings: tuple[str, ...]) -> tuple[sqlite3.Connection, Opened]:
         """A connection to the file that is at the path now. It never makes one."""
         with self.alone():
             identity, real = self.identity(), self.real
@@ -108,8 +155,8 @@ class File:
             replaced = before is not None and before.file != identity
             if before is not None and replaced and before.path == real and before.wal == _identity_of(real + "-wal"):
                 sqlite_wal.unlink(real)
-            self.clear_space(real)
             try:
+                self.before_opening(real)
                 connection = self.open("rw")
                 try:
                     with judging(connection):
@@ -118,8 +165,9 @@ class File:
                             connection.execute(setting).fetchall()
                         connection.execute(tables.LAST).fetchall()  # opens the -wal
                         sqlite_wal.reserve_shm(real)
-                        if before is None or replaced:
-                            self._compare(connection, real, told_by_views=replaced)
+                        opened = self._just_opened(real, identity)
+                        if opened != before:
+                            self._compare(connection, real, told_by_views=before is not None)
                 except BaseException:
                     connection.close()
                     raise
@@ -129,15 +177,50 @@ class File:
                 raise
             except JournalRefused as error:
                 raise JournalUnavailable(str(error)) from error
-            self._opened = _Opened(real, identity, _identity_of(real + "-wal"))
+            self._opened = opened
             self.water.note_wal(real)
-            return connection, identity
+            return connection, opened
 
-    def clear_space(self, real: str) -> None:
-        """Call before anything opens the file: SQLite would play an older file's -wal into the one in its place."""
+    def _just_opened(self, real: str, identity: Identity) -> Opened:
+        wal, shm = _identity_of(real + "-wal"), _identity_of(real + "-shm")
+        if wal is None or shm is None:
+            raise JournalUnavailable(f"the -wal or -shm of {self.path} is being removed")
+        return Opened(real, identity, wal, shm)
+
+    def before_opening(self, real: str) -> None:
+        """Call before anything opens the file. SQLite would play an older file's -wal into the one in its place, or
+        make a second -wal where the first was removed and is in use.
+        """
         if is_left_over(real + "-wal", real):
             sqlite_wal.unlink(real)
         sqlite_wal.check_space(real)
+        if os.path.exists(real) and not (os.path.exists(real + "-wal") and os.path.exists(real + "-shm")):
+            self._wait_until_free()
+
+    def _wait_until_free(self) -> None:
+        """Wait until nobody has the file open. Other workers let go of it within about a second."""
+        deadline_s = time.monotonic() + self._wait_limit_s
+        while self._is_held():
+            if time.monotonic() >= deadline_s:
+                raise JournalUnavailable(
+                    f"the -wal or -shm of {self.path} was removed while other processes use it, and they still have it "
+                    "open: wait, or stop them by SIGTERM (a kill loses what only their -wal holds)"
+                )
+            time.sleep(RETRY_S)
+
+    def _is_held(self) -> bool:
+        """Whether anybody has the file open, in this process too. Each connection holds a shared lock on it."""
+        with contextlib.closing(self.open("rw")) as connection:
+            connection.execute("PRAGMA busy_timeout=0").fetchall()
+            # So this one makes no -shm, and takes the lock before it looks for a -wal.
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
+            try:
+                connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.Error as error:
+                if primary_code(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                return True
+        return False
 
     def _compare(self, connection: sqlite3.Connection, real: str, *, told_by_views: bool) -> None:
         """Find out whether the file holds the record that was noted as acknowledged last."""
@@ -221,6 +304,6 @@ class File:
 def _identity_of(path: str) -> Identity | None:
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except OSError:
         return None
     return Identity(found.st_dev, found.st_ino)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from statsapi.errors import JournalUnavailable
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_wal
 from statsapi.journal.protocol import Clock
+from statsapi.journal.sqlite_errors import is_of_disk
 from statsapi.journal.sqlite_file import File
 from statsapi.journal.sqlite_link import Link
 from statsapi.journal.sqlite_tables import PAGE_BYTES
+
+logger = logging.getLogger("statsapi")
 
 WAL_RESTART_TRIES: Final = 50
 
@@ -29,7 +34,12 @@ _DROP_KEY = "DELETE FROM keys WHERE name = ? AND expires_us <= ?"
 
 
 class Keeper:
-    """`maintain` on a connection of its own. `flushes`: COMMIT does not, so each call makes the WAL safe."""
+    """`maintain` on a connection of its own. `flushes`: COMMIT does not, so each call makes the WAL safe.
+
+    A flush that fails is not tried again as if nothing was. The system has forgotten by then what it could not write:
+    the next flush would succeed, over a -wal with a hole, which a recovery would end at. So nothing is appended until
+    the whole -wal is in the file and begun anew.
+    """
 
     def __init__(self, link: Link, file: File, wait_limit_s: float, *, flushes: bool) -> None:
         self._link = link
@@ -42,6 +52,8 @@ class Keeper:
         if not self._link.lock.acquire(blocking=False):
             return
         try:
+            if self._file.unsafe is not None and not self._begin_wal_anew():
+                return
             busy, wal_bytes = self._flush(observe_fsync)
             if busy:
                 return  # another worker is at it
@@ -68,14 +80,32 @@ class Keeper:
         began_s = time.perf_counter()
         flushed = False
         try:
-            busy, frames, moved = self._move_wal("PASSIVE")
-            flushed = not busy and moved >= frames
-        finally:
-            if not flushed and self._flushes:
-                sqlite_wal.flush(self._file.real)
+            try:
+                busy, frames, moved = self._move_wal("PASSIVE")
+                flushed = not busy and moved >= frames
+            finally:
+                if not flushed and self._flushes:
+                    sqlite_wal.flush(self._file.real)
+        except JournalUnavailable as error:
+            if self._flushes and is_of_disk(error):
+                self._file.unsafe = f"{error}: what was acknowledged in the last seconds may not survive a power cut"
+                logger.error(  # noqa: TRY400 - one line says all
+                    "Nothing is recorded until the disk can be written: %s", self._file.unsafe
+                )
+            raise
         if self._flushes:
             observe_fsync(time.perf_counter() - began_s)
         return busy, frames * PAGE_BYTES
+
+    def _begin_wal_anew(self) -> bool:
+        """After a flush that failed. Returns whether all that was acknowledged is on the disk."""
+        busy, _, _ = self._move_wal("TRUNCATE")
+        if busy:
+            return False
+        sqlite_wal.flush(self._file.real)  # or a power cut could bring the old one back, with its hole
+        self._file.unsafe = None
+        logger.warning("The disk that holds %s can be written again, and nothing is lost", self._file.path)
+        return True
 
     def _move_wal(self, mode: str) -> tuple[bool, int, int]:
         """Copy the WAL into the file. Returns whether it was held up, its frames, and how many were moved."""

@@ -1,11 +1,13 @@
 """A connection to the journal's file: kept while it is good, opened afresh after a fault or when the file was replaced.
 
-The file's inode is compared before every COMMIT and every read: 1 µs.
+The file's inode is compared before every COMMIT and every read: 1 µs. Those of its -wal and -shm need not be: where
+they are removed, all connections go on with those they have (sqlite_file.py), and once a second is enough.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 import time
@@ -15,7 +17,7 @@ from typing import Final, TypeVar
 from statsapi.errors import JournalUnavailable, StatsError
 from statsapi.journal.protocol import held_up
 from statsapi.journal.sqlite_errors import failure, judged, primary_code
-from statsapi.journal.sqlite_file import File, Identity
+from statsapi.journal.sqlite_file import File, Opened
 from statsapi.journal.sqlite_tables import Last
 
 # A writer that finds the write lock taken asks again after this time. Appends/s of 2 and of 4 processes with 4 threads
@@ -43,12 +45,17 @@ from statsapi.journal.sqlite_tables import Last
 # four 1.1 times (six pairs of runs, from 0.4 to 3.4 times). With four, p99 fell from 25-57 ms to 15-33 ms.
 RETRY_S: Final = 200e-6
 
+# To move the -wal into the file, all who read an older state of it must be done.
+FOLD_WAIT_S: Final = 0.5
+
 _T = TypeVar("_T")
+
+logger = logging.getLogger("statsapi")
 
 
 class Link:
-    """See the module's text. The connection is opened when it is first needed. `query` takes the lock itself; whoever
-    calls anything else but `check_open` must hold `lock`.
+    """See the module's text. The connection is opened when it is first needed. Who calls anything but `query`,
+    `leave_removed` and `check_open` must hold `lock`; the first two take it themselves.
     """
 
     def __init__(self, file: File, *settings: str) -> None:
@@ -58,7 +65,8 @@ class Link:
         self._connection: sqlite3.Connection | None = None
         self.seen: Last | None = None  # the last record that this connection saw and checked
         self.failed = False  # the last write transaction met an error of the disk or the file
-        self._identity: Identity | None = None
+        self._opened: Opened | None = None
+        self._stranded: str | None = None  # why nothing may be committed: see leave_removed
         self._closed = False
 
     def check_open(self) -> None:
@@ -68,14 +76,70 @@ class Link:
     def connection(self, *, check: bool = True) -> sqlite3.Connection:
         """The open connection, or a new one. Without `check` its file may have been replaced."""
         self.check_open()
+        if self._stranded is not None:
+            raise JournalUnavailable(self._stranded)
         if self._connection is None or (check and not self.is_current()):
             self.drop()
-            self._connection, self._identity = self._file.connect(self._settings)
+            self._connection, self._opened = self._file.connect(self._settings)
         return self._connection
 
     def is_current(self) -> bool:
         """Whether the open file is still the one at its path."""
-        return self._file.is_still(self._identity)
+        return self._file.is_still(None if self._opened is None else self._opened.file)
+
+    def leave_removed(self) -> bool:
+        """Where the -wal or -shm of this connection was removed or replaced: move all that it holds into the file, and
+        close. Returns False where that cannot be done now. Then the connection stays, as only it can still save what
+        was acknowledged, and refuses everything until a later call succeeds. Call it for the writer first: while that
+        one has let go, this process commits nothing.
+        """
+        opened = self._opened
+        if opened is None or (self._stranded is None and not self._file.removed_beside(opened)):
+            return True  # without the lock, which others hold for long
+        with self.lock:
+            if self._connection is None or self._opened is None:
+                return True
+            removed = self._file.removed_beside(self._opened)
+            if not removed:
+                self._stranded = None
+                return True
+            what = " and ".join(removed)
+            try:
+                why = self._fold(self._connection)
+                if why is None:
+                    self._file.clear_strangers(self._opened)
+            except JournalUnavailable as error:
+                why = str(error)
+            if why is None:
+                self.drop()
+                self._file.tell_saved(what)
+                return True
+            stranded = (
+                f"{what} was removed or replaced while the journal is in use, and what it holds cannot be moved into "
+                f"{self._file.path} yet ({why}): do not kill the service, as it would be lost"
+            )
+            if stranded != self._stranded:
+                logger.error("%s", stranded)
+            self._stranded = stranded
+            return False
+
+    def _fold(self, connection: sqlite3.Connection) -> str | None:
+        """Move the whole -wal into the file. Why it cannot be done, or None. It takes the write lock: what is committed
+        later is moved by the one who committed it, before that one lets go.
+        """
+        deadline_s = time.monotonic() + FOLD_WAIT_S
+        while True:
+            try:
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.Error as error:
+                if primary_code(error) != sqlite3.SQLITE_BUSY:
+                    return str(failure(error, self._file.path))
+                busy = 1
+            if not busy:
+                return None
+            if time.monotonic() >= deadline_s:
+                return "somebody is reading it"
+            time.sleep(RETRY_S)
 
     def query(self, look: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `look` on the connection, holding the lock. A transaction that it begins ends with it."""
@@ -180,5 +244,6 @@ class Link:
                     self._connection.execute("ROLLBACK")
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
-            self._connection = None
+            self._connection = self._opened = None
             self.seen = None
+        self._stranded = None

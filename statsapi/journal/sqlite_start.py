@@ -24,8 +24,8 @@ def prepare(file: File, *, create: bool) -> None:
         raise JournalRefused(f"there is no journal at {file.path}")
     _check_folder(file)
     with file.alone() as opened_folder:
-        file.clear_space(file.real)
         try:
+            file.before_opening(file.real)
             with contextlib.closing(file.open("rwc" if create else "rw")) as connection, judging(connection):
                 is_old = False
                 if tables.is_new(connection, file.path):

@@ -817,6 +817,7 @@ def test_more_threads_than_sessions(journal: Journal, monkeypatch: pytest.Monkey
         ("DELETE FROM {}.meta", "its row is missing"),
         ("UPDATE {}.meta SET born = '\\x00'", "not what was written"),
         ("UPDATE {}.meta SET schema_version = 0", "schema version 0"),
+        ("UPDATE {}.meta SET schema_version = 2", "schema version 2, and the tables beside it are of another"),
     ],
 )
 def test_a_damaged_meta_table_is_refused(
@@ -1051,6 +1052,77 @@ def test_damage_is_refused_wherever_it_is_read(
         server.ask(f"INSERT INTO {stream}.{table} SELECT * FROM {stream}.kept")
         server.ask(f"DROP TABLE {stream}.kept")
         read_all(fresh, key)
+
+
+@pytest.mark.parametrize("column", ["state_checksum", "pieces_checksum", "checksum", "position", "appended_us"])
+@pytest.mark.parametrize("wrong", [-1, 1 << 32, (1 << 63) - 1, -(1 << 63)])
+def test_a_number_that_no_checksum_has_is_damage(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal], column: str, wrong: int
+) -> None:
+    """In a checkpoint, whatever reads it; what it would replace is kept."""
+    journal = opened()
+    for number in range(3):
+        journal.append(event(float(number)))
+    checkpoint = checkpoint_at(Mark(2, id_at(server, stream, 2)), state=b"state")
+    journal.replace_prefix(None, checkpoint, {1: b"one"})
+    server.ask(f"UPDATE {stream}.checkpoint SET {column} = %s", wrong)
+    fresh = opened()
+    for use in (
+        fresh.read_checkpoint,
+        lambda: fresh.read_pieces(checkpoint.id, 0, 9),
+        lambda: fresh.replace_prefix(checkpoint.id, checkpoint_at(Mark(3, id_at(server, stream, 3)))),
+    ):
+        with pytest.raises(JournalDamaged, match="the journal's checkpoint at"):
+            use()
+    (said,) = engine_of(server.journal_url(stream)).find_damage()
+    assert said.startswith("the journal's checkpoint at")
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("column", ["position", "appended_us"])
+def test_a_last_record_that_cannot_be_counted_on_from_is_damage(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal], column: str, keyed: bool
+) -> None:
+    """An append refuses, and says which; or it goes on, where only the time is wrong."""
+    journal = opened()
+    for number in range(3):
+        journal.append(event(float(number)))
+    wrong = (1 << 63) - 1
+    server.ask(f"UPDATE {stream}.records SET {column} = %s WHERE position = 3", wrong)
+    key = IdempotencyKey(b"k", b"d", HOUR_US) if keyed else None
+    if column == "position":
+        with pytest.raises(JournalDamaged, match="the last of the journal's records at") as caught:
+            journal.append(event(), key=key)
+        assert not caught.value.outcome_unknown
+    else:
+        journal.append(event(), key=key)
+    assert server.ask(f"SELECT count(*) FROM {stream}.records") == [(3 + (column != "position"),)]
+    with pytest.raises(JournalDamaged, match="the journal's record 3 at"):
+        values(opened())
+
+
+def test_a_record_id_of_another_length_is_named(
+    server: PostgresServer, stream: str, opened: Callable[..., Journal]
+) -> None:
+    """Also by a process that asks for it only to find out whether its history stands."""
+    journal = opened()
+    mark = mark_of(journal.append(event()))
+    for _ in range(3):
+        journal.append(event())
+    server.ask(f"UPDATE {stream}.records SET id = '\\x00' WHERE position = 4")
+    for reader in (journal, opened()):
+        with pytest.raises(JournalDamaged, match="record 4"):
+            reader.read(mark)
+
+
+def test_the_check_finds_a_key_without_a_name(server: PostgresServer, stream: str, journal: Journal) -> None:
+    """It stands before all others."""
+    for name in (b"a", b"b", b"c"):
+        journal.append(event(), key=IdempotencyKey(name, b"d", HOUR_US))
+    assert list(engine_of(server.journal_url(stream)).find_damage()) == []
+    server.ask(f"UPDATE {stream}.idempotency_keys SET name = '' WHERE name = 'b'")
+    (said,) = engine_of(server.journal_url(stream)).find_damage()
+    assert "an answer that is kept under an Idempotency-Key" in said
 
 
 @pytest.mark.parametrize("keyed", ["find", "append", "decide"])
