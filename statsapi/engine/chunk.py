@@ -104,7 +104,7 @@ class Chunk:
         """Chunks that hold the same and these events too, which are in order of time.
 
         None unless these are enough to be a chunk, and lie in a gap between the events here. Where several clients post
-        parts of one ordered stream in turn, half of all batches come so. Then only the new events are sealed: a batch of
+        parts of one ordered stream in turn, half of all batches do. Only the new events are sealed then: a batch of
         10,000 takes 0.8 ms, and 1.3 where its neighbours are sealed anew.
         """
         sealed = self.sealed
