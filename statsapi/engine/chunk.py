@@ -4,7 +4,7 @@ A late event is appended to the chunk's buffer, in order of arrival. The next qu
 to the chunk's total; where an edge cuts this chunk, all stamps of the buffer are compared. A buffer that holds about a
 quarter of a chunk is merged into new sorted columns. The exact size lies between an eighth and three eighths and
 differs from chunk to chunk, so that chunks which fill together are not all merged at once. A chunk of more than twice
-the usual size is then split as well.
+the usual size is then split as well. Late events that come together and fill a gap become chunks of their own.
 
 No locks, no clock, no I/O. The caller holds Store._lock; a FrozenChunk may be read without it.
 """
@@ -97,11 +97,42 @@ class Chunk:
         if late is None:
             return [self]
         if len(self) > 2 * room:
-            ts_us, values = self.frozen().columns()
-            pieces = len(self) // room
-            edges = [len(self) * i // pieces for i in range(pieces + 1)]
-            return [Chunk.seal(ts_us[a:b], values[a:b], stagger + i, room) for i, (a, b) in enumerate(pairwise(edges))]
+            return _seal_all(*self.frozen().columns(), stagger, room)
         return [Chunk.of(self.sealed_columns().merged(late.columns(), late.whole_sums(), stagger, room))]
+
+    def parted(self, ts_us: TimestampsUs, values: Values, stagger: int, room: int) -> list[Chunk] | None:
+        """Chunks that hold the same and these events too, which are in order of time.
+
+        None unless these are enough to be a chunk, and lie in a gap between the events here. Where several clients post
+        parts of one ordered stream in turn, half of all batches do. Only the new events are sealed then: a batch of
+        10,000 takes 0.8 ms, and 1.3 where its neighbours are sealed anew.
+        """
+        sealed = self.sealed
+        n = len(sealed.ts_us)
+        if self.late is not None or len(ts_us) < max(self.merge_at, room // 2):
+            return None
+        at = int(sealed.ts_us.searchsorted(ts_us[0], side="right"))
+        if at < n and sealed.ts_us[at] <= ts_us[-1]:
+            return None
+        # Few events are no chunk of their own.
+        few = room // 8
+        is_before, is_after = at > few, n - at > few
+        if not is_before or not is_after:
+            own_ts_us, own_values = self.frozen().columns()
+            left, right = slice(0, 0 if is_before else at), slice(n if is_after else at, n)
+            ts_us = np.concatenate((own_ts_us[left], ts_us, own_ts_us[right]))
+            values = np.concatenate((own_values[left], values, own_values[right]))
+        new = _seal_all(ts_us, values, stagger, room)
+        before = [self._without(at, n, stagger + len(new))] if is_before else []
+        after = [self._without(0, at, stagger + len(new) + len(before))] if is_after else []
+        return [*before, *new, *after]
+
+    def _without(self, first: int, last: int, stagger: int) -> Chunk:
+        """A chunk that lacks the sealed events at positions [first, last) in time, and late ones; some are left."""
+        if first == last:
+            return self
+        gone = self.sealed.sums_between(first, last)
+        return Chunk.of(self.sealed_columns().without(first, last, gone, stagger))
 
     def without(self, start_us: int, end_us: int, stagger: int, room: int) -> Chunk | None:
         """A chunk that lacks the events in [start_us, end_us); None when no event is left. O(n)."""
@@ -116,10 +147,7 @@ class Chunk:
                 return None
             order = late.columns()[0].argsort(kind="stable")
             return Chunk.seal(late.ts_us[order], late.values[order], stagger, room)
-        if first < last:
-            gone = sealed.sums_between(first, last)
-            sealed = SealedEvents(self.sealed_columns().without(first, last, gone, stagger))
-        return Chunk(sealed, self.merge_at, late)
+        return Chunk(self._without(first, last, stagger).sealed, self.merge_at, late)
 
     def arrays(self) -> Iterator[NDArray[Any]]:
         """Every array held."""
@@ -139,3 +167,10 @@ class Chunk:
         require(start_us <= ts_us[0] and ts_us[-1] <= end_us, f"{whose} events lie outside its bounds")
         require(not self.late or 0 < self.late.n < self.merge_at, f"{whose} late events should have been merged")
         self.sealed.check_invariants(whose)
+
+
+def _seal_all(ts_us: TimestampsUs, values: Values, stagger: int, room: int) -> list[Chunk]:
+    """Chunks of `room` to 2·room of these events, which are in order of time; one chunk of fewer."""
+    pieces = max(len(ts_us) // room, 1)
+    edges = [len(ts_us) * i // pieces for i in range(pieces + 1)]
+    return [Chunk.seal(ts_us[a:b], values[a:b], stagger + i, room) for i, (a, b) in enumerate(pairwise(edges))]

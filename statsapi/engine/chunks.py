@@ -112,17 +112,21 @@ class Chunks:
             if a == b:
                 continue
             chunk = self.chunks[i]
+            parted = chunk.parted(ts_us[a:b], values[a:b], self._made, self.room)
+            if parted is not None:
+                self._replace(i, parted)
+                continue
             late = chunk.late
             if late is None:
                 late = chunk.late = Buffer()
             late.append(ts_us[a:b], values[a:b])
             if late.n >= chunk.merge_at:
-                self._merge_late(i)
+                self._replace(i, chunk.merged(self._made, self.room))
 
-    def _merge_late(self, i: int) -> None:
+    def _replace(self, i: int, chunks: list[Chunk]) -> None:
+        """Put others, which have the next numbers, in the place of chunk i."""
         start_us = self.starts[i]
         self._cuts.clear()
-        chunks = self.chunks[i].merged(self._made, self.room)
         self.take_numbers(len(chunks))
         self.chunks[i : i + 1] = chunks
         self.starts[i : i + 1] = [start_us, *(int(chunk.sealed.ts_us[0]) for chunk in chunks[1:])]

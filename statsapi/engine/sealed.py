@@ -44,6 +44,9 @@ _NEAR_ENDS = 64
 _NEAR_CUT = 64
 
 
+_ALL_BUT_SIGN = (1 << 63) - 1
+
+
 class Place(NamedTuple):
     """Where other processes find a chunk's arrays: in that file, from that byte on."""
 
@@ -75,11 +78,10 @@ class SealedColumns(NamedTuple):
 
         `stagger` is any number; neighbours get different ones. `room` is the series' chunk size.
         """
-        order = values.argsort()
+        order, in_order = _by_value(values)
         cumulative = CumulativeSums.of(values, max(room // _SUMS_NOTED, 1))
         sums = scaled_sums(values) if cumulative is None else cumulative.whole
         # Buckets are counted now, which costs an insertion 5 ns an event, and not while a whole minute is rolled up.
-        in_order = values[order]
         buckets = _kept(count_values(in_order, in_order=True))
         rank = order.astype(np.uint16)
         return cls._sampled(ts_us.copy(), in_order, rank, sums, stagger, _merge_at(stagger, room), cumulative, buckets)
@@ -292,6 +294,28 @@ class SealedEvents(SumsBefore):
         near = by_time[self._near_from :][: len(self._near_cut)]
         require(np.array_equal(self._near_cut, near), f"{whose} values near its last cut are others")
         self.check_mark(whose)
+
+
+def _by_value(values: Values) -> tuple[NDArray[np.int64], Values]:
+    """The order that sorts the values, equal ones as they are, and the values in that order. For 1 to 65,536 values.
+
+    Numpy sorts integers in a third to four fifths of the time that argsort takes for floats. So the last bits of each
+    value give way to its place; what only those bits tell apart is put in order afterwards.
+    """
+    bits = values.view(np.int64)
+    keys = bits >> 63
+    keys &= _ALL_BUT_SIGN
+    keys ^= bits  # integers that rise as the values do
+    places = (1 << (len(values) - 1).bit_length()) - 1
+    keys &= ~places
+    keys |= np.arange(len(values))
+    keys.sort()
+    keys &= places
+    in_order = values[keys]
+    if (in_order[1:] < in_order[:-1]).any():
+        again = in_order.argsort(kind="stable")  # fast for what is nearly in order
+        return keys[again], in_order[again]
+    return keys, in_order
 
 
 def _merge_at(stagger: int, room: int) -> int:

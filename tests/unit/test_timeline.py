@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -352,6 +352,56 @@ def test_equal_stamps_keep_the_order_of_arrival() -> None:
         timeline.check_invariants()
     assert timeline.columns(7, 8)[1].tolist() == list(range(20))
     assert (timeline.first(7, 8), timeline.last(7, 8)) == ((7, 0.0), (7, 19.0))
+
+
+@pytest.mark.parametrize("step_us", [0, 1, 3])
+@pytest.mark.parametrize("behind", [1, 2, 5])
+def test_a_batch_that_comes_late_for_a_gap(behind: int, step_us: int) -> None:
+    """Of two clients that post a stream in turn, one is behind: each of its batches lies in a gap, and may begin and
+    end at the instant of its neighbours. All is as if every event had come alone.
+    """
+    rng = np.random.default_rng(behind)
+    timeline, alone = Timeline(8), oracles.NaiveTimeline()
+    order = [number for i in range(20 + behind) for number in (2 * i, 2 * (i - behind) + 1) if 0 <= number < 40]
+    for number in order:
+        n = int(rng.integers(8, 20))
+        ts_us = 40 * number + np.minimum(np.arange(n) * step_us, 40)
+        values = rng.integers(0, 30, n) / 7
+        timeline.insert(ts_us, values)
+        alone.insert(ts_us.tolist(), values.tolist())
+        timeline.check_invariants()
+        assert events_of(timeline.columns(None, None)) == alone.between(None, None)
+        for start_us in (0, 40 * number - 20, 40 * number, 40 * number + 3, 40 * number + 41):
+            assert timeline.summarise(start_us, None) == alone.summarise(start_us, None)
+            assert timeline.summarise(None, start_us) == alone.summarise(None, start_us)
+
+
+def test_only_a_late_batch_is_sorted_not_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a batch lies in a gap, the events around it are not sealed again, but for a few that are no chunk."""
+    sealed, seal = 0, sealed_module.SealedColumns.seal
+
+    def count(ts_us: Any, values: Any, stagger: int, room: int) -> Any:
+        nonlocal sealed
+        sealed += len(ts_us)
+        return seal(ts_us, values, stagger, room)
+
+    monkeypatch.setattr(sealed_module.SealedColumns, "seal", count)
+    timeline = Timeline(1_000)
+    for number in [*range(0, 60, 2), *range(1, 60, 2)]:
+        timeline.insert(1_200 * number + np.arange(1_200), np.arange(1_200.0))
+    assert 60 * 1_200 - 1_000 <= sealed < 1.1 * 60 * 1_200
+
+
+@settings(max_examples=settings.default.max_examples * 3)
+@given(st.lists(wild_floats, min_size=1, max_size=40), st.lists(st.integers(0, 200), max_size=40))
+def test_values_are_put_in_order(values: list[float], steps: list[int]) -> None:
+    """Also values that only their last bits tell apart. Equal ones keep their order; -0.0 comes before 0.0."""
+    near = (np.full(len(steps), values[0]).view(np.int64) ^ np.array(steps, np.int64)).view(np.float64)
+    array = np.concatenate((np.array(values), near[np.isfinite(near)]))
+    order, in_order = sealed_module._by_value(array)
+    expected = np.lexsort((np.arange(len(array)), ~np.signbit(array), array))
+    assert order.tolist() == expected.tolist()
+    assert in_order.tobytes() == array[expected].tobytes()
 
 
 def test_a_slice_is_not_empty_where_an_earlier_event_is_gone() -> None:
