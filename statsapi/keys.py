@@ -114,9 +114,9 @@ def new_key(scopes: Iterable[str], key_id: str | None = None) -> tuple[str, ApiK
     return key, ApiKey(key_id, frozenset(scopes), _digest(key))
 
 
-def check(file: str) -> None:
-    """ConfigError with all faults of a file of keys."""
-    _table_of(_lines_of(file, read_file(file, file)), file)
+def check(file: str) -> int:
+    """How many keys a file holds. ConfigError with all its faults."""
+    return len(_table_of(_lines_of(file, read_file(file, file)), file))
 
 
 def revoke(file: str, which: str) -> int:

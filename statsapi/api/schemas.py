@@ -82,7 +82,7 @@ class EventSchema(StrictSchema):
             try:
                 data["series"] = fold_tags(data["series"], tags)
             except ValueError as error:
-                raise ValidationError({"tags": [f"make a name that {error}"]}) from None
+                raise ValidationError({"tags": [f"the series' name with these tags {error}"]}) from None
         return data
 
 

@@ -162,7 +162,8 @@ def _show_sums(file: str, sums: Sums, *, dry_run: bool) -> None:
     told += [f"{count:,} {name}" for name, count in sums._asdict().items() if count and name in names]
     if sums.known:
         told.append(f"{sums.known:,} had been recorded before (--run NAME records them again)")
-    click.echo(f"{_shown(file)}: {sums.rows:,} rows{' looked at' if dry_run else ''}: {', '.join(told)}")
+    rows = f"{sums.rows:,} row{'' if sums.rows == 1 else 's'}{' looked at' if dry_run else ''}"
+    click.echo(f"{_shown(file)}: {rows}: {', '.join(told)}")
 
 
 def _shown(file: str) -> str:

@@ -51,8 +51,9 @@ def new(scopes: tuple[str, ...], key_id: str | None, as_json: bool) -> int:
 @keys.command(epilog="Example: statsapi keys check /etc/statsapi/keys")
 @click.argument("file")
 def check(file: str) -> None:
-    """Name every fault in a file of keys."""
-    api_keys.check(file)
+    """Name every fault in a file of keys, or say that there is none."""
+    found = api_keys.check(file)
+    click.echo(f"{file}: {found} key{'' if found == 1 else 's'}, no faults")
 
 
 @keys.command(epilog="Example: statsapi keys revoke /etc/statsapi/keys ingest")

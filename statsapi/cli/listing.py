@@ -46,13 +46,19 @@ def series(service: Connection, prefix: str | None, match: tuple[str, ...], wher
 )
 @click.argument("key", required=False)
 @click.option("--match", multiple=True, metavar="GLOB", help="Count only series that fit (* and ?); can be repeated.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="TAG=GLOB",
+    help="Count only series with this tag; can be repeated, and all must hold.",
+)
 @asks_service
-def tags(service: Connection, key: str | None, match: tuple[str, ...]) -> None:
+def tags(service: Connection, key: str | None, match: tuple[str, ...], where: tuple[str, ...]) -> None:
     """List the tags that series carry, or the values of the tag KEY, with how many series carry each."""
     if key == "":
         raise click.BadParameter("is empty; leave it out to list all tags", param_hint="KEY")
     with service.client() as client:
-        rows = client.tags(key, match=match or None)
+        rows = client.tags(key, match=match or None, where=where or None)
         if service.as_json:
             for row in rows:
                 show_json(row)
@@ -60,7 +66,7 @@ def tags(service: Connection, key: str | None, match: tuple[str, ...]) -> None:
         name = "key" if key is None else "value"
         shown = [(row[name], row["series"]) for row in rows]
     show_table((name.upper(), "SERIES"), shown, numbers=["SERIES"])
-    if key is not None and not shown and not match:
+    if key is not None and not shown and not match and not where:
         failures.say(f"statsapi: no series carries a tag {key!r}; `statsapi tags` lists those there are")
 
 

@@ -50,8 +50,7 @@ class Transport:
     def __init__(self, url: str, key: str | None, *, timeout_s: float, ca_file: str | None, connections: int) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            shown = "it" if "@" in url or "://" in url else repr(url)  # it may hold a password
-            raise ValueError(f"{shown} is no URL such as http://127.0.0.1:8000")
+            raise ValueError(_why_no_url(url, parts.scheme))
         try:
             _ = parts.port
         except ValueError:
@@ -231,3 +230,12 @@ def pause_s(failures: int, asked_s: float | None, chance: float, *, longest_s: f
     """
     usual_s = min(longest_s, 0.1 * 2.0 ** min(failures - 1, 20)) * (1 - chance / 2)
     return max(usual_s, asked_s or 0.0)
+
+
+def _why_no_url(url: str, scheme: str) -> str:
+    """It is repeated only where it can hold no password."""
+    if scheme in ("http", "https"):
+        return "the URL names no host: it is one such as http://127.0.0.1:8000"
+    if "://" in url:
+        return "the URL must begin with http:// or https://, as http://127.0.0.1:8000 does"
+    return f"{'it' if '@' in url else repr(url)} is no URL such as http://127.0.0.1:8000"

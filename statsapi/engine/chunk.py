@@ -103,29 +103,33 @@ class Chunk:
     def parted(self, ts_us: TimestampsUs, values: Values, stagger: int, room: int) -> list[Chunk] | None:
         """Chunks that hold the same and these events too, which are in order of time.
 
-        None unless these are enough to be a chunk, and lie in a gap between the events here. Where several clients post
-        parts of one ordered stream in turn, half of all batches do. Only the new events are sealed then: a batch of
-        10,000 takes 0.8 ms, and 1.3 where its neighbours are sealed anew.
+        None unless these are enough to be a chunk, and few of the events here lie between their first and last. Where
+        several clients post parts of one ordered stream in turn, half of all batches come so; batches whose stamps are
+        whole milliseconds also share the first or last of them. Only the new events and those few are sealed: with a
+        batch of 10,000 that takes 0.8 ms, and 1.5 where its neighbours are sealed anew.
         """
         sealed = self.sealed
         n = len(sealed.ts_us)
         if self.late is not None or len(ts_us) < max(self.merge_at, room // 2):
             return None
-        at = int(sealed.ts_us.searchsorted(ts_us[0], side="right"))
-        if at < n and sealed.ts_us[at] <= ts_us[-1]:
-            return None
-        # Few events are no chunk of their own.
+        first, last = sealed.ts_us.searchsorted(ts_us[[0, -1]], side="right").tolist()
         few = room // 8
-        is_before, is_after = at > few, n - at > few
-        if not is_before or not is_after:
+        if last - first > few:
+            return None
+        # So few events are no chunk of their own either.
+        taken_from, taken_to = first if first > few else 0, last if n - last > few else n
+        if taken_from < taken_to:
             own_ts_us, own_values = self.frozen().columns()
-            left, right = slice(0, 0 if is_before else at), slice(n if is_after else at, n)
-            ts_us = np.concatenate((own_ts_us[left], ts_us, own_ts_us[right]))
-            values = np.concatenate((own_values[left], values, own_values[right]))
-        new = _seal_all(ts_us, values, stagger, room)
-        before = [self._without(at, n, stagger + len(new))] if is_before else []
-        after = [self._without(0, at, stagger + len(new) + len(before))] if is_after else []
-        return [*before, *new, *after]
+            ts_us = np.concatenate((own_ts_us[taken_from:taken_to], ts_us))
+            values = np.concatenate((own_values[taken_from:taken_to], values))
+            order = ts_us.argsort(kind="stable")  # events of one instant stay in order of arrival
+            ts_us, values = ts_us[order], values[order]
+        chunks = _seal_all(ts_us, values, stagger, room)
+        if taken_from:
+            chunks.insert(0, self._without(taken_from, n, stagger + len(chunks)))
+        if taken_to < n:
+            chunks.append(self._without(0, taken_to, stagger + len(chunks)))
+        return chunks
 
     def _without(self, first: int, last: int, stagger: int) -> Chunk:
         """A chunk that lacks the sealed events at positions [first, last) in time, and late ones; some are left."""

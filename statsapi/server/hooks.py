@@ -55,10 +55,12 @@ from statsapi.server.worker import (
     service_of,
     watch_arbiter,
 )
+from statsapi.service.admission import max_events_told, shared_max_events
 from statsapi.service.service import Service
 
-# What the arbiter has logged of what the journal keeps, so that no worker says it again.
+# What the arbiter has logged of what the journal keeps, and of the limit on events, so that no worker says it again.
 _promise = ""
+_max_events = 0
 
 
 def default_workers() -> int:
@@ -80,7 +82,7 @@ def worker_class() -> str:
 def on_starting(server: Any) -> None:
     """Refuse to start with settings that cannot work: one line for each fault, exit status 78 (EX_CONFIG)."""
     log_as_gunicorn_does(server.log.error_log)
-    global _promise
+    global _promise, _max_events
     faults = settings_faults()
     try:
         # Opened and closed here, before the fork: a journal that is refused in several workers at once ends in a
@@ -108,6 +110,8 @@ def on_starting(server: Any) -> None:
     if not faults:
         if _promise:
             server.log.info("%s", _promise)
+        _max_events = shared_max_events(read_one("max_events"), server.cfg.workers)
+        server.log.info("%s", max_events_told(_max_events))
         if shortage := descriptors.shortage(server.cfg):
             server.log.warning("%s", shortage)
         return
@@ -214,7 +218,7 @@ def post_worker_init(worker: Any) -> None:
             service.metrics.share(counters, worker.slot)
     if isinstance(service, Service):
         service.share_memory(worker.shares)
-        service.start(_promise)
+        service.start(_promise, _max_events)
     else:
         service.start()
 

@@ -80,6 +80,16 @@ class Accepted(NamedTuple):
 ANY_TIME: Final = Accepted(MIN_TS_US, MAX_TS_US, "", "")
 
 
+def shared_max_events(setting: int | None, workers: int) -> int:
+    """STATSAPI_MAX_EVENTS for that many processes."""
+    return setting or default_max_events(workers)
+
+
+def max_events_told(max_events: int) -> str:
+    """For the log of a start."""
+    return f"At most {max_events:,} raw events are held at one time (STATSAPI_MAX_EVENTS)"
+
+
 class Admission:
     """Decides whether a recording or deletion is allowed, by the settings and the follower's view.
 
@@ -95,7 +105,7 @@ class Admission:
 
     def share_memory(self, workers: int) -> None:
         """Set STATSAPI_MAX_EVENTS, where it is left to us, to what fits when that many processes hold all events."""
-        self.max_events = self._settings.max_events or default_max_events(workers)
+        self.max_events = shared_max_events(self._settings.max_events, workers)
 
     # -- times
 

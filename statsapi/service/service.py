@@ -23,7 +23,7 @@ from statsapi.journal import Decide, Journal, Proposal
 from statsapi.metrics import Metrics
 from statsapi.model import MAX_TS_US, SECOND_US, Deletion, EventBatch, IdempotencyKey, Span
 from statsapi.naming.catalogue import Catalogue
-from statsapi.service.admission import Accepted, Admission, Recorded
+from statsapi.service.admission import Accepted, Admission, Recorded, max_events_told
 from statsapi.service.following import DECIDE_WAIT_S, READ_WAIT_S, Follower
 from statsapi.service.housekeeping import Housekeeping
 from statsapi.service.reading import Reading
@@ -90,10 +90,11 @@ class Service:
 
     # -- from start to end
 
-    def start(self, said: str = "") -> None:
+    def start(self, said: str = "", max_events_said: int = 0) -> None:
         """Open the journal and begin the replay in the background. Safe to call twice.
 
-        said: the journal's promise, where the server has logged it already; it is not logged again for each worker.
+        said, max_events_said: the journal's promise and the limit on events, where the server has logged them already.
+        Then they are not logged again for each worker.
 
         It does not wait for a journal that is unavailable or unusable. The journal is tried again once a second and by
         each request, which gets the reason. The server checked the journal before it forked this worker. So a fault
@@ -101,7 +102,8 @@ class Service:
         """
         self._follower.promise_said = said
         self._housekeeping.begin()
-        logger.info("At most %s raw events are held at one time (STATSAPI_MAX_EVENTS)", f"{self.max_events:,}")
+        if self.max_events != max_events_said:
+            logger.info("%s", max_events_told(self.max_events))
         try:
             self.view()
         except JournalUnavailable as error:

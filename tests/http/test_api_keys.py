@@ -385,7 +385,7 @@ def test_the_command_makes_a_key_that_works(clock: FakeClock) -> None:
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An id with a space, an unknown scope, no scope, no command; `keys check` names the faults of the file that it was
-    given, and no setting.
+    given, and no setting, or says that there is none.
     """
     assert main(["keys", "new", "--scope", "read", "--id", "a b"]) == 2
     for arguments in (["keys", "new", "--scope", "root"], ["keys", "new"], ["keys"], []):
@@ -398,8 +398,11 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.Ca
     file.write_text("# none yet\n")
     assert main(["keys", "check", str(file)]) == os.EX_CONFIG
     assert capsys.readouterr().err.startswith(f"statsapi: {file} holds no key")
-    file.write_text(new_key(["read"])[1].line())
-    assert main(["keys", "check", str(file)]) == 0
+    lines = [new_key(["read"])[1].line() for _ in range(2)]
+    for many, said in ((1, "1 key"), (2, "2 keys")):
+        file.write_text("# ours\n" + "\n".join(lines[:many]))
+        assert main(["keys", "check", str(file)]) == 0
+        assert capsys.readouterr().out == f"{file}: {said}, no faults\n"
 
 
 # The debug endpoint

@@ -161,6 +161,15 @@ def test_a_series_that_is_not_there_is_told() -> None:
 
 
 @pytest.mark.usefixtures("_filled")
+def test_tags_of_some_series() -> None:
+    """Those that carry another tag, and fit a name."""
+    assert run("tags", "--where", "route=/8").out.splitlines() == ["KEY    SERIES", "route       1"]
+    assert run("tags", "route", "--where", "route=/8", "--where", "route=/1").out.splitlines() == ["VALUE  SERIES"]
+    assert run("tags", "route", "--where", "route=/?", "--match", "web.b*").out.splitlines()[1:] == ["/8          1"]
+    assert run("tags", "route", "--where", "none=*").err == ""
+
+
+@pytest.mark.usefixtures("_filled")
 def test_top_sorts_groups() -> None:
     """By a statistic that is no column yet, by a tag, with how many are not shown."""
     by_tag = run("top", "--match", "web.*", "--by", "route", "--order", "-p90", "--stats", "count")

@@ -487,7 +487,7 @@ def test_an_index_without_a_name_is_a_column(url: str, tmp_path: Path) -> None:
     """As pandas writes it: guessed, and given."""
     file = tmp_path / "frame.csv"
     file.write_text(f",value\n{stamp()},1\n")
-    assert run(url, "--yes", file)[:2] == (0, f"{file}: 1 rows: 1 recorded\n")
+    assert run(url, "--yes", file)[:2] == (0, f"{file}: 1 row: 1 recorded\n")
     assert run(url, "--timestamp", "", "--value", "value", "--run", "again", file)[0] == 0
     assert list(values(url).values()) == [2]
 
@@ -655,7 +655,10 @@ def test_a_line_end_that_comes_later_is_no_other_row(url: str, tmp_path: Path, f
         file.write_bytes((header + "\r\n".join(lines[:count]) + end).encode())
         status, told, said = run(url, "--yes", file)
         known = f", {before:,} {KNOWN}" if before else ""
-        assert (status, told) == (0, f"{file}: {count:,} rows: {count - before:,} recorded{known}\n"), said
+        assert (status, told) == (
+            0,
+            f"{file}: {count:,} row{'s' * (count > 1)}: {count - before:,} recorded{known}\n",
+        ), said
         before = count
     assert {value: count for (_, value), count in values(url).items()} == {float(at): 1 for at in range(before)}
 
@@ -717,7 +720,7 @@ def test_a_file_that_is_being_written_keeps_its_last_line(url: str, tmp_path: Pa
     assert told == f"{file}: 0 rows: 0 recorded\n"
     file.write_text(header + ROWS[form] % 42 + "\n" + ROWS[form] % 7)
     status, told, said = run(url, "--growing", "--yes", file)
-    assert (status, told) == (0, f"{file}: 1 rows: 1 recorded\n")
+    assert (status, told) == (0, f"{file}: 1 row: 1 recorded\n")
     assert "is not finished, and left for the next time" in said
     assert [value for _, value in values(url)] == [42.0]
 
@@ -793,7 +796,7 @@ def test_options_that_are_shown_can_be_pasted(url: str, tmp_path: Path, names: s
     shell = subprocess.run(["sh", "-c", f"printf '%s\\n' {shown}"], capture_output=True, text=True, check=True)
     assert shell.stdout.splitlines() == shlex.split(shown)
     status, told, said = run(url, *shell.stdout.splitlines(), "--timezone", "UTC", file)
-    assert (status, told) == (0, f"{file}: 1 rows: 1 recorded\n"), said
+    assert (status, told) == (0, f"{file}: 1 row: 1 recorded\n"), said
     file.write_text("time,load\n" + f"{stamp()},5%\n" * 5)
     _, _, said = run(url, "--yes", file)
     assert 'with all such cells mended this goes with --timestamp "time" --value "load"' in said
@@ -840,7 +843,7 @@ def test_each_file_is_tried(url: str, tmp_path: Path) -> None:
     """A file that cannot be read holds up no other. A fault that all files would meet ends it and says what is left."""
     one, two = numbered(tmp_path / "one.csv", 1), numbered(tmp_path / "two.csv", 2)
     status, told, said = run(url, one, tmp_path / "no.csv", tmp_path, two)
-    assert (status, told) == (1, f"{one}: 1 rows: 1 recorded\n{two}: 2 rows: 2 recorded\n")
+    assert (status, told) == (1, f"{one}: 1 row: 1 recorded\n{two}: 2 rows: 2 recorded\n")
     assert f"statsapi: {tmp_path}/no.csv: No such file or directory" in said
     assert f"{tmp_path}: is a folder" in said
     os.mkfifo(tmp_path / "pipe.csv")

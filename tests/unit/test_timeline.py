@@ -365,7 +365,7 @@ def test_a_batch_that_comes_late_for_a_gap(behind: int, step_us: int) -> None:
     order = [number for i in range(20 + behind) for number in (2 * i, 2 * (i - behind) + 1) if 0 <= number < 40]
     for number in order:
         n = int(rng.integers(8, 20))
-        ts_us = 40 * number + np.minimum(np.arange(n) * step_us, 40)
+        ts_us = 40 * number + np.minimum(np.arange(n) * step_us, 41)
         values = rng.integers(0, 30, n) / 7
         timeline.insert(ts_us, values)
         alone.insert(ts_us.tolist(), values.tolist())
@@ -377,7 +377,9 @@ def test_a_batch_that_comes_late_for_a_gap(behind: int, step_us: int) -> None:
 
 
 def test_only_a_late_batch_is_sorted_not_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a batch lies in a gap, the events around it are not sealed again, but for a few that are no chunk."""
+    """Where a batch lies in a gap, the events around it are not sealed again, but for a few that are no chunk, or that
+    are of the same instants.
+    """
     sealed, seal = 0, sealed_module.SealedColumns.seal
 
     def count(ts_us: Any, values: Any, stagger: int, room: int) -> Any:
@@ -388,7 +390,7 @@ def test_only_a_late_batch_is_sorted_not_its_neighbours(monkeypatch: pytest.Monk
     monkeypatch.setattr(sealed_module.SealedColumns, "seal", count)
     timeline = Timeline(1_000)
     for number in [*range(0, 60, 2), *range(1, 60, 2)]:
-        timeline.insert(1_200 * number + np.arange(1_200), np.arange(1_200.0))
+        timeline.insert((1_200 * number + np.arange(1_200)) // 7 * 7, np.arange(1_200.0))
     assert 60 * 1_200 - 1_000 <= sealed < 1.1 * 60 * 1_200
 
 
