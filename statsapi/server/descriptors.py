@@ -8,6 +8,7 @@ ones wait in the listen queue until others close.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from typing import Any, Final
 
@@ -18,6 +19,11 @@ RESERVED: Final = 40
 # With fewer than this many, and one for each worker, the arbiter or a worker cannot open its own files.
 _LEAST: Final = 32
 
+# Standard input, output and error: what a process that starts has open. All else is missing in the workers as well.
+_USUAL: Final = 3
+
+_taken = 0  # see count_taken
+
 CURE: Final = "raise it (`ulimit -n`, or LimitNOFILE= of the systemd unit)"
 
 
@@ -25,6 +31,17 @@ def limit() -> int | None:
     """How many descriptors this process may have open (the soft RLIMIT_NOFILE); None: any number."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft
+
+
+def count_taken(cfg: Any) -> None:
+    """Count what is open already that is none of ours (left open by whoever started this process), and the listeners
+    beyond the first. For the arbiter, before it listens; workers inherit the number.
+    """
+    global _taken
+    with contextlib.suppress(OSError):  # without /proc it stays 0
+        inherited = len(os.listdir("/proc/self/fd")) - 1 - _USUAL
+        listeners = 0 if "GUNICORN_FD" in os.environ else len(cfg.bind) - 1  # after USR2 they are among the inherited
+        _taken = max(0, inherited) + max(0, listeners)
 
 
 def raise_limit(cfg: Any) -> None:
@@ -47,18 +64,19 @@ def most_connections(cfg: Any) -> int:
     most: int = cfg.worker_connections
     if (allowed := limit()) is None:
         return most
-    return min(most, max(int(cfg.threads) + 1, allowed - RESERVED - int(cfg.threads)))
+    return min(most, max(int(cfg.threads) + 1, allowed - RESERVED - _taken - int(cfg.threads)))
 
 
 def fault(cfg: Any) -> str | None:
     """Why a server of this configuration cannot run at all under the limit, with the cure; None where it can."""
-    least = _LEAST + int(cfg.workers)
+    least = _LEAST + int(cfg.workers) + _taken
     if (allowed := limit()) is None or allowed >= least:
         return None
     workers = "one worker" if cfg.workers == 1 else f"{cfg.workers} workers"
+    besides = f", besides {_taken} that listen or were left open by what started it" if _taken else ""
     return (
-        f"RLIMIT_NOFILE allows {allowed} open files, and a server with {workers} needs at least {least}: {CURE} to "
-        f"{_needed(cfg)}"
+        f"RLIMIT_NOFILE allows {allowed} open files, and a server with {workers} needs at least {least - _taken}"
+        f"{besides}: {CURE} to {_needed(cfg)}"
     )
 
 
@@ -73,4 +91,4 @@ def shortage(cfg: Any) -> str | None:
 
 
 def _needed(cfg: Any) -> int:
-    return max(int(cfg.worker_connections) + int(cfg.threads), int(cfg.workers)) + RESERVED
+    return max(int(cfg.worker_connections) + int(cfg.threads), int(cfg.workers)) + RESERVED + _taken

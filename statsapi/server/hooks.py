@@ -84,24 +84,26 @@ def on_starting(server: Any) -> None:
     log_as_gunicorn_does(server.log.error_log)
     global _promise, _max_events
     faults = settings_faults()
-    try:
-        # Opened and closed here, before the fork: a journal that is refused in several workers at once ends in a
-        # traceback.
-        opened = open_journal(
-            read_one("journal"), fsync=read_one("fsync"), wait_replicas=read_one("redis_wait_replicas")
-        )
-        _promise = opened.promise
-        opened.close()
-    except ConfigError as error:
-        faults += error.faults
-    except JournalUnavailable as error:
-        server.log.warning("Starting without the journal: %s", error)
-    faults += faults_of_addresses(server)
     faults += (counts := concurrency_faults(server.cfg))
     if not counts:
+        descriptors.count_taken(server.cfg)
         descriptors.raise_limit(server.cfg)
-        if fault := descriptors.fault(server.cfg):
-            faults.append(fault)
+    if not counts and (fault := descriptors.fault(server.cfg)):
+        faults.append(fault)  # what else could not be opened would be blamed in vain
+    else:
+        try:
+            # Opened and closed here, before the fork: a journal that is refused in several workers at once ends in a
+            # traceback.
+            opened = open_journal(
+                read_one("journal"), fsync=read_one("fsync"), wait_replicas=read_one("redis_wait_replicas")
+            )
+            _promise = opened.promise
+            opened.close()
+        except ConfigError as error:
+            faults += error.faults
+        except JournalUnavailable as error:
+            server.log.warning("Starting without the journal: %s", error)
+        faults += faults_of_addresses(server)
     if server.master_pid and (engine := lone_engine()):  # USR2: a second arbiter beside the first
         faults.append(
             f"STATSAPI_JOURNAL={engine.kind}:// cannot be upgraded in place (USR2): a second server beside the first "

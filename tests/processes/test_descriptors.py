@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+
+import pytest
 
 from tests.command_line import COMMAND
 from tests.servers import DEADLINE_S, Server, now, serve_environment, statsapi_serve
@@ -96,3 +100,60 @@ def test_a_limit_that_the_server_itself_does_not_fit_in_is_refused(tmp_path: Pat
         (line,) = [line for line in done.stderr.splitlines() if "Starting gunicorn" not in line]
         assert (done.returncode, said in line) == (78, True), line
         assert "Refusing to start: RLIMIT_NOFILE allows 24 open files" in line
+
+
+_LEAVE_OPEN = """
+import os, sys
+for _ in range(int(sys.argv[1])):
+    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+UNDER_64 = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh", sys.executable, "-c", _LEAVE_OPEN)
+
+
+def refusal_under_64(tmp_path: Path, left_open: int, *arguments: str) -> str:
+    """The one line of a `statsapi serve` that refuses to start with 64 descriptors, of which some are left open."""
+    done = subprocess.run(
+        [*UNDER_64, str(left_open), *COMMAND, "serve", "--port", "0", "--workers", "2", *arguments],
+        cwd=tmp_path,
+        env=serve_environment(tmp_path, {}),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    (line,) = [line for line in done.stderr.splitlines() if "Starting gunicorn" not in line]
+    assert done.returncode == 78, line
+    return line
+
+
+@pytest.mark.parametrize("left_open", [34, 48, 55])
+def test_descriptors_that_were_left_open_do_not_count(tmp_path: Path, left_open: int) -> None:
+    """What started the server left them open for it: it refuses in one line, where a worker ended with a traceback."""
+    line = refusal_under_64(tmp_path, left_open)
+    assert (
+        "Refusing to start: RLIMIT_NOFILE allows 64 open files, and a server with 2 workers needs at least 34" in line
+    )
+    found = re.search(r"besides (\d+) that listen or were left open by what started it: raise it", line)
+    assert found is not None
+    assert left_open <= int(found[1]) <= left_open + 4  # and perhaps what the test itself was given
+
+
+def test_addresses_count(tmp_path: Path) -> None:
+    """Each listens on a descriptor, which every worker has as well."""
+    binds = [word for _ in range(50) for word in ("--bind", "127.0.0.1:0")]
+    assert re.search(r"besides (49|5\d) that listen or were left open", refusal_under_64(tmp_path, 0, "--", *binds))
+
+
+def test_a_few_that_were_left_open_are_told_by_fewer_connections(tmp_path: Path) -> None:
+    """The server starts and answers, and the line that names the limit has them reckoned in."""
+    command = (*UNDER_64, "15", *COMMAND)
+    with statsapi_serve(tmp_path, "--port", "0", "--workers", "1", command=command) as server, ExitStack() as clients:
+        for value in range(30):
+            client = clients.enter_context(server.client())
+            assert client.request("POST", "/event", {"timestamp": now(), "value": value})[0] == 200
+        (line,) = [line for line in server.log.splitlines() if "RLIMIT_NOFILE" in line]
+        found = re.search(r"each worker takes (\d+) connections at a time instead of 1000", line)
+        assert found is not None
+        assert int(found[1]) < 10
+        assert SHORT not in server.log
+        assert "Traceback" not in server.log
