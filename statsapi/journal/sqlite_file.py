@@ -44,9 +44,16 @@ RETRY_S: Final = 1e-3
 TOLD_S: Final = 5.0
 
 
+# The last of others that closes the file removes its -wal and -shm, perhaps while it is opened here.
+_TRIES: Final = 3
+
+
 class Identity(NamedTuple):
     device: int
     inode: int
+
+
+_Beside = tuple[Identity | None, Identity | None]  # the -wal and the -shm
 
 
 class Opened(NamedTuple):
@@ -56,6 +63,10 @@ class Opened(NamedTuple):
     file: Identity
     wal: Identity
     shm: Identity
+
+
+class _MovedMeanwhile(JournalUnavailable):
+    """The -wal or -shm became another while the file was opened."""
 
 
 class File:
@@ -154,6 +165,12 @@ class File:
 
     def connect(self, settings: tuple[str, ...]) -> tuple[sqlite3.Connection, Opened]:
         """A connection to the file that is at the path now. It never makes one."""
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(_MovedMeanwhile):
+                return self._connect(settings)
+        return self._connect(settings)
+
+    def _connect(self, settings: tuple[str, ...]) -> tuple[sqlite3.Connection, Opened]:
         with self.alone() as folder:
             identity, real = self.identity(), self.real
             before = self._opened
@@ -162,6 +179,7 @@ class File:
                 sqlite_wal.unlink(real)
             try:
                 self.before_opening(real, folder)
+                there = _beside(real)
                 connection = self.open("rw")
                 try:
                     with judging(connection):
@@ -170,7 +188,7 @@ class File:
                             connection.execute(setting).fetchall()
                         connection.execute(tables.LAST).fetchall()  # opens the -wal
                         sqlite_wal.reserve_shm(real)
-                        opened = self._just_opened(real, identity)
+                        opened = self._just_opened(real, identity, there)
                         if opened != before:
                             self._compare(connection, real, told_by_views=before is not None)
                 except BaseException:
@@ -186,10 +204,16 @@ class File:
             self.water.note_beside(real)
             return connection, opened
 
-    def _just_opened(self, real: str, identity: Identity) -> Opened:
-        wal, shm = _identity_of(real + "-wal"), _identity_of(real + "-shm")
-        if wal is None or shm is None:
-            raise JournalUnavailable(f"the -wal or -shm of {self.path} is being removed")
+    def _just_opened(self, real: str, identity: Identity, there: _Beside) -> Opened:
+        """there: what was there before. Where another has taken its place since, either may have been opened."""
+        wal, shm = _beside(real)
+        if (
+            wal is None
+            or shm is None
+            or not all(map(_is_open_here, (wal, shm)))
+            or (None not in there and there != (wal, shm))
+        ):
+            raise _MovedMeanwhile(f"the -wal or -shm of {self.path} is being removed or replaced")
         return Opened(real, identity, wal, shm)
 
     def before_opening(self, real: str, folder: int) -> None:
@@ -200,7 +224,7 @@ class File:
             sqlite_wal.unlink(real)
         sqlite_wal.check_space(real)
         deadline_s = time.monotonic() + self._wait_limit_s
-        while os.path.exists(real) and self._may_be_removed(real) and self._is_held():
+        while os.path.exists(real) and _may_be_removed(real) and self._is_held():
             if time.monotonic() >= deadline_s:
                 raise JournalUnavailable(
                     f"the -wal or -shm of {self.path} was removed or replaced while other processes use it, and they "
@@ -212,15 +236,6 @@ class File:
             time.sleep(RETRY_S)
             self._lock.acquire()
             self._lock_folder(folder)
-
-    def _may_be_removed(self, real: str) -> bool:
-        """Whether whoever has the file open has another -wal or -shm than those that are there."""
-        if not (os.path.exists(real + "-wal") and os.path.exists(real + "-shm")):
-            return True
-        same = noted_beside(real)
-        if same.shm:
-            return not same.wal
-        return not sqlite_wal.is_shm_in_use(real)
 
     def _is_held(self) -> bool:
         """Whether anybody has the file open, in this process too. Each connection holds a shared lock on it."""
@@ -319,12 +334,40 @@ class File:
                 return
 
 
+def _may_be_removed(real: str) -> bool:
+    """Whether whoever has the file open has another -wal or -shm than those that are there."""
+    if not (os.path.exists(real + "-wal") and os.path.exists(real + "-shm")):
+        return True
+    same = noted_beside(real)
+    if same.shm:
+        return not same.wal
+    return not sqlite_wal.is_shm_in_use(real)
+
+
 def _remove_folder(path: str) -> None:
     """SQLite opens no file as long as a folder stands in the way of its -wal or -shm."""
     try:
         os.rmdir(path)
     except OSError as error:
         raise JournalUnavailable(f"a folder stands in the place of {path}: remove it ({error.strerror})") from error
+
+
+def _beside(real: str) -> _Beside:
+    return _identity_of(real + "-wal"), _identity_of(real + "-shm")
+
+
+def _is_open_here(identity: Identity) -> bool:
+    """Whether this process has that file open; True where the system does not say."""
+    try:
+        descriptors = os.listdir("/proc/self/fd")
+    except OSError:
+        return True
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # listing them was one
+            found = os.fstat(int(descriptor))
+            if (found.st_dev, found.st_ino) == identity:
+                return True
+    return False
 
 
 def _identity_of(path: str) -> Identity | None:
