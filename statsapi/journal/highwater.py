@@ -4,7 +4,8 @@ A WAL with one flipped bit ends at that bit when it is played back after a crash
 journal's place is whole. The journal's file itself shows neither. So each process notes the last record that it has
 acknowledged, and the next opening compares.
 
-    head   magic | epoch u64 | device u64 | inode u64 of the journal, its -wal and this file | boot 8 | CRC-32
+    head   magic | epoch u64 | device u64 | inode u64 of the journal, its -wal and this file | boot 8
+           | inode u32 of its -shm, 0 in one that an older version wrote | CRC-32
     slots  epoch u64 | position i64 | appended_us i64 | id 16 | the journal's inode u64 | boot 8 | CRC-32
                                                                                          (64 bytes, one a process)
 
@@ -16,7 +17,7 @@ it. The file may be removed at any time; the next opening then compares nothing.
 The head also shows that a -wal was left behind by another file: after a kill a copy may be moved into the journal's
 place, and SQLite would play the old file's -wal into it. Where the journal's inode has changed and the -wal's has not,
 the -wal is the old file's. In a folder that was copied as a whole this file is new as well, and then its head says
-nothing.
+nothing. Where the -wal or -shm is another while somebody has the journal open, it took the place of the one in use.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from typing import Final, NamedTuple
 from zlib_ng.zlib_ng import crc32
 
 _MAGIC: Final = b"statmark"
-_HEAD: Final = struct.Struct("<8sQQQQQ8s")
+_HEAD: Final = struct.Struct("<8sQQQQQ8sI")
+_OLD_HEAD: Final = struct.Struct("<8sQQQQQ8s")
 _SLOT: Final = struct.Struct("<Qqq16sQ8s")
 _CHECKSUM: Final = struct.Struct("<I")
 _FLOCK: Final = struct.Struct("hhqqi0q")  # struct flock of 64-bit Linux
@@ -61,6 +63,14 @@ class _Head(NamedTuple):
     wal_inode: int
     own_inode: int
     boot: bytes
+    shm_inode: int = 0  # its last 32 bits; 0 where it was not noted
+
+
+class Beside(NamedTuple):
+    """Whether the -wal and the -shm are those that were noted; None where nothing was."""
+
+    wal: bool | None
+    shm: bool | None
 
 
 # Opening a pipe that is in its place must not block, and what a link leads to is not ours to write.
@@ -68,7 +78,7 @@ _FLAGS: Final = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
 
 
 class HighWater:
-    """For the holder of the writer's lock; `compare` and `note_wal` are for the process that alone opens the file.
+    """For the holder of the writer's lock; `compare` and `note_beside` are for the process that alone opens the file.
 
     Nothing here ever fails: where the file cannot be made or written, nothing is noted.
     """
@@ -113,11 +123,11 @@ class HighWater:
             return True
         return ours
 
-    def note_wal(self, journal: str) -> None:
-        """Note that the -wal that is there now is the journal's."""
+    def note_beside(self, journal: str) -> None:
+        """Note that the -wal and -shm that are there now are the journal's."""
         try:
             head = self._read_head()
-            if head is not None and head.wal_inode != _inode(journal + "-wal"):
+            if head is not None and not all(_beside(head, journal)):
                 file = os.stat(journal)
                 self._write_head(file.st_dev, file.st_ino, _boot())
         except OSError:
@@ -192,24 +202,44 @@ class HighWater:
 
     def _write_head(self, device: int, inode: int, boot: bytes) -> None:
         if self._file is not None:
-            inodes = inode, _inode(self._path.removesuffix("-mark") + "-wal"), os.fstat(self._file).st_ino
-            os.pwrite(self._file, _proven(_HEAD.pack(_MAGIC, self._epoch, device, *inodes, boot)), 0)
+            journal = self._path.removesuffix("-mark")
+            inodes = inode, _inode(journal + "-wal"), os.fstat(self._file).st_ino
+            shm_inode = _shm_inode(journal)
+            os.pwrite(self._file, _proven(_HEAD.pack(_MAGIC, self._epoch, device, *inodes, boot, shm_inode)), 0)
 
 
 def is_left_over(wal: str, journal: str) -> bool:
     """Whether that -wal belongs to the file whose place `journal` took."""
     try:
-        with os.fdopen(os.open(journal + "-mark", os.O_RDONLY | _FLAGS), "rb") as mark:
-            head, own_inode = _head_of(mark.read(_SLOT_BYTES)), os.fstat(mark.fileno()).st_ino
-        file = os.stat(journal)
+        head, file = _own_head(journal), os.stat(journal)
     except OSError:
         return False
     return (
         head is not None
-        and head.own_inode == own_inode
         and head.wal_inode == _inode(wal) != 0
         and (head.device, head.inode) != (file.st_dev, file.st_ino)
     )
+
+
+def noted_beside(journal: str) -> Beside:
+    """Compare the -wal and -shm beside `journal` with those that were noted at its last opening."""
+    try:
+        head = _own_head(journal)
+    except OSError:
+        head = None
+    return Beside(None, None) if head is None else _beside(head, journal)
+
+
+def _own_head(journal: str) -> _Head | None:
+    """The head of the file beside `journal`; None where that was copied, as it then speaks of another journal."""
+    with os.fdopen(os.open(journal + "-mark", os.O_RDONLY | _FLAGS), "rb") as mark:
+        head, own_inode = _head_of(mark.read(_SLOT_BYTES)), os.fstat(mark.fileno()).st_ino
+    return head if head is not None and head.own_inode == own_inode else None
+
+
+def _beside(head: _Head, journal: str) -> Beside:
+    shm = head.shm_inode == _shm_inode(journal) if head.shm_inode else None
+    return Beside(head.wal_inode == _inode(journal + "-wal"), shm)
 
 
 def find_noted(journal: str) -> Noted | None:
@@ -240,15 +270,23 @@ def _furthest(mark: int, now_epoch: int, inode: int, boot: bytes) -> Noted | Non
 
 
 def _head_of(block: bytes) -> _Head | None:
-    return _Head(*_HEAD.unpack_from(block)[1:]) if _is_proven(block, _HEAD) and block[:8] == _MAGIC else None
+    if block[:8] != _MAGIC:
+        return None
+    if _is_proven(block, _HEAD):
+        return _Head(*_HEAD.unpack_from(block)[1:])
+    return _Head(*_OLD_HEAD.unpack_from(block)[1:]) if _is_proven(block, _OLD_HEAD) else None
 
 
 def _inode(path: str) -> int:
-    """0 where nothing is there."""
+    """0 where nothing is there. SQLite follows no link to a -wal or -shm."""
     try:
-        return os.stat(path).st_ino
+        return os.lstat(path).st_ino
     except OSError:
         return 0
+
+
+def _shm_inode(journal: str) -> int:
+    return _inode(journal + "-shm") & 0xFFFFFFFF
 
 
 def _lock(file: int, command: int, kind: int, slot: int) -> None:

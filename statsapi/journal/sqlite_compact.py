@@ -16,9 +16,9 @@ def compact(file: File) -> tuple[int, int]:
     It takes as much space again for a while, and about 10 ms a megabyte. An interruption leaves the file as it was.
     JournalRefused while another process uses the journal, JournalUnavailable on a full disk.
     """
-    with file.alone():
+    with file.alone() as folder:
         try:
-            file.before_opening(file.real)
+            file.before_opening(file.real, folder)
             before = file.size_bytes()
             with contextlib.closing(file.open("rw")) as connection:
                 _compact(connection, file)

@@ -6,11 +6,12 @@ opened afresh, and marks no longer match. A link is followed at each opening: th
 the open file: nothing can see that, and SQLite does not survive it. Never open the file itself with os.open: closing
 any descriptor of it drops the process's POSIX locks.
 
-The -wal and -shm must stay as well. Where somebody removes them, the connections that are open go on with those they
-have, all with the same, while a new one would make others: two histories in one file. So nobody opens the file as long
-as one of its -wal and -shm is missing and somebody has it open, which SQLite's own locks tell. Each worker looks once a
-second for what was removed, moves what its -wal holds into the file and lets go of it (Link.leave_removed). When all
-have done so, a new -wal is made. That costs a second of waiting, and nothing that was acknowledged.
+The -wal and -shm must stay as well. Where somebody removes or replaces them, the connections that are open go on with
+those they have, all with the same, while a new one would make others: two histories in one file. So nobody opens the
+file as long as one of them is missing, or another than was noted, and somebody has the file open, which SQLite's own
+locks tell. Each worker looks once a second for what was removed, moves what its -wal holds into the file and lets go of
+it (Link.leave_removed). When all have done so, a new -wal is made. That costs a second of waiting, and nothing that was
+acknowledged.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from urllib.parse import quote
 from statsapi.errors import JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal import sqlite_upgrade, sqlite_wal
-from statsapi.journal.highwater import HighWater, Noted, is_left_over
+from statsapi.journal.highwater import HighWater, Noted, is_left_over, noted_beside
 from statsapi.journal.protocol import Lost
 from statsapi.journal.sqlite_errors import failure, judging, primary_code
 from statsapi.journal.sqlite_tables import PAGE_BYTES
@@ -43,9 +44,16 @@ RETRY_S: Final = 1e-3
 TOLD_S: Final = 5.0
 
 
+# The last of others that closes the file removes its -wal and -shm, perhaps while it is opened here.
+_TRIES: Final = 3
+
+
 class Identity(NamedTuple):
     device: int
     inode: int
+
+
+_Beside = tuple[Identity | None, Identity | None]  # the -wal and the -shm
 
 
 class Opened(NamedTuple):
@@ -55,6 +63,10 @@ class Opened(NamedTuple):
     file: Identity
     wal: Identity
     shm: Identity
+
+
+class _MovedMeanwhile(JournalUnavailable):
+    """The -wal or -shm became another while the file was opened."""
 
 
 class File:
@@ -128,12 +140,16 @@ class File:
         """Remove what somebody put in the place of the -wal or -shm of `opened`, which the caller has open: nobody else
         has opened the file since, and SQLite would play it into the file.
         """
-        if not any(map(os.path.exists, self.removed_beside(opened))):
+        if not any(map(os.path.lexists, self.removed_beside(opened))):
             return
         with self.alone():  # so that nobody opens another file that takes this one's place
             for path in self.removed_beside(opened):
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     os.unlink(path)
+                except FileNotFoundError:
+                    pass
+                except IsADirectoryError:
+                    _remove_folder(path)
 
     def tell_saved(self, removed: str) -> None:
         """Log it once for all connections of this process."""
@@ -149,14 +165,21 @@ class File:
 
     def connect(self, settings: tuple[str, ...]) -> tuple[sqlite3.Connection, Opened]:
         """A connection to the file that is at the path now. It never makes one."""
-        with self.alone():
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(_MovedMeanwhile):
+                return self._connect(settings)
+        return self._connect(settings)
+
+    def _connect(self, settings: tuple[str, ...]) -> tuple[sqlite3.Connection, Opened]:
+        with self.alone() as folder:
             identity, real = self.identity(), self.real
             before = self._opened
             replaced = before is not None and before.file != identity
             if before is not None and replaced and before.path == real and before.wal == _identity_of(real + "-wal"):
                 sqlite_wal.unlink(real)
             try:
-                self.before_opening(real)
+                self.before_opening(real, folder)
+                there = _beside(real)
                 connection = self.open("rw")
                 try:
                     with judging(connection):
@@ -165,7 +188,7 @@ class File:
                             connection.execute(setting).fetchall()
                         connection.execute(tables.LAST).fetchall()  # opens the -wal
                         sqlite_wal.reserve_shm(real)
-                        opened = self._just_opened(real, identity)
+                        opened = self._just_opened(real, identity, there)
                         if opened != before:
                             self._compare(connection, real, told_by_views=before is not None)
                 except BaseException:
@@ -178,35 +201,41 @@ class File:
             except JournalRefused as error:
                 raise JournalUnavailable(str(error)) from error
             self._opened = opened
-            self.water.note_wal(real)
+            self.water.note_beside(real)
             return connection, opened
 
-    def _just_opened(self, real: str, identity: Identity) -> Opened:
-        wal, shm = _identity_of(real + "-wal"), _identity_of(real + "-shm")
-        if wal is None or shm is None:
-            raise JournalUnavailable(f"the -wal or -shm of {self.path} is being removed")
+    def _just_opened(self, real: str, identity: Identity, there: _Beside) -> Opened:
+        """there: what was there before. Where another has taken its place since, either may have been opened."""
+        wal, shm = _beside(real)
+        if (
+            wal is None
+            or shm is None
+            or not all(map(_is_open_here, (wal, shm)))
+            or (None not in there and there != (wal, shm))
+        ):
+            raise _MovedMeanwhile(f"the -wal or -shm of {self.path} is being removed or replaced")
         return Opened(real, identity, wal, shm)
 
-    def before_opening(self, real: str) -> None:
-        """Call before anything opens the file. SQLite would play an older file's -wal into the one in its place, or
-        make a second -wal where the first was removed and is in use.
+    def before_opening(self, real: str, folder: int) -> None:
+        """Call before anything opens the file, with what `alone` gave. SQLite would play an older file's -wal into the
+        one in its place, or make a second -wal where the first was removed and is in use, or take another for it.
         """
         if is_left_over(real + "-wal", real):
             sqlite_wal.unlink(real)
         sqlite_wal.check_space(real)
-        if os.path.exists(real) and not (os.path.exists(real + "-wal") and os.path.exists(real + "-shm")):
-            self._wait_until_free()
-
-    def _wait_until_free(self) -> None:
-        """Wait until nobody has the file open. Other workers let go of it within about a second."""
         deadline_s = time.monotonic() + self._wait_limit_s
-        while self._is_held():
+        while os.path.exists(real) and _may_be_removed(real) and self._is_held():
             if time.monotonic() >= deadline_s:
                 raise JournalUnavailable(
-                    f"the -wal or -shm of {self.path} was removed while other processes use it, and they still have it "
-                    "open: wait, or stop them by SIGTERM (a kill loses what only their -wal holds)"
+                    f"the -wal or -shm of {self.path} was removed or replaced while other processes use it, and they "
+                    "still have it open: wait, or stop them by SIGTERM (a kill loses what only their -wal holds)"
                 )
+            # Others let go of it within about a second. They must be alone to remove what took its place.
+            fcntl.flock(folder, fcntl.LOCK_UN)
+            self._lock.release()
             time.sleep(RETRY_S)
+            self._lock.acquire()
+            self._lock_folder(folder)
 
     def _is_held(self) -> bool:
         """Whether anybody has the file open, in this process too. Each connection holds a shared lock on it."""
@@ -281,29 +310,70 @@ class File:
     @contextlib.contextmanager
     def alone(self) -> Iterator[int]:
         """Keep other workers from opening the file. The flock on the folder is polled: a blocking one has no limit."""
-        deadline = time.monotonic() + self._wait_limit_s
         with self._lock:
             try:
                 folder = os.open(os.path.dirname(self.real), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except OSError as error:
                 raise JournalUnavailable(f"the folder of {self.path} is not there ({error.strerror})") from error
             try:
-                while True:
-                    try:
-                        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                        break
-                    except BlockingIOError:
-                        if time.monotonic() >= deadline:
-                            raise JournalUnavailable(f"another process is opening {self.path}") from None
-                        time.sleep(RETRY_S)
+                self._lock_folder(folder)
                 yield folder
             finally:
                 os.close(folder)
 
+    def _lock_folder(self, folder: int) -> None:
+        deadline_s = time.monotonic() + self._wait_limit_s
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline_s:
+                    raise JournalUnavailable(f"another process is opening {self.path}") from None
+                time.sleep(RETRY_S)
+            else:
+                return
+
+
+def _may_be_removed(real: str) -> bool:
+    """Whether whoever has the file open has another -wal or -shm than those that are there."""
+    if not (os.path.exists(real + "-wal") and os.path.exists(real + "-shm")):
+        return True
+    same = noted_beside(real)
+    if same.shm:
+        return not same.wal
+    return not sqlite_wal.is_shm_in_use(real)
+
+
+def _remove_folder(path: str) -> None:
+    """SQLite opens no file as long as a folder stands in the way of its -wal or -shm."""
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        raise JournalUnavailable(f"a folder stands in the place of {path}: remove it ({error.strerror})") from error
+
+
+def _beside(real: str) -> _Beside:
+    return _identity_of(real + "-wal"), _identity_of(real + "-shm")
+
+
+def _is_open_here(identity: Identity) -> bool:
+    """Whether this process has that file open; True where the system does not say."""
+    try:
+        descriptors = os.listdir("/proc/self/fd")
+    except OSError:
+        return True
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # listing them was one
+            found = os.fstat(int(descriptor))
+            if (found.st_dev, found.st_ino) == identity:
+                return True
+    return False
+
 
 def _identity_of(path: str) -> Identity | None:
+    """Of a link, not of what it leads to: SQLite follows none to a -wal or -shm."""
     try:
-        found = os.stat(path)
+        found = os.lstat(path)
     except OSError:
         return None
     return Identity(found.st_dev, found.st_ino)

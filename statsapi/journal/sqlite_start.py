@@ -25,7 +25,7 @@ def prepare(file: File, *, create: bool) -> None:
     _check_folder(file)
     with file.alone() as opened_folder:
         try:
-            file.before_opening(file.real)
+            file.before_opening(file.real, opened_folder)
             with contextlib.closing(file.open("rwc" if create else "rw")) as connection, judging(connection):
                 is_old = False
                 if tables.is_new(connection, file.path):

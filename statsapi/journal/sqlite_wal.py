@@ -72,6 +72,20 @@ def check_space(real: str) -> None:
             raise JournalUnavailable(f"the disk that holds {real} is full: free some space")
 
 
+def is_shm_in_use(real: str) -> bool:
+    """Whether anybody who has the file open has this -shm open, by SQLite's locks; True where the system does not say.
+
+    It is read from /proc, as opening the -shm here would drop our own locks.
+    """
+    try:
+        inode, shm_inode = os.stat(real).st_ino, os.lstat(real + "-shm").st_ino
+        with open("/proc/locks", encoding="ascii") as lines:
+            locked = {int(line.split(":")[3].split()[0]) for line in lines if " POSIX " in line and "->" not in line}
+    except (OSError, ValueError, IndexError):
+        return True
+    return shm_inode in locked or inode not in locked
+
+
 def reserve_shm(real: str) -> None:
     """Reserve the whole -shm on such a disk, by another process: closing the -shm here would drop our locks."""
     if _small_blocks(real) is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from zlib_ng.zlib_ng import crc32
 
 from statsapi.errors import JournalUnavailable
 from statsapi.journal import START, Proposal
@@ -194,6 +195,105 @@ def test_nobody_opens_it_while_another_holds_what_was_removed(tmp_path: Path) ->
             append(other, 3)
             append(journal, 4)
             assert values_of(journal) == values_of(other) == [1, 2, 3, 4]
+
+
+def replace(folder: Path, suffixes: Sequence[str]) -> None:
+    """By a copy, as somebody does who restores one."""
+    for suffix in suffixes:
+        shutil.copy(folder / f"events.db{suffix}", folder / "copy")
+        os.replace(folder / "copy", folder / f"events.db{suffix}")
+
+
+@pytest.mark.parametrize("replaced", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids=lambda replaced: "".join(replaced))
+def test_nobody_opens_what_took_the_place_of_one_in_use(tmp_path: Path, replaced: list[str]) -> None:
+    """Who opened it would record into the copy, and its records or the others' would be lost."""
+    path = tmp_path / "events.db"
+    with closing(SqliteJournal(str(path))) as journal:
+        append(journal, 1)
+        replace(tmp_path, replaced)
+        with pytest.raises(JournalUnavailable, match="stop them by SIGTERM"):
+            SqliteJournal(str(path), wait_limit_s=0.05)
+        append(journal, 2)
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(SqliteJournal, str(path))  # waits, and is in nobody's way
+            journal.maintain()
+            with closing(opening.result()) as other:
+                append(other, 3)
+                append(journal, 4)
+                assert values_of(journal) == values_of(other) == [1, 2, 3, 4]
+    with closing(SqliteJournal(str(path))) as journal:
+        assert journal.lost is None
+        assert values_of(journal) == [1, 2, 3, 4]
+
+
+def test_a_start_while_another_program_has_the_file_open(tmp_path: Path) -> None:
+    """Its -wal and -shm were never noted; they are those in use all the same."""
+    path = tmp_path / "events.db"
+    with closing(SqliteJournal(str(path))) as journal:
+        append(journal, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        assert shell.execute("SELECT count(*) FROM records").fetchone() == (1,)
+        with closing(SqliteJournal(str(path), wait_limit_s=0.05)) as journal:
+            append(journal, 2)
+            assert values_of(journal) == [1, 2]
+
+
+def test_a_mark_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """It notes no -shm. Its other notes count, and the next opening completes it."""
+    path, mark = tmp_path / "events.db", tmp_path / "events.db-mark"
+    with closing(SqliteJournal(str(path))) as journal:
+        append(journal, 1)
+        older = mark.read_bytes()[:56]
+        with mark.open("r+b") as file:
+            file.write(older + crc32(older).to_bytes(4, "little") + bytes(4))
+        with closing(SqliteJournal(str(path), wait_limit_s=0.05)) as other:
+            append(other, 2)
+            assert mark.read_bytes()[:56] == older
+            replace(tmp_path, ["-wal"])
+            with pytest.raises(JournalUnavailable, match="removed or replaced"):
+                SqliteJournal(str(path), wait_limit_s=0.05)
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+@pytest.mark.parametrize("stranger", ["a folder", "a link", "a link to nothing", "a pipe"])
+def test_what_is_no_file_in_its_place_is_removed(tmp_path: Path, suffix: str, stranger: str) -> None:
+    """SQLite opens nothing as long as it is there."""
+    path = tmp_path / "events.db"
+    with closing(SqliteJournal(str(path))) as journal:
+        append(journal, 1)
+        beside = tmp_path / f"events.db{suffix}"
+        beside.rename(tmp_path / "moved")
+        if stranger == "a folder":
+            beside.mkdir()
+        elif stranger == "a pipe":
+            os.mkfifo(beside)
+        else:
+            beside.symlink_to(tmp_path / ("moved" if stranger == "a link" else "nowhere"))
+        append(journal, 2)
+        journal.maintain()
+        append(journal, 3)
+        assert beside.is_file()
+        assert not beside.is_symlink()
+        assert values_of(journal) == [1, 2, 3]
+
+
+def test_a_folder_that_is_not_empty_is_named(tmp_path: Path) -> None:
+    """It is somebody's: writes are refused until it is away."""
+    path, beside = tmp_path / "events.db", tmp_path / "events.db-wal"
+    with closing(SqliteJournal(str(path))) as journal:
+        append(journal, 1)
+        beside.unlink()
+        beside.mkdir()
+        (beside / "theirs").touch()
+        journal.maintain()
+        with pytest.raises(JournalUnavailable, match=r"a folder stands in the place of .*-wal: remove it") as caught:
+            append(journal, 99)
+        assert not caught.value.outcome_unknown
+        assert values_of(journal) == [1]
+        shutil.rmtree(beside)
+        journal.maintain()
+        append(journal, 2)
+        assert values_of(journal) == [1, 2]
 
 
 def test_a_stop_saves_what_was_removed(tmp_path: Path) -> None:
