@@ -1,7 +1,8 @@
 """A connection to the journal's file: kept while it is good, opened afresh after a fault or when the file was replaced.
 
-The file's inode is compared before every COMMIT and every read: 1 µs. Those of its -wal and -shm need not be: where
-they are removed, all connections go on with those they have (sqlite_file.py), and once a second is enough.
+The file's inode is compared before every COMMIT and every read, and that of its -wal before every COMMIT: 1 µs each.
+Where the -wal or the -shm is removed, all connections go on with those they have (sqlite_file.py), so reads need not
+look. But what is committed to a -wal that the others have moved into the file and left would be lost with this process.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ RETRY_S: Final = 200e-6
 
 # To move the -wal into the file, all who read an older state of it must be done.
 FOLD_WAIT_S: Final = 0.5
+LOOK_AGAIN_S: Final = 0.05
 
 _T = TypeVar("_T")
 
@@ -96,32 +98,41 @@ class Link:
         opened = self._opened
         if opened is None or (self._stranded is None and not self._file.removed_beside(opened)):
             return True  # without the lock, which others hold for long
-        with self.lock:
-            if self._connection is None or self._opened is None:
+        while not self.lock.acquire(timeout=LOOK_AGAIN_S):
+            if self._opened is None:  # its holder has left, and waits for the other connections of this process
                 return True
-            removed = self._file.removed_beside(self._opened)
-            if not removed:
-                self._stranded = None
-                return True
-            what = " and ".join(removed)
-            try:
-                why = self._fold(self._connection)
-                if why is None:
-                    self._file.clear_strangers(self._opened)
-            except JournalUnavailable as error:
-                why = str(error)
+        try:
+            return self._leave_removed()
+        finally:
+            self.lock.release()
+
+    def _leave_removed(self) -> bool:
+        """Caller holds `lock`."""
+        if self._connection is None or self._opened is None:
+            return True
+        removed = self._file.removed_beside(self._opened)
+        if not removed:
+            self._stranded = None
+            return True
+        what = " and ".join(removed)
+        try:
+            why = self._fold(self._connection)
             if why is None:
-                self.drop()
-                self._file.tell_saved(what)
-                return True
-            stranded = (
-                f"{what} was removed or replaced while the journal is in use, and what it holds cannot be moved into "
-                f"{self._file.path} yet ({why}): do not kill the service, as it would be lost"
-            )
-            if stranded != self._stranded:
-                logger.error("%s", stranded)
-            self._stranded = stranded
-            return False
+                self._file.clear_strangers(self._opened)
+        except JournalUnavailable as error:
+            why = str(error)
+        if why is None:
+            self.drop()
+            self._file.tell_saved(what)
+            return True
+        stranded = (
+            f"{what} was removed or replaced while the journal is in use, and what it holds cannot be moved into "
+            f"{self._file.path} yet ({why}): do not kill the service, as it would be lost"
+        )
+        if stranded != self._stranded:
+            logger.error("%s", stranded)
+        self._stranded = stranded
+        return False
 
     def _fold(self, connection: sqlite3.Connection) -> str | None:
         """Move the whole -wal into the file. Why it cannot be done, or None. It takes the write lock: what is committed
@@ -178,6 +189,10 @@ class Link:
                 if not self.is_current():
                     self.drop()
                     continue
+                if self._opened is not None and not self._file.has_wal(self._opened):
+                    self.roll_back()
+                    self.leave_removed()
+                    continue  # `connection` raises where it could not be left
                 committing = True
                 if observe_commit is not None:
                     began_s = time.perf_counter()
@@ -232,6 +247,9 @@ class Link:
                 self.drop()
 
     def close(self) -> None:
+        # Of workers that close at the same moment none may be the last, which would do it.
+        with contextlib.suppress(StatsError):
+            self.leave_removed()
         self._closed = True
         self.drop()
 

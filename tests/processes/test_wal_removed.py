@@ -189,8 +189,8 @@ def test_nobody_opens_it_while_another_holds_what_was_removed(tmp_path: Path) ->
         remove(tmp_path, ["-wal"])
         with pytest.raises(JournalUnavailable, match="stop them by SIGTERM"):
             SqliteJournal(str(path), wait_limit_s=0.05)
-        append(journal, 2)
         journal.maintain()
+        append(journal, 2)
         with closing(SqliteJournal(str(path))) as other:
             append(other, 3)
             append(journal, 4)
@@ -296,6 +296,26 @@ def test_a_folder_that_is_not_empty_is_named(tmp_path: Path) -> None:
         assert values_of(journal) == [1, 2]
 
 
+def test_nothing_is_committed_to_a_wal_that_others_have_left(tmp_path: Path) -> None:
+    """It would be lost with this process: an append waits until all have let go, and is in the new one."""
+    path = tmp_path / "events.db"
+    with closing(SqliteJournal(str(path))) as journal:
+        append(journal, 1)
+        left = os.open(f"{path}-wal", os.O_RDONLY)
+        try:
+            remove(tmp_path, ["-wal"])
+            with ThreadPoolExecutor(1) as pool:
+                done = pool.submit(append, journal, 2)
+                while not done.done():
+                    journal.maintain()
+                done.result()
+            assert os.fstat(left).st_size == 0  # moved into the file, and nothing came after
+        finally:
+            os.close(left)
+        assert values_of(journal) == [1, 2]
+        assert os.stat(f"{path}-wal").st_size > 0
+
+
 def test_a_stop_saves_what_was_removed(tmp_path: Path) -> None:
     """Who closes last moves the -wal into the file, whether or not somebody had noticed."""
     path = tmp_path / "events.db"
@@ -318,8 +338,8 @@ def test_an_older_one_in_its_place_is_not_played(tmp_path: Path, both: bool) -> 
         append(other, 2)
         for older in tmp_path.glob("older*"):
             os.replace(older, f"{path}{older.name.removeprefix('older')}")
-        append(journal, 3)
         maintain(journal, other)
+        append(journal, 3)
         append(other, 4)
         append(journal, 5)
         assert values_of(journal) == values_of(other) == [1, 2, 3, 4, 5]
