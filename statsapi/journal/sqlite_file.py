@@ -9,8 +9,8 @@ any descriptor of it drops the process's POSIX locks.
 The -wal and -shm must stay as well. Where somebody removes or replaces them, the connections that are open go on with
 those they have, all with the same, while a new one would make others: two histories in one file. So nobody opens the
 file as long as one of them is missing, or another than was noted, and somebody has the file open, which SQLite's own
-locks tell. Each worker looks once a second, and before each COMMIT, for what was removed, moves what its -wal holds into
-the file and lets go of it (Link.leave_removed). When all have done so, a new -wal is made. That costs a second of
+locks tell. Each worker looks once a second, and before each COMMIT, for what was removed, moves what its -wal holds
+into the file and lets go of it (Link.leave_removed). When all have done so, a new -wal is made. That costs a second of
 waiting, and nothing that was acknowledged.
 """
 
@@ -53,7 +53,7 @@ class Identity(NamedTuple):
     inode: int
 
 
-_Beside = tuple[Identity | None, Identity | None]  # the -wal and the -shm
+Beside = tuple[Identity | None, Identity | None]  # the -wal and the -shm
 
 
 class Opened(NamedTuple):
@@ -186,8 +186,7 @@ class File:
             if before is not None and replaced and before.path == real and before.wal == _identity_of(real + "-wal"):
                 sqlite_wal.unlink(real)
             try:
-                self.before_opening(real, folder)
-                there = _beside(real)
+                there = self.before_opening(real, folder)
                 connection = self.open("rw")
                 try:
                     with judging(connection):
@@ -196,7 +195,7 @@ class File:
                             connection.execute(setting).fetchall()
                         connection.execute(tables.LAST).fetchall()  # opens the -wal
                         sqlite_wal.reserve_shm(real)
-                        opened = self._just_opened(real, identity, there)
+                        opened = _just_opened(self.path, real, identity, there)
                         if opened != before:
                             self._compare(connection, real, told_by_views=before is not None)
                 except BaseException:
@@ -212,27 +211,19 @@ class File:
             self.water.note_beside(real)
             return connection, opened
 
-    def _just_opened(self, real: str, identity: Identity, there: _Beside) -> Opened:
-        """there: what was there before. Where another has taken its place since, either may have been opened."""
-        wal, shm = _beside(real)
-        if (
-            wal is None
-            or shm is None
-            or not all(map(_is_open_here, (wal, shm)))
-            or (None not in there and there != (wal, shm))
-        ):
-            raise _MovedMeanwhile(f"the -wal or -shm of {self.path} is being removed or replaced")
-        return Opened(real, identity, wal, shm, real + "-wal")
-
-    def before_opening(self, real: str, folder: int) -> None:
+    def before_opening(self, real: str, folder: int) -> Beside:
         """Call before anything opens the file, with what `alone` gave. SQLite would play an older file's -wal into the
         one in its place, or make a second -wal where the first was removed and is in use, or take another for it.
+        Returns the -wal and the -shm that may be opened.
         """
         if is_left_over(real + "-wal", real):
             sqlite_wal.unlink(real)
         sqlite_wal.check_space(real)
         deadline_s = time.monotonic() + self._wait_limit_s
-        while os.path.exists(real) and _may_be_removed(real) and self._is_held():
+        while True:
+            there = _beside(real)  # before they are judged, so that whatever takes their place is another
+            if not (os.path.exists(real) and _may_be_removed(real) and self._is_held()):
+                return there
             if time.monotonic() >= deadline_s:
                 raise JournalUnavailable(
                     f"the -wal or -shm of {self.path} was removed or replaced while other processes use it, and they "
@@ -243,7 +234,7 @@ class File:
             self._lock.release()
             time.sleep(RETRY_S)
             self._lock.acquire()
-            self._lock_folder(folder)
+            _lock_folder(folder, self.path, self._wait_limit_s)
 
     def _is_held(self) -> bool:
         """Whether anybody has the file open, in this process too. Each connection holds a shared lock on it."""
@@ -324,22 +315,10 @@ class File:
             except OSError as error:
                 raise JournalUnavailable(f"the folder of {self.path} is not there ({error.strerror})") from error
             try:
-                self._lock_folder(folder)
+                _lock_folder(folder, self.path, self._wait_limit_s)
                 yield folder
             finally:
                 os.close(folder)
-
-    def _lock_folder(self, folder: int) -> None:
-        deadline_s = time.monotonic() + self._wait_limit_s
-        while True:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline_s:
-                    raise JournalUnavailable(f"another process is opening {self.path}") from None
-                time.sleep(RETRY_S)
-            else:
-                return
 
 
 def _may_be_removed(real: str) -> bool:
@@ -352,6 +331,32 @@ def _may_be_removed(real: str) -> bool:
     return not sqlite_wal.is_shm_in_use(real)
 
 
+def _just_opened(path: str, real: str, identity: Identity, there: Beside) -> Opened:
+    """there: what was there before. Where another has taken its place since, either may have been opened."""
+    wal, shm = _beside(real)
+    if (
+        wal is None
+        or shm is None
+        or not all(map(_is_open_here, (wal, shm)))
+        or (None not in there and there != (wal, shm))
+    ):
+        raise _MovedMeanwhile(f"the -wal or -shm of {path} is being removed or replaced")
+    return Opened(real, identity, wal, shm, real + "-wal")
+
+
+def _lock_folder(folder: int, path: str, wait_limit_s: float) -> None:
+    deadline_s = time.monotonic() + wait_limit_s
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                raise JournalUnavailable(f"another process is opening {path}") from None
+            time.sleep(RETRY_S)
+        else:
+            return
+
+
 def _remove_folder(path: str) -> None:
     """SQLite opens no file as long as a folder stands in the way of its -wal or -shm."""
     try:
@@ -360,7 +365,7 @@ def _remove_folder(path: str) -> None:
         raise JournalUnavailable(f"a folder stands in the place of {path}: remove it ({error.strerror})") from error
 
 
-def _beside(real: str) -> _Beside:
+def _beside(real: str) -> Beside:
     return _identity_of(real + "-wal"), _identity_of(real + "-shm")
 
 
