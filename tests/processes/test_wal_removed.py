@@ -197,6 +197,15 @@ def test_nobody_opens_it_while_another_holds_what_was_removed(tmp_path: Path) ->
             assert values_of(journal) == values_of(other) == [1, 2, 3, 4]
 
 
+def append_in_a_service(journal: SqliteJournal, value: float) -> None:
+    """Its housekeeping goes on meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(append, journal, value)
+        while not done.done():
+            journal.maintain()
+        done.result()
+
+
 def replace(folder: Path, suffixes: Sequence[str]) -> None:
     """By a copy, as somebody does who restores one."""
     for suffix in suffixes:
@@ -210,10 +219,10 @@ def test_nobody_opens_what_took_the_place_of_one_in_use(tmp_path: Path, replaced
     path = tmp_path / "events.db"
     with closing(SqliteJournal(str(path))) as journal:
         append(journal, 1)
+        append(journal, 2)
         replace(tmp_path, replaced)
         with pytest.raises(JournalUnavailable, match="stop them by SIGTERM"):
             SqliteJournal(str(path), wait_limit_s=0.05)
-        append(journal, 2)
         with ThreadPoolExecutor(1) as pool:
             opening = pool.submit(SqliteJournal, str(path))  # waits, and is in nobody's way
             journal.maintain()
@@ -269,7 +278,7 @@ def test_what_is_no_file_in_its_place_is_removed(tmp_path: Path, suffix: str, st
             os.mkfifo(beside)
         else:
             beside.symlink_to(tmp_path / ("moved" if stranger == "a link" else "nowhere"))
-        append(journal, 2)
+        append_in_a_service(journal, 2)
         journal.maintain()
         append(journal, 3)
         assert beside.is_file()
@@ -304,11 +313,7 @@ def test_nothing_is_committed_to_a_wal_that_others_have_left(tmp_path: Path) -> 
         left = os.open(f"{path}-wal", os.O_RDONLY)
         try:
             remove(tmp_path, ["-wal"])
-            with ThreadPoolExecutor(1) as pool:
-                done = pool.submit(append, journal, 2)
-                while not done.done():
-                    journal.maintain()
-                done.result()
+            append_in_a_service(journal, 2)
             assert os.fstat(left).st_size == 0  # moved into the file, and nothing came after
         finally:
             os.close(left)
