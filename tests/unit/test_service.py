@@ -41,6 +41,7 @@ KEEP_US = HOUR_US + GRACE_US
 
 
 _dedup_values = st.one_of(st.sampled_from([0.0, -0.0, 1.0, 5e-324]), st.floats(allow_nan=False, allow_infinity=False))
+_dedup_events = st.tuples(st.sampled_from("ab"), st.integers(0, 2), _dedup_values)
 
 
 def service_on(journal: Any, clock: Any) -> Service:
