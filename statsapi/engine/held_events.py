@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,10 @@ class Sealed(NamedTuple):
     chunks: list[Chunk]
     late: list[Columns]  # of each chunk
     tail: Columns
+
+
+# A body may ask 100,000 series of some events whether they hold these.
+_FEW: Final = 32
 
 
 class HeldEvents:
@@ -295,6 +299,11 @@ class HeldEvents:
         """
         if not len(ts_us) or not self._n:
             return np.zeros(len(ts_us), np.bool_)
+        if self._tail.n == self._n <= _FEW and len(ts_us) <= _FEW:  # each with each: 4 µs, where the other way takes 20
+            held_ts_us, held_values = self._tail.columns()
+            equal = (held_ts_us == ts_us[:, None]) & (held_values == values[:, None])
+            found: NDArray[np.bool_] = equal.any(axis=1)
+            return found
         return self.freeze(int(ts_us.min()), int(ts_us.max()) + 1).contains(ts_us, values)
 
     @property

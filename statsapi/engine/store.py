@@ -267,8 +267,7 @@ class Store:
     def contains(self, series: str, ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
         """Which of the pairs (ts_us[i], values[i]) are raw events held: bool[n]."""
         with self._lock:
-            timeline = self._held.timelines.get(series)
-            return np.zeros(len(ts_us), np.bool_) if timeline is None else timeline.contains(ts_us, values)
+            return self._held.timelines.contains(series, ts_us, values)
 
     def count(self, series: str, span: Span) -> int:
         """How many events count in the span, whose edges are as `statistics` wants them."""

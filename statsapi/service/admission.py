@@ -259,6 +259,10 @@ class Admission:
             raise InvalidRequest(faults)
 
 
+# A body may have 50,000 series of two events: comparing these one by one takes 3 µs, and by a sort 15.
+_FEW: Final = 8
+
+
 def _without(batch: EventBatch, from_us: int, store: Store) -> EventBatch:
     """The events from `from_us` on that the store does not hold, each once. 1 µs for a series of one event."""
     parts = Parts.of(batch.parts)
@@ -283,6 +287,9 @@ def _without(batch: EventBatch, from_us: int, store: Store) -> EventBatch:
 
 def _duplicates_within(ts_us: TimestampsUs, values: Values) -> NDArray[np.bool_]:
     """Which events equal an earlier one of the same arrays: bool[n]. O(n log n)."""
+    if len(ts_us) <= _FEW:
+        pairs = list(zip(ts_us.tolist(), values.tolist(), strict=True))
+        return np.array([pair in pairs[:at] for at, pair in enumerate(pairs)], np.bool_)
     order = np.lexsort((values, ts_us))  # stable: the first of equal events stays first
     duplicates = np.zeros(len(ts_us), np.bool_)
     same = (np.diff(ts_us[order]) == 0) & (values[order][1:] == values[order][:-1])

@@ -40,6 +40,10 @@ from tests.servers import wait_until
 KEEP_US = HOUR_US + GRACE_US
 
 
+_dedup_values = st.one_of(st.sampled_from([0.0, -0.0, 1.0, 5e-324]), st.floats(allow_nan=False, allow_infinity=False))
+_dedup_events = st.tuples(st.sampled_from("ab"), st.integers(0, 2), _dedup_values)
+
+
 def service_on(journal: Any, clock: Any) -> Service:
     return Service(Settings(journal="memory://"), lambda: journal, clock, background=False)
 
@@ -444,6 +448,27 @@ def test_a_replay_does_not_happen_under_the_write_lock(clock: FakeClock) -> None
     service_on(journal, clock).record(event(clock.now_us, 2.0), dedup=True)
     assert service_on(journal, clock).delete("default", Span(MIN_TS_US)) == 101
     assert under_lock == [0, 0]
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2), _dedup_values), min_size=1, max_size=40),
+        max_size=4,
+    )
+)
+def test_dedup_leaves_out_what_a_plain_set_holds(batches: list[list[tuple[str, int, float]]]) -> None:
+    """However many events a batch has of a series, and however many are held."""
+    clock = FakeClock()
+    service, held = service_on(SharedJournal(clock_us=clock), clock), set[tuple[str, int, float]]()
+    for batch in batches:
+        parts = []
+        for series in sorted({series for series, _, _ in batch}):
+            rows = [(clock.now_us + ts_us, value) for name, ts_us, value in batch if name == series]
+            ts_us, values = zip(*rows, strict=True)
+            parts.append(Part(series, np.array(ts_us, np.int64), np.array(values, np.float64)))
+        service.record(EventBatch(tuple(parts)), dedup=True)
+        held |= set(batch)
+        assert service.ask().store.sizes.event_count() == len(held)
 
 
 def test_limits_do_not_wait_for_a_replay(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,8 @@ def test_they_hold_what_a_plain_dict_holds(changes: list[tuple[str, Any, Any]], 
             assert (timeline is not None) == (name in timelines) == (name in twin)
             held = twin.get(name, [])
             assert timelines.last_ts_us(name) == max([ts_us for ts_us, _ in held], default=None)
+            asked = [*held, *twin.get("a", []), *((ts_us, -value) for ts_us, value in held), (some_us, 0.0)]
+            assert timelines.contains(name, *columns(asked)).tolist() == [event in held for event in asked]
             if timeline is not None:
                 ts_us, values = timeline.columns(None, None)
                 assert list(zip(ts_us.tolist(), [value.hex() for value in values.tolist()], strict=True)) == bits(held)
