@@ -42,6 +42,7 @@ class Hostile(NamedTuple):
     path: str = "/events"
     packed: bool = False
     anew: bool = False  # it brings many new series: sent to a worker that holds none yet
+    again: bool = False  # measured when it is sent a second time, with all series known
 
 
 def full(piece: bytes, *, head: bytes = b"", tail: bytes = b"", size: int = MOST) -> Callable[[], bytes]:
@@ -108,6 +109,9 @@ BODIES: Final = (
     Hostile("array of 99,000 new series beyond ASCII", numbered('{"timestamp":1,"value":1,"series":"n%06d' + "\\u00e9" * 15 + '"}', 99_000), anew=True),
     Hostile("array of 99,000 new series of 30 emoji", numbered('{"timestamp":1,"value":1,"series":"%d' + "\U0001f600" * 30 + '"}', 99_000), anew=True),
     Hostile("array of 90,000 new series with dedup", lambda: numbered(f'{{"timestamp":{time.time():.0f},"value":1,"series":"d%d"}}', 90_000)(), path="/events?dedup=true", anew=True),
+    Hostile("array of 90,000 known series", lambda: numbered(f'{{"timestamp":{time.time():.0f},"value":1,"series":"d%d"}}', 90_000)(), anew=True, again=True),
+    Hostile("array of 90,000 known series with dedup", lambda: numbered(f'{{"timestamp":{time.time():.0f},"value":1,"series":"d%d"}}', 90_000)(), path="/events?dedup=true", anew=True, again=True),
+    Hostile("array of 50,000 new series of two events with dedup", lambda: ("[" + ",".join(f'{{"timestamp":{int(time.time())},"value":{k},"series":"d{i}"}}' for i in range(50_000) for k in (1, 2)) + "]").encode(), path="/events?dedup=true", anew=True),
     Hostile("array of 33,000 new series of 6 tags", numbered('{"timestamp":1,"value":1,"series":"m","tags":{"\u00e4":%d,"\u00f6":"\u0344","b":true,"d":"y","e":"z","f":1}}', 33_000), anew=True),
     Hostile("array of 100,000 times as text of digits", numbered('{"timestamp":"17637111%05d","value":1}', N)),
     Hostile("array of values of 16,000 digits", joined(b'{"timestamp":1,"value":"%s"}' % (b"1" * 16_000), 1040)),
@@ -196,6 +200,7 @@ BODIES: Final = (
     Hostile("lines: 200,000 comments", joined(b"#" * 80, 199_000, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,000 points", joined(b"m,a=1 f=1 1763711100000000000", N, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,000 points of 100,000 series", numbered("m,a=%d f=1", N, head="", tail="", by="\n"), path="/write", anew=True),
+    Hostile("lines: 100,000 points of 100,000 known series", numbered("m,a=%d f=1", N, head="", tail="", by="\n"), path="/write", anew=True, again=True),
     Hostile("lines: 100,000 points of 100,000 fields", numbered("m f%d=1", N, head="", tail="", by="\n"), path="/write", anew=True),
     Hostile("lines: 90,000 new series beyond ASCII", numbered("m\u00e9,a=\u00fc%d f=1", 90_000, head="", tail="", by="\n"), path="/write", anew=True),
     Hostile("lines: 99,999 with tabs", joined(b"m\tf=1", N - 1, head=b"", tail=b"", by=b"\n"), path="/write"),
@@ -382,6 +387,8 @@ def measure_body(server: Server, asking_s: float, hostile: Hostile) -> None:
     body = hostile.body()
     headers = {"Content-Type": hostile.media_type}
     size = len(body)
+    if hostile.again:
+        send(server, "POST", hostile.path, body, headers)
     if hostile.packed or body[:2] == b"\x1f\x8b":
         body = gzip.compress(body) if hostile.packed else body
         headers["Content-Encoding"] = "gzip"

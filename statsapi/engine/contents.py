@@ -62,7 +62,7 @@ class Contents:
         with self._lock:
             held = self._held.timelines
             opened = [Part(name, *timeline.columns(None, None)) for name, timeline in held.opened.items()]
-            return EventBatch((*opened, *held.lone_events()))
+            return EventBatch((*opened, *held.few_events()))
 
     @property
     def folded_to_us(self) -> int:
@@ -83,9 +83,7 @@ class Contents:
             small = [Part(name, *timeline.unsealed()) for name, timeline in opened if name not in sealed]
             rollups = {name: list(some.between(None, None)) for name, some in held.rollups.items()}
             times_us = Times(held.appended_us, held.folded_to_us, held.hours_to_us)
-            return State(
-                times_us, sealed, EventBatch((*small, *held.timelines.lone_events())), rollups, list(held.late)
-            )
+            return State(times_us, sealed, EventBatch((*small, *held.timelines.few_events())), rollups, list(held.late))
 
     def restore(self, state: State) -> None:
         """Begin with that state, except its roll-ups, which `load_rollups` must have loaded before. Otherwise the store

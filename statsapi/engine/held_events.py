@@ -67,17 +67,15 @@ class HeldEvents:
 
     __slots__ = ("_chunk_events", "_chunks", "_memo", "_n", "_selections", "_tail", "_tail_from_us")
 
-    def __init__(self, chunk_events: int = CHUNK_EVENTS, tail: Buffer | None = None) -> None:
-        """chunk_events: how many events make a chunk, 2 to 32,767. Tests take a few, to meet every edge soon. tail: the
-        events to begin with, fewer than a chunk; it is taken over.
-        """
+    def __init__(self, chunk_events: int = CHUNK_EVENTS) -> None:
+        """chunk_events: how many events make a chunk, 2 to 32,767. Tests take a few, to meet every edge soon."""
         if not 2 <= chunk_events <= MAX_CHUNK_EVENTS:
             raise ValueError(f"chunk_events must be 2 to {MAX_CHUNK_EVENTS}, not {chunk_events}")
         self._chunk_events = chunk_events
         self._chunks = _NO_CHUNKS  # own ones from the first seal on: most series are small
-        self._tail = Buffer() if tail is None else tail
+        self._tail = Buffer()
         self._tail_from_us = MIN_TS_US  # every chunk's stamps <= this <= the tail's stamps
-        self._n = self._tail.n
+        self._n = 0
         self._memo: dict[Any, Any] | None = None  # answers since the last change
         self._selections: Selections | None = None  # what percentiles counted: true whatever changes
 
@@ -129,6 +127,18 @@ class HeldEvents:
         self._chunks.insert_late(ts_us[:late], values[:late])
         if late < n:
             self._append(ts_us[late:], values[late:], in_order=True)
+
+    def begin(self, ts_us: TimestampsUs, values: Values) -> None:
+        """Add the first events, at least one. The arrays are taken over. For few events a third of `insert`'s time."""
+        if len(ts_us) >= self._chunk_events:
+            self.insert(ts_us, values)
+            return
+        tail = self._tail = Buffer(ts_us, values)
+        if tail.n > 1:
+            stamps_us = ts_us.tolist()
+            tail.last_ts_us = max(stamps_us)
+            tail.in_order = stamps_us == sorted(stamps_us)
+        self._n = tail.n
 
     def _append(self, ts_us: TimestampsUs, values: Values, in_order: bool) -> None:
         """Add events that belong in the tail, and seal what fills chunks."""

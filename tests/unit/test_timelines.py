@@ -1,16 +1,21 @@
-"""The timelines of all series, of which those with one event are only that event."""
+"""The timelines of all series, of which those with few events are only these."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from statsapi.engine import timelines as timelines_module
+from statsapi.engine.held_events import CHUNK_EVENTS
 from statsapi.engine.store import Store
-from statsapi.engine.timelines import Timelines
+from statsapi.engine.timeline import Timeline
+from statsapi.engine.timelines import FEW_EVENTS, Timelines
 from statsapi.model import (
     HOUR_US,
     MAX_TS_US,
@@ -46,9 +51,18 @@ def bits(events: list[tuple[int, float]]) -> list[tuple[int, str]]:
     return [(ts_us, value.hex()) for ts_us, value in sorted(events, key=lambda event: event[0])]
 
 
-@given(st.lists(_changes, max_size=12), _stamps)
-def test_they_hold_what_a_plain_dict_holds(changes: list[tuple[str, Any, Any]], some_us: int) -> None:
+@pytest.mark.parametrize(("few", "chunk_events"), [(1, 4), (1, 2), (3, 4), (FEW_EVENTS, CHUNK_EVENTS)])
+@given(changes=st.lists(_changes, max_size=12), some_us=_stamps)
+def test_they_hold_what_a_plain_dict_holds(
+    few: int, chunk_events: int, changes: list[tuple[str, Any, Any]], some_us: int
+) -> None:
     """Every event comes back to the bit, whichever way it came in; so do names, counts and stamps."""
+    small = partial(Timeline, chunk_events=chunk_events)
+    with mock.patch.multiple(timelines_module, FEW_EVENTS=few, Timeline=small):
+        compare_with_a_dict(changes, some_us)
+
+
+def compare_with_a_dict(changes: list[tuple[str, Any, Any]], some_us: int) -> None:
     timelines, twin = Timelines(), dict[str, list[tuple[int, float]]]()
     for how, subject, data in changes:
         if how == "insert":
@@ -75,6 +89,9 @@ def test_they_hold_what_a_plain_dict_holds(changes: list[tuple[str, Any, Any]], 
         assert timelines.holds_before(some_us) == any(ts_us < some_us for held in twin.values() for ts_us, _ in held)
         for name in "abcdefg":
             timeline = timelines.get(name)
+            asked = [*twin.get(name, []), (some_us, 0.0), (some_us, -0.0), (some_us, 1.5)]
+            expected = [event in twin.get(name, []) for event in asked]
+            assert timelines.contains(name, *columns(asked)).tolist() == expected
             assert (timeline is not None) == (name in timelines) == (name in twin)
             held = twin.get(name, [])
             assert timelines.last_ts_us(name) == max([ts_us for ts_us, _ in held], default=None)
@@ -83,13 +100,13 @@ def test_they_hold_what_a_plain_dict_holds(changes: list[tuple[str, Any, Any]], 
             if timeline is not None:
                 ts_us, values = timeline.columns(None, None)
                 assert list(zip(ts_us.tolist(), [value.hex() for value in values.tolist()], strict=True)) == bits(held)
-        apart = {part.series: part for part in timelines.lone_events()}
+        apart = {part.series: part for part in timelines.few_events()}
         assert apart.keys() | timelines.opened.keys() == twin.keys()
         for name, part in apart.items():
             assert bits(list(zip(part.ts_us.tolist(), part.values.tolist(), strict=True))) == bits(twin[name])
 
 
-def test_a_question_leaves_a_lone_event_as_it_is() -> None:
+def test_a_question_leaves_few_events_as_they_are() -> None:
     """What is asked for only is made for the question, so that asking about 100,000 series takes no memory."""
     timelines = Timelines()
     timelines.insert_singles(["a", "b"], *columns([(1, 1.0), (2, 2.0)]))
