@@ -37,6 +37,9 @@ from statsapi.model import MAX_TS_US, MIN_TS_US, TimestampsUs, Values
 # 95 and 150 µs with 4,096, 8,192 and 16,384, percentiles 5.1, 3.4 and 2.5 ms.
 CHUNK_EVENTS = 8_192
 
+# Up to this many events are looked for among as many held ones each with each, as a body may ask 100,000 such series.
+_FEW: Final = 32
+
 
 class Sealed(NamedTuple):
     """All events of a series that has chunks, as they were when `sealed` was called. Its arrays are never changed."""
@@ -46,10 +49,6 @@ class Sealed(NamedTuple):
     chunks: list[Chunk]
     late: list[Columns]  # of each chunk
     tail: Columns
-
-
-# A body may ask 100,000 series of some events whether they hold these.
-_FEW: Final = 32
 
 
 class HeldEvents:

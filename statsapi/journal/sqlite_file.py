@@ -43,7 +43,6 @@ RETRY_S: Final = 1e-3
 # Several connections of a process meet the same removal within this time.
 TOLD_S: Final = 5.0
 
-
 # The last of others that closes the file removes its -wal and -shm, perhaps while it is opened here.
 _TRIES: Final = 3
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -83,22 +84,29 @@ def test_a_connection_that_finds_no_descriptor_waits(tmp_path: Path) -> None:
         assert "Traceback" not in server.log
 
 
+def refusal(tmp_path: Path, under: Sequence[str], *arguments: str) -> str:
+    """The one line of a `statsapi serve` that refuses to start, by a command that runs it under some limit."""
+    done = subprocess.run(
+        [*under, *COMMAND, "serve", "--port", "0", *arguments],
+        cwd=tmp_path,
+        env=serve_environment(tmp_path, {}),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    (line,) = [line for line in done.stderr.splitlines() if "Starting gunicorn" not in line]
+    assert done.returncode == 78, line
+    return line
+
+
 def test_a_limit_that_the_server_itself_does_not_fit_in_is_refused(tmp_path: Path) -> None:
     """One line that names the limit, what is needed and the cure; status 78."""
     for workers, said in (
         ("1", "a server with one worker needs at least 33"),
         ("3", "with 3 workers needs at least 35"),
     ):
-        done = subprocess.run(
-            ["sh", "-c", 'ulimit -n 24; exec "$@"', "sh", *COMMAND, "serve", "--port", "0", "--workers", workers],
-            cwd=tmp_path,
-            env=serve_environment(tmp_path, {}),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-        )
-        (line,) = [line for line in done.stderr.splitlines() if "Starting gunicorn" not in line]
-        assert (done.returncode, said in line) == (78, True), line
+        line = refusal(tmp_path, ["sh", "-c", 'ulimit -n 24; exec "$@"', "sh"], "--workers", workers)
+        assert said in line
         assert "Refusing to start: RLIMIT_NOFILE allows 24 open files" in line
 
 
@@ -113,17 +121,7 @@ UNDER_64 = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh", sys.executable, "-c", _
 
 def refusal_under_64(tmp_path: Path, left_open: int, *arguments: str) -> str:
     """The one line of a `statsapi serve` that refuses to start with 64 descriptors, of which some are left open."""
-    done = subprocess.run(
-        [*UNDER_64, str(left_open), *COMMAND, "serve", "--port", "0", "--workers", "2", *arguments],
-        cwd=tmp_path,
-        env=serve_environment(tmp_path, {}),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-    )
-    (line,) = [line for line in done.stderr.splitlines() if "Starting gunicorn" not in line]
-    assert done.returncode == 78, line
-    return line
+    return refusal(tmp_path, [*UNDER_64, str(left_open)], "--workers", "2", *arguments)
 
 
 @pytest.mark.parametrize("left_open", [34, 48, 55])
