@@ -397,7 +397,10 @@ def _probe(connection: sqlite3.Connection, after: Mark) -> int:
     elif isinstance(position, int):
         stands = after.position > position and record_id == after.record_id
     else:
-        raise JournalDamaged("the journal's checkpoint", "it is not of its form")
+        raise JournalDamaged(tables.CHECKPOINT, "it is not of its form")
     if not stands:
+        if not connection.in_transaction:
+            connection.execute("BEGIN")
+        tables.holds(connection, after.position, after.record_id)  # or JournalDamaged: beginning afresh would not help
         raise HistoryChanged("the record this view stands on is no longer in the journal")
     return last or 0
