@@ -181,8 +181,7 @@ class Holdings:
         if timeline is not None:
             self.changes.removed(deletion.end_us)
             self.event_count -= timeline.delete(deletion.start_us, deletion.end_us)
-            if not len(timeline):
-                self._drop(deletion.series)
+            self._note_changed(deletion.series)
         rollups = self.rollups.get(deletion.series)
         if rollups is not None:
             self.rollup_bytes += rollups.remove(deletion.start_us, deletion.end_us)[1]
@@ -196,10 +195,9 @@ class Holdings:
         for late in forgotten:
             self.late.remove(late)
 
-    def _drop(self, series: str) -> None:
-        """Remove an empty timeline, so that it takes no memory."""
-        self.timelines.drop(series)
-        if series not in self.rollups:
+    def _note_changed(self, series: str) -> None:
+        """Call it after events were taken out of a timeline, so that an empty one takes no memory."""
+        if not self.timelines.changed(series) and series not in self.rollups:
             self._names = None
 
     def _drop_rollups(self, series: str) -> None:
@@ -268,9 +266,9 @@ class Holdings:
         self.due.discard(series)
         self._show_sweeps(series)
         folded = 0
-        timeline = self.timelines.to_change(series)
-        if timeline is not None and (first_us := timeline.first_ts_us) < self._horizon_us:
-            before = len(timeline)
+        timeline = self.timelines.to_change(series, self._horizon_us)
+        if timeline is not None:
+            before, first_us = len(timeline), timeline.first_ts_us
             end_us = min(self._horizon_us, timeline.slice_end_us(_FOLD_CHUNKS))
             self.changes.removed(end_us)
             if self.retention.rollup_us:
@@ -280,11 +278,10 @@ class Holdings:
                 timeline.expire_before(end_us)
             folded = before - len(timeline)
             self.event_count -= folded
-            if not len(timeline):
-                self._drop(series)
-            elif timeline.first_ts_us < self._horizon_us:
+            if len(timeline) and timeline.first_ts_us < self._horizon_us:
                 self.due.add(series)
                 return folded
+            self._note_changed(series)
         rollups = self.rollups.get(series)
         if rollups is not None:
             hours_from_us, minutes_from_us = self._rollup_bounds

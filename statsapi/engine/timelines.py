@@ -2,6 +2,7 @@
 
 A body of 1 MiB may name 100,000 series. A timeline with its two arrays takes 440 bytes, the bytes of one event 64; name
 and entry in a dict take 110 more. When a series of few events is asked about, its timeline is made for the question.
+When it changes, its timeline is made for the change, and again only its events are held afterwards.
 
 No locks, no clock, no I/O. The caller holds Store._lock where it does not say otherwise.
 """
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from statsapi.engine.buffer import Columns
 from statsapi.engine.invariants import require
 from statsapi.engine.timeline import Timeline
-from statsapi.model import Parts, TimestampsUs, Values
+from statsapi.model import MAX_TS_US, Parts, TimestampsUs, Values
 
 _EVENT: Final = struct.Struct("=qd")
 _EVENT_BYTES: Final = _EVENT.size
@@ -28,6 +29,8 @@ _EVENT_BYTES: Final = _EVENT.size
 # 660, but a question by series 7 µs for each instead of 4.
 FEW_EVENTS: Final = 4
 
+_STAMPS: Final = [struct.Struct(f"={count}q") for count in range(FEW_EVENTS + 1)]
+
 _ENTRY_BYTES: Final = 52  # in a dict of 100,000
 
 
@@ -35,7 +38,7 @@ class Timelines:
     """The timelines by name. `in` and `len` need no lock.
 
     opened: those that are held whole. No series is both here and among those of few events, except for a moment in
-    which it moves from there to here.
+    which it moves from one to the other.
     """
 
     __slots__ = ("_few", "opened")
@@ -49,7 +52,7 @@ class Timelines:
         return len(self.opened) + len(self._few)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._few or name in self.opened  # without the lock, in this order: a series may be moving
+        return name in self._few or name in self.opened or name in self._few  # it may be moving, either way
 
     def names(self) -> list[str]:
         """The names of all, in no particular order."""
@@ -62,12 +65,27 @@ class Timelines:
             return _timeline_of(events)
         return timeline
 
-    def to_change(self, name: str) -> Timeline | None:
-        """A series' timeline, which is held whole from here on."""
+    def to_change(self, name: str, before_us: int = MAX_TS_US + 1) -> Timeline | None:
+        """A series' timeline, which is held whole until `changed` is called. None where no event lies before that
+        instant: housekeeping looks at each series once a minute, and most have nothing to fold. 0.6 µs then.
+        """
         timeline = self.opened.get(name)
-        if timeline is None and (events := self._few.get(name)) is not None:
-            timeline = self._open(name, events)
-        return timeline
+        if timeline is not None:
+            return timeline if timeline.first_ts_us < before_us else None
+        events = self._few.get(name)
+        if events is None or min(_stamps_of(events)) >= before_us:
+            return None
+        return self._open(name, events)
+
+    def changed(self, name: str) -> bool:
+        """Call it after a change of what `to_change` gave. Returns whether any event of the series is left."""
+        timeline = self.opened[name]
+        if len(timeline) <= FEW_EVENTS and (columns := timeline.few_events(None, None)) is not None:
+            if len(timeline):
+                ts_us, values = columns
+                self._few[name] = ts_us.tobytes() + values.tobytes()
+            del self.opened[name]
+        return len(timeline) > 0
 
     def _open(self, name: str, events: bytes) -> Timeline:
         timeline = self.opened[name] = _timeline_of(events)
@@ -78,10 +96,6 @@ class Timelines:
         """An empty timeline for a series of which none is held."""
         timeline = self.opened[name] = Timeline()
         return timeline
-
-    def drop(self, name: str) -> None:
-        """Remove a timeline that `to_change` gave and that has become empty."""
-        del self.opened[name]
 
     def insert(self, name: str, ts_us: TimestampsUs, values: Values) -> bool:
         """Add a series' events, as `Timeline.insert` does. Whether no event of it was held before."""
@@ -141,8 +155,7 @@ class Timelines:
         """The latest stamp of a series; None where no event of it is held."""
         events = self._few.get(name)
         if events is not None:
-            last_us: int = max(_columns_of(events)[0].tolist())
-            return last_us
+            return max(_stamps_of(events))
         timeline = self.opened.get(name)
         return None if timeline is None else timeline.last_ts_us
 
@@ -182,6 +195,11 @@ def _joined(held: bytes, new: bytes) -> bytes:
     """Both, in `Timelines._few`'s form."""
     stamps, new_stamps = len(held) // 2, len(new) // 2
     return held[:stamps] + new[:new_stamps] + held[stamps:] + new[new_stamps:]
+
+
+def _stamps_of(events: bytes) -> tuple[int, ...]:
+    """Some 0.1 µs, where an array takes 0.7."""
+    return _STAMPS[len(events) // _EVENT_BYTES].unpack_from(events)
 
 
 def _columns_of(events: bytes) -> Columns:

@@ -79,9 +79,9 @@ def compare_with_a_dict(changes: list[tuple[str, Any, Any]], some_us: int) -> No
             left = [event for event in twin[subject] if not low_us <= event[0] < high_us]
             assert timeline.delete(low_us, high_us) == len(twin[subject]) - len(left)
             twin[subject] = left
+            assert timelines.changed(subject) == bool(left)
             if not left:
                 del twin[subject]
-                timelines.drop(subject)
         timelines.check_invariants()
         assert sorted(timelines.names()) == sorted(twin)
         assert len(timelines) == len(twin)
@@ -120,6 +120,50 @@ def test_a_question_leaves_few_events_as_they_are() -> None:
 
 
 NOW_US = 1_763_711_100_000_000
+
+
+@pytest.mark.parametrize("rollup_us", [0, 24 * HOUR_US])
+def test_housekeeping_leaves_few_events_as_they_are(rollup_us: int) -> None:
+    """Each minute all series are looked at; those of few events are held as these afterwards: where nothing was folded,
+    and where some was folded or deleted.
+    """
+    store = Store(Retention(HOUR_US, rollup_us))
+    names = [f"series {number}" for number in range(100)]
+    ones, stamps_us = np.ones(100), np.full(100, NOW_US)
+    for ages_us in (50 * MINUTE_US, MINUTE_US):
+        store.apply([SingleEvents(names, stamps_us - ages_us, ones, stamps_us)], NOW_US)
+    one_us = store._held.timelines.nbytes(["series 1"])
+    for later_us, folded in ((0, 0), (20 * MINUTE_US, 100)):
+        store.settle(NOW_US + later_us)
+        store.apply([Deletion("series 0", NOW_US - MINUTE_US, NOW_US)], NOW_US + later_us)
+        assert store.expire() == folded
+        assert not store._held.timelines.opened
+        store.check_invariants()
+    assert store._held.timelines.nbytes(["series 1"]) < one_us
+    rolled = bool(rollup_us)
+    assert [store.count(name, Span(NOW_US - HOUR_US)) for name in names] == [rolled, *[1 + rolled] * 99]
+
+
+def test_a_series_that_moves_is_there_all_the_time() -> None:
+    """Whoever asks without the lock finds it, also where it goes from one map to the other between two looks."""
+
+    class Moving(dict[str, Any]):
+        """Lets the series move on, after each look."""
+
+        def __contains__(self, name: object) -> bool:
+            found = super().__contains__(name)
+            next(moves, None)
+            return found
+
+    for first in ("to_change", "changed"):
+        timelines = Timelines()
+        timelines.insert("a", *columns([(1, 1.0)]))
+        if first == "changed":
+            timelines.to_change("a")
+        moves = iter(())
+        timelines._few, timelines.opened = Moving(timelines._few), Moving(timelines.opened)
+        moves = (getattr(timelines, first)("a") for _ in range(1))
+        assert "a" in timelines
 
 
 @st.composite
