@@ -16,6 +16,7 @@ A new arbiter (a restart, USR2) counts from zero, which Prometheus handles as a 
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 from bisect import bisect_left
@@ -242,14 +243,16 @@ class Metrics:
     def _rows_now(self) -> NDArray[np.float64]:
         return np.array(self._cells).reshape(1, CELLS) if self._table is None else self._table.rows()
 
-    def lag_s(self, monotonic_us: int) -> float | None:
+    def lag_s(self, monotonic_us: int, below_s: float = math.inf) -> float | None:
         """Seconds since the view that is furthest behind, among this machine's workers, was level with the journal.
+        Views that are `below_s` or more behind do not count.
 
         None where there is no view. Costs 10 µs.
         """
+        now_s = monotonic_us / 1e6
         caught_up_s = self._rows_now()[:, _CAUGHT_UP_S]
-        known = caught_up_s[caught_up_s > 0]
-        return max(0.0, monotonic_us / 1e6 - float(known.min())) if len(known) else None
+        known = caught_up_s[(caught_up_s > 0) & (caught_up_s > now_s - below_s)]
+        return max(0.0, now_s - float(known.min())) if len(known) else None
 
     def families(self, monotonic_us: int) -> Iterator[Metric]:
         """Everything counted, by all workers."""

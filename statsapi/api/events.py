@@ -92,7 +92,7 @@ def recording(
                 observing.reject(alone if error.rejected is None else error.rejected)
                 raise
             del body
-            recorder.keep_pace()
+            recorder.keep_pace(reply)
             response = answer(reply)
             if reply.replayed:
                 response.headers["Idempotent-Replayed"] = "true"

@@ -254,15 +254,16 @@ class Follower:
         if self._recorded_since_level >= FOLLOW_EVENTS:
             self._work.set()
 
-    def keep_pace(self) -> None:
-        """Apply the new records if they are many, so that the next question need not; the calling request is delayed.
-        An error is left to that question, as the events are safe in the journal. Recording never waits for a replay.
+    def keep_pace(self, events: int) -> None:
+        """Apply the new records if they are many, so that the next question need not. The calling request is delayed,
+        unless it appended a single event or none: what there is to apply came from others then. An error is left to
+        that question, as the events are safe in the journal. Recording never waits for a replay.
         """
-        if self._recorded_since_level >= PACE_EVENTS and self.view().age_s() < math.inf:
+        if events > 1 and self._recorded_since_level >= PACE_EVENTS and self.view().age_s() < math.inf:
             with contextlib.suppress(StatsError, MemoryError):
                 self.catch_up(PACE_WAIT_S)
-            lag_s = self._metrics.lag_s(self.monotonic_us()) or 0.0
-            if PACE_LAG_S < lag_s < PACE_GIVES_UP_S:
+            lag_s = self._metrics.lag_s(self.monotonic_us(), PACE_GIVES_UP_S) or 0.0
+            if lag_s > PACE_LAG_S:
                 time.sleep(PACE_PAUSE_S)
 
     def follow(self) -> None:

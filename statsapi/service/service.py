@@ -47,8 +47,11 @@ MakeAnswer = Callable[[Recorded], bytes]
 
 
 class Reply(NamedTuple):
+    """events: how many this request appended."""
+
     body: bytes
     replayed: bool
+    events: int = 0
 
 
 class Service:
@@ -228,17 +231,18 @@ class Service:
         began_s = time.perf_counter()
         appended = self.view().journal.append(proposal, key=key)
         if appended.replayed:
-            self._follower.recorded(0)
+            events = 0
         else:
+            events = sum(counted)
             self.metrics.recorded(counted, duplicates, time.perf_counter() - began_s)
-            self._follower.recorded(sum(counted))
-        return Reply(appended.answer or b"", appended.replayed)
+        self._follower.recorded(events)
+        return Reply(appended.answer or b"", appended.replayed, events)
 
-    def keep_pace(self) -> None:
+    def keep_pace(self, reply: Reply) -> None:
         """Apply what was recorded, if that is much. To be called after `record`, when the batch and its body are gone:
         they and what they become would otherwise take memory at the same time.
         """
-        self._follower.keep_pace()
+        self._follower.keep_pace(reply.events)
 
     def foresee(self, batch: EventBatch, *, dedup: bool = False, reject_expired: bool = False) -> Recorded:
         """The outcome of recording the batch now, without recording it. Raises as `record` does for an invalid batch

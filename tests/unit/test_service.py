@@ -26,6 +26,7 @@ from statsapi.model import (
     SECOND_US,
     Deletion,
     EventBatch,
+    IdempotencyKey,
     Part,
     Retention,
     Span,
@@ -93,8 +94,7 @@ def test_who_records_much_applies_it(clock: FakeClock) -> None:
     service.view().catch_up()
     for recorded in range(1, 3 * PACE_EVENTS // 10_000):
         other.record(event(clock.now_us))  # of other workers as well
-        service.record(many(clock.now_us, 10_000))
-        service.keep_pace()
+        service.keep_pace(service.record(many(clock.now_us, 10_000)))
         behind = 1 + recorded * 10_001 - service.view().last_caught_up().sizes.event_count()
         assert behind == 10_001 * (recorded % (PACE_EVENTS // 10_000))
 
@@ -106,14 +106,19 @@ def test_single_events_and_replays_do_not_pay(clock: FakeClock) -> None:
     with pytest.MonkeyPatch.context() as patched:
         catch_up = Mock(side_effect=ViewNotReady(1.0))
         patched.setattr(service.view(), "catch_up", catch_up)
-        service.record(many(clock.now_us, PACE_EVENTS))
-        service.keep_pace()
+        service.keep_pace(service.record(many(clock.now_us, PACE_EVENTS)))
         assert catch_up.call_count == 1  # the limits', and no second one to keep pace
     service.ask()
     for _ in range(10):
-        service.record(event(clock.now_us))
-        service.keep_pace()
+        service.keep_pace(service.record(event(clock.now_us)))
     assert service.view().last_caught_up().sizes.event_count() == PACE_EVENTS
+    key = IdempotencyKey(b"key", b"digest", HOUR_US)
+    batch = service.record(many(clock.now_us, PACE_EVENTS), key=key)  # its own thread has yet to keep pace
+    service.keep_pace(service.record(event(clock.now_us)))
+    service.keep_pace(service.record(many(clock.now_us, PACE_EVENTS), key=key))
+    assert service.view().last_caught_up().sizes.event_count() == PACE_EVENTS
+    service.keep_pace(batch)
+    assert service.view().last_caught_up().sizes.event_count() == 2 * PACE_EVENTS + 11
 
 
 def test_a_question_does_not_wait_for_what_comes_after_it(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,22 +145,22 @@ def test_a_question_does_not_wait_for_what_comes_after_it(clock: FakeClock, monk
 
 def test_who_records_much_gives_way_to_a_view_that_lags(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A poster of batches pauses while another worker's view is behind, but does not wait for a view that is stuck."""
-    service, table = service_on(SharedJournal(clock_us=clock), clock), CounterTable(2)
+    service, table = service_on(SharedJournal(clock_us=clock), clock), CounterTable(3)
     pauses: list[float] = []
-    for slot in (0, 1):
+    for slot in (0, 1, 2):
         table.assign(slot)
     service.metrics.share(table, 0)
-    other = Metrics()
+    other, stopped = Metrics(), Metrics()
     other.share(table, 1)
+    stopped.share(table, 2)
+    stopped.caught_up(clock.monotonic_us() - 60 * SECOND_US)  # which must not hide the other
     service.ask()
     monkeypatch.setattr("statsapi.service.following.time.sleep", pauses.append)
     for lag_s, pause in ((0.2, []), (0.36, [PACE_PAUSE_S]), (1.0, [PACE_PAUSE_S]), (60.0, [])):
         other.caught_up(clock.monotonic_us() - int(lag_s * 1e6))
-        service.record(many(clock.now_us, PACE_EVENTS))
-        service.keep_pace()
+        service.keep_pace(service.record(many(clock.now_us, PACE_EVENTS)))
         assert pauses == pytest.approx(pause), lag_s
-        service.record(event(clock.now_us))  # never for single events
-        service.keep_pace()
+        service.keep_pace(service.record(event(clock.now_us)))  # never for single events
         assert len(pauses) == len(pause)
         pauses.clear()
 
@@ -186,8 +191,7 @@ def test_an_append_counts_although_its_worker_cannot_follow(clock: FakeClock, mo
                 raise failure
 
             patched.setattr(journal, "read", fail)
-            service.record(many(clock.now_us, PACE_EVENTS))
-            service.keep_pace()
+            service.keep_pace(service.record(many(clock.now_us, PACE_EVENTS)))
     assert summarise(service).count == 1 + 2 * PACE_EVENTS
 
 
