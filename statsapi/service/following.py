@@ -89,6 +89,8 @@ class Follower:
         on_open: Callable[[], None],
     ) -> None:
         self.promise_said = ""  # in the log already
+        self.has_followed = False
+        """Whether the first replay has ended or failed."""
         # Only for a remote engine: a local file that cannot be read needs a person to repair it.
         self._serves_stale = settings.stale_reads == "serve" and engine_of(settings.journal).is_remote
         self._retention = settings.retention()
@@ -273,5 +275,6 @@ class Follower:
         with contextlib.suppress(StatsError):  # housekeeping gets the same error, and logs it
             self.catch_up(None)
             wait_s = FOLLOW_SOON_S if time.monotonic() - began_s > FOLLOW_BUSY_S else FOLLOW_IDLE_S
+        self.has_followed = True
         self._work.wait(wait_s)
         self._work.clear()

@@ -114,6 +114,10 @@ class Service:
         except JournalRefused as error:
             logger.error("Starting without the journal: %s", error)  # noqa: TRY400 (the text is enough)
 
+    def has_begun(self) -> bool:
+        """Whether the replay of the start has ended or failed: no request waits for it any more."""
+        return self._follower.has_followed
+
     def leave(self) -> None:
         """Report this worker as not ready from now on. It still serves requests until `close`."""
         self._leaving = True

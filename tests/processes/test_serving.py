@@ -170,6 +170,51 @@ def test_reload_under_load_fails_no_request(tmp_path: Path, kind: str) -> None:
     assert len(answered) >= 6  # several generations took part
 
 
+@pytest.mark.parametrize("ends", ["the replay ends", "told again", "after half of graceful_timeout"])
+def test_a_reload_waits_for_the_new_workers_replay(tmp_path: Path, ends: str) -> None:
+    """The old workers answer while their successors replay, so that no request waits for it, until these are ready, or
+    somebody tells them to stop again, or it takes too long.
+    """
+    gate, notes = tmp_path / "gate", tmp_path / "notes"
+    slowly = tmp_path / "slowly.py"
+    slowly.write_text(
+        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        f"exec(open({str(ROOT / 'gunicorn.conf.py')!r}).read())\n"
+        "def post_worker_init(worker):\n"
+        "    hooks.post_worker_init(worker)\n"
+        "    begun = hooks.service_of(worker).has_begun\n"
+        "    def has_begun():\n"
+        f"        if not begun() or not os.path.exists({str(gate)!r}):\n"
+        "            return False\n"
+        f"        with open({str(notes)!r}, 'a') as file:\n"
+        "            print(os.getpid(), file=file)\n"
+        "        return True\n"
+        "    hooks.service_of(worker).has_begun = has_begun\n"
+    )
+    gate.touch()
+    timeout = "8" if ends == "after half of graceful_timeout" else "30"
+    with gunicorn_server(tmp_path, args=["--config", str(slowly), "--graceful-timeout", timeout]) as server:
+        server.wait_until(lambda: notes.exists() and notes.read_text().count("\n") == 2, "two replays")
+        old = server.workers()
+        gate.unlink()
+        server.signal(signal.SIGHUP)
+        server.wait_for_journals(4)
+        new = server.workers() - old
+        with server.client() as client:
+            for _ in range(20):
+                status, answer = client.request("GET", "/readyz")
+                assert status == 200, answer
+        assert old < server.workers()
+        assert "Worker exiting" not in server.log
+        if ends == "the replay ends":
+            gate.touch()
+        elif ends == "told again":
+            for pid in old:
+                os.kill(pid, signal.SIGTERM)
+        server.wait_until(lambda: server.workers() == new, "the old workers' end")
+        assert server.request("GET", "/healthz")[0] == 200
+
+
 def test_term_finishes_the_request_under_way_and_then_closes(tmp_path: Path) -> None:
     """SIGTERM lets a request finish; the service is closed after it, once, by the worker that started it."""
     notes, gate = tmp_path / "notes", tmp_path / "gate"

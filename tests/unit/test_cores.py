@@ -83,6 +83,7 @@ def test_some_worker_takes_each_connection(loads: dict[int, Load]) -> None:
     freer = {slot: freer_than(slot, loads) for slot in loads}
     assert freer == {slot: naive_freer(slot, loads) for slot in loads}
     assert set() in freer.values()
+    assert freer_than(max(loads) + 1, loads) == set(loads)  # one that is starting leaves all to the others
 
 
 @given(st.integers(1, 4), st.integers(1, 12), st.data())
@@ -108,12 +109,18 @@ def test_a_slot_keeps_its_core_while_its_worker_shows_its_load() -> None:
     board.take(0, 3)
     assert board.loads() == {}
     board.show(last, 2, 5)
+    assert board.anyone_starts()
     board.show(0, 0, 1)
+    assert not board.anyone_starts()
     assert board.loads() == {0: Load(0, 1, 3), last: Load(2, 5, 0)}
     board.clear(0)
     board.take(last, None)
+    assert board.loads() == {}
     board.show(last, 1, 1)
     assert board.loads() == {last: Load(1, 1, None)}
+    board.take(1, None)
+    board.clear(1)  # it ended while it started
+    assert not board.anyone_starts()
 
 
 def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:

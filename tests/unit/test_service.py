@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from statsapi.app import create_app
 from statsapi.config import GRACE_US, Settings
 from statsapi.engine.summary import Summary
-from statsapi.errors import JournalUnavailable, ViewNotReady
-from statsapi.journal import START, HistoryChanged, Mark, Proposal, Segment, time_after
+from statsapi.errors import JournalDamaged, JournalUnavailable, ViewNotReady
+from statsapi.journal import START, HistoryChanged, Lost, Mark, Proposal, Segment, time_after
 from statsapi.journal.memory import MemoryJournal
 from statsapi.metrics import CounterTable, Metrics
 from statsapi.model import (
@@ -293,6 +293,34 @@ def test_a_view_starts_afresh_when_history_changed(clock: FakeClock) -> None:
     journal.become(other)
     assert summarise(service).max == 30.0
     assert summarise(service).count == 3
+
+
+def test_a_record_that_is_read_and_then_denied_is_damage(clock: FakeClock) -> None:
+    """A journal that a search misses and a walk finds: a view would begin afresh without end. Mended, it is right."""
+    denies = True
+    replays = 0
+
+    class Denying(SharedJournal):
+        def read(self, after: Mark, **options: Any) -> Segment:
+            nonlocal replays
+            replays += after == START
+            if denies and after.position == 3:
+                raise HistoryChanged("the record this view stands on is no longer in the journal")
+            return super().read(after, **options | {"limit_records": 1})
+
+    journal = Denying(clock_us=clock)
+    for value in range(1, 6):
+        journal.append(Proposal(event(clock.now_us, value)))
+    view = View(journal, Retention(KEEP_US))
+    told: list[Lost] = []
+    view.observe_lost = told.append
+    for calls in (1, 2, 3):
+        with pytest.raises(JournalDamaged, match=r"^the journal's record 3 is damaged \(it is there in one reading"):
+            view.catch_up()
+        assert replays <= 2 * calls
+    denies = False
+    assert view.catch_up().sizes.event_count() == 5
+    assert told == []
 
 
 def test_reads_wait_for_a_replay_and_then_give_up(clock: FakeClock) -> None:
