@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from statsapi.metrics import CounterTable
-from statsapi.server import hooks, pinning
+from statsapi.server import hooks, pinning, worker
 from statsapi.server.board import Board, Load, freer_than
 from statsapi.server.pinning import choose_core
+from statsapi.server.worker import START_PATIENCE_S, FairThreadWorker
 
 
 def start(living: list[tuple[int, int]], workers: int, age: int) -> int:
@@ -65,14 +66,20 @@ def naive_freer(slot: int, loads: dict[int, Load]) -> set[int]:
     return {
         other
         for other, load in loads.items()
-        if load.connections < own.connections
-        or (load.connections == own.connections and open_on_core_of(load) < open_on_core_of(own))
+        if load.starting < own.starting
+        or (
+            load.starting == own.starting
+            and (
+                load.connections < own.connections
+                or (load.connections == own.connections and open_on_core_of(load) < open_on_core_of(own))
+            )
+        )
     }
 
 
 loads_of_workers = st.dictionaries(
     st.integers(0, 9),
-    st.builds(Load, st.integers(0, 3), st.integers(0, 9), st.none() | st.integers(0, 2)),
+    st.builds(Load, st.integers(0, 3), st.integers(0, 9), st.none() | st.integers(0, 2), st.booleans()),
     min_size=1,
 )
 
@@ -83,7 +90,6 @@ def test_some_worker_takes_each_connection(loads: dict[int, Load]) -> None:
     freer = {slot: freer_than(slot, loads) for slot in loads}
     assert freer == {slot: naive_freer(slot, loads) for slot in loads}
     assert set() in freer.values()
-    assert freer_than(max(loads) + 1, loads) == set(loads)  # one that is starting leaves all to the others
 
 
 @given(st.integers(1, 4), st.integers(1, 12), st.data())
@@ -91,7 +97,7 @@ def test_few_connections_are_spread_over_the_cores(cores: int, workers: int, dat
     """A worker takes a connection while no other is freer: as many connections as cores are on as many cores, and no
     worker has two more than another one.
     """
-    loads = {slot: Load(0, 0, slot % cores) for slot in range(workers)}
+    loads = {slot: Load(0, 0, slot % cores, starting=False) for slot in range(workers)}
     for count in range(1, 3 * workers + 1):
         free = [slot for slot in loads if not freer_than(slot, loads)]
         slot = data.draw(st.sampled_from(free))
@@ -108,19 +114,18 @@ def test_a_slot_keeps_its_core_while_its_worker_shows_its_load() -> None:
     board.take(last, 0)
     board.take(0, 3)
     assert board.loads() == {}
+    assert board.starting() == {0, last}
     board.show(last, 2, 5)
-    assert board.anyone_starts()
     board.show(0, 0, 1)
-    assert not board.anyone_starts()
-    assert board.loads() == {0: Load(0, 1, 3), last: Load(2, 5, 0)}
+    board.started(0)
+    assert board.starting() == {last}
+    assert board.loads() == {0: Load(0, 1, 3, starting=False), last: Load(2, 5, 0, starting=True)}
     board.clear(0)
     board.take(last, None)
-    assert board.loads() == {}
     board.show(last, 1, 1)
-    assert board.loads() == {last: Load(1, 1, None)}
-    board.take(1, None)
-    board.clear(1)  # it ended while it started
-    assert not board.anyone_starts()
+    assert board.loads() == {last: Load(1, 1, None, starting=True)}
+    board.clear(last)  # it ended while it started
+    assert board.starting() == set()
 
 
 def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +138,30 @@ def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("STATSAPI_PIN_WORKERS", "on")
     server = SimpleNamespace(WORKERS={}, num_workers=3)
     for age in (1, 2, 3):
-        worker = SimpleNamespace(age=age, slot=None, core=None)
-        hooks.pre_fork(server, worker)
-        server.WORKERS[age] = worker
-        board.show(worker.slot, 0, 0)
+        new = SimpleNamespace(age=age, slot=None, core=None)
+        hooks.pre_fork(server, new)
+        server.WORKERS[age] = new
+        board.show(new.slot, 0, 0)
     assert [load.core for load in board.loads().values()] == [2, 5, 2]
+
+
+def test_a_new_worker_leaves_all_but_its_first_connection_to_those_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For START_PATIENCE_S, or until its siblings accept connections: the first of two took all that waited."""
+    board, now_s = Board(), 100.0
+    monkeypatch.setattr(worker, "board", board)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(FairThreadWorker, "set_accept_enabled", lambda self, enabled: None)
+    first = FairThreadWorker.__new__(FairThreadWorker)
+    first.__dict__.update(slot=0, shares=3, nr_conns=0, _began_at=100.0, _stuck={}, _waiting_since=None)
+    board.show(0, 0, 1)
+    assert not first._leave_to_others(0)
+    first.nr_conns = 1
+    assert first._leave_to_others(0)
+    board.show(1, 1, 1)
+    assert first._leave_to_others(0)  # the third one is still to come
+    now_s += START_PATIENCE_S
+    assert not first._leave_to_others(0)
+    now_s -= 0.01
+    assert first._leave_to_others(0)
+    board.show(2, 1, 1)
+    assert not first._leave_to_others(0)
