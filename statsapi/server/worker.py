@@ -38,9 +38,9 @@ from statsapi.shortcuts import gunicorn_side
 PAUSE_S: Final = 0.001
 PATIENCE_S: Final = 0.030
 
-# In this first time of its life a worker that has a connection leaves the next ones to its siblings, until all of these
-# accept some. Otherwise the first of two takes all that come during the start: 16 of 16 in seven starts of eight, for
-# good where they are kept alive. Gunicorn forks workers up to 0.1 s apart.
+# For this long after its start a worker that has a connection leaves the next ones to its siblings, until all of them
+# accept connections. Otherwise the first of two takes all that come during the start: 16 of 16 in seven starts of
+# eight, and keeps them while they are kept alive. Gunicorn forks workers up to 0.1 s apart.
 START_PATIENCE_S: Final = 0.3
 
 # Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. Four times a second
@@ -53,9 +53,9 @@ _SHORT_OF: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 ACCEPT_AGAIN_S: Final = 0.1
 ACCEPT_SAYS_S: Final = 60.0
 
-# A worker that is told to stop goes on while its successors start (a reload): requests would wait for their replay. It
-# leaves after SUCCESSORS_WAIT_S, or half of graceful_timeout, all the same: as long, Gunicorn's arbiter looks at no
-# other signal. At 2,400 events/s a reload made each request wait for 0.11 to 0.41 s, and at most 0.06 so.
+# A worker that is told to stop goes on while its successors start (a reload), as requests would wait for their replay.
+# At 2,400 events/s each request waited for 0.11 to 0.41 s at a reload, and now for 0.06 s at most. It leaves after
+# SUCCESSORS_WAIT_S, or half of graceful_timeout, all the same: until then Gunicorn's arbiter heeds no other signal.
 # START_LOOK_S is how often it looks, and how often a worker that starts looks for the end of its replay.
 START_LOOK_S: Final = 0.005
 SUCCESSORS_WAIT_S: Final = 10.0
