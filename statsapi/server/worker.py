@@ -72,6 +72,15 @@ board = Board()
 counters = CounterTable(Board.SLOTS)
 
 
+class _MethodQueue(gthread.PollableMethodQueue):  # type: ignore[misc]  # Gunicorn has no types
+    """Wakes the poll loop through a pipe, which stays open until the process ends. Gunicorn closes it at the loop's
+    end. A request that ended later, or a late signal, wrote its byte into whatever file had got the number by then.
+    """
+
+    def close(self) -> None:
+        pass
+
+
 class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
     """Gunicorn's threaded worker, which leaves a new connection to a worker that has fewer.
 
@@ -89,6 +98,7 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.method_queue = _MethodQueue()
         self.worker_connections = descriptors.most_connections(self.cfg)
         self.max_keepalived = self.worker_connections - self.cfg.threads
         self._short_said_at = float("-inf")

@@ -126,6 +126,10 @@ def test_a_slot_keeps_its_core_while_its_worker_shows_its_load() -> None:
     assert board.loads() == {last: Load(1, 1, None, starting=True)}
     board.clear(last)  # it ended while it started
     assert board.starting() == set()
+    board.take(last, None)
+    board.stop()
+    assert board.starting() == set()  # nobody waits for a worker that starts while the server stops
+    assert board.loads() == {}
 
 
 def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +147,7 @@ def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPat
         server.WORKERS[age] = new
         board.show(new.slot, 0, 0)
     assert [load.core for load in board.loads().values()] == [2, 5, 2]
+    assert board.starting() == set()  # workers of another class: none of them would ever say that it has started
 
 
 def test_a_new_worker_leaves_all_but_its_first_connection_to_those_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
