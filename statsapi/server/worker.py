@@ -41,6 +41,8 @@ PATIENCE_S: Final = 0.030
 # For this long after its start a worker that has a connection leaves the next ones to its siblings, until all of them
 # accept connections. Otherwise the first of two takes all that come during the start: 16 of 16 in seven starts of
 # eight, and keeps them while they are kept alive. Gunicorn forks workers up to 0.1 s apart.
+# A worker that still replays leaves connections for as long to those that are ready: on a busy machine they may get no
+# core for PATIENCE_S, and then a connection of a reload waited for the whole replay.
 START_PATIENCE_S: Final = 0.3
 
 # Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. Four times a second
@@ -262,7 +264,8 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         if freer:
             if self._waiting_since is None:
                 self._waiting_since = now
-            leaves = now - self._waiting_since < PATIENCE_S
+            waits = any(loads[slot].starting and not loads[other].starting for other in freer)
+            leaves = now - self._waiting_since < (START_PATIENCE_S if waits else PATIENCE_S)
             if not leaves:
                 self._stuck = freer
         elif self.nr_conns and len(loads) < self.shares:
