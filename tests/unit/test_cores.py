@@ -151,7 +151,7 @@ def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_worker_that_replays_leaves_connections_longer_to_one_that_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For START_PATIENCE_S, as whoever comes to it waits for the replay. A ready one that does not turn is stuck then."""
+    """For START_PATIENCE_S, as whoever comes to it waits for the replay. A ready one that has not turned is stuck."""
     board, now_s = Board(), 100.0
     monkeypatch.setattr(worker, "board", board)
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now_s))
