@@ -57,7 +57,8 @@ ACCEPT_SAYS_S: Final = 60.0
 
 # A worker that is told to stop goes on while its successors start (a reload), as requests would wait for their replay.
 # At 2,400 events/s each request waited for 0.11 to 0.41 s at a reload, and now for 0.06 s at most. It leaves after
-# SUCCESSORS_WAIT_S, or half of graceful_timeout, all the same: until then Gunicorn's arbiter heeds no other signal.
+# SUCCESSORS_WAIT_S, or half of graceful_timeout, all the same: until then Gunicorn's arbiter heeds no other signal but
+# those that stop the server (hooks.py).
 # START_LOOK_S is how often it looks, and how often a worker that starts looks for the end of its replay.
 START_LOOK_S: Final = 0.005
 SUCCESSORS_WAIT_S: Final = 10.0
