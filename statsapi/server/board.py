@@ -23,13 +23,14 @@ class Load(NamedTuple):
 
 
 class Board:
-    """Shared memory in which each worker publishes its load. A slot has 24 bytes, and only its owner writes it.
+    """Shared memory in which each worker publishes its load. A slot has 24 bytes, and only its owner writes it. The
+    page's last cell belongs to no slot; the arbiter notes there that the server stops.
 
     It must exist before the first fork. There is no lock. A load that is read may be one turn old; at worst one
     connection then goes to a worker that is not the freest.
     """
 
-    SLOTS: Final = mmap.PAGESIZE // (8 * _CELLS)
+    SLOTS: Final = (mmap.PAGESIZE // 8 - 1) // _CELLS
 
     def __init__(self) -> None:
         self._cells = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
@@ -51,9 +52,18 @@ class Board:
         self._cells[_CELLS * slot] = 0
         self.started(slot)
 
+    def stop(self) -> None:
+        """Called by the arbiter: the server stops, so no worker that starts is waited for."""
+        self._cells[-1] = 1
+
     def starting(self) -> set[int]:
-        """The slots of the workers that are starting, whether or not they accept connections yet."""
-        return {slot for slot, cell in enumerate(self._cells.tolist()[2::_CELLS]) if cell >= _STARTING}
+        """The slots of the workers that are starting, whether or not they accept connections yet; none once the server
+        stops.
+        """
+        cells = self._cells.tolist()
+        if cells[-1]:
+            return set()
+        return {slot for slot, cell in enumerate(cells[2 : _CELLS * self.SLOTS : _CELLS]) if cell >= _STARTING}
 
     def loads(self) -> dict[int, Load]:
         """The loads of the workers that accept connections, by slot."""

@@ -116,12 +116,27 @@ def on_starting(server: Any) -> None:
         server.log.info("%s", max_events_told(_max_events))
         if shortage := descriptors.shortage(server.cfg):
             server.log.warning("%s", shortage)
+        _hear_stops_at_once(server)
         return
     for fault in faults:
         server.log.error("Refusing to start: %s", fault)
     if server.pidfile is not None:
         server.pidfile.unlink()  # Gunicorn has written it already, and does not remove it on this path
     sys.exit(os.EX_CONFIG)
+
+
+def _hear_stops_at_once(server: Any) -> None:
+    """Let a stop end the wait of a reload. The arbiter only queues each signal, and a reload looks at none of them
+    until the old workers have ended. These wait for their successors for up to 10 s, after which Docker kills.
+    """
+    queue = server.signal  # what init_signals, which comes next, makes the handler
+
+    def handle(number: int, frame: Any) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            board.stop()
+        queue(number, frame)
+
+    server.signal = handle
 
 
 def _validate_and_judge(cfg: Config) -> None:
@@ -197,6 +212,8 @@ def pre_fork(server: Any, worker: Any) -> None:
     open_lifeline()
     if isinstance(worker, FairThreadWorker):  # another class would never unblock the signals
         hold_signals_back()
+    elif worker.slot is not None:
+        board.started(worker.slot)  # it would never say so, and workers that a reload replaces would wait for it
 
 
 def post_fork(server: Any, worker: Any) -> None:

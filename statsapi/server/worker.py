@@ -41,6 +41,8 @@ PATIENCE_S: Final = 0.030
 # For this long after its start a worker that has a connection leaves the next ones to its siblings, until all of them
 # accept connections. Otherwise the first of two takes all that come during the start: 16 of 16 in seven starts of
 # eight, and keeps them while they are kept alive. Gunicorn forks workers up to 0.1 s apart.
+# A worker that still replays leaves connections for as long to those that are ready: on a busy machine they may get no
+# core for PATIENCE_S, and then a connection of a reload waited for the whole replay.
 START_PATIENCE_S: Final = 0.3
 
 # Gunicorn touches its heartbeat file in each turn of the poll loop, two or three times a request. Four times a second
@@ -55,7 +57,8 @@ ACCEPT_SAYS_S: Final = 60.0
 
 # A worker that is told to stop goes on while its successors start (a reload), as requests would wait for their replay.
 # At 2,400 events/s each request waited for 0.11 to 0.41 s at a reload, and now for 0.06 s at most. It leaves after
-# SUCCESSORS_WAIT_S, or half of graceful_timeout, all the same: until then Gunicorn's arbiter heeds no other signal.
+# SUCCESSORS_WAIT_S, or half of graceful_timeout, all the same: until then Gunicorn's arbiter heeds no other signal but
+# those that stop the server (hooks.py).
 # START_LOOK_S is how often it looks, and how often a worker that starts looks for the end of its replay.
 START_LOOK_S: Final = 0.005
 SUCCESSORS_WAIT_S: Final = 10.0
@@ -70,6 +73,15 @@ _LINGER_STEP_BYTES: Final = 64 * 1024
 # Made at import: the arbiter loads this module before it forks, so all workers share them.
 board = Board()
 counters = CounterTable(Board.SLOTS)
+
+
+class _MethodQueue(gthread.PollableMethodQueue):  # type: ignore[misc]  # Gunicorn has no types
+    """Wakes the poll loop through a pipe, which stays open until the process ends. Gunicorn closes it at the loop's
+    end. A request that ended later, or a late signal, wrote its byte into whatever file had got the number by then.
+    """
+
+    def close(self) -> None:
+        pass
 
 
 class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn has no types
@@ -89,6 +101,7 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.method_queue = _MethodQueue()
         self.worker_connections = descriptors.most_connections(self.cfg)
         self.max_keepalived = self.worker_connections - self.cfg.threads
         self._short_said_at = float("-inf")
@@ -252,7 +265,8 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         if freer:
             if self._waiting_since is None:
                 self._waiting_since = now
-            leaves = now - self._waiting_since < PATIENCE_S
+            waits = any(loads[slot].starting and not loads[other].starting for other in freer)
+            leaves = now - self._waiting_since < (START_PATIENCE_S if waits else PATIENCE_S)
             if not leaves:
                 self._stuck = freer
         elif self.nr_conns and len(loads) < self.shares:

@@ -274,9 +274,11 @@ class Follower:
         """Catch up, then wait until there may be new records. Runs in its own thread."""
         began_s = time.monotonic()
         wait_s = FOLLOW_AGAIN_S
-        with contextlib.suppress(StatsError):  # housekeeping gets the same error, and logs it
-            self.catch_up(None)
-            wait_s = FOLLOW_SOON_S if time.monotonic() - began_s > FOLLOW_BUSY_S else FOLLOW_IDLE_S
-        self.has_followed = True
+        try:
+            with contextlib.suppress(StatsError):  # housekeeping gets the same error, and logs it
+                self.catch_up(None)
+                wait_s = FOLLOW_SOON_S if time.monotonic() - began_s > FOLLOW_BUSY_S else FOLLOW_IDLE_S
+        finally:
+            self.has_followed = True  # after any other error too, or each reload would wait for this worker
         self._work.wait(wait_s)
         self._work.clear()

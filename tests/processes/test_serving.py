@@ -170,10 +170,12 @@ def test_reload_under_load_fails_no_request(tmp_path: Path, kind: str) -> None:
     assert len(answered) >= 6  # several generations took part
 
 
-@pytest.mark.parametrize("ends", ["the replay ends", "told again", "after half of graceful_timeout"])
+@pytest.mark.parametrize(
+    "ends", ["the replay ends", "told again", "after half of graceful_timeout", "the server stops"]
+)
 def test_a_reload_waits_for_the_new_workers_replay(tmp_path: Path, ends: str) -> None:
     """The old workers answer while their successors replay, so that no request waits for it, until these are ready, or
-    somebody tells them to stop again, or it takes too long.
+    somebody tells them to stop again, or it takes too long. The stop of the server is heard at once.
     """
     gate, notes = tmp_path / "gate", tmp_path / "notes"
     slowly = tmp_path / "slowly.py"
@@ -211,6 +213,10 @@ def test_a_reload_waits_for_the_new_workers_replay(tmp_path: Path, ends: str) ->
         elif ends == "told again":
             for pid in old:
                 os.kill(pid, signal.SIGTERM)
+        elif ends == "the server stops":
+            server.signal(signal.SIGTERM)
+            assert server.process.wait(8) == 0  # not after SUCCESSORS_WAIT_S
+            return
         server.wait_until(lambda: server.workers() == new, "the old workers' end")
         assert server.request("GET", "/healthz")[0] == 200
 
@@ -622,7 +628,7 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
             "on_pending_socket_readable",
         ],
         gthread.TConn: ["close"],
-        gthread.PollableMethodQueue: ["defer"],
+        gthread.PollableMethodQueue: ["close", "defer"],
         Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],
         gunicorn.util: ["parse_address", "write_error", "write_nonblock", "is_ipv6", "http_date"],
         gunicorn.http.wsgi.Response: [*("process_headers", "default_headers", "write", "_emit_body", "should_close")],

@@ -126,6 +126,10 @@ def test_a_slot_keeps_its_core_while_its_worker_shows_its_load() -> None:
     assert board.loads() == {last: Load(1, 1, None, starting=True)}
     board.clear(last)  # it ended while it started
     assert board.starting() == set()
+    board.take(last, None)
+    board.stop()
+    assert board.starting() == set()  # nobody waits for a worker that starts while the server stops
+    assert board.loads() == {}
 
 
 def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +147,35 @@ def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPat
         server.WORKERS[age] = new
         board.show(new.slot, 0, 0)
     assert [load.core for load in board.loads().values()] == [2, 5, 2]
+    assert board.starting() == set()  # workers of another class: none of them would ever say that it has started
+
+
+def test_a_worker_that_replays_leaves_connections_longer_to_one_that_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For START_PATIENCE_S, as whoever comes to it waits for the replay. A ready one that has not turned is stuck."""
+    board, now_s = Board(), 100.0
+    monkeypatch.setattr(worker, "board", board)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr(FairThreadWorker, "set_accept_enabled", lambda self, enabled: None)
+    new = FairThreadWorker.__new__(FairThreadWorker)
+    new.__dict__.update(slot=0, shares=2, nr_conns=0, _began_at=0.0, _stuck={}, _waiting_since=None)
+    board.take(0, None)
+    board.show(0, 0, 1)
+    board.show(1, 7, 1)
+    assert new._leave_to_others(0)
+    now_s += START_PATIENCE_S - 0.01
+    assert new._leave_to_others(0)
+    now_s += 0.02
+    assert not new._leave_to_others(0)
+    assert not new._leave_to_others(0)
+    board.show(1, 7, 2)
+    assert new._leave_to_others(0)
+    board.started(0)  # from now on only a worker with fewer connections is waited for
+    assert not new._leave_to_others(0)
+    new.nr_conns = 8
+    board.show(0, 8, 2)
+    assert new._leave_to_others(0)
+    now_s += worker.PATIENCE_S
+    assert not new._leave_to_others(0)
 
 
 def test_a_new_worker_leaves_all_but_its_first_connection_to_those_that_come(monkeypatch: pytest.MonkeyPatch) -> None:

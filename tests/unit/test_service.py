@@ -178,6 +178,22 @@ def test_a_worker_that_records_nothing_follows(clock: FakeClock) -> None:
         follower.close()
 
 
+@pytest.mark.parametrize("failure", [JournalUnavailable("away"), MemoryError()])
+def test_a_replay_that_fails_has_ended(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """Whatever it fails with: otherwise each reload waited for a worker that can never say that it is ready."""
+    journal = SharedJournal(clock_us=clock)
+    monkeypatch.setattr(journal, "read", Mock(side_effect=failure))
+    service = Service(Settings(journal="memory://"), lambda: journal, clock)
+    assert not service.has_begun()
+    service.start()
+    try:
+        wait_until(service.has_begun, "the end of the replay")
+    finally:
+        service.close()
+
+
 def test_an_append_counts_although_its_worker_cannot_follow(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that is in the journal is acknowledged, whatever keeps its worker's view from catching up."""
     journal = SharedJournal(clock_us=clock)

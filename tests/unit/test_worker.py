@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -204,3 +206,16 @@ def test_a_body_whose_buffer_memory_did_not_suffice_for_ends_the_connection() ->
         theirs.close()
         conn: Any = SimpleNamespace(parser=Parser(), sock=ours)
         assert not ShortWorker._keepalive_after(cast(Any, None), conn, keepalive=True)
+
+
+def test_a_worker_that_is_woken_after_its_end_writes_into_no_file(make: Make, tmp_path: Path) -> None:
+    """A request that ends, or a signal that comes, while the service is closed: the pipe of the poll loop stays open.
+    Otherwise its byte went into a file that was opened since.
+    """
+    worker, _, _ = make(FairThreadWorker)
+    worker.method_queue.close()
+    with ExitStack() as files:
+        for name in "abc":
+            files.enter_context((tmp_path / name).open("w"))
+        worker.method_queue.defer(print)
+    assert [path.stat().st_size for path in tmp_path.iterdir()] == [0, 0, 0]
