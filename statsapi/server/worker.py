@@ -132,16 +132,9 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         if not self._turns:
             self._began_at = time.monotonic()
         self._turns += 1
-        if self.alive and not self._started:
+        if self.alive and (not self._started or self._leaves_at is not None):
             timeout = min(timeout, START_LOOK_S)
-            service = service_of(self)
-            if not isinstance(service, Service) or service.has_begun():
-                self._started = True
-                board.started(self.slot)
-        if self.alive and self._leaves_at is not None:
-            timeout = min(timeout, START_LOOK_S)
-            if time.monotonic() >= self._leaves_at or not board.starting():
-                self._leave()
+            self._look_at_starts(self.slot)
         if self.alive:
             board.show(self.slot, self.nr_conns, self._turns)
         if self._paused_until:
@@ -153,6 +146,16 @@ class FairThreadWorker(gthread.ThreadWorker):  # type: ignore[misc]  # Gunicorn 
         super().wait_for_and_dispatch_events(timeout)
         if listening and self._accepting and waiting_since == self._waiting_since:
             self._waiting_since = None  # nothing came from the listener: another worker took it
+
+    def _look_at_starts(self, slot: int) -> None:
+        """Say that this worker's replay is over, and leave where no successor is waited for any more."""
+        if not self._started:
+            service = service_of(self)
+            if not isinstance(service, Service) or service.has_begun():
+                self._started = True
+                board.started(slot)
+        if self._leaves_at is not None and (time.monotonic() >= self._leaves_at or not board.starting()):
+            self._leave()
 
     def accept(self, listener: Any) -> None:
         if not self._accepting:  # closed by an event of the same turn

@@ -68,7 +68,6 @@ class View:
         self._stands = False  # whether _mark is known to be one of this journal's
         self._changing = False  # True while store and mark may disagree
         self._left: _Left | None = None
-        self._denied: Mark | None = None  # the mark that the journal denied last, within this catching up
         self._mark: Mark = START
         self._end = 0  # the journal's last position, as of the last read
         self._store = Store(retention)
@@ -85,8 +84,8 @@ class View:
         Raises ViewNotReady when a replay takes longer than `wait_s` (None waits for its end); the replayed part is
         kept, and the next call continues. Raises JournalUnavailable where the journal fails, even if it failed another
         caller while this one waited: each would only run into its own timeout. Raises JournalDamaged also for a journal
-        that gives a record and then denies it; each later call replays once and raises it again. After an exception in
-        the middle of applying, the view starts afresh at once; a second exception is raised here.
+        that gives a record and then denies it; each later call replays and raises it again. After an exception in the
+        middle of applying, the view starts afresh at once; a second exception is raised here.
         """
         asked_s = time.monotonic()
         deadline_s = None if wait_s is None else asked_s + wait_s
@@ -203,15 +202,14 @@ class View:
             asked_us = self.clock.monotonic_us()
             segment = self.journal.read(self._mark)
         except HistoryChanged as changed:
-            if changed.lost is not None or (self._stands and self._mark != START):
-                self._left = _Left(self._mark, changed.lost)
-            stood, self._stands = self._stands, False
-            if stood and self._mark == self._denied:
+            stood, left, self._stands = self._stands and self._mark != START, self._left, False
+            if stood and changed.lost is None and left is not None and left.mark == self._mark:
                 # No other history has this record, so nothing is lost. To begin afresh again would never end.
                 self._left = None
                 what = f"the journal's record {self._mark.position}"
                 raise JournalDamaged(what, "it is there in one reading and missing in the next") from changed
-            self._denied = self._mark if stood and self._mark != START else None
+            if stood or changed.lost is not None:
+                self._left = _Left(self._mark, changed.lost)
             return True
         self._end = segment.end
         self.clock.observe(segment.now_us, asked_us)
@@ -221,10 +219,8 @@ class View:
             self._store.apply(segment.changes, segment.appended_us)
             self._mark = segment.mark
             self._changing = False
-        if not segment.more:
-            self._denied = None
-            if self._left is not None:
-                self._tell_lost(self._left)
+        if self._left is not None and not segment.more:
+            self._tell_lost(self._left)
         return segment.more
 
     def _unusable(self) -> bool:

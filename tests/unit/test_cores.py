@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -150,14 +151,22 @@ def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPat
     assert board.starting() == set()  # workers of another class: none of them would ever say that it has started
 
 
+def accepting(
+    monkeypatch: pytest.MonkeyPatch, board: Board, clock_s: Callable[[], float], *, shares: int, began_at: float
+) -> FairThreadWorker:
+    """The worker of slot 0, of `shares` on that board, without a poll loop."""
+    monkeypatch.setattr(worker, "board", board)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=clock_s))
+    monkeypatch.setattr(FairThreadWorker, "set_accept_enabled", lambda self, enabled: None)
+    made = FairThreadWorker.__new__(FairThreadWorker)
+    made.__dict__.update(slot=0, shares=shares, nr_conns=0, _began_at=began_at, _stuck={}, _waiting_since=None)
+    return made
+
+
 def test_a_worker_that_replays_leaves_connections_longer_to_one_that_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """For START_PATIENCE_S, as whoever comes to it waits for the replay. A ready one that has not turned is stuck."""
     board, now_s = Board(), 100.0
-    monkeypatch.setattr(worker, "board", board)
-    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now_s))
-    monkeypatch.setattr(FairThreadWorker, "set_accept_enabled", lambda self, enabled: None)
-    new = FairThreadWorker.__new__(FairThreadWorker)
-    new.__dict__.update(slot=0, shares=2, nr_conns=0, _began_at=0.0, _stuck={}, _waiting_since=None)
+    new = accepting(monkeypatch, board, lambda: now_s, shares=2, began_at=0.0)
     board.take(0, None)
     board.show(0, 0, 1)
     board.show(1, 7, 1)
@@ -181,11 +190,7 @@ def test_a_worker_that_replays_leaves_connections_longer_to_one_that_is_ready(mo
 def test_a_new_worker_leaves_all_but_its_first_connection_to_those_that_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """For START_PATIENCE_S, or until its siblings accept connections: the first of two took all that waited."""
     board, now_s = Board(), 100.0
-    monkeypatch.setattr(worker, "board", board)
-    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now_s))
-    monkeypatch.setattr(FairThreadWorker, "set_accept_enabled", lambda self, enabled: None)
-    first = FairThreadWorker.__new__(FairThreadWorker)
-    first.__dict__.update(slot=0, shares=3, nr_conns=0, _began_at=100.0, _stuck={}, _waiting_since=None)
+    first = accepting(monkeypatch, board, lambda: now_s, shares=3, began_at=100.0)
     board.show(0, 0, 1)
     assert not first._leave_to_others(0)
     first.nr_conns = 1

@@ -339,6 +339,26 @@ def test_a_record_that_is_read_and_then_denied_is_damage(clock: FakeClock) -> No
     assert told == []
 
 
+def test_two_losses_at_one_mark_are_no_damage(clock: FakeClock) -> None:
+    """The record at the mark stands, and what came after it is lost twice while the view catches up: it is told."""
+    losses = [Lost(2, None, "flushed"), Lost(1, None, "flushed again")]
+
+    class Losing(SharedJournal):
+        def read(self, after: Mark, **options: Any) -> Segment:
+            if after.position == 3 and losses:
+                raise HistoryChanged("the last record known here is no longer in the journal", losses.pop(0))
+            return super().read(after, **options | {"limit_records": 1})
+
+    journal = Losing(clock_us=clock)
+    for value in range(1, 6):
+        journal.append(Proposal(event(clock.now_us, value)))
+    view = View(journal, Retention(KEEP_US))
+    told: list[Lost] = []
+    view.observe_lost = told.append
+    assert view.catch_up().sizes.event_count() == 5
+    assert [lost.how for lost in told] == ["flushed again"]
+
+
 def test_reads_wait_for_a_replay_and_then_give_up(clock: FakeClock) -> None:
     """While another thread replays, a read waits as long as it was told, then says ViewNotReady; later it works."""
     replaying, go_on = threading.Event(), threading.Event()
