@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, chain, compress, islice
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from statsapi.errors import JournalDamaged
 from statsapi.journal.checksums import MISMATCH, RESIDUE, SEAL_BYTES, misplaced, seal_of
 from statsapi.journal.format import (
     KIND_DELETE,
+    NAMES_AT_ONCE,
     VERSION,
     decode_deletion,
     decode_events,
@@ -296,7 +297,7 @@ class _BySeries(Iterable[Events | SingleEvents]):
         ts_us, values, appended_us = self.ts_us, self.values, self.appended_us
         apart = len(self.names) >= SINGLES_FROM and self.counts.count(1) >= SINGLES_FROM
         if apart:
-            yield self._singles()
+            yield from self._singles()
         low = 0
         for name, high in zip(self.names, accumulate(self.counts), strict=True):
             if high > low + apart:
@@ -304,14 +305,17 @@ class _BySeries(Iterable[Events | SingleEvents]):
                 yield Events(name, ts_us[rows], values[rows], appended_us[rows])
             low = high
 
-    def _singles(self) -> SingleEvents:
-        """The series of one event."""
-        if len(self.names) == len(self.ts_us) == self.counts.count(1):
-            return SingleEvents(self.names, self.ts_us, self.values, self.appended_us)
+    def _singles(self) -> Iterator[SingleEvents]:
+        """The series of one event, some at a time."""
         counts = np.array(self.counts)
-        rows = (counts.cumsum() - 1)[counts == 1]
-        names = [name for name, count in zip(self.names, self.counts, strict=True) if count == 1]
-        return SingleEvents(names, self.ts_us[rows], self.values[rows], self.appended_us[rows])
+        singles = counts == 1
+        names = compress(self.names, singles.tolist())
+        rows = (counts.cumsum() - 1)[singles]
+        for low in range(0, len(rows), NAMES_AT_ONCE):
+            some = rows[low : low + NAMES_AT_ONCE]
+            yield SingleEvents(
+                list(islice(names, len(some))), self.ts_us[some], self.values[some], self.appended_us[some]
+            )
 
 
 class _Block(NamedTuple):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from statsapi import journal as journals
-from statsapi.errors import ConfigError, IdempotencyConflict, JournalRefused, JournalUnavailable
+from statsapi.errors import ConfigError, IdempotencyConflict, JournalDamaged, JournalRefused, JournalUnavailable
 from statsapi.journal import (
     START,
     Appended,
@@ -32,8 +34,9 @@ from statsapi.journal import (
     open_journal,
     redis_scripts,
 )
+from statsapi.journal import format as record_format
 from statsapi.journal.columns import ALONE_FROM_BYTES, COLUMNAR_FROM, decode_records
-from statsapi.journal.format import encode
+from statsapi.journal.format import NAMES_AT_ONCE, decode_events, encode
 from statsapi.journal.redis_primary import Script
 from statsapi.model import MAX_TS_US, MIN_TS_US, Change, Deletion, EventBatch, Part, SingleEvents
 from tests.fakes import FakeClock
@@ -272,19 +275,39 @@ def _plain(changes: Iterable[Change]) -> list[object]:
     max_examples=settings.default.max_examples * 3 // 5,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(drafts=_drafts, alone_from_bytes=st.sampled_from([ALONE_FROM_BYTES, 64, 0]), singles_from=st.integers(1, 4))
-@example(
-    drafts=[EventBatch.single("x", 0, -0.0)] * COLUMNAR_FROM + [EventBatch(())], alone_from_bytes=64, singles_from=9
+@given(
+    drafts=_drafts,
+    alone_from_bytes=st.sampled_from([ALONE_FROM_BYTES, 64, 0]),
+    singles_from=st.integers(1, 4),
+    names_at_once=st.sampled_from([NAMES_AT_ONCE, 3, 1]),
 )
-@example(drafts=[EventBatch.single("x", 1, 5e-324), Deletion("x")] * COLUMNAR_FROM, alone_from_bytes=0, singles_from=9)
+@example(
+    drafts=[EventBatch.single("x", 0, -0.0)] * COLUMNAR_FROM + [EventBatch(())],
+    alone_from_bytes=64,
+    singles_from=9,
+    names_at_once=1,
+)
+@example(
+    drafts=[EventBatch.single("x", 1, 5e-324), Deletion("x")] * COLUMNAR_FROM,
+    alone_from_bytes=0,
+    singles_from=9,
+    names_at_once=1,
+)
 def test_what_comes_back_is_what_was_appended(
-    opener: Opener, drafts: list[EventBatch | Deletion], alone_from_bytes: int, singles_from: int
+    opener: Opener, drafts: list[EventBatch | Deletion], alone_from_bytes: int, singles_from: int, names_at_once: int
 ) -> None:
-    """Every bit of every value, stamp and name survives, in arrival order within its series, merged or not."""
+    """Every bit of every value, stamp and name survives, in arrival order within its series, merged or not, however
+    many names are made at once.
+    """
     journal = opener.open()
     start = journal.append(TICK)
     stamps = [journal.append(Proposal(draft)).appended_us for draft in drafts]
-    with mock.patch.multiple(columns, ALONE_FROM_BYTES=alone_from_bytes, SINGLES_FROM=singles_from):
+    with (
+        mock.patch.multiple(
+            columns, ALONE_FROM_BYTES=alone_from_bytes, SINGLES_FROM=singles_from, NAMES_AT_ONCE=names_at_once
+        ),
+        mock.patch.object(record_format, "NAMES_AT_ONCE", names_at_once),
+    ):
         segment = journal.read(mark_of(start))
         assert segment.records == len(drafts)
         assert _plain(segment.changes) == _plain(segment.changes) == _naive(drafts, stamps)
@@ -298,13 +321,15 @@ def test_many_parts_in_one_record(journal: Journal) -> None:
     parts = tuple(Part(f"s{i}", ts_us[i : i + 1], ts_us[i : i + 1].astype(np.float64)) for i in range(100_000))
     journal.append(Proposal(EventBatch(parts)))
     journal.append(event(1.0, "s7"))
-    singles, seventh = journal.read(START).changes
-    assert isinstance(singles, SingleEvents)
+    *some, seventh = journal.read(START).changes
     assert isinstance(seventh, Events)
     assert (seventh.series, seventh.values.tolist()) == ("s7", [7.0, 1.0])
     others = [at for at in range(100_000) if at != 7]
-    assert singles.names == [f"s{at}" for at in others]
-    assert singles.ts_us.tolist() == singles.values.tolist() == others
+    singles = [each for each in some if isinstance(each, SingleEvents)]
+    assert len(singles) == len(some) == -(-len(others) // NAMES_AT_ONCE)
+    assert [name for each in singles for name in each.names] == [f"s{at}" for at in others]
+    for column in ("ts_us", "values"):
+        assert np.concatenate([getattr(each, column) for each in singles]).tolist() == others
 
 
 def test_a_draft_without_a_place_in_the_format_is_refused(journal: Journal) -> None:
@@ -361,6 +386,53 @@ def test_a_damaged_record_is_never_skipped(among: int) -> None:
         decode_records([1], [0], [b"\x09" + good[1:]])
     with pytest.raises(JournalRefused, match="the batch"):
         decode_batch(deletion)
+
+
+_written_names = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), min_size=2, max_size=30)
+
+
+@given(names=_written_names, names_at_once=st.integers(1, 5), data=st.data())
+def test_names_are_what_was_written_however_they_are_asked_for(
+    names: list[str], names_at_once: int, data: st.DataObject
+) -> None:
+    """One by one, by slices of any step and as a whole, the names of a record are those of a list."""
+    payload = encode(EventBatch(tuple(Part(name, np.arange(1), np.zeros(1)) for name in names)))
+    with mock.patch.object(record_format, "NAMES_AT_ONCE", names_at_once):
+        found, *_ = decode_events(payload, 0, len(payload), "it")
+        assert list(found) == names
+        assert len(found) == len(names)
+        some = data.draw(st.slices(len(names)))
+        assert found[some] == names[some]
+        for at in range(-len(names), len(names)):
+            assert found[at] == names[at]
+        for outside in (len(names), -len(names) - 1):
+            with pytest.raises(IndexError):
+                found[outside]
+
+
+@given(names=_written_names, data=st.data())
+def test_names_that_are_not_text_are_damage_at_once(names: list[str], data: st.DataObject) -> None:
+    """A record whose names are cut within a character, or hold a byte that is no text, is refused before any is used,
+    exactly where one of them cannot be decoded.
+    """
+    blob = bytearray("".join(names).encode())
+    if blob and data.draw(st.booleans()):
+        blob[data.draw(st.integers(0, len(blob) - 1))] = data.draw(st.integers(0, 255))
+    cuts = [0, *sorted(data.draw(st.lists(st.integers(0, len(blob)), min_size=1, max_size=8))), len(blob)]
+    written = [bytes(blob[low:high]) for low, high in itertools.pairwise(cuts)]
+    head = struct.pack("<BBHI", 1, 0, 0, len(written)) + b"".join(struct.pack("<H", len(name)) for name in written)
+    head += struct.pack("<I", 0) * len(written) + blob
+    payload = bytes(head) + bytes(-len(head) % 8)
+    try:
+        expected = [name.decode() for name in written]
+    except UnicodeDecodeError:
+        for at_once in (1, NAMES_AT_ONCE):
+            with mock.patch.object(record_format, "NAMES_AT_ONCE", at_once), pytest.raises(JournalDamaged):
+                decode_events(payload, 0, len(payload), "it")
+        return
+    with mock.patch.object(record_format, "NAMES_AT_ONCE", 1):
+        found, *_ = decode_events(payload, 0, len(payload), "it")
+        assert list(found) == expected
 
 
 # History

@@ -9,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import example, given
@@ -280,6 +281,25 @@ def test_the_plain_way_agrees_with_the_careful_one(body: str) -> None:
     assert points.strings == careful.strings
 
 
+@given(
+    heads=st.lists(st.sampled_from(["a", "a,t=1", "a,t=2", "b", "b,t=1", "ä,t=é"]), min_size=1, max_size=30),
+    keys=st.sampled_from([("f",), ("value",), ("f", "value"), ("f", "g", "h")]),
+    kept=st.integers(0, 4),
+)
+def test_codes_that_were_dropped_are_found_again(heads: list[str], keys: tuple[str, ...], kept: int) -> None:
+    """However few of a body's codes are remembered, each event is of the series that its line names."""
+    rows = [(head, keys[at % len(keys)], at) for at, head in enumerate(heads)]
+    body = "\n".join(f"{head} {key}={at}" for head, key, at in rows)
+    with mock.patch.object(line_protocol, "_PIECE_BYTES", 24), mock.patch.object(line_series, "_CODES_KEPT", kept):
+        points = points_of(body)
+    found = [(points.names[code], value) for code, value in zip(points.codes, points.values.tolist(), strict=True)]
+    assert found == [
+        ((head if key == "value" else ".".join([head.split(",")[0], key]) + head[1:]).replace(",", ";"), at)
+        for head, key, at in rows
+    ]
+    assert len(set(points.names)) == len(points.names)
+
+
 def judged_by_others(line: str) -> dict[str, float] | None:
     """The numbers in what line-protocol-parser makes of a line, by series; None where it refuses it."""
     try:
@@ -387,3 +407,20 @@ def test_many_different_fields_take_little_memory(monkeypatch: pytest.MonkeyPatc
         tracemalloc.stop()
     assert len(points.ts_us) == 10_000
     assert peak_bytes < 10_000 * 240
+
+
+def test_many_different_heads_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 10,000 heads that were written once was remembered to the end of its body: 60 bytes more for each."""
+    monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 16 * 1024)
+    monkeypatch.setattr(line_series, "_CODES_KEPT", 3_000)
+    monkeypatch.setattr(line_series, "_names", {})
+    body = "\n".join(f"measured,a={i} f=1" for i in range(10_000))
+    points_of(body)
+    tracemalloc.start()
+    try:
+        points = points_of(body)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(points.ts_us) == 10_000
+    assert peak_bytes < 10_000 * 175

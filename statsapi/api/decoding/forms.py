@@ -130,7 +130,7 @@ def decode_lines(body: bytes, *, unit_us: int, now_us: int, max_events: int, acc
         refused = sorted(refused)[:ERRORS_NAMED_MAX]
     errors: list[dict[str, Any]] = [{"line": bad.line, "field": bad.field, "reason": bad.reason} for bad in refused]
     batch = EventBatch(parts_of(points.names, points.codes, ts_us, points.values, good))
-    rows = Rows(cast(Any, ts_us), [], "", "line", lines.tolist())
+    rows = Rows(cast(Any, ts_us), [], "", "line", lines)
     decoded = Decoded(batch, len(ts_us) + points.refused_total, rejected, errors, Sent(ts_us, good, rows))
     return Lines(decoded, refused, points.strings)
 

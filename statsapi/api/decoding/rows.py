@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from statsapi.api.body_text import EVENT_MAX_BYTES, Twice, loads, what_is_twice, why_not_json
 from statsapi.api.refusals import TooLarge
@@ -146,7 +147,7 @@ class Rows:
     values: Sequence[float | str] | Values
     series: list[str] | str
     counted_by: Literal["index", "line"]
-    numbers: Sequence[int]
+    numbers: Sequence[int] | NDArray[np.int64]
     odd: dict[int, bytes | Fault] = field(default_factory=dict)
     parse: Callable[[bytes, int], object] | None = None
     tags: list[bytes] | None = None
@@ -219,7 +220,7 @@ class Rows:
 
     def number_of(self, row: int) -> dict[str, Any]:
         """{"index": 3} or {"line": 5}: the row as the client counts."""
-        return {self.counted_by: self.numbers[row]}
+        return {self.counted_by: int(self.numbers[row])}
 
     def item(self, row: int) -> object:
         """What the schema is to judge, or a Fault. Raises what `parse` raises: BadBody for a broken JSON array."""
