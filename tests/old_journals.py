@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -48,6 +49,23 @@ def make_old(path: str, version: int, records: int) -> list[Mark]:
     return marks
 
 
+def make_schema_3(path: str) -> None:
+    """Make a closed journal of today one of schema 3, which had an index of keys by expiry in place of that by name."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        connection.execute("DROP INDEX keys_by_name")
+        connection.execute("CREATE INDEX keys_by_expiry ON keys (expires_us)")
+        connection.execute("PRAGMA user_version=3")
+        rows = connection.execute(
+            "SELECT name, rootpage, CAST(sql AS BLOB) FROM sqlite_master ORDER BY name"
+        ).fetchall()
+        connection.execute(
+            "UPDATE meta SET schema_checksum = ?",
+            (zlib.crc32(repr([row for row in rows if not row[0].startswith("sqlite_")]).encode()),),
+        )
+        connection.execute("COMMIT")
+
+
 def check_upgraded(journal: SqliteJournal, version: int, marks: list[Mark]) -> None:
     """`marks`: what `make_old` gave."""
     checkpoint = journal.read_checkpoint()
@@ -55,4 +73,4 @@ def check_upgraded(journal: SqliteJournal, version: int, marks: list[Mark]) -> N
     assert values(journal, marks[1]) == {"default": [float(mark.position) for mark in marks[2:]]}
     assert journal.read_pieces(b"c" * 16, 0, 9) == ([(1, b"one"), (2, b"two")] if version == 2 else [])
     assert journal.find_answer(IdempotencyKey(b"name", b"digest", 1)) == b"answer"
-    assert journal.info().schema_version == 3
+    assert journal.info().schema_version == 4

@@ -29,7 +29,7 @@ STEP_PAUSE_S: Final = 1e-3
 
 _DEAD = "SELECT seq, length(record) FROM records WHERE seq <= ?1 ORDER BY seq LIMIT ?2"
 _DROP_DEAD = "DELETE FROM records WHERE seq <= ?"
-_EXPIRED = "SELECT name, digest, answer, expires_us, checksum FROM keys WHERE expires_us <= ? LIMIT ?"
+_NEXT_KEYS = "SELECT name, digest, answer, expires_us, checksum FROM keys WHERE name > ? ORDER BY name LIMIT ?"
 _DROP_KEY = "DELETE FROM keys WHERE name = ? AND expires_us <= ?"
 
 
@@ -46,6 +46,7 @@ class Keeper:
         self._file = file
         self._wait_limit_s = wait_limit_s
         self._flushes = flushes
+        self._walked_to = b""  # the name of the last key that the walk for expired ones has seen
 
     def maintain(self, settled_us: Clock, observe_fsync: Callable[[float], None]) -> None:
         """See Journal.maintain. Returns at once where another thread is at it."""
@@ -132,12 +133,17 @@ class Keeper:
         return bool(dead)
 
     def _drop_expired_keys(self, settled_us: int) -> bool:
-        """One step. Returns whether there may be more. What is damaged is not forgotten: its expiry may be wrong."""
-        rows = self._link.query(lambda connection: connection.execute(_EXPIRED, (settled_us, STEP_ROWS)).fetchall())
-        whole = [(row[0], settled_us) for row in rows if tables.is_answer(row)]
-        if whole:
-            self._keep(_DROP_KEY, whole)
-        return bool(whole)
+        """One step of a walk over all keys, which begins again at its end. Returns whether to take another one now:
+        where this one found some. What is damaged is not forgotten: its expiry may be wrong.
+        """
+        rows = self._link.query(
+            lambda connection: connection.execute(_NEXT_KEYS, (self._walked_to, STEP_ROWS)).fetchall()
+        )
+        self._walked_to = rows[-1][0] if len(rows) == STEP_ROWS else b""
+        expired = [(row[0], settled_us) for row in rows if tables.is_answer(row) and row[3] <= settled_us]
+        if expired:
+            self._keep(_DROP_KEY, expired)
+        return bool(expired and self._walked_to)
 
     def _keep(self, statement: str, parameters: list[tuple[Any, ...]]) -> None:
         self._link.transact(

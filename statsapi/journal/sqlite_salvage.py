@@ -54,7 +54,9 @@ def _damages(path: str, noted: Noted | None) -> Iterator[JournalDamaged]:
             with judging(connection):
                 if tables.is_new(connection, path):
                     raise JournalRefused(f"{path} is empty")
-                _refuse_old(connection, path)
+                _refuse_unsealed(connection, path)
+                if sqlite_upgrade.is_old(connection):
+                    raise JournalRefused(f"{path} is of an older version: start this one on it first")
         except JournalDamaged as error:  # of its header
             yield error
         except sqlite3.Error as error:
@@ -127,7 +129,7 @@ def _readable(path: str, beside: str) -> Iterator[tuple[sqlite3.Connection, bool
     """
     with _open(path) as source:
         with contextlib.suppress(sqlite3.Error), judging(source):
-            _refuse_old(source, path)
+            _refuse_unsealed(source, path)
         read_all_the_same(source)
         if _are_defined(source):
             yield source, True
@@ -144,8 +146,8 @@ def _are_defined(connection: sqlite3.Connection) -> bool:
         return False
 
 
-def _refuse_old(connection: sqlite3.Connection, path: str) -> None:
-    if sqlite_upgrade.is_old(connection):
+def _refuse_unsealed(connection: sqlite3.Connection, path: str) -> None:
+    if sqlite_upgrade.lacks_checksums(connection):
         raise JournalRefused(f"{path} is of an older version, without checksums: start this one on it first")
 
 

@@ -99,7 +99,7 @@ def _upgrade(file: File) -> None:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
             connection.execute("PRAGMA synchronous=FULL")
             began_s = time.monotonic()
-            sqlite_upgrade.upgrade(connection)
+            sqlite_upgrade.upgrade(connection, file.path)
             took_s = time.monotonic() - began_s
             logger.info(
                 "%s is of an older version and was brought to schema %d in %.1f s",

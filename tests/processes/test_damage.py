@@ -36,7 +36,7 @@ from statsapi.journal.checksums import (
     seal,
 )
 from statsapi.journal.sqlite import SqliteJournal
-from statsapi.journal.sqlite_tables import NOT_BESIDE_SEAL
+from statsapi.journal.sqlite_tables import NOT_BESIDE_SEAL, read_answer
 from statsapi.model import EventBatch
 from tests.journal_sample import KEYS, answers, contents, history
 from tests.servers import ROOT, gunicorn_server
@@ -117,6 +117,84 @@ def test_a_key_is_not_forgotten_by_damage_to_its_name_and_more(tmp_path: Path, a
             journal.find_answer(key)
         with pytest.raises(JournalDamaged):
             journal.append(Proposal(EventBatch(()), b"again"), key=key)
+
+
+def make_keys(path: Path, count: int) -> dict[bytes, bytes]:
+    """A closed journal with that many keys: the answer under each name."""
+    kept = {Random(number).randbytes(32): b"answer %d" % number for number in range(count)}
+    with closing(open_journal(f"sqlite:///{path}")) as journal:
+        for name, answer in kept.items():
+            journal.append(Proposal(EventBatch(()), answer), key=IdempotencyKey(name, b"digest" * 5, 3_600_000_000))
+    return kept
+
+
+def pages_of_keys(path: Path) -> tuple[int, list[int]]:
+    """By SQLite's file format: the root of the table `keys`, which has one level of pages below it, and those pages."""
+    with closing(sqlite3.connect(path)) as connection:
+        ((root,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'keys'").fetchall()
+    data = path.read_bytes()
+    start = (root - 1) * 4096
+    count = int.from_bytes(data[start + 3 : start + 5], "big")
+    cells = [int.from_bytes(data[start + 12 + 2 * k : start + 14 + 2 * k], "big") for k in range(count)]
+    children = [int.from_bytes(data[start + at : start + at + 4], "big") for at in (*cells, 8)]
+    assert data[start] == 2
+    assert all(data[(page - 1) * 4096] == 10 for page in children)
+    return root, children
+
+
+def test_a_key_that_a_damaged_page_hides_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    """A page of keys that counts fewer rows, one with another in its place, and a changed pointer to one, while the
+    service runs: a retry gets its answer or is told of the damage. It was recorded again, and counted twice.
+    """
+    whole, path = tmp_path / "whole.db", tmp_path / "events.db"
+    kept = make_keys(whole, 400)
+    root, leaves = pages_of_keys(whole)
+    data = whole.read_bytes()
+    page_of = {page: data[(page - 1) * 4096 : page * 4096] for page in leaves}
+    damages = [((page - 1) * 4096 + 3 + bit // 8, bytes([bit])) for page in (root, *leaves) for bit in range(16)]
+    damages += [((page - 1) * 4096, page_of[other]) for page in leaves for other in leaves if other != page]
+    pointers = [data.index(page.to_bytes(4, "big"), (root - 1) * 4096 + 8) for page in leaves]
+    damages += [(at, other.to_bytes(4, "big")) for at in pointers for other in leaves]
+    seen: Counter[str] = Counter()
+    for at, change in damages:
+        damaged = bytearray(data)
+        if len(change) == 1:
+            damaged[at] ^= 1 << change[0] % 8
+        else:
+            damaged[at : at + len(change)] = change
+        path.write_bytes(damaged)
+        with closing(sqlite3.connect(path)) as connection:  # not as a start reads it: that refuses most of these
+            for name, answer in kept.items():
+                try:
+                    found = read_answer(connection, name, 0)
+                except (JournalDamaged, sqlite3.DatabaseError) as error:
+                    seen["not found" if "not found" in str(error) else "refused"] += 1
+                    continue
+                assert found == (b"digest" * 5, answer)
+                seen["right"] += 1
+    assert set(seen) == {"right", "refused", "not found"}
+    assert seen["not found"] > 1_000
+
+
+def test_a_retry_under_a_key_that_damage_hides_is_refused_while_the_service_runs(tmp_path: Path) -> None:
+    """By lookup and by append, on a journal that was open before the damage; other keys go on."""
+    path = tmp_path / "events.db"
+    kept = make_keys(path, 400)
+    _, leaves = pages_of_keys(path)
+    with closing(sqlite3.connect(path)) as connection:
+        names = [name for (name,) in connection.execute("SELECT name FROM keys ORDER BY name")]
+    with closing(open_journal(f"sqlite:///{path}")) as journal:
+        with path.open("r+b") as file:  # the first page counts its first row alone
+            file.seek((leaves[0] - 1) * 4096 + 3)
+            file.write((1).to_bytes(2, "big"))
+        hidden, other = (IdempotencyKey(name, b"digest" * 5, 3_600_000_000) for name in (names[2], names[-1]))
+        for ask in (journal.find_answer, lambda key: journal.append(Proposal(EventBatch(()), b"again"), key=key)):
+            with pytest.raises(JournalDamaged, match="one is not found where it must be"):
+                ask(hidden)
+        assert journal.find_answer(other) == kept[other.name]
+        assert not journal.append(Proposal(EventBatch(()), b"new"), key=IdempotencyKey(b"\xff" * 32, b"d", 1)).replayed
+    with pytest.raises(JournalDamaged):
+        SqliteJournal(str(path))
 
 
 def seal_checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:
@@ -690,7 +768,7 @@ def test_salvage_saves_all_where_only_definitions_are_damaged(
         assert answers(journal, 0) == expected_answers
 
 
-@pytest.mark.parametrize(("at", "byte"), [(61, 64), (60, 1), (63, 2), (63, 0), (69, 117), (71, 0)])
+@pytest.mark.parametrize(("at", "byte"), [(61, 64), (60, 1), (63, 2), (63, 3), (63, 0), (69, 117), (71, 0)])
 def test_a_damaged_header_is_no_newer_version_and_no_other_programs(
     at: int, byte: int, closed: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -43,7 +44,7 @@ from statsapi.journal import sqlite as engine
 from statsapi.journal.sqlite import SqliteJournal
 from statsapi.model import EventBatch, Part
 from tests.journal_engines import event, segments, values
-from tests.old_journals import check_upgraded, make_old
+from tests.old_journals import check_upgraded, make_old, make_schema_3
 from tests.servers import ROOT
 
 
@@ -279,6 +280,30 @@ def test_dead_records_leave_in_bounded_steps(
     assert left == [30, 10, 5, 5]
 
 
+def test_expired_keys_leave_in_bounded_steps(
+    journal: SqliteJournal, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A walk over all keys finds those that have expired, wherever they stand, and goes on while there are such."""
+    monkeypatch.setattr(sqlite_keeper, "STEP_ROWS", 10)
+    monkeypatch.setattr(sqlite_keeper, "STEPS", 2)
+    names = [bytes([number]) * 32 for number in range(60)]
+    early = {name for number, name in enumerate(names) if number < 25 or number % 7 == 0}
+    for name in names:
+        due_us = 1000 if name in early else 10_000_000_000
+        done = journal.append(Proposal(EventBatch(()), name), key=IdempotencyKey(name, b"d", due_us))
+    journal.settled_us = lambda: done.appended_us + 1_000_000
+    left = []
+    for _ in range(8):
+        journal.maintain()
+        with closing(sqlite3.connect(path)) as look:
+            left.append({name for (name,) in look.execute("SELECT name FROM keys")})
+    assert left[0] == set(names[20:])
+    assert all(some <= more for more, some in itertools.pairwise(left))
+    assert left[-1] == set(names) - early
+    for name in names:
+        assert journal.find_answer(IdempotencyKey(name, b"d", 1)) == (None if name in early else name)
+
+
 def test_a_prefix_that_goes_while_it_is_read_leaves_no_gap(
     journal: SqliteJournal, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,15 +358,69 @@ def test_an_older_file_is_brought_up_to_date(path: str, version: int, caplog: py
         assert journal.replace_prefix(b"c" * 16, Checkpoint(b"d", marks[4], 0, b""), {3: b"three"})
         assert other.read_pieces(b"d", 0, 4)[-1] == (3, b"three")
     assert [message.partition(" in ")[0] for message in caplog.messages] == [
-        f"{path} is of an older version and was brought to schema 3"
+        f"{path} is of an older version and was brought to schema 4"
     ]
     with closing(sqlite3.connect(path)) as look:
         look.text_factory = bytes
         assert list(sqlite_check.find_all(look, path)) == []
 
 
-def test_an_upgrade_may_be_interrupted(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed after any step it goes on from there when the file is opened again, with the same result."""
+def record_keys(path: str) -> list[IdempotencyKey]:
+    keys = [IdempotencyKey(os.urandom(32), b"digest", 10**15) for _ in range(300)]
+    with closing(SqliteJournal(path)) as journal:
+        for key in keys:
+            journal.append(Proposal(EventBatch.single("default", 0, 1.0), key.name), key=key)
+    return keys
+
+
+def test_schema_3_gets_its_index_of_names(path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All stays as it is. The check of a file that was not opened yet says what to do, and salvage reads it."""
+    caplog.set_level(logging.INFO, "statsapi")
+    keys = record_keys(path)
+    make_schema_3(path)
+    with pytest.raises(JournalRefused, match="start this one on it first"):
+        list(sqlite_salvage.damages(path))
+    assert sqlite_salvage.salvage(path, str(tmp_path / "new.db")).answers == len(keys)
+    with closing(SqliteJournal(path)) as journal:
+        assert journal.info().schema_version == 4
+        assert values(journal) == {"default": [1.0] * len(keys)}
+        assert [journal.find_answer(key) for key in keys] == [key.name for key in keys]
+        assert journal.append(Proposal(EventBatch(()), b"again"), key=keys[7]).replayed
+    assert [message.partition(" in ")[0] for message in caplog.messages] == [
+        f"{path} is of an older version and was brought to schema 4"
+    ]
+    assert list(sqlite_salvage.damages(path)) == []
+    SqliteJournal(path).close()
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("damage", ["a place", "a hidden row"])
+def test_schema_3_that_is_damaged_stays_as_it_is(path: str, damage: str) -> None:
+    """The new index would not have what the damage hides, and the change would hide the damage."""
+    record_keys(path)
+    make_schema_3(path)
+    data = bytearray(Path(path).read_bytes())
+    with closing(sqlite3.connect(path)) as look:
+        places = dict(look.execute("SELECT name, rootpage FROM sqlite_master"))
+    if damage == "a place":
+        at = data.index(b"CREATE TABLE pieces") - 1
+        assert data[at] == places["pieces"]
+        data[at] = places["checkpoint"]
+    else:
+        start = (places["keys"] - 1) * 4096
+        leaf = (int.from_bytes(data[start + 8 : start + 12], "big") - 1) * 4096
+        data[leaf + 4] -= 1
+    Path(path).write_bytes(data)
+    with pytest.raises(JournalDamaged):
+        SqliteJournal(path)
+    assert Path(path).read_bytes() == data
+
+
+@pytest.mark.parametrize("schema", [4, 3])
+def test_an_upgrade_may_be_interrupted(schema: int, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after any step it goes on from there when the file is opened again, with the same result; also where it
+    was on its way to an older schema than this.
+    """
     monkeypatch.setattr(sqlite_upgrade, "UPGRADE_ROWS", 7)
     for survived in range(12):
         path = str(tmp_path / f"{survived}.db")
@@ -360,6 +439,8 @@ def test_an_upgrade_may_be_interrupted(path: str, tmp_path: Path, monkeypatch: p
             f"sqlite.SqliteJournal({path!r}).close()"
         )
         died = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode
+        if survived and schema == 3:
+            make_schema_3(path)
         with closing(SqliteJournal(path)) as journal:
             check_upgraded(journal, 2, marks)
         if died == 0:
