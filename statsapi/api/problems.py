@@ -152,7 +152,7 @@ def _refused(error: errors.StatsError) -> Response:
     headers, members = {}, {}
     if hasattr(error, "retry_after_s"):
         headers["Retry-After"] = str(error.retry_after_s)
-    recording = not isinstance(error, errors.OutOfMemory) or request.method not in ("GET", "HEAD")
+    recording = request.method not in ("GET", "HEAD")
     if recording and isinstance(error, errors.JournalUnavailable | errors.JournalDamaged | errors.OutOfMemory):
         members["outcome"] = "unknown" if error.outcome_unknown else "not recorded"
     return problem(status, error.code, title, str(error), headers=headers, **members)

@@ -59,6 +59,9 @@ def test_a_live_process_needs_no_journal(clock: FakeClock) -> None:
     client = app.test_client()
     assert client.get("/healthz").status_code == 200
     assert refusal(client) == ("journal-unavailable", "the disk is away")
+    for path in ("/readyz", "/statistics", "/debug/events"):
+        assert "outcome" not in client.get(path).json, "nothing was to be recorded"
+    assert client.post("/event", json={"timestamp": 1, "value": 1}).json["outcome"] == "not recorded"
 
 
 def test_a_finding_holds_for_a_second(clock: FakeClock) -> None:
