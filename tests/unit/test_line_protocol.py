@@ -18,7 +18,7 @@ from line_protocol_parser import LineFormatError, parse_line
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from statsapi.api.body_text import EVENT_MAX_BYTES
-from statsapi.api.decoding import line_protocol, line_series
+from statsapi.api.decoding import line_protocol, line_series, rows
 from statsapi.api.decoding.line_protocol import Points, read
 from statsapi.api.decoding.line_words import PRECISIONS_US, to_us
 from statsapi.errors import echo
@@ -298,6 +298,18 @@ def test_codes_that_were_dropped_are_found_again(heads: list[str], keys: tuple[s
         for head, key, at in rows
     ]
     assert len(set(points.names)) == len(points.names)
+
+
+def test_tags_of_a_series_that_is_read_again_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is on the tags of different series, also where their codes and names were dropped meanwhile."""
+    monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 200)
+    monkeypatch.setattr(line_series, "_CODES_KEPT", 2)
+    monkeypatch.setattr(line_series, "_NAMES_KEPT", 2)
+    monkeypatch.setattr(rows, "TAGS_MAX", 120)
+    series = [f"m,a={number},b=1 f=1" for number in range(60)]
+    assert len(points_of("\n".join(series * 4)).names) == 60
+    with pytest.raises(RequestEntityTooLarge, match="tags together"):
+        points_of("\n".join([*series * 4, "m,a=60,b=1 f=1"]))
 
 
 def judged_by_others(line: str) -> dict[str, float] | None:

@@ -25,12 +25,12 @@ TOKEN_MAX_BYTES: Final = NAME_MAX * DECOMPOSED_MAX * 4 * 2
 # does not help a batch that goes through more names than that in turn. They take 10 MB at worst.
 _NAMES_KEPT: Final = 16_384
 _KEPT_MAX_CHARS: Final = 300
+_names: dict[str, str] = {}
 
 # Codes by what was written, all dropped when there are more. Without a bound, 100,000 heads that are never written
 # again took 10 MB, a third of what their body cost; with 65,536 they take 7. Five rounds of 20,000 heads take 0.12 s,
 # and with 16,384 they took 0.48; two rounds of 50,000 take 0.5 s, and without a bound 0.3.
 _CODES_KEPT: Final = 32_768
-_names: dict[str, str] = {}
 
 
 class Codes(dict[str, int]):
@@ -83,9 +83,10 @@ class Codes(dict[str, int]):
         """The code of "head key", which this does not remember."""
         name = _names.get(written)
         if name is None:
-            self._tags += written.count(",")
-            require_tags_within(self._tags)
             name = _plain_name(*written.split(" "))
+            if name not in self._code_of:  # else its code was dropped, and its tags are counted
+                self._tags += written.count(",")
+                require_tags_within(self._tags)
             if name and len(written) <= _KEPT_MAX_CHARS:
                 if len(_names) >= _NAMES_KEPT:
                     _names.clear()
