@@ -290,7 +290,10 @@ def test_codes_that_were_dropped_are_found_again(heads: list[str], keys: tuple[s
     """However few of a body's codes are remembered, each event is of the series that its line names."""
     rows = [(head, keys[at % len(keys)], at) for at, head in enumerate(heads)]
     body = "\n".join(f"{head} {key}={at}" for head, key, at in rows)
-    with mock.patch.object(line_protocol, "_PIECE_BYTES", 24), mock.patch.object(line_series, "_CODES_KEPT", kept):
+    with (
+        mock.patch.object(line_protocol, "_PIECE_BYTES", 24),
+        mock.patch.multiple(line_series, _CODES_KEPT=kept, _BYTES_A_CODE=10_000),
+    ):
         points = points_of(body)
     found = [(points.names[code], value) for code, value in zip(points.codes, points.values.tolist(), strict=True)]
     assert found == [
@@ -304,6 +307,7 @@ def test_tags_of_a_series_that_is_read_again_count_once(monkeypatch: pytest.Monk
     """The bound is on the tags of different series, also where their codes and names were dropped meanwhile."""
     monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 200)
     monkeypatch.setattr(line_series, "_CODES_KEPT", 2)
+    monkeypatch.setattr(line_series, "_BYTES_A_CODE", 10_000)
     monkeypatch.setattr(line_series, "_NAMES_KEPT", 2)
     monkeypatch.setattr(rows, "TAGS_MAX", 120)
     series = [f"m,a={number},b=1 f=1" for number in range(60)]
@@ -425,6 +429,7 @@ def test_many_different_heads_take_little_memory(monkeypatch: pytest.MonkeyPatch
     """Each of 10,000 heads that were written once was remembered to the end of its body: 60 bytes more for each."""
     monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 16 * 1024)
     monkeypatch.setattr(line_series, "_CODES_KEPT", 3_000)
+    monkeypatch.setattr(line_series, "_BYTES_A_CODE", 10_000)
     monkeypatch.setattr(line_series, "_names", {})
     body = "\n".join(f"measured,a={i} f=1" for i in range(10_000))
     points_of(body)

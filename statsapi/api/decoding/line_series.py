@@ -27,10 +27,13 @@ _NAMES_KEPT: Final = 16_384
 _KEPT_MAX_CHARS: Final = 300
 _names: dict[str, str] = {}
 
-# Codes by what was written, all dropped when there are more. Without a bound, 100,000 heads that are never written
-# again took 10 MB, a third of what their body cost; with 65,536 they take 7. Five rounds of 20,000 heads take 0.12 s,
-# and with 16,384 they took 0.48; two rounds of 50,000 take 0.5 s, and without a bound 0.3.
+# Codes by what was written, all dropped when there are more: this many, or one for each 40 bytes of the body. Without a
+# bound, 100,000 heads of a body of 1.3 MiB that are never written again took 10 MB, a third of what it cost; with
+# 65,536 they take 7. Five rounds of 20,000 heads take 0.12 s, and with 16,384 they took 0.48; two rounds of 50,000 take
+# 0.5 s, and without a bound 0.3. Three rounds of 33,000 heads of six tags, 6 MiB, took 1.0 s before the bound rose with
+# the body, and take 0.4.
 _CODES_KEPT: Final = 32_768
+_BYTES_A_CODE: Final = 40
 
 
 class Codes(dict[str, int]):
@@ -41,8 +44,9 @@ class Codes(dict[str, int]):
     to look.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, body_bytes: int) -> None:
         self.names: list[str] = []
+        self._kept = max(_CODES_KEPT, body_bytes // _BYTES_A_CODE)
         self._code_of: dict[str, int] = {}
         self._by_key: dict[str, _CodesOfKey] = {}
         self._tags = 0
@@ -60,7 +64,7 @@ class Codes(dict[str, int]):
 
         Raises TooLarge where the names have too many tags together.
         """
-        if len(self) + sum(map(len, self._by_key.values())) > _CODES_KEPT:
+        if len(self) + sum(map(len, self._by_key.values())) > self._kept:
             self.clear()
             self._by_key.clear()
         if keys.count(keys[0]) == len(keys):
