@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from statsapi.clocks import SettledClock
 from statsapi.engine.contents import State
 from statsapi.engine.store import Store
-from statsapi.errors import JournalDamaged, JournalUnavailable, StatsError, ViewNotReady
+from statsapi.errors import JournalDamaged, JournalUnavailable, ShuttingDown, StatsError, ViewNotReady
 from statsapi.journal import CLOCKS_DIFFER_US, START, HistoryChanged, Journal, Lost, Mark, time_after, wall_clock_us
 from statsapi.model import MIN_TS_US, Retention
 from statsapi.service import checkpoint
@@ -61,6 +61,8 @@ class View:
         """Called when acknowledged records turn out to be missing."""
         self.observe_broken: Callable[[], None] = lambda: None
         """Called when the view starts afresh after an exception in the middle of a change."""
+        self.is_stopping: Callable[[], bool] = lambda: False
+        """Whether a catch-up without a limit should give up."""
         self._catching_up = threading.Lock()
         self._caught_up_s = -math.inf
         self._failure = ""
@@ -82,7 +84,8 @@ class View:
         history changed.
 
         Raises ViewNotReady when a replay takes longer than `wait_s` (None waits for its end); the replayed part is
-        kept, and the next call continues. Raises JournalUnavailable where the journal fails, even if it failed another
+        kept, and the next call continues. Raises ShuttingDown instead of waiting for the end of a replay when the service
+        stops. Raises JournalUnavailable where the journal fails, even if it failed another
         caller while this one waited: each would only run into its own timeout. Raises JournalDamaged also for a journal
         that gives a record and then denies it; each later call replays and raises it again. After an exception in the
         middle of applying, the view starts afresh at once; a second exception is raised here.
@@ -106,6 +109,8 @@ class View:
                         end = self._end
                     if end is not None and self._mark.position >= end:
                         break
+                    if deadline_s is None and self.is_stopping():
+                        raise ShuttingDown
                     if deadline_s is not None and time.monotonic() > deadline_s:
                         raise ViewNotReady(wait_s or 0)
             except JournalUnavailable as error:

@@ -380,6 +380,33 @@ def test_reads_wait_for_a_replay_and_then_give_up(clock: FakeClock) -> None:
     view.catch_up(wait_s=10)
 
 
+def test_a_stop_does_not_wait_for_the_end_of_a_replay(clock: FakeClock) -> None:
+    """A replay of minutes would keep a worker that is told to stop until graceful_timeout, or until Docker kills it."""
+    replaying, go_on = threading.Event(), threading.Event()
+    reads = []
+
+    class OneByOne(SharedJournal):
+        def read(self, after: Any, **options: Any) -> Any:
+            reads.append(after)
+            replaying.set()
+            assert go_on.wait(30)
+            return super().read(after, **options | {"limit_records": 1})
+
+    journal = OneByOne(clock_us=clock)
+    for _ in range(20):
+        journal.append(Proposal(event(clock.now_us)))
+    service = Service(Settings(journal="memory://"), lambda: journal, clock)
+    service.start()
+    assert replaying.wait(30)
+    closing = threading.Thread(target=service.close)
+    closing.start()
+    wait_until(lambda: service._follower._closed, "the stop")
+    go_on.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert len(reads) <= 2  # one of the thread that follows, one of housekeeping
+
+
 def test_a_replay_that_takes_too_long_goes_on_where_it_was(clock: FakeClock) -> None:
     """A reader that runs out of time keeps what was replayed: the next ones finish it."""
 
