@@ -84,11 +84,11 @@ class View:
         history changed.
 
         Raises ViewNotReady when a replay takes longer than `wait_s` (None waits for its end); the replayed part is
-        kept, and the next call continues. Raises ShuttingDown instead of waiting for the end of a replay when the service
-        stops. Raises JournalUnavailable where the journal fails, even if it failed another
-        caller while this one waited: each would only run into its own timeout. Raises JournalDamaged also for a journal
-        that gives a record and then denies it; each later call replays and raises it again. After an exception in the
-        middle of applying, the view starts afresh at once; a second exception is raised here.
+        kept, and the next call continues. Without a limit it raises ShuttingDown when the service stops. Raises
+        JournalUnavailable where the journal fails, even if it failed another caller while this one waited: each would
+        only run into its own timeout. Raises JournalDamaged also for a journal that gives a record and then denies it;
+        each later call replays and raises it again. After an exception in the middle of applying, the view starts
+        afresh at once; a second exception is raised here.
         """
         asked_s = time.monotonic()
         deadline_s = None if wait_s is None else asked_s + wait_s
