@@ -32,10 +32,12 @@ _CHASES: Final = 4
 
 
 class _Left(NamedTuple):
-    """Where a view stood when its history changed, and what the engine says about that."""
+    """mark: where a view stood when its history changed. denied: the mark at which that happened last, perhaps in the
+    middle of the replay of yet another history.
+    """
 
     mark: Mark
-    lost: Lost | None
+    denied: Mark
 
 
 class View:
@@ -208,13 +210,15 @@ class View:
             segment = self.journal.read(self._mark)
         except HistoryChanged as changed:
             stood, left, self._stands = self._stands and self._mark != START, self._left, False
-            if stood and changed.lost is None and left is not None and left.mark == self._mark:
-                # No other history has this record, so nothing is lost. To begin afresh again would never end.
+            if changed.lost is not None:
                 self._left = None
+                self.observe_lost(changed.lost)
+            elif stood and left is not None and left.denied == self._mark:
+                # No other history has this record, so nothing is lost. To begin afresh again would never end.
                 what = f"the journal's record {self._mark.position}"
                 raise JournalDamaged(what, "it is there in one reading and missing in the next") from changed
-            if stood or changed.lost is not None:
-                self._left = _Left(self._mark, changed.lost)
+            elif stood:
+                self._left = _Left(self._mark if left is None else left.mark, self._mark)
             return True
         self._end = segment.end
         self.clock.observe(segment.now_us, asked_us)
@@ -245,20 +249,20 @@ class View:
         self._store, self._mark = store, mark
         self._changing = False
         self._stands = True
-        if self._left is not None and self._left.lost is None and mark.position >= self._left.mark.position:
+        if self._left is not None and mark.position >= self._left.mark.position:
             self._left = None  # a compaction has passed the view
 
     def _tell_lost(self, left: _Left) -> None:
         """Called after the replay of the other history: report the records that are missing from it."""
-        self._left = None
-        lost = left.lost
-        if lost is None:
+        try:
+            self.journal.read(left.mark, limit_records=1)
+        except HistoryChanged:
             missing = left.mark.position - self._mark.position
             some_left = self._store.appended_us > MIN_TS_US
             since_us = self._store.appended_us if missing > 0 and some_left else None
             how = "the journal is an older copy or another one"
-            lost = Lost(max(1, missing), since_us, how, all=not some_left)
-        self.observe_lost(lost)
+            self.observe_lost(Lost(max(1, missing), since_us, how, all=not some_left))
+        self._left = None  # where the record is there again: damage was mended, or the history is the old one again
 
     def compact(self) -> bool:
         """Replace the records beyond the raw retention by a checkpoint. Returns whether that was done.
