@@ -74,13 +74,17 @@ class History:
         )
         if lost is not None and not gone:  # the last known record stands, so it is this one that is judged
             known, gone = known._replace(position=lost[0], id=lost[1], us=lost[2]), True
-        if gone or self._suspects or not stands:
+        # The epoch of a loss follows from the clock. Two copies that were put back within 2 s may have the same, but
+        # where a mark's record is missing from the second, that lacks more; in one history no more are missing without
+        # another epoch.
+        other_copy = (known.born, known.epoch) == (state.born, state.epoch) and known.missing < state.missing
+        if gone or self._suspects or not stands or other_copy:
             told = self._server.run(scripts.JUDGE, arguments=[*known, secrets.token_bytes(8)])
-            if told:
+            if told or other_copy:
                 stands = False
             with self._knowing:
                 self._suspects = False
-                if told:
+                if told or other_copy:
                     self.known = Known()
                     self._appended.clear()
         if not stands or (after == START and state.lost_us > self._lost_us):

@@ -126,17 +126,26 @@ def on_starting(server: Any) -> None:
 
 
 def _hear_stops_at_once(server: Any) -> None:
-    """Let a stop end the wait of a reload. The arbiter only queues each signal, and a reload looks at none of them
-    until the old workers have ended. These wait for their successors for up to 10 s, after which Docker kills.
+    """Let a stop end the wait of a reload, and leave out the reloads that were asked for before it. The arbiter only
+    queues each signal, and a reload looks at none of them until the old workers have ended. These wait for their
+    successors for up to 10 s, after which Docker kills. With four workers, a stop after eight HUPs within 4 s took 8 s.
     """
-    queue = server.signal  # what init_signals, which comes next, makes the handler
+    queue, reload = server.signal, server.reload
+    stops = False
 
     def handle(number: int, frame: Any) -> None:
+        nonlocal stops
         if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            stops = True
             board.stop()
         queue(number, frame)
 
-    server.signal = handle
+    def reload_unless_it_stops() -> None:
+        if not stops:
+            reload()
+
+    server.signal = handle  # what init_signals, which comes next, makes the handler
+    server.reload = reload_unless_it_stops
 
 
 def _validate_and_judge(cfg: Config) -> None:

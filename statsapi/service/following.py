@@ -147,13 +147,16 @@ class Follower:
             self._sharing = Sharing(view, self._images)
         view.observe_lost = self._tell_lost
         view.observe_broken = self._metrics.view_broke
+        view.is_stopping = lambda: self._closed
         journal.settled_us = view.settled_us
         if journal.lost is not None:
             self._tell_lost(journal.lost)
         return view
 
     def stop(self) -> None:
-        """Open no journal from now on, and let `follow` return at once. An open view still serves until `close`."""
+        """Open no journal from now on, and let `follow` return at once, a replay included. An open view still serves
+        until `close`.
+        """
         self._closed = True
         self._work.set()
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from statsapi.clocks import STEP_US, SettledClock, Step
 from statsapi.engine.store import Store
-from statsapi.errors import JournalRefused, StatsError
+from statsapi.errors import JournalRefused, ShuttingDown, StatsError
 from statsapi.journal import CLOCKS_DIFFER_US, Proposal
 from statsapi.metrics import Metrics
 from statsapi.model import MIN_TS_US, MINUTE_US, SECOND_US, EventBatch, floor_us
@@ -137,6 +137,8 @@ class Housekeeping:
             try:
                 act()
                 self._said.pop(name, None)
+            except ShuttingDown:
+                return
             except StatsError as error:
                 if str(error) not in self._said.values():  # once, not each second for as long as it lasts
                     refused = isinstance(error, JournalRefused)  # a person has to repair it

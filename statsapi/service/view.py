@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from statsapi.clocks import SettledClock
 from statsapi.engine.contents import State
 from statsapi.engine.store import Store
-from statsapi.errors import JournalDamaged, JournalUnavailable, StatsError, ViewNotReady
+from statsapi.errors import JournalDamaged, JournalUnavailable, ShuttingDown, StatsError, ViewNotReady
 from statsapi.journal import CLOCKS_DIFFER_US, START, HistoryChanged, Journal, Lost, Mark, time_after, wall_clock_us
 from statsapi.model import MIN_TS_US, Retention
 from statsapi.service import checkpoint
@@ -32,10 +32,12 @@ _CHASES: Final = 4
 
 
 class _Left(NamedTuple):
-    """Where a view stood when its history changed, and what the engine says about that."""
+    """mark: where a view stood when its history changed. denied: the mark at which that happened last, perhaps in the
+    middle of the replay of yet another history.
+    """
 
     mark: Mark
-    lost: Lost | None
+    denied: Mark
 
 
 class View:
@@ -61,6 +63,8 @@ class View:
         """Called when acknowledged records turn out to be missing."""
         self.observe_broken: Callable[[], None] = lambda: None
         """Called when the view starts afresh after an exception in the middle of a change."""
+        self.is_stopping: Callable[[], bool] = lambda: False
+        """Whether a catch-up without a limit should give up."""
         self._catching_up = threading.Lock()
         self._caught_up_s = -math.inf
         self._failure = ""
@@ -82,10 +86,11 @@ class View:
         history changed.
 
         Raises ViewNotReady when a replay takes longer than `wait_s` (None waits for its end); the replayed part is
-        kept, and the next call continues. Raises JournalUnavailable where the journal fails, even if it failed another
-        caller while this one waited: each would only run into its own timeout. Raises JournalDamaged also for a journal
-        that gives a record and then denies it; each later call replays and raises it again. After an exception in the
-        middle of applying, the view starts afresh at once; a second exception is raised here.
+        kept, and the next call continues. Without a limit it raises ShuttingDown when the service stops. Raises
+        JournalUnavailable where the journal fails, even if it failed another caller while this one waited: each would
+        only run into its own timeout. Raises JournalDamaged also for a journal that gives a record and then denies it;
+        each later call replays and raises it again. After an exception in the middle of applying, the view starts
+        afresh at once; a second exception is raised here.
         """
         asked_s = time.monotonic()
         deadline_s = None if wait_s is None else asked_s + wait_s
@@ -106,6 +111,8 @@ class View:
                         end = self._end
                     if end is not None and self._mark.position >= end:
                         break
+                    if deadline_s is None and self.is_stopping():
+                        raise ShuttingDown
                     if deadline_s is not None and time.monotonic() > deadline_s:
                         raise ViewNotReady(wait_s or 0)
             except JournalUnavailable as error:
@@ -203,13 +210,15 @@ class View:
             segment = self.journal.read(self._mark)
         except HistoryChanged as changed:
             stood, left, self._stands = self._stands and self._mark != START, self._left, False
-            if stood and changed.lost is None and left is not None and left.mark == self._mark:
-                # No other history has this record, so nothing is lost. To begin afresh again would never end.
+            if changed.lost is not None:
                 self._left = None
+                self.observe_lost(changed.lost)
+            elif stood and left is not None and left.denied == self._mark:
+                # No other history has this record, so nothing is lost. To begin afresh again would never end.
                 what = f"the journal's record {self._mark.position}"
                 raise JournalDamaged(what, "it is there in one reading and missing in the next") from changed
-            if stood or changed.lost is not None:
-                self._left = _Left(self._mark, changed.lost)
+            elif stood:
+                self._left = _Left(self._mark if left is None else left.mark, self._mark)
             return True
         self._end = segment.end
         self.clock.observe(segment.now_us, asked_us)
@@ -240,20 +249,20 @@ class View:
         self._store, self._mark = store, mark
         self._changing = False
         self._stands = True
-        if self._left is not None and self._left.lost is None and mark.position >= self._left.mark.position:
+        if self._left is not None and mark.position >= self._left.mark.position:
             self._left = None  # a compaction has passed the view
 
     def _tell_lost(self, left: _Left) -> None:
         """Called after the replay of the other history: report the records that are missing from it."""
-        self._left = None
-        lost = left.lost
-        if lost is None:
+        try:
+            self.journal.read(left.mark, limit_records=1)
+        except HistoryChanged:
             missing = left.mark.position - self._mark.position
             some_left = self._store.appended_us > MIN_TS_US
             since_us = self._store.appended_us if missing > 0 and some_left else None
             how = "the journal is an older copy or another one"
-            lost = Lost(max(1, missing), since_us, how, all=not some_left)
-        self.observe_lost(lost)
+            self.observe_lost(Lost(max(1, missing), since_us, how, all=not some_left))
+        self._left = None  # where the record is there again: damage was mended, or the history is the old one again
 
     def compact(self) -> bool:
         """Replace the records beyond the raw retention by a checkpoint. Returns whether that was done.

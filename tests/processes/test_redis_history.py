@@ -25,8 +25,9 @@ from statsapi.journal.redis_server import Server
 from statsapi.journal.redis_streams import RedisJournal
 from statsapi.journal.redis_url import Address
 from statsapi.journal.server_clock import ServerClock
-from statsapi.model import EventBatch
+from statsapi.model import HOUR_US, EventBatch, Retention
 from statsapi.service.service import Service
+from statsapi.service.view import View
 from statsapi.times import format_timestamp
 from tests.journal_engines import event, segments, shared_redis, values
 from tests.programs import redis_binary
@@ -230,6 +231,25 @@ def test_a_second_loss_is_another_one(server: RedisServer, stream: str, opened: 
         assert lost is not None
         assert lost.records == records
         assert values(journal) == {}
+
+
+def test_two_losses_at_nearly_the_same_time(server: RedisServer, stream: str, opened: Open) -> None:
+    """An older copy is put back twice, and each time another process notices: none goes on with what it read between.
+    Nothing in the second copy tells of the first loss, so both have the epoch of the same two seconds.
+    """
+    one, other = opened(), opened()
+    fill(one, 2)
+    keep_copy(server, stream)
+    fill(one, 3)
+    views = [View(journal, Retention(HOUR_US)) for journal in (one, other)]
+    for view in views:
+        view.catch_up()
+    put_back(server, stream)
+    fill(one, 1)
+    assert views[0].catch_up().sizes.event_count() == 3
+    put_back(server, stream)
+    assert views[1].catch_up().sizes.event_count() == 2
+    assert views[0].catch_up().sizes.event_count() == 2
 
 
 @pytest.mark.parametrize(

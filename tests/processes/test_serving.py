@@ -629,7 +629,7 @@ def test_gunicorn_has_the_private_names_that_are_used() -> None:
         ],
         gthread.TConn: ["close"],
         gthread.PollableMethodQueue: ["close", "defer"],
-        Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers"],
+        Arbiter: ["WORKER_BOOT_ERROR", "WORKERS", "kill_workers", "reap_workers", "reload", "signal"],
         gunicorn.util: ["parse_address", "write_error", "write_nonblock", "is_ipv6", "http_date"],
         gunicorn.http.wsgi.Response: [*("process_headers", "default_headers", "write", "_emit_body", "should_close")],
         gunicorn.http.wsgi: ["create", "WSGIErrorsWrapper", "_make_early_hints_callback"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -149,6 +150,24 @@ def test_the_arbiter_notes_the_core_of_each_worker(monkeypatch: pytest.MonkeyPat
         board.show(new.slot, 0, 0)
     assert [load.core for load in board.loads().values()] == [2, 5, 2]
     assert board.starting() == set()  # workers of another class: none of them would ever say that it has started
+
+
+def test_a_stop_leaves_out_the_reloads_that_were_asked_for_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arbiter queues signals. Each of eight HUPs kept a stop waiting for a second, and Docker kills after ten."""
+    board, queued, reloads = Board(), list[int](), list[bool]()
+    monkeypatch.setattr(hooks, "board", board)
+    board.take(0, None)
+    server = SimpleNamespace(signal=lambda number, frame: queued.append(number), reload=lambda: reloads.append(True))
+    hooks._hear_stops_at_once(server)
+    for number in (signal.SIGHUP, signal.SIGHUP):
+        server.signal(number, None)
+    server.reload()
+    assert board.starting() == {0}
+    server.signal(signal.SIGTERM, None)
+    server.reload()
+    assert queued == [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM]
+    assert reloads == [True]
+    assert board.starting() == set()
 
 
 def accepting(

@@ -32,6 +32,7 @@ from statsapi.model import (
     Span,
     floor_us,
 )
+from statsapi.service import checkpoint
 from statsapi.service.following import PACE_EVENTS, PACE_PAUSE_S
 from statsapi.service.service import Service
 from statsapi.service.view import View
@@ -340,7 +341,7 @@ def test_a_record_that_is_read_and_then_denied_is_damage(clock: FakeClock) -> No
 
 
 def test_two_losses_at_one_mark_are_no_damage(clock: FakeClock) -> None:
-    """The record at the mark stands, and what came after it is lost twice while the view catches up: it is told."""
+    """The record at the mark stands, and what came after it is lost twice while the view catches up: both are told."""
     losses = [Lost(2, None, "flushed"), Lost(1, None, "flushed again")]
 
     class Losing(SharedJournal):
@@ -356,7 +357,67 @@ def test_two_losses_at_one_mark_are_no_damage(clock: FakeClock) -> None:
     told: list[Lost] = []
     view.observe_lost = told.append
     assert view.catch_up().sizes.event_count() == 5
-    assert [lost.how for lost in told] == ["flushed again"]
+    assert [lost.how for lost in told] == ["flushed", "flushed again"]
+
+
+@pytest.mark.parametrize(
+    ("script", "lost", "damaged"),
+    [
+        (["b"], [2], 0),
+        (["b", "a"], [], 0),  # it is the old one again
+        (["b", "", "compacted"], [2], 0),  # which passes the view in the middle of its replay
+        (["b", "", "empty"], [5], 0),
+        (["b", "a", "", "", "", "", "b"], [2], 1),  # who meets that cannot tell it from damage, once
+    ],
+)
+def test_a_loss_is_told_whatever_happens_in_the_replay(
+    clock: FakeClock, script: list[str], lost: list[int], damaged: int
+) -> None:
+    """A view stands on the fifth of six records when another history takes the journal's place, and further ones while
+    it reads that: it tells what it lost since it was level, and holds what a fresh view holds.
+    """
+    histories = {name: MemoryJournal(clock_us=clock) for name in ("a", "b", "compacted", "empty")}
+    journal = _Scripted(clock)
+    journal.become(histories["a"])
+    for _ in range(5):
+        histories["a"].append(Proposal(event(clock.now_us)))
+    view = View(journal, Retention(KEEP_US))
+    told: list[Lost] = []
+    view.observe_lost = told.append
+    view.catch_up()
+    histories["a"].append(Proposal(event(clock.now_us)))
+    for _ in range(2):
+        histories["b"].append(Proposal(event(clock.now_us)))
+    clock.advance(KEEP_US + MINUTE_US)
+    histories["b"].append(Proposal(event(clock.now_us)))
+    compacted, b = histories["compacted"], histories["b"]
+    compacted._records = list(b._records)
+    assert checkpoint.compact(compacted, Retention(KEEP_US), clock.now_us)
+    journal.script = [histories.get(name) for name in script]
+    refused = 0
+    while journal.script or refused < damaged:
+        try:
+            view.catch_up()
+        except JournalDamaged:
+            refused += 1
+    fresh = View(journal, Retention(KEEP_US))
+    assert view.catch_up().sizes.event_count() == fresh.catch_up().sizes.event_count()
+    assert view.position == fresh.position
+    assert [each.records for each in told] == lost
+    assert refused == damaged
+
+
+class _Scripted(_Replaced):
+    """Before each read the next history of the script takes the journal's place, if it is one. One record a read."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock_us=clock)
+        self.script: list[MemoryJournal | None] = []
+
+    def read(self, after: Mark, **options: Any) -> Segment:
+        if self.script and (other := self.script.pop(0)) is not None:
+            self.become(other)
+        return super().read(after, **options | {"limit_records": 1})
 
 
 def test_reads_wait_for_a_replay_and_then_give_up(clock: FakeClock) -> None:
@@ -378,6 +439,33 @@ def test_reads_wait_for_a_replay_and_then_give_up(clock: FakeClock) -> None:
     go_on.set()
     thread.join()
     view.catch_up(wait_s=10)
+
+
+def test_a_stop_does_not_wait_for_the_end_of_a_replay(clock: FakeClock) -> None:
+    """A replay of minutes would keep a worker that is told to stop until graceful_timeout, or until Docker kills it."""
+    replaying, go_on = threading.Event(), threading.Event()
+    reads = []
+
+    class OneByOne(SharedJournal):
+        def read(self, after: Any, **options: Any) -> Any:
+            reads.append(after)
+            replaying.set()
+            assert go_on.wait(30)
+            return super().read(after, **options | {"limit_records": 1})
+
+    journal = OneByOne(clock_us=clock)
+    for _ in range(20):
+        journal.append(Proposal(event(clock.now_us)))
+    service = Service(Settings(journal="memory://"), lambda: journal, clock)
+    service.start()
+    assert replaying.wait(30)
+    closing = threading.Thread(target=service.close)
+    closing.start()
+    wait_until(lambda: service._follower._closed, "the stop")
+    go_on.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert len(reads) <= 2  # one of the thread that follows, one of housekeeping
 
 
 def test_a_replay_that_takes_too_long_goes_on_where_it_was(clock: FakeClock) -> None:
