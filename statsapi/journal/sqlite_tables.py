@@ -125,6 +125,7 @@ UNION ALL
 SELECT 1, name, NULL, NULL, NULL, NULL FROM keys INDEXED BY keys_by_name WHERE name = ?1
 """
 
+_INDEX_AMONG_KEYS: Final = "it is a row of their index"
 ANSWERS: Final = "an answer that is kept under an Idempotency-Key"
 CHECKPOINT: Final = "the journal's checkpoint"
 NOT_BESIDE_SEAL: Final = "its number, id or time is not the one in its seal"
@@ -294,6 +295,10 @@ def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) ->
         if is_listed:
             raise JournalDamaged(ANSWERS, "one is not found where it must be")
         row = tuple(columns)
+        if row[1:] == (None,) * 4:
+            # A page of the index in the place of one of `keys`. New keys that are written here go into the index's own
+            # pages below it, and hide others in both.
+            raise JournalDamaged(ANSWERS, _INDEX_AMONG_KEYS)
         whole = is_answer(row)
         if not whole and (_is_like(row[0], name) or is_answer((name, *row[1:]))):
             raise JournalDamaged(ANSWERS, MISMATCH)
@@ -465,6 +470,8 @@ def check_counts(connection: sqlite3.Connection, form: Form = FORM) -> None:
         with of_its_form(ANSWERS):
             if some != sorted(some):
                 raise JournalDamaged("the answers that are kept under Idempotency-Keys", "they are out of order")
+        if any(expires_us is None for _, expires_us in rows):
+            raise JournalDamaged(ANSWERS, _INDEX_AMONG_KEYS)
     if count != in_index:
         raise JournalDamaged("the answers that are kept under Idempotency-Keys", "some are missing")
 
