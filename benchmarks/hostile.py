@@ -213,6 +213,7 @@ BODIES: Final = (
     Hostile("lines: 100,000 booleans", joined(b"m f=true", N, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,000 tags twice", numbered("m,a=%d,a=x f=1", N, head="", tail="", by="\n"), path="/write"),
     Hostile("lines: 33,300 series of 6 tags, thrice", lambda: b"\n".join(b"\xc3\xa9,%s f=1" % b",".join(b"k%d=v%d" % (k, i % 33_300) for k in range(6)) for i in range(N)), path="/write", anew=True),
+    Hostile("lines: 33,300 fields with 6 tags, thrice", lambda: b"\n".join(b"e\xcc\x81,k0=%d,k1=v,k2=v,k3=v,k4=v,k5=v " % (i % 1282) + b",".join(b"f%d=1" % k for k in range(26)) for i in range(3846)), path="/write", anew=True),
     Hostile("lines: 100,000 names too long", joined(b"m,a=" + b"x" * 150 + b",b=" + b"y" * 50 + b" f=1", 77_000, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,000 beyond ASCII", joined("m,a={} f=1".replace("{}", "\U0001f600" * 30).encode(), N, head=b"", tail=b"", by=b"\n"), path="/write"),
     Hostile("lines: 100,001 points", joined(b"m f=1", N + 1, head=b"", tail=b"", by=b"\n"), path="/write"),

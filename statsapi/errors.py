@@ -160,9 +160,10 @@ class ShuttingDown(StatsError):
 
 
 class ViewNotReady(StatsError):
-    """This worker is still replaying the journal."""
+    """This worker is still replaying the journal. A recording or deletion that needs the view has not happened."""
 
     code = "view-not-ready"
+    outcome_unknown = False
 
     def __init__(self, waited_s: float, *, retry_after_s: int = 5) -> None:
         super().__init__(f"this worker is still replaying the journal (waited {waited_s:.0f} s)")

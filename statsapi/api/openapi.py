@@ -58,8 +58,8 @@ _PROBLEMS: Final = {
     422: "Well-formed, but not valid: `errors` names what to fix. Nothing was recorded.",
     429: "More requests than STATSAPI_RATE_LIMIT allows.",
     500: "A fault of the service, which has been logged. For a recording `outcome` is `unknown`.",
-    503: "Not ready, or the journal is not available: `outcome` says whether the request may have been recorded. From "
-    "/check also: a condition fails (`check-failed`).",
+    503: "Not ready, or the journal is not available. Of a recording or deletion `outcome` says whether it may have "
+    "happened. From /check also: a condition fails (`check-failed`).",
     507: "A limit on the stored events or series was reached; nothing was recorded, stored events can be read.",
 }
 _ABOUT: Final = (

@@ -152,10 +152,15 @@ def _refused(error: errors.StatsError) -> Response:
     headers, members = {}, {}
     if hasattr(error, "retry_after_s"):
         headers["Retry-After"] = str(error.retry_after_s)
-    recording = request.method not in ("GET", "HEAD")
-    if recording and isinstance(error, errors.JournalUnavailable | errors.JournalDamaged | errors.OutOfMemory):
+    told = errors.JournalUnavailable | errors.JournalDamaged | errors.OutOfMemory | errors.ViewNotReady
+    if _is_recording() and isinstance(error, told):
         members["outcome"] = "unknown" if error.outcome_unknown else "not recorded"
     return problem(status, error.code, title, str(error), headers=headers, **members)
+
+
+def _is_recording() -> bool:
+    """Whether the request may have recorded something: a deletion is a record too."""
+    return request.method not in ("GET", "HEAD", "OPTIONS")
 
 
 def _out_of_memory(error: MemoryError) -> Response:
@@ -180,7 +185,7 @@ def _http(error: HTTPException) -> Response:
         limit = current_app.config["MAX_CONTENT_LENGTH"]
         detail = f"The body may have at most {limit} bytes (STATSAPI_MAX_BODY_BYTES)."
     members = {}
-    if status == 500 and request.method in ("POST", "DELETE"):
+    if status == 500 and _is_recording():
         # The fault may have come after the append.
         members["outcome"] = "unknown"
         detail += " Whether this request was recorded is unknown: send it again with the same Idempotency-Key."

@@ -26,8 +26,9 @@ def find_all(connection: sqlite3.Connection, path: str, noted: Noted | None = No
     """
     try:
         with judging(connection):
-            tables.check_tables(connection, path)
-            tables.check_counts(connection)
+            form = tables.form_of(connection)
+            tables.check_tables(connection, path, form)
+            tables.check_counts(connection, form)
     except JournalDamaged as error:
         yield error
     except sqlite3.Error as error:

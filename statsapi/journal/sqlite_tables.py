@@ -39,7 +39,7 @@ from statsapi.journal.checksums import (
 
 APPLICATION_ID: Final = 0x73746174  # "stat"
 _NEWEST_VERSION: Final = 127  # a schema beyond it is damage: no release will ever get there
-_OTHER_HEADER: Final = "its header is not that of a journal, and its tables are"
+OTHER_HEADER: Final = "its header is not that of a journal, and its tables are"
 SCHEMA_VERSION: Final = 4
 
 # CPU µs of an append of one event / of 10,000: 4 KiB 29 / 361, 8 KiB 34 / 316, 16 KiB 41 / 280.
@@ -70,6 +70,28 @@ TABLES: Final = {
     one INTEGER PRIMARY KEY CHECK (one = 1), schema_checksum INTEGER NOT NULL, checkpoint_id BLOB NOT NULL
 )""",
 }
+
+
+class Form(NamedTuple):
+    """How a schema defines its tables."""
+
+    schema: int
+    tables: Mapping[str, str]
+    index_of_keys: str
+
+
+FORM: Final = Form(SCHEMA_VERSION, TABLES, "keys_by_name")
+# Schema 3 had an index by expiry in the place of that by name, and the same rows.
+FORM_3: Final = Form(
+    3,
+    {
+        "keys_by_expiry" if name == FORM.index_of_keys else name: (
+            "CREATE INDEX keys_by_expiry ON keys (expires_us)" if name == FORM.index_of_keys else definition
+        )
+        for name, definition in TABLES.items()
+    },
+    "keys_by_expiry",
+)
 
 # The page at which each table begins in a journal that `make` made, and after VACUUM, which writes indexes last. An
 # upgraded one has others.
@@ -103,6 +125,7 @@ UNION ALL
 SELECT 1, name, NULL, NULL, NULL, NULL FROM keys INDEXED BY keys_by_name WHERE name = ?1
 """
 
+_INDEX_AMONG_KEYS: Final = "it is a row of their index"
 ANSWERS: Final = "an answer that is kept under an Idempotency-Key"
 CHECKPOINT: Final = "the journal's checkpoint"
 NOT_BESIDE_SEAL: Final = "its number, id or time is not the one in its seal"
@@ -272,6 +295,10 @@ def read_answer(connection: sqlite3.Connection, name: bytes, settled_us: int) ->
         if is_listed:
             raise JournalDamaged(ANSWERS, "one is not found where it must be")
         row = tuple(columns)
+        if row[1:] == (None,) * 4:
+            # A page of the index in the place of one of `keys`. New keys that are written here go into the index's own
+            # pages below it, and hide others in both.
+            raise JournalDamaged(ANSWERS, _INDEX_AMONG_KEYS)
         whole = is_answer(row)
         if not whole and (_is_like(row[0], name) or is_answer((name, *row[1:]))):
             raise JournalDamaged(ANSWERS, MISMATCH)
@@ -328,7 +355,7 @@ def is_new(connection: sqlite3.Connection, path: str) -> bool:
     if (application, version, things) == (0, 0, 0):
         return True
     if (application != APPLICATION_ID or not 1 <= version <= _NEWEST_VERSION) and _are_ours(connection):
-        raise JournalDamaged(path, _OTHER_HEADER)
+        raise JournalDamaged(path, OTHER_HEADER)
     if application != APPLICATION_ID:
         raise JournalRefused(f"{path} is another program's database, or damaged: name another file")
     if not 1 <= version <= SCHEMA_VERSION:
@@ -342,26 +369,41 @@ def _are_ours(connection: sqlite3.Connection) -> bool:
     return False
 
 
+def form_of(connection: sqlite3.Connection) -> Form:
+    """The form of the journal in this file, by its index of keys. sqlite3.Error where SQLite cannot read it."""
+    names = {name for name, _, _ in _definitions(connection, {**FORM_3.tables, **TABLES})}
+    return FORM_3 if FORM_3.index_of_keys in names and FORM.index_of_keys not in names else FORM
+
+
 def are_defined(connection: sqlite3.Connection) -> bool:
-    """Whether SQLite finds all tables by their definitions, at places that they can have. `check_tables` refuses a
-    journal also where they are, and damage lies behind. sqlite3.Error where SQLite cannot read the definitions.
+    """Whether SQLite finds all tables by their definitions, of schema 3 or of this, at places that they can have.
+    `check_tables` refuses a journal also where they are, and damage lies behind. sqlite3.Error where SQLite cannot read
+    the definitions.
     """
-    definitions = _definitions(connection)
+    form = form_of(connection)
+    definitions = _definitions(connection, form.tables)
     (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
     if auto_vacuum or [(name, sql) for name, _, sql in definitions] != [
-        (name, TABLES[name].encode()) for name in sorted(TABLES)
+        (name, form.tables[name].encode()) for name in sorted(form.tables)
     ]:
         return False
-    if {name: page for name, page, _ in definitions} in (PLACES, VACUUMED_PLACES):
+    if {_of_today(name): page for name, page, _ in definitions} in (PLACES, VACUUMED_PLACES):
         return True
     return _noted(connection) == _schema_checksum(definitions) or _is_whole(connection)
 
 
 def is_of_make(connection: sqlite3.Connection) -> bool:
-    """Whether `meta` says that `make` made this journal: the places are PLACES or VACUUMED_PLACES."""
-    return _noted(connection) == _schema_checksum(
-        [(name, PLACES[name], TABLES[name].encode()) for name in sorted(TABLES)]
-    )
+    """Whether `meta` says that `make`, of schema 3 or of this, made this journal: the places are PLACES or
+    VACUUMED_PLACES.
+    """
+    return _noted(connection) in [
+        _schema_checksum([(name, PLACES[_of_today(name)], form.tables[name].encode()) for name in sorted(form.tables)])
+        for form in (FORM, FORM_3)
+    ]
+
+
+def _of_today(name: str) -> str:
+    return FORM.index_of_keys if name == FORM_3.index_of_keys else name
 
 
 def _noted(connection: sqlite3.Connection) -> object:
@@ -382,22 +424,21 @@ def read_places(connection: sqlite3.Connection) -> dict[str, int] | None:
     where two tables would begin at one page.
     """
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    found = {name: page for name, page, _ in _definitions(connection) if isinstance(page, int) and 1 < page <= pages}
+    definitions = _definitions(connection, {**FORM_3.tables, **TABLES})
+    found = {_of_today(name): page for name, page, _ in definitions if isinstance(page, int) and 1 < page <= pages}
     places = {**PLACES, **found}
     return places if len(set(places.values())) == len(places) else None
 
 
-def check_tables(
-    connection: sqlite3.Connection, path: str, expected: Mapping[str, str] = TABLES, schema: int = SCHEMA_VERSION
-) -> None:
-    """JournalDamaged unless the tables' definitions and places are unchanged. `expected`: those of `schema`. 0.1 ms."""
+def check_tables(connection: sqlite3.Connection, path: str, form: Form = FORM) -> None:
+    """JournalDamaged unless the tables' definitions and places are unchanged. 0.1 ms."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (auto_vacuum,) = connection.execute("PRAGMA auto_vacuum").fetchone()
-    definitions = _definitions(connection, expected)
-    if auto_vacuum or {name for name, _, _ in definitions} != set(expected):
+    definitions = _definitions(connection, form.tables)
+    if auto_vacuum or {name for name, _, _ in definitions} != set(form.tables):
         raise JournalDamaged(path, "its tables are not those of a journal")
-    if version != schema:
-        raise JournalDamaged(path, _OTHER_HEADER)
+    if version != form.schema:
+        raise JournalDamaged(path, OTHER_HEADER)
     rows = connection.execute("SELECT schema_checksum FROM meta").fetchall()
     if len(rows) != 1:
         raise JournalDamaged("the journal's table meta", "its row is missing")
@@ -405,19 +446,20 @@ def check_tables(
         return
     # VACUUM moves tables, which is fine. A flipped bit in a place leaves pages without a table, which shows here.
     if not _is_whole(connection) or [sql for *_, sql in definitions] != [
-        expected[name].encode() for name in sorted(expected)
+        form.tables[name].encode() for name in sorted(form.tables)
     ]:
         raise JournalDamaged(path, "the definitions of its tables do not match their checksum")
 
 
-def check_counts(connection: sqlite3.Connection, index_of_keys: str = "keys_by_name") -> None:
+def check_counts(connection: sqlite3.Connection, form: Form = FORM) -> None:
     """Walk the pages that hold the rows' heads: 50 ns a record and 0.3 µs a key. Most damage to pages shows here.
 
     A search must find every key that is there, so table and index must have the same count, and keys be in order.
     Caller has a `snapshot`.
     """
     connection.execute("SELECT count(*) FROM records").fetchone()
-    (in_index,) = connection.execute(f"SELECT count(*) FROM keys INDEXED BY {index_of_keys}").fetchone()  # noqa: S608
+    count_all = f"SELECT count(*) FROM keys INDEXED BY {form.index_of_keys}"  # noqa: S608
+    (in_index,) = connection.execute(count_all).fetchone()
     # With a column that the index lacks, or SQLite reads the names from the index, despite NOT INDEXED.
     names = connection.execute("SELECT name, expires_us FROM keys NOT INDEXED ORDER BY name")
     count, before = 0, b""
@@ -428,6 +470,8 @@ def check_counts(connection: sqlite3.Connection, index_of_keys: str = "keys_by_n
         with of_its_form(ANSWERS):
             if some != sorted(some):
                 raise JournalDamaged("the answers that are kept under Idempotency-Keys", "they are out of order")
+        if any(expires_us is None for _, expires_us in rows):
+            raise JournalDamaged(ANSWERS, _INDEX_AMONG_KEYS)
     if count != in_index:
         raise JournalDamaged("the answers that are kept under Idempotency-Keys", "some are missing")
 

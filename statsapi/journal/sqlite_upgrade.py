@@ -11,13 +11,9 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
+from statsapi.errors import JournalDamaged
 from statsapi.journal import sqlite_tables as tables
 from statsapi.journal.checksums import answer_checksum, seal
-
-_BY_EXPIRY: Final = 3
-_TABLES_BY_EXPIRY: Final = {name: sql for name, sql in tables.TABLES.items() if name != "keys_by_name"} | {
-    "keys_by_expiry": "CREATE INDEX keys_by_expiry ON keys (expires_us)"
-}
 
 # One step of an upgrade.
 UPGRADE_ROWS: Final = 16_384
@@ -26,7 +22,7 @@ UPGRADE_BYTES: Final = 16 << 20
 
 def is_old(connection: sqlite3.Connection) -> bool:
     """Whether it has tables or an index of an older schema, also after an interrupted upgrade."""
-    return lacks_checksums(connection) or _has(connection, "keys_by_expiry")
+    return lacks_checksums(connection) or _has(connection, tables.FORM_3.index_of_keys)
 
 
 def lacks_checksums(connection: sqlite3.Connection) -> bool:
@@ -45,16 +41,19 @@ def upgrade(connection: sqlite3.Connection, path: str) -> None:
     record and 5 ns a byte. JournalDamaged where what is there is not what was written.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == _BY_EXPIRY:
+    has_records, has_log = _has(connection, "records"), lacks_checksums(connection)
+    if has_records if version < tables.FORM_3.schema else has_log and not has_records:
+        raise JournalDamaged(path, tables.OTHER_HEADER)
+    if version == tables.FORM_3.schema:
         _index_by_name(connection, path)
-    if lacks_checksums(connection):
+    if has_log:
         _add_checksums(connection, version)
 
 
 def _index_by_name(connection: sqlite3.Connection, path: str) -> None:
     if not lacks_checksums(connection):  # else an upgrade to schema 3 was interrupted, and `meta` is not written yet
-        tables.check_tables(connection, path, _TABLES_BY_EXPIRY, _BY_EXPIRY)
-    tables.check_counts(connection, "keys_by_expiry")
+        tables.check_tables(connection, path, tables.FORM_3)
+    tables.check_counts(connection, tables.FORM_3)
     with tables.transaction(connection):
         connection.execute("DROP INDEX keys_by_expiry")
         connection.execute(tables.TABLES["keys_by_name"])
@@ -63,7 +62,7 @@ def _index_by_name(connection: sqlite3.Connection, path: str) -> None:
 
 
 def _add_checksums(connection: sqlite3.Connection, version: int) -> None:
-    if version < _BY_EXPIRY:
+    if version < tables.FORM_3.schema:
         with tables.transaction(connection):
             names = {name for (name,) in connection.execute("SELECT CAST(name AS BLOB) FROM sqlite_master")}
             connection.execute("DROP INDEX IF EXISTS keys_by_expiry")

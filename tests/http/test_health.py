@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
@@ -62,6 +63,33 @@ def test_a_live_process_needs_no_journal(clock: FakeClock) -> None:
     for path in ("/readyz", "/statistics", "/debug/events"):
         assert "outcome" not in client.get(path).json, "nothing was to be recorded"
     assert client.post("/event", json={"timestamp": 1, "value": 1}).json["outcome"] == "not recorded"
+
+
+def test_a_recording_that_waits_for_a_replay_in_vain_was_not_recorded(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dedup, and a deletion: both need the view. The answer did not tell what became of them."""
+    view = app.extensions["statsapi"].view()
+    monkeypatch.setattr(view, "catch_up", Mock(side_effect=ViewNotReady(1.0)))
+    event = {"timestamp": 1, "value": 1}
+    for answer in (client.post("/events?dedup=true", json=[event]), client.delete("/series/default")):
+        assert answer.status_code == 503
+        assert answer.json["type"].endswith(ViewNotReady.code)
+        assert answer.json["outcome"] == "not recorded"
+    assert "outcome" not in client.get("/statistics").json
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_a_fault_in_a_push_leaves_its_outcome_unknown(
+    app: Flask, client: FlaskClient, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By PUT too, which is what most clients of a Pushgateway send."""
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    journal = app.extensions["statsapi"].view().journal
+    monkeypatch.setattr(journal, "append", Mock(side_effect=RuntimeError("a fault")))
+    answer = client.open("/metrics/job/x", method=method, data="m 1\n")
+    assert answer.status_code == 500
+    assert answer.json["outcome"] == "unknown"
 
 
 def test_a_finding_holds_for_a_second(clock: FakeClock) -> None:

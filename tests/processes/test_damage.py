@@ -197,6 +197,42 @@ def test_a_retry_under_a_key_that_damage_hides_is_refused_while_the_service_runs
         SqliteJournal(str(path))
 
 
+@pytest.mark.parametrize("target", ["the root of keys", "the first page below it"])
+def test_a_page_of_the_index_among_the_keys_does_not_spread(target: str, tmp_path: Path) -> None:
+    """New keys that were searched through it were written into the index's pages below it. What these hid was in
+    neither place then, and was recorded again: 327 of 3,300 keys.
+    """
+    path = tmp_path / "events.db"
+    kept = make_keys(path, 3_000)
+    with closing(sqlite3.connect(path)) as connection:
+        places = dict(connection.execute("SELECT name, rootpage FROM sqlite_master"))
+    data = path.read_bytes()
+    root = (places["keys"] - 1) * 4096
+    below = root + int.from_bytes(data[root + 12 : root + 14], "big")
+    page = int.from_bytes(data[below : below + 4], "big") if target == "the first page below it" else places["keys"]
+    assert data[(page - 1) * 4096] == 2, "no leaf"
+    with closing(open_journal(f"sqlite:///{path}")) as journal:
+
+        def is_recorded(name: bytes) -> bool:
+            key = IdempotencyKey(name, b"digest" * 5, 3_600_000_000)
+            try:
+                return not journal.append(Proposal(EventBatch(()), b"again"), key=key).replayed
+            except JournalDamaged:
+                return False
+
+        with path.open("r+b") as file:
+            at = places["keys_by_name"] - 1
+            file.seek((page - 1) * 4096)
+            file.write(data[at * 4096 : (at + 1) * 4096])
+        recorded = [
+            name for name in (Random(number).randbytes(32) for number in range(10_000, 10_600)) if is_recorded(name)
+        ]
+        assert bool(recorded) == (page != places["keys"])
+        assert not [name for name in (*kept, *recorded) if is_recorded(name)]
+    with pytest.raises(JournalDamaged):
+        SqliteJournal(str(path))
+
+
 def seal_checksum(position: int, record_id: bytes, appended_us: int, payload: bytes) -> bytes:
     """The checksum in a sealed record."""
     return seal(position, record_id, appended_us, payload)[-8:]
