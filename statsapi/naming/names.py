@@ -83,6 +83,21 @@ def canonical_names(texts: Sequence[str]) -> Iterator[str | None]:
                 yield None
 
 
+def lines_with_many_marks(text: str) -> list[int]:
+    """Which lines have more than MARKS_MAX combining marks behind one character, by rising number from 0. 2 ns a
+    character.
+    """
+    found = _marks_of(text)
+    lines, line, at = [], 0, 0
+    while (run := found.find(_TOO_MANY_MARKS, at)) >= 0:
+        line += text.count("\n", at, run)
+        lines.append(line)
+        at = text.find("\n", run)
+        if at < 0:
+            break
+    return lines
+
+
 def _have_few_marks(joined: str) -> bool:
     """Whether no joined text has too many marks in a row: the whole would have that run too. Of ASCII, which has none,
     nobody needs to know.

@@ -229,14 +229,15 @@ def test_any_time_is_read_alike(precision: str, number: int) -> None:
 
 # -- the two ways agree, with each other and with others -----------------------------------------------------------
 
-texts = st.text(st.sampled_from('ab é,= \\"i.1-;#_\t'), max_size=5)
+# Marks that compose with a letter, and with "="; characters that become a semicolon, a backtick and a letter.
+texts = st.text(st.sampled_from('ab é,= \\"i.1-;#_\t\u0301\u0327\u0338\u037e\u1fef\u212a'), max_size=5)
 numbers = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.integers(-(2**63), 2**63 - 1).map(lambda number: f"{number}i"),
     st.sampled_from(["0", "-0", "-0i", "1.", ".5", "+1", "007", "007i", "1e5", "1E-5", "1e400", "t", "", "1ii", "2u"]),
     st.sampled_from(['"x"', '"a b=c,d"', '"\\""', '"l\nl"', '"', "nan", "1_0", "[1", "1]", "null"]),
 )
-plain_words = st.sampled_from(["a", "b", "cpu", "value", "usage", "Ä"])
+plain_words = st.sampled_from(["a", "b", "cpu", "value", "usage", "Ä", "A\u0308", "e" + "\u0301" * 31])
 words = st.one_of(plain_words, plain_words, texts)
 pairs = st.builds("{}={}".format, words, words)
 fields = st.builds("{}={}".format, words, numbers)
