@@ -9,7 +9,6 @@ import sys
 import time
 import tracemalloc
 from typing import Any
-from unittest import mock
 
 import pytest
 from hypothesis import example, given
@@ -18,7 +17,7 @@ from line_protocol_parser import LineFormatError, parse_line
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from statsapi.api.body_text import EVENT_MAX_BYTES
-from statsapi.api.decoding import line_protocol, line_series, rows
+from statsapi.api.decoding import line_protocol, line_series
 from statsapi.api.decoding.line_protocol import Points, read
 from statsapi.api.decoding.line_words import PRECISIONS_US, to_us
 from statsapi.errors import echo
@@ -282,87 +281,27 @@ def test_the_plain_way_agrees_with_the_careful_one(body: str) -> None:
     assert points.strings == careful.strings
 
 
-@given(
-    heads=st.lists(
-        st.sampled_from(["a", "a,t=1", "a,t=2", "b", "b,t=1", "ä,t=é", "a,t=1,u=2", "a,u=2,t=1", "a\u0308,t=e\u0301"]),
-        min_size=1,
-        max_size=30,
-    ),
-    keys=st.sampled_from([("f",), ("value",), ("f", "value"), ("f", "g", "h")]),
-    kept=st.integers(0, 4),
-)
-def test_codes_that_were_dropped_are_found_again(heads: list[str], keys: tuple[str, ...], kept: int) -> None:
-    """However few of a body's codes are remembered, each event is of the series that its line names."""
-    rows = [(head, keys[at % len(keys)], at) for at, head in enumerate(heads)]
-    body = "\n".join(f"{head} {key}={at}" for head, key, at in rows)
-    with (
-        mock.patch.object(line_protocol, "_PIECE_BYTES", 24),
-        mock.patch.multiple(line_series, _CODES_KEPT=kept, _BYTES_A_CODE=10_000),
-    ):
-        points = points_of(body)
-    found = [(points.names[code], value) for code, value in zip(points.codes, points.values.tolist(), strict=True)]
-    assert found == [
-        (
-            line_series.name_series(
-                head.split(",")[0], tuple(tuple(tag.split("=")) for tag in head.split(",")[1:]), key
-            ),
-            at,
-        )
-        for head, key, at in rows
-    ]
-    assert len(set(points.names)) == len(points.names)
-
-
-def test_a_head_is_not_taken_for_a_series_of_which_it_has_the_letters_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Codes that were dropped are found by the name. A head with a semicolon or a blank part has none."""
-    monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 24)
-    monkeypatch.setattr(line_series, "_CODES_KEPT", 0)
-    monkeypatch.setattr(line_series, "_BYTES_A_CODE", 10_000)
-    known = [r"m,a=b\=c f=1", "m,a=1 f=1", "m,a=1,b=2 f=1", "m,b=2,a=1 f=1", "m.f,a=1 value=1", ".f,a=1 value=1"]
-    odd = ["m;a=1 f=1", "m,a=b=c f=1", "m,a==1,b f=1", ",a=1 f=1", "m,a=1;b=2 f=1", "m,a=1, f=1", "m,,a=1 f=1"]
-    body = "\n".join((known + odd) * 3)
-    points = points_of(body)
-    careful = points_of(body, plain=False)
-    assert points.refused_total == careful.refused_total == 3 * len(odd)
-    assert [points.names[code] for code in points.codes] == [careful.names[code] for code in careful.codes]
-
-
-def test_codes_are_dropped_where_they_are_cheap_to_find_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each name was made again in each round over more heads than are remembered: 16 µs for one of six tags. Now it is
-    made once, also where its head is not written as it.
+def test_letters_and_marks_apart_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names are those of the letters in one, also where a mark follows a sign that it would change. Only a line
+    with more marks than can be normalized is read the careful way, and named.
     """
-    monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 200)
-    monkeypatch.setattr(line_series, "_CODES_KEPT", 10)
-    monkeypatch.setattr(line_series, "_BYTES_A_CODE", 10_000)
-    monkeypatch.setattr(line_series, "_NAMES_KEPT", 2)
-    made: list[str] = []
-    make = line_series._plain_name
+    lines_of_each = [f"e\u0301,e\u0301a=\u0338{number},b=e\u0301 e\u0301f={number}" for number in range(50)]
+    careful = []
+    read_one = line_protocol._Reader._read_one
 
-    def note(head: str, key: str) -> str:
-        made.append(head)
-        return make(head, key)
+    def note(self: Any, start: int, number: int) -> None:
+        careful.append(number)
+        read_one(self, start, number)
 
-    monkeypatch.setattr(line_series, "_plain_name", note)
-    heads = [f"m,a={number},b=1" for number in range(60)] + [f"e\u0301,b={number},a=1" for number in range(60)]
-    for keys in (["f"], ["f", "g"]):
-        made.clear()
-        points = points_of(
-            "\n".join(f"{head} " + ",".join(f"{key}=1" for key in keys) for _ in range(4) for head in heads)
-        )
-        assert len(points.names) == len(made) == len(heads) * len(keys)
-
-
-def test_tags_of_a_series_that_is_read_again_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound is on the tags of different series, also where their codes and names were dropped meanwhile."""
-    monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 200)
-    monkeypatch.setattr(line_series, "_CODES_KEPT", 2)
-    monkeypatch.setattr(line_series, "_BYTES_A_CODE", 10_000)
-    monkeypatch.setattr(line_series, "_NAMES_KEPT", 2)
-    monkeypatch.setattr(rows, "TAGS_MAX", 120)
-    series = [f"m,a={number},b=1 f=1" for number in range(60)]
-    assert len(points_of("\n".join(series * 4)).names) == 60
-    with pytest.raises(RequestEntityTooLarge, match="tags together"):
-        points_of("\n".join([*series * 4, "m,a=60,b=1 f=1"]))
+    monkeypatch.setattr(line_protocol._Reader, "_read_one", note)
+    points = points_of("\n".join(lines_of_each))
+    assert careful == []
+    assert points.names == [f"\u00e9.\u00e9f;b=\u00e9;\u00e9a=\u0338{number}" for number in range(50)]
+    many = ["x" + "\u0301" * 31 + " f=1", "m f=1", "x" + "\u0301" * 30 + " f=1", "y" + "\u0301" * 40 + " f=1"]
+    points = points_of("\n".join([*lines_of_each, *many, *lines_of_each]))
+    assert careful == [51, 54]
+    assert [refused.line for refused in points.refused] == [51, 54]
+    assert len(points.codes) == 102
 
 
 def judged_by_others(line: str) -> dict[str, float] | None:
@@ -472,21 +411,3 @@ def test_many_different_fields_take_little_memory(monkeypatch: pytest.MonkeyPatc
         tracemalloc.stop()
     assert len(points.ts_us) == 10_000
     assert peak_bytes < 10_000 * 240
-
-
-def test_many_different_heads_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of 10,000 heads that were written once was remembered to the end of its body: 60 bytes more for each."""
-    monkeypatch.setattr(line_protocol, "_PIECE_BYTES", 16 * 1024)
-    monkeypatch.setattr(line_series, "_CODES_KEPT", 3_000)
-    monkeypatch.setattr(line_series, "_BYTES_A_CODE", 10_000)
-    monkeypatch.setattr(line_series, "_names", {})
-    body = "\n".join(f"measured,a={i} f=1" for i in range(10_000))
-    points_of(body)
-    tracemalloc.start()
-    try:
-        points = points_of(body)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(points.ts_us) == 10_000
-    assert peak_bytes < 10_000 * 175

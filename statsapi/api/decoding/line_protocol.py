@@ -106,7 +106,7 @@ class _Reader:
         self._body = body
         self._options = options
         self._refused_max = refused_max
-        self._codes = Codes(len(body))
+        self._codes = Codes()
         self._columns: list[Columns] = []
         # The events of careful lines. Arrays instead of tuples, which the cyclic collector would look through again and
         # again.

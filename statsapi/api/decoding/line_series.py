@@ -27,14 +27,6 @@ _NAMES_KEPT: Final = 16_384
 _KEPT_MAX_CHARS: Final = 300
 _names: dict[str, str] = {}
 
-# Codes by what was written, dropped when there are this many more, or one more for each 40 bytes of the body: but for
-# those of heads that are not written as their series is named, which are dear to find again (see `_as_named`). Without
-# a bound, 100,000 heads of a body of 1.3 MiB that are never written again took 10 MB, a third of what it cost; with
-# 65,536 they take 7. To drop them all made three rounds of 33,000 fields with six tags take 0.9 s instead of 0.5, and
-# 2.0 instead of 0.9 where letters and marks were apart.
-_CODES_KEPT: Final = 32_768
-_BYTES_A_CODE: Final = 40
-
 
 class Codes(dict[str, int]):
     """The series of one body: `names`, and the place of each among them, which is its code.
@@ -44,14 +36,11 @@ class Codes(dict[str, int]):
     to look.
     """
 
-    def __init__(self, body_bytes: int) -> None:
+    def __init__(self) -> None:
         self.names: list[str] = []
-        self._kept = max(_CODES_KEPT, body_bytes // _BYTES_A_CODE)
         self._code_of: dict[str, int] = {}
         self._by_key: dict[str, _CodesOfKey] = {}
         self._tags = 0
-        self._left = 0  # how many codes the last drop has left
-        self._dropped = False
 
     def of(self, name: str) -> int:
         """The code of a canonical name."""
@@ -66,33 +55,14 @@ class Codes(dict[str, int]):
 
         Raises TooLarge where the names have too many tags together.
         """
-        if len(self) + sum(map(len, self._by_key.values())) > self._kept + self._left:
-            self._drop()
         if keys.count(keys[0]) == len(keys):
             found: Iterator[int] = map(self._by_key.setdefault(keys[0], _CodesOfKey(self, keys[0])).__getitem__, heads)
         else:
             found = map(self.__getitem__, map(" ".join, zip(heads, keys, strict=True)))
         return np.fromiter(found, np.int64, len(heads))
 
-    def _drop(self) -> None:
-        """Drop the codes that `look_up` finds again by the name. 0.4 µs each."""
-        names = self.names
-        dear = [(it, code) for it, code in self.items() if code < 0 or names[code] != _as_named(*it.split(" "))]
-        self._dropped |= len(dear) < len(self)
-        self.clear()
-        self.update(dear)
-        self._left = len(dear)
-        for key, codes in list(self._by_key.items()):
-            dear = [(it, code) for it, code in codes.items() if code < 0 or names[code] != _as_named(it, key)]
-            self._dropped |= len(dear) < len(codes)
-            codes.clear()
-            codes.update(dear)
-            self._left += len(dear)
-            if not dear:
-                del self._by_key[key]
-
     def forget(self) -> None:
-        """Keep the names alone: 10 MB less for 100,000 of them."""
+        """Keep the names alone: 20 MB less for 100,000 of them."""
         self.clear()
         self._code_of.clear()
         self._by_key.clear()
@@ -103,17 +73,11 @@ class Codes(dict[str, int]):
 
     def look_up(self, written: str) -> int:
         """The code of "head key", which this does not remember."""
-        if self._dropped:
-            head, key = written.split(" ")
-            code = self._code_of.get(_as_named(head, key))
-            if code is not None and _has_parts(head, key):
-                return code
         name = _names.get(written)
         if name is None:
+            self._tags += written.count(",")
+            require_tags_within(self._tags)
             name = _plain_name(*written.split(" "))
-            if name not in self._code_of:  # else its tags are counted
-                self._tags += written.count(",")
-                require_tags_within(self._tags)
             if name and len(written) <= _KEPT_MAX_CHARS:
                 if len(_names) >= _NAMES_KEPT:
                     _names.clear()
@@ -131,23 +95,6 @@ class _CodesOfKey(dict[str, int]):
     def __missing__(self, head: str) -> int:
         code = self[head] = self._codes.look_up(f"{head} {self._key}")
         return code
-
-
-def _as_named(head: str, key: str) -> str:
-    """The name of a field's series if the head is written as it: with its tags sorted, and in normal form. Where a
-    series has this name and `_has_parts`, it is that of this field.
-    """
-    if key == "value":
-        return head.replace(",", ";")
-    if "," in head:
-        return head.replace(",", f".{key};", 1).replace(",", ";")
-    return f"{head}.{key}"
-
-
-def _has_parts(head: str, key: str) -> bool:
-    """Whether what is a part of the head is one of `_as_named`, and none is missing."""
-    is_whole = head[:1] not in ("", ",") and key != "" and head.count("=") == head.count(",")
-    return is_whole and ";" not in head and ";" not in key
 
 
 def _plain_name(head: str, key: str) -> str:
