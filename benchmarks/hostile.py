@@ -5,11 +5,12 @@
 
 For each: the processor's time it took, the worker's peak memory as a multiple of the body's size (unpacked), how long
 /healthz waited at the longest meanwhile, the answer's status and size. Within the limits no body may take 1 s, 8 times
-its size (32 MiB for those below 4 MiB; some that name 100,000 series take more), 50 ms of the interpreter, or bring back 1 MiB. The peak has in it what stays
-held afterwards, some 180 bytes for each new series. By that much (`statsapi_store_bytes`) it may exceed the bound: it is
-data. A question about 100,000 series may take more (docs/api.md says how much). The wait is longer than the
-interpreter lock is held: it includes both requests' own processing, and other users of the machine. What the requests
-for /healthz took of the processor's time (a tenth of it) is not in it: that is measured alone first.
+its size (32 MiB for those below 4 MiB; some that name 100,000 series take more), 50 ms of the interpreter, or bring
+back 1 MiB. The peak has in it what stays held afterwards, some 180 bytes for each new series. By that much
+(`statsapi_store_bytes`) it may exceed the bound: it is data. A question about 100,000 series may take more (docs/api.md
+says how much). The wait is longer than the interpreter lock is held: it includes both requests' own processing, and
+other users of the machine. What the requests for /healthz took of the processor's time (a tenth of it) is not in it:
+that is measured alone first.
 """
 
 from __future__ import annotations
