@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -262,42 +263,37 @@ def test_files_stay_bounded_under_load(path: str, monkeypatch: pytest.MonkeyPatc
             assert look.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_dead_records_leave_in_bounded_steps(
-    journal: SqliteJournal, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def found_after_each_call(journal: SqliteJournal, path: str, statement: str, calls: int) -> Iterator[list[Any]]:
+    """What a query of one column finds after each of that many calls of maintain, of two steps of ten rows each."""
+    with mock.patch.multiple(sqlite_keeper, STEP_ROWS=10, STEPS=2):
+        for _ in range(calls):
+            journal.maintain()
+            with closing(sqlite3.connect(path)) as look:
+                yield [value for (value,) in look.execute(statement)]
+
+
+def test_dead_records_leave_in_bounded_steps(journal: SqliteJournal, path: str) -> None:
     """One call of maintain does a bounded amount of work; readers never see what is dead, and in the end it
     is gone.
     """
-    monkeypatch.setattr(sqlite_keeper, "STEP_ROWS", 10)
-    monkeypatch.setattr(sqlite_keeper, "STEPS", 2)
     marks = [mark_of(journal.append(event(float(number)))) for number in range(50)]
     assert journal.replace_prefix(None, Checkpoint(b"c", marks[44], 0, b""))
     left = []
-    for _ in range(4):
-        journal.maintain()
-        with closing(sqlite3.connect(path)) as look:
-            left += look.execute("SELECT count(*) FROM records").fetchone()
+    for found in found_after_each_call(journal, path, "SELECT count(*) FROM records", 4):
+        left += found
         assert values(journal, marks[44]) == {"default": [45.0, 46.0, 47.0, 48.0, 49.0]}
     assert left == [30, 10, 5, 5]
 
 
-def test_expired_keys_leave_in_bounded_steps(
-    journal: SqliteJournal, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_keys_leave_in_bounded_steps(journal: SqliteJournal, path: str) -> None:
     """A walk over all keys finds those that have expired, wherever they stand, and goes on while there are such."""
-    monkeypatch.setattr(sqlite_keeper, "STEP_ROWS", 10)
-    monkeypatch.setattr(sqlite_keeper, "STEPS", 2)
     names = [bytes([number]) * 32 for number in range(60)]
     early = {name for number, name in enumerate(names) if number < 25 or number % 7 == 0}
     for name in names:
         due_us = 1000 if name in early else 10_000_000_000
         done = journal.append(Proposal(EventBatch(()), name), key=IdempotencyKey(name, b"d", due_us))
     journal.settled_us = lambda: done.appended_us + 1_000_000
-    left = []
-    for _ in range(8):
-        journal.maintain()
-        with closing(sqlite3.connect(path)) as look:
-            left.append({name for (name,) in look.execute("SELECT name FROM keys")})
+    left = [set(found) for found in found_after_each_call(journal, path, "SELECT name FROM keys", 8)]
     assert left[0] == set(names[20:])
     assert all(some <= more for more, some in itertools.pairwise(left))
     assert left[-1] == set(names) - early
