@@ -41,8 +41,11 @@ def upgrade(connection: sqlite3.Connection, path: str) -> None:
     record and 5 ns a byte. JournalDamaged where what is there is not what was written.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    has_records, has_log = _has(connection, "records"), lacks_checksums(connection)
-    if has_records if version < tables.FORM_3.schema else has_log and not has_records:
+    has_log, has_records = lacks_checksums(connection), _has(connection, "records")
+    # `records` is made in the transaction that sets the number to 3 or later.
+    if (version < tables.FORM_3.schema and has_records) or (
+        version >= tables.FORM_3.schema and has_log and not has_records
+    ):
         raise JournalDamaged(path, tables.OTHER_HEADER)
     if version == tables.FORM_3.schema:
         _index_by_name(connection, path)
