@@ -493,7 +493,7 @@ def test_a_missing_standby_is_named(caplog: pytest.LogCaptureFixture) -> None:
             service.keep_house()
             service._checked_us = None
             refused = client.get("/readyz")
-            assert (refused.status_code, refused.json["outcome"]) == (503, "not recorded")
+            assert (refused.status_code, "outcome" in refused.json) == (503, False)
             assert "synchronous_standby_names = 'ANY 1 (standby)'" in refused.json["detail"]
             assert "connected are: none" in refused.json["detail"]
             assert "ALTER SYSTEM" in refused.json["detail"]

@@ -77,10 +77,15 @@ def test_connections_opened_at_once_are_shared_evenly(tmp_path: Path, kind: str)
     """Of 16 connections opened at once each of two workers holds 4 to 12, over TCP and over a Unix socket."""
     with gunicorn_server(tmp_path, app=PROBE, bind=bind_of(kind, tmp_path)) as server:
         workers = server.wait_for_workers(2)
-        rounds = [open_at_once(server, 16) for _ in range(20)]
-    # Gunicorn's own worker is this even in a fifth of the rounds over TCP. A starved machine may spoil a few of ours.
-    even = [held for held in rounds if set(held) == workers and min(held.values()) >= 4]
-    assert len(even) >= 16, rounds
+        seen = []
+        for _ in range(5):
+            rounds = [open_at_once(server, 16) for _ in range(20)]
+            seen.append([set(held) == workers and min(held.values()) >= 4 for held in rounds].count(True))
+            if seen[-1] >= 16:
+                break
+    # Twenty rounds take 0.08 s, and a busy machine may keep a worker from its core for as long (once in CI): so there are
+    # five tries. Gunicorn's own worker is this even in a fifth of the rounds over TCP, and would never pass.
+    assert seen[-1] >= 16, seen
 
 
 def test_a_stopped_worker_makes_nobody_wait(tmp_path: Path) -> None:
