@@ -83,7 +83,7 @@ def test_connections_opened_at_once_are_shared_evenly(tmp_path: Path, kind: str)
             seen.append([set(held) == workers and min(held.values()) >= 4 for held in rounds].count(True))
             if seen[-1] >= 16:
                 break
-    # Twenty rounds take 0.08 s, and a busy machine may keep a worker from its core for as long (once in CI): so there are
+    # Twenty rounds take 0.08 s, and a busy machine may keep a worker from its core as long (seen once): so there are
     # five tries. Gunicorn's own worker is this even in a fifth of the rounds over TCP, and would never pass.
     assert seen[-1] >= 16, seen
 
