@@ -197,7 +197,7 @@ class Tables:
         row = session.simple(self._fill(_WHOLE))
         if missing := (row.get_value(0, 0) or b"").decode():
             raise self._gone(missing)
-        if (row.get_value(0, 1) or b"").decode() == self._function().split("$$")[1] and version == SCHEMA_VERSION:
+        if self._is_ours(row.get_value(0, 1)) and version == SCHEMA_VERSION:
             return
         try:
             with self._alone(session):
@@ -206,8 +206,10 @@ class Tables:
                     raise JournalRefused(f"the journal at {place} has schema {found}: use a newer statsapi")
                 if found < SCHEMA_VERSION:
                     self._upgrade(session, found)
-                session.simple(self._fill(_DROP), MAKE_S)
-                session.simple(self._function(), MAKE_S)
+                # Where others were first their sessions may be at it: to them a function that is made again is gone.
+                if not self._is_ours(session.simple(self._fill(_WHOLE)).get_value(0, 1)):
+                    session.simple(self._fill(_DROP), MAKE_S)
+                    session.simple(self._function(), MAKE_S)
             if found < SCHEMA_VERSION:
                 logger.info("The journal at %s is brought from schema %d to %d", place, found, SCHEMA_VERSION)
         except Failed as error:
@@ -223,6 +225,10 @@ class Tables:
                 f"schema, and the role {told.role!r} may not make it: start statsapi once as the owner of "
                 f"{self._schema}.meta"
             ) from error
+
+    def _is_ours(self, text: bytes | None) -> bool:
+        """Whether the function that `_WHOLE` has found is the one of this version and schema."""
+        return (text or b"").decode() == self._function().split("$$")[1]
 
     def _upgrade(self, session: Session, found: int) -> None:
         try:

@@ -40,6 +40,7 @@ from statsapi.journal import (
 from statsapi.journal.postgres_rows import KEY_PLACE_SQL, key_place
 from statsapi.journal.postgres_server import SESSIONS, Server
 from statsapi.journal.postgres_session import Failed, Session
+from statsapi.journal.postgres_tables import Tables
 from statsapi.journal.postgres_url import Address
 from statsapi.journal.protocol import HeldUp
 from statsapi.model import EventBatch, Events, Part
@@ -1384,6 +1385,38 @@ def test_services_that_start_at_the_same_time(server: PostgresServer, stream: st
     assert failed == []
     with closing(open_journal(server.journal_url(stream))) as journal:
         assert len(values(journal)["default"]) == 6 + bool(version)
+
+
+def test_a_start_that_comes_second_leaves_the_function_as_it_is(
+    server: PostgresServer, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that start at one time both see an old function. The second made it again, while the first one's session was
+    at it: that append failed, as its function was gone.
+    """
+    url, alone = server.journal_url(stream), Tables._alone
+    with closing(open_journal(url)) as journal:
+        journal.append(event())
+    make_old(server, stream, 2)
+    made: list[Any] = []
+
+    def function() -> Any:
+        ours = "SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = "
+        return server.ask(f"{ours}'{stream}' AND p.proname LIKE 'append%'")
+
+    @contextlib.contextmanager
+    def after_another(self: Tables, session: Any) -> Iterator[None]:
+        if not made:
+            made.append(function())
+            with closing(open_journal(url)) as other:
+                other.append(event())
+            made.append(function())
+        with alone(self, session):
+            yield
+
+    monkeypatch.setattr(Tables, "_alone", after_another)
+    with closing(open_journal(url)) as journal:
+        assert len(values(journal)["default"]) == 2
+    assert function() == made[1] != made[0]
 
 
 def test_a_worker_whose_journal_was_upgraded_says_so(server: PostgresServer, stream: str, journal: Journal) -> None:
