@@ -312,6 +312,16 @@ def test_a_view_starts_afresh_when_history_changed(clock: FakeClock) -> None:
     assert summarise(service).count == 3
 
 
+def view_of_five(journal: SharedJournal, clock: FakeClock) -> tuple[View, list[Lost]]:
+    """A view of a journal to which five events are appended, and the losses that it will tell."""
+    for value in range(1, 6):
+        journal.append(Proposal(event(clock.now_us, value)))
+    view = View(journal, Retention(KEEP_US))
+    told: list[Lost] = []
+    view.observe_lost = told.append
+    return view, told
+
+
 def test_a_record_that_is_read_and_then_denied_is_damage(clock: FakeClock) -> None:
     """A journal that a search misses and a walk finds: a view would begin afresh without end. Mended, it is right."""
     denies = True
@@ -325,12 +335,7 @@ def test_a_record_that_is_read_and_then_denied_is_damage(clock: FakeClock) -> No
                 raise HistoryChanged("the record this view stands on is no longer in the journal")
             return super().read(after, **options | {"limit_records": 1})
 
-    journal = Denying(clock_us=clock)
-    for value in range(1, 6):
-        journal.append(Proposal(event(clock.now_us, value)))
-    view = View(journal, Retention(KEEP_US))
-    told: list[Lost] = []
-    view.observe_lost = told.append
+    view, told = view_of_five(Denying(clock_us=clock), clock)
     for calls in (1, 2, 3):
         with pytest.raises(JournalDamaged, match=r"^the journal's record 3 is damaged \(it is there in one reading"):
             view.catch_up()
@@ -350,12 +355,7 @@ def test_two_losses_at_one_mark_are_no_damage(clock: FakeClock) -> None:
                 raise HistoryChanged("the last record known here is no longer in the journal", losses.pop(0))
             return super().read(after, **options | {"limit_records": 1})
 
-    journal = Losing(clock_us=clock)
-    for value in range(1, 6):
-        journal.append(Proposal(event(clock.now_us, value)))
-    view = View(journal, Retention(KEEP_US))
-    told: list[Lost] = []
-    view.observe_lost = told.append
+    view, told = view_of_five(Losing(clock_us=clock), clock)
     assert view.catch_up().sizes.event_count() == 5
     assert [lost.how for lost in told] == ["flushed", "flushed again"]
 
